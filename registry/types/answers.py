@@ -1,0 +1,263 @@
+"""What questions take and return. Plain values, ready to be shown or turned into JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.types.weights import Metric, SkippedTensor
+
+if TYPE_CHECKING:
+    from registry.types.spectra import Conjugacy, FingerprintSpec
+
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "Compression",
+    "Filter",
+    "Ingested",
+    "LayerFigures",
+    "MetricBound",
+    "MetricChange",
+    "ModelClass",
+    "ModelDetails",
+    "ModelSummary",
+    "Neighbour",
+    "Partition",
+    "Stats",
+    "Verdict",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricBound:
+    """A bound on a stored metric: ``name`` at least ``minimum`` and at most ``maximum``, on ``dataset`` if given.
+
+    A model without that metric fails the bound.
+    """
+
+    name: str
+    minimum: float | None = None
+    maximum: float | None = None
+    dataset: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which stored models take part; empty fields let every model through. Unknown values fail a bound.
+
+    ``max_ratio`` of a question is turned into ``max_params`` before it comes here. Text compares without regard to case.
+    """
+
+    family: str = ""
+    architecture: str = ""
+    task: str = ""
+    dataset: str = ""
+    licence: str = ""
+    min_params: int | None = None
+    max_params: int | None = None
+    min_bytes: int | None = None
+    max_bytes: int | None = None
+    max_gflops: float | None = None
+    metrics: tuple[MetricBound, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """A stored model in one line. ``name`` is its oldest name, ``names`` all of them; created in UTC, ISO 8601."""
+
+    id: int
+    name: str
+    names: tuple[str, ...]
+    content_hash: str
+    topology: str
+    parameters: int
+    bytes: int
+    layers: int
+    matrix_rule: str
+    created: str
+    family: str = ""
+    architecture: str = ""
+    task: str = ""
+    dataset: str = ""
+    licence: str = ""
+    source: str = ""
+    gflops: float | None = None
+    tail_class: str = ""
+    training_class: str = ""
+    metrics: tuple[Metric, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFigures:
+    """One layer as ``show`` has it: where it is, and its spectrum in figures.
+
+    ``mean``: mean of the proper eigenvalues of W W^T; ``largest``: the largest over that mean; ``stable_rank``:
+    ||W||_F^2 / ||W||_2^2; ``entropy``: of the normalised proper eigenvalues, over log of their number.
+    """
+
+    position: int
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    p: int
+    q: int
+    mean: float
+    largest: float
+    stable_rank: float
+    entropy: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """Everything stored of one model. ``revision``, ``recipe``, ``training``, ``tool_version``: provenance."""
+
+    summary: ModelSummary
+    layers: tuple[LayerFigures, ...]
+    skipped: tuple[SkippedTensor, ...]
+    conjugacy: Conjugacy | None
+    tags: tuple[tuple[str, str], ...]
+    fingerprints: tuple[str, ...]
+    has_spectra: bool
+    revision: str = ""
+    recipe: str = ""
+    training: str = ""
+    seed: int | None = None
+    tool_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of one reference: ``added``, ``named`` (known weights, a new name), ``known`` or ``failed``."""
+
+    reference: str
+    name: str
+    status: str
+    seconds: float
+    message: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Equivalent within the accuracy or not, with the evidence.
+
+    ``closer_than``: fraction of unrelated pairs that lie farther apart than these two; ``rate``: of unrelated pairs that
+    pass at this accuracy; ``expected_false``: how many of the models searched would pass by that rate; ``reasons``: in
+    words, why not, empty where equivalent.
+    """
+
+    equivalent: bool
+    distance: float
+    accuracy: float
+    rate: float
+    closer_than: float
+    expected_false: float
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A stored model at a distance from the one asked about."""
+
+    model: ModelSummary
+    verdict: Verdict
+
+    @property
+    def distance(self) -> float:
+        """Distance in the spec's metric."""
+        return self.verdict.distance
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models side by side: the verdict by the metric asked for, and the distance by each metric."""
+
+    a: ModelSummary
+    b: ModelSummary
+    spec: FingerprintSpec
+    metric: str
+    verdict: Verdict
+    distances: tuple[tuple[str, float], ...]
+    conjugacy_a: Conjugacy | None
+    conjugacy_b: Conjugacy | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelClass:
+    """Models of which every two are equivalent within the accuracy; ``medoid`` is the most central one."""
+
+    number: int
+    medoid: str
+    diameter: float
+    members: tuple[ModelSummary, ...]
+    training_class: str
+    tail_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The classes of the models asked about, largest first; ``rate`` of unrelated pairs that pass at the accuracy."""
+
+    spec: FingerprintSpec
+    metric: str
+    accuracy: float
+    rate: float
+    models: int
+    classes: tuple[ModelClass, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChange:
+    """The same metric on the same data set and split, of the model and of its candidate."""
+
+    name: str
+    dataset: str
+    split: str
+    original: float
+    candidate: float
+
+    @property
+    def change(self) -> float:
+        """Candidate minus original."""
+        return self.candidate - self.original
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A smaller model: what is saved, as fractions of the original, what is known to change, and the verdict."""
+
+    model: ModelSummary
+    verdict: Verdict
+    params_saved: float
+    bytes_saved: float
+    changes: tuple[MetricChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """Smaller stand-ins, best first. Where ``equivalent`` is False none is, and the candidates are merely near."""
+
+    model: ModelSummary
+    spec: FingerprintSpec
+    metric: str
+    accuracy: float
+    searched: int
+    equivalent: bool
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a registry holds. ``bytes``: of the database where it can be known."""
+
+    models: int
+    names: int
+    layers: int
+    families: tuple[tuple[str, int], ...]
+    fingerprints: tuple[tuple[str, int], ...]
+    training_classes: tuple[tuple[str, int], ...]
+    tail_classes: tuple[tuple[str, int], ...]
+    schema_version: str
+    bytes: int | None

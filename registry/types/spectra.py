@@ -1,0 +1,103 @@
+"""Spectra of layers, fingerprint specs, fingerprints, and the conjugacy figures beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from registry.types.weights import LayerMatrix
+
+__all__ = ["Calibration", "Conjugacy", "Fingerprint", "FingerprintSpec", "Spectrum"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """Eigenvalues of A = W W^T of one layer on the `proper` scale.
+
+    ``values``: float32 (min(p, q),), ascending, x = lambda / <lambda>, mean 1, over the eigenvalues that are not
+    structural zeros; ``mean``: <lambda> over those, in units of the squared weights. The p - min(p, q) structural zeros
+    are implied by ``layer``; on the `full` scale x is larger by p / min(p, q).
+    """
+
+    layer: LayerMatrix
+    mean: float
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FingerprintSpec:
+    """Everything that decides a fingerprint's numbers. Only fingerprints of one ``hash`` are ever compared.
+
+    ``locations``: spectral locations x, strictly increasing; ``depths``: relative depths in [0, 1] at which the network
+    is resolved, empty for the whole; ``reference``: the conjugate ensemble that differences are taken against;
+    ``beta``: its Dyson index; ``seed``: of whatever is random in it; ``weights``: version of a weights file, if any;
+    ``length``: numbers in the vector.
+    """
+
+    name: str
+    version: int
+    matrix_rule: str
+    locations: tuple[float, ...]
+    length: int
+    depths: tuple[float, ...] = ()
+    reference: str = "expected"
+    beta: int = 2
+    seed: int = 0
+    weights: str = ""
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of the sha256 of the spec as canonical JSON."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """Name and version as shown to people: ``layered v1``."""
+        return f"{self.name} v{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conjugacy:
+    """How a network's spectra depart from their conjugate ensembles, on `proper` spectra.
+
+    ``tail``: location x*(delta) from which on |cCSD| <= delta, by delta; ``wishart_tail``: the same of the conjugate
+    Wishart ensemble; ``z``: sup |F - F_W| as a multiple of the 99 % band of Gaussian networks of the same shapes;
+    ``tail_class``: ``edge`` or ``long``; ``training_class``: ``untrained`` or ``trained``.
+    """
+
+    tail: tuple[tuple[float, float], ...]
+    wishart_tail: tuple[tuple[float, float], ...]
+    z: float
+    tail_class: str
+    training_class: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fingerprint:
+    """A model's vector under one spec: float32 (spec.length,), finite."""
+
+    spec: FingerprintSpec
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What distances between unrelated models look like under one spec and metric.
+
+    ``accuracy``: the largest distance at which at most ``rate`` of unrelated pairs pass; ``quantiles``: pairs
+    (fraction of unrelated pairs, distance), both increasing; ``source``: what it was measured on.
+    """
+
+    spec_hash: str
+    metric: str
+    rate: float
+    accuracy: float
+    quantiles: tuple[tuple[float, float], ...]
+    source: str

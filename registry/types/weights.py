@@ -1,0 +1,198 @@
+"""Tensors, the matrices taken from them, and what a source knows of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Checkpoint",
+    "LayerMatrix",
+    "Metric",
+    "ModelCard",
+    "ModelRef",
+    "SkippedTensor",
+    "TensorInfo",
+    "WeightsPlan",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Name, dtype and shape of a stored tensor; the shape in torch's layout (out, in, *kernel).
+
+    ``dtype`` is torch's name without the prefix: ``float32``, ``bfloat16``, ``int64``, ``float8_e4m3fn``.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedTensor:
+    """A tensor that is no layer matrix, with the reason in words."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMatrix:
+    """A weight matrix W of shape (p, q) within a checkpoint: where it is, not its numbers.
+
+    ``tensor`` is the stored tensor it is cut from; ``name`` equals it, with ``[part]`` behind where a fused tensor was
+    split (``attn.in_proj_weight[q]``). ``start``/``stop`` bound the rows taken along the tensor's axis ``axis``.
+    ``shape`` is the shape of the part, (out, in, *kernel); ``kernel`` its trailing extents, () for linear layers.
+    ``kind`` is one of ``linear``, ``conv``, ``depthwise``, ``embedding``, ``recurrent``, ``attention``.
+    """
+
+    position: int
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+    kind: str
+    axis: int = 0
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def p(self) -> int:
+        """Outputs: the order of W W^T."""
+        return self.shape[0]
+
+    @property
+    def q(self) -> int:
+        """The product of all extents but the first."""
+        size = 1
+        for extent in self.shape[1:]:
+            size *= extent
+        return size
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Spatial extents of a convolution's kernel; empty for a matrix."""
+        return self.shape[2:]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A published or measured figure of a model."""
+
+    name: str
+    value: float
+    dataset: str = ""
+    split: str = ""
+    higher_is_better: bool | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is known of a model besides its weights; the empty string and None mean unknown."""
+
+    family: str = ""
+    architecture: str = ""
+    task: str = ""
+    dataset: str = ""
+    licence: str = ""
+    source: str = ""
+    revision: str = ""
+    recipe: str = ""
+    training: str = ""
+    seed: int | None = None
+    gflops: float | None = None
+    metrics: tuple[Metric, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+
+    def updated(self, other: ModelCard) -> ModelCard:
+        """This card with whatever ``other`` knows laid over it; metrics and tags are joined, the other's winning."""
+        known: dict[str, Any] = {
+            f.name: getattr(other, f.name)
+            for f in fields(other)
+            if f.name not in ("metrics", "tags") and getattr(other, f.name) not in ("", None)
+        }
+        metrics = {(m.name, m.dataset, m.split): m for m in (*self.metrics, *other.metrics)}
+        return replace(
+            self, **known, metrics=tuple(metrics.values()), tags=tuple(dict([*self.tags, *other.tags]).items())
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """One model that a source can open: ``source`` is the entry of the sources' table that opens it.
+
+    ``target`` is what that source understands (an absolute path, ``resnet50.IMAGENET1K_V2``); ``name`` the default name
+    in a registry; ``key`` the entry of a wrapped checkpoint to read; ``bytes`` the size to read or download, None where
+    it is not known without doing so; ``cached`` whether nothing has to be downloaded.
+    """
+
+    source: str
+    target: str
+    name: str
+    card: ModelCard = ModelCard()
+    key: str | None = None
+    seed: int = 0
+    bytes: int | None = None
+    cached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsPlan:
+    """What a matrix rule makes of a checkpoint: its matrices in depth order, what was left out, and its identity.
+
+    ``content_hash``: hex sha256 over sorted (name, dtype, shape, bytes) of all tensors; ``topology``: hex hash of the
+    sorted shapes (p, q) of its matrices; ``parameters``: elements of floating-point tensors but batch statistics;
+    ``bytes``: of all tensors as stored.
+    """
+
+    rule: str
+    layers: tuple[LayerMatrix, ...]
+    skipped: tuple[SkippedTensor, ...]
+    content_hash: str
+    topology: str
+    parameters: int
+    bytes: int
+
+
+class Checkpoint(Protocol):
+    """Opened weights, a tensor at a time. Every source returns one; closing it releases files and memory."""
+
+    @property
+    def tensors(self) -> Sequence[TensorInfo]:
+        """All tensors, in the source's own order."""
+
+    @property
+    def ref(self) -> ModelRef:
+        """What was opened, its card completed by what the file itself says."""
+
+    def read(self, name: str) -> NDArray[np.floating]:
+        """The floating-point tensor in torch's layout: float32 or float64; half and bfloat16 come as float32."""
+
+    def raw(self, name: str) -> memoryview:
+        """The tensor's little-endian bytes in C order of torch's layout, for hashing; a view where that is possible."""
+
+    def close(self) -> None:
+        """Release files and memory."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
