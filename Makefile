@@ -1,0 +1,56 @@
+# Every target sets up what it needs, on a machine that has Python 3.11, git and make.
+# PYTHON=... names the interpreter, JOBS=... the test processes, TESTS=... what to test.
+
+PYTHON ?= python3
+JOBS ?= 2
+TESTS ?=
+BIN := .venv/bin
+
+# One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help install demo test lint bench docs constraints clean
+
+help:
+	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
+	@echo "make test    all tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   the figures of the README, measured again"
+	@echo "make docs    check that links, commands and docs/cli.md are true"
+	@echo "make clean   remove what the others made, .venv too"
+
+.venv/.run: pyproject.toml constraints.txt scripts/install.sh
+	@echo "setting up .venv (once)"
+	@PYTHON="$(PYTHON)" scripts/install.sh "" demo
+	@touch $@
+
+.venv/.dev: .venv/.run
+	@PYTHON="$(PYTHON)" scripts/install.sh "postgres" test lint
+	@touch $@
+
+install: .venv/.dev
+
+demo: .venv/.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh demo
+
+test: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/typecheck.py
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks
+
+docs: .venv/.dev
+	$(BIN)/python scripts/cli_docs.py --check
+	$(BIN)/python scripts/check_docs.py
+
+# After a change of versions: what .venv holds now becomes what everyone gets.
+constraints:
+	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable --exclude pip > constraints.txt
+
+clean:
+	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,19 @@
+#!/bin/sh
+# The whole way, offline: train small networks, register them, ask for equivalents, classes and something smaller.
+# Usage: demo.sh FOLDER, with archreg and its python on the PATH (`make demo` sees to that).
+set -eu
+folder=${1:?usage: demo.sh FOLDER}
+here=$(dirname "$0")
+
+say() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+mkdir -p "$folder"
+rm -f "$folder"/demo.db "$folder"/demo.db-wal "$folder"/demo.db-shm # every run starts from an empty registry
+say python "$here/digits.py" "$folder"
+say archreg ingest --manifest "$folder/manifest.jsonl" --db "$folder/demo.db"
+say archreg nearest cnn24-s0 -k 5 --db "$folder/demo.db"
+say archreg classes --db "$folder/demo.db"
+say archreg compress cnn24-s0 --max-ratio 0.5 --db "$folder/demo.db"

@@ -1,0 +1,43 @@
+"""Write docs/cli.md from the commands themselves, or say that it has fallen behind.
+
+python scripts/cli_docs.py [--check]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+
+
+def render() -> str:
+    """Return the page as Typer writes it from the commands' own help."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "cli.md"
+        command = [sys.executable, "-m", "typer", "registry.cli.app", "utils", "docs"]
+        subprocess.run(
+            [*command, "--name", "archreg", "--title", "Commands", "--output", str(target)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return target.read_text(encoding="utf-8").rstrip() + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page; with ``--check`` only compare it, and return 1 where it differs."""
+    text = render()
+    if "--check" not in arguments:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(text, encoding="utf-8")
+        return 0
+    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
+        return 0
+    print("docs/cli.md is not what the commands say: python scripts/cli_docs.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

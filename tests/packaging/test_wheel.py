@@ -1,0 +1,156 @@
+"""The wheel as users get it: built from a copy, its contents compared with the sources, used where there are none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+ROOT = Path(__file__).parents[2]
+PLACES = {"registry": "registry", "cli": "registry/cli", "migrations": "registry/migrations"}  # in the tree, installed
+NOT_INSTALLED = {"migrations/script.py.mako"}  # the template of new revisions, for developers
+
+
+def run(*command: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def source_files(tree: Path, place: str) -> list[Path]:
+    found = (path for path in (tree / place).rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return sorted(path.relative_to(tree) for path in found)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # A copy, because setuptools writes beside its sources and would pack what an earlier build left there.
+    tree = tmp_path_factory.mktemp("sources")
+    for name in PLACES:
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    target = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", target, tree, cwd=tree)
+    (path,) = target.iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that holds the wheel, and the dependencies without the editable install beside them."""
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+    # A path named in a .pth file is searched, but the .pth files in it are not read: no finder of the sources.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "--disable-pip-version-check"]
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=home)
+    return home
+
+
+@pytest.fixture
+def clean_environment() -> dict[str, str]:
+    leave_out = ("PYTHONPATH", "ARCHREG_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(leave_out)}
+
+
+def test_every_source_file_is_in_the_wheel_and_nothing_else(wheel: Path) -> None:
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {
+        f"{where}/{path.relative_to(place).as_posix()}"
+        for place, where in PLACES.items()
+        for path in source_files(ROOT, place)
+        if path.as_posix() not in NOT_INSTALLED
+    }
+    assert packed == expected
+    assert "registry/py.typed" in packed
+    assert any(name.startswith("registry/migrations/versions/v0001_") for name in packed)
+
+
+def test_nothing_but_registry_lands_in_site_packages(wheel: Path) -> None:
+    tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"registry"}
+
+
+def test_the_parts_are_imported_from_the_wheel(
+    installed: Path, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    code = """
+import registry, registry.cli, registry.migrations
+for part in (registry, registry.cli, registry.migrations):
+    print(part.__file__)
+"""
+    said = run(installed / "bin" / "python", "-c", code, cwd=tmp_path, environment=clean_environment)
+    assert [Path(path).is_relative_to(installed) for path in said.split()] == [True, True, True]
+
+
+def test_a_part_that_was_not_packed_is_missed(
+    installed: Path, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    """The control of the test above: here the sources cannot stand in for what the wheel lacks."""
+    broken = tmp_path / "broken"
+    shutil.copytree(installed, broken, symlinks=True)
+    (package,) = broken.glob("lib/python*/site-packages/registry")
+    shutil.rmtree(package / "migrations")
+    code = "import registry.migrations"
+    done = subprocess.run(
+        [str(broken / "bin" / "python"), "-c", code],
+        cwd=tmp_path,
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "No module named 'registry.migrations'" in done.stderr
+
+
+def test_the_command_answers(installed: Path, tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    archreg = installed / "bin" / "archreg"
+    assert "nearest" in run(archreg, "--help", cwd=tmp_path, environment=clean_environment)
+    version = run(archreg, "--version", cwd=tmp_path, environment=clean_environment)
+    (info,) = installed.glob("lib/python*/site-packages/architecture_registry-*.dist-info")
+    assert info.name == f"architecture_registry-{version.split()[-1]}.dist-info"
+
+
+def test_a_database_is_made_and_migrated(installed: Path, tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    code = """
+from registry.storage import migrate
+from registry.storage.url import Address
+url = "sqlite:///new.db"
+migrate.create(Address.parse(url))
+print(migrate.upgrade(url))
+"""
+    said = run(installed / "bin" / "python", "-c", code, cwd=tmp_path, environment=clean_environment)
+    database = sqlite3.connect(tmp_path / "new.db")
+    try:
+        assert database.execute("select version_num from archreg_version").fetchall() == [(said.strip(),)]
+        assert database.execute("select count(*) from models").fetchall() == [(0,)]
+    finally:
+        database.close()
+
+
+def test_a_model_is_ingested_and_found(installed: Path, tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"fc1.weight": (48, 64), "fc2.weight": (48, 48), "fc3.weight": (10, 48)}
+    for name in ("first", "second"):
+        weights = {tensor: rng.standard_normal(shape).astype(np.float32) for tensor, shape in shapes.items()}
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    archreg, db = installed / "bin" / "archreg", ("--db", "sqlite:///models.db")
+    for name in ("first", "second"):
+        run(archreg, "ingest", f"{name}.safetensors", *db, cwd=tmp_path, environment=clean_environment)
+    answer = json.loads(run(archreg, "nearest", "first", "--json", *db, cwd=tmp_path, environment=clean_environment))
+    assert "second" in json.dumps(answer)
