@@ -18,6 +18,7 @@ from registry.types.answers import (
     ModelSummary,
     Neighbour,
     Partition,
+    Search,
     Stats,
     Verdict,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "ModelSummary",
     "Neighbour",
     "Partition",
+    "Search",
     "SkippedTensor",
     "Spectrum",
     "Stats",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.types.weights import Metric, SkippedTensor
-
 if TYPE_CHECKING:
     from registry.types.spectra import Conjugacy, FingerprintSpec
+    from registry.types.weights import Metric, SkippedTensor
 
 __all__ = [
     "Candidate",
@@ -24,6 +23,7 @@ __all__ = [
     "ModelSummary",
     "Neighbour",
     "Partition",
+    "Search",
     "Stats",
     "Verdict",
 ]
@@ -46,7 +46,7 @@ class MetricBound:
 class Filter:
     """Which stored models take part; empty fields let every model through. Unknown values fail a bound.
 
-    ``max_ratio`` of a question is turned into ``max_params`` before it comes here. Text compares without regard to case.
+    ``max_ratio`` of a question is turned into ``max_params`` before. Text compares without regard to case.
     """
 
     family: str = ""
@@ -94,7 +94,8 @@ class LayerFigures:
     """One layer as ``show`` has it: where it is, and its spectrum in figures.
 
     ``mean``: mean of the proper eigenvalues of W W^T; ``largest``: the largest over that mean; ``stable_rank``:
-    ||W||_F^2 / ||W||_2^2; ``entropy``: of the normalised proper eigenvalues, over log of their number.
+    ||W||_F^2 / ||W||_2^2; ``entropy``: of the normalised proper eigenvalues, over log of their number. The last three
+    are None where the spectra are not stored.
     """
 
     position: int
@@ -104,9 +105,9 @@ class LayerFigures:
     p: int
     q: int
     mean: float
-    largest: float
-    stable_rank: float
-    entropy: float
+    largest: float | None
+    stable_rank: float | None
+    entropy: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,8 @@ class Ingested:
 class Verdict:
     """Equivalent within the accuracy or not, with the evidence.
 
-    ``closer_than``: fraction of unrelated pairs that lie farther apart than these two; ``rate``: of unrelated pairs that
-    pass at this accuracy; ``expected_false``: how many of the models searched would pass by that rate; ``reasons``: in
+    ``closer_than``: fraction of unrelated pairs that lie farther apart than these two; ``rate``: of unrelated pairs
+    that pass at this accuracy; ``expected_false``: how many of the models searched would pass by that rate; ``reasons``: in
     words, why not, empty where equivalent.
     """
 
@@ -168,6 +169,18 @@ class Neighbour:
     def distance(self) -> float:
         """Distance in the spec's metric."""
         return self.verdict.distance
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a look-up found, nearest first, among how many models, and the rate of false passes at its accuracy."""
+
+    spec: FingerprintSpec
+    metric: str
+    accuracy: float
+    rate: float
+    searched: int
+    neighbours: tuple[Neighbour, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,20 @@
+"""``python -m benchmarks``: measure again every figure that the documentation quotes."""
+
+from __future__ import annotations
+
+from benchmarks import ingest, retrieval, startup
+
+
+def main() -> None:
+    """Run the benchmarks one after another; each prints what it measured."""
+    for title, benchmark in (
+        ("Start-up", startup.main),
+        ("Ingest of the zoo", ingest.main),
+        ("Family retrieval", retrieval.main),
+    ):
+        print(f"\n## {title}\n")
+        benchmark()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Measure the calibrations that ship: ``python -m benchmarks.calibrate`` writes registry/equivalence/calibrations.json.
+
+Every shipped spec by every distance, on the zoo, pairs of different families taken as unrelated.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from benchmarks.zoo import zoo_folder
+from registry import Registry
+from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate
+from registry.spectral.specs import SPECS
+
+TARGET = Path(__file__).resolve().parents[1] / "registry" / "equivalence" / "calibrations.json"
+
+
+def main() -> None:
+    """Ingest the zoo into a temporary registry, calibrate, write the file and print the accuracies."""
+    with tempfile.TemporaryDirectory() as folder, Registry(f"sqlite:///{folder}/zoo.db") as reg:
+        reg.ingest_all(reg.plan(manifest=zoo_folder() / "manifest.jsonl"))
+        families = {model.name: model.family for model in reg.models()}
+        records = []
+        for spec in SPECS.values():
+            for metric in DISTANCES:
+                names, distances = reg.distances(fingerprint=spec.name, metric=metric)
+                labels = [families[name] for name in names]
+                source = f"{len(names)} published models of {len(set(labels))} families"
+                found = calibrate(
+                    distances, labels, spec_hash=spec.hash, metric=metric, rate=DEFAULT_RATE, source=source
+                )
+                records.append(
+                    {
+                        "spec": spec.label,
+                        "spec_hash": found.spec_hash,
+                        "metric": found.metric,
+                        "rate": found.rate,
+                        "accuracy": float(f"{found.accuracy:.6g}"),
+                        "source": found.source,
+                        "quantiles": [[fraction, float(f"{value:.6g}")] for fraction, value in found.quantiles],
+                    }
+                )
+                print(f"{spec.label:12s} {metric:4s} accuracy {found.accuracy:.6g} at a rate of {found.rate:.0%}")
+    TARGET.write_text(
+        json.dumps(records, separators=(",", ":")).replace('{"spec"', '\n{"spec"') + "\n", encoding="utf-8"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The store behind a registry, opened when first needed and no more widely than needed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+from registry.errors import DatabaseMissingError
+
+if TYPE_CHECKING:
+    from registry.storage import Store
+
+__all__ = ["DEFAULT_DATABASE", "Database"]
+
+DEFAULT_DATABASE = "archreg.db"
+
+
+class Database:
+    """A database by URL: ``None`` means the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
+
+    def __init__(self, url: str | None) -> None:
+        self.url = url or os.environ.get("ARCHREG_DB") or DEFAULT_DATABASE
+        self._store: Store | None = None
+        self._mode = ""
+
+    def readable(self) -> Store:
+        """The store, to be asked. Raises ``DatabaseMissingError`` where there is none."""
+        return self._store if self._store is not None else self._open("read")
+
+    def writable(self) -> Store:
+        """The store, to be changed. Raises ``DatabaseMissingError`` where there is none."""
+        return self._store if self._store is not None and self._mode != "read" else self._open("write")
+
+    def created(self) -> Store:
+        """The store, to be filled; made where there is none yet."""
+        return self._store if self._store is not None and self._mode != "read" else self._open("create")
+
+    def existing(self) -> Store | None:
+        """The store if there is one already, else None; it is not made yet, so that a failure leaves nothing behind."""
+        try:
+            return self.writable()
+        except DatabaseMissingError:
+            return None
+
+    def close(self) -> None:
+        """Close the connection, if any was made."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _open(self, mode: Literal["read", "write", "create"]) -> Store:
+        from registry.storage import Store
+
+        self.close()
+        self._store, self._mode = Store.open(self.url, mode=mode), mode
+        return self._store

@@ -1,0 +1,59 @@
+"""Argument checks shared by the reference ensembles: each names the value that is wrong."""
+
+from __future__ import annotations
+
+import math
+from operator import index
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.errors import SpectrumError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["check_beta", "check_locations", "check_order", "check_shapes"]
+
+
+def check_order(order: int, name: str = "order") -> int:
+    """``order`` as an int of at least 1; SpectrumError otherwise."""
+    try:
+        value = index(order)
+    except TypeError:
+        raise SpectrumError(f"{name} must be an integer, not {order!r}") from None
+    if value < 1:
+        raise SpectrumError(f"{name} must be at least 1, not {value}")
+    return value
+
+
+def check_beta(beta: float) -> float:
+    """``beta`` as a finite positive float; SpectrumError otherwise."""
+    value = float(beta)
+    if not (math.isfinite(value) and value > 0):
+        raise SpectrumError(f"the Dyson index beta must be finite and positive, not {beta!r}")
+    return value
+
+
+def check_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Shapes (p, q) of a network's layers as ints of at least 1; SpectrumError where there are none."""
+    if not len(shapes):
+        raise SpectrumError("no layers: an ensemble mixed of none is undefined")
+    return [(check_order(p, "p"), check_order(q, "q")) for p, q in shapes]
+
+
+def check_locations(locations: ArrayLike) -> NDArray[np.float64]:
+    """Spectral locations as a finite, non-negative, strictly increasing (K,) float64 array; SpectrumError otherwise."""
+    x = np.asarray(locations, dtype=np.float64)
+    if x.ndim != 1 or x.size == 0:
+        raise SpectrumError(f"locations must be a list of at least one number, not of shape {x.shape}")
+    wrong = np.flatnonzero(~np.isfinite(x) | (x < 0))
+    if wrong.size:
+        raise SpectrumError(f"locations must be finite and not negative, not {x[wrong[0]]:g}")
+    falls = np.flatnonzero(np.diff(x) <= 0)
+    if falls.size:
+        i = int(falls[0])
+        raise SpectrumError(f"locations must increase: {x[i + 1]:g} follows {x[i]:g}")
+    return x

@@ -1,0 +1,99 @@
+"""How far unrelated models lie apart, and the accuracy that follows for a rate of false passes."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.errors import SpecMismatchError, UsageError
+from registry.types import Calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from registry.types import FingerprintSpec
+
+__all__ = ["DEFAULT_RATE", "calibrate", "closer_than", "rate_at", "shipped"]
+
+DEFAULT_RATE = 0.01
+
+# Fractions at which the distribution of unrelated distances is kept: fine in the lower tail, where verdicts are made.
+_FRACTIONS = np.unique(np.concatenate([np.geomspace(1e-4, 1e-1, 61), np.linspace(0.0, 1.0, 101)]))
+
+
+def calibrate(
+    distances: NDArray[np.float64], families: Sequence[str], *, spec_hash: str, metric: str, rate: float, source: str
+) -> Calibration:
+    """Calibrate on labelled models: pairs of different families are unrelated.
+
+    ``distances`` (n, n), symmetric. Each pair of families weighs the same, whatever the number of their members: two
+    large families do not decide. The accuracy is the largest distance at which the weighted fraction of unrelated
+    pairs at most that far apart does not exceed ``rate``. O(n^2 log n).
+
+    Raises ``UsageError`` for fewer than two families or a rate outside (0, 1).
+    """
+    if not 0.0 < rate < 1.0:
+        raise UsageError(f"rate must lie between 0 and 1, not {rate}")
+    names, codes, counts = np.unique(np.asarray(families), return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise UsageError("calibration needs models of at least two families", "label models with --family")
+    upper, right = np.triu_indices(len(codes), 1)
+    unrelated = codes[upper] != codes[right]
+    first, second = codes[upper[unrelated]], codes[right[unrelated]]
+    weight = 1.0 / (counts[first] * counts[second])
+    apart = distances[upper[unrelated], right[unrelated]]
+    order = np.argsort(apart, kind="stable")
+    apart, fraction = apart[order], np.cumsum(weight[order]) / weight.sum()
+    fraction[-1] = 1.0
+    values = apart[np.minimum(np.searchsorted(fraction, _FRACTIONS, side="left"), len(apart) - 1)]
+    passing = int(np.searchsorted(fraction, rate, side="right"))
+    accuracy = float(apart[passing - 1]) if passing else float(np.nextafter(apart[0], 0.0))
+    quantiles = tuple(zip(_FRACTIONS.round(8).tolist(), values.tolist(), strict=True))
+    return Calibration(spec_hash, metric, rate, accuracy, quantiles, source)
+
+
+def rate_at(calibration: Calibration, accuracy: float) -> float:
+    """Fraction of unrelated pairs at most ``accuracy`` apart, linear between the stored quantiles."""
+    fractions, distances = np.array(calibration.quantiles).T
+    if accuracy < distances[0]:
+        return 0.0
+    # Right-most of equal distances: a step of the distribution counts whole.
+    return float(np.interp(accuracy, distances, np.maximum.accumulate(fractions), right=1.0))
+
+
+def closer_than(calibration: Calibration, distance: float) -> float:
+    """Fraction of unrelated pairs that lie farther apart than ``distance``."""
+    return 1.0 - rate_at(calibration, distance)
+
+
+@cache
+def _shipped() -> dict[tuple[str, str], Calibration]:
+    records = json.loads(files("registry.equivalence").joinpath("calibrations.json").read_text(encoding="utf-8"))
+    return {
+        (record["spec_hash"], record["metric"]): Calibration(
+            record["spec_hash"],
+            record["metric"],
+            record["rate"],
+            record["accuracy"],
+            tuple((float(fraction), float(distance)) for fraction, distance in record["quantiles"]),
+            record["source"],
+        )
+        for record in records
+    }
+
+
+def shipped(spec: FingerprintSpec, metric: str) -> Calibration:
+    """The calibration that ships with this version, measured by ``benchmarks/calibrate.py``.
+
+    Raises ``SpecMismatchError`` where none was measured for that spec and metric.
+    """
+    found = _shipped().get((spec.hash, metric))
+    if found is None:
+        raise SpecMismatchError(f"no calibration for {spec.label} by {metric}", "give an --accuracy")
+    return found

@@ -1,0 +1,26 @@
+"""Where weights come from, and which matrices are taken from them.
+
+`expand` turns a reference into models, `open_ref` and `open_module` open one, `plan_weights` applies the matrix rule,
+`layer_matrix` reads one matrix, and `discard` removes what was downloaded. Importing this loads neither
+torch nor torchvision.
+"""
+
+from __future__ import annotations
+
+from registry.sources.matrix import layer_matrix
+from registry.sources.module import open_module
+from registry.sources.references import expand
+from registry.sources.rule import MATRIX_RULE, plan_weights
+from registry.sources.table import SOURCES, SUFFIXES, discard, open_ref
+
+__all__ = [
+    "MATRIX_RULE",
+    "SOURCES",
+    "SUFFIXES",
+    "discard",
+    "expand",
+    "layer_matrix",
+    "open_module",
+    "open_ref",
+    "plan_weights",
+]

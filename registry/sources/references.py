@@ -1,0 +1,98 @@
+"""A reference, as a user writes it, to the models it means."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from registry.errors import AmbiguousError, NotFoundError
+from registry.sources.files import check_file, default_names, weight_files
+from registry.sources.table import SOURCES, SUFFIXES, source_of_suffix
+from registry.types import ModelRef
+
+__all__ = ["expand"]
+
+_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_+-]+):(?![/\\])(.*)", re.DOTALL)  # one letter would be a Windows drive
+_PATH_LIKE = re.compile(r"(\.{0,2}|~[^/\\]*)[/\\]")
+
+
+def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> tuple[ModelRef, ...]:
+    """The models that a reference means. Nothing is downloaded, and no weights are read.
+
+    Parameters
+    ----------
+    reference
+        ``torchvision:NAME[.WEIGHTS]``; ``torchvision:NAME.random``, initialised with ``seed``; ``torchvision:PATTERN``
+        (``resnet*``: all that have weights); a file; or a folder, for every file of weights below it. A `Path`, or text
+        that starts with ``./``, ``../``, ``/`` or ``~/``, is always a path.
+    key
+        Entry of a wrapped checkpoint to read, ``a.b`` for an entry of an entry.
+    seed
+        Seed of a random initialisation.
+
+    Returns
+    -------
+    tuple of ModelRef
+        At least one, sorted by path or name.
+
+    Raises
+    ------
+    NotFoundError
+        Nothing is there: no such path, prefix, model or weights; near names are offered.
+    AmbiguousError
+        The text is both an existing path and a source's reference.
+    """
+    if isinstance(reference, Path) or _PATH_LIKE.match(reference):
+        return _expand_path(Path(reference).expanduser(), key)
+    match = _PREFIX.fullmatch(reference)
+    path = Path(reference)
+    if match is None:
+        return _expand_path(path, key)
+    prefixes = {source.prefix: source for source in SOURCES.values() if source.expand is not None}
+    source = prefixes.get(match[1])
+    if path.exists():
+        if source is None:
+            return _expand_path(path, key)
+        raise AmbiguousError(
+            f"{reference!r} is both a file here and a {source.name} model",
+            f"write ./{reference} for the file, or start elsewhere for the model",
+        )
+    if source is None or source.expand is None:
+        near = difflib.get_close_matches(match[1], prefixes, n=1)
+        known = ", ".join(f"{prefix}:" for prefix in sorted(prefixes))
+        raise NotFoundError(
+            f"unknown source {match[1]!r} in {reference!r}",
+            f"did you mean {near[0]}:{match[2]}?" if near else f"known sources: {known} or the path of a file",
+        )
+    return source.expand(match[2], key, seed)
+
+
+def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
+    if path.is_dir():
+        files = weight_files(path, SUFFIXES)
+        return tuple(_file_ref(f, name, key) for f, name in zip(files, default_names(files, path), strict=True))
+    if not path.exists():
+        near = _near_files(path)
+        raise NotFoundError(
+            f"no file or folder {path}",
+            f"did you mean {near}?" if near else "check the path; a torchvision model is written torchvision:NAME",
+        )
+    return (_file_ref(path, default_names([path], None)[0], key),)
+
+
+def _near_files(path: Path) -> str | None:
+    folder = path.parent
+    if not folder.is_dir():
+        return None
+    near = difflib.get_close_matches(path.name, sorted(p.name for p in folder.iterdir()), n=1)
+    return str(folder / near[0]) if near else None
+
+
+def _file_ref(path: Path, name: str, key: str | None) -> ModelRef:
+    source = source_of_suffix(path.suffix)
+    if source is None:
+        known = " ".join(sorted(SUFFIXES))
+        raise NotFoundError(f"{path} has no suffix of a weights file", f"files of these suffixes are read: {known}")
+    size = path.stat().st_size if path.is_file() else check_file(path)
+    return ModelRef(source=source.name, target=str(path.absolute()), name=name, key=key, bytes=size)

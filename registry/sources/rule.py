@@ -1,0 +1,155 @@
+"""The matrix rule: from a checkpoint's tensors to its layer matrices in depth order.
+
+Names, shapes, dtypes and the equality of bytes decide, nothing else, so that the same weights give the same plan from
+every format. Rank tables, skipped names and cuts are all part of the rule: a change of any takes a new `MATRIX_RULE`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+from registry.errors import WeightsError
+from registry.sources.dtypes import is_float
+from registry.sources.identity import Facts, identify
+from registry.sources.order import depth_order
+from registry.sources.skip import NOT_PARAMETERS, skip_reason
+from registry.sources.split import Piece, is_conv1d_model, pieces_of
+from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from registry.types import Checkpoint
+
+__all__ = ["MATRIX_RULE", "plan_weights"]
+
+MATRIX_RULE: str = "matrix-1"
+
+_TIED = "tied to "
+_EMBEDDING = re.compile(r"(\w+_)?(embed(ding|dings|der)?|embed_tokens)|embeddings?_\w+|embed_\w+|wte|shared")
+_ATTENTION = re.compile(r"(\w+_)?(attn|attention|attentions|self_attention|mha)\d*")
+_PROJECTION = re.compile(
+    r"(q|k|v|o|out|query|key|value)(_proj|_lin)?(_weight)?|to_(q|k|v|out)|w[qkvo]|proj|project|c_proj|merge|qkv|kv|qkv_proj"
+)
+_SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
+    """Apply the matrix rule. Every tensor is read once, one at a time, for its content hash.
+
+    Parameters
+    ----------
+    checkpoint
+        Opened weights.
+
+    Returns
+    -------
+    WeightsPlan
+        The same for any order of the tensors.
+
+    Raises
+    ------
+    WeightsError
+        No tensor yields a matrix of at least 2 x 2, all weights are integers or quantised, or a tensor cannot be read.
+    """
+    infos = {info.name: info for info in sorted(checkpoint.tensors, key=lambda t: t.name)}
+    content_hash, facts = identify(checkpoint)
+    reasons = {name: skip_reason(info, infos) for name, info in infos.items()}
+    for name in infos:
+        if reasons[name] is None and facts[name].zero:
+            reasons[name] = "all zeros"
+    order = depth_order({name: infos[name].shape for name, reason in reasons.items() if reason is None})
+    reasons.update(_tied(order, infos, facts))
+    layers, skipped = _layers([name for name in order if reasons[name] is None], infos)
+    skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for n, i in infos.items() if (reason := reasons[n])]
+    if not layers:
+        raise _no_matrix(checkpoint, infos)
+    return WeightsPlan(
+        rule=MATRIX_RULE,
+        layers=tuple(layers),
+        skipped=tuple(sorted(skipped, key=lambda s: s.name)),
+        content_hash=content_hash,
+        topology=_topology(layers),
+        parameters=sum(info.size for name, info in infos.items() if _is_parameter(info, reasons[name])),
+        bytes=sum(fact.bytes for fact in facts.values()),
+    )
+
+
+def _tied(order: list[str], infos: Mapping[str, TensorInfo], facts: Mapping[str, Facts]) -> dict[str, str]:
+    """Reasons of tensors that repeat an earlier one byte for byte; constant ones may be alike without being tied."""
+    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    reasons: dict[str, str] = {}
+    for name in order:
+        fact = facts[name]
+        if not fact.digest or fact.constant:
+            continue
+        original = first.setdefault((infos[name].dtype, infos[name].shape, fact.digest), name)
+        if original != name:
+            reasons[name] = f"{_TIED}{original}"
+    return reasons
+
+
+def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[LayerMatrix], list[SkippedTensor]]:
+    conv1d = is_conv1d_model(infos)
+    layers: list[LayerMatrix] = []
+    skipped: list[SkippedTensor] = []
+    for name in order:
+        info = infos[name]
+        for piece in pieces_of(info, infos, conv1d=conv1d):
+            rest = tuple(extent for axis, extent in enumerate(info.shape) if axis != piece.axis)
+            shape = (piece.stop - piece.start, *rest)
+            label = f"{name}[{piece.label}]" if piece.label else name
+            layer = LayerMatrix(
+                len(layers), label, name, shape, _kind(name, shape, piece), piece.axis, piece.start, piece.stop
+            )
+            if layer.p < 2 or layer.q < 2:
+                few = "outputs" if layer.p < 2 else "inputs"
+                skipped.append(SkippedTensor(label, info.dtype, shape, f"fewer than two {few}"))
+            else:
+                layers.append(layer)
+    return layers, skipped
+
+
+def _kind(name: str, shape: tuple[int, ...], piece: Piece) -> str:
+    """Kind of a layer by its shape, then by the last parts of its name."""
+    if piece.kind:
+        return piece.kind
+    if len(shape) > 2:
+        return "depthwise" if shape[1] == 1 and shape[0] > 1 else "conv"
+    parts = [_SNAKE.sub("_", part).lower() for part in re.split(r"[./:]", name)[-5:]]
+    if parts[-1] in ("weight", "weights", "kernel", "w", "embeddings", "embedding") and len(parts) > 1:
+        parts.pop()
+    own, above = parts[-1], parts[:-1]
+    # The attention module is a part or two above: attn.proj, attention.self.query, attention.output.dense, to_out.0
+    if any(_ATTENTION.fullmatch(part) for part in above) and (
+        _PROJECTION.fullmatch(own) or own == "dense" or (own.isdecimal() and above[-1:] in (["to_out"], ["project"]))
+    ):
+        return "attention"
+    return "embedding" if _EMBEDDING.fullmatch(own) else "linear"
+
+
+def _topology(layers: list[LayerMatrix]) -> str:
+    """First 16 hex digits of the sha256 of the sorted shapes ``pxq``."""
+    shapes = ",".join(f"{p}x{q}" for p, q in sorted((layer.p, layer.q) for layer in layers))
+    return hashlib.sha256(shapes.encode()).hexdigest()[:16]
+
+
+def _is_parameter(info: TensorInfo, reason: str | None) -> bool:
+    return is_float(info.dtype) and reason not in NOT_PARAMETERS and not (reason or "").startswith(_TIED)
+
+
+def _no_matrix(checkpoint: Checkpoint, infos: Mapping[str, TensorInfo]) -> WeightsError:
+    where = checkpoint.ref.target
+    if not infos:
+        return WeightsError(f"{where} holds no tensors", "save the whole state dict")
+    large = [info for info in infos.values() if len(info.shape) >= 2]
+    if (large and not any(is_float(info.dtype) for info in large)) or any("quant" in i.dtype for i in infos.values()):
+        kinds = ", ".join(sorted({info.dtype for info in large if not is_float(info.dtype)}))
+        return WeightsError(
+            f"{where} holds quantised or integer weights only ({kinds})", "use the weights before quantisation"
+        )
+    return WeightsError(
+        f"{where} has no matrix of at least 2 x 2 among its {len(infos)} tensors", "see its tensors' shapes"
+    )

@@ -1,0 +1,117 @@
+"""Safetensors files, read a tensor at a time and without torch.
+
+The safetensors library checks the file (header, offsets, no gaps, no overlaps). It cannot hand bfloat16 to numpy, and
+it maps the whole file; so the bytes of one tensor are then read at the offsets that the checked header gives.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
+from registry.sources.dtypes import SAFETENSORS_DTYPES, decode, is_float
+from registry.sources.files import check_file
+from registry.sources.source import MAX_TENSORS, OpenedCheckpoint, Source
+from registry.sources.unwrap import common_prefix
+from registry.types import ModelCard, TensorInfo
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from registry.types import Checkpoint, ModelRef
+
+__all__ = ["SOURCE"]
+
+_CARD_FIELDS = ("licence", "source", "architecture", "family", "task", "dataset")
+_MAX_TEXT = 1000
+
+
+class SafetensorsCheckpoint(OpenedCheckpoint):
+    """An open safetensors file; memory in use is that of the tensor last read."""
+
+    def __init__(self, ref: ModelRef, tensors: list[TensorInfo], spans: dict[str, tuple[int, int]]) -> None:
+        super().__init__(ref, tensors)
+        self._spans = spans
+        self._infos = {info.name: info for info in tensors}
+        self._file = Path(ref.target).open("rb")  # noqa: SIM115 - close() is the context manager here
+
+    def read(self, name: str) -> NDArray[np.floating]:
+        """The floating-point tensor: float32 or float64; half and bfloat16 come as float32."""
+        info = self._infos[name]
+        if not is_float(info.dtype):
+            raise WeightsError(
+                f"tensor {name} is {info.dtype}, not floating point", "only floating weights have spectra"
+            )
+        return decode(self.raw(name), info.dtype, info.shape)
+
+    def raw(self, name: str) -> memoryview:
+        """The tensor's little-endian bytes in C order, read from the file."""
+        start, size = self._spans[name]
+        buffer = bytearray(size)
+        self._file.seek(start)
+        if self._file.readinto(buffer) != size:
+            raise WeightsError(f"{self.ref.target} ends within tensor {name}", "download or save it again")
+        return memoryview(buffer)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def open_safetensors(ref: ModelRef) -> Checkpoint:
+    """Open and check a safetensors file; raises as `open_ref` does."""
+    path = Path(ref.target)
+    size = check_file(path)
+    header, start = _checked_header(path, size)
+    metadata = header.pop("__metadata__", {})
+    if ref.key is not None:
+        raise NotFoundError(f"{path} has no entry {ref.key!r}", "safetensors files are never wrapped: leave --key out")
+    if len(header) > MAX_TENSORS:
+        raise UnsafeError(f"{path} claims {len(header)} tensors, more than {MAX_TENSORS}", "split the file")
+    cut = len(common_prefix(header))
+    tensors: list[TensorInfo] = []
+    spans: dict[str, tuple[int, int]] = {}
+    for name, entry in header.items():
+        dtype, _ = SAFETENSORS_DTYPES.get(entry["dtype"], (str(entry["dtype"]).lower(), 0))
+        begin, end = entry["data_offsets"]
+        tensors.append(TensorInfo(name[cut:], dtype, tuple(entry["shape"])))
+        spans[name[cut:]] = (start + begin, end - begin)
+    return SafetensorsCheckpoint(_completed(ref, metadata), tensors, spans)
+
+
+def _checked_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
+    """The header of a file that the library has found to be sound, and where its data start."""
+    from safetensors import SafetensorError, safe_open
+
+    remedy = "download or save it again; a file of torch.save belongs under .pt"
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise WeightsError(f"{path} is no whole safetensors file: its header reaches beyond its end", remedy)
+        try:
+            with safe_open(path, framework="numpy") as checked:
+                checked.keys()
+            header = json.loads(file.read(length))
+        except (SafetensorError, ValueError, RecursionError) as error:
+            raise WeightsError(f"{path} is no sound safetensors file: {_one_line(error)}", remedy) from error
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {_one_line(error)}", "check the disk and permissions") from error
+    return header, 8 + length
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _completed(ref: ModelRef, metadata: dict[str, str]) -> ModelRef:
+    """The reference, its card completed from the file's metadata; what the card already says wins."""
+    said = {"licence": metadata.get("license", ""), **metadata}
+    known: dict[str, Any] = {name: str(said[name])[:_MAX_TEXT] for name in _CARD_FIELDS if said.get(name)}
+    return replace(ref, card=ModelCard(**known).updated(ref.card)) if known else ref
+
+
+SOURCE = Source(name="safetensors", open=open_safetensors, suffixes=(".safetensors",))

@@ -1,0 +1,64 @@
+"""What an entry of the sources' table is, and what all opened checkpoints share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from registry.types import Checkpoint, ModelRef, TensorInfo
+
+__all__ = ["MAX_TENSORS", "OpenedCheckpoint", "Source"]
+
+MAX_TENSORS = 1_000_000
+
+Expander = Callable[[str, str | None, int], "tuple[ModelRef, ...]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place that weights come from.
+
+    ``open``: a ModelRef of this source to a Checkpoint. ``expand``: what stands behind ``prefix`` in a reference
+    (``torchvision:resnet*``), the key and the seed, to the models meant; None for sources of files, which have
+    ``suffixes`` instead. ``discard``: removes what ``open`` had to download; None where nothing ever is.
+    """
+
+    name: str
+    open: Callable[[ModelRef], Checkpoint]
+    prefix: str = ""
+    suffixes: tuple[str, ...] = ()
+    expand: Expander | None = None
+    discard: Callable[[ModelRef], None] | None = None
+
+
+class OpenedCheckpoint:
+    """Common ground of the sources' checkpoints: tensors, reference, closing as a context manager."""
+
+    def __init__(self, ref: ModelRef, tensors: Sequence[TensorInfo]) -> None:
+        self._ref = ref
+        self._tensors = tuple(tensors)
+
+    @property
+    def tensors(self) -> Sequence[TensorInfo]:
+        """All tensors, in the source's own order."""
+        return self._tensors
+
+    @property
+    def ref(self) -> ModelRef:
+        """What was opened, its card completed by what the file itself says."""
+        return self._ref
+
+    def close(self) -> None:
+        """Release files and memory."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,126 @@
+"""Cutting fused tensors into their matrices: recurrent gates, q/k/v projections, and layouts that are turned round.
+
+A tensor is cut, or read transposed, only where its name and the shapes around it say so. PyTorch's gate order is that
+of its documentation (LSTM i f g o, GRU r z n); Keras': LSTM i f c o, GRU z r h; TensorFlow's LSTM cells: i j f o.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from registry.types import TensorInfo
+
+__all__ = ["Piece", "is_conv1d_model", "pieces_of"]
+
+_GATES = {4: ("i", "f", "g", "o"), 3: ("r", "z", "n")}
+_KERAS_GATES = {4: ("i", "f", "c", "o"), 3: ("z", "r", "h")}
+_TF_GATES = ("i", "j", "f", "o")
+_QKV = re.compile(r"in_proj_weight|(?:.*[./])?(?:qkv|to_qkv|wqkv|c_attn)[./]weight|(?:.*[./])in_proj_weight")
+_EXACT_QKV = re.compile(r"(?:.*[./])?qkv_proj[./]weight")
+_KV = re.compile(r"(?:.*[./])?(?:kv|to_kv)[./]weight")
+_CONV1D = re.compile(r"(?:.*[./])?(?:c_attn|q_attn|c_fc|c_proj)[./]weight")
+_TRANSPOSED = re.compile(
+    r"(?:.*[./_])?(?:deconv|conv_?transpose|transposed_?conv|convt)(?:[123]d)?[_\d]*(?:[./]\w+)*?[./]weight"
+)
+_TORCH_RNN = re.compile(r"((?:.*\.)?weight_)(ih|hh)((?:_l\d+)?(?:_reverse)?)")
+_KERAS_RNN = re.compile(r"((?:.*[./])?)(recurrent_kernel|kernel)")
+_TF_LSTM = re.compile(r"(?:.*[./])?\w*lstm_cell\w*[./]kernel")
+
+
+class Piece(NamedTuple):
+    """Part of a tensor: extents ``start`` to ``stop`` along ``axis``, the tensor's axis of outputs."""
+
+    label: str
+    axis: int
+    start: int
+    stop: int
+    kind: str
+
+
+def is_conv1d_model(infos: Mapping[str, TensorInfo]) -> bool:
+    """Whether the c_attn, c_fc, c_proj of a GPT-2 are in transformers' Conv1D layout (in, out).
+
+    c_proj is square in attention and says nothing by itself; c_attn does, with 3 d outputs beside d inputs.
+    """
+    return any(
+        name.endswith("c_attn.weight") and len(info.shape) == 2 and info.shape[1] == 3 * info.shape[0]
+        for name, info in infos.items()
+    )
+
+
+def pieces_of(info: TensorInfo, infos: Mapping[str, TensorInfo], *, conv1d: bool) -> tuple[Piece, ...]:
+    """The matrices in a tensor; one piece with an empty label where it is a single matrix.
+
+    Parameters
+    ----------
+    info
+        A floating tensor of two or more dimensions.
+    infos
+        All tensors by name: siblings decide on the number of gates.
+    conv1d
+        As `is_conv1d_model` finds.
+    """
+    axis = _output_axis(info, conv1d=conv1d)
+    outputs = info.shape[axis]
+    gates = _gates(info, infos)
+    if gates:
+        return _cut(gates, axis, outputs, "recurrent")
+    if _QKV.fullmatch(info.name.lower()) and outputs % 3 == 0:
+        return _cut(("q", "k", "v"), axis, outputs, "attention")
+    if _EXACT_QKV.fullmatch(info.name.lower()) and len(info.shape) == 2 and outputs == 3 * info.shape[1]:
+        return _cut(("q", "k", "v"), axis, outputs, "attention")  # with grouped queries the parts are unequal
+    if _KV.fullmatch(info.name.lower()) and outputs % 2 == 0:
+        return _cut(("k", "v"), axis, outputs, "attention")
+    return (Piece("", axis, 0, outputs, "recurrent" if _is_recurrent(info, infos) else ""),)
+
+
+def _cut(labels: tuple[str, ...], axis: int, outputs: int, kind: str) -> tuple[Piece, ...]:
+    step = outputs // len(labels)
+    return tuple(Piece(label, axis, i * step, (i + 1) * step, kind) for i, label in enumerate(labels))
+
+
+def _output_axis(info: TensorInfo, *, conv1d: bool) -> int:
+    """Axis of outputs: 1 for Conv1D of GPT-2 and for transposed convolutions (in, out, ...), else 0."""
+    if conv1d and len(info.shape) == 2 and _CONV1D.fullmatch(info.name):
+        return 1
+    transposed = len(info.shape) > 2 and info.shape[1] > 1 and _TRANSPOSED.fullmatch(info.name.lower())
+    return 1 if transposed else 0
+
+
+def _recurrent_sibling(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[TensorInfo, bool] | None:
+    """The hidden-to-hidden tensor that goes with ``info`` (perhaps itself), and whether the names are Keras'."""
+    torch_name = _TORCH_RNN.fullmatch(info.name)
+    keras_name = _KERAS_RNN.fullmatch(info.name)
+    if torch_name:
+        sibling = infos.get(f"{torch_name[1]}hh{torch_name[3]}")
+    elif keras_name:
+        sibling = infos.get(f"{keras_name[1]}recurrent_kernel")
+    else:
+        return None
+    if sibling is None or len(sibling.shape) != 2 or len(info.shape) != 2 or sibling.shape[0] != info.shape[0]:
+        return None
+    return sibling, keras_name is not None
+
+
+def _gates(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[str, ...]:
+    """Labels of the gates stacked in a tensor's rows; empty where there are none, or the shapes do not tell."""
+    if _TF_LSTM.fullmatch(info.name.lower()) and len(info.shape) == 2 and info.shape[0] % 4 == 0:
+        return _TF_GATES
+    found = _recurrent_sibling(info, infos)
+    if found is None:
+        return ()
+    sibling, keras = found
+    rows, hidden = sibling.shape
+    projection = infos.get(sibling.name.replace("weight_hh", "weight_hr"))
+    if projection is not None and projection is not sibling and len(projection.shape) == 2:
+        hidden = projection.shape[1]  # an LSTM with projections feeds back fewer numbers than it has units
+    count, rest = divmod(rows, hidden) if hidden else (0, 0)
+    return () if rest else (_KERAS_GATES if keras else _GATES).get(count, ())
+
+
+def _is_recurrent(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> bool:
+    return _recurrent_sibling(info, infos) is not None or "weight_hr" in info.name

@@ -1,0 +1,234 @@
+"""torchvision's own models: published weights and random initialisations."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import NotFoundError, SourceError
+from registry.sources.source import Source
+from registry.types import Metric, ModelCard, ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from registry.types import Checkpoint
+
+__all__ = ["SOURCE"]
+
+RANDOM = "random"
+_MEGABYTE = 2**20  # torchvision's _file_size is in units of this
+_TASKS = {"segmentation": "segmentation", "detection": "detection", "video": "video", "optical_flow": "optical flow"}
+_LOWER_IS_BETTER = ("epe", "per_image_epe", "fl_all")
+_WARNS_WITHOUT_INIT = ("googlenet", "inception_v3")
+_DENSENET_NAMES = re.compile(
+    r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$"
+)
+
+
+def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:
+    """``NAME[.WEIGHTS]``, ``NAME.random`` or a pattern to the models meant; looks at torchvision's tables only.
+
+    Raises
+    ------
+    NotFoundError
+        No such model or weights, or none that matches; near names are offered.
+    """
+    import torchvision.models as models
+
+    name, _, tag = text.partition(".")
+    if key is not None:
+        raise NotFoundError(f"torchvision:{text} has no entries to choose from", "leave --key out")
+    if any(sign in text for sign in "*?["):
+        return tuple(_matches(name, tag, seed))
+    if name not in models.list_models():
+        near = difflib.get_close_matches(name.lower(), models.list_models(), n=3)
+        hint = (
+            f"did you mean {', '.join('torchvision:' + n for n in near)}?" if near else "torchvision:* means them all"
+        )
+        raise NotFoundError(f"torchvision has no model {name!r}", hint)
+    if tag == RANDOM:
+        return (_random_ref(name, seed),)
+    return (_weights_ref(name, _weights(name, tag)),)
+
+
+def _matches(pattern: str, tag: str, seed: int) -> Iterator[ModelRef]:
+    """Models that match; quantised ones, whose weights are integers, only where the pattern names them."""
+    import torchvision.models as models
+
+    found = False
+    for name in sorted(models.list_models()):
+        if not fnmatch.fnmatchcase(name, pattern):
+            continue
+        if name.startswith("quantized_") and not pattern.startswith("quantized"):
+            continue
+        available = models.get_model_weights(name)
+        if len(available) == 0 or tag not in ("", RANDOM, "DEFAULT", *available.__members__):
+            continue
+        found = True
+        yield _random_ref(name, seed) if tag == RANDOM else _weights_ref(name, _weights(name, tag))
+    if not found:
+        wanted = f"{pattern}.{tag}" if tag else pattern
+        raise NotFoundError(f"no torchvision model with weights matches {wanted!r}", "torchvision:* means them all")
+
+
+def _weights(name: str, tag: str) -> Any:
+    """The entry of torchvision's enumeration; ``DEFAULT`` for no tag."""
+    import torchvision.models as models
+
+    available = models.get_model_weights(name)
+    if len(available) == 0:
+        raise NotFoundError(f"torchvision has no weights for {name}", f"torchvision:{name}.random initialises it")
+    if (tag or "DEFAULT") in available.__members__:
+        return available[tag or "DEFAULT"]
+    near = difflib.get_close_matches(tag.upper(), available.__members__, n=1)
+    offered = ", ".join(f"torchvision:{name}.{w.name}" for w in available)
+    hint = f"did you mean torchvision:{name}.{near[0]}?" if near else f"there are: {offered}, torchvision:{name}.random"
+    raise NotFoundError(f"torchvision has no weights {tag!r} for {name}", hint)
+
+
+def _random_ref(name: str, seed: int) -> ModelRef:
+    suffix = f"{RANDOM}-{seed}" if seed else RANDOM
+    family, task = _family_and_task(name)
+    card = ModelCard(
+        family=family, architecture=name, task=task, source=f"torchvision:{name}.{RANDOM}", training="none", seed=seed
+    )
+    return ModelRef("torchvision", f"{name}.{RANDOM}", f"torchvision/{name}.{suffix}", card, seed=seed)
+
+
+def _weights_ref(name: str, weights: Any) -> ModelRef:
+    target = f"{name}.{weights.name}"
+    meta = weights.meta
+    family, task = _family_and_task(name)
+    metrics = tuple(
+        Metric(metric, float(value), dataset, _split(dataset), metric not in _LOWER_IS_BETTER, "torchvision")
+        for dataset, values in meta.get("_metrics", {}).items()
+        for metric, value in values.items()
+    )
+    card = ModelCard(
+        family=family, architecture=name, task=task, dataset=metrics[0].dataset if metrics else "",
+        licence=str(meta.get("license", "")), source=f"torchvision:{target}", revision=_hash_prefix(weights.url) or "",
+        recipe=str(meta.get("recipe", "")), gflops=meta.get("_ops"), metrics=metrics,
+    )  # fmt: skip
+    size = meta.get("_file_size")
+    return ModelRef(
+        "torchvision", target, f"torchvision/{target}", card,
+        bytes=None if size is None else round(size * _MEGABYTE), cached=_cache_path(weights.url).is_file(),
+    )  # fmt: skip
+
+
+def _split(dataset: str) -> str:
+    """Torchvision names the split within the data set only where it is a training one (Sintel-Train-Cleanpass)."""
+    return "train" if "train" in dataset.lower() else "val"
+
+
+def _family_and_task(name: str) -> tuple[str, str]:
+    """Module that builds the model, and the task of the package it is in."""
+    import torchvision.models as models
+
+    parts = models.get_model_builder(name).__module__.split(".")
+    return parts[-1], _TASKS.get(parts[2], "classification")
+
+
+def _cache_path(url: str) -> Path:
+    """Where torch.hub keeps the download."""
+    import torch.hub
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def _hash_prefix(url: str) -> str | None:
+    """First digits of the file's sha256, which torch.hub's file names carry behind a hyphen."""
+    match = re.search(r"-([a-f0-9]{6,})\.", url.rpartition("/")[2])
+    return match[1] if match else None
+
+
+def open_torchvision(ref: ModelRef) -> Checkpoint:
+    """Initialise or download (unless cached) and open; raises as `open_ref` does."""
+    import torchvision.models as models
+
+    from registry.sources.tensors import TorchCheckpoint
+    from registry.sources.torchfile import load_state
+
+    name, _, tag = ref.target.partition(".")
+    if name not in models.list_models():
+        raise NotFoundError(f"torchvision has no model {name!r}", "expand the reference again with this torchvision")
+    if tag == RANDOM:
+        return TorchCheckpoint(_initialised(name, ref.seed).state_dict(), ref)
+    weights = _weights(name, tag)
+    path = _cache_path(weights.url)
+    if not path.is_file():
+        _download(weights.url, path, name)
+    return TorchCheckpoint(_as_built(name, load_state(path)), ref)
+
+
+def _initialised(name: str, seed: int) -> torch.nn.Module:
+    """The model as its builder initialises it, under ``seed``; torch's own generator is left as it was."""
+    import torch
+    import torchvision.models as models
+
+    builder = models.get_model_builder(name)
+    options: dict[str, Any] = {"weights": None}
+    if "weights_backbone" in inspect.signature(builder).parameters:
+        options["weights_backbone"] = None
+    if name.removeprefix("quantized_") in _WARNS_WITHOUT_INIT:
+        options["init_weights"] = True  # the default, but these two builders warn unless told
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module: torch.nn.Module = builder(**options)
+    return module
+
+
+def _download(url: str, path: Path, name: str) -> None:
+    """Fetch into torch.hub's cache, checked against the hash in the file's name.
+
+    torchvision's own ``get_state_dict`` would also unpickle the file, without ``weights_only``.
+    """
+    import torch.hub
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), _hash_prefix(url), progress=False)
+    except RuntimeError as error:
+        raise SourceError(f"{url} does not have the hash its name promises", "try again, or check the proxy") from error
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())[:160]
+        raise SourceError(
+            f"weights of {name} are not in the cache and could not be downloaded from {url}: {reason}",
+            f"put that file at {path}, or take torchvision:{name}.random",
+        ) from error
+
+
+def _as_built(name: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The file's tensors as torchvision's builder keeps them, so that file and module are the same model.
+
+    densenet's builder renames old entries (``norm.1`` to ``norm1``), googlenet's drops its auxiliary classifiers.
+    """
+    if name.startswith("densenet"):
+        return {_DENSENET_NAMES.sub(r"\1\2", key): value for key, value in state.items()}
+    if name == "googlenet":
+        return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
+    return state
+
+
+def discard(ref: ModelRef) -> None:
+    """Remove the download from torch.hub's cache."""
+    name, _, tag = ref.target.partition(".")
+    if tag == RANDOM:
+        return
+    path = _cache_path(_weights(name, tag).url)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SourceError(
+            f"the download {path} could not be removed: {error.strerror}", "remove it yourself"
+        ) from error
+
+
+SOURCE = Source(name="torchvision", open=open_torchvision, prefix="torchvision", expand=expand, discard=discard)

@@ -1,0 +1,42 @@
+"""Spectra of weights: eigenvalues, cumulative differences, conjugacy, fingerprints.
+
+``eigen``: a layer's eigenvalues; ``difference``: cumulatives and their differences from a conjugate ensemble;
+``conjugacy``: where and how a network departs; ``specs``, ``fingerprints``, ``descriptors``: vectors to compare.
+"""
+
+from __future__ import annotations
+
+from registry.spectral.conjugacy import conjugacy
+from registry.spectral.difference import (
+    cumulative,
+    density_difference,
+    depth_weights,
+    layer_cumulative,
+    layer_cumulatives,
+    linear_locations,
+    logarithmic_locations,
+    spectral_difference,
+)
+from registry.spectral.eigen import layer_spectrum, spectral_entropy, spectrum
+from registry.spectral.fingerprints import fingerprint
+from registry.spectral.network import network_spectra
+from registry.spectral.specs import SPECS, spec_named
+
+__all__ = [
+    "SPECS",
+    "conjugacy",
+    "cumulative",
+    "density_difference",
+    "depth_weights",
+    "fingerprint",
+    "layer_cumulative",
+    "layer_cumulatives",
+    "layer_spectrum",
+    "linear_locations",
+    "logarithmic_locations",
+    "network_spectra",
+    "spec_named",
+    "spectral_difference",
+    "spectral_entropy",
+    "spectrum",
+]

@@ -1,0 +1,307 @@
+"""Cumulative spectra of a network and their differences from a conjugate ensemble."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from registry.ensembles import REFERENCES, Reference, layer_references, periodic_cumulative
+from registry.ensembles.checks import check_locations, check_order
+from registry.errors import SpectrumError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from registry.types import Spectrum
+
+__all__ = [
+    "By",
+    "Scale",
+    "check_spectra",
+    "cumulative",
+    "density_difference",
+    "depth_weights",
+    "layer_cumulative",
+    "layer_cumulatives",
+    "linear_locations",
+    "logarithmic_locations",
+    "spectral_difference",
+]
+
+Scale = Literal["proper", "full"]
+"""``proper``: over the min(p, q) eigenvalues that are not structural zeros; ``full``: over all p, zeros counted."""
+By = Literal["network", "layer", "depth"]
+"""What a difference is resolved by."""
+
+
+def linear_locations(start: float, stop: float, count: int) -> NDArray[np.float64]:
+    """``count`` >= 2 equidistant locations from ``start`` >= 0 to ``stop``, (count,); SpectrumError otherwise."""
+    count = _check_range(start, stop, count)
+    return check_locations(np.linspace(start, stop, count))
+
+
+def logarithmic_locations(start: float, stop: float, count: int) -> NDArray[np.float64]:
+    """``count`` >= 2 locations of constant ratio from ``start`` > 0 to ``stop``, (count,); SpectrumError otherwise."""
+    count = _check_range(start, stop, count)
+    if start <= 0:
+        raise SpectrumError(f"logarithmic locations start above 0, not at {start!r}")
+    return check_locations(np.geomspace(start, stop, count))
+
+
+def layer_cumulative(spectrum: Spectrum, locations: ArrayLike, scale: Scale = "proper") -> NDArray[np.float64]:
+    """F_l(x), the fraction of a layer's eigenvalues <= x.
+
+    Parameters
+    ----------
+    spectrum
+        A layer's spectrum, stored on the `proper` scale.
+    locations
+        (K,) increasing locations x >= 0.
+    scale
+        ``proper``, or ``full``: structural zeros counted, x larger by p / min(p, q).
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (K,), within [0, 1].
+
+    Raises
+    ------
+    SpectrumError
+        An empty or not finite spectrum, unusable locations, an unknown scale.
+    """
+    row: NDArray[np.float64] = layer_cumulatives([spectrum], locations, scale)[0]
+    return row
+
+
+def layer_cumulatives(
+    spectra: Sequence[Spectrum], locations: ArrayLike, scale: Scale = "proper"
+) -> NDArray[np.float64]:
+    """`layer_cumulative` of every layer, (L, K): one binary search per layer and location."""
+    x = check_locations(locations)
+    check_spectra(spectra)
+    _check_scale(scale)
+    result = np.empty((len(spectra), x.size))
+    for row, spectrum in zip(result, spectra, strict=True):
+        size = spectrum.values.size
+        if scale == "proper":
+            row[:] = np.searchsorted(spectrum.values, x, side="right") / size
+        else:
+            order = spectrum.layer.p
+            proper = x * (size / order)
+            row[:] = (order - size + np.searchsorted(spectrum.values, proper, side="right")) / order
+    return result
+
+
+def cumulative(
+    spectra: Sequence[Spectrum], locations: ArrayLike, scale: Scale = "proper", *, periodic: bool = False
+) -> NDArray[np.float64]:
+    """F(x) of the mixed matrix ensemble: the plain mean over layers, each counting the same.
+
+    Parameters
+    ----------
+    spectra
+        (L,) spectra of the layers.
+    locations, scale
+        As in `layer_cumulative`.
+    periodic
+        By the paper's periodic extension up to the largest order instead: the same numbers, to rounding.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (K,).
+
+    Raises
+    ------
+    SpectrumError
+        As `layer_cumulative`; no layers.
+    """
+    if not periodic:
+        return np.asarray(layer_cumulatives(spectra, locations, scale).mean(axis=0))
+    check_spectra(spectra)
+    _check_scale(scale)
+    return periodic_cumulative([_eigenvalues(spectrum, scale) for spectrum in spectra], locations)
+
+
+def spectral_difference(
+    spectra: Sequence[Spectrum],
+    locations: ArrayLike,
+    *,
+    reference: Reference = REFERENCES["cue"],
+    seed: int | None = None,
+    scale: Scale = "proper",
+    by: By = "network",
+    depths: Sequence[float] = (),
+) -> NDArray[np.float64]:
+    """Cumulative spectral difference cCSD(x) = F_c(x) - F(x), the integral of rho - rho_c from x to infinity.
+
+    arXiv:2006.13687. Beyond the support of the reference it is the network's own tail mass.
+
+    Parameters
+    ----------
+    spectra
+        (L,) spectra of the layers, in depth order.
+    locations, scale
+        As in `layer_cumulative`.
+    reference
+        The conjugate ensemble, an entry of ``registry.ensembles.REFERENCES``. Expected differences are the same for all
+        circular ones.
+    seed
+        None against the expected ensemble; a number against one member of it, drawn with that seed.
+    by
+        ``network``: mean over layers; ``layer``: every layer; ``depth``: weighted means about ``depths``.
+    depths
+        Relative depths for ``by="depth"``, see `depth_weights`; none otherwise.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (K,), (L, K) or (len(depths), K).
+
+    Raises
+    ------
+    SpectrumError
+        No layers, an empty or not finite spectrum, locations unusable or all off the spectrum, a scale on which the
+        reference is not defined, unknown ``by``, unusable depths.
+    """
+    x = check_locations(locations)
+    layers = layer_cumulatives(spectra, x, scale)
+    _check_reach(spectra, x, scale)
+    if scale not in reference.scales:
+        raise SpectrumError(f"{reference} is not defined on the {scale} scale", "take the proper scale")
+    if (by == "depth") != bool(len(depths)):
+        raise SpectrumError(f"depths {tuple(depths)} do not go with by={by!r}", "give depths with by='depth' alone")
+    shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
+    difference = layer_references(reference, shapes, x, seed=seed) - layers
+    match by:
+        case "layer":
+            return difference
+        case "network":
+            return np.asarray(difference.mean(axis=0))
+        case "depth":
+            return np.asarray(depth_weights(len(spectra), depths) @ difference)
+    raise SpectrumError(f"by must be network, layer or depth, not {by!r}")
+
+
+def density_difference(
+    spectra: Sequence[Spectrum],
+    edges: ArrayLike,
+    *,
+    reference: Reference = REFERENCES["cue"],
+    seed: int | None = None,
+    scale: Scale = "proper",
+) -> NDArray[np.float64]:
+    """Spectral difference CSD = rho - rho_c of the network, averaged over bins.
+
+    Parameters
+    ----------
+    edges
+        (K + 1,) increasing locations, K >= 1; bin j is (edges[j], edges[j + 1]].
+    spectra, reference, seed, scale
+        As in `spectral_difference`.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (K,), per unit of x.
+
+    Raises
+    ------
+    SpectrumError
+        As `spectral_difference`; a single edge.
+    """
+    x = check_locations(edges)
+    if x.size < 2:
+        raise SpectrumError(f"bins need at least two edges, not {x.tolist()}")
+    difference = spectral_difference(spectra, x, reference=reference, seed=seed, scale=scale)
+    return np.asarray(-np.diff(difference) / np.diff(x))
+
+
+def depth_weights(layers: int, depths: Sequence[float]) -> NDArray[np.float64]:
+    """Weights of ``layers`` layers about relative depths: triangles between neighbouring depths, rows summing to 1.
+
+    Layer l of L stands at l / (L - 1), the only one of a network at 1 / 2. Before the first depth and behind the last
+    the weight stays 1. A depth with no layer within its triangle takes the nearest ones.
+
+    Parameters
+    ----------
+    layers
+        L >= 1.
+    depths
+        (D,) strictly increasing, within [0, 1].
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (D, L).
+
+    Raises
+    ------
+    SpectrumError
+        No layers, no depths, depths outside [0, 1] or not increasing.
+    """
+    nodes = check_locations(depths)
+    if nodes[-1] > 1:
+        raise SpectrumError(f"relative depths must lie within [0, 1], not {nodes[-1]:g}")
+    count = check_order(layers, "number of layers")
+    places = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
+    weights = np.array([np.interp(places, nodes, unit) for unit in np.eye(nodes.size)])
+    for row in np.flatnonzero(weights.sum(axis=1) == 0):
+        distance = np.abs(places - nodes[row])
+        weights[row] = np.isclose(distance, distance.min(), rtol=0, atol=1e-12)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _eigenvalues(spectrum: Spectrum, scale: Scale) -> NDArray[np.float64]:
+    """All eigenvalues of a layer on a scale, ascending, float64."""
+    values = spectrum.values.astype(np.float64)
+    if scale == "proper":
+        return values
+    order = spectrum.layer.p
+    return np.concatenate((np.zeros(order - values.size), values * (order / values.size)))
+
+
+def _check_range(start: float, stop: float, count: int) -> int:
+    """The number of locations, where start < stop are finite and it is at least 2."""
+    if not (isfinite(start) and isfinite(stop) and start < stop):
+        raise SpectrumError(f"locations must rise from one finite number to another, not from {start!r} to {stop!r}")
+    if check_order(count, "number of locations") < 2:
+        raise SpectrumError(f"a range of locations has at least 2, not {count}")
+    return count
+
+
+def _check_scale(scale: str) -> None:
+    """SpectrumError where the scale is neither of the two."""
+    if scale not in ("proper", "full"):
+        raise SpectrumError(f"scale must be proper or full, not {scale!r}")
+
+
+def check_spectra(spectra: Sequence[Spectrum]) -> None:
+    """SpectrumError where there are no layers, or a layer's spectrum is empty, incomplete or not finite."""
+    if not len(spectra):
+        raise SpectrumError("no layers: the spectrum of a network without any is undefined")
+    for spectrum in spectra:
+        values, layer = spectrum.values, spectrum.layer
+        if values.shape != (min(layer.p, layer.q),):
+            raise SpectrumError(
+                f"layer {layer.name} of shape ({layer.p}, {layer.q}) comes with eigenvalues of shape {values.shape}"
+            )
+        usable = np.isfinite(values) & (values >= 0)
+        if not usable.all():
+            raise SpectrumError(f"layer {layer.name} holds the eigenvalue {values[~usable][0]}")
+
+
+def _check_reach(spectra: Sequence[Spectrum], x: NDArray[np.float64], scale: Scale) -> None:
+    """SpectrumError where all locations lie below, or all above, every eigenvalue that is not 0."""
+    stretch = [s.layer.p / s.values.size if scale == "full" else 1.0 for s in spectra]
+    largest = max(float(s.values[-1]) * factor for s, factor in zip(spectra, stretch, strict=True))
+    smallest = min(float(s.values[0]) * factor for s, factor in zip(spectra, stretch, strict=True))
+    if x[0] > largest:
+        raise SpectrumError(f"locations from {x[0]:g} on miss the spectrum, which ends at {largest:g}")
+    if x[-1] < smallest:
+        raise SpectrumError(f"locations up to {x[-1]:g} miss the spectrum, which begins at {smallest:g}")

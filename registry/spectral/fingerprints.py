@@ -1,0 +1,91 @@
+"""Fingerprints: ``mme``, the paper's, and ``layered``, the default; a new one is a function and a line in ``_VECTORS``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.ensembles import Circular, expected_cumulative
+from registry.ensembles.wishart import marchenko_pastur_cumulative
+from registry.errors import SpectrumError
+from registry.spectral.descriptors import embed, layers_of, pair_points, shape_points, spectral_points
+from registry.spectral.difference import cumulative, depth_weights, layer_cumulatives
+from registry.types import Fingerprint, FingerprintSpec, Spectrum
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from numpy.typing import NDArray
+
+__all__ = ["LAYERED_BLOCKS", "fingerprint"]
+
+LAYERED_BLOCKS = {"shapes": 160, "pairs": 160, "spectra": 64, "depths": 72, "layers": 1}
+"""Numbers of each block of ``layered``, in their order in the vector."""
+
+# What a block's mean absolute difference counts for in the L1 distance, chosen together with the scales in
+# ``descriptors`` by family retrieval across sizes (benchmarks/retrieval.py).
+_SHAPES, _PAIRS, _SPECTRA, _DEPTHS, _LAYERS = 0.75, 1.0, 0.8, 0.5, 0.035
+
+
+def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerprint:
+    """The fingerprint of a network under a spec from its layers' spectra in depth order; float32 (spec.length,).
+
+    Raises ``SpectrumError`` for a network without layers, values that are not finite, or a spec of another version.
+    """
+    if not spectra:
+        raise SpectrumError("a fingerprint needs at least one layer")
+    compute = _VECTORS.get((spec.name, spec.version))
+    if compute is None:
+        raise SpectrumError(f"this version does not compute {spec.label}", "use the version that stored it")
+    vector = compute(spectra, spec).astype(np.float32)
+    if vector.shape != (spec.length,) or not np.isfinite(vector).all():
+        raise SpectrumError(f"{spec.label} of these spectra is not {spec.length} finite numbers")
+    return Fingerprint(spec, vector)
+
+
+def _mme(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+    """CCSD(x) = F_c(x) - F(x) at the spec's locations, `full` scale (arXiv:2006.13687, definition 3).
+
+    Between two networks, L1 times the spacing of log x is the Wasserstein-1 distance of log x between their mixed
+    ensembles, censored at the outer locations.
+    """
+    locations = np.array(spec.locations)
+    shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
+    expected = expected_cumulative(Circular(spec.beta), shapes, locations)
+    return expected - cumulative(spectra, locations, scale="full")
+
+
+def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+    """Five blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
+
+    ``shapes``, ``pairs``, ``spectra``: kernel mean embeddings over layers and consecutive layers; ``depths``: F - F_W of
+    the layers around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed;
+    ``layers``: log2 of one plus their number.
+    """
+    layers = layers_of([spectrum.layer for spectrum in spectra])
+    blocks = LAYERED_BLOCKS
+    return np.concatenate(
+        [
+            _SHAPES / blocks["shapes"] * embed(*shape_points(layers), blocks["shapes"], spec.seed),
+            _PAIRS / blocks["pairs"] * embed(*pair_points(layers), blocks["pairs"], spec.seed + 1),
+            _SPECTRA / blocks["spectra"] * embed(*spectral_points(spectra, layers), blocks["spectra"], spec.seed + 2),
+            _DEPTHS / blocks["depths"] * _departures(spectra, spec).ravel(),
+            [_LAYERS * np.log2(len(spectra) + 1)],
+        ]
+    )
+
+
+def _departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+    """F - F_W by depth, (depths, locations): triangular weights around each of the spec's depths."""
+    locations = np.array(spec.locations)
+    shapes = np.array([sorted((spectrum.layer.p, spectrum.layer.q)) for spectrum in spectra])
+    aspects, which = np.unique(shapes[:, 0] / shapes[:, 1], return_inverse=True)
+    expected = marchenko_pastur_cumulative(aspects[:, None], locations)[which]
+    departures = layer_cumulatives(spectra, locations, scale="proper") - expected
+    return np.asarray(depth_weights(len(spectra), spec.depths) @ departures)
+
+
+_VECTORS: dict[tuple[str, int], Callable[[Sequence[Spectrum], FingerprintSpec], NDArray[np.float64]]] = {
+    ("mme", 1): _mme,
+    ("layered", 1): _layered,
+}

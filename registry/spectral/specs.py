@@ -1,0 +1,45 @@
+"""The fingerprint specs that ship. Changing anything that moves a number is a new version, and so a new hash."""
+
+from __future__ import annotations
+
+from registry.errors import UsageError
+from registry.types import FingerprintSpec
+
+__all__ = ["DEFAULT_SPEC", "LAYERED", "MME", "SPECS", "spec_named"]
+
+_RULE = "matrix-1"
+
+
+def _logarithmic(first: float, last: float, count: int) -> tuple[float, ...]:
+    # Plain Python, rounded: the hash must not hang on the last bit of a library's power function.
+    ratio = last / first
+    return tuple(float(f"{first * ratio ** (i / (count - 1)):.12g}") for i in range(count))
+
+
+MME = FingerprintSpec(
+    name="mme", version=1, matrix_rule=_RULE, locations=_logarithmic(1e-3, 1e2, 64), length=64, reference="circular"
+)
+"""The paper's: cCSD of the whole network against the conjugate circular ensemble, `full` scale."""
+
+LAYERED = FingerprintSpec(
+    name="layered",
+    version=1,
+    matrix_rule=_RULE,
+    locations=_logarithmic(1e-3, 10.0, 12),
+    depths=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    length=160 + 160 + 64 + 72 + 1,
+    reference="wishart",
+    beta=1,
+)
+"""Resolved by depth and matched to the topology: the default of look-ups."""
+
+SPECS = {spec.name: spec for spec in (LAYERED, MME)}
+DEFAULT_SPEC = LAYERED.name
+
+
+def spec_named(name: str) -> FingerprintSpec:
+    """The shipped spec of that name. Raises ``UsageError`` naming the known ones."""
+    found = SPECS.get(name)
+    if found is None:
+        raise UsageError(f"unknown fingerprint {name!r}", f"known: {', '.join(SPECS)}")
+    return found

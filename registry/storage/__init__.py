@@ -1,0 +1,24 @@
+"""The database: the only place that knows SQL. Loads SQLAlchemy when a name is used, Alembic when a schema is made."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry.storage.records import Added, DetailsRows, NewModel, StoredLayer
+    from registry.storage.store import Store
+
+__all__ = ["Added", "DetailsRows", "NewModel", "Store", "StoredLayer"]
+
+_HOMES = {name: "store" if name == "Store" else "records" for name in __all__}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

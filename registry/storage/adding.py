@@ -1,0 +1,168 @@
+"""Storing a model with all that belongs to it, or finding that it is known."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import delete, insert, select, update
+
+from registry.errors import NameTakenError, SpecMismatchError, UsageError
+from registry.storage import schema
+from registry.storage.cards import card_values, put_card, put_figures, stored_card, utc_now
+from registry.storage.packing import layer_rows, packed_spectra
+from registry.storage.queries import HASH_PREFIX, short_hash
+from registry.storage.records import Added
+from registry.storage.schema import models, names
+from registry.storage.vectors import put_conjugacy, put_fingerprints
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+    from registry.storage.records import NewModel
+
+__all__ = ["add", "check_name", "claim_name", "known_rule"]
+
+
+def known_rule(connection: Connection, content_hash: str) -> str | None:
+    """Return the matrix rule by which these weights are stored; None where they are not."""
+    return connection.scalar(select(models.c.matrix_rule).where(models.c.content_hash == content_hash))
+
+
+def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Added:
+    """Store a model. Known weights get the name and whatever else is new; by another matrix rule, new layers too.
+
+    Raises
+    ------
+    NameTakenError
+        The name is that of other weights, and ``replace`` is not asked for.
+    SpecMismatchError
+        The spectra are not those of the plan's layers, or a fingerprint is of another matrix rule.
+    SpectrumError
+        A spectrum, vector or figure is not finite, or of the wrong shape.
+    UsageError
+        The name cannot be one, or there are no spectra and the weights are not known by this rule.
+    """
+    check_name(new.name)
+    if new.spectra and tuple(spectrum.layer for spectrum in new.spectra) != new.plan.layers:
+        raise SpecMismatchError(f"the spectra of {new.name} are not those of its layers")
+    known = connection.execute(
+        select(models.c.id, models.c.matrix_rule).where(models.c.content_hash == new.plan.content_hash)
+    ).first()
+    named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
+    if known is None:
+        model_id = _insert(connection, new)
+    else:
+        model_id = known.id
+        _renew(connection, known, new, named=named)
+    if not named:
+        connection.execute(insert(names).values(name=new.name, model_id=model_id, created=utc_now()))
+    if new.conjugacy is not None:
+        put_conjugacy(connection, model_id, new.conjugacy, new.conjugacy_rule)
+    put_fingerprints(connection, model_id, new.fingerprints)
+    status: Literal["added", "named", "known"] = "added" if known is None else "known" if named else "named"
+    all_names = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id))
+    return Added(model_id, status, new.name, tuple(all_names))
+
+
+def check_name(name: str) -> None:
+    """Refuse what could not be found again or not be shown.
+
+    Raises
+    ------
+    UsageError
+        It is empty, has control characters or blanks at its ends, or looks like a content hash.
+    """
+    if not name.strip() or name != name.strip() or not name.isprintable():
+        raise UsageError(f"{name!r} cannot be a name", "give printable text without blanks at its ends")
+    if name.startswith(HASH_PREFIX):
+        raise UsageError(f"{name!r} cannot be a name: {HASH_PREFIX} starts a content hash", "choose another name")
+
+
+def claim_name(connection: Connection, name: str, model_id: int | None, *, replace: bool) -> bool:
+    """Return whether the model has the name already; where another has it, take it away or refuse.
+
+    Raises
+    ------
+    NameTakenError
+        Another model has it, and ``replace`` is not asked for.
+    """
+    held = connection.execute(
+        select(names.c.model_id, models.c.content_hash)
+        .join(models, models.c.id == names.c.model_id)
+        .where(names.c.name == name)
+    ).first()
+    if held is None:
+        return False
+    if held.model_id == model_id:
+        return True
+    if not replace:
+        raise NameTakenError(
+            f"the name {name!r} belongs to other weights, {short_hash(held.content_hash)}",
+            "choose another by --name, or move it by --replace",
+        )
+    connection.execute(delete(names).where(names.c.name == name))
+    return False
+
+
+def _insert(connection: Connection, new: NewModel) -> int:
+    plan = new.plan
+    values = {
+        "content_hash": plan.content_hash,
+        "topology": plan.topology,
+        "parameters": plan.parameters,
+        "bytes": plan.bytes,
+        "layers": len(plan.layers),
+        "matrix_rule": plan.rule,
+        "tool_version": new.tool_version,
+        "created": utc_now(),
+        **card_values(connection, new.card, plan.topology),
+    }
+    made = connection.execute(insert(models).values(values)).inserted_primary_key
+    model_id = int(made[0]) if made is not None else 0
+    put_figures(connection, model_id, new.card)
+    _insert_layers(connection, model_id, new)
+    return model_id
+
+
+def _insert_layers(connection: Connection, model_id: int, new: NewModel) -> None:
+    if not new.spectra:
+        raise UsageError(f"the weights of {new.name} are new, and their spectra are missing", "ingest it again")
+    connection.execute(insert(schema.layers), layer_rows(model_id, new.spectra))
+    if new.plan.skipped:
+        rows = [
+            {
+                "model_id": model_id,
+                "position": position,
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": json.dumps(tensor.shape),
+                "reason": tensor.reason,
+            }
+            for position, tensor in enumerate(new.plan.skipped)
+        ]
+        connection.execute(insert(schema.skipped), rows)
+    if new.keep_spectra:
+        connection.execute(insert(schema.spectra).values(model_id=model_id, data=packed_spectra(new.spectra)))
+
+
+def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named: bool) -> None:
+    """Bring a known model up to date: under its own name the new card wins, under another it fills what is unknown."""
+    if known.matrix_rule != new.plan.rule:
+        for table in (schema.layers, schema.skipped, schema.spectra, schema.conjugacy, schema.fingerprints):
+            connection.execute(delete(table).where(table.c.model_id == known.id))
+        values = {
+            "topology": new.plan.topology,
+            "parameters": new.plan.parameters,
+            "layers": len(new.plan.layers),
+            "matrix_rule": new.plan.rule,
+            "tool_version": new.tool_version,
+        }
+        connection.execute(update(models).where(models.c.id == known.id).values(values))
+        _insert_layers(connection, known.id, new)
+    elif new.spectra and new.keep_spectra:
+        held = connection.scalar(select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == known.id))
+        if held is None:
+            connection.execute(insert(schema.spectra).values(model_id=known.id, data=packed_spectra(new.spectra)))
+    old = stored_card(connection, known.id)
+    put_card(connection, known.id, old.updated(new.card) if named else new.card.updated(old))

@@ -1,0 +1,86 @@
+"""Driver errors, wrapped once: what failed in one line, without passwords, and what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from registry.errors import ReadOnlyError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from registry.storage.url import Address
+
+__all__ = ["guarded", "is_conflict", "wrapped"]
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POSTGRES = {
+    "28P01": "check the user and the password",
+    "28000": "check the user and the password",
+    "3D000": "create the database first: createdb NAME",
+    "3F000": "create the schema that search_path names, or set another search_path",
+    "42501": "ask the owner of the database for the privilege",
+    "53100": "free some disk space and run it again",
+    "53300": "wait for other clients to finish, or raise max_connections",
+    "55P03": "wait for the other writer and run it again",
+    "57014": "raise statement_timeout and run it again",
+}
+# https://www.sqlite.org/rescode.html
+_SQLITE = {
+    sqlite3.SQLITE_BUSY: "another process is writing; run it again when it is done",
+    sqlite3.SQLITE_CANTOPEN: "check the file's and its folder's permissions",
+    sqlite3.SQLITE_CORRUPT: "restore the file from a copy",
+    sqlite3.SQLITE_FULL: "free some disk space and run it again",
+    sqlite3.SQLITE_IOERR: "check the disk; SQLite needs a local file system",
+    sqlite3.SQLITE_NOTADB: "name another file",
+}
+_CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Whether another writer came between, so that the same transaction, run again, may go through."""
+    return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _CONFLICTS
+
+
+def wrapped(error: Exception, address: Address, *, writing: bool = False) -> StorageError:
+    """Return the error to raise for a driver's one.
+
+    Parameters
+    ----------
+    error : Exception
+        What SQLAlchemy or a driver raised.
+    address : Address
+        Where; its password is taken out of the message.
+    writing : bool
+        Whether a write was under way: then a missing privilege makes it a `ReadOnlyError`.
+    """
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    text = address.redacted(lines[0])
+    message = f"{address.label}: {text}"
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_READONLY:
+            return ReadOnlyError(message, "make the file and its folder writable, or write to a copy")
+        return StorageError(message, _SQLITE.get(code))
+    state = getattr(cause, "sqlstate", None)
+    if state == "25006" or (state == "42501" and writing):
+        return ReadOnlyError(message, "connect as a role, and to a server, that may write")
+    if state is None and "password authentication failed" in text:
+        state = "28P01"
+    if state is None and "connection" in lines[0]:
+        return StorageError(message, "check that the server runs and that host and port are right")
+    return StorageError(message, _POSTGRES.get(state or ""))
+
+
+@contextmanager
+def guarded(address: Address, *, writing: bool = False) -> Iterator[None]:
+    """Let nothing of SQLAlchemy's or a driver's out: raise `StorageError` or `ReadOnlyError` instead."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise wrapped(error, address, writing=writing) from error

@@ -1,0 +1,186 @@
+"""Values to rows and back: blobs of little-endian float32, lists and specs as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from registry.errors import SpectrumError
+from registry.storage.records import StoredLayer
+from registry.types.spectra import Conjugacy, FingerprintSpec
+from registry.types.weights import LayerMatrix, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import RowMapping
+
+    from registry.types.spectra import Fingerprint, Spectrum
+
+__all__ = [
+    "FLOAT32",
+    "MAX_LENGTH",
+    "conjugacy_row",
+    "layer_of",
+    "layer_rows",
+    "packed_spectra",
+    "packed_vector",
+    "spec_of",
+    "spec_row",
+    "to_conjugacy",
+    "to_metric",
+    "unpacked",
+]
+
+FLOAT32 = np.dtype("<f4")
+MAX_LENGTH = 480
+"""Numbers in a vector at most: four rows fit a Postgres page, and none is stored out of line."""
+
+_DELTAS = {0.01: "01", 0.02: "02", 0.05: "05"}
+
+
+def packed_vector(fingerprint: Fingerprint) -> bytes:
+    """Return the vector as little-endian float32.
+
+    Raises
+    ------
+    SpectrumError
+        It is not float32 of shape (spec.length,), has a number that is not finite, or is longer than `MAX_LENGTH`.
+    """
+    spec, vector = fingerprint.spec, fingerprint.vector
+    if vector.dtype != np.float32 or vector.shape != (spec.length,):
+        raise SpectrumError(
+            f"a {spec.label} vector must be float32 of shape ({spec.length},), not {vector.dtype} of {vector.shape}"
+        )
+    if spec.length > MAX_LENGTH:
+        raise SpectrumError(f"a {spec.label} vector has {spec.length} numbers, more than {MAX_LENGTH}")
+    if not np.isfinite(vector).all():
+        raise SpectrumError(f"the {spec.label} vector has numbers that are not finite")
+    return vector.astype(FLOAT32, copy=False).tobytes()
+
+
+def packed_spectra(spectra: Sequence[Spectrum]) -> bytes:
+    """Return all layers' eigenvalues, one layer after the other, as little-endian float32."""
+    return b"".join(spectrum.values.astype(FLOAT32, copy=False).tobytes() for spectrum in spectra)
+
+
+def layer_rows(model_id: int, spectra: Sequence[Spectrum]) -> list[dict[str, Any]]:
+    """Return the rows of ``layers``.
+
+    Raises
+    ------
+    SpectrumError
+        A layer's spectrum is empty or not finite.
+    """
+    rows = []
+    offsets = accumulate((len(spectrum.values) for spectrum in spectra), initial=0)
+    for spectrum, offset in zip(spectra, offsets, strict=False):  # one offset more: where the next would start
+        layer, values = spectrum.layer, spectrum.values
+        if not len(values) or not np.isfinite(values).all() or not math.isfinite(spectrum.mean):
+            raise SpectrumError(f"the spectrum of layer {layer.name} is empty or not finite")
+        rows.append(
+            {
+                "model_id": model_id,
+                "position": layer.position,
+                "name": layer.name,
+                "tensor": layer.tensor,
+                "shape": json.dumps(layer.shape),
+                "kind": layer.kind,
+                "kernel": json.dumps(layer.kernel),
+                "p": layer.p,
+                "q": layer.q,
+                "axis": layer.axis,
+                "start": layer.start,
+                "stop": layer.stop,
+                "mean": float(spectrum.mean),
+                "offset": offset,
+                "count": len(values),
+            }
+        )
+    return rows
+
+
+def layer_of(row: RowMapping) -> StoredLayer:
+    """Return the layer that a row of ``layers`` holds."""
+    layer = LayerMatrix(
+        position=row["position"],
+        name=row["name"],
+        tensor=row["tensor"],
+        shape=tuple(json.loads(row["shape"])),
+        kind=row["kind"],
+        axis=row["axis"],
+        start=row["start"],
+        stop=row["stop"],
+    )
+    return StoredLayer(layer, row["mean"], row["count"])
+
+
+def spec_row(spec: FingerprintSpec) -> dict[str, Any]:
+    """Return the row of ``specs``, but for its id and time."""
+    return {
+        "hash": spec.hash,
+        "name": spec.name,
+        "version": spec.version,
+        "matrix_rule": spec.matrix_rule,
+        "length": spec.length,
+        "definition": json.dumps(asdict(spec), sort_keys=True),
+    }
+
+
+def spec_of(definition: str) -> FingerprintSpec:
+    """Return the spec; JSON keeps every float64 exactly, so its hash is the one stored."""
+    known = json.loads(definition)
+    return FingerprintSpec(
+        **known | {"locations": tuple(known["locations"]), "depths": tuple(known["depths"])},
+    )
+
+
+def conjugacy_row(model_id: int, conjugacy: Conjugacy, rule: int) -> dict[str, Any]:
+    """Return the row of ``conjugacy``.
+
+    Raises
+    ------
+    SpectrumError
+        Its tails are not at 0.01, 0.02 and 0.05, or a figure is not finite.
+    """
+    row: dict[str, Any] = {
+        "model_id": model_id,
+        "rule": rule,
+        "z": float(conjugacy.z),
+        "tail_class": conjugacy.tail_class,
+        "training_class": conjugacy.training_class,
+    }
+    for kind, tail in (("tail", conjugacy.tail), ("wishart_tail", conjugacy.wishart_tail)):
+        if sorted(delta for delta, _ in tail) != list(_DELTAS):
+            raise SpectrumError(f"conjugacy is stored at delta = {', '.join(map(str, _DELTAS))} and no other")
+        row |= {f"{kind}_{_DELTAS[delta]}": float(location) for delta, location in tail}
+    if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
+        raise SpectrumError("a conjugacy figure is not finite")
+    return row
+
+
+def to_conjugacy(row: RowMapping) -> Conjugacy:
+    """Return the figures that a row of ``conjugacy`` holds."""
+    return Conjugacy(
+        tail=tuple((delta, row[f"tail_{name}"]) for delta, name in _DELTAS.items()),
+        wishart_tail=tuple((delta, row[f"wishart_tail_{name}"]) for delta, name in _DELTAS.items()),
+        z=row["z"],
+        tail_class=row["tail_class"],
+        training_class=row["training_class"],
+    )
+
+
+def to_metric(row: RowMapping) -> Metric:
+    """Return the metric that a row of ``metrics`` holds."""
+    return Metric(row["name"], row["value"], row["dataset"], row["split"], row["higher_is_better"], row["source"])
+
+
+def unpacked(blob: bytes) -> NDArray[np.float32]:
+    """Return the numbers of a blob, read-only and without a copy where the machine is little-endian."""
+    return np.frombuffer(blob, dtype=FLOAT32).astype(np.float32, copy=False)

@@ -1,0 +1,73 @@
+"""What goes into the store and comes out of it beyond the values that the whole registry shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from registry.types.weights import ModelCard
+
+if TYPE_CHECKING:
+    from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
+    from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
+
+__all__ = ["Added", "DetailsRows", "NewModel", "StoredLayer"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewModel:
+    """A model to be stored.
+
+    ``spectra``: one for each of ``plan.layers``, in their order; empty where the weights are known already and only a
+    name or its card is new. Without ``keep_spectra`` only each layer's mean is stored.
+    ``conjugacy_rule``: version of the thresholds behind ``conjugacy``.
+    """
+
+    name: str
+    plan: WeightsPlan
+    card: ModelCard = field(default_factory=ModelCard)
+    spectra: tuple[Spectrum, ...] = ()
+    keep_spectra: bool = True
+    conjugacy: Conjugacy | None = None
+    fingerprints: tuple[Fingerprint, ...] = ()
+    tool_version: str = ""
+    conjugacy_rule: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a `NewModel`: ``added``, ``named`` (known weights, a new name) or ``known`` (weights and name).
+
+    ``name`` is the one given, ``names`` all that the model has now, the oldest first.
+    """
+
+    model_id: int
+    status: Literal["added", "named", "known"]
+    name: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLayer:
+    """A layer as stored: ``mean`` of its proper eigenvalues, in units of the squared weights, and their ``count``."""
+
+    layer: LayerMatrix
+    mean: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DetailsRows:
+    """Everything stored of one model but its summary, its spectra and its vectors; ``fingerprints`` are spec labels."""
+
+    layers: tuple[StoredLayer, ...]
+    skipped: tuple[SkippedTensor, ...]
+    conjugacy: Conjugacy | None
+    tags: tuple[tuple[str, str], ...]
+    fingerprints: tuple[str, ...]
+    has_spectra: bool
+    revision: str
+    recipe: str
+    training: str
+    seed: int | None
+    tool_version: str

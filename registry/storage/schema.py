@@ -1,0 +1,249 @@
+"""The tables: one schema for SQLite and Postgres.
+
+Unknown text is the empty string, so that it compares, filters and joins like any other; unknown numbers are NULL. Times
+are UTC. Everything that belongs to a model goes with it (``ON DELETE CASCADE``).
+
+These are Core tables and not mapped classes: nothing here needs an identity map, and importing SQLAlchemy's ORM would
+add half as much again to the start of every command. Revisions, never ``create_all``, make the tables.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+    from sqlalchemy.sql.type_api import TypeEngine
+
+__all__ = [
+    "UtcDateTime",
+    "architectures",
+    "calibrations",
+    "conjugacy",
+    "fingerprints",
+    "layers",
+    "metadata",
+    "metrics",
+    "models",
+    "names",
+    "skipped",
+    "specs",
+    "spectra",
+    "tags",
+]
+
+NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC: ``timestamptz`` on Postgres, naive text in UTC on SQLite, which has no zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware to UTC; SQLite drops the zone."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+metadata: Final = MetaData(naming_convention=NAMING)
+
+
+def _id() -> Column[int]:
+    return Column("id", Integer, primary_key=True)
+
+
+def _required(name: str, type_: TypeEngine[Any] | type[TypeEngine[Any]] = Text, **options: Any) -> Column[Any]:
+    return Column(name, type_, nullable=False, **options)
+
+
+def _key(name: str, type_: TypeEngine[Any] | type[TypeEngine[Any]] = Text) -> Column[Any]:
+    return Column(name, type_, primary_key=True, autoincrement=False)
+
+
+def _model_id(**options: Any) -> Column[int]:
+    return Column(
+        "model_id",
+        Integer,
+        ForeignKey("models.id", ondelete="CASCADE"),
+        **({"nullable": False} | options),
+    )
+
+
+# A named design: a family, an architecture's name, and the topology its matrices have.
+architectures: Final = Table(
+    "architectures",
+    metadata,
+    _id(),
+    _required("name"),
+    _required("family", index=True),
+    _required("topology"),
+    UniqueConstraint("name", "family", "topology"),
+)
+
+# One set of weights, known by its content; its names are in `names`, and it may have none.
+models: Final = Table(
+    "models",
+    metadata,
+    _id(),
+    Column("architecture_id", Integer, ForeignKey("architectures.id"), nullable=False, index=True),
+    _required("content_hash", unique=True),
+    _required("topology"),
+    _required("parameters", BigInteger, index=True),
+    _required("bytes", BigInteger),
+    _required("layers", Integer),
+    Column("gflops", Double),
+    _required("task"),
+    _required("dataset"),
+    _required("licence"),
+    _required("source"),
+    _required("revision"),
+    _required("recipe"),
+    _required("training"),
+    Column("seed", BigInteger),
+    _required("tool_version"),
+    _required("matrix_rule"),
+    _required("created", UtcDateTime),
+    # Ids are never used twice: whatever remembers one cannot come to mean another model.
+    sqlite_autoincrement=True,
+)
+
+# The one with the smallest id is a model's oldest name, by which it is shown.
+names: Final = Table(
+    "names", metadata, _id(), _required("name", unique=True), _model_id(index=True), _required("created", UtcDateTime)
+)
+
+tags: Final = Table("tags", metadata, _model_id(primary_key=True), _key("key"), _required("value"))
+
+metrics: Final = Table(
+    "metrics",
+    metadata,
+    _model_id(primary_key=True),
+    _key("name"),
+    _key("dataset"),
+    _key("split"),
+    _required("value", Double),
+    Column("higher_is_better", Boolean),
+    _required("source"),
+)
+
+# Tensors that are no layer matrix; `shape` is a JSON list.
+skipped: Final = Table(
+    "skipped",
+    metadata,
+    _model_id(primary_key=True),
+    _key("position", Integer),
+    _required("name"),
+    _required("dtype"),
+    _required("shape"),
+    _required("reason"),
+)
+
+# Layer matrices: where in the checkpoint, and where in the model's blob of spectra. `shape` and `kernel` are JSON
+# lists; `mean` of the proper eigenvalues of W W^T is in units of the squared weights; `offset` and `count` are
+# in numbers, not bytes.
+layers: Final = Table(
+    "layers",
+    metadata,
+    _model_id(primary_key=True),
+    _key("position", Integer),
+    _required("name"),
+    _required("tensor"),
+    _required("shape"),
+    _required("kind"),
+    _required("kernel"),
+    _required("p", BigInteger),
+    _required("q", BigInteger),
+    _required("axis", Integer),
+    _required("start", BigInteger),
+    _required("stop", BigInteger),
+    _required("mean", Double),
+    _required("offset", BigInteger),
+    _required("count", BigInteger),
+)
+
+# The proper eigenvalues of all of a model's layers, one layer after the other: little-endian float32.
+spectra: Final = Table("spectra", metadata, _model_id(primary_key=True), _required("data", LargeBinary))
+
+# Fingerprint specs; `definition` is all of it as JSON.
+specs: Final = Table(
+    "specs",
+    metadata,
+    _id(),
+    _required("hash", unique=True),
+    _required("name"),
+    _required("version", Integer),
+    _required("matrix_rule"),
+    _required("length", Integer),
+    _required("definition"),
+    _required("created", UtcDateTime),
+)
+
+# Little-endian float32 vectors. The key starts with the spec, as every reading does.
+fingerprints: Final = Table(
+    "fingerprints",
+    metadata,
+    Column("spec_id", Integer, ForeignKey("specs.id", ondelete="CASCADE"), primary_key=True),
+    _model_id(primary_key=True, index=True),
+    _required("vector", LargeBinary),
+)
+
+# A model's conjugacy figures, from its spectra alone; `rule` is the version of the thresholds they were judged by.
+conjugacy: Final = Table(
+    "conjugacy",
+    metadata,
+    _model_id(primary_key=True),
+    _required("rule", Integer),
+    *(_required(f"{kind}_{delta}", Double) for kind in ("tail", "wishart_tail") for delta in ("01", "02", "05")),
+    _required("z", Double),
+    _required("tail_class"),
+    _required("training_class"),
+)
+
+# Distances between unrelated models under a spec and metric; `quantiles` is a JSON list of pairs. Not tied to `specs`:
+# a calibration may come before the first fingerprint.
+calibrations: Final = Table(
+    "calibrations",
+    metadata,
+    _id(),
+    _required("spec_hash"),
+    _required("metric"),
+    _required("rate", Double),
+    _required("accuracy", Double),
+    _required("quantiles"),
+    _required("source"),
+    _required("created", UtcDateTime),
+    UniqueConstraint("spec_hash", "metric"),
+)

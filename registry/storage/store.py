@@ -1,0 +1,271 @@
+"""`Store`: an open registry. Every method is one transaction; what it does is in the modules beside this one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
+
+from registry.errors import ReadOnlyError, UsageError
+from registry.storage import adding, changes, queries, vectors
+from registry.storage.engine import make_engine, reading, writing
+from registry.storage.failures import guarded, is_conflict
+from registry.storage.schema import models, names
+from registry.storage.url import Address
+from registry.storage.version import HEAD, current_version, require_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection, Engine
+
+    from registry.storage.records import Added, DetailsRows, NewModel
+    from registry.types import (
+        Calibration,
+        Conjugacy,
+        Filter,
+        Fingerprint,
+        FingerprintSpec,
+        Metric,
+        ModelSummary,
+        Spectrum,
+        Stats,
+    )
+
+__all__ = ["Mode", "Store"]
+
+Mode = Literal["read", "write", "create"]
+T = TypeVar("T")
+ATTEMPTS = 8  # of a transaction that other writers came between
+
+
+class Store:
+    """A registry in a SQLite file or a Postgres schema, opened by `Store.open`; a context manager.
+
+    Names given to its methods may also be ``sha256:PREFIX``, the beginning of a content hash. Every method raises
+    `StorageError` where the database refuses; those that change something, `ReadOnlyError` where it may only be read;
+    those that take a name, `UnknownModelError` and `EmptyRegistryError` where nothing has it.
+    """
+
+    def __init__(self, address: Address, engine: Engine, mode: Mode) -> None:
+        self._address = address
+        self._engine = engine
+        self._mode = mode
+
+    @classmethod
+    def open(cls, url: str, *, mode: Mode) -> Store:
+        """Open the registry at a path, ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
+
+        Parameters
+        ----------
+        url : str
+            Where.
+        mode : {"read", "write", "create"}
+            ``read`` changes nothing and needs no right to; ``write`` needs a registry that is there; ``create`` makes
+            an empty one if none is: the SQLite file, but no folder, or the tables in Postgres's schema in use.
+
+        Raises
+        ------
+        UsageError
+            The URL cannot be read, or its kind is not supported.
+        DatabaseMissingError
+            Nothing is there, and ``mode`` is not ``create``.
+        SchemaVersionError
+            Its schema is older, and the remedy is the command that upgrades it; or newer.
+        StorageError
+            It cannot be reached, or is something else, which is not touched.
+        """
+        if mode not in ("read", "write", "create"):
+            raise UsageError(f"{mode!r} is no mode", "use read, write or create")
+        address = Address.parse(url)
+        engine = make_engine(address, "read" if mode == "read" else "write")
+        try:
+            version = current_version(address, engine)
+            if version is None and mode == "create":
+                from registry.storage import migrate
+
+                migrate.create(address)
+                version = current_version(address, engine)
+            require_head(address, version)
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(address, engine, mode)
+
+    @property
+    def url(self) -> str:
+        """Where it is, without the password."""
+        return self._address.label
+
+    def close(self) -> None:
+        """Release connections and files."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with guarded(self._address), reading(self._engine) as connection:
+            return work(connection)
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        if self._mode == "read":
+            raise ReadOnlyError(f"{self.url} was opened to be read only", "open it to be written")
+        with guarded(self._address, writing=True):
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    with writing(self._engine) as connection:
+                        return work(connection)
+                except DBAPIError as error:
+                    if not is_conflict(error):
+                        raise
+            with writing(self._engine) as connection:
+                return work(connection)
+
+    def _change(self, name: str, work: Callable[[Connection, int], object]) -> ModelSummary:
+        def change(connection: Connection) -> ModelSummary:
+            model_id = queries.resolve(connection, name, self._address)
+            work(connection, model_id)
+            return queries.summaries(connection, ids=[model_id])[0]
+
+        return self._write(change)
+
+    def add(self, new: NewModel, *, replace: bool = False) -> Added:
+        """Store a model, or add the name and what else is new to known weights; see `registry.storage.adding.add`."""
+        return self._write(lambda connection: adding.add(connection, new, replace=replace))
+
+    def knows(self, content_hash: str) -> str | None:
+        """Return the matrix rule by which weights of that hash are stored, None where they are not."""
+        return self._read(lambda connection: adding.known_rule(connection, content_hash))
+
+    def known_as(self, content_hash: str) -> ModelSummary | None:
+        """Return the model with exactly these weights, None where they are not stored."""
+
+        def find(connection: Connection) -> ModelSummary | None:
+            ids = connection.scalars(select(models.c.id).where(models.c.content_hash == content_hash)).all()
+            return queries.summaries(connection, ids=ids)[0] if ids else None
+
+        return self._read(find)
+
+    def count(self) -> int:
+        """Return how many models are stored."""
+        return self._read(lambda connection: connection.scalar(select(func.count()).select_from(models)) or 0)
+
+    def has_name(self, name: str) -> bool:
+        """Whether a model has exactly that name."""
+        return self._read(lambda c: c.scalar(select(names.c.id).where(names.c.name == name)) is not None)
+
+    def find(self, name: str) -> ModelSummary:
+        """Return the model of that name or hash."""
+        return self._read(
+            lambda c: queries.summaries(c, ids=[queries.resolve(c, name, self._address)])[0],
+        )
+
+    def summaries(self, wanted: Filter | None = None, ids: Sequence[int] | None = None) -> list[ModelSummary]:
+        """Return the models that a filter lets through, of ``ids`` if given, ordered by name."""
+        return self._read(lambda connection: queries.summaries(connection, wanted, ids))
+
+    def candidate_ids(self, wanted: Filter | None = None) -> list[int]:
+        """Return the ids of the models that a filter lets through, ascending."""
+        return self._read(lambda connection: queries.candidate_ids(connection, wanted))
+
+    def details_rows(self, model_id: int) -> DetailsRows:
+        """Return everything stored of a model but summary, spectra and vectors."""
+        return self._read(lambda connection: queries.details_rows(connection, model_id))
+
+    def spectra(self, model_id: int) -> tuple[Spectrum, ...] | None:
+        """Return a model's spectra in depth order, float32 and read-only; None where they were not kept."""
+        return self._read(lambda connection: vectors.read_spectra(connection, model_id))
+
+    def conjugacy(self, ids: Sequence[int]) -> dict[int, Conjugacy]:
+        """Return conjugacy figures by id, where known."""
+        return self._read(lambda connection: vectors.conjugacy_of(connection, ids))
+
+    def classes(self, ids: Sequence[int] | None = None) -> dict[int, tuple[str, str]]:
+        """Return (tail class, training class) by id, of all models or of ``ids``, where known."""
+        return self._read(lambda connection: vectors.classes(connection, ids))
+
+    def put_conjugacy(self, model_id: int, given: Conjugacy, rule: int = 1) -> None:
+        """Store a model's conjugacy figures, judged by that version of the thresholds."""
+        self._write(lambda connection: vectors.put_conjugacy(connection, model_id, given, rule))
+
+    def missing_conjugacy(self, rule: int = 1) -> list[int]:
+        """Return the ids of the models without figures by that version of the thresholds, ascending."""
+        return self._read(lambda connection: vectors.missing_conjugacy(connection, rule))
+
+    def fingerprints(
+        self, spec_hash: str, ids: Sequence[int] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return ids (n,), int64, ascending, and vectors (n, d), float32; d is 0 for an unknown spec."""
+        return self._read(lambda connection: vectors.read_fingerprints(connection, spec_hash, ids))
+
+    def put_fingerprints(self, model_id: int, given: Iterable[Fingerprint]) -> None:
+        """Store vectors of a model, in place of those under the same specs."""
+        kept = tuple(given)
+        self._write(lambda connection: vectors.put_fingerprints(connection, model_id, kept))
+
+    def missing_fingerprints(self, spec_hash: str) -> list[int]:
+        """Return the ids of the models without a vector under the spec, ascending."""
+        return self._read(lambda connection: vectors.missing_fingerprints(connection, spec_hash))
+
+    def specs(self) -> list[FingerprintSpec]:
+        """Return the specs that fingerprints are stored under."""
+        return self._read(vectors.all_specs)
+
+    def drop_spec(self, spec_hash: str) -> int:
+        """Forget a spec with its vectors and calibrations; return how many vectors."""
+        return self._write(lambda connection: vectors.drop_spec(connection, spec_hash))
+
+    def set_card(self, name: str, given: Mapping[str, str | float | None]) -> ModelSummary:
+        """Set fields of a model's card; None makes one unknown."""
+        return self._change(name, lambda connection, model_id: changes.set_card(connection, model_id, given))
+
+    def set_metric(self, name: str, metric: Metric) -> ModelSummary:
+        """Add a metric, in place of the one of the same name, data set and split."""
+        return self._change(name, lambda connection, model_id: changes.set_metric(connection, model_id, metric))
+
+    def tag(self, name: str, given: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
+        """Put tags on a model, or with None take one off; return all that it has now, by key."""
+        return self._write(
+            lambda c: changes.set_tags(c, queries.resolve(c, name, self._address), given),
+        )
+
+    def rename(self, old: str, new: str) -> ModelSummary:
+        """Replace a name; a model found by its hash gets the new one beside those it has."""
+        return self._change(old, lambda connection, model_id: changes.rename(connection, model_id, old, new))
+
+    def drop_name(self, name: str) -> ModelSummary:
+        """Take one of several names from a model."""
+        return self._change(name, lambda connection, model_id: changes.drop_name(connection, model_id, name))
+
+    def remove(self, name: str) -> ModelSummary:
+        """Remove a model with all its names and everything else; return what it was."""
+
+        def remove(connection: Connection) -> ModelSummary:
+            model_id = queries.resolve(connection, name, self._address)
+            summary = queries.summaries(connection, ids=[model_id])[0]
+            changes.remove(connection, model_id)
+            return summary
+
+        return self._write(remove)
+
+    def calibration(self, spec_hash: str, metric: str) -> Calibration | None:
+        """Return the calibration of a spec and metric, None where there is none."""
+        return self._read(lambda connection: changes.find_calibration(connection, spec_hash, metric))
+
+    def put_calibration(self, given: Calibration) -> None:
+        """Store a calibration in place of the one of its spec and metric."""
+        self._write(lambda connection: changes.put_calibration(connection, given))
+
+    def stats(self) -> Stats:
+        """Return what the registry holds."""
+        return self._read(lambda connection: queries.stats(connection, HEAD))

@@ -1,0 +1,115 @@
+"""Which schema a database has, by plain SQL: opening for a look-up must not wait for Alembic to be imported."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import text
+
+from registry.errors import DatabaseMissingError, SchemaVersionError, StorageError
+from registry.storage.engine import reading, sqlite_uri
+from registry.storage.failures import guarded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Engine
+
+    from registry.storage.url import Address
+
+__all__ = ["HEAD", "VERSION_TABLE", "current_version", "require_head", "schema_version"]
+
+VERSION_TABLE: Final = "archreg_version"
+HEAD: Final = "v0001"
+"""The revision that this program reads and writes. Revisions are ``vNNNN``: in order of text, in order of time."""
+
+_MAGIC: Final = b"SQLite format 3\0"
+
+
+def require_head(address: Address, version: str | None) -> None:
+    """Refuse any schema but this program's.
+
+    Raises
+    ------
+    DatabaseMissingError
+        There is none.
+    SchemaVersionError
+        It is older, and the remedy is the command that upgrades it; or newer.
+    """
+    if version is None:
+        raise DatabaseMissingError(
+            f"{address.label} holds no registry yet", f"create it: {address.command('ingest REF')}"
+        )
+    if version < HEAD:
+        raise SchemaVersionError(
+            f"{address.label} has schema {version or 'none'}, this program needs {HEAD}", address.command("db upgrade")
+        )
+    if version > HEAD:
+        raise SchemaVersionError(
+            f"{address.label} has schema {version}, newer than this program's {HEAD}",
+            "pip install --upgrade architecture-registry",
+        )
+
+
+def current_version(address: Address, engine: Engine) -> str | None:
+    """Return the schema's version, None where there is no registry, the empty string where the version is lost.
+
+    Raises
+    ------
+    StorageError
+        The database cannot be reached, or the file is something else. Such a file is not touched.
+    """
+    if address.path is not None:
+        return _sqlite_version(address, address.path)
+    with guarded(address), reading(engine) as connection:
+        return schema_version(connection)
+
+
+def schema_version(connection: Connection) -> str | None:
+    """Return what `current_version` does, over a connection; on Postgres in the schema in use, and in no other."""
+    if connection.dialect.name == "sqlite":
+        found = connection.scalar(
+            text("SELECT count(*) FROM sqlite_master WHERE name = :name"), {"name": VERSION_TABLE}
+        )
+    else:
+        found = connection.scalar(
+            text(
+                "SELECT count(*) FROM pg_catalog.pg_class AS c"
+                " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = current_schema() AND c.relname = :name AND c.relkind = 'r'"
+            ),
+            {"name": VERSION_TABLE},
+        )
+    if not found:
+        return None
+    return connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")) or ""  # noqa: S608 - a constant
+
+
+def _sqlite_version(address: Address, path: Path) -> str | None:
+    """Look at the file as a stranger: whatever it is, it stays as it is."""
+    if path.is_dir():
+        raise StorageError(f"{address.label} is a folder", "name a file in it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{address.label} cannot be read: {error.strerror}", "check its permissions") from error
+    if not start:
+        raise StorageError(f"{address.label} is an empty file", "remove it, or name another")
+    if start != _MAGIC:
+        raise StorageError(f"{address.label} is not a SQLite database", "name another file")
+    database, query = sqlite_uri(path, frozen=True)
+    uri = f"{database}?" + "&".join(f"{key}={value}" for key, value in query.items() if key != "uri")
+    with guarded(address), closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if VERSION_TABLE not in tables:
+            raise StorageError(
+                f"{address.label} is a SQLite database of something else", "name another file; this one is not touched"
+            )
+        row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 - a constant
+    return row[0] if row else ""
