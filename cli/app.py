@@ -1,0 +1,86 @@
+"""The entry point ``archreg``: top-level options, and signals turned into exceptions."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from registry import __version__
+from registry.cli.commands import CommandGroup
+from registry.cli.errors import Terminated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="archreg",
+    cls=CommandGroup,
+    # Completion and rich help each cost more at start-up than a whole look-up may.
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="The database is --db URL, else the environment variable ARCHREG_DB, else archreg.db in the working folder.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    sys.stdout.write(f"archreg {__version__}\n")
+    raise typer.Exit
+
+
+@app.callback()
+def _top(
+    db: Annotated[
+        str | None,
+        typer.Option("--db", metavar="URL", help="Database, for any command; it may also follow the command."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", envvar="ARCHREG_DEBUG", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """A database of trained networks, each known by the spectrum of its weights.
+
+    Ask it what a model is equivalent to, and what the smallest equivalent is. Weights are all it needs: no data, no
+    forward pass, no GPU.
+    """
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``archreg`` and exit the process.
+
+    Parameters
+    ----------
+    arguments
+        Words of the command line after the program's name; the process's own if None.
+
+    Raises
+    ------
+    SystemExit
+        Always: 0 done, 1 an error, 2 wrong usage, 3 some of several references failed, 130 interrupted, 143 terminated.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A stored name must never fail to print because the terminal's encoding lacks a letter.
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
+    app(args=None if arguments is None else list(arguments), prog_name="archreg")
+
+
+if __name__ == "__main__":
+    main()

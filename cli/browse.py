@@ -1,0 +1,174 @@
+"""What is stored: ``list``, ``show``, ``stats``, ``spectra``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from registry.cli import arrays, jsonout, tables
+from registry.cli.options import AsJson, Database, filters, open_registry, with_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from registry.types import LayerFigures, ModelDetails, ModelSummary
+
+__all__ = ["list_models", "show", "spectra", "stats"]
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a stored model.")]
+
+
+@with_options(filters=filters)
+def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[str, Any]) -> None:
+    """List the stored models, all or those that pass the filters."""
+    with open_registry(db) as registry:
+        models = registry.models(**filters)
+    if as_json:
+        jsonout.write({"models": models})
+        return
+    if models:
+        columns = ("name", "family", ">parameters", ">size", ">layers", "classes", "metrics")
+        tables.table(columns, map(_row, models))
+    tables.hint(_counted(len(models), filtered=bool(filters)))
+
+
+def _row(model: ModelSummary) -> tuple[str, ...]:
+    return (
+        ", ".join(model.names) or model.name,
+        model.family,
+        tables.whole(model.parameters),
+        tables.size(model.bytes),
+        tables.whole(model.layers),
+        " ".join((model.training_class, model.tail_class)).strip(),
+        tables.metrics(model.metrics),
+    )
+
+
+def _counted(count: int, *, filtered: bool) -> str:
+    if count:
+        return f"{tables.whole(count)} models" if count > 1 else "1 model"
+    if filtered:
+        return "no stored model passes the filters"
+    return "the registry is empty; fill it: archreg ingest FILE..., or archreg ingest torchvision:resnet18"
+
+
+def show(
+    name: Name,
+    layers: Annotated[bool, typer.Option("--layers", help="Show every layer and every tensor left out, too.")] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show everything stored of one model: what it is, where it comes from, its spectra in figures."""
+    with open_registry(db) as registry:
+        details = registry.show(name)
+    if as_json:
+        jsonout.write(jsonout.plain(details))
+        return
+    tables.table((details.summary.name, ""), _facts(details))
+    if not layers:
+        tables.hint("add --layers for the layers, one by one")
+        return
+    columns = ("layer", "kind", "shape", ">p", ">q", ">mean", ">largest", ">stable rank", ">entropy")
+    tables.table(
+        columns,
+        ((x.name, x.kind, tables.layer_shape(x.shape), str(x.p), str(x.q), *_figures(x)) for x in details.layers),
+    )
+    if details.skipped:
+        rows = ((x.name, x.dtype, tables.layer_shape(x.shape), x.reason) for x in details.skipped)
+        tables.table(("left out", "dtype", "shape", "reason"), rows)
+
+
+def _figures(layer: LayerFigures) -> Iterator[str]:
+    return map(tables.number, (layer.mean, layer.largest, layer.stable_rank, layer.entropy))
+
+
+def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
+    model = details.summary
+    facts = {
+        "names": ", ".join(model.names) if len(model.names) > 1 else "",
+        "family": model.family,
+        "architecture": model.architecture,
+        "task": model.task,
+        "data set": model.dataset,
+        "licence": model.licence,
+        "parameters": tables.whole(model.parameters),
+        "size": tables.size(model.bytes),
+        "gigaflops": tables.number(model.gflops) if model.gflops is not None else "",
+        "layers": f"{tables.whole(model.layers)}, {len(details.skipped)} tensors left out",
+        "metrics": tables.metrics(model.metrics),
+        "training class": model.training_class,
+        "tail class": model.tail_class,
+        "conjugate from": _tails(details),
+        "wishart band": f"{tables.number(details.conjugacy.z)} times its width" if details.conjugacy else "",
+        "tags": ", ".join(f"{key}={value}" for key, value in details.tags),
+        "fingerprints": ", ".join(details.fingerprints),
+        "spectra": "stored" if details.has_spectra else "not stored",
+        "source": model.source,
+        "revision": details.revision,
+        "recipe": details.recipe,
+        "training": details.training,
+        "seed": "" if details.seed is None else str(details.seed),
+        "content": model.content_hash,
+        "topology": model.topology,
+        "matrix rule": model.matrix_rule,
+        "stored": f"{model.created} by {details.tool_version}" if details.tool_version else model.created,
+    }
+    return ((fact, value) for fact, value in facts.items() if value)
+
+
+def _tails(details: ModelDetails) -> str:
+    """Where the spectral difference stays within each delta: ``x = 3.1 within 0.01, ...``."""
+    if details.conjugacy is None:
+        return ""
+    return ", ".join(f"x = {tables.number(x)} within {delta:g}" for delta, x in details.conjugacy.tail)
+
+
+def stats(db: Database = None, as_json: AsJson = False) -> None:
+    """Show what the registry holds: models, layers, families, classes, fingerprints, size."""
+    with open_registry(db) as registry:
+        held = registry.stats()
+    if as_json:
+        jsonout.write(jsonout.plain(held))
+        return
+    counts = {
+        "families": held.families,
+        "training classes": held.training_classes,
+        "tail classes": held.tail_classes,
+        "fingerprints": held.fingerprints,
+    }
+    rows = [
+        ("models", tables.whole(held.models)),
+        ("names", tables.whole(held.names)),
+        ("layers", tables.whole(held.layers)),
+        *(
+            (title, ", ".join(f"{name or 'unknown'} {count:,}" for name, count in pairs))
+            for title, pairs in counts.items()
+        ),
+        ("schema", held.schema_version),
+        ("size", tables.size(held.bytes)),
+    ]
+    tables.table(("registry", ""), rows)
+
+
+def spectra(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz", help="File to write.")],
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model's eigenvalues to a NumPy file.
+
+    Arrays: names, p, q, mean by layer; offsets and values: the eigenvalues of layer l, divided by their mean, are
+    values[offsets[l]:offsets[l + 1]].
+    """
+    arrays.check_output(output)
+    with open_registry(db) as registry:
+        written = arrays.spectra_arrays(registry.spectrum(name))
+    arrays.write_arrays(output, **written)
+    layers, values = len(written["names"]), len(written["values"])
+    if as_json:
+        jsonout.write({"file": str(output), "layers": layers, "eigenvalues": values})
+    else:
+        tables.say(f"wrote {tables.whole(values)} eigenvalues of {tables.whole(layers)} layers to {output}")

@@ -1,0 +1,58 @@
+"""The database itself: ``db upgrade``, ``db current``, ``db check``."""
+
+from __future__ import annotations
+
+import typer
+
+from registry.cli import jsonout, tables
+from registry.cli.options import AsJson, Database, open_registry
+from registry.errors import StorageError
+
+__all__ = ["app", "check", "current", "upgrade"]
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.callback()
+def _database() -> None:
+    """Upgrade or check the database itself."""
+
+
+@app.command(epilog="\b\nExamples:\n  archreg db upgrade\n  archreg db upgrade --db postgresql://host/models")
+def upgrade(db: Database = None, as_json: AsJson = False) -> None:
+    """Bring the database to this program's schema; a database that is there already keeps what it holds."""
+    with open_registry(db) as registry:
+        revision = registry.upgrade()
+    if as_json:
+        jsonout.write({"revision": revision})
+    else:
+        tables.say(f"the database is at {revision}")
+
+
+@app.command(epilog="\b\nExamples:\n  archreg db current")
+def current(db: Database = None, as_json: AsJson = False) -> None:
+    """Show the database's schema revision."""
+    with open_registry(db) as registry:
+        revision = registry.current()
+    if as_json:
+        jsonout.write({"revision": revision})
+    else:
+        tables.say(revision or "the database has no schema yet: archreg db upgrade")
+
+
+@app.command(epilog="\b\nExamples:\n  archreg db check\n  archreg db check --json")
+def check(db: Database = None, as_json: AsJson = False) -> None:
+    """Look for damage: a schema that differs, rows without their model, fingerprints of the wrong length.
+
+    Exit code 1 if there is any.
+    """
+    with open_registry(db) as registry:
+        problems = registry.check()
+    if as_json:
+        jsonout.write({"problems": problems})
+    elif not problems:
+        tables.say("the database is sound")
+    else:
+        tables.say(*problems)
+    if problems:
+        raise typer.Exit(StorageError.exit_code)

@@ -1,0 +1,147 @@
+"""``archreg ingest``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from registry.cli import jsonout, tables
+from registry.cli.options import AsJson, Database, card, open_registry, with_options
+from registry.cli.progress import report_failure, reporter
+from registry.errors import SourceError, UsageError
+from registry.types import Ingested, ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry import Registry
+    from registry.types import ModelRef
+
+__all__ = ["ingest"]
+
+SOME_FAILED = 3
+# Measured on one core: resnet18 and resnet50 for the bytes, 163 models of under 1 MB for the rest of a model.
+BYTES_PER_SECOND = 40e6
+SECONDS_PER_MODEL = 0.05
+
+
+@with_options(card=card)
+def ingest(
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="REF",
+            help="A file, a folder, torchvision:NAME[.WEIGHTS]; patterns such as 'torchvision:resnet*'.",
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Models and their metadata, as JSON lines or CSV.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model, for a single reference.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of randomly initialised references.")] = 0,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Entry of the checkpoint that holds the weights: state_dict, ...")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be read and downloaded; do nothing.")
+    ] = False,
+    discard_weights: Annotated[
+        bool, typer.Option("--discard-weights", help="Delete what was downloaded once it is stored.")
+    ] = False,
+    no_spectra: Annotated[
+        bool,
+        typer.Option("--no-spectra", help="Keep fingerprints alone: smaller, but nothing to fingerprint anew from."),
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Move a name that other weights have to these.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+    *,
+    card: ModelCard,
+) -> None:
+    """Read models and store their spectra and fingerprints.
+
+    Models that are stored already are recognised by their weights and not read twice: after an interruption, run the
+    same command again. Exit code 3 says that some of several references failed.
+    """
+    if bool(references) == bool(manifest):
+        raise UsageError(
+            "name either references or a manifest", "archreg ingest FILE..., or archreg ingest --manifest FILE"
+        )
+    if name is not None and len(references or ()) != 1:
+        raise UsageError("--name goes with a single reference", "name several models in a manifest")
+    with open_registry(db) as registry:
+        refs, outcomes = _plan(registry, references, manifest=manifest, key=key, seed=seed, name=name, card=card)
+        if dry_run:
+            _show_plan(refs, outcomes, as_json=as_json)
+        else:
+            told = reporter(quiet=quiet)
+            try:
+                outcomes += registry.ingest_all(
+                    refs,
+                    replace=replace,
+                    keep_spectra=not no_spectra,
+                    discard_weights=discard_weights,
+                    progress=told,
+                )
+            finally:
+                told.end()
+            _show_outcomes(outcomes, as_json=as_json)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(SOME_FAILED if len(references or ()) > 1 or len(outcomes) > 1 else SourceError.exit_code)
+
+
+def _plan(
+    registry: Registry, references: Sequence[str] | None, *, manifest: Path | None, **settings: Any
+) -> tuple[list[ModelRef], list[Ingested]]:
+    """The models to read, and the references that led to none: one bad reference does not keep the others out."""
+    if manifest is not None:
+        return list(registry.plan([], manifest=manifest, **settings)), []
+    refs: list[ModelRef] = []
+    failures: list[Ingested] = []
+    for reference in references or ():
+        try:
+            refs += registry.plan([reference], **settings)
+        except SourceError as error:
+            failures.append(Ingested(reference, "", "failed", 0.0, error.message, error.remedy or ""))
+            report_failure(failures[-1])
+    return refs, failures
+
+
+def _show_plan(refs: Sequence[ModelRef], failures: Sequence[Ingested], *, as_json: bool) -> None:
+    known = [ref.bytes for ref in refs if ref.bytes is not None]
+    missing = [ref.bytes or 0 for ref in refs if not ref.cached]
+    seconds = len(refs) * SECONDS_PER_MODEL + sum(known) / BYTES_PER_SECOND
+    if as_json:
+        models = [
+            {"name": r.name, "source": r.source, "target": r.target, "bytes": r.bytes, "cached": r.cached} for r in refs
+        ]
+        totals = {"bytes": sum(known), "download_bytes": sum(missing), "estimated_seconds": seconds}
+        jsonout.write({"models": models, "failures": failures, **totals, "unknown_sizes": len(refs) - len(known)})
+        return
+    rows = [(r.name, f"{r.source}:{r.target}", tables.size(r.bytes), "" if r.cached else "download") for r in refs]
+    tables.table(("name", "reference", ">size", "to do"), rows)
+    unknown = f", and {len(refs) - len(known)} of unknown size" if len(known) < len(refs) else ""
+    tables.say(
+        f"{tables.whole(len(refs))} models, {tables.size(sum(known))}{unknown}",
+        f"to download: {len(missing)} models, {tables.size(sum(missing))}",
+        f"estimated time besides downloads: {_duration(seconds)}",
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _show_outcomes(outcomes: Sequence[Ingested], *, as_json: bool) -> None:
+    counts = Counter(outcome.status for outcome in outcomes)
+    words = {"added": "added", "named": "given another name", "known": "already stored", "failed": "failed"}
+    if as_json:
+        jsonout.write({"models": outcomes, **{status: counts[status] for status in words}})
+    else:
+        tables.say(", ".join(f"{counts[s]} {text}" for s, text in words.items() if counts[s]) or "nothing to read")

@@ -1,0 +1,134 @@
+"""Answers as JSON documents: one a command, on standard output.
+
+Field names are those of the value classes in `registry.types`. A verdict's fields stand beside the model's they are
+about; pairs (tags, distances by metric, counts) become objects; a number that is not finite becomes null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+from registry.types import Candidate, FingerprintSpec, MetricChange, Neighbour
+
+if TYPE_CHECKING:
+    from registry.types import Comparison, Compression, Conjugacy, ModelSummary, Partition, Search
+
+__all__ = ["classes", "comparison", "compression", "plain", "search", "write"]
+
+# Fields whose tuples of pairs are mappings; named, because an empty tuple does not tell.
+PAIRS = {
+    "Comparison": {"distances"},
+    "Conjugacy": {"tail", "wishart_tail"},
+    "ModelCard": {"tags"},
+    "ModelDetails": {"tags"},
+    "Stats": {"families", "fingerprints", "training_classes", "tail_classes"},
+}
+
+
+def write(document: Mapping[str, Any]) -> None:
+    """Write ``document`` to standard output. Everything outside ASCII is escaped, so no name can steer a terminal."""
+    sys.stdout.write(json.dumps(plain(document), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """``value`` in terms of JSON: dataclasses by their fields, tuples as lists, numbers that are not finite as null.
+
+    Raises
+    ------
+    TypeError
+        For a value that is none of these.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return _record(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _record(value: Any) -> dict[str, Any]:
+    if isinstance(value, FingerprintSpec):
+        return {"name": value.name, "version": value.version, "label": value.label, "hash": value.hash}
+    if isinstance(value, Neighbour):
+        return {**_record(value.model), **_record(value.verdict)}
+    pairs = PAIRS.get(type(value).__name__, set())
+    record = {
+        field.name: plain(dict(getattr(value, field.name)) if field.name in pairs else getattr(value, field.name))
+        for field in fields(value)
+    }
+    if isinstance(value, MetricChange):
+        record["change"] = plain(value.change)
+    if isinstance(value, Candidate):
+        return {**record.pop("model"), **record.pop("verdict"), **record}
+    return record
+
+
+def search(query: str, found: Search) -> dict[str, Any]:
+    """The document of ``nearest``."""
+    return {
+        "query": query,
+        "fingerprint": found.spec,
+        "metric": found.metric,
+        "accuracy": found.accuracy,
+        "rate": found.rate,
+        "searched": found.searched,
+        "neighbours": found.neighbours,
+    }
+
+
+def comparison(compared: Comparison) -> dict[str, Any]:
+    """The document of ``compare``: the verdict's fields, and both models with their classes."""
+    return {
+        **plain(compared.verdict),
+        "fingerprint": compared.spec,
+        "metric": compared.metric,
+        "distances": dict(compared.distances),
+        "a": _side(compared.a, compared.conjugacy_a),
+        "b": _side(compared.b, compared.conjugacy_b),
+    }
+
+
+def _side(model: ModelSummary, conjugacy: Conjugacy | None) -> dict[str, Any]:
+    side = {**plain(model), "conjugacy": plain(conjugacy)}
+    if conjugacy is not None:
+        side |= {"training_class": conjugacy.training_class, "tail_class": conjugacy.tail_class}
+    return side
+
+
+def classes(partition: Partition) -> dict[str, Any]:
+    """The document of ``classes``."""
+    return {
+        "fingerprint": partition.spec,
+        "metric": partition.metric,
+        "accuracy": partition.accuracy,
+        "rate": partition.rate,
+        "searched": partition.models,
+        "classes": partition.classes,
+    }
+
+
+def compression(found: Compression) -> dict[str, Any]:
+    """The document of ``compress``; the rate is null where there is no candidate to state it for."""
+    return {
+        "model": found.model,
+        "fingerprint": found.spec,
+        "metric": found.metric,
+        "accuracy": found.accuracy,
+        "rate": found.candidates[0].verdict.rate if found.candidates else None,
+        "searched": found.searched,
+        "equivalent": found.equivalent,
+        "candidates": found.candidates,
+    }

@@ -1,0 +1,170 @@
+"""Changes: ``set``, ``tag``, ``rename``, ``rm``, ``refingerprint``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from registry.cli import jsonout, tables
+from registry.cli.errors import harmless
+from registry.cli.options import AsJson, Database, open_registry
+from registry.cli.values import parse_metric, parse_pair
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from registry.types import ModelSummary
+
+__all__ = ["refingerprint", "remove", "rename", "set_values", "tag"]
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a stored model.")]
+
+
+def _text(help_text: str) -> Any:
+    return typer.Option(metavar="TEXT", help=help_text)
+
+
+def set_values(
+    name: Name,
+    family: Annotated[str | None, _text("Family: resnet, vit, ...")] = None,
+    architecture: Annotated[str | None, _text("Architecture: resnet20, ...")] = None,
+    task: Annotated[str | None, _text("What the model is for.")] = None,
+    dataset: Annotated[str | None, _text("Data set it was trained on.")] = None,
+    licence: Annotated[str | None, _text("Licence of the weights.")] = None,
+    training: Annotated[str | None, _text("How it was trained.")] = None,
+    recipe: Annotated[str | None, _text("Where the training is described.")] = None,
+    revision: Annotated[str | None, _text("Revision of the weights at their source.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the training.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC", help="A figure: 'top1=92.6', 'top1@cifar10/test=92.63'. Repeatable."),
+    ] = None,
+    lower_is_better: Annotated[
+        bool | None,
+        typer.Option("--lower-is-better/--higher-is-better", help="Which way the metrics given here are good."),
+    ] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set a model's metadata or metrics. An empty text clears a value; the same metric again replaces the figure."""
+    given = {
+        "family": family,
+        "architecture": architecture,
+        "task": task,
+        "dataset": dataset,
+        "licence": licence,
+        "training": training,
+        "recipe": recipe,
+        "revision": revision,
+        "seed": seed,
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    better = None if lower_is_better is None else not lower_is_better
+    figures = [parse_metric(text, higher_is_better=better) for text in metric or ()]
+    if not changes and not figures:
+        raise UsageError("nothing to set", "archreg set NAME --family TEXT, or --metric 'top1=92.6'")
+    with open_registry(db) as registry:
+        summary = registry.set(name, **changes) if changes else None
+        for figure in figures:
+            summary = registry.set_metric(name, figure)
+    if summary is not None:
+        _tell("set", summary, as_json=as_json)
+
+
+def _tell(done: str, summary: ModelSummary, *, as_json: bool) -> None:
+    if as_json:
+        jsonout.write({"model": summary})
+        return
+    known = {
+        "family": summary.family,
+        "architecture": summary.architecture,
+        "task": summary.task,
+        "dataset": summary.dataset,
+        "licence": summary.licence,
+        "metrics": tables.metrics(summary.metrics),
+    }
+    facts = ", ".join(f"{key} {value}" for key, value in known.items() if value)
+    tables.say(f"{done} {summary.name}: {facts}" if facts else f"{done} {summary.name}")
+
+
+def tag(
+    name: Name,
+    pairs: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Tags to set.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="KEY", help="Tag to remove. Repeatable.")
+    ] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set or remove a model's tags; show them where nothing is to be changed."""
+    changes: dict[str, str | None] = dict(parse_pair(pair, "KEY=VALUE") for pair in pairs or ())
+    changes |= dict.fromkeys(remove or ())
+    with open_registry(db) as registry:
+        tags = registry.tag(name, **changes)
+    if as_json:
+        jsonout.write({"name": name, "tags": dict(tags)})
+    else:
+        tables.say(f"{name}: " + (", ".join(f"{key}={value}" for key, value in tags) or "no tags"))
+
+
+def rename(
+    old: Name,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Name it gets instead.")],
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a model another name in place of this one."""
+    with open_registry(db) as registry:
+        summary = registry.rename(old, new)
+    _tell(f"renamed {old} to", summary, as_json=as_json)
+
+
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a model with all its names, its spectra and its fingerprints. The weights it came from are not touched."""
+    with open_registry(db) as registry:
+        if not yes and not _confirmed(registry.show(name).summary):
+            tables.hint("nothing was removed")
+            return
+        summary = registry.remove(name)
+    if as_json:
+        jsonout.write({"removed": summary})
+    else:
+        tables.say(f"removed {', '.join(summary.names) or summary.name}")
+
+
+def _confirmed(model: ModelSummary) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(f"removing '{model.name}' needs to be confirmed", f"archreg rm {model.name} --yes")
+    sys.stderr.write(f"remove {harmless(', '.join(model.names) or model.name)}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def refingerprint(
+    fingerprint: Annotated[
+        Literal["layered", "mme"] | None, typer.Option(help="This fingerprint alone.", show_default="all")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the fingerprints that are missing, from the stored spectra. After an interruption, run it again."""
+    with open_registry(db) as registry:
+        computed = registry.refingerprint(fingerprint=fingerprint, progress=None if quiet else _counter)
+    if as_json:
+        jsonout.write({"computed": computed})
+    else:
+        tables.say(f"computed {tables.whole(computed)} fingerprints")
+
+
+def _counter(finished: int, total: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{finished}/{total} fingerprints" + ("\n" if finished == total else ""))
+    elif finished == total or finished % 1000 == 0:
+        sys.stderr.write(f"{finished}/{total} fingerprints\n")

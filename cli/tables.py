@@ -1,0 +1,125 @@
+"""Answers for people: tables and sentences on standard output.
+
+Every text goes through `rich.text.Text`, which knows no markup, and `harmless`, which leaves nothing for a terminal to
+act on. Where standard output is no terminal nothing is cut or wrapped.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from registry.cli.errors import harmless
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+    from registry.types import Metric
+
+__all__ = ["hint", "is_terminal", "layer_shape", "metrics", "number", "percent", "say", "size", "table", "whole"]
+
+PIPED_WIDTH = 10_000  # wider than any line of ours, so that rich neither cuts nor wraps
+BYTES = ("B", "kB", "MB", "GB", "TB")
+
+
+def is_terminal() -> bool:
+    """Whether people read standard output as it comes."""
+    return sys.stdout.isatty()
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    width = None if is_terminal() else PIPED_WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+
+
+def say(*sentences: str) -> None:
+    """Write each sentence on a line of its own; on a terminal, long ones are wrapped."""
+    from rich.text import Text
+
+    console = _console()
+    for sentence in sentences:
+        console.print(Text(harmless(sentence)))
+
+
+def hint(*sentences: str) -> None:
+    """Write advice to standard error, where it is no part of the answer."""
+    sys.stderr.write("".join(f"{harmless(sentence)}\n" for sentence in sentences))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table; columns whose header begins with ``>`` are set flush right, empty ones are left out.
+
+    On a narrow terminal texts are folded, never shortened.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    cells = [[harmless(cell) for cell in row] for row in rows]
+    shown = Table(box=SIMPLE_HEAD if is_terminal() else None, pad_edge=False)
+    kept = [index for index in range(len(columns)) if index == 0 or any(row[index] for row in cells)]
+    for index in kept:
+        header = columns[index]
+        right = header.startswith(">")
+        shown.add_column(
+            Text(harmless(header.removeprefix(">"))),
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="fold",
+        )
+    for row in cells:
+        shown.add_row(*(Text(row[index]) for index in kept))
+    if is_terminal():
+        console.print(shown)
+        return
+    with console.capture() as captured:
+        console.print(shown)
+    # Columns are padded, which in a file or a pipe is nothing but trailing blanks.
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; a dash where there is no number."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.3g}"
+
+
+def whole(value: int) -> str:
+    """A count, with its thousands apart."""
+    return f"{value:,}"
+
+
+def size(count: int | None) -> str:
+    """Bytes in decimal units: ``1.1 MB``; a question mark where unknown."""
+    if count is None:
+        return "?"
+    value, unit = float(count), 0
+    while value >= 999.5 and unit < len(BYTES) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g} {BYTES[unit]}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction in per cent: ``99.6 %``."""
+    return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else "-"
+
+
+def metrics(known: Iterable[Metric]) -> str:
+    """Metrics in one line: ``top1 92.63 (cifar10 test)``."""
+    return ", ".join(
+        f"{metric.name} {metric.value:g}"
+        + (f" ({place})" if (place := f"{metric.dataset} {metric.split}".strip()) else "")
+        for metric in known
+    )
+
+
+def layer_shape(shape: Sequence[int]) -> str:
+    """A tensor's shape: ``64x3x7x7``."""
+    return "x".join(map(str, shape))

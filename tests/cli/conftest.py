@@ -1,0 +1,261 @@
+"""The command line over a registry that answers from memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pytest
+
+import registry
+from registry.types import (
+    Candidate,
+    Comparison,
+    Compression,
+    Conjugacy,
+    FingerprintSpec,
+    Ingested,
+    LayerFigures,
+    LayerMatrix,
+    Metric,
+    MetricChange,
+    ModelClass,
+    ModelDetails,
+    ModelRef,
+    ModelSummary,
+    Neighbour,
+    Partition,
+    Search,
+    SkippedTensor,
+    Spectrum,
+    Stats,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SPEC = FingerprintSpec("layered", 1, "rule-1", (0.1, 1.0, 10.0), 3)
+CONJUGACY = Conjugacy(((0.01, 5.5), (0.02, 4.5), (0.05, 3.5)), ((0.01, 3.0),), 12.5, "long", "trained")
+TOP1 = Metric("top1", 92.63, "cifar10", "test")
+
+
+def summary(name: str = "resnet20", **changes: Any) -> ModelSummary:
+    known: dict[str, Any] = {
+        "id": 1,
+        "name": name,
+        "names": (name,),
+        "content_hash": "c0ffee",
+        "topology": "70b0",
+        "parameters": 269_722,
+        "bytes": 1_078_888,
+        "layers": 20,
+        "matrix_rule": "rule-1",
+        "created": "2026-01-02T03:04:05Z",
+        "family": "resnet",
+        "dataset": "cifar10",
+        "tail_class": "long",
+        "training_class": "trained",
+        "metrics": (TOP1,),
+    }
+    return ModelSummary(**(known | changes))
+
+
+def verdict(distance: float = 0.021, **changes: Any) -> Verdict:
+    known: dict[str, Any] = {"accuracy": 0.035, "rate": 0.01, "closer_than": 0.996, "expected_false": 0.6}
+    known |= {"equivalent": distance <= 0.035} | changes
+    return Verdict(distance=distance, **known)
+
+
+@dataclass
+class FakeRegistry:
+    """Answers with what a test put in ``answers``, else with samples; remembers how it was called."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    url: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.calls.append(("close", (), {}))
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method not in SAMPLES:
+            raise AttributeError(method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((method, args, kwargs))
+            answer = self.answers.get(method, SAMPLES[method])
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer(*args, **kwargs) if callable(answer) else answer
+
+        return call
+
+    def called(self, method: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of the only call of ``method``."""
+        [(args, kwargs)] = [(args, kwargs) for name, args, kwargs in self.calls if name == method]
+        return args, kwargs
+
+
+def _plan(references: Any, *, manifest: Any = None, **settings: Any) -> tuple[ModelRef, ...]:
+    names = [str(reference) for reference in references] or ["from-manifest-1", "from-manifest-2"]
+    return tuple(ModelRef("file", f"/models/{name}", name, bytes=30_000_000) for name in names)
+
+
+def _ingest_all(refs: Any, *, progress: Any = None, **settings: Any) -> tuple[Ingested, ...]:
+    progress.begin(refs)
+    outcomes = []
+    for ref in refs:
+        progress.start(ref)
+        bad = "bad" in ref.name
+        outcomes.append(
+            Ingested(ref.target, ref.name, "failed", 0.1, f"{ref.target} holds no tensors", "check the file")
+            if bad
+            else Ingested(ref.target, ref.name, "added", 0.5)
+        )
+        progress.done(ref, outcomes[-1])
+    progress.end()
+    return tuple(outcomes)
+
+
+def _refingerprint(*, fingerprint: str | None = None, progress: Any = None) -> int:
+    if progress is not None:
+        progress(2, 2)
+    return 2
+
+
+NEIGHBOURS = (
+    Neighbour(summary("resnet32"), verdict()),
+    Neighbour(summary("vgg11", family="vgg"), verdict(0.5, closer_than=0.4, reasons=("distance 0.5 exceeds 0.035",))),
+)
+CANDIDATE = Candidate(
+    summary("resnet8", parameters=78_042),
+    verdict(),
+    0.7106,
+    0.709,
+    (MetricChange("top1", "cifar10", "test", 92.63, 87.5),),
+)
+SPECTRUM = Spectrum(
+    LayerMatrix(0, "conv1.weight", "conv1.weight", (16, 3, 3, 3), "conv"),
+    0.25,
+    np.linspace(0.5, 1.5, 16, dtype=np.float32),
+)
+SAMPLES: dict[str, Any] = {
+    "plan": _plan,
+    "ingest_all": _ingest_all,
+    "refingerprint": _refingerprint,
+    "models": [summary(), summary("resnet32")],
+    "show": lambda name: ModelDetails(
+        summary(name),
+        (LayerFigures(0, "conv1.weight", "conv", (16, 3, 3, 3), 16, 27, 0.25, 4.0, 3.5, math.nan),),
+        (SkippedTensor("bn1.running_mean", "float32", (16,), "batch statistics"),),
+        CONJUGACY,
+        (("owner", "vision"),),
+        ("layered v1", "mme v1"),
+        has_spectra=True,
+    ),
+    "spectrum": (SPECTRUM, SPECTRUM),
+    "stats": Stats(
+        2, 3, 40, (("resnet", 2),), (("layered v1", 2),), (("trained", 2),), (("long", 2),), "v0001", 40_960
+    ),
+    "search": lambda *_args, **_settings: Search(SPEC, "l1", 0.035, 0.004, 163, NEIGHBOURS),
+    "compare": lambda a, b, **_settings: Comparison(
+        summary(a),
+        summary(b),
+        SPEC,
+        "l1",
+        verdict(),
+        (("l1", 0.021), ("l2", 0.004), ("linf", 0.002)),
+        CONJUGACY,
+        CONJUGACY,
+    ),
+    "classes": Partition(
+        SPEC,
+        "l1",
+        0.035,
+        0.01,
+        3,
+        (ModelClass(1, "resnet32", 0.03, (summary(), summary("resnet32")), "trained", "long"),),
+    ),
+    "compress": lambda query, **_settings: Compression(
+        summary(query), SPEC, "l1", 0.035, 163, equivalent=True, candidates=(CANDIDATE,)
+    ),
+    "distances": (["a", "b"], np.array([[0.0, 0.5], [0.5, 0.0]])),
+    "set": lambda name, **changes: replace(summary(name), **{k: v for k, v in changes.items() if k == "family"}),
+    "set_metric": lambda name, _metric: summary(name),
+    "tag": lambda _name, **tags: tuple((key, value) for key, value in tags.items() if value is not None),
+    "rename": lambda _old, new: summary(new),
+    "remove": lambda name: summary(name),
+    "upgrade": "v0001",
+    "current": "v0001",
+    "check": (),
+}
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
+    """The registry that every command opens."""
+    opened = FakeRegistry()
+
+    def opening(url: str | None) -> FakeRegistry:
+        opened.url = url
+        return opened
+
+    monkeypatch.setitem(vars(registry), "Registry", opening)
+    monkeypatch.delenv("ARCHREG_DB", raising=False)
+    monkeypatch.delenv("ARCHREG_DEBUG", raising=False)
+    return opened
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON document, strictly: NaN and infinities are none of JSON."""
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is not JSON")
+
+        document = json.loads(self.out, parse_constant=refuse)
+        assert isinstance(document, dict)
+        return document
+
+
+@pytest.fixture
+def archreg(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
+    """Run a command line in this process."""
+    from registry.cli.app import main
+
+    def run(*words: str) -> Outcome:
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        captured = capsys.readouterr()
+        code = left.value.code
+        assert code is None or isinstance(code, int)
+        return Outcome(code or 0, captured.out, captured.err)
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def samples() -> SimpleNamespace:
+    """The values that the fake answers are made of, and makers of others."""
+    return SimpleNamespace(
+        spec=SPEC, conjugacy=CONJUGACY, summary=summary, verdict=verdict, candidate=CANDIDATE, answers=SAMPLES
+    )

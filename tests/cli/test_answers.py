@@ -1,0 +1,371 @@
+"""Answers: JSON documents, tables and sentences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from registry.cli import jsonout, tables
+from registry.types import Compression, Metric, MetricBound, ModelSummary, Neighbour, Search, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def test_nearest_in_words(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("nearest", "resnet20", "-k", "5")
+    assert done.code == 0
+    assert "layered v1, l1, accuracy 0.035" in done.out
+    resnet32, vgg11 = (line for line in done.out.splitlines() if line.startswith(("resnet32", "vgg11")))
+    assert "0.021" in resnet32
+    assert "99.6 %" in resnet32
+    assert "269,722" in resnet32
+    assert "top1 92.63 (cifar10 test)" in resnet32
+    assert " equivalent" in resnet32
+    assert "not equivalent: distance 0.5 exceeds 0.035" in vgg11
+    # 0.4 % of 163
+    assert "0.40 % of unrelated pairs pass" in done.out
+    assert "0.652 false passes expected among the 163 searched" in done.out
+
+
+def test_nearest_as_json(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    document = archreg("nearest", "resnet20", "--json").document
+    assert {key: document[key] for key in ("query", "metric", "accuracy", "rate", "searched")} == {
+        "query": "resnet20",
+        "metric": "l1",
+        "accuracy": 0.035,
+        "rate": 0.004,
+        "searched": 163,
+    }
+    assert document["fingerprint"] == {
+        "name": "layered",
+        "version": 1,
+        "label": "layered v1",
+        "hash": samples.spec.hash,
+    }
+    first, second = document["neighbours"]
+    assert (first["name"], first["distance"], first["equivalent"]) == ("resnet32", 0.021, True)
+    assert first["metrics"][0]["name"] == "top1"
+    assert second["equivalent"] is False
+    assert second["reasons"] == ["distance 0.5 exceeds 0.035"]
+    assert set(first) >= set(ModelSummary.__slots__) | set(Verdict.__slots__)
+
+
+def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: Any) -> None:
+    words = [
+        "--family",
+        "resnet",
+        "--architecture",
+        "resnet20",
+        "--task",
+        "vision",
+        "--dataset",
+        "cifar10",
+        "--licence",
+        "MIT",
+        "--min-params",
+        "1k",
+        "--max-params",
+        "1.5M",
+        "--min-bytes",
+        "1Ki",
+        "--max-bytes",
+        "2GB",
+        "--max-gflops",
+        "0.5",
+        "--metric",
+        "top1@cifar10>=92",
+        "--metric",
+        "loss<=1",
+        "--tag",
+        "stage=production",
+        "--tag",
+        "owner=vision",
+    ]
+    expected = {
+        "family": "resnet",
+        "architecture": "resnet20",
+        "task": "vision",
+        "dataset": "cifar10",
+        "licence": "MIT",
+        "min_params": 1000,
+        "max_params": 1_500_000,
+        "min_bytes": 1024,
+        "max_bytes": 2 * 10**9,
+        "max_gflops": 0.5,
+        "metrics": (MetricBound("top1", 92.0, None, "cifar10"), MetricBound("loss", None, 1.0)),
+        "tags": (("stage", "production"), ("owner", "vision")),
+    }
+    question = {"fingerprint": "mme", "metric": "l2", "accuracy": 0.1}
+    asked = ("--fingerprint", "mme", "--distance", "l2", "--accuracy", "0.1")
+    archreg("list", *words)
+    assert fake.called("models")[1] == expected
+    archreg("nearest", "x", "-k", "3", "--equivalent", *asked, *words)
+    assert fake.called("search") == (("x", 3), {"equivalent": True} | question | expected)
+    archreg("classes", *asked, *words)
+    assert fake.called("classes")[1] == question | expected
+    archreg("compress", "x", "--max-ratio", "0.5", *asked, *words)
+    assert fake.called("compress") == (("x",), {"max_ratio": 0.5, "k": 10} | question | expected)
+
+
+def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> None:
+    archreg("list")
+    assert fake.called("models") == ((), {})
+    archreg("compare", "a", "b")
+    assert fake.called("compare") == (("a", "b"), {"fingerprint": "layered", "metric": None, "accuracy": None})
+
+
+def test_nothing_found_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    fake.answers["search"] = Search(samples.spec, "l1", 0.035, 0.01, 0, ())
+    assert "no other model passes the filters" in archreg("nearest", "x").out
+    assert "none is equivalent" in archreg("nearest", "x", "--equivalent").out
+    done = archreg("nearest", "x", "--json")
+    assert done.code == 0
+    assert done.document["neighbours"] == []
+
+
+def test_compare(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("compare", "resnet20", "resnet32")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0] == "resnet20 and resnet32: equivalent"
+    assert lines[1] == "distance 0.021, within the accuracy 0.035, closer than 99.6 % of unrelated pairs"
+    assert "l1 0.021, l2 0.004, linf 0.002" in lines[2]
+    assert any(line.split() == ["tail", "class", "long", "long"] for line in lines)
+    document = archreg("compare", "resnet20", "resnet32", "--json").document
+    assert document["equivalent"] is True
+    assert document["distance"] == 0.021
+    assert document["accuracy"] == 0.035
+    assert document["distances"] == {"l1": 0.021, "l2": 0.004, "linf": 0.002}
+    for side, name in (("a", "resnet20"), ("b", "resnet32")):
+        assert document[side]["name"] == name
+        assert document[side]["training_class"] == "trained"
+        assert document[side]["tail_class"] == "long"
+        assert document[side]["conjugacy"]["tail"] == {"0.01": 5.5, "0.02": 4.5, "0.05": 3.5}
+
+
+def test_compare_of_unequal_models_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    equal = samples.answers["compare"]("a", "b")
+    why = ("one is trained, the other untrained",)
+    fake.answers["compare"] = replace(equal, verdict=samples.verdict(0.02, equivalent=False, reasons=why))
+    done = archreg("compare", "a", "b")
+    assert done.code == 0
+    assert "a and b: not equivalent: one is trained, the other untrained" in done.out
+    assert archreg("compare", "a", "b", "--json").document["equivalent"] is False
+
+
+def test_classes_of_a_model_that_is_not_stored_come_from_its_conjugacy(
+    archreg: Callable[..., Any], fake: Any, samples: Any
+) -> None:
+    equal = samples.answers["compare"]("a", "b")
+    fake.answers["compare"] = replace(equal, a=replace(equal.a, tail_class="", training_class=""), conjugacy_b=None)
+    document = archreg("compare", "a", "b", "--json").document
+    assert document["a"]["tail_class"] == "long"
+    assert document["b"]["tail_class"] == "long"
+    assert document["b"]["conjugacy"] is None
+
+
+def test_classes(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("classes")
+    assert "3 models, 1 classes of several, 0 models alone" in done.out
+    assert "resnet20, resnet32" in done.out
+    document = archreg("classes", "--json").document
+    assert document["searched"] == 3
+    assert document["rate"] == 0.01
+    [only] = document["classes"]
+    assert only["medoid"] == "resnet32"
+    assert [member["name"] for member in only["members"]] == ["resnet20", "resnet32"]
+
+
+def test_compress(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("compress", "resnet56")
+    assert "resnet8 saves 71.1 % of the parameters, 70.9 % of the bytes: distance 0.021, within" in done.out
+    assert "0.6 false passes expected among the 163 searched" in done.out
+    assert "top1 -5.13 (cifar10)" in done.out
+    document = archreg("compress", "resnet56", "--json").document
+    assert (document["equivalent"], document["searched"], document["rate"]) == (True, 163, 0.01)
+    assert document["model"]["name"] == "resnet56"
+    [candidate] = document["candidates"]
+    assert candidate["name"] == "resnet8"
+    assert candidate["params_saved"] == 0.7106
+    assert candidate["changes"][0]["change"] == pytest.approx(-5.13)
+
+
+def test_compress_where_none_is_equivalent(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    near = replace(samples.candidate, verdict=samples.verdict(0.3, reasons=("too far",)))
+    fake.answers["compress"] = Compression(samples.summary(), samples.spec, "l1", 0.035, 163, False, (near,))
+    done = archreg("compress", "resnet20")
+    assert done.code == 0
+    assert "none of the 163 smaller models is equivalent" in done.out
+    assert "not equivalent: too far" in done.out
+    assert "beyond the accuracy" in done.out
+    fake.answers["compress"] = Compression(samples.summary(), samples.spec, "l1", 0.035, 0, False, ())
+    assert "no smaller model passes the filters" in archreg("compress", "resnet20").out
+    assert archreg("compress", "resnet20", "--json").document["rate"] is None
+
+
+def test_list(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    done = archreg("list")
+    assert "1.08 MB" in done.out
+    assert "trained long" in done.out
+    assert done.err == "2 models\n"
+    assert [model["name"] for model in archreg("list", "--json").document["models"]] == ["resnet20", "resnet32"]
+    fake.answers["models"] = []
+    empty = archreg("list")
+    assert (empty.code, empty.out) == (0, "")
+    assert "archreg ingest" in empty.err
+    assert "no stored model passes" in archreg("list", "--family", "vgg").err
+    assert archreg("list", "--json").document == {"models": []}
+
+
+def test_show(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("show", "resnet20")
+    for text in ("x = 5.5 within 0.01", "owner=vision", "12.5 times", "c0ffee", "2026-01-02T03:04:05Z"):
+        assert text in done.out
+    assert "conv1.weight" not in done.out
+    layers = archreg("show", "resnet20", "--layers").out
+    assert "16x3x3x3" in layers
+    assert "batch statistics" in layers
+    document = archreg("show", "resnet20", "--json").document
+    assert document["summary"]["name"] == "resnet20"
+    assert document["layers"][0]["entropy"] is None  # not a number, and so null
+    assert document["layers"][0]["shape"] == [16, 3, 3, 3]
+    assert document["tags"] == {"owner": "vision"}
+    assert document["fingerprints"] == ["layered v1", "mme v1"]
+
+
+def test_stats(archreg: Callable[..., Any], fake: Any) -> None:
+    assert "resnet 2" in archreg("stats").out
+    document = archreg("stats", "--json").document
+    assert document["families"] == {"resnet": 2}
+    assert document["fingerprints"] == {"layered v1": 2}
+    assert document["bytes"] == 40_960
+
+
+def test_spectra(archreg: Callable[..., Any], fake: Any, tmp_path: Path) -> None:
+    target = tmp_path / "x.npz"
+    target.write_text("old")
+    document = archreg("spectra", "resnet20", "-o", str(target), "--json").document
+    assert document == {"file": str(target), "layers": 2, "eigenvalues": 32}
+    with np.load(target) as stored:
+        assert stored["names"].tolist() == ["conv1.weight"] * 2
+        assert (stored["p"].tolist(), stored["q"].tolist()) == ([16, 16], [27, 27])
+        assert stored["mean"].tolist() == [0.25, 0.25]
+        assert stored["offsets"].tolist() == [0, 16, 32]
+        assert stored["values"].dtype == np.float32
+        np.testing.assert_array_equal(stored["values"][16:], np.linspace(0.5, 1.5, 16, dtype=np.float32))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_distances(archreg: Callable[..., Any], fake: Any, tmp_path: Path) -> None:
+    target = tmp_path / "d.npz"
+    done = archreg("distances", "-o", str(target), "--distance", "l2", "--family", "resnet")
+    assert "2 models" in done.out
+    assert fake.called("distances") == ((), {"fingerprint": "layered", "metric": "l2", "family": "resnet"})
+    with np.load(target) as stored:
+        assert stored["names"].tolist() == ["a", "b"]
+        np.testing.assert_array_equal(stored["distances"], [[0.0, 0.5], [0.5, 0.0]])
+
+
+def test_a_file_that_cannot_be_written_is_an_error(archreg: Callable[..., Any], fake: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.npz").mkdir()
+    done = archreg("spectra", "resnet20", "-o", str(tmp_path / "x.npz"))
+    assert done.code == 1
+    assert "cannot write" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.nan, None),
+        (-math.inf, None),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3),
+        (True, True),
+        ((1, (2.0, None)), [1, [2.0, None]]),
+        ({1: "x"}, {"1": "x"}),
+    ],
+)
+def test_plain(value: Any, expected: Any) -> None:
+    assert jsonout.plain(value) == expected
+    assert type(jsonout.plain(value)) is type(expected)
+
+
+def test_what_has_no_form_in_json_is_refused() -> None:
+    with pytest.raises(TypeError, match="set has no form"):
+        jsonout.plain({1, 2})
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(None, "?"), (0, "0 B"), (999, "999 B"), (1_078_888, "1.08 MB"), (999_600, "1 MB"), (10**16, "1e+04 TB")],
+)
+def test_sizes(count: int | None, expected: str) -> None:
+    assert tables.size(count) == expected
+
+
+HOSTILE = "[bold red]x[/]\x1b[31m\nfake line\u202e\udc80" + "long/" * 60 + "end"
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "show {}", "nearest {}", "compare {} {}", "classes", "compress {}", "tag {}", "rm {} -y"]
+)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_hostile_names_are_shown_whole_and_harmless(
+    words: str, terminal: bool, archreg: Callable[..., Any], fake: Any, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = samples.summary(HOSTILE, family=HOSTILE)
+    fake.answers |= {
+        "models": [bad],
+        "search": Search(samples.spec, "l1", 0.035, 0.01, 9, (Neighbour(bad, samples.verdict()),)),
+        "classes": replace(
+            samples.answers["classes"],
+            classes=(replace(samples.answers["classes"].classes[0], medoid=HOSTILE, members=(bad, bad)),),
+        ),
+        "compress": replace(samples.answers["compress"](HOSTILE), candidates=(replace(samples.candidate, model=bad),)),
+    }
+    if terminal:
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("TERM", "dumb")  # a terminal without colours of our own, so that any escape is the name's
+        monkeypatch.setattr("registry.cli.tables.is_terminal", lambda: True)
+    done = archreg(*[word.format(HOSTILE) for word in words.split()])
+    assert done.code == 0, done.err
+    assert not {"\x1b", "\u202e", "\udc80"} & set(done.out)
+    assert "\nfake line" not in done.out
+    assert "…" not in done.out
+    if not terminal:
+        assert r"[bold red]x[/]\x1b[31m\nfake line\u202e\udc80" + "long/" * 60 + "end" in done.out
+    document = archreg(*[word.format(HOSTILE) for word in words.split()], "--json")
+    assert document.document
+    assert document.out.isascii()
+
+
+def test_nothing_is_cut_where_standard_output_is_no_terminal(
+    archreg: Callable[..., Any], fake: Any, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "folder/" * 30 + "model"
+    fake.answers["models"] = [samples.summary(name)]
+    rows = archreg("list").out.splitlines()
+    assert len(rows) == 2
+    assert name in rows[1]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_terminal_folds_texts_and_cuts_none(
+    width: int, archreg: Callable[..., Any], fake: Any, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("registry.cli.tables.is_terminal", lambda: True)
+    metrics = (Metric("Q", 1.0, "Q" * 10, "Q"), Metric("Q" * 9, 2.0))
+    fake.answers["models"] = [samples.summary("Z" * 100, family="X" * 12, metrics=metrics)]
+    shown = archreg("list").out
+    assert (shown.count("Z"), shown.count("X"), shown.count("Q")) == (100, 12, 21)
+    assert "269,722" in shown
+    assert all(len(line) <= width for line in shown.splitlines())

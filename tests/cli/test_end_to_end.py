@@ -1,0 +1,331 @@
+"""The whole program, from files to answers, on both databases."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Archreg = Callable[..., Any]
+
+
+def network(seed: int, widths: tuple[int, ...], *, noise: float = 0.0) -> dict[str, np.ndarray]:
+    """A small convolutional network with a heavy-tailed spectrum, as training leaves it: a few strong directions."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        weight = rng.standard_normal((outputs, inputs * 9))
+        left, right = rng.standard_normal((outputs, 2)), rng.standard_normal((2, inputs * 9))
+        weight += 0.5 * left @ right
+        weight += noise * rng.standard_normal(weight.shape)
+        tensors[f"layers.{layer}.weight"] = weight.reshape(outputs, inputs, 3, 3).astype(np.float32)
+        tensors[f"layers.{layer}.bias"] = np.zeros(outputs, np.float32)
+    return tensors
+
+
+WIDE = (3, 32, 32, 48, 48, 64)
+SLIM = (3, 16, 16, 24, 24, 32)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Files of four models: wide, its twin (hardly retrained), slim of the same build, and another architecture."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    save_file(network(1, WIDE), folder / "wide.safetensors")
+    save_file(network(1, WIDE, noise=1e-4), folder / "twin.safetensors")
+    save_file(network(2, SLIM), folder / "slim.safetensors")
+    rng = np.random.default_rng(3)
+    dense = {f"fc{i}.weight": rng.standard_normal((20, 200)).astype(np.float32) for i in range(2)}
+    save_file(dense, folder / "dense.safetensors")
+    return folder
+
+
+@pytest.fixture
+def filled(archreg: Archreg, weights: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Archreg:
+    """The command line over a registry of those four."""
+    monkeypatch.setenv("ARCHREG_DB", database_url)
+    models: list[dict[str, Any]] = [
+        {"path": "wide.safetensors", "name": "wide", "metrics": [{"name": "top1", "dataset": "digits", "value": 98.5}]},
+        {"path": "twin.safetensors", "name": "twin", "stage": "production"},
+        {"path": "slim.safetensors", "name": "slim", "metrics": [{"name": "top1", "dataset": "digits", "value": 97.0}]},
+        {"path": "dense.safetensors", "name": "dense", "family": "mlp"},
+    ]
+    lines = [json.dumps({"family": "conv"} | model) for model in models]
+    (weights / "manifest.jsonl").write_text("\n".join(lines))
+    done = archreg("ingest", "--manifest", str(weights / "manifest.jsonl"), "--quiet", "--json")
+    assert (done.code, done.document["added"], done.document["failed"]) == (0, 4, 0)
+    return archreg
+
+
+def test_the_whole_way(filled: Archreg, weights: Path, tmp_path: Path) -> None:
+    models = {model["name"]: model for model in filled("list", "--json").document["models"]}
+    assert set(models) == {"wide", "twin", "slim", "dense"}
+    assert models["wide"]["parameters"] == sum(t.size for t in network(1, WIDE).values())
+    assert models["wide"]["layers"] == len(WIDE) - 1
+    assert models["wide"]["topology"] == models["twin"]["topology"] != models["slim"]["topology"]
+
+    shown = filled("show", "wide", "--json").document
+    assert [layer["shape"][0] for layer in shown["layers"]] == list(WIDE[1:])
+    assert {skipped["name"] for skipped in shown["skipped"]} == {f"layers.{i}.bias" for i in range(5)}
+    assert "wide" in filled("show", "wide", "--layers").out
+
+    stats = filled("stats", "--json").document
+    assert (stats["models"], stats["families"]) == (4, {"conv": 3, "mlp": 1})
+
+    again = filled("ingest", str(weights / "wide.safetensors"), "--quiet", "--json")
+    assert again.document["known"] + again.document["named"] == 1
+    assert filled("db", "check").out == "the database is sound\n"
+    assert filled("db", "current", "--json").document["revision"] == stats["schema_version"]
+    assert filled("db", "upgrade", "--json").document["revision"] == stats["schema_version"]
+    assert filled("refingerprint", "--quiet", "--json").document == {"computed": 0}
+
+    arrays = tmp_path / "wide.npz"
+    assert filled("spectra", "wide", "-o", str(arrays)).code == 0
+    with np.load(arrays) as spectra:
+        first = network(1, WIDE)["layers.0.weight"].reshape(32, 27).astype(float)
+        expected = np.linalg.svd(first, compute_uv=False)[::-1] ** 2
+        values = spectra["values"][spectra["offsets"][0] : spectra["offsets"][1]]
+        # float32 storage: 6e-8 relative to the largest, some 20 times the mean
+        np.testing.assert_allclose(values * spectra["mean"][0], expected, atol=1e-5 * expected.mean())
+
+
+def test_questions(filled: Archreg, weights: Path, tmp_path: Path) -> None:
+    found = filled("nearest", "wide", "-k", "3", "--json").document
+    assert found["searched"] == 3
+    assert next(item["name"] for item in found["neighbours"]) == "twin"
+    distances = [item["distance"] for item in found["neighbours"]]
+    assert distances == sorted(distances)
+    assert found["neighbours"][0]["equivalent"] is True
+    assert found["neighbours"][-1]["equivalent"] is False
+    only = filled("nearest", "wide", "--equivalent", "--accuracy", "1e-3", "--json").document["neighbours"]
+    assert [item["name"] for item in only] == ["twin"]
+    by_file = filled("nearest", str(weights / "wide.safetensors"), "--json").document
+    assert [item["name"] for item in by_file["neighbours"]] == [item["name"] for item in found["neighbours"]]
+
+    for words, names in {
+        "--family MLP": ["dense"],
+        "--max-params 30k": ["dense", "slim"],
+        "--metric top1@digits>=98": [],
+        "--metric top1>=97": ["slim"],
+        "--tag stage=production": ["twin"],
+        "--family none": [],
+    }.items():
+        kept = filled("nearest", "wide", *words.split(), "--json").document["neighbours"]
+        assert sorted(item["name"] for item in kept) == names, words
+
+    for fingerprint in ("layered", "mme"):
+        for metric in ("l1", "l2", "linf"):
+            terms = ("--fingerprint", fingerprint, "--distance", metric, "--json")
+            compared = filled("compare", "wide", "twin", *terms).document
+            assert compared["metric"] == metric
+            assert compared["fingerprint"]["name"] == fingerprint
+            assert compared["distance"] == compared["distances"][metric]
+            assert compared["distance"] < filled("compare", "wide", "dense", *terms).document["distance"]
+    assert filled("compare", "wide", "dense", "--json").document["equivalent"] is False
+
+    classes = filled("classes", "--accuracy", "1e-3", "--json").document["classes"]
+    assert sorted(sorted(member["name"] for member in group["members"]) for group in classes) == [
+        ["dense"],
+        ["slim"],
+        ["twin", "wide"],
+    ]
+
+    target = tmp_path / "distances.npz"
+    assert filled("distances", "-o", str(target), "--fingerprint", "mme", "--distance", "l1").code == 0
+    with np.load(target) as written:
+        names, matrix = written["names"].tolist(), written["distances"]
+    np.testing.assert_array_equal(matrix, matrix.T)
+    pair = filled("compare", "wide", "slim", "--fingerprint", "mme", "--distance", "l1", "--json").document
+    assert matrix[names.index("wide"), names.index("slim")] == pytest.approx(pair["distance"], rel=1e-6)
+
+
+def test_compress(filled: Archreg) -> None:
+    generous = filled("compress", "wide", "--max-ratio", "0.5", "--accuracy", "100", "--json").document
+    assert generous["equivalent"] is True
+    slim = next(item for item in generous["candidates"] if item["name"] == "slim")
+    assert slim["params_saved"] == pytest.approx(1 - slim["parameters"] / generous["model"]["parameters"])
+    [change] = slim["changes"]
+    assert (change["name"], change["dataset"], change["change"]) == ("top1", "digits", -1.5)
+    strict = filled("compress", "wide", "--accuracy", "0")
+    assert strict.code == 0
+    assert "is equivalent; the nearest, not equivalent:" in strict.out
+    smallest = filled("compress", "dense", "--max-params", "10", "--json")
+    assert (smallest.code, smallest.document["candidates"]) == (0, [])
+
+
+def test_changes(filled: Archreg) -> None:
+    assert filled("set", "wide", "--family", "big", "--metric", "loss@digits/test=0.1", "--lower-is-better").code == 0
+    model = next(m for m in filled("list", "--json").document["models"] if m["name"] == "wide")
+    assert model["family"] == "big"
+    assert {(m["name"], m["dataset"], m["split"], m["value"], m["higher_is_better"]) for m in model["metrics"]} == {
+        ("top1", "digits", "", 98.5, None),
+        ("loss", "digits", "test", 0.1, False),
+    }
+    # Keys that are also names of parameters in the program.
+    assert filled("tag", "wide", "owner=vision", "name=x", "self=y", "--json").document["tags"] == {
+        "name": "x",
+        "owner": "vision",
+        "self": "y",
+    }
+    tags = filled("tag", "wide", "--remove", "owner", "--remove", "name", "--remove", "self", "--json").document["tags"]
+    assert tags == {}
+
+    assert filled("rename", "wide", "large").code == 0
+    assert filled("show", "wide").code == 1
+    assert filled("rename", "large", "twin").code == 1
+    assert filled("rm", "large", "--yes", "--json").document["removed"]["name"] == "large"
+    assert filled("show", "large").code == 1
+    assert filled("stats", "--json").document["models"] == 3
+    assert filled("db", "check").code == 0
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    """A folder of what is no model, and one good file."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "empty.safetensors").write_bytes(b"")
+    (folder / "empty.pt").write_bytes(b"")
+    (folder / "text.pt").write_text("I am no checkpoint\n")
+    (folder / "text.safetensors").write_text("I am no checkpoint, and longer than a header\n")
+    (folder / "short.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    save_file({"w": np.full((4, 4), np.nan, np.float32)}, folder / "nan.safetensors")
+    save_file({"bias": np.ones(4, np.float32)}, folder / "nothing.safetensors")
+    (folder / "void").mkdir()
+    save_file(network(4, SLIM), folder / "good.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "missing.pt",
+        "empty.safetensors",
+        "empty.pt",
+        "text.pt",
+        "text.safetensors",
+        "short.safetensors",
+        "nan.safetensors",
+        "nothing.safetensors",
+        "void",
+        "torchvision:no_such_model",
+        "nowhere:model",
+    ],
+)
+def test_bad_references_fail_in_one_line(
+    reference: str, archreg: Archreg, bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHREG_DB", str(tmp_path / "r.db"))
+    reference = reference if ":" in reference else str(bad / reference)
+    done = archreg("ingest", reference, "--quiet")
+    assert done.code == 1, done.err
+    lines = done.err.splitlines()
+    assert lines[0].startswith("archreg: ")
+    assert "unexpected" not in done.err
+    assert len(lines) <= 2
+    assert done.out in ("", "1 failed\n")
+    both = archreg("ingest", str(bad / "good.safetensors"), reference, "--quiet", "--json")
+    assert both.code == 3
+    assert (both.document["added"], both.document["failed"]) == (1, 1)
+    assert [model["name"] for model in archreg("list", "--json").document["models"]] == ["good"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "list",
+        "show x",
+        "stats",
+        "nearest x",
+        "compare x y",
+        "classes",
+        "compress x",
+        "set x --family f",
+        "tag x a=b",
+        "rename x y",
+        "rm x --yes",
+        "refingerprint",
+        "spectra x -o x.npz",
+        "distances -o x.npz",
+    ],
+)
+def test_without_a_database_nothing_is_created(
+    words: str, archreg: Archreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARCHREG_DB", raising=False)
+    done = archreg(*words.split())
+    assert done.code == 1
+    assert "archreg ingest" in done.err
+    assert "unexpected" not in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_emptied_registry_says_how_to_fill_it(
+    archreg: Archreg, weights: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHREG_DB", database_url)
+    assert archreg("ingest", str(weights / "wide.safetensors"), "--quiet").code == 0
+    assert archreg("rm", "wide", "--yes").code == 0
+    assert archreg("list", "--json").document == {"models": []}
+    assert "archreg ingest" in archreg("list").err
+    for words in ("nearest wide", "classes", "compress wide", "distances -o x.npz"):
+        done = archreg(*words.split())
+        assert done.code == 1
+        assert "archreg ingest" in done.err, words
+
+
+def test_dry_run_leaves_no_database(archreg: Archreg, weights: Path, tmp_path: Path) -> None:
+    done = archreg("ingest", str(weights), "--dry-run", "--json", "--db", str(tmp_path / "r.db"))
+    assert done.code == 0
+    assert sorted(model["name"] for model in done.document["models"]) == ["dense", "slim", "twin", "wide"]
+    assert done.document["bytes"] == sum(path.stat().st_size for path in weights.glob("*.safetensors"))
+    assert not (tmp_path / "r.db").exists()
+
+
+def test_passwords_are_not_repeated(archreg: Archreg) -> None:
+    done = archreg("stats", "--db", "postgresql://user:hunter2@127.0.0.1:1/nothing?connect_timeout=2")
+    assert done.code == 1
+    assert "hunter2" not in done.err
+    assert "unexpected" not in done.err
+
+
+@pytest.fixture
+def questioned(archreg: Archreg, weights: Path, tmp_path: Path) -> Path:
+    """A database to be asked by other processes."""
+    path = tmp_path / "r.db"
+    assert archreg("ingest", str(weights), "--quiet", "--db", str(path)).code == 0
+    return path
+
+
+def test_questions_load_no_framework(questioned: Path) -> None:
+    program = (
+        "import sys\nfrom registry.cli.app import main\n"
+        "for words in sys.argv[2:]:\n"
+        "    try: main([*words.split(), '--db', sys.argv[1]])\n"
+        "    except SystemExit as left: assert not left.code, words\n"
+        "print(*{'sqlalchemy', 'torch', 'scipy', 'alembic', 'matplotlib'} & set(sys.modules))"
+    )
+    words = ("nearest wide", "compare wide slim", "compress wide", "list", "show wide", "stats", "tag wide a=b")
+    command = [sys.executable, "-c", program, str(questioned), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "sqlalchemy"
+
+
+def test_a_reader_that_leaves_early_is_no_error(questioned: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m registry.cli.app list --db {shlex.quote(str(questioned))} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr.replace("4 models\n", "") == ""

@@ -1,0 +1,140 @@
+"""Errors leave as one line, a remedy and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry.cli.errors import harmless
+from registry.errors import EmptyRegistryError, RegistryError, UnknownModelError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UnknownModelError("no model is named 'x'", "archreg list"), 1),
+        (EmptyRegistryError("the registry is empty", "archreg ingest FILE..."), 1),
+        (UsageError("accuracy must be positive", "--accuracy 0.05"), 2),
+    ],
+)
+def test_deliberate_errors(error: RegistryError, code: int, archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["stats"] = error
+    done = archreg("stats")
+    assert done.code == code
+    assert done.out == ""
+    assert done.err == f"archreg: {error.message}\n  {error.remedy}\n"
+
+
+def test_an_error_without_remedy_is_one_line(archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["stats"] = RegistryError("no luck")
+    assert archreg("stats").err == "archreg: no luck\n"
+
+
+def test_unexpected_errors_show_one_line(archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["stats"] = ZeroDivisionError("division\nby zero")
+    done = archreg("stats")
+    assert done.code == 1
+    assert done.err.splitlines()[0] == "archreg: unexpected error: ZeroDivisionError: division by zero"
+    assert "ARCHREG_DEBUG=1" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), UnknownModelError("no model")])
+def test_debug_shows_the_traceback(
+    error: Exception, archreg: Callable[..., Any], fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.answers["stats"] = error
+    assert "Traceback" in archreg("--debug", "stats").err
+    assert "Traceback" not in archreg("stats").err
+    monkeypatch.setenv("ARCHREG_DEBUG", "1")
+    done = archreg("stats")
+    assert "Traceback" in done.err
+    assert done.code == 1
+
+
+def test_interruption_says_how_to_go_on(archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["stats"] = KeyboardInterrupt()
+    done = archreg("stats")
+    assert done.code == 130
+    assert "run the same command again" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_termination_cleans_up_like_an_interruption(archreg: Callable[..., Any], fake: Any) -> None:
+    def killed() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    fake.answers["stats"] = killed
+    done = archreg("stats")
+    assert done.code == 143
+    assert done.err.startswith("archreg: terminated")
+    assert fake.calls[-1][0] == "close"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "nearest",
+        "nearest x --k 0",
+        "nearest x --max-params many",
+        "nearest x --max-bytes -1",
+        "nearest x --metric top1>92",
+        "nearest x --tag stage",
+        "nearest x --distance cosine",
+        "nearest x --fingerprint other",
+        "nearest x --accuracy nan",
+        "nearest x --accuracy -1",
+        "nearest x --nonsense",
+        "compare x",
+        "compress x --max-ratio 1.5",
+        "compress x --max-ratio 0",
+        "spectra x",
+        "spectra x -o spectra.txt",
+        "spectra x -o no/such/folder/x.npz",
+        "distances -o -",
+        "set x",
+        "set x --metric top1",
+        "set x --seed many",
+        "tag x stage",
+        "rename x",
+        "rm x",
+        "ingest",
+        "ingest a b --name c",
+        "ingest a --manifest m.jsonl",
+        "ingest a --tag stage",
+        "db",
+        "db nonsense",
+        "nonsense",
+    ],
+)
+def test_wrong_usage(words: str, archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg(*words.split())
+    assert done.code == 2
+    assert done.err
+    assert not {"nearest", "search", "ingest_all", "remove", "set", "set_metric", "tag"} & {
+        call[0] for call in fake.calls
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("resnet20", "resnet20"),
+        ("réseau-网", "réseau-网"),
+        ("a\x1b[31mred", r"a\x1b[31mred"),
+        ("a\nb\rc\td", r"a\nb\rc\td"),
+        ("\x9b31m", r"\x9b31m"),
+        ("left\u202eright", r"left\u202eright"),
+        ("zero\u200bwidth", r"zero\u200bwidth"),
+        ("\udc80", r"\udc80"),
+    ],
+)
+def test_harmless(text: str, expected: str) -> None:
+    assert harmless(text) == expected
+    assert harmless(text).isprintable()

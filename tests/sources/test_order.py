@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import random
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from registry.sources.order import depth_order
+from registry.sources.skip import skip_reason
+
+if TYPE_CHECKING:
+    from tests.sources.conftest import BuiltModel
+
+
+def correlation(model: BuiltModel, order: list[str]) -> float:
+    """Spearman's rank correlation of an order with the one in which torchvision defines the layers."""
+    defined = [t.name for t in model.tensors if t.name in set(order)]
+    place = {name: i for i, name in enumerate(defined)}
+    return float(spearmanr([place[name] for name in order], np.arange(len(order))).statistic)
+
+
+def matrices(model: BuiltModel) -> dict[str, tuple[int, ...]]:
+    names = {t.name for t in model.tensors}
+    return {t.name: t.shape for t in model.tensors if skip_reason(t, names) is None}
+
+
+def test_agrees_with_the_definition_of_every_classification_model(built_models: dict[str, BuiltModel]) -> None:
+    found = {}
+    for name, model in built_models.items():
+        if model.package == "":
+            shapes = matrices(model)
+            order = depth_order({k: shapes[k] for k in sorted(shapes)})
+            found[name] = correlation(model, order)
+            shuffled = random.Random(name).sample(sorted(shapes), len(shapes))
+            assert depth_order({k: shapes[k] for k in shuffled}) == order
+    assert len(found) >= 80
+    assert {name: c for name, c in found.items() if c < 0.98} == {}
+    assert np.mean(list(found.values())) > 0.999
+
+
+def test_natural_order_would_not_do(built_models: dict[str, BuiltModel]) -> None:
+    model = built_models["alexnet"]
+
+    def natural(name: str) -> list[tuple[int, int | str]]:
+        return [(0, int(c)) if c.isdigit() else (1, c) for c in re.findall(r"\d+|\D+", name)]
+
+    assert correlation(model, sorted(matrices(model), key=natural)) < 0
+
+
+def test_agrees_with_the_other_tasks_models(built_models: dict[str, BuiltModel]) -> None:
+    found = {n: correlation(m, depth_order(matrices(m))) for n, m in built_models.items() if m.package != ""}
+    assert len(found) >= 29
+    assert {name: c for name, c in found.items() if c < 0.95} == {}
+
+
+# Each in the order data flow through it; square shapes, so that names alone decide.
+NAMES = {
+    "bert": """
+        bert.embeddings.word_embeddings bert.embeddings.token_type_embeddings
+        bert.encoder.layer.0.attention.self.query bert.encoder.layer.0.attention.self.key
+        bert.encoder.layer.0.attention.self.value bert.encoder.layer.0.attention.output.dense
+        bert.encoder.layer.0.intermediate.dense bert.encoder.layer.0.output.dense
+        bert.encoder.layer.2.attention.self.query bert.encoder.layer.10.attention.self.query
+        bert.pooler.dense cls.predictions.transform.dense""",
+    "gpt2": """
+        wte h.0.attn.c_attn h.0.attn.c_proj h.0.mlp.c_fc h.0.mlp.c_proj h.2.attn.c_attn h.10.attn.c_attn lm_head""",
+    "llama": """
+        model.embed_tokens model.layers.0.self_attn.q_proj model.layers.0.self_attn.k_proj
+        model.layers.0.self_attn.v_proj model.layers.0.self_attn.o_proj model.layers.0.mlp.gate_proj
+        model.layers.0.mlp.up_proj model.layers.0.mlp.down_proj model.layers.11.self_attn.q_proj lm_head""",
+    "t5": """
+        shared encoder.block.0.layer.0.SelfAttention.q encoder.block.0.layer.0.SelfAttention.k
+        encoder.block.0.layer.0.SelfAttention.v encoder.block.0.layer.0.SelfAttention.o
+        encoder.block.0.layer.1.DenseReluDense.wi_0 encoder.block.0.layer.1.DenseReluDense.wi_1
+        encoder.block.0.layer.1.DenseReluDense.wo decoder.block.0.layer.0.SelfAttention.q
+        decoder.block.0.layer.1.EncDecAttention.q lm_head""",
+    "torch transformer": """
+        decoder.layers.0.self_attn.in_proj_weight decoder.layers.0.self_attn.out_proj
+        decoder.layers.0.multihead_attn.out_proj decoder.layers.0.linear1 decoder.layers.0.linear2""",
+    "timm vit": """
+        patch_embed.proj blocks.0.attn.qkv blocks.0.attn.proj blocks.0.mlp.fc1 blocks.0.mlp.fc2
+        blocks.3.attn.qkv blocks.10.attn.qkv head""",
+    "timm convnext": """
+        stem.0 stages.0.blocks.0.conv_dw stages.0.blocks.0.mlp.fc1 stages.0.blocks.0.mlp.fc2
+        stages.1.downsample.1 stages.1.blocks.0.conv_dw stages.1.blocks.0.mlp.fc1 head.fc""",
+    "yolo": """
+        model.0.conv model.1.conv model.2.cv1.conv model.9.cv1.conv model.9.cv2.conv model.10.conv model.22.cv2.0.0.conv
+        model.22.cv3.0.0.conv""",
+    "u-net": """
+        inc.double_conv.0 down1.conv.0 down2.conv.0 down4.conv.0 up1.up up1.conv.0 up2.up up4.up outc.conv""",
+    "diffusers": """
+        conv_in time_embedding.linear_1 time_embedding.linear_2 down_blocks.0.resnets.0.conv1
+        down_blocks.0.resnets.0.conv2 down_blocks.0.downsamplers.0.conv down_blocks.1.resnets.0.conv1
+        mid_block.resnets.0.conv1 up_blocks.0.resnets.0.conv1 up_blocks.0.upsamplers.0.conv conv_out""",
+    "keras vgg": """
+        block1_conv1.kernel block1_conv2.kernel block2_conv1.kernel block5_conv3.kernel fc1.kernel fc2.kernel
+        predictions.kernel""",
+    "keras, automatic names": """
+        embedding.embeddings conv2d.kernel conv2d_1.kernel conv2d_2.kernel conv2d_10.kernel dense.kernel
+        dense_1.kernel""",
+    "keras, separable": """
+        conv1.kernel conv_dw_1.depthwise_kernel conv_pw_1.kernel conv_dw_2.depthwise_kernel conv_pw_2.kernel
+        conv_dw_10.depthwise_kernel conv_pw_10.kernel conv_preds.kernel""",
+    "one count over several stems": "conv1 stage2.0.conv stage3.0.conv stage4.0.conv conv5 fc",
+    "lstm": """
+        embedding lstm.weight_ih_l0 lstm.weight_hh_l0 lstm.weight_ih_l1 lstm.weight_hh_l1 lstm.weight_ih_l10 fc""",
+    "inside residual blocks": "conv1 layer1.0.conv1 layer1.0.conv2 layer1.0.downsample.0 layer1.1.conv1 fc",
+}
+
+
+@pytest.mark.parametrize("names", [text.split() for text in NAMES.values()], ids=list(NAMES))
+def test_depth_order_of_well_known_names(names: list[str]) -> None:
+    full = [name if name.endswith(("weight", "kernel", "embeddings")) else f"{name}.weight" for name in names]
+    for seed in range(3):
+        assert depth_order(dict.fromkeys(random.Random(seed).sample(full, len(full)), (8, 8))) == full
+
+
+def test_a_short_numbered_sequence_stretches_over_a_long_one() -> None:
+    names = [f"dense_{i}" for i in range(1, 22)] + [f"block_{i}" for i in range(1, 4)]
+    order = depth_order(dict.fromkeys(names, (8, 8)))
+    dense = [name for name in order if name.startswith("dense")]
+    assert dense == [f"dense_{i}" for i in range(1, 22)]
+    assert [order.index(f"block_{i}") // 8 for i in (1, 2, 3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("width", "first"), [(64, "downsample"), (32, "blocks")])
+def test_a_stages_downsampling_stands_where_its_width_says(width: int, first: str) -> None:
+    shapes = {"s.downsample.reduction.weight": (64, 128), "s.blocks.0.w.weight": (width, width), "t.weight": (9, 9)}
+    assert depth_order(shapes)[0].split(".")[1] == first
+
+
+@given(st.sets(st.text(alphabet="ab01._/:é", max_size=12), max_size=12), st.randoms(use_true_random=False))
+def test_any_names_are_ordered_once_and_whatever_their_order(names: set[str], rng: random.Random) -> None:
+    listed = sorted(names)
+    expected = depth_order(dict.fromkeys(listed, (2, 2)))
+    assert sorted(expected) == listed
+    assert depth_order(dict.fromkeys(rng.sample(listed, len(listed)), (2, 2))) == expected
+
+
+def test_a_name_of_many_parts_does_not_exhaust_the_stack() -> None:
+    deep = [".".join(["a"] * 100_000), ".".join(["a"] * 100_000 + ["b"])]
+    assert depth_order(dict.fromkeys(deep, (2, 2))) == deep

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.errors import WeightsError
+from registry.sources import MATRIX_RULE, layer_matrix, plan_weights
+from registry.types import TensorInfo
+from tests.sources.conftest import ArrayCheckpoint, ShapesCheckpoint
+
+if TYPE_CHECKING:
+    import random
+
+    from registry.types import WeightsPlan
+    from tests.sources.conftest import BuiltModel
+
+RNG = np.random.default_rng(20)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape, dtype=np.float32)
+
+
+def plan_of(**shapes: tuple[int, ...]) -> WeightsPlan:
+    return plan_weights(ShapesCheckpoint([TensorInfo(n.replace("__", "."), "float32", s) for n, s in shapes.items()]))
+
+
+def summary(plan: WeightsPlan) -> list[tuple[str, int, int, str]]:
+    return [(layer.name, layer.p, layer.q, layer.kind) for layer in plan.layers]
+
+
+def reasons(plan: WeightsPlan) -> dict[str, str]:
+    return {s.name: s.reason for s in plan.skipped}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "shape", "reason"),
+    [
+        ("bn.running_mean", "float32", (8,), "batch statistics"),
+        ("bn.moving_variance", "float32", (8,), "batch statistics"),
+        ("bn.num_batches_tracked", "int64", (), "quantised or integer (int64)"),
+        ("a.bias", "float32", (8,), "vector or scalar"),
+        ("gru.bias", "float32", (2, 24), "bias"),
+        ("h.0.attn.bias", "float32", (1, 1, 16, 16), "mask"),
+        ("attn_mask", "float32", (4, 4), "mask"),
+        ("encoder.pos_embedding", "float32", (1, 197, 768), "position table"),
+        ("pos_embed", "float32", (197, 768), "position table"),
+        ("bert.embeddings.position_embeddings.weight", "float32", (512, 64), "position table"),
+        ("wpe.weight", "float32", (1024, 64), "position table"),
+        ("attn.relative_position_bias_table", "float32", (169, 3), "position table"),
+        ("attn.rel_pos_h", "float32", (55, 96), "position table"),
+        ("layer.0.SelfAttention.relative_attention_bias.weight", "float32", (32, 8), "position table"),
+        ("rotary_emb.inv_freq", "float32", (32,), "constant table"),
+        ("freqs_cis", "complex64", (64, 32), "complex"),
+        ("cls_token", "float32", (1, 1, 64), "token"),
+        ("optimizer.state.0.exp_avg", "float32", (8, 8), "optimiser state"),
+        ("fc.kernel.Adam_1", "float32", (8, 8), "optimiser state"),
+        ("conv1.weight.Momentum", "float32", (8, 8), "optimiser state"),
+        ("layer_scale", "float32", (96, 1, 1), "layer scale"),
+        ("q.weight", "int8", (8, 8), "quantised or integer (int8)"),
+        ("f8.weight", "float8_e4m3fn", (8, 8), "quantised or integer (float8_e4m3fn)"),
+        ("keep", "bool", (8, 8), "flags"),
+        ("empty.weight", "float32", (0, 8), "no elements"),
+        ("score.weight", "float32", (1, 8), "fewer than two outputs"),
+        ("scale.weight", "float32", (8, 1), "fewer than two inputs"),
+    ],
+)
+def test_tensors_that_are_no_layers(name: str, dtype: str, shape: tuple[int, ...], reason: str) -> None:
+    tensors = [TensorInfo("fc.weight", "float32", (4, 4)), TensorInfo(name, dtype, shape)]
+    plan = plan_weights(ShapesCheckpoint(tensors))
+    assert reasons(plan) == {name: reason}
+    assert [layer.name for layer in plan.layers] == ["fc.weight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("pos_conv_embed.conv.weight_v", (64, 4, 16)),
+        ("pos_block.0.proj.weight", (64, 1, 3, 3)),
+        ("roi_heads.mask_predictor.conv5_mask.weight", (256, 256, 2, 2)),
+        ("token_type_embeddings.weight", (2, 64)),
+        ("bias_net.weight", (8, 8)),
+        ("composition.weight", (8, 8)),
+        ("running.weight", (8, 8)),
+    ],
+)
+def test_layers_whose_names_only_look_like_tables(name: str, shape: tuple[int, ...]) -> None:
+    assert [layer.name for layer in plan_weights(ShapesCheckpoint([TensorInfo(name, "float32", shape)])).layers] == [
+        name
+    ]
+
+
+def test_scales_of_quantised_weights_are_no_layers() -> None:
+    tensors = [
+        TensorInfo("embed.weight", "float16", (100, 64)),
+        TensorInfo("l.qweight", "int32", (8, 64)),
+        TensorInfo("l.scales", "float16", (4, 64)),
+    ]
+    plan = plan_weights(ShapesCheckpoint(tensors))
+    assert [layer.name for layer in plan.layers] == ["embed.weight"]
+    assert reasons(plan)["l.scales"] == "scales of quantised weights"
+    assert plan.parameters == 6400
+
+
+def test_torch_recurrent_gates() -> None:
+    lstm = plan_of(
+        weight_ih_l0=(4 * 8, 5), weight_hh_l0=(4 * 8, 8), weight_ih_l0_reverse=(32, 5), weight_hh_l0_reverse=(32, 8)
+    )
+    assert summary(lstm)[:5] == [(f"weight_ih_l0[{g}]", 8, 5, "recurrent") for g in "ifgo"] + [
+        ("weight_hh_l0[i]", 8, 8, "recurrent")
+    ]
+    assert len(lstm.layers) == 16
+    gru = plan_of(rnn__weight_ih=(3 * 8, 5), rnn__weight_hh=(3 * 8, 8))
+    assert [layer.name for layer in gru.layers[:3]] == [f"rnn.weight_ih[{g}]" for g in "rzn"]
+    plain = plan_of(weight_ih_l0=(8, 5), weight_hh_l0=(8, 8))
+    assert summary(plain) == [("weight_ih_l0", 8, 5, "recurrent"), ("weight_hh_l0", 8, 8, "recurrent")]
+    projected = plan_of(weight_ih_l0=(32, 5), weight_hh_l0=(32, 3), weight_hr_l0=(3, 8))
+    assert [(layer.name, layer.p, layer.q) for layer in projected.layers if "hh" in layer.name] == [
+        (f"weight_hh_l0[{g}]", 8, 3) for g in "ifgo"
+    ]
+    assert ("weight_hr_l0", 3, 8, "recurrent") in summary(projected)
+
+
+def test_gates_that_the_shapes_do_not_tell_stay_together() -> None:
+    assert [layer.name for layer in plan_of(weight_ih_l0=(16, 5), weight_hh_l0=(16, 8)).layers] == [
+        "weight_ih_l0",
+        "weight_hh_l0",
+    ]
+    assert [layer.name for layer in plan_of(s__recurrent_kernel=(64, 32)).layers] == ["s.recurrent_kernel"]
+
+
+def test_keras_and_tensorflow_recurrent_gates() -> None:
+    assert [layer.name for layer in plan_of(r__kernel=(512, 100), r__recurrent_kernel=(512, 128)).layers] == [
+        f"r.{k}[{g}]" for k in ("kernel", "recurrent_kernel") for g in "ifco"
+    ]
+    assert [layer.name for layer in plan_of(r__kernel=(768, 100), r__recurrent_kernel=(768, 256)).layers][:3] == [
+        "r.kernel[z]",
+        "r.kernel[r]",
+        "r.kernel[h]",
+    ]
+    cell = plan_of(rnn__lstm_cell__kernel=(2000, 198), rnn__lstm_cell__projection__kernel=(188, 500))
+    assert [(layer.name, layer.p) for layer in cell.layers] == [
+        *((f"rnn.lstm_cell.kernel[{g}]", 500) for g in "ijfo"),
+        ("rnn.lstm_cell.projection.kernel", 188),
+    ]
+    assert [layer.name for layer in plan_of(dense__kernel=(12, 8)).layers] == ["dense.kernel"]
+
+
+@pytest.mark.parametrize("name", ["attn.in_proj_weight", "attn.qkv.weight", "attn.to_qkv.weight", "mixer.Wqkv.weight"])
+def test_fused_queries_keys_and_values(name: str) -> None:
+    array = normal(12, 4)
+    checkpoint = ArrayCheckpoint({name: array})
+    plan = plan_weights(checkpoint)
+    assert summary(plan) == [(f"{name}[{part}]", 4, 4, "attention") for part in "qkv"]
+    for i, layer in enumerate(plan.layers):
+        np.testing.assert_array_equal(layer_matrix(checkpoint, layer), array[4 * i : 4 * i + 4])
+
+
+def test_parts_that_the_name_and_shape_do_not_tell_stay_together() -> None:
+    grouped = plan_of(attn__qkv_proj__weight=(96 + 2 * 32, 96))
+    assert [layer.name for layer in grouped.layers] == ["attn.qkv_proj.weight"]
+    mamba = plan_of(mixer__in_proj__weight=(96, 32))
+    assert [layer.name for layer in mamba.layers] == ["mixer.in_proj.weight"]
+
+
+def test_gpt2_keeps_inputs_first_and_is_turned_round() -> None:
+    arrays = {
+        "h.0.attn.c_attn.weight": normal(6, 18),
+        "h.0.attn.c_proj.weight": normal(6, 6),
+        "h.0.mlp.c_fc.weight": normal(6, 24),
+        "h.0.mlp.c_proj.weight": normal(24, 6),
+    }
+    turned = ArrayCheckpoint(arrays)
+    straight = ArrayCheckpoint({name: array.T for name, array in arrays.items()})
+    a, b = plan_weights(turned), plan_weights(straight)
+    assert summary(a) == summary(b)
+    assert a.topology == b.topology
+    assert [(layer.p, layer.q) for layer in a.layers] == [(6, 6)] * 4 + [(24, 6), (6, 24)]
+    for one, other in zip(a.layers, b.layers, strict=True):
+        matrix = layer_matrix(turned, one)
+        assert matrix.flags.c_contiguous
+        np.testing.assert_array_equal(matrix, layer_matrix(straight, other))
+
+
+def test_transposed_convolutions_are_turned_round() -> None:
+    array = normal(6, 4, 2, 2)
+    checkpoint = ArrayCheckpoint({"up.deconv1.weight": array, "up.conv1.weight": array + 1})
+    plan = plan_weights(checkpoint)
+    deconv = next(layer for layer in plan.layers if "deconv" in layer.name)
+    assert (deconv.p, deconv.q, deconv.kernel) == (4, 24, (2, 2))
+    np.testing.assert_array_equal(layer_matrix(checkpoint, deconv), array.transpose(1, 0, 2, 3).reshape(4, 24))
+    assert next(layer for layer in plan.layers if layer is not deconv).p == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"),
+    [
+        ("fc.weight", (4, 8), "linear"),
+        ("conv.weight", (4, 8, 3, 3), "conv"),
+        ("conv.weight", (8, 1, 3, 3), "depthwise"),
+        ("wte.weight", (100, 8), "embedding"),
+        ("model.embed_tokens.weight", (100, 8), "embedding"),
+        ("embedding.embeddings", (100, 8), "embedding"),
+        ("patch_embed.proj.weight", (8, 3, 4, 4), "conv"),
+        ("self_attn.q_proj.weight", (8, 8), "attention"),
+        ("attention.self.key.weight", (8, 8), "attention"),
+        ("attention.output.dense.weight", (8, 8), "attention"),
+        ("attn1.to_out.0.weight", (8, 8), "attention"),
+        ("SelfAttention.o.weight", (8, 8), "attention"),
+        ("output.dense.weight", (8, 8), "linear"),
+        ("value.weight", (8, 8), "linear"),
+    ],
+)
+def test_kinds(name: str, shape: tuple[int, ...], kind: str) -> None:
+    (layer,) = plan_weights(ShapesCheckpoint([TensorInfo(name, "float32", shape)])).layers
+    assert layer.kind == kind
+
+
+def test_tied_tensors_count_once() -> None:
+    shared = normal(20, 4)
+    plan = plan_weights(ArrayCheckpoint({"lm_head.weight": shared, "wte.weight": shared, "fc.weight": normal(20, 4)}))
+    assert [layer.name for layer in plan.layers] == ["wte.weight", "fc.weight"]
+    assert reasons(plan) == {"lm_head.weight": "tied to wte.weight"}
+    assert plan.parameters == 160
+    assert plan.bytes == 3 * 20 * 4 * 4
+
+
+def test_constant_tensors_are_alike_but_not_tied() -> None:
+    ones = np.ones((4, 4), np.float32)
+    assert len(plan_weights(ArrayCheckpoint({"a.weight": ones, "b.weight": ones})).layers) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_zeros_of_either_sign_are_left_out(dtype: str) -> None:
+    zeros = np.zeros((600, 600), dtype)
+    zeros[::2] = -0.0
+    almost = zeros.copy()
+    almost[-1, -1] = np.finfo(dtype).smallest_subnormal
+    plan = plan_weights(ArrayCheckpoint({"a.weight": zeros, "b.weight": almost}))
+    assert reasons(plan) == {"a.weight": "all zeros"}
+    assert plan.parameters == 720_000
+
+
+def test_layer_matrix_is_contiguous_in_the_tensors_own_precision() -> None:
+    checkpoint = ArrayCheckpoint({"a.weight": normal(4, 3, 2, 2), "b.weight": normal(4, 4).astype(np.float64)})
+    a, b = (layer_matrix(checkpoint, layer) for layer in plan_weights(checkpoint).layers)
+    assert (a.shape, a.dtype, a.flags.c_contiguous) == ((4, 12), np.dtype("float32"), True)
+    assert b.dtype == np.dtype("float64")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_named_and_counted(value: float) -> None:
+    array = normal(4, 4)
+    array[1, :2] = value
+    checkpoint = ArrayCheckpoint({"ok.weight": normal(4, 4), "bad.weight": array})
+    bad = next(layer for layer in plan_weights(checkpoint).layers if layer.name == "bad.weight")
+    with pytest.raises(WeightsError, match=r"bad\.weight holds 2 of 16 values"):
+        layer_matrix(checkpoint, bad)
+
+
+def test_nothing_usable_says_why() -> None:
+    with pytest.raises(WeightsError, match=r"quantised or integer weights only \(int8\)") as caught:
+        plan_weights(ArrayCheckpoint({"a.weight": np.ones((4, 4), np.int8), "a.bias": normal(4)}))
+    assert caught.value.remedy
+    with pytest.raises(WeightsError, match="no matrix of at least 2 x 2"):
+        plan_weights(ArrayCheckpoint({"a.weight": normal(1, 4), "a.bias": normal(4)}))
+    with pytest.raises(WeightsError, match="no tensors"):
+        plan_weights(ArrayCheckpoint({}))
+
+
+def test_topology_is_of_the_shapes_alone() -> None:
+    a = plan_of(a__weight=(4, 8), b__weight=(3, 2, 2, 2))
+    assert a.rule == MATRIX_RULE == "matrix-1"
+    assert a.topology == plan_of(x__weight=(3, 8), y__weight=(4, 4, 2)).topology
+    assert a.topology != plan_of(x__weight=(3, 8), y__weight=(8, 4)).topology
+    assert a.content_hash != plan_of(c__weight=(4, 8), b__weight=(3, 2, 2, 2)).content_hash
+
+
+def test_content_hash_depends_on_each_field() -> None:
+    array = normal(4, 4)
+    variants = [
+        {"a": array},
+        {"b": array},
+        {"a": array.reshape(2, 8)},
+        {"a": array.view(np.float64)},
+        {"a": -array},
+        {"a": array, "b": array},
+    ]
+    assert len({plan_weights(ArrayCheckpoint(v)).content_hash for v in variants}) == len(variants)
+
+
+@given(st.randoms(use_true_random=False))
+def test_any_permutation_of_the_tensors_gives_the_same_plan(rng: random.Random) -> None:
+    items = list(PERMUTED.items())
+    rng.shuffle(items)
+    assert plan_weights(ArrayCheckpoint(dict(items))) == EXPECTED
+
+
+_SHARED = normal(30, 8)
+PERMUTED = {
+    "wte.weight": _SHARED,
+    "lm_head.weight": _SHARED,
+    "blocks.0.attn.in_proj_weight": normal(24, 8),
+    "blocks.0.mlp.fc2.weight": normal(8, 16),
+    "blocks.0.mlp.fc1.weight": normal(16, 8),
+    "blocks.10.mlp.fc1.weight": normal(16, 8),
+    "blocks.2.mlp.fc1.weight": normal(16, 8),
+    "rnn.weight_hh_l0": normal(32, 8),
+    "rnn.weight_ih_l0": normal(32, 8),
+    "norm.weight": normal(8),
+    "zero.weight": np.zeros((8, 8), np.float32),
+}
+EXPECTED = plan_weights(ArrayCheckpoint(PERMUTED))
+
+
+def test_parameters_are_those_torchvision_states(built_models: dict[str, BuiltModel]) -> None:
+    different = {}
+    for name, model in built_models.items():
+        if model.package == "" and model.num_params is not None:
+            counted = plan_weights(ShapesCheckpoint(model.tensors)).parameters
+            if counted != model.num_params:
+                different[name] = counted - model.num_params
+    # Built without weights googlenet has its auxiliary classifiers; vit_h_14's weights are for larger images.
+    assert different == {"googlenet": 13_004_888 - 6_624_904, "vit_h_14": (257 - 1370) * 1280}

@@ -1,0 +1,236 @@
+"""Revisions: what they make is what the schema says, and old databases come through them whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import ForeignKeyConstraint, text
+
+from registry.errors import StorageError
+from registry.storage import Store, migrate
+from registry.storage.engine import make_engine, reading
+from registry.storage.schema import metadata
+from registry.storage.url import Address
+from registry.storage.version import HEAD
+from registry.types import ModelCard
+from tests.storage.factory import SPEC, conjugacy_of, new_model, spectra_of, vector_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Postgres
+
+ROOT = Path(__file__).resolve().parents[2]
+ASSETS = ROOT / "tests" / "assets"
+FROZEN = sorted(path.stem for path in ASSETS.glob("v*.sqlite"))
+COUNTS = {  # rows of every table that the databases of a revision were frozen with
+    "v0001": {
+        "architectures": 2, "models": 3, "names": 4, "tags": 4, "metrics": 4, "skipped": 3, "layers": 9, "spectra": 2,
+        "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1,
+    },
+}  # fmt: skip
+
+
+def counts(url: str) -> dict[str, int]:
+    engine = make_engine(Address.parse(url), "read")
+    with reading(engine) as connection:
+        found = {table: connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in metadata.tables}  # noqa: S608
+    engine.dispose()
+    return found
+
+
+def test_the_newest_revision_is_the_one_this_program_reads() -> None:
+    scripts = ScriptDirectory(str(ROOT / "migrations"))
+    assert scripts.get_heads() == [HEAD]
+    revisions = [script.revision for script in scripts.walk_revisions()]
+    assert revisions == sorted(revisions, reverse=True)  # older and newer are told apart by this order
+    assert all(len(revision) == 5 and revision[0] == "v" for revision in revisions)
+
+
+def test_every_foreign_key_has_an_index() -> None:
+    for table in metadata.tables.values():
+        leading = {index.columns[0].name for index in table.indexes} | {table.primary_key.columns[0].name}
+        for constraint in table.constraints:
+            if isinstance(constraint, ForeignKeyConstraint):
+                assert constraint.columns[0].name in leading, f"{table.name}: {constraint.columns[0].name}"
+
+
+class TestSchema:
+    def test_revisions_make_what_the_schema_says(self, registry_url: str) -> None:
+        engine = make_engine(Address.parse(registry_url), "read")
+        with reading(engine) as connection:
+            assert migrate.drift(connection) == []
+        engine.dispose()
+        assert migrate.check(registry_url) == ()
+        assert migrate.current(registry_url) == HEAD
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("ALTER TABLE models ADD COLUMN colour TEXT", "colour"),
+            ("DROP INDEX ix_models_parameters", "ix_models_parameters"),
+            ("DROP TABLE calibrations", "calibrations"),
+        ],
+    )
+    def test_drift_is_seen(self, database_url: str, change: str, said: str) -> None:
+        Store.open(database_url, mode="create").close()
+        execute(database_url, change)
+        engine = make_engine(Address.parse(database_url), "read")
+        with reading(engine) as connection:
+            assert any(said in line for line in migrate.drift(connection))
+        engine.dispose()
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("DELETE FROM layers WHERE position = 1", "says 3 layers and has 2"),
+            ("UPDATE layers SET position = 7 WHERE position = 2", "says 3 layers and has 3"),
+            ("UPDATE layers SET count = count + 1 WHERE position = 0", "spectra of model"),
+            ("UPDATE specs SET length = 9 WHERE name = 'mme'", "the mme vector"),
+        ],
+    )
+    def test_contradictions_are_seen(self, registry_url: str, change: str, said: str) -> None:
+        with Store.open(registry_url, mode="write") as store:
+            store.add(new_model("a"))
+        assert migrate.check(registry_url) == ()
+        execute(registry_url, change)
+        assert any(said in line for line in migrate.check(registry_url))
+
+    def test_vectors_are_never_stored_out_of_line(self, postgres: Postgres, migrated_database: str) -> None:
+        with postgres.connect(migrated_database) as connection:
+            found = connection.execute(
+                "SELECT attrelid::regclass::text, attstorage FROM pg_attribute"
+                " WHERE attname IN ('vector', 'data') AND attrelid::regclass::text IN ('fingerprints', 'spectra')"
+            ).fetchall()
+            extensions = connection.execute("SELECT extname FROM pg_extension").fetchall()
+        kinds = {table: kind if isinstance(kind, str) else kind.decode() for table, kind in found}
+        assert kinds == {"fingerprints": "p", "spectra": "e"}
+        assert extensions == [("plpgsql",)]
+
+    def test_sqlite_keeps_a_log_and_its_keys(self, tmp_path: Path, empty_file: Path) -> None:
+        path = str(shutil.copy(empty_file, tmp_path / "a.db"))
+        with Store.open(path, mode="write") as store, store._engine.connect() as connection:
+            pragmas = {
+                name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "foreign_keys", "busy_timeout", "trusted_schema")
+            }
+        assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 30_000, "trusted_schema": 0}
+
+
+def execute(url: str, statement: str) -> None:
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(statement)
+        return
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute(statement.encode())
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Which kind of database, and a URL where nothing is yet."""
+    if request.param == "sqlite":
+        yield "sqlite", f"sqlite:///{tmp_path / 'old.db'}"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    name = server.new_database()
+    yield "postgres", server.url(name)
+    server.drop(name)
+
+
+@pytest.mark.parametrize("version", FROZEN)
+def test_a_frozen_database_is_upgraded_whole_and_used(place: tuple[str, str], version: str) -> None:
+    kind, url = place
+    if kind == "sqlite":
+        shutil.copy(ASSETS / f"{version}.sqlite", url.removeprefix("sqlite:///"))
+    else:
+        execute(url, (ASSETS / f"{version}.sql").read_text(encoding="utf-8"))
+    assert migrate.current(url) == version
+    assert migrate.upgrade(url) == HEAD
+    assert migrate.upgrade(url) == HEAD
+    found = counts(url)
+    assert {table: found[table] for table in COUNTS[version]} == COUNTS[version]
+    assert migrate.check(url) == ()
+    with Store.open(url, mode="write") as store:
+        first, second = store.find("first again"), store.find("second")
+        assert (first.names, second.family, second.layers) == (("first", "first again"), "vgg", 3)
+        assert [metric.value for metric in first.metrics] == [0.3, 92.6]
+        stored = store.spectra(first.id)
+        assert stored is not None
+        for spectrum, given in zip(stored, spectra_of(1), strict=True):
+            assert (spectrum.layer, spectrum.mean) == (given.layer, given.mean)
+            np.testing.assert_array_equal(spectrum.values, given.values)
+        assert store.spectra(second.id) is None
+        assert store.conjugacy([first.id]) == {first.id: conjugacy_of(1)}
+        ids, vectors = store.fingerprints(SPEC.hash)
+        assert ids.tolist() == [first.id, second.id]
+        np.testing.assert_array_equal(vectors, [vector_of(seed, SPEC).vector for seed in (1, 2)])
+        calibration = store.calibration(SPEC.hash, "l2")
+        assert calibration is not None
+        assert calibration.quantiles == ((0.01, 0.5), (0.5, 2.0))
+        assert store.add(new_model("fourth", 4)).status == "added"
+        assert store.add(new_model("third", 3, card=ModelCard())).status == "known"
+        assert store.missing_fingerprints(SPEC.hash) == []
+        store.remove("first")
+        assert [model.name for model in store.summaries()] == ["fourth", "second", "third"]
+    assert migrate.check(url) == ()
+
+
+def test_every_revision_is_frozen() -> None:
+    revisions = {script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()}
+    assert set(FROZEN) == revisions == set(COUNTS)
+    assert all((ASSETS / f"{version}.sql").is_file() for version in FROZEN)
+
+
+def test_an_upgrade_that_breaks_references_is_not_done(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    shutil.copy(ASSETS / "v0001.sqlite", path)
+    address = Address.parse(str(path))
+    engine = make_engine(address, "migrate")
+    migrate._run(address, engine)  # a sound one goes through
+    execute(f"sqlite:///{path}", "DELETE FROM models WHERE id = 1")  # a plain connection keeps no foreign keys
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match=r"would break \d+ references"):
+        migrate._run(address, engine)
+    engine.dispose()
+    assert path.read_bytes() == before
+    assert any("refers to a row of models that is not there" in line for line in migrate.check(str(path)))
+
+
+def test_an_upgrade_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    shutil.copy(ASSETS / "v0001.sqlite", path)
+    execute(f"sqlite:///{path}", "DELETE FROM archreg_version")  # so that the first revision is run again
+    execute(f"sqlite:///{path}", "DROP TABLE architectures")
+    with closing(sqlite3.connect(path)) as connection:
+        before = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+    with pytest.raises(StorageError, match="already exists"):
+        migrate.upgrade(str(path))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall() == before
+
+
+def test_alembics_own_command_works_in_a_checkout(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'dev.db'}"
+    for arguments in (["upgrade", "head"], ["check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "alembic", *arguments],
+            cwd=ROOT, env={**os.environ, "ARCHREG_DB": url}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert "No new upgrade operations detected" in done.stdout
+    assert Config(str(ROOT / "alembic.ini")).get_main_option("script_location") == str(ROOT / "migrations")
+    assert migrate.current(url) == HEAD
