@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -26,7 +27,6 @@ from registry.spectral import fingerprint, layer_spectrum
 from registry.spectral.fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, MME
 from registry.types import Spectrum
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

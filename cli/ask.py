@@ -155,7 +155,8 @@ def _show_classes(partition: Partition) -> None:
             for c in several
         ]
         tables.table(("around", ">models", ">diameter", "classes", "members"), rows)
-    tables.say(verdicts.judged(partition.accuracy, partition.rate, partition.models))
+    pairs = partition.models * (partition.models - 1) // 2
+    tables.say(verdicts.judged(partition.accuracy, partition.rate, pairs, "pairs, were all unrelated"))
 
 
 def _members(group: Any) -> str:

@@ -107,8 +107,15 @@ def size(count: int | None) -> str:
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """A fraction in per cent: ``99.6 %``."""
-    return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else "-"
+    """A fraction in per cent: ``99.6 %``; neither all nor nothing unless it is: ``>99.9 %``, ``<0.1 %``."""
+    if not math.isfinite(fraction):
+        return "-"
+    step = 10.0**-digits
+    if fraction > 0 and 100 * fraction < step / 2:
+        return f"<{step:.{digits}f} %"
+    if fraction < 1 and 100 * fraction >= 100 - step / 2:
+        return f">{100 - step:.{digits}f} %"
+    return f"{100 * fraction:.{digits}f} %"
 
 
 def metrics(known: Iterable[Metric]) -> str:

@@ -25,8 +25,8 @@ def sentence(verdict: Verdict, searched: int | None = None) -> str:
     return ", ".join(parts)
 
 
-def _false_passes(expected: float, searched: int) -> str:
-    return f"{number(expected)} false passes expected among the {whole(searched)} searched"
+def _false_passes(expected: float, searched: int, noun: str = "searched") -> str:
+    return f"{number(expected)} false passes expected among the {whole(searched)} {noun}"
 
 
 def basis(spec: FingerprintSpec, metric: str, accuracy: float) -> str:
@@ -34,11 +34,11 @@ def basis(spec: FingerprintSpec, metric: str, accuracy: float) -> str:
     return f"{spec.label}, {metric}, accuracy {number(accuracy)}"
 
 
-def judged(accuracy: float, rate: float, searched: int) -> str:
-    """What passing at this accuracy means for as many models as were searched."""
+def judged(accuracy: float, rate: float, searched: int, noun: str = "searched") -> str:
+    """What passing at this accuracy means for as many models as were searched, or pairs of them."""
     return (
         f"{percent(rate, 2)} of unrelated pairs pass at the accuracy {number(accuracy)}: "
-        f"{_false_passes(rate * searched, searched)}"
+        f"{_false_passes(rate * searched, searched, noun)}"
     )
 
 

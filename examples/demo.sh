@@ -16,4 +16,4 @@ say python "$here/digits.py" "$folder"
 say archreg ingest --manifest "$folder/manifest.jsonl" --db "$folder/demo.db"
 say archreg nearest cnn24-s0 -k 5 --db "$folder/demo.db"
 say archreg classes --db "$folder/demo.db"
-say archreg compress cnn24-s0 --max-ratio 0.5 --db "$folder/demo.db"
+say archreg compress resnet32-s0 --db "$folder/demo.db" # the largest

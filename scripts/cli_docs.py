@@ -23,7 +23,8 @@ def render() -> str:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        return target.read_text(encoding="utf-8").rstrip() + "\n"
+        # Click marks text that is not to be rewrapped by a backspace, which a page does not need.
+        return target.read_text(encoding="utf-8").replace("\b\n", "").rstrip() + "\n"
 
 
 def main(arguments: list[str]) -> int:

@@ -28,8 +28,9 @@ done
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 [ -x "$bin/uv" ] || "$bin/python" -m pip install --quiet --constraint constraints.txt uv ||
     echo "uv cannot be had: going on with pip" >&2
+# Compiled now, as pip does by itself: where PYTHONDONTWRITEBYTECODE is set every command would compile SQLAlchemy anew.
 # shellcheck disable=SC2086  # a list of options
-if [ -x "$bin/uv" ] && "$bin/uv" pip install --quiet --python "$bin/python" --constraint constraints.txt \
+if [ -x "$bin/uv" ] && "$bin/uv" pip install --quiet --compile-bytecode --python "$bin/python" --constraint constraints.txt \
     $groups --editable "$project"; then
     exit 0
 fi

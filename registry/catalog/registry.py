@@ -318,7 +318,7 @@ class Registry:
         """Add a metric, or change the one of the same name, data set and split."""
         return self._database.writable().set_metric(name, metric)
 
-    def tag(self, name: str, **tags: str | None) -> tuple[tuple[str, str], ...]:
+    def tag(self, name: str, /, **tags: str | None) -> tuple[tuple[str, str], ...]:
         """Set tags of a model, None removing one; returns all its tags."""
         return self._database.writable().tag(name, tags)
 

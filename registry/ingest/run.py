@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from registry.errors import RegistryError, StorageError
 from registry.types import Ingested, ModelRef

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from registry.errors import NotFoundError, SourceError, WeightsError
 
@@ -65,6 +65,8 @@ def weight_files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
     ------
     NotFoundError
         There is no such file.
+    SourceError
+        A folder may not be listed.
     """
     found = sorted(_inside(folder, suffixes))
     if not found:
@@ -73,9 +75,13 @@ def weight_files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
     return found
 
 
+def _unreadable(error: OSError) -> NoReturn:
+    raise SourceError(f"{error.filename} cannot be listed: {error.strerror}", "check its permissions") from error
+
+
 def _inside(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     root = folder.resolve()
-    for parent, _, names in os.walk(folder, followlinks=False):
+    for parent, _, names in os.walk(folder, onerror=_unreadable, followlinks=False):
         for name in names:
             path = Path(parent, name)
             if path.suffix.lower() not in suffixes or path.stem.lower() in _TRAINER_STEMS:

@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from registry.sources.roles import BODY, DENSE, DOWNSAMPLE, STEM, Part, parse_part
+from registry.sources.roles import BODY, DENSE, DOWNSAMPLE, HEAD, STEM, Part, parse_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,11 +53,8 @@ def _ordered(entries: Sequence[tuple[list[str], str]], depth: int, shapes: Mappi
     for entry in entries:
         children[entry[0][depth] if depth < len(entry[0]) else ""].append(entry)
     parts = {child: parse_part(child) for child in children}
-    keys = _sibling_keys(parts)
-    for child, members in children.items():
-        rank = _moved_rank(child, parts, {c: [n for _, n in m] for c, m in children.items()}, shapes)
-        keys[child] = (rank, *keys[child][1:])
-        children[child] = sorted(members, key=lambda entry: entry[1])
+    names = {child: [name for _, name in members] for child, members in children.items()}
+    keys = _sibling_keys({c: part._replace(rank=_moved_rank(c, parts, names, shapes)) for c, part in parts.items()})
     return [
         name
         for child in sorted(children, key=lambda c: keys[c])
@@ -101,11 +98,13 @@ def _place(part: Part, numbers: Sequence[int], longest: int) -> float:
 
 def _moved_rank(
     child: str, parts: Mapping[str, Part], children: Mapping[str, Sequence[str]], shapes: Mapping[str, _Shape]
-) -> float:
+) -> int:
     """Rank of a child where its siblings or the shapes know better than its name alone."""
     rank = parts[child].rank
     if rank == DENSE and not any("conv" in part.stem for part in parts.values()):
-        return BODY if parts[child].numbers else 90
+        return BODY if parts[child].numbers else HEAD
+    if child == "up" and not any(part.stem.startswith("down") for part in parts.values()):
+        return STEM  # a decoder's block begins with its upsampling
     if rank == DOWNSAMPLE and "downsample" in child:
         blocks = next((children[c] for c in ("blocks", "layers", "block") if c in children), ())
         widths = Counter(shapes[name][0] for name in blocks if shapes[name])

@@ -10,12 +10,13 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["BODY", "DENSE", "DOWNSAMPLE", "STEM", "Part", "parse_part"]
+__all__ = ["BODY", "DENSE", "DOWNSAMPLE", "HEAD", "STEM", "Part", "parse_part"]
 
 STEM = 10
 BODY = 40
 DOWNSAMPLE = 70
 DENSE = 75
+HEAD = 90
 
 # Anchored patterns on a part of a dotted name in lower case with words separated by underscores.
 _RANKS: tuple[tuple[int, str], ...] = (
@@ -60,15 +61,19 @@ _RANKS: tuple[tuple[int, str], ...] = (
     (89, r"(feat|conv_to)(_\w+)?"),
     # outputs
     (92, r"(final|last)(_\w+)?|(lm|cls)_head|w_o|out_?c|outconv|fc_out"),
-    (90, r"fc|fc_\w+|(\w+_)?(classifier|classification|heads?|headers?|logits?)"),
-    (90, r"(\w+_)?(predictor|predictions?|regressor|regression)"),
-    (90, r"(out|output|outputs|pred|score|cls|reg|box|bbox|mask|keypoint|conf|loc|landm|action|flow)(_\w+)?"),
-    (90, r"(policy|value)_net|(\w+_)?(out|output)|to_rgb"),
+    (HEAD, r"fc|fc_\w+|(\w+_)?(classifier|classification|heads?|headers?|logits?)"),
+    (HEAD, r"(\w+_)?(predictor|predictions?|regressor|regression)"),
+    (HEAD, r"(out|output|outputs|pred|score|cls|reg|box|bbox|mask|keypoint|conf|loc|landm|action|flow)(_\w+)?"),
+    (HEAD, r"(policy|value)_net|(\w+_)?(out|output)|to_rgb"),
 )  # fmt: skip
 _COMPILED = tuple((rank, re.compile(pattern)) for rank, pattern in _RANKS)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _KERNEL = re.compile(r"\d+x\d+(x\d+)?|(?<=[a-z])[123]d(?![a-z0-9])")  # 3x3 and conv2d count nothing
-_NUMBER = re.compile(r"(?:(?<![a-z0-9])|(?<=[a-z]{2})|(?<=^[a-z]))(\d+)(?=$|[_\-]|[a-z](?:$|[_\-]))")
+# Digits count where a word ends with them (stage3, weight_ih_l0) or a letter follows (Mixed_5b), but not in s2s.
+_NUMBER = re.compile(
+    r"(?:(?<![a-z0-9])|(?<=[a-z]{2}))\d+(?=$|[_\-]|[a-z](?:$|[_\-]))"
+    r"|(?:(?<=^[a-z])|(?<=[_\-][a-z]))\d+(?=$|[_\-])"
+)
 _CHUNKS = re.compile(r"\d+|\D+")
 _WORDS = re.compile(r"[^a-z]+")
 # Weights of words that order names of the same rank and number: ih < hh < reverse, depthwise < pointwise.

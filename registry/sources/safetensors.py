@@ -50,6 +50,7 @@ class SafetensorsCheckpoint(OpenedCheckpoint):
 
     def raw(self, name: str) -> memoryview:
         """The tensor's little-endian bytes in C order, read from the file."""
+        self._check_open()
         start, size = self._spans[name]
         buffer = bytearray(size)
         self._file.seek(start)
@@ -59,6 +60,7 @@ class SafetensorsCheckpoint(OpenedCheckpoint):
 
     def close(self) -> None:
         """Close the file."""
+        super().close()
         self._file.close()
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from registry.errors import SourceError
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -41,6 +43,7 @@ class OpenedCheckpoint:
     def __init__(self, ref: ModelRef, tensors: Sequence[TensorInfo]) -> None:
         self._ref = ref
         self._tensors = tuple(tensors)
+        self._closed = False
 
     @property
     def tensors(self) -> Sequence[TensorInfo]:
@@ -53,7 +56,12 @@ class OpenedCheckpoint:
         return self._ref
 
     def close(self) -> None:
-        """Release files and memory."""
+        """Release files and memory; closing again does nothing."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SourceError(f"{self._ref.target} has been closed", "open it again to read on")
 
     def __enter__(self) -> Self:
         return self

@@ -45,6 +45,7 @@ class TorchCheckpoint(OpenedCheckpoint):
 
     def read(self, name: str) -> NDArray[np.floating]:
         """The floating-point tensor: float32 or float64; half and bfloat16 come as float32."""
+        self._check_open()
         tensor = self._state[name].detach()
         dtype = str(tensor.dtype).removeprefix("torch.")
         if not is_float(dtype):
@@ -56,6 +57,7 @@ class TorchCheckpoint(OpenedCheckpoint):
 
     def raw(self, name: str) -> memoryview:
         """The tensor's little-endian bytes in C order; a view where it is contiguous and in main memory."""
+        self._check_open()
         tensor = self._state[name].detach()
         if tensor.is_quantized:
             tensor = tensor.int_repr()
@@ -65,4 +67,5 @@ class TorchCheckpoint(OpenedCheckpoint):
 
     def close(self) -> None:
         """Let go of the tensors."""
+        super().close()
         self._state.clear()

@@ -15,6 +15,7 @@ from registry.types import Fingerprint, FingerprintSpec, Spectrum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["LAYERED_BLOCKS", "fingerprint"]
@@ -58,9 +59,9 @@ def _mme(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float
 def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
     """Five blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
 
-    ``shapes``, ``pairs``, ``spectra``: kernel mean embeddings over layers and consecutive layers; ``depths``: F - F_W of
-    the layers around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed;
-    ``layers``: log2 of one plus their number.
+    ``shapes``, ``pairs``, ``spectra``: kernel mean embeddings over layers and consecutive layers; ``depths``: F - F_W
+    around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed; ``layers``:
+    log2 of one plus their number.
     """
     layers = layers_of([spectrum.layer for spectrum in spectra])
     blocks = LAYERED_BLOCKS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,10 +149,10 @@ def _worded(change: Any) -> str:
 
 
 def _revisions() -> Path:
-    installed = find_spec("registry.migrations")
-    if installed is not None and installed.submodule_search_locations:
-        return Path(installed.submodule_search_locations[0])
-    return Path(__file__).parents[2] / "migrations"  # a checkout that is not installed
+    # This package's own, never those of another installation: below it in a wheel, beside it in a checkout.
+    package = Path(__file__).parents[1]
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
 
 
 def _run(address: Address, engine: Engine) -> None:

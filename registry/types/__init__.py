@@ -1,7 +1,7 @@
 """The frozen values that every part of the registry passes to the others.
 
-``weights``: tensors, layer matrices, model cards; ``spectra``: spectra, specs, fingerprints, conjugacy; ``answers``: what
-questions return. No value here knows a database, a file or a framework.
+``weights``: tensors, layer matrices, model cards; ``spectra``: spectra, specs, fingerprints, conjugacy; ``answers``:
+what questions return. No value here knows a database, a file or a framework.
 """
 
 from registry.types.answers import (

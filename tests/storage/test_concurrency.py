@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
@@ -30,7 +31,8 @@ def pool() -> Iterator[ProcessPoolExecutor]:
 
 
 def test_first_uses_at_once_make_one_registry(pool: ProcessPoolExecutor, database_url: str) -> None:
-    statuses = list(pool.map(add_named, [database_url] * 8, [f"m{n}" for n in range(8)], range(8)))
+    at = [time.time() + 0.5] * 8
+    statuses = list(pool.map(add_named, [database_url] * 8, [f"m{n}" for n in range(8)], range(8), at))
     assert statuses == ["added"] * 8
     with Store.open(database_url, mode="read") as store:
         assert sorted(model.name for model in store.summaries()) == [f"m{n}" for n in range(8)]
@@ -54,7 +56,8 @@ def test_writers_lose_nothing(pool: ProcessPoolExecutor, registry_url: str) -> N
 def test_the_same_weights_by_many_names_are_one_model(pool: ProcessPoolExecutor, registry_url: str) -> None:
     for content in range(3):
         names = [f"{content}-{n}" for n in range(8)]
-        statuses = Counter(pool.map(add_named, [registry_url] * 8, names, [content] * 8))
+        at = [time.time() + 0.2] * 8
+        statuses = Counter(pool.map(add_named, [registry_url] * 8, names, [content] * 8, at))
         assert statuses == {"added": 1, "named": 7}
         with Store.open(registry_url, mode="read") as store:
             assert sorted(store.find(f"{content}-3").names) == names

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,19 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
     name = server.new_database()
     yield "postgres", server.url(name)
     server.drop(name)
+
+
+def test_a_migration_waits_for_another(postgres: Postgres) -> None:
+    name = postgres.new_database()
+    with postgres.connect(name) as other, ThreadPoolExecutor(1) as thread:
+        # What migrations/env.py locks, for the schema in use.
+        other.execute("SELECT pg_advisory_lock(x'61726368'::int, hashtext('public'))")
+        done = thread.submit(migrate.upgrade, postgres.url(name))
+        with pytest.raises(TimeoutError):
+            done.result(timeout=1.0)
+        other.execute("SELECT pg_advisory_unlock_all()")
+        assert done.result(timeout=30.0) == HEAD
+    postgres.drop(name)
 
 
 @pytest.mark.parametrize("version", FROZEN)

@@ -1,0 +1,99 @@
+"""What every source in the table promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from registry.errors import NotFoundError, SourceError
+from registry.sources import SOURCES, expand, open_ref, plan_weights
+from registry.sources.table import source_of_suffix
+from registry.types import ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+STATE = {"b.weight": torch.arange(12.0).reshape(3, 4), "a.weight": torch.eye(3).half(), "n": torch.tensor(3)}
+
+
+def write_safetensors(folder: Path) -> str:
+    save_file(STATE, folder / "x.safetensors")
+    return str(folder / "x.safetensors")
+
+
+def write_torch(folder: Path) -> str:
+    torch.save(STATE, folder / "x.pt")
+    return str(folder / "x.pt")
+
+
+EXAMPLES: dict[str, Callable[[Path], str]] = {
+    "torchvision": lambda _: "torchvision:squeezenet1_1.random",
+    "safetensors": write_safetensors,
+    "torch": write_torch,
+}
+
+
+def test_every_source_has_an_example() -> None:
+    assert set(EXAMPLES) == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+class TestSource:
+    def ref(self, name: str, folder: Path) -> ModelRef:
+        (ref,) = expand(EXAMPLES[name](folder))
+        return ref
+
+    def test_entry(self, name: str) -> None:
+        source = SOURCES[name]
+        assert source.name == name
+        assert bool(source.prefix) == (source.expand is not None) != bool(source.suffixes)
+        assert all(source_of_suffix(suffix.upper()) is source for suffix in source.suffixes)
+
+    def test_reference(self, name: str, tmp_path: Path) -> None:
+        ref = self.ref(name, tmp_path)
+        assert (ref.source, ref.cached) == (name, True)
+        assert ref.name
+
+    def test_tensors_read_as_they_are_listed(self, name: str, tmp_path: Path) -> None:
+        with open_ref(self.ref(name, tmp_path)) as checkpoint:
+            assert checkpoint.ref.source == name
+            assert len({info.name for info in checkpoint.tensors}) == len(checkpoint.tensors) > 0
+            for info in checkpoint.tensors:
+                raw = checkpoint.raw(info.name)
+                assert (raw.format, raw.ndim) == ("B", 1)
+                if info.dtype in ("float16", "float32"):
+                    array = checkpoint.read(info.name)
+                    assert (array.dtype, array.shape) == (np.dtype("float32"), info.shape)
+                    expected = np.frombuffer(raw, np.dtype(info.dtype).newbyteorder("<")).reshape(info.shape)
+                    np.testing.assert_array_equal(array, expected.astype(np.float32))
+
+    def test_opening_twice_gives_the_same_plan(self, name: str, tmp_path: Path) -> None:
+        ref = self.ref(name, tmp_path)
+        with open_ref(ref) as one, open_ref(ref) as other:
+            plan = plan_weights(one)
+            assert plan == plan_weights(other)
+            assert plan.bytes == sum(len(one.raw(info.name)) for info in one.tensors)
+
+    def test_what_is_gone_is_not_found(self, name: str, tmp_path: Path) -> None:
+        gone = "gone.random" if name == "torchvision" else str(tmp_path / "gone.pt")
+        with pytest.raises(NotFoundError) as caught:
+            open_ref(ModelRef(name, gone, "gone"))
+        assert caught.value.remedy
+
+    def test_closed_weights_cannot_be_read(self, name: str, tmp_path: Path) -> None:
+        checkpoint = open_ref(self.ref(name, tmp_path))
+        first = checkpoint.tensors[0].name
+        checkpoint.close()
+        checkpoint.close()
+        with pytest.raises(SourceError, match="closed"):
+            checkpoint.raw(first)
+
+
+def test_an_unknown_source_is_named() -> None:
+    with pytest.raises(NotFoundError, match=r"unknown source 'hub'.*torchvision"):
+        open_ref(ModelRef("hub", "x", "x"))
