@@ -108,6 +108,11 @@ COMMANDS: Mapping[str, Command] = {
         "Write all distances between models to a NumPy file.",
         ("archreg distances -o distances.npz", "archreg distances -o resnets.npz --family resnet --distance l2"),
     ),
+    "plot": Command(
+        "registry.cli.plot:app",
+        "Draw spectral differences or a spectrum.",
+        ("archreg plot csd vgg11 vgg16 -o vgg.pdf", "archreg plot spectrum resnet20 -o resnet20.png"),
+    ),
     "db": Command(
         "registry.cli.database:app",
         "Upgrade or check the database itself.",

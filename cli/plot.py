@@ -1,0 +1,87 @@
+"""Pictures: ``plot csd``, ``plot spectrum``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from registry.cli import jsonout, tables
+from registry.cli.options import AsJson, Database, open_registry
+from registry.cli.values import parse_amount
+
+__all__ = ["app", "csd", "spectrum"]
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="FILE", help="Picture to write; the suffix says what: .png, .svg, .pdf."),
+]
+Title = Annotated[str, typer.Option(metavar="TEXT", help="Title above the picture.")]
+
+
+@app.callback()
+def _pictures() -> None:
+    """Draw spectral differences or a spectrum, for papers."""
+
+
+@app.command(
+    epilog="\b\nExamples:\n  archreg plot csd vgg11 vgg13 vgg16 vgg19 -o vgg.pdf\n"
+    "  archreg plot csd resnet20 --scale proper --reference wishart -o resnet20.png"
+)
+def csd(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of stored models, up to 8.")],
+    output: Output,
+    scale: Annotated[
+        Literal["full", "proper"],
+        typer.Option(help="Structural zeros counted, as in the paper, or left out."),
+    ] = "full",
+    reference: Annotated[
+        Literal["cue", "coe", "cse", "wishart"],
+        typer.Option(help="Conjugate ensemble; wishart goes with --scale proper."),
+    ] = "cue",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Draw one member of the ensemble with this seed.", show_default="its expectation"
+        ),
+    ] = None,
+    axes: Annotated[Literal["both", "linear", "log"], typer.Option(help="Panels to draw.")] = "both",
+    x_max: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_amount, metavar="X", help="Largest location, above 2.", show_default="the largest eigenvalue"
+        ),
+    ] = None,
+    title: Title = "",
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw cumulative spectral differences of networks, with bands over their layers and the references."""
+    with open_registry(db) as registry:
+        registry.plot_csd(
+            names, output, scale=scale, reference=reference, seed=seed, axes=axes, x_max=x_max, title=title
+        )
+    if as_json:
+        jsonout.write({"file": str(output), "models": names})
+    else:
+        tables.say(f"drew {tables.whole(len(names))} network{'s' if len(names) > 1 else ''} into {output}")
+
+
+@app.command(epilog="\b\nExamples:\n  archreg plot spectrum resnet20 -o resnet20.png")
+def spectrum(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a stored model.")],
+    output: Output,
+    title: Title = "",
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a network's spectral density by depth, its mean against the references, and its spacing ratios."""
+    with open_registry(db) as registry:
+        registry.plot_spectrum(name, output, title=title)
+    if as_json:
+        jsonout.write({"file": str(output), "models": [name]})
+    else:
+        tables.say(f"drew the spectrum of {name} into {output}")

@@ -1,0 +1,24 @@
+"""Pictures for papers: the spectral differences of several networks, and the spectrum of one.
+
+``data``: what a picture shows, as arrays; ``difference``, ``density``: the drawings; ``style``: colours, dashes and
+settings; ``text``: untrusted names made harmless; ``files``: PNG, SVG and PDF, the same bytes every time. Matplotlib is
+imported when something is drawn and not before; neither its state nor its settings are changed for anyone else.
+"""
+
+from __future__ import annotations
+
+from registry.plots.data import AXES, LARGEST, Axes, Curve, DifferencePicture, SpectrumPicture
+from registry.plots.files import SUFFIXES, check_picture, plot_difference, plot_spectrum
+
+__all__ = [
+    "AXES",
+    "Axes",
+    "Curve",
+    "DifferencePicture",
+    "LARGEST",
+    "SUFFIXES",
+    "SpectrumPicture",
+    "check_picture",
+    "plot_difference",
+    "plot_spectrum",
+]

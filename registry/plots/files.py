@@ -1,0 +1,82 @@
+"""Pictures as files: PNG, SVG or PDF by the suffix, whole or not at all, the same bytes every time."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import RegistryError, UsageError
+from registry.plots.style import require_matplotlib, styled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from registry.plots.data import Axes, DifferencePicture, SpectrumPicture
+
+__all__ = ["SUFFIXES", "check_picture", "plot_difference", "plot_spectrum"]
+
+SUFFIXES = (".png", ".svg", ".pdf")
+# Without the time of day.
+METADATA: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+def check_picture(path: Path) -> None:
+    """Refuse what could not be drawn, before the work for it begins.
+
+    Raises
+    ------
+    UsageError
+        The name ends in none of ``SUFFIXES``, or its folder does not exist.
+    RegistryError
+        Matplotlib is not installed.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        *most, last = SUFFIXES
+        raise UsageError(f"'{path}' does not end in {', '.join(most)} or {last}", f"name the picture FILE{SUFFIXES[0]}")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder '{path.parent}'", "create it, or name another file")
+    require_matplotlib()
+
+
+def plot_difference(picture: DifferencePicture, path: Path, *, axes: Axes = "both", title: str = "") -> None:
+    """Draw spectral differences of networks into a file.
+
+    Raises
+    ------
+    UsageError, RegistryError
+        As `check_picture`; the file cannot be written.
+    """
+    check_picture(path)
+    from registry.plots.difference import draw_difference
+
+    with styled():
+        _write(path, draw_difference(picture, axes=axes, title=title))
+
+
+def plot_spectrum(picture: SpectrumPicture, path: Path, *, title: str = "") -> None:
+    """Draw the spectrum of a network into a file. Raises as `plot_difference`."""
+    check_picture(path)
+    from registry.plots.density import draw_spectrum
+
+    with styled():
+        _write(path, draw_spectrum(picture, title=title))
+
+
+def _write(path: Path, figure: Figure) -> None:
+    """Write a figure; an older file stays until the new one is complete."""
+    suffix = path.suffix.lower()
+    drawn = BytesIO()
+    figure.savefig(drawn, format=suffix[1:], metadata=METADATA[suffix])
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        try:
+            partial.write_bytes(drawn.getvalue())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise RegistryError(
+            f"cannot write '{path}': {error.strerror or error}", "choose another file with -o"
+        ) from error
