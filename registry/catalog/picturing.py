@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.ensembles import Reference
     from registry.spectral.difference import Scale
     from registry.storage import Store
     from registry.types import Spectrum
@@ -34,11 +33,11 @@ LOCATIONS = 600
 FIRST = 1e-2
 BIN = 0.05
 """Width of a bin of a spectrum, in decades of x."""
-NEGLECTED = 0.005
+NEGLECTED = 0.01
 """Largest fraction of a network's density that may be left below the axis."""
 LOWEST = -6
 """Decade below which the axis never begins: rounding leaves eigenvalues of 0 there."""
-THEORY = (("Poisson", 0), ("β = 1 (real)", 1), ("β = 2", 2), ("β = 4", 4))
+THEORY = (("Poisson", 0), ("β = 1", 1), ("β = 2", 2), ("β = 4", 4))
 """Lines among the spacing ratios. Eigenvalues of W W^T of real weights repel as beta = 1."""
 
 
@@ -69,11 +68,9 @@ def picture_differences(
         raise UsageError(f"x_max must be finite and above 2, where the circular support ends, not {x_max:g}")
     networks = {name: stored_spectra(store, name) for name in wanted}
     x = _locations(networks.values(), scale, x_max)
-    conjugate = REFERENCES[reference]
     return DifferencePicture(
         locations=x,
-        curves=tuple(_curve(name, spectra, x, conjugate, sample, scale) for name, spectra in networks.items()),
-        gaussian=None if reference == "wishart" else _gaussian(networks.values(), x, conjugate, scale),
+        curves=tuple(_curve(name, spectra, x, reference, sample, scale) for name, spectra in networks.items()),
         scale=scale,
         reference=reference,
         sample=sample,
@@ -127,30 +124,16 @@ def _locations(networks: Collection[Sequence[Spectrum]], scale: Scale, x_max: fl
 
 
 def _curve(
-    name: str,
-    spectra: Sequence[Spectrum],
-    x: NDArray[np.float64],
-    reference: Reference,
-    sample: int | None,
-    scale: Scale,
+    name: str, spectra: Sequence[Spectrum], x: NDArray[np.float64], reference: str, sample: int | None, scale: Scale
 ) -> Curve:
-    """One network's difference and its band."""
-    values = spectral_difference(spectra, x, reference=reference, seed=sample, scale=scale)
-    lower, upper = bootstrap_band(spectra, x, reference=reference, sample=sample, scale=scale)
-    return Curve(name, len(spectra), values, lower, upper)
-
-
-def _gaussian(
-    networks: Collection[Sequence[Spectrum]], x: NDArray[np.float64], reference: Reference, scale: Scale
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lowest and highest difference expected of Gaussian weights of the networks' shapes."""
-    expected = np.array(
-        [
-            expected_cumulative(reference, _shapes(spectra), x) - gaussian_cumulative(_shapes(spectra), x, scale)
-            for spectra in networks
-        ]
-    )
-    return expected.min(axis=0), expected.max(axis=0)
+    """One network's difference with its band, and that of Gaussian weights."""
+    conjugate, shapes = REFERENCES[reference], _shapes(spectra)
+    values = spectral_difference(spectra, x, reference=conjugate, seed=sample, scale=scale)
+    lower, upper = bootstrap_band(spectra, x, reference=conjugate, sample=sample, scale=scale)
+    gaussian = None
+    if reference != "wishart":
+        gaussian = expected_cumulative(conjugate, shapes, x) - gaussian_cumulative(shapes, x, scale)
+    return Curve(name, len(spectra), values, lower, upper, gaussian)
 
 
 def _edges(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:

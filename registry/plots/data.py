@@ -22,27 +22,29 @@ LARGEST = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """One network's cCSD and its band, (K,) each, float64; ``layers``: how many it has."""
+    """One network's cCSD and its band, (K,) each, float64; ``layers``: how many it has.
+
+    ``gaussian``: the cCSD expected of Gaussian weights of its shapes, None where they are themselves the reference.
+    """
 
     name: str
     layers: int
     values: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    gaussian: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DifferencePicture:
     """Spectral differences of networks at common locations (K,), x >= 0, increasing.
 
-    ``gaussian``: lowest and highest difference, (K,) each, expected of Gaussian weights of the networks' shapes, None
-    where they are themselves the reference; ``reference``: ``cue``, ``coe``, ``cse`` or ``wishart``; ``sample``: seed
-    of the one member of it that was drawn, None for its expectation; ``level``, ``resamples``, ``seed``: of the bands.
+    ``reference``: ``cue``, ``coe``, ``cse`` or ``wishart``; ``sample``: seed of the one member of it that was drawn,
+    None for its expectation; ``level``, ``resamples``, ``seed``: of the bands.
     """
 
     locations: NDArray[np.float64]
     curves: tuple[Curve, ...]
-    gaussian: tuple[NDArray[np.float64], NDArray[np.float64]] | None
     scale: str
     reference: str
     sample: int | None
