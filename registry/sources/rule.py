@@ -101,9 +101,8 @@ def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[Lay
             rest = tuple(extent for axis, extent in enumerate(info.shape) if axis != piece.axis)
             shape = (piece.stop - piece.start, *rest)
             label = f"{name}[{piece.label}]" if piece.label else name
-            layer = LayerMatrix(
-                len(layers), label, name, shape, _kind(name, shape, piece), piece.axis, piece.start, piece.stop
-            )
+            kind = _kind(name, shape, piece, first=not layers)
+            layer = LayerMatrix(len(layers), label, name, shape, kind, piece.axis, piece.start, piece.stop)
             if layer.p < 2 or layer.q < 2:
                 few = "outputs" if layer.p < 2 else "inputs"
                 skipped.append(SkippedTensor(label, info.dtype, shape, f"fewer than two {few}"))
@@ -112,12 +111,15 @@ def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[Lay
     return layers, skipped
 
 
-def _kind(name: str, shape: tuple[int, ...], piece: Piece) -> str:
-    """Kind of a layer by its shape, then by the last parts of its name."""
+def _kind(name: str, shape: tuple[int, ...], piece: Piece, *, first: bool) -> str:
+    """Kind of a layer by its shape, then by the last parts of its name.
+
+    One input channel makes a convolution depthwise but for the ``first`` layer's, which reads a grey image or a wave.
+    """
     if piece.kind:
         return piece.kind
     if len(shape) > 2:
-        return "depthwise" if shape[1] == 1 and shape[0] > 1 else "conv"
+        return "depthwise" if shape[1] == 1 and not first else "conv"
     parts = [_SNAKE.sub("_", part).lower() for part in re.split(r"[./:]", name)[-5:]]
     if parts[-1] in ("weight", "weights", "kernel", "w", "embeddings", "embedding") and len(parts) > 1:
         parts.pop()

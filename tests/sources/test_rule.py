@@ -201,7 +201,7 @@ def test_transposed_convolutions_are_turned_round() -> None:
     [
         ("fc.weight", (4, 8), "linear"),
         ("conv.weight", (4, 8, 3, 3), "conv"),
-        ("conv.weight", (8, 1, 3, 3), "depthwise"),
+        ("conv.weight", (8, 1, 3, 3), "conv"),
         ("wte.weight", (100, 8), "embedding"),
         ("model.embed_tokens.weight", (100, 8), "embedding"),
         ("embedding.embeddings", (100, 8), "embedding"),
@@ -218,6 +218,11 @@ def test_transposed_convolutions_are_turned_round() -> None:
 def test_kinds(name: str, shape: tuple[int, ...], kind: str) -> None:
     (layer,) = plan_weights(ShapesCheckpoint([TensorInfo(name, "float32", shape)])).layers
     assert layer.kind == kind
+
+
+def test_one_input_channel_is_depthwise_but_for_an_image_of_one() -> None:
+    infos = [TensorInfo(f"conv{number}.weight", "float32", (8, 1, 3, 3)) for number in (1, 2)]
+    assert [layer.kind for layer in plan_weights(ShapesCheckpoint(infos)).layers] == ["conv", "depthwise"]
 
 
 def test_tied_tensors_count_once() -> None:
