@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import subprocess
 import sys
@@ -104,3 +105,8 @@ def test_this_documentation_is_true(command: list[str]) -> None:
     words = [sys.executable, str(ROOT / "scripts" / command[0]), *command[1:]]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_example_worked_by_hand_is_what_the_library_says() -> None:
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "method.md"), module_relative=False)
+    assert (failed, tried) == (0, 9)
