@@ -4,8 +4,8 @@ Each model asks for its family among all others; `cross-size` takes models of it
 cannot answer. P@1: the nearest is of the family; mAP: mean average precision; AUC: chance that a model of the family is
 nearer than another. Families with fewer than three members are gallery only. Intervals: 95 %, bootstrap over families.
 
-Beside the fingerprints stand what they must beat: `layered` with its spectral blocks cut, the same on Gaussian weights of
-the same shapes, a rough count of shapes, and the number of parameters.
+Beside the fingerprints stand what they must beat: `layered` with its spectral blocks cut, the same on Gaussian weights
+of the same shapes, a rough count of shapes, and the number of parameters.
 """
 
 from __future__ import annotations

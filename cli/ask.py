@@ -90,6 +90,7 @@ def compare(
         verdicts.basis(compared.spec, compared.metric, compared.verdict.accuracy)
         + "; distances: "
         + ", ".join(f"{metric} {tables.number(distance)}" for metric, distance in compared.distances),
+        *verdicts.differences(compared),
     )
     _show_sides(compared)
 
@@ -115,6 +116,7 @@ def _side(model: ModelSummary, conjugacy: Conjugacy | None) -> dict[str, str]:
         "tail class": conjugacy.tail_class if conjugacy else model.tail_class,
         **{f"conjugate within {delta:g} from x =": tables.number(x) for delta, x in tail.items()},
         "widths of the Wishart band": tables.number(conjugacy.z) if conjugacy else "",
+        "tail decays as": conjugacy.decay.law if conjugacy and conjugacy.decay else "",
         "topology": model.topology,
     }
 

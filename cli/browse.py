@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli import arrays, jsonout, tables
+from registry.cli import arrays, jsonout, tables, verdicts
 from registry.cli.options import AsJson, Database, filters, open_registry, with_options
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "tail class": model.tail_class,
         "conjugate from": _tails(details),
         "wishart band": f"{tables.number(details.conjugacy.z)} times its width" if details.conjugacy else "",
+        "tail decays as": _decay(details),
         "tags": ", ".join(f"{key}={value}" for key, value in details.tags),
         "fingerprints": ", ".join(details.fingerprints),
         "spectra": "stored" if details.has_spectra else "not stored",
@@ -123,6 +124,11 @@ def _tails(details: ModelDetails) -> str:
     if details.conjugacy is None:
         return ""
     return ", ".join(f"x = {tables.number(x)} within {delta:g}" for delta, x in details.conjugacy.tail)
+
+
+def _decay(details: ModelDetails) -> str:
+    found = details.conjugacy.decay if details.conjugacy else None
+    return verdicts.decay(found) if found else ""
 
 
 def stats(db: Database = None, as_json: AsJson = False) -> None:

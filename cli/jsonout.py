@@ -25,6 +25,7 @@ __all__ = ["classes", "comparison", "compression", "plain", "search", "write"]
 PAIRS = {
     "Comparison": {"distances"},
     "Conjugacy": {"tail", "wishart_tail"},
+    "Contrast": {"shares"},
     "ModelCard": {"tags"},
     "ModelDetails": {"tags"},
     "Stats": {"families", "fingerprints", "training_classes", "tail_classes"},
@@ -90,7 +91,7 @@ def search(query: str, found: Search) -> dict[str, Any]:
 
 
 def comparison(compared: Comparison) -> dict[str, Any]:
-    """The document of ``compare``: the verdict's fields, and both models with their classes."""
+    """The document of ``compare``: the verdict's fields, both models with their classes, and where they differ."""
     return {
         **plain(compared.verdict),
         "fingerprint": compared.spec,
@@ -98,6 +99,7 @@ def comparison(compared: Comparison) -> dict[str, Any]:
         "distances": dict(compared.distances),
         "a": _side(compared.a, compared.conjugacy_a),
         "b": _side(compared.b, compared.conjugacy_b),
+        "contrast": compared.contrast,
     }
 
 

@@ -32,7 +32,7 @@ def _pictures() -> None:
     "  archreg plot csd resnet20 --scale proper --reference wishart -o resnet20.png"
 )
 def csd(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of stored models, up to 8.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of stored models, up to 8.")],
     output: Output,
     scale: Annotated[
         Literal["full", "proper"],
@@ -60,14 +60,15 @@ def csd(
     as_json: AsJson = False,
 ) -> None:
     """Draw cumulative spectral differences of networks, with bands over their layers and the references."""
+    shown = list(dict.fromkeys(names))
     with open_registry(db) as registry:
         registry.plot_csd(
-            names, output, scale=scale, reference=reference, seed=seed, axes=axes, x_max=x_max, title=title
+            shown, output, scale=scale, reference=reference, seed=seed, axes=axes, x_max=x_max, title=title
         )
     if as_json:
-        jsonout.write({"file": str(output), "models": names})
+        jsonout.write({"file": str(output), "models": shown})
     else:
-        tables.say(f"drew {tables.whole(len(names))} network{'s' if len(names) > 1 else ''} into {output}")
+        tables.say(f"drew {tables.whole(len(shown))} network{'s' if len(shown) > 1 else ''} into {output}")
 
 
 @app.command(epilog="\b\nExamples:\n  archreg plot spectrum resnet20 -o resnet20.png")

@@ -1,4 +1,4 @@
-"""Verdicts in words."""
+"""Verdicts, decay laws and differences in words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from registry.cli.tables import number, percent, whole
 
 if TYPE_CHECKING:
-    from registry.types import Candidate, FingerprintSpec, Verdict
+    from collections.abc import Sequence
 
-__all__ = ["basis", "judged", "savings", "sentence", "why"]
+    from registry.types import Candidate, Comparison, Contrast, Decay, FingerprintSpec, LayerContrast, Verdict
+
+__all__ = ["basis", "decay", "differences", "judged", "savings", "sentence", "why"]
 
 
 def sentence(verdict: Verdict, searched: int | None = None) -> str:
@@ -50,3 +52,42 @@ def why(verdict: Verdict) -> str:
 def savings(candidate: Candidate) -> str:
     """What a smaller model saves: ``63.4 % of the parameters, 63.1 % of the bytes``."""
     return f"{percent(candidate.params_saved)} of the parameters, {percent(candidate.bytes_saved)} of the bytes"
+
+
+def decay(found: Decay) -> str:
+    """How a tail decays: ``power law, exponent 2.4 (Vuong 3.1, 412 eigenvalues beyond x = 4.2)``."""
+    place = f"{whole(found.exceedances)} eigenvalues beyond x = {number(found.threshold)}"
+    if found.statistic is None:
+        return f"undecided: {place} are not enough to tell"
+    exponential, power = f"exponential, rate {number(found.rate)}", f"power law, exponent {number(found.exponent)}"
+    laws = {"exponential": exponential, "power": power}
+    law = laws.get(found.law, f"undecided: {exponential}, or {power}")
+    return f"{law} (Vuong {number(found.statistic)}, {place})"
+
+
+def differences(compared: Comparison) -> tuple[str, ...]:
+    """Where two models differ, a sentence each: location, depth, layers, blocks of the fingerprint."""
+    found = compared.contrast
+    if found is None:
+        return ("where they differ is not known: the spectra of one of them are not stored",)
+    if not any(share for _, share in found.shares):
+        return ("their spectra and shapes are the same",)
+    a, b = compared.a.name, compared.b.name
+    return (
+        _location(found, a, b),
+        f"layers farthest from the other's at their depth, in decades of x: of {a}, {_layers(found.layers_a)}; "
+        f"of {b}, {_layers(found.layers_b)}",
+        "shares of the layered l1 distance: " + ", ".join(f"{name} {percent(part)}" for name, part in found.shares),
+    )
+
+
+def _location(found: Contrast, a: str, b: str) -> str:
+    more, less = (a, b) if found.difference > 0 else (b, a)
+    return (
+        f"spectra differ most at x = {number(found.location)}: {percent(abs(found.difference))} more of {more} than of "
+        f"{less} lies below; by depth, most around {found.depth:g}, by {number(found.depth_distance)} decades of x"
+    )
+
+
+def _layers(layers: Sequence[LayerContrast]) -> str:
+    return ", ".join(f"{x.name} ({number(x.distance)} at {x.depth:.2f})" for x in layers) or "none"

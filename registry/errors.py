@@ -10,7 +10,7 @@
     │   ├── UnsafeError            a file was refused: it would run code, escape its folder or exhaust the machine
     │   └── WeightsError           the weights were read and cannot be used (not finite, no matrix, quantised)
     ├── SpectrumError              a spectrum, ensemble or fingerprint is undefined for this input (also a ValueError)
-    ├── SpecMismatchError          fingerprints of different specs, or spectra of different matrix rules, were to be compared
+    ├── SpecMismatchError          fingerprints of different specs, or spectra of different matrix rules, do not compare
     ├── StorageError               the database refused
     │   ├── DatabaseMissingError   no database is there yet
     │   ├── SchemaVersionError     the database is older or newer than this program

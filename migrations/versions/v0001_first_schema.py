@@ -158,6 +158,12 @@ def _spectra() -> None:
         sa.Column("z", sa.Double(), nullable=False),
         sa.Column("tail_class", sa.Text(), nullable=False),
         sa.Column("training_class", sa.Text(), nullable=False),
+        sa.Column("decay_law", sa.Text(), nullable=True),
+        sa.Column("decay_threshold", sa.Double(), nullable=True),
+        sa.Column("decay_exceedances", sa.BigInteger(), nullable=True),
+        sa.Column("decay_rate", sa.Double(), nullable=True),
+        sa.Column("decay_exponent", sa.Double(), nullable=True),
+        sa.Column("decay_statistic", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(
             ["model_id"], ["models.id"], name=op.f("fk_conjugacy_model_id_models"), ondelete="CASCADE"
         ),

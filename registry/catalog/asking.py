@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.equivalence import (
+    DISTANCES,
     MAX_COMPLETE,
     complete_linkage,
     distance_named,
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from registry.catalog.queries import Query
     from registry.equivalence import Distance
     from registry.storage import Store
-    from registry.types import Calibration, FingerprintSpec, Verdict
+    from registry.types import Calibration, Contrast, FingerprintSpec, Verdict
 
-__all__ = ["Terms", "classes_of", "compare", "compress", "pairwise", "search_for", "terms"]
+__all__ = ["Terms", "classes_of", "compare", "compress", "pairwise", "search_for", "terms", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,7 @@ def terms(store: Store, spec: FingerprintSpec, metric: str | None, accuracy: flo
 
 def search_for(store: Store, query: Query, by: Terms, where: Filter, k: int, *, equivalent: bool) -> Search:
     """The ``k`` nearest stored models but the one asked about; O(n d)."""
-    if k < 1:
-        raise UsageError(f"k must be at least 1, not {k}")
+    _check_count(k)
     gallery = _gallery_of(store, query, by, where)
     ids, distances = gallery.equivalent() if equivalent else (gallery.ids, gallery.distances)
     return Search(
@@ -115,14 +115,26 @@ def _gallery_of(store: Store, query: Query, by: Terms, where: Filter) -> _Galler
 
 
 def compare(a: Query, b: Query, by: Terms) -> Comparison:
-    """Two models: the verdict by the terms, and their distance by every metric."""
-    from registry.equivalence import DISTANCES
-
+    """Two models: the verdict by the terms, their distance by every metric, and where they differ."""
     distances = tuple(
         (name, float(distance.to_all(a.vector, b.vector[None])[0])) for name, distance in DISTANCES.items()
     )
-    verdict = _judged(a, b.model, dict(distances)[by.distance.name], by, 1)
-    return Comparison(a.model, b.model, by.spec, by.distance.name, verdict, distances, a.conjugacy, b.conjugacy)
+    return Comparison(
+        a=a.model,
+        b=b.model,
+        spec=by.spec,
+        metric=by.distance.name,
+        verdict=_judged(a, b.model, dict(distances)[by.distance.name], by, 1),
+        distances=distances,
+        conjugacy_a=a.conjugacy,
+        conjugacy_b=b.conjugacy,
+        contrast=_contrast(a, b),
+    )
+
+
+def verdict(a: Query, b: Query, by: Terms) -> Verdict:
+    """Whether two models are equivalent by the terms."""
+    return _judged(a, b.model, float(by.distance.to_all(a.vector, b.vector[None])[0]), by, 1)
 
 
 def classes_of(store: Store, by: Terms, where: Filter) -> Partition:
@@ -154,8 +166,9 @@ def classes_of(store: Store, by: Terms, where: Filter) -> Partition:
 def compress(store: Store, query: Query, by: Terms, where: Filter, k: int) -> Compression:
     """Smaller equivalents, the smallest first; where there is none, the nearest of the smaller ones, nearest first.
 
-    ``where`` bounds the size; models that are not smaller in what it bounds never come here.
+    ``where`` says how small, and that is for the caller to set: larger models that pass it are candidates too.
     """
+    _check_count(k)
     gallery = _gallery_of(store, query, by, where)
     ids, distances = gallery.equivalent()
     equivalent = bool(len(ids))
@@ -188,7 +201,8 @@ def pairwise(
             "narrow the question by a filter such as --family",
         )
     names = [model.name for model in _by_id(store, ids.tolist())]
-    return names, squareform(distance.between_all(vectors), checks=False)
+    # SciPy takes no distances at all for those of a single model, so that none would come out as one.
+    return names, squareform(distance.between_all(vectors), checks=False)[: len(ids), : len(ids)]
 
 
 def _vectors(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -196,20 +210,34 @@ def _vectors(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDArra
     ids, vectors = store.fingerprints(spec.hash, ids=wanted)
     if len(ids):
         return ids, vectors
-    if not store.candidate_ids():
+    if not store.count():
         raise EmptyRegistryError(
             "the registry is empty", "fill it: archreg ingest FILE_OR_FOLDER, or archreg ingest torchvision:resnet18"
         )
     if wanted is None or wanted:
         raise SpecMismatchError(
-            f"no stored model has a {spec.label} fingerprint", f"run: archreg refingerprint --fingerprint {spec.name}"
+            f"none of these models has a {spec.label} fingerprint",
+            f"run: archreg refingerprint --fingerprint {spec.name}",
         )
-    return ids, vectors
+    # No model passes the filter; where the spec is not stored yet, the store does not know its length.
+    return ids, vectors.reshape(0, spec.length)
+
+
+def _check_count(k: int) -> None:
+    if k < 1:
+        raise UsageError(f"k must be at least 1, not {k}")
 
 
 def _by_id(store: Store, ids: list[int]) -> list[ModelSummary]:
     models = {model.id: model for model in store.summaries(ids=ids)}
     return [models[model] for model in ids]
+
+
+def _contrast(a: Query, b: Query) -> Contrast | None:
+    from registry.spectral import contrast
+
+    of_a, of_b = a.spectra(), b.spectra()
+    return None if of_a is None or of_b is None else contrast(of_a, of_b)
 
 
 def _judged(query: Query, model: ModelSummary, distance: float, by: Terms, searched: int) -> Verdict:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from registry.errors import DatabaseMissingError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from registry.storage import Store
 
 __all__ = ["DEFAULT_DATABASE", "Database"]
@@ -16,10 +18,10 @@ DEFAULT_DATABASE = "archreg.db"
 
 
 class Database:
-    """A database by URL: ``None`` means the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
+    """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
 
-    def __init__(self, url: str | None) -> None:
-        self.url = url or os.environ.get("ARCHREG_DB") or DEFAULT_DATABASE
+    def __init__(self, url: str | Path | None) -> None:
+        self.url = str(url or os.environ.get("ARCHREG_DB") or DEFAULT_DATABASE)
         self._store: Store | None = None
         self._mode = ""
 

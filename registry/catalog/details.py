@@ -43,7 +43,7 @@ def stored_spectra(store: Store, name: str) -> tuple[Spectrum, ...]:
     if spectra is None:
         raise SpecMismatchError(
             f"the spectra of {model.name} were not stored",
-            f"remove it with `archreg rm {model.name}` and ingest it again without --no-spectra",
+            "ingest its weights again, without --no-spectra",
         )
     return spectra
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.catalog.database import Database
+    from registry.storage import Store
     from registry.types import Checkpoint, FingerprintSpec
 
 __all__ = ["Measured", "Options", "expand_all", "ingest_checkpoint", "measure", "refingerprint"]
@@ -20,11 +21,10 @@ __all__ = ["Measured", "Options", "expand_all", "ingest_checkpoint", "measure", 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How models are stored: whether names move, spectra are kept, a downloaded file is deleted afterwards."""
+    """How models are stored: whether names move, and whether spectra are kept."""
 
     replace: bool = False
     keep_spectra: bool = True
-    discard_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,26 @@ def expand_all(
     name: str | None = None,
     card: ModelCard = ModelCard(),  # noqa: B008  # frozen
 ) -> tuple[ModelRef, ...]:
-    """Every model that the references and the manifest mean, with ``card`` laid over what each source knows."""
+    """Every model that the references and the manifest mean, with ``card`` laid over what each source knows.
+
+    A manifest's seed, where it gives one, is also that of a random initialisation.
+    """
     from registry.errors import UsageError
     from registry.sources import expand
 
+    if isinstance(references, str):
+        raise UsageError(f"references is a list, not the text {references!r}", f"write [{references!r}]")
     refs = [ref for reference in references for ref in expand(reference, key=key, seed=seed)]
     if manifest is not None:
         from registry.ingest import read_manifest
 
         for entry in read_manifest(manifest):
-            found = expand(entry.reference, key=key, seed=seed)
+            found = expand(entry.reference, key=key, seed=seed if entry.card.seed is None else entry.card.seed)
             if entry.name and len(found) > 1:
-                raise UsageError(f"{entry.reference} is {len(found)} models and the manifest gives them one name")
+                raise UsageError(
+                    f"{entry.reference} is {len(found)} models and the manifest gives them one name",
+                    "leave the name out, or give each model a line",
+                )
             refs += [replace(ref, name=entry.name or ref.name, card=ref.card.updated(entry.card)) for ref in found]
     if name is not None:
         if len(refs) != 1:
@@ -77,7 +85,7 @@ def measure(checkpoint: Checkpoint, plan: WeightsPlan) -> Measured:
 
 
 def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
-    """Store one opened model; weights that are known already are not measured again."""
+    """Store one opened model; weights of which all that is asked for is stored already are not measured again."""
     from registry import __version__
     from registry.sources import plan_weights
     from registry.storage import NewModel
@@ -86,7 +94,8 @@ def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Optio
     ref = checkpoint.ref
     plan = plan_weights(checkpoint)
     existing = database.existing()
-    if existing is not None and existing.knows(plan.content_hash) is not None:
+    whole = existing is not None and _is_whole(existing, plan, options)
+    if whole:
         new = NewModel(name=ref.name, plan=plan, card=ref.card, tool_version=__version__)
     else:
         measured = measure(checkpoint, plan)
@@ -100,14 +109,26 @@ def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Optio
             fingerprints=measured.fingerprints,
             tool_version=__version__,
         )
-    store = database.created()
-    added = store.add(new, replace=options.replace)
+    added = database.created().add(new, replace=options.replace)
     message = ""
     if added.status == "named":
-        message = f"another name for {store.summaries(ids=[added.model_id])[0].name}, which has the same weights"
+        other = next((name for name in added.names if name != ref.name), "a model without a name")
+        message = f"another name for {other}, which has the same weights"
     elif added.status == "known":
-        message = "already stored; nothing added"
+        message = "already stored; nothing added" if whole else "already stored; what was missing of it is added"
     return Ingested(ref.target, ref.name, added.status, time.perf_counter() - begun, message)
+
+
+def _is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
+    """Whether these weights are stored by this matrix rule with all shipped fingerprints, and spectra if kept."""
+    from registry.spectral import SPECS
+
+    known = store.known_as(plan.content_hash)
+    if known is None or known.matrix_rule != plan.rule:
+        return False
+    rows = store.details_rows(known.id)
+    shipped = {spec.label for spec in SPECS.values()}
+    return shipped <= set(rows.fingerprints) and (rows.has_spectra or not options.keep_spectra)
 
 
 def refingerprint(
@@ -115,28 +136,32 @@ def refingerprint(
 ) -> int:
     """Compute from stored spectra the fingerprints that are missing, a model a transaction, so that it can be resumed.
 
-    Raises ``SpecMismatchError`` after the rest is done, naming models that must be ingested again: without stored
-    spectra, or of another matrix rule.
+    ``progress`` is told how many models of how many are done. Raises ``SpecMismatchError`` after the rest is done,
+    naming models that must be ingested again: without stored spectra, or of another matrix rule.
     """
     from registry.errors import SpecMismatchError
     from registry.spectral import fingerprint
 
     store = database.writable()
-    work = [(spec, model) for spec in specs for model in store.missing_fingerprints(spec.hash)]
-    done, stuck = 0, set()
-    for number, (spec, model) in enumerate(work, 1):
-        spectra = store.spectra(model)
-        rule = store.summaries(ids=[model])[0].matrix_rule
-        if spectra is None or rule != spec.matrix_rule:
-            stuck.add(model)
+    missing: dict[int, list[FingerprintSpec]] = {}
+    for spec in specs:
+        for model_id in store.missing_fingerprints(spec.hash):
+            missing.setdefault(model_id, []).append(spec)
+    models = store.summaries(ids=list(missing))
+    done, stuck = 0, []
+    for number, model in enumerate(models, 1):
+        wanted = [spec for spec in missing[model.id] if spec.matrix_rule == model.matrix_rule]
+        spectra = store.spectra(model.id) if len(wanted) == len(missing[model.id]) else None
+        if spectra is None:
+            stuck.append(model.name)
         else:
-            store.put_fingerprints(model, (fingerprint(spectra, spec),))
-            done += 1
+            store.put_fingerprints(model.id, [fingerprint(spectra, spec) for spec in wanted])
+            done += len(wanted)
         if progress is not None:
-            progress(number, len(work))
+            progress(number, len(models))
     if stuck:
-        names = ", ".join(summary.name for summary in store.summaries(ids=sorted(stuck)))
         raise SpecMismatchError(
-            f"{len(stuck)} models have no stored spectra of this matrix rule: {names}", "ingest their weights again"
+            f"{len(stuck)} models have no stored spectra of this matrix rule: {', '.join(stuck)}",
+            "ingest their weights again, without --no-spectra",
         )
     return done

@@ -137,12 +137,17 @@ def _curve(
 
 
 def _edges(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
-    """Bin edges from the highest decade that leaves little below it to the largest eigenvalue, whole decades both."""
+    """Bin edges 2 * 10^(k BIN), so that one is the end of the circular support.
+
+    From the highest 2 * 10^d, d < 0, that leaves little below it, up to the first that holds the largest eigenvalue, in
+    steps of a quarter of a decade.
+    """
     decades = np.arange(LOWEST, 0)
-    few = decades[cumulative(spectra, 10.0**decades) <= NEGLECTED]
+    few = decades[cumulative(spectra, 2 * 10.0**decades) <= NEGLECTED]
     first = int(few[-1]) if few.size else LOWEST
-    last = max(1, int(np.ceil(np.log10(max(float(s.values[-1]) for s in spectra)))))
-    return np.asarray(10.0 ** np.linspace(first, last, round((last - first) / BIN) + 1))
+    largest = max(float(s.values[-1]) for s in spectra)
+    last = max(1, int(np.ceil(4 * np.log10(largest / 2)))) / 4
+    return np.asarray(2 * 10.0 ** np.linspace(first, last, round((last - first) / BIN) + 1))
 
 
 def _spacing(spectrum: Spectrum) -> tuple[float, float]:

@@ -6,27 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import AmbiguousError, NotFoundError, SpecMismatchError, UnknownModelError
+from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError
 from registry.types import Conjugacy, ModelSummary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
     from registry.equivalence import Kind
     from registry.storage import Store
-    from registry.types import FingerprintSpec, ModelRef, WeightsPlan
+    from registry.types import FingerprintSpec, ModelRef, Spectrum, WeightsPlan
 
 __all__ = ["Query", "resolve"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """The model asked about; ``model.id`` is 0 where it is not stored. ``vector``: float32 (spec.length,)."""
+    """The model asked about; ``model.id`` is 0 where it is not stored. ``vector``: float32 (spec.length,).
+
+    ``spectra`` gives those of its layers, read when called; None where they were not stored.
+    """
 
     model: ModelSummary
     vector: NDArray[np.float32]
     conjugacy: Conjugacy | None
+    spectra: Callable[[], tuple[Spectrum, ...] | None]
 
     @property
     def kind(self) -> Kind:
@@ -37,34 +43,48 @@ class Query:
 def resolve(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
     """A stored name first, then a reference or a path, whose weights are read and measured and not stored.
 
+    A `Path` is always a path. A stored name that is also a folder means the stored model; ``./NAME`` is the folder.
+
     Raises
     ------
     AmbiguousError
-        A stored name that is also the path of other weights, or a reference to several models.
+        A stored name that is also a file of other weights, or a reference to several models.
     UnknownModelError
         Neither a stored name nor a reference to anything.
+    SourceError
+        A reference or a path whose weights cannot be had.
+    SpecMismatchError
+        A stored model without a fingerprint of this spec.
     """
-    text = str(reference)
-    if isinstance(reference, str) and store.has_name(text):
-        model = store.find(text)
-        _refuse_other_weights(text, model)
+    if isinstance(reference, Path):
+        return _read(store, reference, spec)
+    if store.has_name(reference):
+        model = store.find(reference)
+        _refuse_other_weights(reference, model)
         return _stored(store, model, spec)
-    if not _names_a_source(reference):
-        try:
-            store.find(text)
-        except UnknownModelError as error:
-            raise UnknownModelError(
-                f"{text!r} is neither a stored model nor a file", error.remedy or "see `archreg list`"
-            ) from error
-        return _stored(store, store.find(text), spec)
-    return _read(store, reference, spec)
+    if _names_a_source(reference):
+        return _read(store, reference, spec)
+    try:
+        model = store.find(reference)
+    except UnknownModelError as error:
+        raise UnknownModelError(f"{reference!r} is neither a stored model nor a file", error.remedy) from error
+    return _stored(store, model, spec)
 
 
-def _names_a_source(reference: str | Path) -> bool:
-    if isinstance(reference, Path) or Path(reference).exists():
-        return True
-    scheme, colon, _ = reference.partition(":")
-    return (bool(colon) and scheme != "sha256") or Path(reference).suffix.lower() in _weight_suffixes()
+def _names_a_source(text: str) -> bool:
+    scheme, colon, _ = text.partition(":")
+    if colon:
+        return scheme != "sha256"
+    path_like = text.startswith(("./", "../", "/", "~/"))
+    return path_like or Path(text).suffix.lower() in _weight_suffixes() or (bool(text) and _is(text, Path.exists))
+
+
+def _is(text: str, test: Callable[[Path], bool]) -> bool:
+    """Whether something that may be looked at is there; a name can be longer than any file's."""
+    try:
+        return test(Path(text))
+    except OSError:
+        return False
 
 
 def _weight_suffixes() -> frozenset[str]:
@@ -75,7 +95,7 @@ def _weight_suffixes() -> frozenset[str]:
 
 def _refuse_other_weights(text: str, model: ModelSummary) -> None:
     path = Path(text)
-    if not path.is_file() or path.suffix.lower() not in _weight_suffixes():
+    if path.suffix.lower() not in _weight_suffixes() or not _is(text, Path.is_file):
         return
     from registry.sources import expand, open_ref, plan_weights
 
@@ -94,7 +114,8 @@ def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
         raise SpecMismatchError(
             f"{model.name} has no {spec.label} fingerprint", f"run: archreg refingerprint --fingerprint {spec.name}"
         )
-    return Query(model, vectors[0], store.conjugacy([model.id]).get(model.id))
+    conjugacy = store.conjugacy([model.id]).get(model.id)
+    return Query(model, vectors[0], conjugacy, lambda: store.spectra(model.id))
 
 
 def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
@@ -106,14 +127,13 @@ def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
         raise AmbiguousError(f"{reference} is {len(refs)} models and the question is about one", "name one of them")
     with open_ref(refs[0]) as checkpoint:
         plan = plan_weights(checkpoint)
-        if store.knows(plan.content_hash) is not None:
-            return _stored(store, store.find(f"sha256:{plan.content_hash}"), spec)
+        known = store.known_as(plan.content_hash)
+        if known is not None:
+            return _stored(store, known, spec)
         measured = measure(checkpoint, plan)
         model = _summary(checkpoint.ref, plan, measured.conjugacy)
-    for fingerprint in measured.fingerprints:
-        if fingerprint.spec.hash == spec.hash:
-            return Query(model, fingerprint.vector, measured.conjugacy)
-    raise NotFoundError(f"no fingerprint {spec.label} is computed by this version")
+    vector = next(fingerprint.vector for fingerprint in measured.fingerprints if fingerprint.spec == spec)
+    return Query(model, vector, measured.conjugacy, lambda: measured.spectra)
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, conjugacy: Conjugacy) -> ModelSummary:

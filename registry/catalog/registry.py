@@ -56,7 +56,7 @@ class Registry:
     further keywords are the fields of ``Filter``.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | Path | None = None) -> None:
         self._database = Database(url)
 
     def __enter__(self) -> Self:
@@ -84,6 +84,9 @@ class Registry:
         card: ModelCard = ModelCard(),  # noqa: B008  # frozen
     ) -> tuple[ModelRef, ...]:
         """The models that the references and the manifest mean, nothing read or downloaded.
+
+        ``key``: entry of a wrapped checkpoint to read; ``seed``: of random initialisations; ``name``: for a single
+        model; ``card``: laid over what sources and manifest say.
 
         Raises ``NotFoundError``, ``AmbiguousError`` or ``UsageError`` naming the reference.
         """
@@ -135,7 +138,10 @@ class Registry:
     ) -> Ingested:
         """Ingest one model: a reference, a path, or a live module (which needs a ``name``).
 
-        ``card``: fields of ``ModelCard``. Raises ``SourceError`` or ``StorageError``; then nothing was stored.
+        ``key`` and ``seed`` are those of ``plan`` and go with references; ``card``: fields of ``ModelCard``.
+
+        Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``; then nothing
+        was stored.
         """
         from registry.catalog.filling import Options, expand_all, ingest_checkpoint
         from registry.sources import open_module, open_ref
@@ -213,7 +219,7 @@ class Registry:
         metric: str | None = None,
         accuracy: float | None = None,
     ) -> Comparison:
-        """Two models side by side, stored or not: the verdict, the distances, the classes of both."""
+        """Two models side by side, stored or not: the verdict, the distances, both models' classes, where they differ."""
         from registry.catalog.asking import compare
         from registry.catalog.queries import resolve
 
@@ -230,7 +236,11 @@ class Registry:
         accuracy: float | None = None,
     ) -> Verdict:
         """Whether two models are equivalent within the accuracy, with the evidence."""
-        return self.compare(a, b, fingerprint=fingerprint, metric=metric, accuracy=accuracy).verdict
+        from registry.catalog.asking import verdict
+        from registry.catalog.queries import resolve
+
+        store, subject, by = self._question(a, fingerprint, metric, accuracy)
+        return verdict(subject, resolve(store, b, by.spec), by)
 
     def classes(
         self,

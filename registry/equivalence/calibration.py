@@ -33,15 +33,17 @@ def calibrate(
     """Calibrate on labelled models: pairs of different families are unrelated.
 
     ``distances`` (n, n), symmetric. Each pair of families weighs the same, whatever the number of their members: two
-    large families do not decide. The accuracy is the largest distance at which the weighted fraction of unrelated
-    pairs at most that far apart does not exceed ``rate``. O(n^2 log n).
+    large families do not decide. The accuracy is the largest of the distances at which the weighted fraction of
+    unrelated pairs at most that far apart does not exceed ``rate``, and where even the smallest lets more pass, the
+    number just below it. O(n^2 log n) time, O(n^2) memory.
 
-    Raises ``UsageError`` for fewer than two families or a rate outside (0, 1).
+    Raises ``UsageError`` for fewer than two families, a rate outside (0, 1), or more unrelated pairs than the rate at
+    distance zero, where no accuracy keeps it.
     """
     if not 0.0 < rate < 1.0:
         raise UsageError(f"rate must lie between 0 and 1, not {rate}")
-    names, codes, counts = np.unique(np.asarray(families), return_inverse=True, return_counts=True)
-    if len(names) < 2:
+    _, codes, counts = np.unique(np.asarray(families), return_inverse=True, return_counts=True)
+    if len(counts) < 2:
         raise UsageError("calibration needs models of at least two families", "label models with --family")
     upper, right = np.triu_indices(len(codes), 1)
     unrelated = codes[upper] != codes[right]
@@ -52,10 +54,23 @@ def calibrate(
     apart, fraction = apart[order], np.cumsum(weight[order]) / weight.sum()
     fraction[-1] = 1.0
     values = apart[np.minimum(np.searchsorted(fraction, _FRACTIONS, side="left"), len(apart) - 1)]
-    passing = int(np.searchsorted(fraction, rate, side="right"))
-    accuracy = float(apart[passing - 1]) if passing else float(np.nextafter(apart[0], 0.0))
     quantiles = tuple(zip(_FRACTIONS.round(8).tolist(), values.tolist(), strict=True))
-    return Calibration(spec_hash, metric, rate, accuracy, quantiles, source)
+    return Calibration(spec_hash, metric, rate, _accuracy(apart, fraction, rate), quantiles, source)
+
+
+def _accuracy(apart: NDArray[np.float64], fraction: NDArray[np.float64], rate: float) -> float:
+    """The accuracy from ascending distances and their cumulative weights."""
+    # Equal distances pass together or not at all; and rounding of the sums must not cost the pair that makes the rate.
+    passed = fraction[np.searchsorted(apart, apart, side="right") - 1]
+    passing = int(np.searchsorted(passed, rate + 1e-12, side="right"))
+    if passing:
+        return float(apart[passing - 1])
+    if apart[0] == 0.0:
+        raise UsageError(
+            f"{passed[0]:.2%} of unrelated pairs are at distance 0, more than the rate {rate:.2%}",
+            "give models of the same origin the same family",
+        )
+    return float(np.nextafter(apart[0], 0.0))
 
 
 def rate_at(calibration: Calibration, accuracy: float) -> float:
@@ -63,8 +78,8 @@ def rate_at(calibration: Calibration, accuracy: float) -> float:
     fractions, distances = np.array(calibration.quantiles).T
     if accuracy < distances[0]:
         return 0.0
-    # Right-most of equal distances: a step of the distribution counts whole.
-    return float(np.interp(accuracy, distances, np.maximum.accumulate(fractions), right=1.0))
+    # Of equal distances np.interp takes the last: a step of the distribution counts whole.
+    return float(np.interp(accuracy, distances, fractions))
 
 
 def closer_than(calibration: Calibration, distance: float) -> float:
@@ -95,5 +110,7 @@ def shipped(spec: FingerprintSpec, metric: str) -> Calibration:
     """
     found = _shipped().get((spec.hash, metric))
     if found is None:
-        raise SpecMismatchError(f"no calibration for {spec.label} by {metric}", "give an --accuracy")
+        raise SpecMismatchError(
+            f"no calibration for {spec.label} by {metric}", "measure it: python -m benchmarks.calibrate"
+        )
     return found

@@ -47,7 +47,10 @@ class Distance:
         Raises ``SpecMismatchError`` where the lengths differ.
         """
         if query.shape != gallery.shape[1:]:
-            raise SpecMismatchError(f"a vector of {query.shape} numbers against vectors of {gallery.shape[1:]}")
+            raise SpecMismatchError(
+                f"a vector of shape {query.shape} against vectors of shape {gallery.shape[1:]}",
+                "compare fingerprints of one spec",
+            )
         out = np.empty(len(gallery), dtype=np.float64)
         for start in range(0, len(gallery), _ROWS):
             out[start : start + _ROWS] = self.rows(gallery[start : start + _ROWS] - query)

@@ -25,9 +25,9 @@ _COMPUTED = frozenset({"params", "sha", "topology", "matrices"})
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
-    """A line of a manifest: a reference as the sources understand it, a name (may be empty), and the card."""
+    """A line of a manifest: a path, or a reference as the sources understand it; a name (may be empty); the card."""
 
-    reference: str
+    reference: str | Path
     name: str
     card: ModelCard
 
@@ -45,7 +45,8 @@ def read_manifest(path: str | Path) -> tuple[ManifestEntry, ...]:
     NotFoundError
         No file is there.
     UsageError
-        A line that is no record, lacks a reference, or gives a name twice; the message has the line's number.
+        A line that is no record, lacks a reference, gives a name twice, or has a figure that is no number; the message
+        has the line's number.
     """
     file = Path(path)
     if not file.is_file():
@@ -67,11 +68,7 @@ def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             if file.suffix.lower() == ".csv":
-                reader = csv.DictReader(lines)
-                for row in reader:
-                    if None in row:
-                        raise UsageError(f"{file}, line {reader.line_num}: more fields than the heading has")
-                    yield reader.line_num, dict(row)
+                yield from _csv_records(file, csv.DictReader(lines))
                 return
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -82,10 +79,24 @@ def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise NotFoundError(f"the manifest {file} cannot be read: {error.strerror}") from error
 
 
+def _csv_records(file: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        for row in reader:
+            if None in row:
+                raise UsageError(
+                    f"{file}, line {reader.line_num}: more fields than the heading has", "quote fields that hold commas"
+                )
+            yield reader.line_num, dict(row)
+    except csv.Error as error:
+        # The reader counts the lines behind it.
+        number = reader.line_num + 1
+        raise UsageError(f"{file}, line {number}: {error}", "write it as comma-separated values") from error
+
+
 def _json_record(file: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file}, line {number}: no JSON record", "a manifest has one JSON object a line") from error
     if not isinstance(record, dict):
         raise UsageError(f"{file}, line {number}: not a JSON object", "a manifest has one JSON object a line")
@@ -98,14 +109,15 @@ def _entry(file: Path, number: int, record: dict[str, Any]) -> ManifestEntry:
     path, ref = fields.pop("path", None), fields.pop("ref", None)
     if (path is None) == (ref is None):
         raise UsageError(f'{where}: give one of "path" and "ref"')
-    reference = str(file.parent / str(path)) if path is not None else str(ref)
+    # A Path, so that nothing in a file's name can make it another kind of reference.
+    reference = str(ref) if path is None else file.parent / str(path)
     name = str(fields.pop("name", ""))
     for computed in _COMPUTED:
         fields.pop(computed, None)
     texts = {key: str(fields.pop(key)) for key in _CARD_TEXTS if key in fields}
     card = ModelCard(
         **texts,
-        seed=_integer(where, fields.pop("seed", None)),
+        seed=_seed(where, fields.pop("seed", None)),
         gflops=_number(where, "gflops", fields.pop("gflops", None)),
         metrics=_metrics(where, fields.pop("metrics", ())),
         tags=tuple((str(key), _text(value)) for key, value in fields.items()),
@@ -117,7 +129,7 @@ def _metrics(where: str, records: Any) -> tuple[Metric, ...]:
     if isinstance(records, str):
         try:
             records = json.loads(records)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f'{where}: "metrics" is no JSON list of records') from error
     if not isinstance(records, list | tuple) or not all(isinstance(record, dict) for record in records):
         raise UsageError(f'{where}: "metrics" is no list of records of name, dataset, split, value')
@@ -127,6 +139,8 @@ def _metrics(where: str, records: Any) -> tuple[Metric, ...]:
         if not record.get("name") or value is None:
             raise UsageError(f"{where}: a metric needs a name and a value")
         better = record.get("higher_is_better")
+        if better not in (None, True, False):
+            raise UsageError(f"{where}: higher_is_better is neither true nor false: {better!r}")
         metrics.append(
             Metric(
                 str(record["name"]),
@@ -147,16 +161,26 @@ def _number(where: str, what: str, value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{where}: {what} is no number: {value!r}") from error
+    except OverflowError as error:
+        raise UsageError(f"{where}: {what} is too large a number") from error
     if not math.isfinite(number):
         raise UsageError(f"{where}: {what} is not finite")
     return number
 
 
-def _integer(where: str, value: Any) -> int | None:
+def _seed(where: str, value: Any) -> int | None:
     number = _number(where, "seed", value)
-    if number is not None and number != int(number):
-        raise UsageError(f"{where}: seed is no whole number: {value!r}")
-    return None if number is None else int(number)
+    if number is None:
+        return None
+    try:
+        seed = int(str(value))  # not by way of the float: beyond 2^53 it has lost the last digits
+    except ValueError as error:
+        if not number.is_integer():
+            raise UsageError(f"{where}: seed is no whole number: {value!r}") from error
+        seed = int(number)
+    if not -(2**63) <= seed < 2**63:
+        raise UsageError(f"{where}: seed does not fit in 64 bits: {value!r}")
+    return seed
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from registry.plots.style import COLOURS, DASHES, GREY, SMALL, TEXT
-from registry.plots.text import legible, shortened, verbatim, wrapped
+from registry.plots.text import shortened, verbatim, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,19 +23,22 @@ WIDTH = 7.0
 """Of the page, in inches."""
 CIRCULAR, WISHART = 1, 2
 """Colours and dashes of the references."""
-SATURATED = 99.0
-"""Percentile of the occupied bins from which on the map's colour stays the same."""
+SATURATED = 2.5
+"""Density per decade from which on the map stays black: the circular reference reaches ln 10."""
+CROWDED = 60
+"""Layers beyond which the marks of spacing ratios are smaller."""
 
 
 def draw_spectrum(picture: SpectrumPicture, *, title: str = "") -> Figure:
     """Draw density by depth, mixed density and spacing ratios; within `registry.plots.style.styled`."""
     layers = len(picture.layers)
-    below = wrapped(caption(picture), WIDTH - 0.2, SMALL)
-    heights = 3.35 + min(1.5, 0.03 * layers), 0.06 + 0.135 * (below.count("\n") + 1)
+    below = wrapped(caption(picture), WIDTH - 0.2)
+    heights = 3.6 + min(1.5, 0.03 * layers), 0.06 + 0.135 * (below.count("\n") + 1)
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights, hspace=0)
+    parts = figure.add_gridspec(2, 1, height_ratios=heights, hspace=0)
+    upper, lower = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
     panels = upper.subplots(
-        2, 2, sharex="col", sharey="row", width_ratios=(2.6, 1), height_ratios=(1, heights[0] - 1.9)
+        2, 2, sharex="col", sharey="row", width_ratios=(2.6, 1), height_ratios=(1.3, heights[0] - 2.3)
     )
     (mixed, corner), (depth, repulsion) = panels
     _mixed(mixed, picture)
@@ -43,7 +46,7 @@ def draw_spectrum(picture: SpectrumPicture, *, title: str = "") -> Figure:
     _repulsion(repulsion, picture)
     corner.set_axis_off()
     handles, labels = mixed.get_legend_handles_labels()
-    corner.legend(handles, labels, loc="center left", frameon=False, borderaxespad=0)
+    corner.legend(handles, labels, loc="upper left", frameon=False, borderaxespad=0)
     bar = upper.colorbar(image, ax=depth, location="bottom", shrink=0.7, aspect=40, pad=0.03, extend="max")
     bar.set_label("density of a layer, per decade of x", fontsize=SMALL)
     bar.outline.set_linewidth(0.4)
@@ -55,7 +58,9 @@ def draw_spectrum(picture: SpectrumPicture, *, title: str = "") -> Figure:
 def caption(picture: SpectrumPicture) -> str:
     """What is shown and left out, and where the network departs from its references."""
     sentences = [
-        f"{len(picture.layers)} layers, proper scale (structural zeros left out), each layer counting the same."
+        f"{len(picture.layers)} layers, proper scale (structural zeros left out), each layer counting the same.",
+        "Marks on the map: edges of the spectrum of Gaussian weights of a layer's shape.",
+        "Spacings of real weights repel as β = 1.",
     ]
     if picture.below:
         sentences.append(f"{_percent(picture.below)} of the density lies below the axis.")
@@ -103,21 +108,19 @@ def _mixed(panel: Axes, picture: SpectrumPicture) -> None:
 def _depth(panel: Axes, picture: SpectrumPicture) -> AxesImage:
     """Each layer's density per decade, the input on top."""
     at, layers = np.log10(picture.edges), len(picture.layers)
-    occupied = picture.layers[picture.layers > 0]
     image = panel.imshow(
         picture.layers,
         cmap="Greys",
         aspect="auto",
         interpolation="nearest",
         vmin=0,
-        vmax=float(np.percentile(occupied, SATURATED)) if occupied.size else 1.0,
+        vmax=SATURATED,
         extent=(float(at[0]), float(at[-1]), layers + 0.5, 0.5),
     )
-    rows = np.arange(layers + 1) + 0.5
-    with np.errstate(divide="ignore"):
-        support = np.maximum(np.log10(picture.support), at[0])
-    for edge in support:
-        panel.stairs(edge, rows, orientation="horizontal", baseline=None, color=COLOURS[WISHART], linewidth=0.8)
+    rows = np.arange(layers) + 0.5
+    for edge in picture.support:
+        seen = (edge > picture.edges[0]) & (edge < picture.edges[-1])
+        panel.vlines(np.log10(edge[seen]), rows[seen], rows[seen] + 1, color=COLOURS[WISHART], linewidth=1.0)
     panel.set_xlim(float(at[0]), float(at[-1]))
     panel.xaxis.set_major_locator(MultipleLocator(1))
     panel.xaxis.set_major_formatter(lambda value, _: f"$10^{{{value:.0f}}}$")
@@ -135,17 +138,17 @@ def _repulsion(panel: Axes, picture: SpectrumPicture) -> None:
         rows,
         xerr=picture.errors,
         fmt="o",
-        markersize=2.2,
+        markersize=2.2 if len(rows) <= CROWDED else 1.4,
         color=COLOURS[0],
         elinewidth=0.6,
         ecolor=GREY,
     )
     for number, (label, value) in enumerate(picture.theory):
         panel.axvline(value, color=COLOURS[number + 1], linestyle=DASHES[number + 1], linewidth=1.0, zorder=0)
-        panel.text(
+        name = panel.text(
             value,
             1.02,
-            legible(label),
+            label,
             transform=panel.get_xaxis_transform(),
             rotation=90,
             ha="center",
@@ -153,6 +156,8 @@ def _repulsion(panel: Axes, picture: SpectrumPicture) -> None:
             fontsize=SMALL,
             color=COLOURS[number + 1],
         )
+        # They stand in the empty corner above, which must not be pushed away for them.
+        name.set_in_layout(False)
     known = picture.ratios[np.isfinite(picture.ratios)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.5, 0.5)
     panel.set_xlim(min(0.3, max(0.0, low - 0.05)), max(0.75, min(1.0, high + 0.05)))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from registry.errors import UsageError
 from registry.plots.data import AXES, LARGEST
-from registry.plots.style import COLOURS, DASHES, GREY, SMALL, TEXT
-from registry.plots.text import legible, shortened, verbatim, width_of, wrapped
+from registry.plots.style import COLOURS, DASHES, GREY, PALE, SMALL, TEXT
+from registry.plots.text import shortened, verbatim, width_of, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
     from matplotlib.figure import SubFigure
+    from matplotlib.patheffects import AbstractPathEffect
 
     from registry.plots.data import Axes, DifferencePicture
 
@@ -30,6 +31,10 @@ FADED = 0.01
 """Differences below this are left to the logarithmic panel."""
 SMALLEST = 1e-5
 """Where the logarithmic panel ends at the latest."""
+THIN = 0.7
+"""Width of the references' lines in points."""
+HANDLE = 0.55
+"""Width of a line in the legend with its blanks, in inches."""
 PANEL = 3.5
 """Width of a panel in inches: one column of a paper, two the page."""
 REFERENCES = {
@@ -39,8 +44,8 @@ REFERENCES = {
     "wishart": "Gaussian weights of the same shapes (Wishart)",
 }
 SCALES = {
-    "full": "full scale (all p eigenvalues of a layer's W Wᵀ, structural zeros counted)",
-    "proper": "proper scale (structural zeros left out)",
+    "full": "Full scale (all p eigenvalues of a layer's W Wᵀ, structural zeros counted)",
+    "proper": "Proper scale (structural zeros left out)",
 }
 
 
@@ -53,54 +58,60 @@ def draw_difference(picture: DifferencePicture, *, axes: Axes = "both", title: s
         No network, more than can be told apart, unknown axes.
     """
     if not 1 <= len(picture.curves) <= LARGEST:
-        raise UsageError(f"one picture shows 1 to {LARGEST} networks, not {len(picture.curves)}", "draw several")
+        raise UsageError(
+            f"one picture shows 1 to {LARGEST} networks, not {len(picture.curves)}", "draw several pictures"
+        )
     if axes not in AXES:
         raise UsageError(f"axes must be one of {', '.join(AXES)}, not {axes!r}")
     kinds = ("linear", "log") if axes == "both" else (axes,)
     width = PANEL * len(kinds)
-    below = wrapped(caption(picture), width - 0.2, SMALL)
-    columns, labels = _labels(picture, width)
-    heights = (
-        2.45 + 0.17 * ceil((len(labels)) / columns) + (0.2 if title else 0),
-        0.06 + 0.135 * (below.count("\n") + 1),
-    )
-    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights, hspace=0)
-    panels = upper.subplots(1, len(kinds), squeeze=False)[0]
-    for panel, kind in zip(panels, kinds, strict=True):
+    below = wrapped(caption(picture), width - 0.2)
+    entries = _networks(picture, width) + _references(picture, linear="linear" in kinds)
+    columns = _columns([label for _, label in entries], width)
+    above = 2.45 + 0.17 * ceil(len(entries) / columns) + (0.2 if title else 0)
+    under = 0.06 + 0.135 * (below.count("\n") + 1)
+    figure = Figure(figsize=(width, above + under), layout="constrained")
+    parts = figure.add_gridspec(2, 1, height_ratios=(above, under), hspace=0)
+    upper, lower = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
+    for panel, kind in zip(upper.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         _panel(panel, picture)
         (_linear if kind == "linear" else _logarithmic)(panel, picture)
     if title:
         verbatim(upper.suptitle("", fontsize=TEXT), shortened(title, width - 0.2, TEXT))
-    _legend(upper, picture, labels, columns)
+    _legend(upper, entries, columns)
     lower.text(0.1 / width, 1.0, below, fontsize=SMALL, va="top", color="#404040", parse_math=False)
     return figure
 
 
 def caption(picture: DifferencePicture) -> str:
     """What the curves and bands are, in a few sentences."""
-    circular = picture.reference != "wishart"
     reference = REFERENCES[picture.reference]
     if picture.sample is not None:
         which = f"one member of the conjugate ensemble, {reference}, seed {picture.sample}"
-    elif circular:
-        which = "the expected conjugate circular ensemble, uniform on (0, 2] for CUE, COE and CSE alike"
-    else:
+    elif picture.reference == "wishart":
         which = f"the expected conjugate ensemble, {reference}"
+    else:
+        which = "the expected conjugate circular ensemble, uniform on (0, 2] for CUE, COE and CSE alike"
     bands = f"{100 * picture.level:g} % of {picture.resamples} resamplings of the layers (seed {picture.seed})"
-    return f"{SCALES[picture.scale].capitalize()}. Reference: {which}. Bands: {bands}."
+    return f"{SCALES[picture.scale]}. Reference: {which}. Bands: {bands}."
 
 
 def _panel(panel: Panel, picture: DifferencePicture) -> None:
-    """Curves, bands and references, on whatever axes."""
+    """Curves, bands and Gaussian weights, on whatever axes."""
     x = picture.locations
-    if picture.gaussian is not None:
-        panel.fill_between(x, *picture.gaussian, color=GREY, alpha=0.45, linewidth=0.8, zorder=1)
+    shade = min(0.14, 0.5 / len(picture.curves))
     for curve, colour, dashes in zip(picture.curves, COLOURS, DASHES, strict=False):
-        panel.fill_between(x, curve.lower, curve.upper, color=colour, alpha=0.14, linewidth=0, zorder=2)
-        panel.plot(x, curve.values, color=colour, linestyle=dashes, zorder=3)
+        panel.fill_between(x, curve.lower, curve.upper, color=colour, alpha=shade, linewidth=0, zorder=1)
+        if curve.gaussian is not None:
+            panel.plot(x, curve.gaussian, color=colour, linewidth=THIN, path_effects=_casing(colour, THIN), zorder=2)
+        panel.plot(x, curve.values, color=colour, linestyle=dashes, path_effects=_casing(colour), zorder=3)
     panel.set_xlabel("x = eigenvalue over layer mean")
-    panel.set_ylabel(r"cCSD(x) = F$_c$(x) − F(x)")
+    panel.set_ylabel(r"cCSD(x) = F$_\mathrm{c}$(x) − F(x)")
+
+
+def _casing(colour: str, width: float = 1.3) -> list[AbstractPathEffect]:
+    """A darker rim for the colour that white paper swallows."""
+    return [withStroke(linewidth=width + 0.9, foreground="#6E6A00")] if colour == PALE else []
 
 
 def _linear(panel: Panel, picture: DifferencePicture) -> None:
@@ -110,8 +121,9 @@ def _linear(panel: Panel, picture: DifferencePicture) -> None:
     visible = x[largest > FADED]
     end = max(2 * EDGE, float(visible[-1])) if visible.size else 2 * EDGE
     panel.set_xlim(0, min(1.05 * end, float(x[-1])))
-    panel.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-    _edge(panel, picture)
+    panel.axhline(0, color=GREY, linewidth=THIN, zorder=0)
+    if picture.reference != "wishart":
+        panel.axvline(EDGE, color=GREY, linewidth=THIN, linestyle=(0, (2, 2)), zorder=0)
 
 
 def _logarithmic(panel: Panel, picture: DifferencePicture) -> None:
@@ -123,43 +135,46 @@ def _logarithmic(panel: Panel, picture: DifferencePicture) -> None:
     positive = tail[tail > 0]
     highest, lowest = (float(positive.max()), float(positive.min())) if positive.size else (1.0, SMALLEST)
     panel.set_ylim(max(SMALLEST, 0.5 * lowest), 2 * highest)
-    panel.set_xlim(EDGE, max(float(x[-1]), 2 * EDGE))
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    end = float(x[-1])
+    panel.set_xlim(EDGE, end)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if end > 10 * EDGE else (1, 2, 3, 4, 5, 6, 8)))
     panel.xaxis.set_major_formatter("{x:g}")
     panel.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _edge(panel: Panel, picture: DifferencePicture) -> None:
-    """Mark where the circular reference ends."""
-    if picture.reference != "wishart":
-        panel.axvline(EDGE, color=GREY, linewidth=0.6, linestyle=(0, (2, 2)), zorder=0)
-
-
-def _labels(picture: DifferencePicture, width: float) -> tuple[int, list[str]]:
-    """Columns of the legend, and its entries as they fit into them."""
-    handle = 0.55
+def _networks(picture: DifferencePicture, width: float) -> list[tuple[Line2D, str]]:
+    """Legend lines of the networks, their names as they fit."""
     entries = []
-    for curve in picture.curves:
+    for curve, colour, dashes in zip(picture.curves, COLOURS, DASHES, strict=False):
         behind = f" ({curve.layers} layer{'s' if curve.layers != 1 else ''})"
-        entries.append(shortened(curve.name, width - handle - 0.2 - width_of(behind)) + behind)
-    if picture.gaussian is not None:
-        entries.append("Gaussian weights, same shapes")
-    longest = max(map(width_of, entries))
-    return max(1, min(len(entries), int((width - 0.2) / (longest + handle)))), entries
+        name = shortened(curve.name, width - HANDLE - 0.2 - width_of(behind))
+        line = Line2D([], [], color=colour, linestyle=dashes, path_effects=_casing(colour))
+        entries.append((line, name + behind))
+    return entries
 
 
-def _legend(figure: SubFigure, picture: DifferencePicture, labels: list[str], columns: int) -> None:
+def _references(picture: DifferencePicture, *, linear: bool) -> list[tuple[Line2D, str]]:
+    """Legend lines of the references; the conjugate ensemble itself is 0, which logarithmic axes do not have."""
+    entries = []
+    if linear:
+        ensemble = "Gaussian" if picture.reference == "wishart" else "circular"
+        entries.append((Line2D([], [], color=GREY, linewidth=THIN), f"conjugate {ensemble} ensemble (zero)"))
+    if any(curve.gaussian is not None for curve in picture.curves):
+        entries.append((Line2D([], [], color=COLOURS[0], linewidth=THIN), "thin: Gaussian weights, same shapes"))
+    return entries
+
+
+def _columns(labels: list[str], width: float) -> int:
+    """As many columns of the legend as the width holds."""
+    return max(1, min(len(labels), int((width - 0.2) / (max(map(width_of, labels)) + HANDLE))))
+
+
+def _legend(figure: SubFigure, entries: list[tuple[Line2D, str]], columns: int) -> None:
     """Lines and names below the panels."""
-    handles: list[Any] = [
-        Line2D([], [], color=colour, linestyle=dashes)
-        for _, colour, dashes in zip(picture.curves, COLOURS, DASHES, strict=False)
-    ]
-    if picture.gaussian is not None:
-        handles.append(Patch(color=GREY, alpha=0.45))
     # Matplotlib drops entries that begin with an underscore, and reads dollar signs as formulas.
     legend = figure.legend(
-        handles,
-        ["entry"] * len(handles),
+        [line for line, _ in entries],
+        ["entry"] * len(entries),
         loc="outside lower center",
         ncols=columns,
         frameon=False,
@@ -167,5 +182,5 @@ def _legend(figure: SubFigure, picture: DifferencePicture, labels: list[str], co
         columnspacing=1.4,
         borderpad=0.1,
     )
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        verbatim(text, legible(label))
+    for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
+        verbatim(text, label)

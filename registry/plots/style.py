@@ -11,7 +11,7 @@ from registry.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["COLOURS", "DASHES", "GREY", "SMALL", "TEXT", "require_matplotlib", "styled"]
+__all__ = ["COLOURS", "DASHES", "GREY", "PALE", "SMALL", "TEXT", "require_matplotlib", "styled"]
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 """Okabe & Ito (2008), told apart by people with any of the common colour blindnesses; the palest last."""
@@ -26,6 +26,8 @@ DASHES: tuple[Any, ...] = (
     (0, (9, 1.5, 2.5, 1.5)),
 )
 """One a colour, in units of the line's width: curves stay apart in black and white."""
+PALE = COLOURS[-1]
+"""Too pale for white paper without a darker rim."""
 GREY = "#8C8C8C"
 TEXT, SMALL = 8.0, 7.0
 """Font sizes in points, at the printed width."""
@@ -68,7 +70,7 @@ def styled() -> Iterator[None]:
     """Matplotlib's defaults with the settings above, put back on leaving; one drawing at a time."""
     import matplotlib
 
-    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(UNSTYLED)}
+    settings: Any = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(UNSTYLED)} | SETTINGS
     # Settings are the process's: two threads that drew at once would leave them as the other found them.
-    with _drawing, matplotlib.rc_context({**defaults, **SETTINGS}):
+    with _drawing, matplotlib.rc_context(settings):
         yield

@@ -1,12 +1,15 @@
 """Spectra of weights: eigenvalues, cumulative differences, conjugacy, fingerprints.
 
 ``eigen``: a layer's eigenvalues; ``difference``: cumulatives and their differences from a conjugate ensemble;
-``conjugacy``: where and how a network departs; ``specs``, ``fingerprints``, ``descriptors``: vectors to compare.
+``conjugacy``: where and how a network departs; ``decay``: the law of its tail; ``contrast``: where two networks differ;
+``specs``, ``fingerprints``, ``descriptors``: vectors to compare.
 """
 
 from __future__ import annotations
 
 from registry.spectral.conjugacy import conjugacy
+from registry.spectral.contrast import contrast
+from registry.spectral.decay import decay
 from registry.spectral.difference import (
     cumulative,
     density_difference,
@@ -25,7 +28,9 @@ from registry.spectral.specs import SPECS, spec_named
 __all__ = [
     "SPECS",
     "conjugacy",
+    "contrast",
     "cumulative",
+    "decay",
     "density_difference",
     "depth_weights",
     "fingerprint",

@@ -16,6 +16,7 @@ from registry.ensembles import REFERENCES, band, expected_cumulative
 from registry.ensembles.checks import check_shapes
 from registry.ensembles.wishart import marchenko_pastur_cumulative
 from registry.errors import SpectrumError
+from registry.spectral.decay import decay
 from registry.spectral.difference import check_spectra, cumulative
 from registry.types import Conjugacy
 
@@ -46,7 +47,7 @@ ROUNDING = 1e-11
 
 
 def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
-    """Departure of a network's `proper` spectra from its conjugate circular and Wishart ensembles.
+    """Departure of a network's `proper` spectra from its conjugate circular and Wishart ensembles, and how it decays.
 
     The classes: ``long`` where |cCSD| falls below 0.01 only beyond 4, which uncorrelated weights never reach, else
     ``edge``; ``trained`` where sup |F - F_W| leaves the 99 % band of Gaussian networks of the same shapes (z > 1), else
@@ -57,7 +58,7 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
     spectra
         (L,) spectra of the layers.
     seed
-        Of the simulated Gaussian networks, non-negative.
+        Of the simulated Gaussian networks and of the resampled layers, non-negative.
 
     Returns
     -------
@@ -83,6 +84,7 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
         z=z,
         tail_class="edge" if tail[TAIL_DELTA] <= TAIL_EDGE else "long",
         training_class="trained" if z > 1 else "untrained",
+        decay=decay(spectra, seed=seed),
     )
 
 

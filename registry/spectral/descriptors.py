@@ -1,8 +1,8 @@
 """Layers and consecutive layers as points, and distributions of points as vectors.
 
-A kernel mean embedding (Smola et al. 2007) of a set of points by random Fourier features (Rahimi & Recht 2007): the mean
-over points of cos(W^T y + b) estimates the mean of a Gaussian kernel, so that distances between embeddings measure how
-differently two networks' layers are distributed, whatever their number.
+A kernel mean embedding (Smola et al. 2007) of a set of points by random Fourier features (Rahimi & Recht 2007): the
+mean over points of cos(W^T y + b) estimates the mean of a Gaussian kernel, so that distances between embeddings measure
+how differently two networks' layers are distributed, whatever their number.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ _FLOOR = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layers:
-    """A network's layers as columns, float64 (L,): relative depth in [0, 1], log2 of p, q, kernel area and input
-    channels, number of dimensions, 1 for depthwise; ``repeats``: how many layers have the same shape.
+    """A network's layers as columns, each float64 (L,).
+
+    ``depth``: relative, in [0, 1]; ``p``, ``q``, ``kernel``, ``channels``: log2 of outputs, of the rest, of the
+    kernel's area and of the input channels; ``dimensions``: of the tensor; ``depthwise``: 1 or 0; ``repeats``: how many
+    layers have the same shape.
     """
 
     depth: NDArray[np.float64]
@@ -86,8 +89,8 @@ def shape_points(layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float6
 def pair_points(layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points (L - 1, 12) and weights: consecutive layers by how widths change, hardly by how wide they are.
 
-    Widths enter as ratios, log2 p'/p, log2 p/c, log2 c'/p, so that a network and its wider kin look alike; every distinct
-    pair weighs the same however often a block repeats. A single layer is paired with itself.
+    Widths enter as ratios, log2 p'/p, log2 p/c, log2 c'/p, so that a network and its wider kin look alike; every
+    distinct pair weighs the same however often a block repeats. A single layer is paired with itself.
     """
     first, second = (slice(None), slice(None)) if len(layers.depth) == 1 else (slice(None, -1), slice(1, None))
     p, c = layers.p, layers.channels

@@ -1,4 +1,4 @@
-"""Fingerprints: ``mme``, the paper's, and ``layered``, the default; a new one is a function and a line in ``_VECTORS``."""
+"""Fingerprints: ``mme``, the paper's; ``layered``, the default; a new one is a function and a line in ``_VECTORS``."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.f
     """Five blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
 
     ``shapes``, ``pairs``, ``spectra``: kernel mean embeddings over layers and consecutive layers; ``depths``: F - F_W
-    around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed; ``layers``:
-    log2 of one plus their number.
+    around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed;
+    ``layers``: log2 of one plus their number.
     """
     layers = layers_of([spectrum.layer for spectrum in spectra])
     blocks = LAYERED_BLOCKS

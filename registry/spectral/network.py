@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from threading import Event, Semaphore
 from typing import TYPE_CHECKING
 
 from threadpoolctl import ThreadpoolController
@@ -47,16 +47,25 @@ def network_spectra(
     SpectrumError
         As `spectrum`; whatever ``read`` raises.
     """
-    found: dict[int, Spectrum] = {}
-    waiting: deque[tuple[int, Future[Spectrum]]] = deque()
     threads = workers or _cores()
+    free, broken = Semaphore(threads + 1), Event()
+
+    def ended(future: Future[Spectrum]) -> None:
+        if future.exception() is not None:
+            broken.set()
+        free.release()
+
+    futures: dict[int, Future[Spectrum]] = {}
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         for index in sorted(range(len(layers)), key=lambda i: -_cost(layers[i])):
-            if len(waiting) > threads:
-                done, future = waiting.popleft()
-                found[done] = future.result()
-            waiting.append((index, pool.submit(spectrum, layers[index], read(layers[index]))))
-        found.update((index, future.result()) for index, future in waiting)
+            # Whichever layer ends first makes room: waiting for the costliest would leave the other cores idle.
+            free.acquire()
+            if broken.is_set():
+                break
+            futures[index] = pool.submit(spectrum, layers[index], read(layers[index]))
+            futures[index].add_done_callback(ended)
+    # In the order they were given out, so that of several broken layers the same one is named every time.
+    found = {index: future.result() for index, future in futures.items()}
     return tuple(found[index] for index in range(len(layers)))
 
 

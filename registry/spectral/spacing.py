@@ -15,11 +15,10 @@ __all__ = ["SpacingRatio", "spacing_ratio"]
 
 
 class SpacingRatio(NamedTuple):
-    """Mean ratio, its standard error (NaN for a single ratio), and the number of ratios."""
+    """Mean ratio, and its standard error, NaN for a single ratio."""
 
     mean: float
     error: float
-    count: int
 
 
 def spacing_ratio(values: ArrayLike) -> SpacingRatio:
@@ -51,4 +50,4 @@ def spacing_ratio(values: ArrayLike) -> SpacingRatio:
     larger = np.maximum(gaps[:-1], gaps[1:])
     ratios = np.divide(np.minimum(gaps[:-1], gaps[1:]), larger, out=np.zeros_like(larger), where=larger > 0)
     error = float(ratios.std(ddof=1) / np.sqrt(ratios.size)) if ratios.size > 1 else float("nan")
-    return SpacingRatio(float(ratios.mean()), error, int(ratios.size))
+    return SpacingRatio(float(ratios.mean()), error)

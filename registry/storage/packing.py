@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from registry.errors import SpectrumError
 from registry.storage.records import StoredLayer
-from registry.types.spectra import Conjugacy, FingerprintSpec
+from registry.types.spectra import Conjugacy, Decay, FingerprintSpec
 from registry.types.weights import LayerMatrix, Metric
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ MAX_LENGTH = 480
 """Numbers in a vector at most: four rows fit a Postgres page, and none is stored out of line."""
 
 _DELTAS = {0.01: "01", 0.02: "02", 0.05: "05"}
+_DECAY = tuple(field.name for field in fields(Decay))
 
 
 def packed_vector(fingerprint: Fingerprint) -> bytes:
@@ -160,6 +161,7 @@ def conjugacy_row(model_id: int, conjugacy: Conjugacy, rule: int) -> dict[str, A
         if sorted(delta for delta, _ in tail) != list(_DELTAS):
             raise SpectrumError(f"conjugacy is stored at delta = {', '.join(map(str, _DELTAS))} and no other")
         row |= {f"{kind}_{_DELTAS[delta]}": float(location) for delta, location in tail}
+    row |= {f"decay_{figure}": getattr(conjugacy.decay, figure, None) for figure in _DECAY}
     if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
         raise SpectrumError("a conjugacy figure is not finite")
     return row
@@ -173,6 +175,7 @@ def to_conjugacy(row: RowMapping) -> Conjugacy:
         z=row["z"],
         tail_class=row["tail_class"],
         training_class=row["training_class"],
+        decay=None if row["decay_law"] is None else Decay(*(row[f"decay_{figure}"] for figure in _DECAY)),
     )
 
 

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
-__all__ = ["Added", "DetailsRows", "NewModel", "StoredLayer"]
+__all__ = ["CONJUGACY_RULE", "Added", "DetailsRows", "NewModel", "StoredLayer"]
+
+
+CONJUGACY_RULE = 2
+"""Version of the thresholds behind conjugacy figures and of what belongs to them: 2 has the tail's decay law."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class NewModel:
     conjugacy: Conjugacy | None = None
     fingerprints: tuple[Fingerprint, ...] = ()
     tool_version: str = ""
-    conjugacy_rule: int = 1
+    conjugacy_rule: int = CONJUGACY_RULE
 
 
 @dataclass(frozen=True, slots=True)

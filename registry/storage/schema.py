@@ -220,7 +220,8 @@ fingerprints: Final = Table(
     _required("vector", LargeBinary),
 )
 
-# A model's conjugacy figures, from its spectra alone; `rule` is the version of the thresholds they were judged by.
+# A model's conjugacy figures, from its spectra alone; `rule` is the version of the thresholds they were judged by. All
+# of `decay_` is NULL where the tail was not looked at, the last three where there was too little to fit.
 conjugacy: Final = Table(
     "conjugacy",
     metadata,
@@ -230,6 +231,10 @@ conjugacy: Final = Table(
     _required("z", Double),
     _required("tail_class"),
     _required("training_class"),
+    Column("decay_law", Text),
+    Column("decay_threshold", Double),
+    Column("decay_exceedances", BigInteger),
+    *(Column(f"decay_{figure}", Double) for figure in ("rate", "exponent", "statistic")),
 )
 
 # Distances between unrelated models under a spec and metric; `quantiles` is a JSON list of pairs. Not tied to `specs`:

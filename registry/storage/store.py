@@ -11,6 +11,7 @@ from registry.errors import ReadOnlyError, UsageError
 from registry.storage import adding, changes, queries, vectors
 from registry.storage.engine import make_engine, reading, writing
 from registry.storage.failures import guarded, is_conflict
+from registry.storage.records import CONJUGACY_RULE
 from registry.storage.schema import models, names
 from registry.storage.url import Address
 from registry.storage.version import HEAD, current_version, require_head
@@ -194,11 +195,11 @@ class Store:
         """Return (tail class, training class) by id, of all models or of ``ids``, where known."""
         return self._read(lambda connection: vectors.classes(connection, ids))
 
-    def put_conjugacy(self, model_id: int, given: Conjugacy, rule: int = 1) -> None:
+    def put_conjugacy(self, model_id: int, given: Conjugacy, rule: int = CONJUGACY_RULE) -> None:
         """Store a model's conjugacy figures, judged by that version of the thresholds."""
         self._write(lambda connection: vectors.put_conjugacy(connection, model_id, given, rule))
 
-    def missing_conjugacy(self, rule: int = 1) -> list[int]:
+    def missing_conjugacy(self, rule: int = CONJUGACY_RULE) -> list[int]:
         """Return the ids of the models without figures by that version of the thresholds, ascending."""
         return self._read(lambda connection: vectors.missing_conjugacy(connection, rule))
 

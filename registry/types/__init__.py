@@ -8,8 +8,10 @@ from registry.types.answers import (
     Candidate,
     Comparison,
     Compression,
+    Contrast,
     Filter,
     Ingested,
+    LayerContrast,
     LayerFigures,
     MetricBound,
     MetricChange,
@@ -22,7 +24,7 @@ from registry.types.answers import (
     Stats,
     Verdict,
 )
-from registry.types.spectra import Calibration, Conjugacy, Fingerprint, FingerprintSpec, Spectrum
+from registry.types.spectra import Calibration, Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
 from registry.types.weights import (
     Checkpoint,
     LayerMatrix,
@@ -41,10 +43,13 @@ __all__ = [
     "Comparison",
     "Compression",
     "Conjugacy",
+    "Contrast",
+    "Decay",
     "Filter",
     "Fingerprint",
     "FingerprintSpec",
     "Ingested",
+    "LayerContrast",
     "LayerFigures",
     "LayerMatrix",
     "Metric",

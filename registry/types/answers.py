@@ -13,8 +13,10 @@ __all__ = [
     "Candidate",
     "Comparison",
     "Compression",
+    "Contrast",
     "Filter",
     "Ingested",
+    "LayerContrast",
     "LayerFigures",
     "MetricBound",
     "MetricChange",
@@ -184,8 +186,40 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerContrast:
+    """A layer and how far its spectrum is from the other network's at the same relative ``depth``, in decades of x."""
+
+    name: str
+    position: int
+    depth: float
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Where two networks' `proper` spectra differ most.
+
+    ``location``: the x of the largest difference of their cumulatives, and ``difference``: F_a - F_b there; ``depth``:
+    the relative depth about which they differ most, by ``depth_distance``, a Wasserstein-1 distance in decades of x;
+    ``layers_a``, ``layers_b``: the layers farthest from the other network, the farthest first; ``shares``: what each
+    block of the ``layered`` fingerprint adds to the L1 distance, as fractions of it.
+    """
+
+    location: float
+    difference: float
+    depth: float
+    depth_distance: float
+    layers_a: tuple[LayerContrast, ...]
+    layers_b: tuple[LayerContrast, ...]
+    shares: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models side by side: the verdict by the metric asked for, and the distance by each metric."""
+    """Two models side by side: the verdict by the metric asked for, and the distance by each metric.
+
+    ``contrast``: where they differ, None where the spectra of one of them are not stored.
+    """
 
     a: ModelSummary
     b: ModelSummary
@@ -195,6 +229,7 @@ class Comparison:
     distances: tuple[tuple[str, float], ...]
     conjugacy_a: Conjugacy | None
     conjugacy_b: Conjugacy | None
+    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True, slots=True)

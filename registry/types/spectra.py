@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from registry.types.weights import LayerMatrix
 
-__all__ = ["Calibration", "Conjugacy", "Fingerprint", "FingerprintSpec", "Spectrum"]
+__all__ = ["Calibration", "Conjugacy", "Decay", "Fingerprint", "FingerprintSpec", "Spectrum"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,12 +64,30 @@ class FingerprintSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Decay:
+    """How the tail beyond ``threshold`` decays on `proper` spectra: ``exponential``, ``power`` or ``undecided``.
+
+    ``exceedances``: eigenvalues beyond it; ``rate``: of the exponential law, per unit of x; ``exponent``: of the power
+    law's density, rho(x) ~ x^-exponent; ``statistic``: Vuong's z, positive where the power law is nearer. The last
+    three are None where there is too little to fit.
+    """
+
+    law: str
+    threshold: float
+    exceedances: int
+    rate: float | None = None
+    exponent: float | None = None
+    statistic: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Conjugacy:
     """How a network's spectra depart from their conjugate ensembles, on `proper` spectra.
 
     ``tail``: location x*(delta) from which on |cCSD| <= delta, by delta; ``wishart_tail``: the same of the conjugate
     Wishart ensemble; ``z``: sup |F - F_W| as a multiple of the 99 % band of Gaussian networks of the same shapes;
-    ``tail_class``: ``edge`` or ``long``; ``training_class``: ``untrained`` or ``trained``.
+    ``tail_class``: ``edge`` or ``long``; ``training_class``: ``untrained`` or ``trained``; ``decay``: of the tail, None
+    where it was not looked at.
     """
 
     tail: tuple[tuple[float, float], ...]
@@ -77,6 +95,7 @@ class Conjugacy:
     z: float
     tail_class: str
     training_class: str
+    decay: Decay | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

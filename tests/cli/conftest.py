@@ -188,6 +188,8 @@ SAMPLES: dict[str, Any] = {
     "compress": lambda query, **_settings: Compression(
         summary(query), SPEC, "l1", 0.035, 163, equivalent=True, candidates=(CANDIDATE,)
     ),
+    "plot_csd": None,
+    "plot_spectrum": None,
     "distances": (["a", "b"], np.array([[0.0, 0.5], [0.5, 0.0]])),
     "set": lambda name, **changes: replace(summary(name), **{k: v for k, v in changes.items() if k == "family"}),
     "set_metric": lambda name, _metric: summary(name),

@@ -62,19 +62,19 @@ def test_top_help_lists_every_command(archreg: Callable[..., Any]) -> None:
 
 def test_every_option_of_every_command_has_help() -> None:
     commands = dict(_leaves())
-    assert len(commands) == len(COMMANDS) + 2  # db counts for three
+    assert len(commands) == len(COMMANDS) + 3  # db counts for three, plot for two
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:
             assert parameter.help, f"{name} {parameter.name}"
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "db upgrade", "db current", "db check"])
+@pytest.mark.parametrize("name", [*COMMANDS, "db upgrade", "db current", "db check", "plot csd", "plot spectrum"])
 def test_every_command_has_help_with_examples(name: str, archreg: Callable[..., Any]) -> None:
     long, short = archreg(*name.split(), "--help"), archreg(*name.split(), "-h")
     assert long.code == short.code == 0
     assert long.out == short.out
-    if name != "db":
+    if name not in ("db", "plot"):
         assert f"  archreg {name}" in long.out
         assert "--db" in long.out
         assert "--json" in long.out

@@ -12,6 +12,7 @@ import numpy as np
 from registry.storage import NewModel, Store
 from registry.types import (
     Conjugacy,
+    Decay,
     Fingerprint,
     FingerprintSpec,
     LayerMatrix,
@@ -71,6 +72,7 @@ def conjugacy_of(seed: int) -> Conjugacy:
         z=x / 7,
         tail_class="long" if x > 4 else "edge",
         training_class="trained" if seed % 2 else "untrained",
+        decay=(Decay("undecided", 4.25, 3), Decay("power", 4.25, 412, x / 8, x / 3, 2.5), None)[seed % 3],
     )
 
 

@@ -20,8 +20,9 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
+from registry.storage.records import CONJUGACY_RULE
 from registry.storage.schema import metadata
-from registry.types import Calibration, Filter, Fingerprint, Metric, MetricBound, ModelCard
+from registry.types import Calibration, Decay, Filter, Fingerprint, Metric, MetricBound, ModelCard
 from tests.storage.factory import (
     CARD,
     LAYERS,
@@ -189,8 +190,9 @@ class TestAdding:
             {"spectra": (replace(spectra_of(0)[0], values=np.empty(0, np.float32)), *spectra_of(0)[1:])},
             {"conjugacy": replace(conjugacy_of(0), z=float("nan"))},
             {"conjugacy": replace(conjugacy_of(0), tail=((0.03, 1.0),))},
+            {"conjugacy": replace(conjugacy_of(0), decay=Decay("undecided", float("inf"), 0))},
         ],
-        ids=["length", "dtype", "too long", "mean", "empty", "z", "deltas"],
+        ids=["length", "dtype", "too long", "mean", "empty", "z", "deltas", "decay"],
     )
     def test_numbers_out_of_shape_leave_nothing(self, store: Store, changes: dict[str, Any]) -> None:
         with pytest.raises(SpectrumError):
@@ -374,9 +376,9 @@ class TestVectors:
         assert store.classes() == {k: (v.tail_class, v.training_class) for k, v in expected.items()}
         assert set(store.classes([ids[1], ids[2]])) == {ids[2]}
         assert store.missing_conjugacy() == [ids[1]]
-        store.put_conjugacy(ids[0], conjugacy_of(9), rule=2)
+        store.put_conjugacy(ids[0], conjugacy_of(9), rule=CONJUGACY_RULE + 1)
         assert store.conjugacy([ids[0]]) == {ids[0]: conjugacy_of(9)}
-        assert store.missing_conjugacy(2) == ids[1:]
+        assert store.missing_conjugacy(CONJUGACY_RULE + 1) == ids[1:]
 
     def test_a_calibration_is_replaced_by_the_next(self, store: Store) -> None:
         first = Calibration("0123456789abcdef", "l1", 0.01, 0.25, ((0.001, 0.125), (0.5, 1 / 3)), "zoo")

@@ -1,0 +1,146 @@
+"""Interleaved timings, their ratios, and the tables that show them. Needs nothing but NumPy and threadpoolctl."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Comparison", "Task", "Timing", "between_markers", "interleaved", "load_note", "markdown", "rewrite"]
+
+# Above this load per core, others' work is in the wall-clock figures.
+QUIET = 0.5
+# OpenBLAS's threads spin for some hundredths of a second after a call, on a core that the next task may need.
+PAUSE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is timed, and the BLAS threads it may use."""
+
+    run: Callable[[], object]
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds a round: on the clock, and of processor time over all threads of this process."""
+
+    wall: tuple[float, ...]
+    cpu: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two timings of the same rounds, read as one ratio with an aim.
+
+    The ratio is ``upper`` over ``lower``, times ``scale`` where the two do different amounts of work; the aim is a
+    bound from above where ``at_most``, else from below.
+    """
+
+    title: str
+    upper: Timing
+    lower: Timing
+    aim: float
+    at_most: bool = False
+    scale: float = 1.0
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """One ratio a round, by the clock: what slows a whole round down cancels."""
+        return tuple(self.scale * u / w for u, w in zip(self.upper.wall, self.lower.wall, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """Median of the rounds' ratios."""
+        return statistics.median(self.ratios)
+
+    @property
+    def cpu_ratio(self) -> float:
+        """Median of the rounds' ratios of processor time, which other programs' load hardly touches."""
+        return statistics.median(
+            self.scale * u / w for u, w in zip(self.upper.cpu, self.lower.cpu, strict=True) if w > 0
+        )
+
+    @property
+    def met(self) -> bool:
+        """Whether the ratio is within the aim."""
+        return self.ratio <= self.aim if self.at_most else self.ratio >= self.aim
+
+    def row(self) -> str:
+        """The comparison as a row of the table."""
+        number = "{:,.2f}" if self.aim < 5 else "{:,.0f}"
+        low, high = (number.format(x) for x in (min(self.ratios), max(self.ratios)))
+        upper, lower = (f"{statistics.median(t.wall):.3g}" for t in (self.upper, self.lower))
+        aim = f"{'≤' if self.at_most else '≥'} {self.aim:,g}"
+        return (
+            f"| {self.title} | {upper} | {lower} | **{number.format(self.ratio)}** | {low}-{high} | {len(self.ratios)} "
+            f"| {number.format(self.cpu_ratio)} | {aim} | {'met' if self.met else 'missed'} |"
+        )
+
+
+def interleaved(tasks: Mapping[str, Task], rounds: int) -> dict[str, Timing]:
+    """Time the tasks in turns, every other round backwards, so that a drift of the machine favours none.
+
+    Parameters
+    ----------
+    tasks
+        By name.
+    rounds
+        At least 1.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
+    for number in range(rounds):
+        for name in list(tasks)[:: -1 if number % 2 else 1]:
+            time.sleep(PAUSE)
+            with threadpool_limits(limits=tasks[name].threads):
+                wall, cpu = time.perf_counter(), time.process_time()
+                tasks[name].run()
+                seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {name: Timing(tuple(w for w, _ in each), tuple(c for _, c in each)) for name, each in seconds.items()}
+
+
+def load_note(load: float, cores: int) -> str:
+    """The machine's load before the run, in words, with a warning where it spoils wall-clock figures."""
+    note = f"Load before the run: {load:.2f} on {cores} cores."
+    if load > QUIET * cores:
+        note += " **The machine was busy: by the clock these figures are no good, by processor time they may be.**"
+    return note
+
+
+def machine_load() -> float:
+    """Runnable processes of the last minute, mean."""
+    return os.getloadavg()[0]
+
+
+def markdown(comparisons: Iterable[Comparison]) -> str:
+    """The table of the comparisons."""
+    head = (
+        "| A over B | A, s | B, s | ratio | range | rounds | by processor time | aim | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    )
+    return "\n".join([*head, *(each.row() for each in comparisons)])
+
+
+def between_markers(page: str, name: str, text: str) -> str:
+    """The page with ``text`` between its comments ``<!-- name -->`` and ``<!-- /name -->``; ``ValueError`` without."""
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = page.partition(opening)
+    _, also, after = rest.partition(closing)
+    if not (found and also):
+        raise ValueError(f"the page lacks {opening} and {closing}")
+    return f"{before}{opening}\n\n{text.strip()}\n\n{closing}{after}"
+
+
+def rewrite(path: Path, name: str, parts: Sequence[str]) -> None:
+    """Put the parts, a blank line apart, between the markers of a file."""
+    page = path.read_text(encoding="utf-8")
+    path.write_text(between_markers(page, name, "\n\n".join(parts)), encoding="utf-8")

@@ -1,0 +1,139 @@
+"""What the registry says of a trained network and everything that was made of it or beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.training.networks import STAGES
+from benchmarks.training.variants import VARIANTS, write_variants
+from registry import Registry
+from registry.spectral.conjugacy import TAIL_DELTA
+from registry.spectral.specs import SPECS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from examples.digits import Recipe
+    from registry.types import Conjugacy
+
+__all__ = ["KINDS", "SEED", "Pair", "Side", "measure"]
+
+SEED = "another seed"
+KINDS = {
+    SEED: "trained",
+    "own initialisation": "initial",
+    "own weights shuffled": "shuffled",
+    "after 1 epoch": "epoch-1",
+    "after 3 epochs": "epoch-3",
+    "another task, from another initialisation": "task",
+    "fine-tuned to another task": "tuned-task",
+    "fine-tuned, same task": "tuned-seed",
+    "pruned by 50 %": "pruned-50",
+    "pruned by 90 %": "pruned-90",
+    "8-bit integers and back": "int8",
+    "float16": "float16",
+    "units rescaled by 1/2 to 2": "units-rescaled",
+    "layers rescaled": "layers-rescaled",
+    "units permuted": "permuted",
+}
+"""What a trained network is held against, and the name of its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One network of a pair: its name, its classes, z, and the location x*(0.01) that decides the tail class."""
+
+    name: str
+    tail_class: str
+    training_class: str
+    z: float
+    tail: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A trained network ``a`` against ``b``, under one fingerprint by L1 at its default accuracy.
+
+    ``topology``: architecture of both; ``equivalent``: the registry's verdict; ``within``: by distance alone.
+    """
+
+    kind: str
+    fingerprint: str
+    topology: str
+    a: Side
+    b: Side
+    distance: float
+    accuracy: float
+    equivalent: bool
+
+    @property
+    def within(self) -> bool:
+        """Whether the distance alone would do."""
+        return self.distance <= self.accuracy
+
+    @property
+    def same_tail(self) -> bool:
+        """Whether both have the same tail class."""
+        return self.a.tail_class == self.b.tail_class
+
+    @property
+    def same_training(self) -> bool:
+        """Whether both have the same training class."""
+        return self.a.training_class == self.b.training_class
+
+
+def measure(folder: Path, recipes: Sequence[Recipe]) -> list[Pair]:
+    """Every pair of every kind, from the folders that `train_all` made for the recipes; all in a temporary registry."""
+    with tempfile.TemporaryDirectory() as made:
+        for recipe in recipes:
+            write_variants(folder / recipe.name / "trained.safetensors", recipe.family, Path(made) / recipe.name)
+        files = [
+            path
+            for recipe in recipes
+            for below, names in ((folder, STAGES), (Path(made), VARIANTS))
+            for name in names
+            if (path := below / recipe.name / f"{name}.safetensors").is_file()
+        ]
+        with Registry(f"sqlite:///{made}/models.db") as reg:
+            for path in files:
+                reg.ingest(path, name=_name(path.parent.name, path.stem), keep_spectra=False)
+            return list(_pairs(reg, recipes))
+
+
+def _pairs(reg: Registry, recipes: Sequence[Recipe]) -> Iterator[Pair]:
+    known = {name for model in reg.models() for name in model.names}
+    topologies: dict[str, list[str]] = defaultdict(list)
+    for recipe in recipes:
+        topologies[recipe.architecture].append(recipe.name)
+    for topology, members in topologies.items():
+        wanted = [(SEED, _name(a, "trained"), _name(b, "trained")) for a, b in combinations(members, 2)]
+        for kind, file in KINDS.items():
+            if kind != SEED:
+                wanted += [(kind, _name(member, "trained"), _name(member, file)) for member in members]
+        for kind, a, b in wanted:
+            if b in known:
+                for spec in SPECS:
+                    yield _pair(reg, kind, topology, (a, b), spec)
+
+
+def _pair(reg: Registry, kind: str, topology: str, names: tuple[str, str], fingerprint: str) -> Pair:
+    found = reg.compare(*names, fingerprint=fingerprint, metric="l1")
+    first, second = (
+        _side(name, figures) for name, figures in zip(names, (found.conjugacy_a, found.conjugacy_b), strict=True)
+    )
+    verdict = found.verdict
+    return Pair(kind, fingerprint, topology, first, second, verdict.distance, verdict.accuracy, verdict.equivalent)
+
+
+def _side(name: str, figures: Conjugacy | None) -> Side:
+    assert figures is not None, name
+    return Side(name, figures.tail_class, figures.training_class, figures.z, dict(figures.tail)[TAIL_DELTA])
+
+
+def _name(network: str, what: str) -> str:
+    return f"{network}/{what}"

@@ -1,0 +1,189 @@
+"""What the published models say: retrieval, calibration, and the smaller stand-ins of one of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from threadpoolctl import threadpool_limits
+
+from benchmarks.retrieval import VECTORS, Scores, retrieval
+from benchmarks.zoo import zoo_folder
+from registry import Registry
+from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate, shipped
+from registry.spectral.specs import LAYERED, MME, SPECS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from registry.types import Spectrum
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """The zoo in a registry, its labels, and its spectra, all in one order."""
+
+    reg: Registry
+    names: list[str]
+    family: np.ndarray
+    topology: np.ndarray
+    spectra: list[tuple[Spectrum, ...]]
+
+    def distances(self, vector: str) -> np.ndarray:
+        vectors = np.array([VECTORS[vector](each) for each in self.spectra])
+        return np.asarray(cdist(vectors, vectors, "cityblock"))
+
+    def cross_size(self, vector: str) -> tuple[float, float]:
+        hit, precision, _ = retrieval(self.distances(vector), self.family, self.topology).mean()
+        return float(hit), float(precision)
+
+
+@pytest.fixture(scope="module")
+def stored(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
+    with threadpool_limits(limits=1), Registry(tmp_path_factory.mktemp("zoo") / "zoo.db") as reg:
+        results = reg.ingest_all(reg.plan(manifest=zoo / "manifest.jsonl"))
+        assert [result for result in results if result.status != "added"] == []
+        models = reg.models()
+        yield Zoo(
+            reg,
+            [model.name for model in models],
+            np.array([model.family for model in models]),
+            np.array([model.topology for model in models]),
+            [reg.spectrum(model.name) for model in models],
+        )
+
+
+def test_the_default_finds_the_family_across_sizes(stored: Zoo) -> None:
+    hit, precision = stored.cross_size("`layered`")
+    assert hit >= 0.90
+    assert precision >= 0.78
+    for other in ("`mme`", "rough count of shapes", "number of parameters", "`layered`, shapes taken out"):
+        other_hit, other_precision = stored.cross_size(other)
+        assert hit > other_hit, other
+        assert precision > other_precision, other
+
+
+def test_the_papers_finds_half_of_them(stored: Zoo) -> None:
+    hit, precision = stored.cross_size("`mme`")
+    assert hit >= 0.50
+    # Labels dealt out anew: what chance finds.
+    rng = np.random.default_rng(0)
+    shuffled = retrieval(stored.distances("`mme`"), rng.permutation(stored.family), stored.topology).mean()
+    assert precision > 2 * shuffled[1]
+    assert shuffled[2] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("metric", DISTANCES)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_the_shipped_calibrations_are_the_zoos(stored: Zoo, spec: Any, metric: str) -> None:
+    names, distances = stored.reg.distances(fingerprint=spec.name, metric=metric)
+    families = dict(zip(stored.names, stored.family.tolist(), strict=True))
+    found = calibrate(
+        distances, [families[n] for n in names], spec_hash=spec.hash, metric=metric, rate=DEFAULT_RATE, source=""
+    )
+    kept = shipped(spec, metric)
+    # Written to six digits; eigenvalues differ by less from machine to machine.
+    assert kept.accuracy == pytest.approx(found.accuracy, rel=1e-5)
+    np.testing.assert_allclose(np.array(kept.quantiles), np.array(found.quantiles), rtol=1e-5)
+    assert kept.source == f"{len(names)} published models of {len(set(families.values()))} families"
+    # And the promise: of pairs of different families, each pair of families counting the same, 1 in 100 pass.
+    labels = np.array([families[n] for n in names])
+    passing = [
+        (distances[np.ix_(labels == a, labels == b)] <= found.accuracy).mean()
+        for a in np.unique(labels)
+        for b in np.unique(labels)
+        if a < b
+    ]
+    assert 0.9 * DEFAULT_RATE < np.mean(passing) <= DEFAULT_RATE
+
+
+def test_the_smaller_stand_ins_of_resnet56(stored: Zoo) -> None:
+    found = stored.reg.compress("resnet-cifar/akamaster-resnet56")
+    assert found.equivalent
+    changes = {
+        candidate.model.name.rpartition("-")[2]: round(change.change, 6)
+        for candidate in found.candidates
+        for change in candidate.changes
+        if change.name == "top1"
+    }
+    assert changes == {"resnet20": -1.66, "resnet32": -0.76, "resnet44": -0.29}
+    assert [candidate.model.name for candidate in found.candidates] == [
+        f"resnet-cifar/akamaster-resnet{depth}" for depth in (20, 32, 44)
+    ]
+
+
+def test_what_is_stored_is_what_is_measured(stored: Zoo) -> None:
+    for spec, title in ((LAYERED, "`layered`"), (MME, "`mme`")):
+        names, distances = stored.reg.distances(fingerprint=spec.name, metric="l1")
+        order = [names.index(name) for name in stored.names]
+        np.testing.assert_allclose(distances[np.ix_(order, order)], stored.distances(title), rtol=1e-12, atol=1e-12)
+
+
+def test_scores_are_those_of_the_script_beside_the_zoo(stored: Zoo, zoo: Path) -> None:
+    path = zoo.parent / "bench" / "retrieval.py"
+    if not path.is_file():
+        pytest.skip(f"no script at {path}")
+    found = importlib.util.spec_from_file_location("retrieval_beside_the_zoo", path)
+    assert found is not None
+    assert found.loader is not None
+    script = importlib.util.module_from_spec(found)
+    found.loader.exec_module(script)
+    for title in ("`layered`", "`mme`", "number of parameters"):
+        distances = stored.distances(title)
+        for topology in (None, stored.topology):
+            ours = retrieval(distances, stored.family, topology)
+            theirs = script.retrieval(distances, stored.family, topology)
+            assert len(ours.figures) == theirs["queries"]
+            np.testing.assert_allclose(ours.mean(), [theirs["P@1"], theirs["mAP"], theirs["AUC"]], rtol=1e-12)
+
+
+def test_topologies_are_the_manifests(stored: Zoo, zoo: Path) -> None:
+    known = {d["name"]: d for d in map(json.loads, (zoo / "manifest.jsonl").read_text().splitlines())}
+    assert set(known) == set(stored.names)
+    assert [known[name]["family"] for name in stored.names] == stored.family.tolist()
+
+
+def test_scores_by_hand() -> None:
+    # On a line: a a a b b b at 0, 1, 5 and 3, 9, 10.
+    place = np.array([0.0, 1.0, 5.0, 3.0, 9.0, 10.0])
+    distances = np.abs(place[:, None] - place)
+    family = np.array(list("aaabbb"))
+    found = retrieval(distances, family)
+    # Of the model at 0: a (1), b (3), a (5), b, b: precisions 1 and 2/3; before its two stand 0 and 1 of three.
+    np.testing.assert_allclose(found.figures[0], [1, (1 + 2 / 3) / 2, 1 - (0 + 1 / 3) / 2])
+    # Of the model at 5: b (2), a (4) and b (4) in their order, a (5), b (5): precisions 1/2 and 2/4.
+    np.testing.assert_allclose(found.figures[2], [0, 1 / 2, 1 - (1 / 3 + 2 / 3) / 2])
+    assert found.mean().shape == (3,)
+    # The nearest of the model at 0 is of its own topology: out of its gallery.
+    sized = retrieval(distances, family, np.array(["s", "s", "t", "u", "v", "w"]))
+    np.testing.assert_allclose(sized.figures[0], [0, 1 / 2, 1 - 1 / 3])
+
+
+def test_small_families_are_gallery_only() -> None:
+    distances = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
+    found = retrieval(distances, np.array(list("aaabb")))
+    assert len(found.figures) == 3
+    assert set(found.family.tolist()) == {0}
+
+
+def test_intervals_resample_families() -> None:
+    figures = np.repeat([[0.0], [1.0]], [10, 30], axis=0).repeat(3, axis=1)
+    scores = Scores(np.repeat([0, 1], [10, 30]), figures)
+    # Two families of which every draw of two has none, one or both: means 0, 3/4 and 1, not 10 of 40.
+    np.testing.assert_allclose(scores.interval(), [[0, 0, 0], [1, 1, 1]])
+    alike = Scores(np.repeat([0, 1], [10, 30]), np.full((40, 3), 0.5))
+    np.testing.assert_allclose(alike.interval(), 0.5)
+
+
+def test_the_zoos_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHREG_ZOO", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="set ARCHREG_ZOO"):
+        zoo_folder()
+    (tmp_path / "manifest.jsonl").touch()
+    assert zoo_folder() == tmp_path

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from registry import Metric, ModelCard, Registry
+from registry.catalog import filling
+from registry.errors import (
+    DatabaseMissingError,
+    NameTakenError,
+    NotFoundError,
+    SpecMismatchError,
+    StorageError,
+    UsageError,
+    WeightsError,
+)
+from registry.ingest import Silent
+from registry.spectral.specs import LAYERED, MME, SPECS
+from registry.storage import Store
+from tests.catalog.factory import NETWORKS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from registry.types import ModelRef
+    from tests.catalog.conftest import Filled
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.safetensors"
+    save_file({"w": np.full((4, 4), np.nan, np.float32)}, path)
+    return path
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the models that are measured, which is what costs."""
+    names: list[str] = []
+    real = filling.measure
+
+    def watched(checkpoint: Any, plan: Any) -> Any:
+        names.append(checkpoint.ref.name)
+        return real(checkpoint, plan)
+
+    monkeypatch.setattr(filling, "measure", watched)
+    return names
+
+
+def test_what_becomes_of_weights_and_names(filled: Filled, measured: list[str]) -> None:
+    reg, wide = filled.reg, filled.files / "wide.safetensors"
+    again = reg.ingest(wide)
+    assert (again.status, again.message) == ("known", "already stored; nothing added")
+    named = reg.ingest(wide, name="large")
+    assert (named.status, named.message) == ("named", "another name for wide, which has the same weights")
+    assert measured == []
+    assert {model.names for model in reg.models()} == {("wide", "large"), ("twin",), ("slim",), ("dense",)}
+
+    with pytest.raises(NameTakenError, match="'large'") as taken:
+        reg.ingest(filled.files / "slim.safetensors", name="large")
+    assert "--replace" in (taken.value.remedy or "")
+    assert reg.show("large").summary.name == "wide"
+    moved = reg.ingest(filled.files / "slim.safetensors", name="large", replace=True)
+    assert moved.status == "named"
+    assert reg.show("large").summary.names == ("slim", "large")
+    assert reg.show("wide").summary.names == ("wide",)
+    assert reg.stats().models == 4
+    assert reg.check() == ()
+
+
+def test_the_last_name_can_move_and_the_model_stays(filled: Filled) -> None:
+    reg = filled.reg
+    reg.ingest(filled.files / "slim.safetensors", name="dense", replace=True)
+    nameless = next(model for model in reg.models() if model.name.startswith("sha256:"))
+    assert reg.show(nameless.name).summary == nameless
+    back = reg.ingest(filled.files / "dense.safetensors", name="mlp")
+    assert back.message == "another name for a model without a name, which has the same weights"
+
+
+def test_what_is_known_of_a_model(filled: Filled) -> None:
+    model = filled.reg.show("wide").summary
+    assert (model.family, model.dataset, model.parameters) == (
+        "conv",
+        "digits",
+        sum(t.size for t in NETWORKS["wide"]().values()),
+    )
+    assert {(m.name, m.value) for m in model.metrics} == {("top1", 98.5), ("wide", 1.0)}
+    filled.reg.ingest(filled.files / "wide.safetensors", task="digits", family="cnn")
+    model = filled.reg.show("wide").summary
+    assert (model.family, model.dataset, model.task) == ("cnn", "digits", "digits")
+    with pytest.raises(UsageError, match="unknown field 'colour'") as refused:
+        filled.reg.ingest(filled.files / "wide.safetensors", colour="red")
+    assert "family" in (refused.value.remedy or "")
+
+
+def test_live_modules(database_url: str, tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 8))
+    torch.save({"state_dict": nn.DataParallel(module).state_dict()}, tmp_path / "saved.pt")
+    with Registry(database_url) as reg:
+        assert reg.ingest(module, name="live", family="mlp").status == "added"
+        assert reg.ingest(tmp_path / "saved.pt").message.startswith("another name for live")
+        assert reg.show("saved").summary.family == "mlp"
+        with pytest.raises(UsageError, match="needs a name") as refused:
+            reg.ingest(module)
+        assert refused.value.remedy
+
+
+@pytest.mark.parametrize("source", ["broken", "missing"])
+def test_a_failing_first_ingest_leaves_no_file(source: str, broken: Path, tmp_path: Path) -> None:
+    database, wanted = tmp_path / "new.db", broken if source == "broken" else None
+    with Registry(database) as reg:
+        if wanted is None:
+            with pytest.raises(NotFoundError):
+                reg.ingest(tmp_path / "none.pt")
+        else:
+            with pytest.raises(WeightsError):
+                reg.ingest(wanted)
+            [result] = reg.ingest_all(reg.plan([wanted]))
+            assert (result.status, bool(result.remedy)) == ("failed", True)
+        with pytest.raises(DatabaseMissingError):
+            reg.models()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.safetensors"]
+
+
+def test_one_failure_among_several(database_url: str, broken: Path, files: Path) -> None:
+    with Registry(database_url) as reg:
+        results = reg.ingest_all(reg.plan([files / "slim.safetensors", broken, files / "dense.safetensors"]))
+        assert [result.status for result in results] == ["added", "failed", "added"]
+        assert results[1].name == "broken"
+        assert "NaN" in results[1].message or "not finite" in results[1].message
+        assert [model.name for model in reg.models()] == ["dense", "slim"]
+
+
+class Interrupting(Silent):
+    """Progress that is interrupted when the second model is in hand."""
+
+    ended = False
+    begun = 0
+
+    def start(self, ref: ModelRef) -> None:
+        self.begun += 1
+        if self.begun == 2:
+            raise KeyboardInterrupt
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def test_an_interrupted_run_keeps_what_it_stored_and_goes_on(
+    database_url: str, files: Path, measured: list[str]
+) -> None:
+    watch = Interrupting()
+    with Registry(database_url) as reg:
+        refs = reg.plan([files])
+        assert [ref.name for ref in refs] == ["dense", "slim", "twin", "wide"]
+        with pytest.raises(KeyboardInterrupt):
+            reg.ingest_all(refs, progress=watch)
+        assert watch.ended
+        assert [model.name for model in reg.models()] == ["dense"]
+        assert reg.check() == ()
+        assert [result.status for result in reg.ingest_all(refs)] == ["known", "added", "added", "added"]
+    assert measured == ["dense", "slim", "twin", "wide"]
+
+
+def test_a_database_that_refuses_ends_the_run_before_any_spectrum(
+    tmp_path: Path, files: Path, measured: list[str]
+) -> None:
+    (tmp_path / "text.db").write_text("no database, but longer than the header of one: " * 9)
+    with Registry(tmp_path / "text.db") as reg, pytest.raises(StorageError):
+        reg.ingest_all(reg.plan([files]))
+    assert measured == []
+
+
+def test_plans_of_manifests(files: Path, tmp_path: Path) -> None:
+    reg = Registry(tmp_path / "none.db")
+    lines = [
+        {"path": "wide.safetensors", "name": "big", "family": "conv", "seed": 5, "note": "a"},
+        {"ref": "torchvision:resnet18.random", "seed": 3, "family": "mine"},
+        {"ref": "torchvision:resnet18.random"},
+    ]
+    manifest = files / "plan.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    try:
+        wide, seeded, plain = reg.plan(manifest=manifest, seed=1, card=ModelCard(task="demo", family="over"))
+    finally:
+        manifest.unlink()
+    assert (wide.name, wide.target) == ("big", str(files / "wide.safetensors"))
+    assert (wide.card.family, wide.card.task, wide.card.seed, wide.card.tags) == ("over", "demo", 5, (("note", "a"),))
+    # What is recorded as the seed is what the weights are initialised with.
+    assert (seeded.seed, seeded.card.seed) == (3, 3)
+    assert (plain.seed, plain.card.seed) == (1, 1)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_manifests_path_is_a_path(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torchvision:resnet18").mkdir()
+    odd = tmp_path / "torchvision:resnet18" / "a.safetensors"
+    odd.write_bytes((files / "slim.safetensors").read_bytes())
+    (tmp_path / "m.jsonl").write_text('{"path": "torchvision:resnet18"}')
+    [ref] = Registry().plan(manifest="m.jsonl")
+    assert ref.target == str(odd)
+
+
+def test_plans_that_are_refused(files: Path, tmp_path: Path) -> None:
+    reg = Registry(tmp_path / "none.db")
+    with pytest.raises(UsageError, match="exactly one model, not 4"):
+        reg.plan([files], name="x")
+    with pytest.raises(UsageError, match="is 4 models") as several:
+        reg.ingest(files)
+    assert "ingest_all" in (several.value.remedy or "")
+    with pytest.raises(UsageError, match="references is a list"):
+        reg.plan(str(files))
+    (tmp_path / "m.jsonl").write_text(json.dumps({"path": str(files), "name": "x"}))
+    with pytest.raises(UsageError, match="is 4 models and the manifest gives them one name") as one_name:
+        reg.plan(manifest=tmp_path / "m.jsonl")
+    assert one_name.value.remedy
+    with pytest.raises(NotFoundError, match="no manifest"):
+        reg.plan(manifest=tmp_path / "none.jsonl")
+
+
+def vectors(url: str, spec_hash: str) -> tuple[list[int], bytes]:
+    with Store.open(url, mode="read") as store:
+        ids, found = store.fingerprints(spec_hash)
+        return ids.tolist(), found.tobytes()
+
+
+def forget(url: str, *hashes: str) -> None:
+    with Store.open(url, mode="write") as store:
+        for spec_hash in hashes:
+            assert store.drop_spec(spec_hash) > 0
+
+
+def test_refingerprinting_gives_the_same_bits(filled: Filled) -> None:
+    before = {spec.hash: vectors(filled.url, spec.hash) for spec in SPECS.values()}
+    assert filled.reg.refingerprint() == 0
+    filled.reg.close()
+    forget(filled.url, LAYERED.hash, MME.hash)
+    assert filled.reg.stats().fingerprints == ()
+    told: list[tuple[int, int]] = []
+    assert filled.reg.refingerprint(fingerprint="mme") == 4
+    assert filled.reg.refingerprint(progress=lambda done, total: told.append((done, total))) == 4
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert {spec.hash: vectors(filled.url, spec.hash) for spec in SPECS.values()} == before
+
+
+def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: Path, measured: list[str]) -> None:
+    with Registry(database_url) as reg:
+        reg.ingest(files / "wide.safetensors")
+        reg.ingest(files / "slim.safetensors", keep_spectra=False)
+        assert (reg.show("wide").has_spectra, reg.show("slim").has_spectra) == (True, False)
+        assert reg.nearest("slim")[0].model.name == "wide"
+        with pytest.raises(SpecMismatchError, match="spectra of slim were not stored") as missing:
+            reg.spectrum("slim")
+        assert "--no-spectra" in (missing.value.remedy or "")
+        assert reg.ingest(files / "slim.safetensors", keep_spectra=False).message == "already stored; nothing added"
+        reg.close()
+        forget(database_url, MME.hash)
+        with pytest.raises(
+            SpecMismatchError, match="1 models have no stored spectra of this matrix rule: slim"
+        ) as stuck:
+            reg.refingerprint()
+        assert stuck.value.remedy == "ingest their weights again, without --no-spectra"
+        assert reg.show("wide").fingerprints == ("layered v1", "mme v1")  # the rest was done
+
+        # And that remedy works.
+        result = reg.ingest(files / "slim.safetensors")
+        assert (result.status, result.message) == ("known", "already stored; what was missing of it is added")
+        assert reg.show("slim").has_spectra
+        assert len(reg.spectrum("slim")) == 5
+        assert reg.refingerprint() == 0
+    assert measured == ["wide", "slim", "slim"]
+
+
+def test_stored_spectra_are_those_of_the_weights(filled: Filled) -> None:
+    weights, spectra = NETWORKS["slim"](), filled.reg.spectrum("slim")
+    assert [spectrum.layer.name for spectrum in spectra] == [f"layers.{at}.weight" for at in range(5)]
+    for spectrum in spectra:
+        W = weights[spectrum.layer.name].reshape(spectrum.layer.p, -1).astype(float)
+        expected = np.sort(np.linalg.svd(W, compute_uv=False) ** 2)
+        # float32 storage, and 1e-16 of the largest
+        np.testing.assert_allclose(spectrum.values * spectrum.mean, expected, rtol=2e-7, atol=1e-12)
+
+
+def test_figures_of_layers(filled: Filled) -> None:
+    shown = filled.reg.show("wide")
+    weights = NETWORKS["wide"]()
+    assert [layer.position for layer in shown.layers] == list(range(5))
+    for layer in shown.layers:
+        squared = np.linalg.svd(weights[layer.name].reshape(layer.p, -1).astype(float), compute_uv=False) ** 2
+        share = squared / squared.sum()
+        assert layer.mean == pytest.approx(squared.mean())
+        assert layer.largest == pytest.approx(squared.max() / squared.mean(), rel=1e-6)
+        assert layer.stable_rank == pytest.approx(squared.sum() / squared.max(), rel=1e-6)
+        assert layer.entropy == pytest.approx(-(share @ np.log(share)) / np.log(share.size), rel=1e-6)
+    filled.reg.ingest(filled.files / "wide.safetensors")
+    assert filled.reg.show("wide") == shown
+    assert shown.tags == (("made", "wide"),)
+    assert shown.fingerprints == ("layered v1", "mme v1")
+    assert shown.conjugacy is not None
+    assert {tensor.name for tensor in shown.skipped} == {f"layers.{at}.bias" for at in range(5)}
+
+
+def test_metrics_of_the_model_win(filled: Filled) -> None:
+    model = filled.reg.set_metric("wide", Metric("top1", 99.0, "digits", "test"))
+    assert {(m.name, m.value) for m in model.metrics} == {("top1", 99.0), ("wide", 1.0)}

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from registry import MetricBound, Registry
+from registry.catalog import filling
+from registry.equivalence import DISTANCES, rate_at, shipped
+from registry.errors import (
+    AmbiguousError,
+    DatabaseMissingError,
+    EmptyRegistryError,
+    NotFoundError,
+    SpecMismatchError,
+    UnknownModelError,
+    UsageError,
+)
+from registry.spectral.specs import LAYERED, SPECS
+from registry.storage import Store
+from registry.types import Calibration
+from tests.catalog.factory import NETWORKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.catalog.conftest import Filled
+
+
+def names(models: Any) -> list[str]:
+    return [found.model.name for found in models]
+
+
+def test_the_nearest_first(filled: Filled) -> None:
+    reg = filled.reg
+    found = reg.search("wide")
+    assert (found.spec, found.metric, found.searched) == (LAYERED, "l1", 3)
+    assert names(found.neighbours)[0] == "twin"
+    assert set(names(found.neighbours)) == {"twin", "slim", "dense"}
+    distances = [neighbour.distance for neighbour in found.neighbours]
+    assert distances == sorted(distances)
+    calibration = shipped(LAYERED, "l1")
+    assert (found.accuracy, found.rate) == (calibration.accuracy, rate_at(calibration, calibration.accuracy))
+    assert reg.nearest("wide") == found.neighbours
+    assert names(reg.nearest("wide", 1)) == ["twin"]
+    verdict = found.neighbours[0].verdict
+    assert (verdict.equivalent, verdict.reasons, verdict.expected_false) == (True, (), 3 * found.rate)
+    assert names(reg.nearest("wide", equivalent=True, accuracy=1e-3)) == ["twin"]
+    assert reg.nearest("wide", equivalent=True, accuracy=0.0) == ()
+    # Gaussian weights: of another class, however wide the accuracy.
+    wide = reg.search("wide", equivalent=True, accuracy=1e6)
+    assert (set(names(wide.neighbours)), wide.searched, wide.rate) == ({"twin", "slim"}, 3, 1.0)
+
+
+@pytest.mark.parametrize("metric", DISTANCES)
+@pytest.mark.parametrize("fingerprint", SPECS)
+def test_every_question_measures_alike(asked: Filled, fingerprint: str, metric: str) -> None:
+    terms = {"fingerprint": fingerprint, "metric": metric}
+    labels, square = asked.reg.distances(**terms)
+    assert labels == ["wide", "twin", "slim", "dense"]  # as they came
+    np.testing.assert_array_equal(square, square.T)
+    np.testing.assert_array_equal(np.diag(square), 0)
+    for neighbour in asked.reg.nearest("wide", **terms):
+        compared = asked.reg.compare("wide", neighbour.model.name, **terms)
+        assert compared.verdict.distance == neighbour.distance == dict(compared.distances)[metric]
+        assert compared.verdict.equivalent == neighbour.verdict.equivalent
+        turned = asked.reg.equivalent(neighbour.model.name, "wide", **terms)
+        assert replace(turned, reasons=()) == replace(compared.verdict, reasons=())
+        # One is summed in float32, the other in float64: 457 terms of a relative error of 6e-8.
+        expected = square[0, labels.index(neighbour.model.name)]
+        assert neighbour.distance == pytest.approx(expected, rel=457 * 6e-8)
+    assert {name for name, _ in compared.distances} == DISTANCES.keys()
+
+
+def test_filters(filled: Filled) -> None:
+    cases: list[tuple[dict[str, Any], set[str]]] = [
+        ({"family": "MLP"}, {"dense"}),
+        ({"max_params": 30_000}, {"dense", "slim"}),
+        ({"min_params": 30_000}, {"twin"}),
+        ({"metrics": (MetricBound("top1", 97.0),)}, {"slim"}),
+        ({"metrics": (MetricBound("top1", 97.5),)}, set()),
+        ({"tags": (("made", "twin"),)}, {"twin"}),
+        ({"dataset": "Digits", "family": "conv"}, {"slim", "twin"}),
+        ({"max_gflops": 1.0}, set()),  # unknown fails a bound
+        ({"family": "none"}, set()),
+        ({"max_bytes": 20_000}, set()),
+    ]
+    for filters, expected in cases:
+        found = filled.reg.search("wide", **filters)
+        assert (set(names(found.neighbours)), found.searched) == (expected, len(expected)), filters
+    assert {model.name for model in filled.reg.models(family="conv")} == {"wide", "twin", "slim"}
+    assert filled.reg.distances(family="none")[1].shape == (0, 0)
+    assert filled.reg.classes(family="none").classes == ()
+    assert filled.reg.distances(family="mlp") == (["dense"], np.zeros((1, 1)))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda reg, **terms: reg.search("wide", **terms),
+        lambda reg, **terms: reg.nearest("wide", **terms),
+        lambda reg, **terms: reg.classes(**terms),
+        lambda reg, **terms: reg.compress("wide", **terms),
+        lambda reg, **terms: reg.distances(**terms),
+        lambda reg, **terms: reg.models(**terms),
+    ],
+)
+def test_unknown_filters_are_refused(asked: Filled, ask: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match="unknown filter 'colour'") as refused:
+        ask(asked.reg, colour="red")
+    assert "family" in (refused.value.remedy or "")
+
+
+@pytest.mark.parametrize("accuracy", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("question", ["search", "compress", "compare", "classes"])
+def test_an_accuracy_is_a_distance(asked: Filled, question: str, accuracy: float) -> None:
+    models = {"search": ("wide",), "compress": ("wide",), "compare": ("wide", "slim"), "classes": ()}[question]
+    with pytest.raises(UsageError, match="accuracy must be a distance"):
+        getattr(asked.reg, question)(*models, accuracy=accuracy)
+
+
+@pytest.mark.parametrize(
+    ("question", "terms", "words"),
+    [
+        ("search", {"k": 0}, "k must be at least 1"),
+        ("compress", {"k": 0}, "k must be at least 1"),
+        ("compress", {"k": -1}, "k must be at least 1"),
+        ("compress", {"max_ratio": 0.0}, "max_ratio must lie in"),
+        ("compress", {"max_ratio": 1.5}, "max_ratio must lie in"),
+        ("search", {"metric": "cosine"}, "unknown distance 'cosine'"),
+        ("search", {"fingerprint": "none"}, "unknown fingerprint 'none'"),
+    ],
+)
+def test_terms_out_of_range(asked: Filled, question: str, terms: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        getattr(asked.reg, question)("wide", **terms)
+
+
+def test_classes(filled: Filled) -> None:
+    found = filled.reg.classes(accuracy=1e-3)
+    assert [sorted(m.name for m in group.members) for group in found.classes] == [["twin", "wide"], ["slim"], ["dense"]]
+    assert [group.number for group in found.classes] == [1, 2, 3]
+    assert found.models == 4
+    everything = filled.reg.classes(accuracy=1e6)
+    assert [{m.name for m in group.members} for group in everything.classes] == [{"wide", "twin", "slim"}, {"dense"}]
+    for group in everything.classes:
+        assert group.medoid in {m.name for m in group.members}
+        assert {(m.training_class, m.tail_class) for m in group.members} == {(group.training_class, group.tail_class)}
+    _, square = filled.reg.distances(family="conv")
+    assert everything.classes[0].diameter == square.max()
+    strict = filled.reg.classes(accuracy=0.0)
+    assert len(strict.classes) == 4
+
+
+def test_smaller_stand_ins(filled: Filled) -> None:
+    found = filled.reg.compress("wide", accuracy=100.0)
+    assert (found.equivalent, names(found.candidates)) == (True, ["slim"])  # twin is as large as wide
+    [slim] = found.candidates
+    assert slim.params_saved == 1 - slim.model.parameters / found.model.parameters
+    assert slim.bytes_saved == 1 - slim.model.bytes / found.model.bytes
+    [change] = slim.changes  # of the metric that both have
+    assert (change.name, change.dataset, change.split, change.change) == ("top1", "digits", "test", -1.5)
+
+    near = filled.reg.compress("wide", accuracy=0.0)
+    assert (near.equivalent, near.searched) == (False, 2)
+    assert [candidate.verdict.distance for candidate in near.candidates] == sorted(
+        candidate.verdict.distance for candidate in near.candidates
+    )
+    assert set(names(near.candidates)) == {"slim", "dense"}
+    assert not any(candidate.verdict.equivalent for candidate in near.candidates)
+    assert names(filled.reg.compress("wide", accuracy=0.0, k=1).candidates) == names(near.candidates)[:1]
+
+    for bounds, expected in [
+        ({"max_ratio": 0.5}, {"slim", "dense"}),
+        ({"max_ratio": 1.0}, {"slim", "dense"}),
+        ({"max_params": 10_000}, {"dense"}),
+        ({"max_ratio": 0.5, "max_params": 10_000}, {"dense"}),
+        ({"max_bytes": 40_000}, {"dense"}),
+        ({"family": "conv"}, {"slim"}),
+        ({"max_ratio": 1e-6}, set()),
+    ]:
+        got = filled.reg.compress("wide", accuracy=0.0, **bounds)
+        assert set(names(got.candidates)) == expected, bounds
+        assert all(c.model.parameters < got.model.parameters for c in got.candidates)
+
+
+def test_equivalents_come_smallest_first(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    from tests.cli.test_end_to_end import network
+
+    with Registry(tmp_path / "r.db") as reg:
+        for width in (12, 20, 16, 28, 24):
+            save_file(network(width, (3, *[width] * 4)), tmp_path / f"w{width}.safetensors")
+            reg.ingest(tmp_path / f"w{width}.safetensors")
+        found = reg.compress("w28", accuracy=1e6)
+        assert names(found.candidates) == ["w12", "w16", "w20", "w24"]
+        assert names(reg.compress("w28", accuracy=1e6, k=2).candidates) == ["w12", "w16"]
+        assert names(reg.compress("w12", accuracy=1e6).candidates) == []
+
+
+def test_what_a_question_can_be_about(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reg, expected = filled.reg, filled.reg.nearest("wide")
+    hash_ = expected[0].model.content_hash
+    stored = reg.show("wide").summary
+    assert reg.nearest(f"sha256:{stored.content_hash}") == expected
+    assert reg.nearest(f"sha256:{stored.content_hash[:12]}") == expected
+    assert hash_ != stored.content_hash
+    # The file of a stored model is that model, which is left out of the answer.
+    assert reg.nearest(filled.files / "wide.safetensors") == expected
+    assert reg.nearest(str(filled.files / "wide.safetensors")) == expected
+    assert reg.models() == reg.models()
+    before = reg.stats()
+
+    # A file that is not stored is measured for the question, and still not stored.
+    reg.remove("wide")
+    by_file = reg.search(str(filled.files / "wide.safetensors"), 3)
+    assert [(n.model.name, n.distance) for n in by_file.neighbours] == [(n.model.name, n.distance) for n in expected]
+    assert by_file.searched == 3
+    compared = reg.compare(filled.files / "wide.safetensors", "slim")
+    assert (compared.a.id, compared.a.name, compared.a.names, compared.b.name) == (0, "wide", (), "slim")
+    assert compared.conjugacy_a is not None
+    assert (compared.a.tail_class, compared.a.training_class) == (
+        compared.conjugacy_a.tail_class,
+        compared.conjugacy_a.training_class,
+    )
+    monkeypatch.chdir(filled.files)
+    assert reg.nearest("wide.safetensors") == by_file.neighbours
+    assert reg.nearest("./wide.safetensors") == by_file.neighbours
+    assert reg.stats().models == before.models - 1
+
+
+def test_a_name_that_is_also_a_file(asked: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wide, slim = ((asked.files / f"{name}.safetensors").read_bytes() for name in ("wide", "slim"))
+    with Registry(tmp_path / "r.db") as reg:
+        for name in ("twin", "slim"):
+            reg.ingest(asked.files / f"{name}.safetensors")
+        (tmp_path / "net.safetensors").write_bytes(wide)
+        reg.ingest("net.safetensors", name="net.safetensors")
+        expected = reg.nearest("net.safetensors")  # the same weights: no question which is meant
+        (tmp_path / "net.safetensors").write_bytes(slim)
+        with pytest.raises(AmbiguousError, match="also a file with other weights") as refused:
+            reg.nearest("net.safetensors")
+        # Both ways out that it names.
+        assert "./net.safetensors" in (refused.value.remedy or "")
+        by_hash = next(word for word in (refused.value.remedy or "").split() if word.startswith("sha256:"))
+        assert reg.nearest(by_hash) == expected
+        assert names(reg.nearest("./net.safetensors")) != names(expected)
+        # A folder is many models as a rule: the name goes first, ./NAME is the folder.
+        (tmp_path / "twin").mkdir()
+        (tmp_path / "twin" / "model.safetensors").write_bytes(slim)
+        assert reg.compare("twin", by_hash).a.id == reg.show("twin").summary.id
+        assert reg.compare("./twin", by_hash).a.id == reg.show("slim").summary.id
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words", "remedy"),
+    [
+        ("wid", UnknownModelError, "'wid' is neither a stored model nor a file", "wide"),
+        ("resnet18.v2", UnknownModelError, "neither a stored model nor a file", "archreg"),
+        ("dir/none", UnknownModelError, "neither a stored model nor a file", "archreg"),
+        ("x" * 5000, UnknownModelError, "neither a stored model nor a file", "archreg"),
+        ("", UnknownModelError, "'' is neither a stored model nor a file", ""),
+        ("sha256:ffffffffffffff", UnknownModelError, "neither a stored model nor a file", ""),
+        ("none.pt", NotFoundError, "no file or folder none.pt", "torchvision:"),
+        ("./none", NotFoundError, "no file or folder none", ""),
+        ("~/none/at/all", NotFoundError, "no file or folder", ""),
+        ("C:\\models\\x.pt", NotFoundError, "no file or folder", ""),
+        ("nowhere:x", NotFoundError, "unknown source 'nowhere'", "torchvision"),
+    ],
+)
+def test_what_is_nothing(
+    asked: Filled, text: str, error: type[Exception], words: str, remedy: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words) as refused:
+        asked.reg.nearest(text)
+    assert type(refused.value) is error
+    assert remedy in (refused.value.remedy or "")  # type: ignore[attr-defined]
+
+
+def test_a_path_is_never_a_stored_name(asked: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import Path as Somewhere
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError):
+        asked.reg.nearest(Somewhere("wide"))
+
+
+def test_several_models_are_no_question(asked: Filled) -> None:
+    with pytest.raises(AmbiguousError, match="is 4 models and the question is about one"):
+        asked.reg.nearest(asked.files)
+
+
+def test_an_empty_registry_says_how_to_fill_it(database_url: str, files: Path) -> None:
+    with Registry(database_url) as reg:
+        reg.ingest(files / "slim.safetensors")
+        # Of a single model: nothing else to be near to.
+        assert reg.search("slim").neighbours == ()
+        assert reg.compress("slim").candidates == ()
+        [alone] = reg.classes().classes
+        assert (alone.medoid, alone.diameter) == ("slim", 0.0)
+        reg.remove("slim")
+        assert reg.models() == []
+        assert reg.stats().models == 0
+        for ask in (
+            lambda: reg.nearest("slim"),
+            lambda: reg.nearest(files / "slim.safetensors"),
+            reg.classes,
+            reg.distances,
+            lambda: reg.compress(files / "wide.safetensors"),
+            lambda: reg.show("slim"),
+        ):
+            with pytest.raises(EmptyRegistryError) as empty:
+                ask()
+            assert "archreg ingest" in str(empty.value) or "ingest REF" in str(empty.value)
+        # Two files compare all the same.
+        assert reg.compare(files / "wide.safetensors", files / "twin.safetensors").verdict.equivalent
+
+
+def test_without_a_database_nothing_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARCHREG_DB", raising=False)
+    with Registry() as reg:
+        for ask in (
+            lambda: reg.nearest("x"), lambda: reg.compare("x", "y"), reg.classes, lambda: reg.compress("x"),
+            reg.distances, reg.models, lambda: reg.show("x"), lambda: reg.spectrum("x"), reg.stats, reg.refingerprint,
+            lambda: reg.set("x", family="f"), lambda: reg.tag("x", a="b"), lambda: reg.rename("x", "y"),
+            lambda: reg.remove("x"),
+        ):  # fmt: skip
+            with pytest.raises(DatabaseMissingError) as missing:
+                ask()
+            assert "archreg ingest" in (missing.value.remedy or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_of_other_specs_do_not_take_part(filled: Filled) -> None:
+    filled.reg.close()
+    with Store.open(filled.url, mode="write") as store:
+        store.drop_spec(LAYERED.hash)
+    for ask in (lambda: filled.reg.nearest("wide"), filled.reg.classes, filled.reg.distances):
+        with pytest.raises(SpecMismatchError, match="layered v1 fingerprint") as missing:
+            ask()
+        assert "archreg refingerprint --fingerprint layered" in (missing.value.remedy or "")
+    assert names(filled.reg.nearest("wide", fingerprint="mme"))[0] == "twin"
+    assert filled.reg.distances(family="none")[0] == []
+    # One of them measured again is alone until the others are.
+    filled.reg.ingest(filled.files / "slim.safetensors")
+    assert filled.reg.search("slim").searched == 0
+    assert filled.reg.search(filled.files / "slim.safetensors", family="none").neighbours == ()
+    assert filled.reg.refingerprint() == 3
+    assert filled.reg.search("slim").searched == 3
+
+
+def test_the_registrys_own_calibration_goes_before_the_shipped_one(filled: Filled) -> None:
+    filled.reg.close()
+    with Store.open(filled.url, mode="write") as store:
+        store.put_calibration(Calibration(LAYERED.hash, "l1", 0.05, 0.125, ((0.0, 0.1), (1.0, 0.2)), "ours"))
+    found = filled.reg.search("wide")
+    assert (found.accuracy, found.rate) == (0.125, pytest.approx(0.25))
+    assert filled.reg.search("wide", metric="l2").accuracy == shipped(LAYERED, "l2").accuracy
+    assert filled.reg.search("wide", accuracy=0.2).rate == 1.0
+
+
+def test_identical_models_under_two_names(filled: Filled) -> None:
+    filled.reg.ingest(filled.files / "wide.safetensors", name="same")
+    assert filled.reg.nearest("same") == filled.reg.nearest("wide")
+    verdict = filled.reg.equivalent("same", "wide")
+    assert (verdict.equivalent, verdict.distance) == (True, 0.0)
+    assert filled.reg.stats().names == filled.reg.stats().models + 1
+
+
+def test_changes(filled: Filled) -> None:
+    reg = filled.reg
+    assert reg.set("wide", family="big", seed=4).family == "big"
+    assert reg.show("wide").seed == 4
+    with pytest.raises(UsageError):
+        reg.set("wide", colour="red")
+    assert reg.tag("wide", owner="anna", name="x", self="y") == (
+        ("made", "wide"), ("name", "x"), ("owner", "anna"), ("self", "y"),
+    )  # fmt: skip
+    assert reg.tag("wide", owner=None, name=None, self=None) == (("made", "wide"),)
+    assert reg.rename("wide", "large").names == ("large",)
+    with pytest.raises(UnknownModelError):
+        reg.show("wide")
+    assert reg.remove("large").name == "large"
+    assert [model.name for model in reg.models()] == ["dense", "slim", "twin"]
+    stats = reg.stats()
+    assert (stats.models, stats.names, dict(stats.families)) == (3, 3, {"conv": 2, "mlp": 1})
+    assert dict(stats.fingerprints) == {"layered v1": 3, "mme v1": 3}
+    assert sum(count for _, count in stats.training_classes) == sum(count for _, count in stats.tail_classes) == 3
+    assert reg.check() == ()
+    assert reg.current() == stats.schema_version == reg.upgrade()
+
+
+def test_questions_measure_stored_models_never(asked: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(filling, "measure", refuse)
+    for name in NETWORKS:
+        asked.reg.nearest(name)
+        asked.reg.nearest(asked.files / f"{name}.safetensors")

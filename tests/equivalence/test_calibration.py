@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate, closer_than, judge, rate_at, shipped
+from registry.errors import SpecMismatchError, UsageError
+from registry.spectral.specs import LAYERED, SPECS
+from registry.types import Calibration
+
+
+def of_pairs(distances: list[float], rate: float) -> Calibration:
+    """Calibrate on one model of one family against one model of each of the others, these at the given distances.
+
+    Pairs of the others among themselves are far away, so that of m families' m (m - 1) / 2 pairs, those given are the
+    nearest.
+    """
+    n = len(distances) + 1
+    square = np.full((n, n), 100.0)
+    square[0, 1:] = square[1:, 0] = distances
+    np.fill_diagonal(square, 0.0)
+    return calibrated(square, [str(i) for i in range(n)], rate)
+
+
+def calibrated(square: np.ndarray, families: list[str], rate: float = 0.25) -> Calibration:
+    return calibrate(square, families, spec_hash="h", metric="l1", rate=rate, source="made")
+
+
+def passing(square: np.ndarray, families: list[str], accuracy: float) -> float:
+    """Fraction of unrelated pairs within the accuracy, the mean over pairs of families, counted one by one."""
+    fractions = []
+    for a in sorted(set(families)):
+        for b in sorted(set(families)):
+            if a < b:
+                rows = [i for i, family in enumerate(families) if family == a]
+                columns = [i for i, family in enumerate(families) if family == b]
+                fractions.append((square[np.ix_(rows, columns)] <= accuracy).mean())
+    return float(np.mean(fractions))
+
+
+@pytest.mark.parametrize(
+    ("rate", "accuracy"),
+    # Five models, ten pairs: 1, 2, 3, 4 and six of 100.
+    [(0.1, 1.0), (0.19, 1.0), (0.2, 2.0), (0.3, 3.0), (0.39, 3.0), (0.4, 4.0), (0.99, 4.0)],
+)
+def test_the_accuracy_is_the_largest_distance_that_keeps_the_rate(rate: float, accuracy: float) -> None:
+    assert of_pairs([3.0, 1.0, 4.0, 2.0], rate).accuracy == accuracy
+
+
+def test_a_rate_that_even_the_nearest_pair_breaks() -> None:
+    found = of_pairs([3.0, 1.0, 4.0, 2.0], 0.05)
+    assert found.accuracy == np.nextafter(1.0, 0.0)
+
+
+def test_equal_distances_pass_together_or_not_at_all() -> None:
+    # Three pairs of ten are at 2: at a rate of 0.3, 1 and two of those would make 0.3, but all four pass at 2.
+    assert of_pairs([2.0, 1.0, 2.0, 2.0], 0.3).accuracy == 1.0
+    assert of_pairs([2.0, 1.0, 2.0, 2.0], 0.4).accuracy == 2.0
+
+
+def test_unrelated_models_that_are_the_same() -> None:
+    assert of_pairs([0.0, 1.0, 2.0, 3.0], 0.1).accuracy == 0.0
+    with pytest.raises(UsageError, match="10.00% of unrelated pairs are at distance 0") as refused:
+        of_pairs([0.0, 1.0, 2.0, 3.0], 0.09)
+    assert refused.value.remedy
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=4, max_size=14).filter(lambda names: len(set(names)) > 1),
+    st.floats(0.01, 0.99),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+)
+def test_the_rate_is_kept_and_no_larger_distance_keeps_it(
+    families: list[str], rate: float, seed: int, ties: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    n = len(families)
+    upper = np.triu(rng.integers(1, 6, (n, n)) if ties else rng.uniform(1, 2, (n, n)), 1)
+    square = (upper + upper.T).astype(float)
+    found = calibrated(square, families, rate)
+    unrelated = np.array([a != b for a in families for b in families]).reshape(n, n)
+    assert passing(square, families, found.accuracy) <= rate + 1e-9
+    larger = square[unrelated & (square > found.accuracy)]
+    if larger.size:
+        assert passing(square, families, float(larger.min())) > rate - 1e-9
+
+
+def test_each_pair_of_families_weighs_the_same() -> None:
+    # Eight models of a, one each of b and c: a-b near, a-c and b-c far. 8 of 17 pairs are near, but one pair of
+    # families of three: at a rate of 0.4 near passes, at 0.3 it does not, whatever the number of a's.
+    families = ["a"] * 8 + ["b", "c"]
+    square = np.full((10, 10), 5.0)
+    square[:8, 8] = square[8, :8] = 1.0
+    np.fill_diagonal(square, 0.0)
+    assert calibrated(square, families, 0.4).accuracy == 1.0
+    assert calibrated(square, families, 0.3).accuracy < 1.0
+    assert rate_at(calibrated(square, families), 1.0) == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_related_pairs_do_not_count() -> None:
+    square = np.array([[0, 0.1, 2], [0.1, 0, 3], [2, 3, 0]])
+    assert rate_at(calibrated(square, ["a", "a", "b"]), 1.9) == 0.0
+
+
+def uniform() -> Calibration:
+    """Unrelated distances uniform on [1, 2]: of 300 families of one model each."""
+    rng = np.random.default_rng(0)
+    upper = np.triu(rng.uniform(1, 2, (300, 300)), 1)
+    return calibrated(upper + upper.T, [str(i) for i in range(300)], 0.01)
+
+
+def test_quantiles_of_a_known_distribution() -> None:
+    found = uniform()
+    fractions, distances = np.array(found.quantiles).T
+    assert (np.diff(fractions) > 0).all()
+    assert (np.diff(distances) >= 0).all()
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    # Of 44,850 draws the empirical quantile is within 1.95 / sqrt(n) = 0.0092 everywhere (Kolmogorov, 0.1 %).
+    np.testing.assert_allclose(distances, 1 + fractions, atol=0.0092)
+    assert found.accuracy == pytest.approx(1.01, abs=0.0092)
+
+
+def test_rates_and_closeness_are_two_sides_of_one_curve() -> None:
+    found = uniform()
+    at = np.linspace(0.9, 2.1, 241)
+    rates = np.array([rate_at(found, float(x)) for x in at])
+    assert (np.diff(rates) >= 0).all()
+    np.testing.assert_allclose(rates, np.clip(at - 1, 0, 1), atol=0.0092)
+    np.testing.assert_array_equal([closer_than(found, float(x)) for x in at], 1 - rates)
+    assert rate_at(found, 0.0) == rate_at(found, 0.999) == 0.0
+    assert rate_at(found, 2.0) == rate_at(found, 1e9) == 1.0
+    assert rate_at(found, found.accuracy) <= found.rate
+
+
+def test_a_step_counts_whole() -> None:
+    made = Calibration("h", "l1", 0.01, 1.0, ((0.0, 1.0), (0.3, 1.0), (0.6, 2.0), (1.0, 2.0)), "made")
+    assert rate_at(made, np.nextafter(1.0, 0)) == 0.0
+    assert rate_at(made, 1.0) == 0.3
+    assert rate_at(made, 1.5) == pytest.approx(0.45)
+    assert rate_at(made, 2.0) == 1.0
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
+def test_a_rate_is_a_fraction(rate: float) -> None:
+    with pytest.raises(UsageError, match="rate must lie between 0 and 1"):
+        of_pairs([1.0], rate)
+
+
+def test_one_family_says_nothing_of_unrelated_models() -> None:
+    with pytest.raises(UsageError, match="at least two families") as refused:
+        calibrated(np.zeros((3, 3)), ["a"] * 3)
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize("metric", DISTANCES)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_every_shipped_spec_is_calibrated_by_every_distance(spec, metric: str) -> None:
+    # A spec that changes in any way changes its hash, and has to be measured again.
+    found = shipped(spec, metric)
+    assert (found.spec_hash, found.metric, found.rate) == (spec.hash, metric, DEFAULT_RATE)
+    fractions, distances = np.array(found.quantiles).T
+    assert (np.diff(fractions) > 0).all()
+    assert (np.diff(distances) >= 0).all()
+    # Between the stored quantiles the rate is interpolated: those are some 12 % apart where it is 1 in 100.
+    assert DEFAULT_RATE / 1.15 <= rate_at(found, found.accuracy) <= DEFAULT_RATE
+
+
+def test_a_spec_that_was_not_measured() -> None:
+    with pytest.raises(SpecMismatchError, match="no calibration for layered v2 by l1") as refused:
+        shipped(replace(LAYERED, version=2), "l1")
+    assert "benchmarks.calibrate" in (refused.value.remedy or "")
+
+
+TRAINED, RAW, EDGE = ("long", "trained"), ("long", "untrained"), ("edge", "trained")
+
+
+@pytest.mark.parametrize(
+    ("distance", "other", "reasons"),
+    [
+        (1.5, TRAINED, []),
+        (np.nextafter(1.5, 2), TRAINED, ["distance 1.5 beyond the accuracy 1.5"]),
+        (1.0, EDGE, ["tail class long against edge"]),
+        (1.0, RAW, ["training class trained against untrained"]),
+        (1.8, ("edge", "untrained"), ["tail class", "training class", "distance 1.8 beyond"]),
+    ],
+)
+def test_verdicts(distance: float, other: tuple[str, str], reasons: list[str]) -> None:
+    found = judge(distance, TRAINED, other, accuracy=1.5, calibration=uniform(), searched=40)
+    assert found.equivalent == (not reasons)
+    assert len(found.reasons) == len(reasons)
+    assert all(given.startswith(start) for given, start in zip(found.reasons, reasons, strict=True))
+    assert found.rate == pytest.approx(0.5, abs=0.0092)
+    assert found.expected_false == 40 * found.rate
+    assert found.closer_than == pytest.approx(2 - distance, abs=0.0092)

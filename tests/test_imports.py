@@ -1,0 +1,127 @@
+"""Imports point down: cli, catalog, the parts, types and errors; and what is heavy is loaded late."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = {"sources", "spectral", "equivalence", "storage", "ingest", "plots", "ensembles"}
+GROUND = {"types", "errors"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "types": {"errors"},
+    **{part: GROUND for part in PARTS},
+    "spectral": GROUND | {"ensembles"},
+    "migrations": GROUND | {"storage"},  # the environment opens the database, under Alembic's own command too
+    "catalog": GROUND | PARTS,
+    "cli": GROUND | {"catalog", "ingest.Progress"},  # the protocol that its progress bars follow
+}
+"""By the package's part: the parts it may import besides itself. The package itself, lazy, is open to all above."""
+
+
+def home(path: Path) -> str:
+    """The part of the package that a file is in: ``cli/ask.py`` is installed as ``registry.cli.ask``."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "registry" else parts[0]
+
+
+def imported(source: str, package: str) -> set[str]:
+    """Modules of the package that the source imports anywhere in it, with the names taken from each."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], base]).strip(".")
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("registry.") for name in found if name.startswith("registry.")}
+
+
+def forbidden(part: str, source: str) -> set[str]:
+    """What a file of that part imports and may not."""
+    allowed = MAY_IMPORT[part] | {part}
+    public = {"__version__", "Registry", "Filter", "Metric", "MetricBound", "ModelCard", "RegistryError"}
+    return {
+        name
+        for name in imported(source, f"registry.{part}")
+        if not any(f"{name}.".startswith(f"{one}.") for one in allowed)
+        and not (name in public and part in ("cli", "catalog"))
+    }
+
+
+FILES = sorted(
+    path
+    for top in ("registry", "cli", "migrations")
+    for path in (ROOT / top).rglob("*.py")
+    if path != ROOT / "registry" / "__init__.py"
+)
+
+
+def test_versions_import_nothing_of_the_package() -> None:
+    """A migration is history: what it does must not change with today's schema."""
+    versions = sorted((ROOT / "migrations" / "versions").glob("v*.py"))
+    assert versions
+    assert [path.name for path in versions if imported(path.read_text(encoding="utf-8"), "registry.migrations")] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_point_down(path: Path) -> None:
+    assert home(path) in MAY_IMPORT, "a new part has to be given its place"
+    assert forbidden(home(path), path.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "wrong"),
+    [
+        ("types", "from registry.storage import Store", {"storage.Store"}),
+        ("storage", "from registry.sources import expand", {"sources.expand"}),
+        ("sources", "def f():\n    import registry.storage.store\n", {"storage.store"}),
+        ("equivalence", "from registry.spectral.specs import SPECS", {"spectral.specs.SPECS"}),
+        ("storage", "from registry import catalog", {"catalog"}),
+        ("storage", "from registry import Registry", {"Registry"}),
+        ("ensembles", "if TYPE_CHECKING:\n    from registry.spectral import eigen", {"spectral.eigen"}),
+        ("storage", "from ..catalog import Registry", {"catalog.Registry"}),
+        ("cli", "from registry.storage import Store", {"storage.Store"}),
+        ("migrations", "from registry.sources import expand", {"sources.expand"}),
+        ("cli", "from registry.ingest import run", {"ingest.run"}),
+        ("migrations", "from registry.storage.schema import metadata", set()),
+        ("spectral", "from registry.ensembles import Circular", set()),
+        ("catalog", "from registry import __version__", set()),
+    ],
+)
+def test_a_wrong_import_would_be_seen(part: str, source: str, wrong: set[str]) -> None:
+    assert forbidden(part, source) == wrong
+
+
+HEAVY = ("torch", "torchvision", "sqlalchemy", "scipy", "alembic", "matplotlib")
+
+
+def loaded_by(program: str) -> set[str]:
+    """Which of the heavy packages a program has loaded at its end."""
+    check = f"\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program + check], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("import registry", set()),
+        ("import registry; registry.Registry('none.db')", set()),
+        ("import registry.types, registry.errors", set()),
+        ("import registry.catalog.asking, registry.catalog.queries, registry.catalog.filling", set()),
+        ("import registry.equivalence, registry.ingest", set()),
+        ("import registry.spectral, registry.ensembles", set()),
+        ("import registry.sources", set()),
+        ("import scipy", {"scipy"}),  # the probe sees what is there
+    ],
+)
+def test_what_is_heavy_is_loaded_late(program: str, expected: set[str]) -> None:
+    assert loaded_by(program) == expected
