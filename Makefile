@@ -9,13 +9,13 @@ BIN := .venv/bin
 # One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test lint bench docs constraints clean
+.PHONY: help install demo test lint bench bench-speed bench-training docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
 	@echo "make test    all tests"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   the figures of the README, measured again"
+	@echo "make bench   the figures of the README, measured again; make bench-speed: the method's speed alone"
 	@echo "make docs    check that links, commands and docs/cli.md are true"
 	@echo "make clean   remove what the others made, .venv too"
 
@@ -41,8 +41,23 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/typecheck.py
 
-bench: .venv/.dev
+# The packages measured against stand apart from .venv; all they need besides is in it.
+build/bench/.installed: benchmarks/requirements.txt | .venv/.dev
+	@rm -rf $(@D)
+	@if $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(@D) -r $< || \
+		$(BIN)/python -m pip install --quiet --no-deps --target $(@D) -r $<; then touch $@; \
+	else echo "the other packages cannot be had: measuring without them" >&2; fi
+
+bench: .venv/.dev build/bench/.installed
 	$(BIN)/python -m benchmarks
+
+# Some five minutes; BENCH=--write puts the tables into docs/benchmarks.md.
+bench-speed: .venv/.dev build/bench/.installed
+	$(BIN)/python -m benchmarks.speed $(BENCH)
+
+# Some four minutes the first time, one with the networks kept. Takes BENCH=--write, too.
+bench-training: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.training $(BENCH)
 
 docs: .venv/.dev
 	$(BIN)/python scripts/cli_docs.py --check

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import ingest, retrieval, startup
+from benchmarks import ingest, retrieval, speed, startup
 
 
 def main() -> None:
@@ -11,6 +11,7 @@ def main() -> None:
         ("Start-up", startup.main),
         ("Ingest of the zoo", ingest.main),
         ("Family retrieval", retrieval.main),
+        ("Speed of the method", speed.main),
     ):
         print(f"\n## {title}\n")
         benchmark()

@@ -15,7 +15,7 @@ GROUND = {"types", "errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
-    **{part: GROUND for part in PARTS},
+    **dict.fromkeys(PARTS, GROUND),
     "spectral": GROUND | {"ensembles"},
     "migrations": GROUND | {"storage"},  # the environment opens the database, under Alembic's own command too
     "catalog": GROUND | PARTS,

@@ -83,7 +83,7 @@ def _tails(pairs: Sequence[Pair]) -> str:
     return (
         f"The tail class alone parts {seeds} of {sum(pair.kind == SEED for pair in pairs)} pairs of seeds and "
         f"{len(alone) - seeds} of {sum(pair.kind != SEED for pair in pairs)} other pairs; in {near} of them both "
-        f"locations x*(0.01) are within {NEAR:.0%} of the edge at {TAIL_EDGE:g}."
+        f"locations x*(0.01) are within {100 * NEAR:.0f} % of the edge at {TAIL_EDGE:g}."
     )
 
 

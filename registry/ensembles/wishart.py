@@ -96,7 +96,8 @@ def marchenko_pastur_cumulative(aspect: ArrayLike, locations: ArrayLike) -> NDAr
 
     2 pi c F(x) = sqrt((b - x)(x - a)) + (1 + c) A - (1 - c) B, where A = pi / 2 + arcsin((x - 1 - c) / (2 sqrt c)) and
     B = pi / 2 + arcsin(((1 + c) x - (1 - c)^2) / (2 sqrt c x)): the standard integral of sqrt(R) / x for a quadratic R.
-    Parameters, shapes and errors as of `marchenko_pastur_density`. Rounding is below 1e-15 / c.
+    Parameters, shapes and errors as of `marchenko_pastur_density`. Rounding is some 1e-15 / c
+    within the support and grows to its square root, about 1e-8, at the very edges.
     """
     low, high = marchenko_pastur_edges(aspect)
     c = np.asarray(aspect, dtype=np.float64)

@@ -20,6 +20,8 @@ __all__ = ["SUFFIXES", "check_picture", "plot_difference", "plot_spectrum"]
 SUFFIXES = (".png", ".svg", ".pdf")
 # Without the time of day.
 METADATA: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+DIGITS = 6
+"""Of positions, in units of the figure's size."""
 
 
 def check_picture(path: Path) -> None:
@@ -64,9 +66,27 @@ def plot_spectrum(picture: SpectrumPicture, path: Path, *, title: str = "") -> N
         _write(path, draw_spectrum(picture, title=title))
 
 
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once, and round what comes out.
+
+    The solver of the layout takes its constraints in the order of addresses in memory, so that positions differ by
+    rounding from one run to the next; SVG names its clipping rectangles after all their digits.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(DIGITS))
+        for panel in part.axes:
+            x, y, width, height = panel.get_position().bounds
+            panel.set_position((round(x, DIGITS), round(y, DIGITS), round(width, DIGITS), round(height, DIGITS)))
+
+
 def _write(path: Path, figure: Figure) -> None:
     """Write a figure; an older file stays until the new one is complete."""
     suffix = path.suffix.lower()
+    _settle(figure)
     drawn = BytesIO()
     figure.savefig(drawn, format=suffix[1:], metadata=METADATA[suffix])
     partial = path.with_name(f"{path.name}.partial")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from benchmarks.training import __main__ as program
 from benchmarks.training import families
 from benchmarks.training.epochs import mantel
 from benchmarks.training.families import FAMILIES, RECIPES, SEEDS
@@ -164,13 +166,13 @@ def test_pairs_are_the_registrys_answers(pairs: list[Pair]) -> None:
         assert {pair.kind for pair in mine} == set(KINDS)
         assert all(sum(pair.kind == kind for pair in mine) == 3 for kind in KINDS)
         by_kind = {kind: [pair for pair in mine if pair.kind == kind] for kind in KINDS}
-        # Scale and order of units are not seen. Float16 rounds by 5e-4, which takes few eigenvalues over a location: one
-        # of the smallest layer's ten moves the cumulative of three layers by 1/30.
+        # Scale and order of units are not seen. Float16 rounds by 5e-4, which takes few eigenvalues over a location,
+        # each of which moves the cumulative of three layers by up to 1/30.
         assert max(p.distance for kind in ("layers rescaled", "units permuted") for p in by_kind[kind]) < 1e-4
         assert 0 < max(p.distance for p in by_kind["float16"]) < 3 / 30
-        # By distance alone an initialisation passes; by the verdict it does not.
-        assert all(p.within and p.b.training_class == "untrained" for p in by_kind["own initialisation"])
-        assert not any(p.equivalent for p in by_kind["own initialisation"])
+        # By distance alone an initialisation passes `layered`; by the verdict it passes neither.
+        assert all(p.within == (fingerprint == "layered") for p in by_kind["own initialisation"])
+        assert not any(p.equivalent or p.same_training for p in by_kind["own initialisation"])
         assert all(p.equivalent for p in by_kind["units permuted"])
     alone = {pair.kind for pair in pairs if pair.topology == "gru8"}
     assert alone == set(KINDS) - {SEED, "units rescaled by 1/2 to 2"}
@@ -233,6 +235,29 @@ def test_report_says_what_fails_and_goes_between_its_markers(pairs: list[Pair], 
         page.write_text(text, encoding="utf-8")
         with pytest.raises(UsageError, match="needs one"):
             write_between(page, "new")
+
+
+def test_the_program_prints_every_pair_and_writes_the_page(
+    pairs: list[Pair],
+    trained: Path,
+    zoo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    monkeypatch.setenv("ARCHREG_ZOO", str(zoo))
+    monkeypatch.setattr(program, "PAGE", page)
+    monkeypatch.setattr(program, "RECIPES", TINY)
+    monkeypatch.setattr(program, "measure", lambda *_: pairs)
+    program.main(["--folder", str(trained.parent), "--json", "--write"])
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["pairs"]) == len(pairs)
+    assert set(document["rows"]) == {"layered", "mme"}
+    assert [epochs["models"] for epochs in document["epochs"]] == [13, 13]
+    assert min(epochs["correlation"] for epochs in document["epochs"]) > 0.5
+    assert "mini-xception at 13 epochs" in page.read_text(encoding="utf-8")
 
 
 def test_changed_code_trains_again_and_another_layout_of_it_does_not(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Small networks: wide, its twin (hardly retrained), slim of the same build, and one that has nothing to do with them."""
+"""Small networks: wide, its twin (hardly retrained), slim of the same build, and dense, which is none of their kind."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class Interrupting(Silent):
     ended = False
     begun = 0
 
-    def start(self, ref: ModelRef) -> None:
+    def start(self, ref: ModelRef) -> None:  # noqa: ARG002
         self.begun += 1
         if self.begun == 2:
             raise KeyboardInterrupt

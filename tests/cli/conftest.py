@@ -18,8 +18,11 @@ from registry.types import (
     Comparison,
     Compression,
     Conjugacy,
+    Contrast,
+    Decay,
     FingerprintSpec,
     Ingested,
+    LayerContrast,
     LayerFigures,
     LayerMatrix,
     Metric,
@@ -41,7 +44,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SPEC = FingerprintSpec("layered", 1, "rule-1", (0.1, 1.0, 10.0), 3)
-CONJUGACY = Conjugacy(((0.01, 5.5), (0.02, 4.5), (0.05, 3.5)), ((0.01, 3.0),), 12.5, "long", "trained")
+DECAY = Decay("power", 4.2, 1412, 0.4, 2.43, 3.1)
+CONJUGACY = Conjugacy(((0.01, 5.5), (0.02, 4.5), (0.05, 3.5)), ((0.01, 3.0),), 12.5, "long", "trained", DECAY)
+CONTRAST = Contrast(
+    location=1.31,
+    difference=-0.123,
+    depth=0.8,
+    depth_distance=0.21,
+    layers_a=(LayerContrast("fc.weight", 19, 1.0, 0.41), LayerContrast("conv1.weight", 0, 0.0, 0.2)),
+    layers_b=(LayerContrast("head.weight", 31, 1.0, 0.5),),
+    shares=(("shapes", 0.25), ("spectra", 0.75)),
+)
 TOP1 = Metric("top1", 92.63, "cifar10", "test")
 
 
@@ -176,6 +189,7 @@ SAMPLES: dict[str, Any] = {
         (("l1", 0.021), ("l2", 0.004), ("linf", 0.002)),
         CONJUGACY,
         CONJUGACY,
+        CONTRAST,
     ),
     "classes": Partition(
         SPEC,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from registry.cli import jsonout, tables
-from registry.types import Compression, Metric, MetricBound, ModelSummary, Neighbour, Search, Verdict
+from registry.types import Compression, Decay, Metric, MetricBound, ModelSummary, Neighbour, Search, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +147,54 @@ def test_compare(archreg: Callable[..., Any], fake: Any) -> None:
         assert document[side]["training_class"] == "trained"
         assert document[side]["tail_class"] == "long"
         assert document[side]["conjugacy"]["tail"] == {"0.01": 5.5, "0.02": 4.5, "0.05": 3.5}
+
+
+def test_compare_says_where_two_models_differ(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    lines = archreg("compare", "resnet20", "resnet32").out.splitlines()
+    assert lines[3:6] == [
+        "spectra differ most at x = 1.31: 12.3 % more of resnet32 than of resnet20 lies below; "
+        "by depth, most around 0.8, by 0.21 decades of x",
+        "layers farthest from the other's at their depth, in decades of x: of resnet20, fc.weight (0.41 at 1.00), "
+        "conv1.weight (0.2 at 0.00); of resnet32, head.weight (0.5 at 1.00)",
+        "shares of the layered l1 distance: shapes 25.0 %, spectra 75.0 %",
+    ]
+    document = archreg("compare", "resnet20", "resnet32", "--json").document["contrast"]
+    assert (document["location"], document["difference"]) == (1.31, -0.123)
+    assert document["layers_b"] == [{"name": "head.weight", "position": 31, "depth": 1.0, "distance": 0.5}]
+    assert document["shares"] == {"shapes": 0.25, "spectra": 0.75}
+
+    differing = samples.answers["compare"]("a", "b")
+    fake.answers["compare"] = replace(differing, contrast=None)
+    assert "not stored" in archreg("compare", "a", "b").out.splitlines()[3]
+    assert archreg("compare", "a", "b", "--json").document["contrast"] is None
+    none = replace(differing.contrast, difference=0.0, layers_a=(), layers_b=(), shares=(("shapes", 0.0),))
+    fake.answers["compare"] = replace(differing, contrast=none)
+    assert archreg("compare", "a", "b").out.splitlines()[3] == "their spectra and shapes are the same"
+
+
+@pytest.mark.parametrize(
+    ("decay", "words"),
+    [
+        (Decay("power", 4.2, 1412, 0.4, 2.43, 3.1), "power law, exponent 2.43 (Vuong 3.1, 1,412 eigenvalues"),
+        (Decay("exponential", 4.2, 30, 0.4, 2.43, -3.1), "exponential, rate 0.4 (Vuong -3.1, 30 eigenvalues beyond"),
+        (
+            Decay("undecided", 4.2, 30, 0.4, 2.43, 0.5),
+            "undecided: exponential, rate 0.4, or power law, exponent 2.43 (Vuong 0.5, 30 eigenvalues beyond x = 4.2)",
+        ),
+        (Decay("undecided", 4.2, 3), "undecided: 3 eigenvalues beyond x = 4.2 are not enough to tell"),
+    ],
+)
+def test_show_says_how_the_tail_decays(
+    archreg: Callable[..., Any], fake: Any, samples: Any, decay: Decay, words: str
+) -> None:
+    shown = samples.answers["show"]("x")
+    fake.answers["show"] = replace(shown, conjugacy=replace(shown.conjugacy, decay=decay))
+    assert words in archreg("show", "x").out
+    document = archreg("show", "x", "--json").document["conjugacy"]["decay"]
+    assert document == {name: getattr(decay, name) for name in Decay.__slots__}
+    for conjugacy in (None, replace(shown.conjugacy, decay=None)):
+        fake.answers["show"] = replace(shown, conjugacy=conjugacy)
+        assert "decays" not in archreg("show", "x").out
 
 
 def test_compare_of_unequal_models_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:

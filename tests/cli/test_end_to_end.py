@@ -151,6 +151,34 @@ def test_questions(filled: Archreg, weights: Path, tmp_path: Path) -> None:
     assert matrix[names.index("wide"), names.index("slim")] == pytest.approx(pair["distance"], rel=1e-6)
 
 
+def test_where_two_models_differ(filled: Archreg, weights: Path) -> None:
+    other, bare = weights / "other.safetensors", weights / "bare.safetensors"
+    save_file(network(5, SLIM), other)
+    save_file(network(6, SLIM), bare)
+
+    def contrast(reference: object) -> Any:
+        return filled("compare", "wide", str(reference), "--json").document["contrast"]
+
+    measured = contrast(other)
+    assert measured["layers_a"][0]["name"].startswith("layers.")
+    assert sum(measured["shares"].values()) == pytest.approx(1)
+    assert filled("ingest", str(other), "--quiet").code == 0
+    assert contrast("other") == measured
+    assert contrast("twin")["depth_distance"] < measured["depth_distance"] / 10
+    assert contrast(bare) is not None
+    assert filled("ingest", str(bare), "--no-spectra", "--quiet").code == 0
+    assert contrast("bare") is None
+    assert "not stored" in filled("compare", "wide", "bare").out
+
+
+def test_the_decay_law_is_stored(filled: Archreg) -> None:
+    decay = filled("show", "wide", "--json").document["conjugacy"]["decay"]
+    # At most two strong directions in each of five layers.
+    assert 5 <= decay["exceedances"] <= 10
+    assert (decay["law"], decay["statistic"]) == ("undecided", None)
+    assert f"undecided: {decay['exceedances']} eigenvalues beyond x = " in filled("show", "wide").out
+
+
 def test_compress(filled: Archreg) -> None:
     generous = filled("compress", "wide", "--max-ratio", "0.5", "--accuracy", "100", "--json").document
     assert generous["equivalent"] is True

@@ -64,7 +64,7 @@ def test_equal_distances_pass_together_or_not_at_all() -> None:
 
 def test_unrelated_models_that_are_the_same() -> None:
     assert of_pairs([0.0, 1.0, 2.0, 3.0], 0.1).accuracy == 0.0
-    with pytest.raises(UsageError, match="10.00% of unrelated pairs are at distance 0") as refused:
+    with pytest.raises(UsageError, match=r"10\.00% of unrelated pairs are at distance 0") as refused:
         of_pairs([0.0, 1.0, 2.0, 3.0], 0.09)
     assert refused.value.remedy
 

@@ -22,7 +22,7 @@ FEATURES = 20_000
 
 
 def discrepancy(a, u, b, v, width=1.0) -> float:
-    """Squared maximum mean discrepancy of weighted points under a Gaussian kernel, pair by pair (Gretton et al. 2012)."""
+    """Squared maximum mean discrepancy of weighted points under a Gaussian kernel (Gretton et al. 2012)."""
     points = np.concatenate([a, b])
     weights = np.concatenate([u / u.sum(), -v / v.sum()])
     kernel = np.exp(-cdist(points, points, "sqeuclidean") / (2 * width**2))

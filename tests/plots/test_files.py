@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from xml.parsers import expat
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from registry.errors import RegistryError, UsageError
-from registry.plots import SUFFIXES, check_picture, plot_difference, plot_spectrum
+from registry.plots import SUFFIXES, check_picture, files, plot_difference, plot_spectrum
+from registry.plots.density import draw_spectrum as drawing
+from registry.plots.style import styled
 from tests.plots.factory import differences, spectrum
 
 MAGIC = {".png": b"\x89PNG\r\n", ".svg": b"<?xml", ".pdf": b"%PDF-"}
@@ -42,6 +45,20 @@ def test_each_kind_of_file_is_the_same_every_time(draw, suffix, tmp_path, monkey
     assert b"/Type3" not in written  # which journals refuse
 
 
+def test_positions_are_rounded_beyond_what_the_layout_varies_by():
+    with styled():
+        figure = drawing(spectrum())
+        files._settle(figure)
+    parts = figure.subfigs
+    found = np.concatenate(
+        [part.bbox_relative.get_points() for part in parts]
+        + [panel.get_position().get_points() for part in parts for panel in part.axes]
+    )
+    np.testing.assert_allclose(found, found.round(files.DIGITS), rtol=0, atol=1e-15)
+    assert len(parts[0].axes) == 5
+    assert len(np.unique(found)) > 10
+
+
 def test_without_our_settings_the_bytes_would_differ(tmp_path):
     paths = [tmp_path / "first.svg", tmp_path / "second.svg"]
     for path in paths:
@@ -54,12 +71,12 @@ def test_without_our_settings_the_bytes_would_differ(tmp_path):
 def test_the_users_settings_change_no_byte(tmp_path, monkeypatch):
     import matplotlib
 
-    plain, styled = tmp_path / "plain.svg", tmp_path / "styled.svg"
+    plain, other = tmp_path / "plain.svg", tmp_path / "other.svg"
     draw_differences(plain)
     for key, value in {"font.size": 20.0, "lines.linewidth": 5.0, "axes.grid": True, "svg.fonttype": "none"}.items():
         monkeypatch.setitem(matplotlib.rcParams, key, value)
-    draw_differences(styled)
-    assert plain.read_bytes() == styled.read_bytes()
+    draw_differences(other)
+    assert plain.read_bytes() == other.read_bytes()
 
 
 def test_markup_in_names_stays_text(tmp_path):
