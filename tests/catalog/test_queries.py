@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,6 @@ from registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.catalog.conftest import Filled
 
 
@@ -23,17 +22,14 @@ def names(models: Any) -> list[str]:
     return [found.model.name for found in models]
 
 
-def test_what_a_question_can_be_about(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_question_can_be_about(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     reg, expected = filled.reg, filled.reg.nearest("wide")
-    hash_ = expected[0].model.content_hash
     stored = reg.show("wide").summary
     assert reg.nearest(f"sha256:{stored.content_hash}") == expected
     assert reg.nearest(f"sha256:{stored.content_hash[:12]}") == expected
-    assert hash_ != stored.content_hash
     # The file of a stored model is that model, which is left out of the answer.
     assert reg.nearest(filled.files / "wide.safetensors") == expected
     assert reg.nearest(str(filled.files / "wide.safetensors")) == expected
-    assert reg.models() == reg.models()
     before = reg.stats()
 
     # A file that is not stored is measured for the question, and still not stored.
@@ -105,11 +101,9 @@ def test_what_is_nothing(
 
 
 def test_a_path_is_never_a_stored_name(asked: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathlib import Path as Somewhere
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFoundError):
-        asked.reg.nearest(Somewhere("wide"))
+        asked.reg.nearest(Path("wide"))
 
 
 def test_several_models_are_no_question(asked: Filled) -> None:
