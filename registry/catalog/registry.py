@@ -219,7 +219,7 @@ class Registry:
         metric: str | None = None,
         accuracy: float | None = None,
     ) -> Comparison:
-        """Two models side by side, stored or not: the verdict, the distances, both models' classes, where they differ."""
+        """Two models side by side, stored or not: verdict, distances, the classes of both, and where they differ."""
         from registry.catalog.asking import compare
         from registry.catalog.queries import resolve
 

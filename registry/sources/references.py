@@ -39,10 +39,20 @@ def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> t
     Raises
     ------
     NotFoundError
-        Nothing is there: no such path, prefix, model or weights; near names are offered.
+        Nothing is there: no such path, prefix, model or weights; near names are offered. Or nothing that may be
+        looked at: a name too long for any file, a folder without permission.
     AmbiguousError
         The text is both an existing path and a source's reference.
     """
+    try:
+        return _expand(reference, key, seed)
+    except OSError as error:
+        raise NotFoundError(
+            f"{reference} cannot be looked at: {error.strerror}", "check the path and the permissions of its folders"
+        ) from error
+
+
+def _expand(reference: str | Path, key: str | None, seed: int) -> tuple[ModelRef, ...]:
     if isinstance(reference, Path) or _PATH_LIKE.match(reference):
         return _expand_path(Path(reference).expanduser(), key)
     match = _PREFIX.fullmatch(reference)

@@ -23,9 +23,10 @@ __all__ = ["LAYERED_BLOCKS", "fingerprint"]
 LAYERED_BLOCKS = {"shapes": 160, "pairs": 160, "spectra": 64, "depths": 72, "layers": 1}
 """Numbers of each block of ``layered``, in their order in the vector."""
 
-# What a block's mean absolute difference counts for in the L1 distance, chosen together with the scales in
-# ``descriptors`` by family retrieval across sizes (benchmarks/retrieval.py).
-_SHAPES, _PAIRS, _SPECTRA, _DEPTHS, _LAYERS = 0.75, 1.0, 0.8, 0.5, 0.035
+# What a block's mean absolute difference counts for in the L1 distance: chosen, with the scales in ``descriptors``, by
+# family retrieval across sizes (benchmarks/retrieval.py), and so that where shapes are at chance what training changed
+# outweighs the scatter between seeds (benchmarks/training).
+_SHAPES, _PAIRS, _SPECTRA, _DEPTHS, _LAYERS = 0.75, 1.0, 0.56, 0.5, 0.035
 
 
 def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerprint:

@@ -94,3 +94,9 @@ def test_importing_and_reading_safetensors_loads_no_torch(zoo: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_a_name_longer_than_any_files_is_not_found() -> None:
+    with pytest.raises(NotFoundError, match="cannot be looked at") as caught:
+        expand("x" * 300 + ".pt")
+    assert caught.value.remedy
