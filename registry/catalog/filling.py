@@ -123,12 +123,10 @@ def _is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
     """Whether these weights are stored by this matrix rule with all shipped fingerprints, and spectra if kept."""
     from registry.spectral import SPECS
 
-    known = store.known_as(plan.content_hash)
-    if known is None or known.matrix_rule != plan.rule:
+    held = store.holding(plan.content_hash)
+    if held is None or held.matrix_rule != plan.rule:
         return False
-    rows = store.details_rows(known.id)
-    shipped = {spec.label for spec in SPECS.values()}
-    return shipped <= set(rows.fingerprints) and (rows.has_spectra or not options.keep_spectra)
+    return {spec.hash for spec in SPECS.values()} <= held.specs and (held.has_spectra or not options.keep_spectra)
 
 
 def refingerprint(

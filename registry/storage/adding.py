@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
     from registry.storage.records import NewModel
 
-__all__ = ["add", "check_name", "claim_name", "known_rule"]
-
-
-def known_rule(connection: Connection, content_hash: str) -> str | None:
-    """Return the matrix rule by which these weights are stored; None where they are not."""
-    return connection.scalar(select(models.c.matrix_rule).where(models.c.content_hash == content_hash))
+__all__ = ["add", "check_name", "claim_name"]
 
 
 def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Added:

@@ -13,7 +13,7 @@ from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelErro
 from registry.storage import schema
 from registry.storage.filters import among, conditions
 from registry.storage.packing import layer_of, to_conjugacy, to_metric
-from registry.storage.records import DetailsRows
+from registry.storage.records import DetailsRows, Holding
 from registry.storage.schema import architectures, conjugacy, models, names
 from registry.types.answers import ModelSummary, Stats
 from registry.types.weights import SkippedTensor
@@ -191,6 +191,20 @@ def details_rows(connection: Connection, model_id: int) -> DetailsRows:
         has_spectra=connection.scalar(held) is not None,
         **{key: model[key] for key in provenance},
     )
+
+
+def holding(connection: Connection, content_hash: str) -> Holding | None:
+    """Return what is stored of the weights of that hash, None where they are not."""
+    model = connection.execute(
+        select(models.c.id, models.c.matrix_rule, schema.spectra.c.model_id.is_not(None).label("has_spectra"))
+        .outerjoin(schema.spectra, schema.spectra.c.model_id == models.c.id)
+        .where(models.c.content_hash == content_hash)
+    ).first()
+    if model is None:
+        return None
+    of_model = schema.fingerprints.c.model_id == model.id
+    hashes = select(schema.specs.c.hash).join(schema.fingerprints).where(of_model)
+    return Holding(model.matrix_rule, frozenset(connection.scalars(hashes)), bool(model.has_spectra))
 
 
 def stats(connection: Connection, version: str) -> Stats:

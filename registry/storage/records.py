@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
-__all__ = ["CONJUGACY_RULE", "Added", "DetailsRows", "NewModel", "StoredLayer"]
+__all__ = ["CONJUGACY_RULE", "Added", "DetailsRows", "Holding", "NewModel", "StoredLayer"]
 
 
 CONJUGACY_RULE = 2
@@ -49,6 +49,15 @@ class Added:
     status: Literal["added", "named", "known"]
     name: str
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What is stored of some weights: by which matrix rule, under specs of which hashes, and with spectra or not."""
+
+    matrix_rule: str
+    specs: frozenset[str]
+    has_spectra: bool
 
 
 @dataclass(frozen=True, slots=True)

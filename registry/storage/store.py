@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
 
-    from registry.storage.records import Added, DetailsRows, NewModel
+    from registry.storage.records import Added, DetailsRows, Holding, NewModel
     from registry.types import (
         Calibration,
         Conjugacy,
@@ -144,9 +144,9 @@ class Store:
         """Store a model, or add the name and what else is new to known weights; see `registry.storage.adding.add`."""
         return self._write(lambda connection: adding.add(connection, new, replace=replace))
 
-    def knows(self, content_hash: str) -> str | None:
-        """Return the matrix rule by which weights of that hash are stored, None where they are not."""
-        return self._read(lambda connection: adding.known_rule(connection, content_hash))
+    def holding(self, content_hash: str) -> Holding | None:
+        """Return what is stored of the weights of that hash, None where they are not."""
+        return self._read(lambda connection: queries.holding(connection, content_hash))
 
     def known_as(self, content_hash: str) -> ModelSummary | None:
         """Return the model with exactly these weights, None where they are not stored."""

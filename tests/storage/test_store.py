@@ -155,7 +155,7 @@ class TestAdding:
 
     def test_another_matrix_rule_replaces_what_depends_on_it(self, store: Store) -> None:
         first = store.add(new_model("a", 1))
-        assert store.knows(store.find("a").content_hash) == RULE
+        assert store.find("a").matrix_rule == RULE
         again = store.add(new_model("a", 1, rule="r2"))
         assert (again.model_id, again.status) == (first.model_id, "known")
         assert store.find("a").matrix_rule == "r2"
@@ -165,10 +165,12 @@ class TestAdding:
 
     def test_known_weights_are_found_by_content(self, store: Store) -> None:
         new = new_model("a", 1)
-        assert store.knows(new.plan.content_hash) is None
+        assert store.holding(new.plan.content_hash) is None
         assert store.known_as(new.plan.content_hash) is None
         store.add(new)
-        assert store.knows(new.plan.content_hash) == RULE
+        held = store.holding(new.plan.content_hash)
+        assert held is not None
+        assert (held.matrix_rule, held.specs, held.has_spectra) == (RULE, {SPEC.hash, OTHER.hash}, True)
         known = store.known_as(new.plan.content_hash)
         assert known is not None
         assert known.name == "a"
