@@ -32,7 +32,7 @@ def _median(arguments: list[str]) -> float:
     seconds = []
     for _ in range(_REPEATS):
         begun = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "registry.cli.app", *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "registry.cli.app", *arguments], check=True, capture_output=True)
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds)
 
