@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import RegistryError, UsageError
+from registry.errors import UsageError
+from registry.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,15 +63,5 @@ def write_arrays(path: Path, **arrays: Any) -> None:
     """
     import numpy as np
 
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        try:
-            with partial.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise RegistryError(
-            f"cannot write '{path}': {error.strerror or error}", "choose another file with -o"
-        ) from error
+    with whole_file(path) as partial, partial.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import RegistryError, UsageError
+from registry.errors import UsageError
+from registry.files import whole_file
 from registry.plots.style import require_matplotlib, styled
 
 if TYPE_CHECKING:
@@ -89,14 +90,5 @@ def _write(path: Path, figure: Figure) -> None:
     _settle(figure)
     drawn = BytesIO()
     figure.savefig(drawn, format=suffix[1:], metadata=METADATA[suffix])
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        try:
-            partial.write_bytes(drawn.getvalue())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise RegistryError(
-            f"cannot write '{path}': {error.strerror or error}", "choose another file with -o"
-        ) from error
+    with whole_file(path) as partial:
+        partial.write_bytes(drawn.getvalue())
