@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Comparison", "Task", "Timing", "between_markers", "interleaved", "load_note", "markdown", "rewrite"]
+__all__ = [
+    "Comparison",
+    "Task",
+    "Timing",
+    "between_markers",
+    "interleaved",
+    "load_note",
+    "machine_load",
+    "markdown",
+    "quicker",
+    "rewrite",
+]
 
 # Above this load per core, others' work is in the wall-clock figures.
 QUIET = 0.5
@@ -77,14 +88,17 @@ class Comparison:
 
     def row(self) -> str:
         """The comparison as a row of the table."""
-        number = "{:,.2f}" if self.aim < 5 else "{:,.0f}"
-        low, high = (number.format(x) for x in (min(self.ratios), max(self.ratios)))
+        low, high = _number(min(self.ratios)), _number(max(self.ratios))
         upper, lower = (f"{statistics.median(t.wall):.3g}" for t in (self.upper, self.lower))
         aim = f"{'≤' if self.at_most else '≥'} {self.aim:,g}"
         return (
-            f"| {self.title} | {upper} | {lower} | **{number.format(self.ratio)}** | {low}-{high} | {len(self.ratios)} "
-            f"| {number.format(self.cpu_ratio)} | {aim} | {'met' if self.met else 'missed'} |"
+            f"| {self.title} | {upper} | {lower} | **{_number(self.ratio)}** | {low}-{high} | {len(self.ratios)} "
+            f"| {_number(self.cpu_ratio)} | {aim} | {'met' if self.met else 'missed'} |"
         )
+
+
+def _number(ratio: float) -> str:
+    return f"{ratio:,.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}"
 
 
 def interleaved(tasks: Mapping[str, Task], rounds: int) -> dict[str, Timing]:
@@ -106,6 +120,12 @@ def interleaved(tasks: Mapping[str, Task], rounds: int) -> dict[str, Timing]:
                 tasks[name].run()
                 seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return {name: Timing(tuple(w for w, _ in each), tuple(c for _, c in each)) for name, each in seconds.items()}
+
+
+def quicker(run: Callable[[], object], threads: tuple[int, ...] = (1, 2)) -> int:
+    """The number of BLAS threads with which one trial each ran fastest: others' work is measured at its best."""
+    trials = interleaved({str(count): Task(run, count) for count in threads}, rounds=1)
+    return min(threads, key=lambda count: trials[str(count)].wall[0])
 
 
 def load_note(load: float, cores: int) -> str:

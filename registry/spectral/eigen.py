@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +12,13 @@ from registry.errors import SpectrumError
 from registry.types import Spectrum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
     from registry.types import LayerMatrix
 
-__all__ = ["layer_spectrum", "spectral_entropy", "spectrum"]
+__all__ = ["column_blocks", "layer_spectrum", "spectral_entropy", "spectrum"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ logger = logging.getLogger(__name__)
 COLUMNS = 8192
 
 
-def layer_spectrum(W: ArrayLike) -> tuple[float, NDArray[np.float32]]:
+def layer_spectrum(W: ArrayLike, *, threads: int = 1) -> tuple[float, NDArray[np.float32]]:
     """Eigenvalues of W W^T that are not structural zeros, as their mean and as multiples of it.
 
     The Gram matrix of the smaller side, in float64, and its symmetric eigenvalues. W is scaled by a power of two first,
@@ -35,6 +38,8 @@ def layer_spectrum(W: ArrayLike) -> tuple[float, NDArray[np.float32]]:
     ----------
     W
         (p, q) real weights, p, q >= 1; float32 or float64 as sources give them.
+    threads
+        Blocks of columns multiplied side by side where there are several; the bits do not depend on it.
 
     Returns
     -------
@@ -55,7 +60,7 @@ def layer_spectrum(W: ArrayLike) -> tuple[float, NDArray[np.float32]]:
     if weights.dtype.kind not in "fiu":
         raise SpectrumError(f"a layer's weights must be real numbers, not {weights.dtype}")
     exponent = _exponent(weights)
-    gram = _gram(weights.T if weights.shape[0] > weights.shape[1] else weights, exponent)
+    gram = _gram(weights.T if weights.shape[0] > weights.shape[1] else weights, exponent, threads)
     values = np.maximum(_eigenvalues(gram), 0.0)
     mean = float(values.mean())
     with np.errstate(over="ignore", under="ignore"):
@@ -67,7 +72,7 @@ def layer_spectrum(W: ArrayLike) -> tuple[float, NDArray[np.float32]]:
     return original, (values / mean).astype(np.float32)
 
 
-def spectrum(layer: LayerMatrix, W: ArrayLike) -> Spectrum:
+def spectrum(layer: LayerMatrix, W: ArrayLike, *, threads: int = 1) -> Spectrum:
     """The spectrum of one layer matrix of a checkpoint.
 
     Parameters
@@ -76,6 +81,8 @@ def spectrum(layer: LayerMatrix, W: ArrayLike) -> Spectrum:
         Where the matrix is.
     W
         Its weights, (layer.p, layer.q) or of the layer's own shape (out, in, *kernel).
+    threads
+        As in `layer_spectrum`.
 
     Returns
     -------
@@ -90,7 +97,7 @@ def spectrum(layer: LayerMatrix, W: ArrayLike) -> Spectrum:
     if weights.shape not in (layer.shape, (layer.p, layer.q)):
         raise SpectrumError(f"layer {layer.name} has shape {layer.shape}, its weights {weights.shape}")
     try:
-        mean, values = layer_spectrum(weights.reshape(layer.p, layer.q))
+        mean, values = layer_spectrum(weights.reshape(layer.p, layer.q), threads=threads)
     except SpectrumError as error:
         raise SpectrumError(f"layer {layer.name}: {error.message}", error.remedy) from error
     return Spectrum(layer=layer, mean=mean, values=values)
@@ -121,6 +128,12 @@ def spectral_entropy(values: ArrayLike) -> float:
     return max(0.0, float(-(share @ np.log(share)))) / np.log(x.size) if x.size > 1 else 0.0
 
 
+def column_blocks(p: int, q: int) -> range:
+    """Where the blocks start in which a (p, q) matrix is multiplied along its longer side: a matter of shape alone."""
+    small, large = sorted((p, q))
+    return range(0, large, max(COLUMNS, 4 * small))
+
+
 def _exponent(weights: NDArray[np.generic]) -> int:
     """Binary exponent e with |w| < 2^e of the largest weight; extremes propagate NaN, so that they check all."""
     largest = max(abs(float(weights.max())), abs(float(weights.min())))
@@ -133,17 +146,27 @@ def _exponent(weights: NDArray[np.generic]) -> int:
     return max(int(np.frexp(largest)[1]), -1000)
 
 
-def _gram(wide: NDArray[np.generic], exponent: int) -> NDArray[np.float64]:
-    """W W^T 4^-exponent of the (n, m) weights, n <= m, in float64, summed over blocks of columns."""
-    n, m = wide.shape
-    step = max(COLUMNS, 4 * n)
-    total = np.zeros((0, 0))
-    for start in range(0, m, step):
+def _gram(wide: NDArray[np.generic], exponent: int, threads: int) -> NDArray[np.float64]:
+    """W W^T 4^-exponent of the (n, m) weights, n <= m, in float64, summed over blocks of columns in their order."""
+    starts = column_blocks(*wide.shape)
+    step = starts.step
+
+    def product(start: int) -> NDArray[np.float64]:
         block = np.array(wide[:, start : start + step], dtype=np.float64, order="C")
         block *= 2.0**-exponent
         # One operand and its transpose: NumPy calls BLAS's symmetric product, at half the work.
-        product = block @ block.T
-        total = product if start == 0 else np.add(total, product, out=total)
+        return np.asarray(block @ block.T)
+
+    if threads == 1 or len(starts) == 1:
+        return _sum(map(product, starts))
+    with ThreadPoolExecutor(threads) as pool:
+        return _sum(pool.map(product, starts))
+
+
+def _sum(terms: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
+    total = next(terms)
+    for term in terms:
+        total += term
     return total
 
 

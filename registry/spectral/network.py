@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from threading import Event, Semaphore
 from typing import TYPE_CHECKING
 
 from threadpoolctl import ThreadpoolController
 
-from registry.spectral.eigen import spectrum
+from registry.spectral.eigen import column_blocks, spectrum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +31,8 @@ def network_spectra(
     One BLAS thread a layer, so that the bits do not depend on the number of cores, and so that small matrices, most of
     a network's, do not wait for threads. Costly layers go first, which balances the cores; at most ``workers`` + 1
     matrices are in memory. Time: the sum over layers of n^2 m + n^3 (n <= m the smaller and larger extent), divided by
-    the cores while no single layer outweighs the rest.
+    the cores while no layer outweighs a core's share; of one that does, only the product is divided, over blocks of
+    columns.
 
     Parameters
     ----------
@@ -56,13 +57,17 @@ def network_spectra(
         free.release()
 
     futures: dict[int, Future[Spectrum]] = {}
+    share = sum(map(_cost, layers)) / threads
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         for index in sorted(range(len(layers)), key=lambda i: -_cost(layers[i])):
             # Whichever layer ends first makes room: waiting for the costliest would leave the other cores idle.
             free.acquire()
             if broken.is_set():
                 break
-            futures[index] = pool.submit(spectrum, layers[index], read(layers[index]))
+            layer = layers[index]
+            divided = _cost(layer) > share and len(column_blocks(layer.p, layer.q)) > 1
+            work = partial(spectrum, threads=threads) if divided else spectrum
+            futures[index] = pool.submit(work, layer, read(layer))
             futures[index].add_done_callback(ended)
     # In the order they were given out, so that of several broken layers the same one is named every time.
     found = {index: future.result() for index, future in futures.items()}

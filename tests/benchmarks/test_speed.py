@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_tasks_take_turns_on_their_own_threads(monkeypatch: pytest.MonkeyPatch) 
     def note(name: str) -> None:
         seen.append((name, {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}))
 
-    tasks = {name: Task(lambda name=name: note(name), threads) for name, threads in (("a", 1), ("b", 2))}
+    tasks = {name: Task(partial(note, name), threads) for name, threads in (("a", 1), ("b", 2))}
     found = harness.interleaved(tasks, rounds=3)
     assert seen == [(name, {1 if name == "a" else 2}) for name in "abbaab"]
     assert {name: len(each.wall) for name, each in found.items()} == {"a": 3, "b": 3}
@@ -57,6 +58,16 @@ def test_the_clock_sees_waiting_and_processor_time_does_not(monkeypatch: pytest.
     found = harness.interleaved({"sleep": Task(lambda: time.sleep(0.05))}, rounds=1)["sleep"]
     assert found.wall[0] >= 0.05
     assert found.cpu[0] < 0.04
+
+
+def test_others_get_the_threads_with_which_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "PAUSE", 0.0)
+
+    def faster_on(best: int) -> None:
+        used = {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+        time.sleep(0.0 if used == {best} else 0.1)
+
+    assert [harness.quicker(partial(faster_on, best)) for best in (1, 2)] == [1, 2]
 
 
 def test_load_warns_above_half_a_process_a_core() -> None:
