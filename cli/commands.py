@@ -57,22 +57,22 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "stats": Command("registry.cli.browse:stats", "Show what the registry holds, in numbers.", ("archreg stats",)),
     "nearest": Command(
-        "registry.cli.ask:nearest",
+        "registry.cli.nearest:nearest",
         "Find the models nearest to a stored model, a file or a reference.",
         ("archreg nearest resnet20 -k 5", "archreg nearest ./new.safetensors --equivalent --max-params 200k"),
     ),
     "compare": Command(
-        "registry.cli.ask:compare",
+        "registry.cli.compare:compare",
         "Say whether two models are equivalent, with the evidence.",
         ("archreg compare resnet20 resnet32", "archreg compare resnet20 ./new.pt --accuracy 0.05 --json"),
     ),
     "classes": Command(
-        "registry.cli.ask:classes",
+        "registry.cli.classes:classes",
         "Sort the models into classes of equivalents.",
         ("archreg classes", "archreg classes --family resnet --accuracy 0.05"),
     ),
     "compress": Command(
-        "registry.cli.ask:compress",
+        "registry.cli.compress:compress",
         "Find smaller models equivalent to this one.",
         ("archreg compress resnet56 --max-ratio 0.5", "archreg compress resnet56 --max-params 200k --dataset cifar10"),
     ),
@@ -104,7 +104,7 @@ COMMANDS: Mapping[str, Command] = {
         ("archreg spectra resnet20 -o resnet20.npz",),
     ),
     "distances": Command(
-        "registry.cli.ask:distances",
+        "registry.cli.distances:distances",
         "Write all distances between models to a NumPy file.",
         ("archreg distances -o distances.npz", "archreg distances -o resnets.npz --family resnet --distance l2"),
     ),

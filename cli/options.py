@@ -20,7 +20,18 @@ from registry.types import MetricBound, ModelCard
 if TYPE_CHECKING:
     from registry import Registry
 
-__all__ = ["AsJson", "Database", "card", "filters", "measure", "open_registry", "question", "with_options"]
+__all__ = [
+    "AsJson",
+    "Database",
+    "Limit",
+    "Query",
+    "card",
+    "filters",
+    "measure",
+    "open_registry",
+    "question",
+    "with_options",
+]
 
 
 def _inherited(context: typer.Context, value: str | None) -> str | None:
@@ -33,7 +44,10 @@ Database = Annotated[
     typer.Option("--db", metavar="URL", callback=_inherited, help="Database; else ARCHREG_DB, else archreg.db here."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on standard output.")]
-
+Query = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A stored name, a file, or a reference such as torchvision:resnet18.")
+]
+Limit = Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="How many to show.")]
 
 Fingerprint = Annotated[
     Literal["layered", "mme"], typer.Option(help="Fingerprint to compare by: resolved by depth, or the paper's.")

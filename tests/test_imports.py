@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 
 def home(path: Path) -> str:
-    """The part of the package that a file is in: ``cli/ask.py`` is installed as ``registry.cli.ask``."""
+    """The part of the package that a file is in: ``cli/ingest.py`` is installed as ``registry.cli.ingest``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[1] if parts[0] == "registry" else parts[0]
 
@@ -117,7 +117,7 @@ def loaded_by(program: str) -> set[str]:
         ("import registry", set()),
         ("import registry; registry.Registry('none.db')", set()),
         ("import registry.types, registry.errors", set()),
-        ("import registry.catalog.asking, registry.catalog.queries, registry.catalog.filling", set()),
+        ("import registry.catalog.searching, registry.catalog.queries, registry.catalog.filling", set()),
         ("import registry.equivalence, registry.ingest", set()),
         ("import registry.spectral, registry.ensembles", set()),
         ("import registry.sources", set()),

@@ -19,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -36,13 +37,18 @@ __all__ = [
     "UtcDateTime",
     "architectures",
     "calibrations",
+    "classes",
     "conjugacy",
     "fingerprints",
+    "items",
     "layers",
+    "members",
     "metadata",
     "metrics",
     "models",
     "names",
+    "partitions",
+    "runs",
     "skipped",
     "specs",
     "spectra",
@@ -87,6 +93,10 @@ def _id() -> Column[int]:
 
 def _required(name: str, type_: TypeEngine[Any] | type[TypeEngine[Any]] = Text, **options: Any) -> Column[Any]:
     return Column(name, type_, nullable=False, **options)
+
+
+def _counter(name: str) -> Column[int]:
+    return _required(name, BigInteger, server_default="0")
 
 
 def _key(name: str, type_: TypeEngine[Any] | type[TypeEngine[Any]] = Text) -> Column[Any]:
@@ -197,7 +207,8 @@ layers: Final = Table(
 # The proper eigenvalues of all of a model's layers, one layer after the other: little-endian float32.
 spectra: Final = Table("spectra", metadata, _model_id(primary_key=True), _required("data", LargeBinary))
 
-# Fingerprint specs; `definition` is all of it as JSON.
+# Fingerprint specs; `definition` is all of it as JSON. `stamp` counts the changes to its vectors: what remembers them
+# compares it to know whether it is behind; `removed` is the stamp of the last change that took one away.
 specs: Final = Table(
     "specs",
     metadata,
@@ -209,15 +220,20 @@ specs: Final = Table(
     _required("length", Integer),
     _required("definition"),
     _required("created", UtcDateTime),
+    _counter("stamp"),
+    _counter("removed"),
 )
 
-# Little-endian float32 vectors. The key starts with the spec, as every reading does.
+# Little-endian float32 vectors. The key starts with the spec, as every reading does; `stamp` is the spec's when the
+# vector was written.
 fingerprints: Final = Table(
     "fingerprints",
     metadata,
     Column("spec_id", Integer, ForeignKey("specs.id", ondelete="CASCADE"), primary_key=True),
     _model_id(primary_key=True, index=True),
     _required("vector", LargeBinary),
+    _counter("stamp"),
+    Index(None, "spec_id", "stamp"),
 )
 
 # A model's conjugacy figures, from its spectra alone; `rule` is the version of the thresholds they were judged by. All
@@ -237,8 +253,9 @@ conjugacy: Final = Table(
     *(Column(f"decay_{figure}", Double) for figure in ("rate", "exponent", "statistic")),
 )
 
-# Distances between unrelated models under a spec and metric; `quantiles` is a JSON list of pairs. Not tied to `specs`:
-# a calibration may come before the first fingerprint.
+# Distances between unrelated models under a spec and metric; `quantiles` is a JSON list of pairs; `accuracy_low` and
+# `accuracy_high` bound the accuracy, by a bootstrap over the families of the models it was measured on. Not tied to
+# `specs`: a calibration may come before the first fingerprint.
 calibrations: Final = Table(
     "calibrations",
     metadata,
@@ -250,5 +267,82 @@ calibrations: Final = Table(
     _required("quantiles"),
     _required("source"),
     _required("created", UtcDateTime),
+    Column("accuracy_low", Double),
+    Column("accuracy_high", Double),
+    Column("models", Integer),
+    Column("families", Integer),
     UniqueConstraint("spec_hash", "metric"),
+)
+
+# Models sorted into classes of equivalents. `scope` is the filter they had to pass, as canonical JSON; a new partition
+# of the same terms takes the place of the old one.
+partitions: Final = Table(
+    "partitions",
+    metadata,
+    _id(),
+    Column("spec_id", Integer, ForeignKey("specs.id", ondelete="CASCADE"), nullable=False, index=True),
+    _required("metric"),
+    _required("rule"),
+    _required("accuracy", Double),
+    _required("scope"),
+    _required("models", Integer),
+    _required("created", UtcDateTime),
+    UniqueConstraint("spec_id", "metric", "rule", "accuracy", "scope"),
+)
+
+# `identity` is what a class is known by from one partition to the next; its medoid goes with the model it is.
+classes: Final = Table(
+    "classes",
+    metadata,
+    _id(),
+    Column("partition_id", Integer, ForeignKey("partitions.id", ondelete="CASCADE"), nullable=False),
+    _required("number", Integer),
+    _required("identity"),
+    Column("medoid_id", Integer, ForeignKey("models.id", ondelete="SET NULL"), index=True),
+    _required("diameter", Double),
+    _required("tail_class"),
+    _required("training_class"),
+    UniqueConstraint("partition_id", "identity"),
+    Index(None, "partition_id", "number", unique=True),
+)
+
+members: Final = Table(
+    "members",
+    metadata,
+    Column("class_id", Integer, ForeignKey("classes.id", ondelete="CASCADE"), primary_key=True),
+    _model_id(primary_key=True, index=True),
+)
+
+# The journal of ingests. `plan` is a hash over the items and options: a second start of the same plan goes on with the
+# first; `options` and an item's `reference` are JSON; `heartbeat` tells a run that is at work from one that was killed.
+runs: Final = Table(
+    "runs",
+    metadata,
+    _id(),
+    _required("plan", index=True),
+    _required("command"),
+    _required("options"),
+    _required("state"),
+    _required("tool_version"),
+    _required("worker"),
+    _required("started", UtcDateTime),
+    _required("heartbeat", UtcDateTime),
+    Column("finished", UtcDateTime),
+    sqlite_autoincrement=True,
+)
+
+items: Final = Table(
+    "items",
+    metadata,
+    Column("run_id", Integer, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    _key("position", Integer),
+    _required("reference"),
+    _required("name"),
+    _required("cost", Double),
+    _required("state"),
+    _required("attempts", Integer),
+    _required("error"),
+    _required("remedy"),
+    Column("seconds", Double),
+    Column("model_id", Integer, ForeignKey("models.id", ondelete="SET NULL"), index=True),
 )

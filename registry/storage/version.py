@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "VERSION_TABLE", "current_version", "require_head", "schema_version"]
 
 VERSION_TABLE: Final = "archreg_version"
-HEAD: Final = "v0001"
+HEAD: Final = "v0002"
 """The revision that this program reads and writes. Revisions are ``vNNNN``: in order of text, in order of time."""
 
 _MAGIC: Final = b"SQLite format 3\0"

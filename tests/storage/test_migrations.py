@@ -40,6 +40,11 @@ COUNTS = {  # rows of every table that the databases of a revision were frozen w
         "architectures": 2, "models": 3, "names": 4, "tags": 4, "metrics": 4, "skipped": 3, "layers": 9, "spectra": 2,
         "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1,
     },
+    "v0002": {
+        "architectures": 2, "models": 3, "names": 4, "tags": 4, "metrics": 4, "skipped": 3, "layers": 9, "spectra": 2,
+        "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1, "partitions": 0, "classes": 0, "members": 0,
+        "runs": 0, "items": 0,
+    },
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from registry.storage import Store, migrate
 from registry.storage import url as url_module
 from registry.storage.schema import metadata
 from registry.storage.url import Address
+from registry.storage.version import HEAD
 from tests.storage.factory import SPEC, new_model, vector_of
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ class TestEitherDatabase:
         assert caught.value.remedy == f"archreg db upgrade --db {quoted}"
 
     def test_a_newer_schema_is_refused(self, registry_url: str) -> None:
-        with stamped(registry_url, "v0002"):
+        with stamped(registry_url, "v9999"):
             for attempt in (lambda: Store.open(registry_url, mode="create"), lambda: migrate.upgrade(registry_url)):
-                with pytest.raises(SchemaVersionError, match="v0002, newer than this program's v0001"):
+                with pytest.raises(SchemaVersionError, match=f"v9999, newer than this program's {HEAD}"):
                     attempt()
-            assert migrate.current(registry_url) == "v0002"
+            assert migrate.current(registry_url) == "v9999"
 
     def test_reading_cannot_write(self, registry_url: str) -> None:
         with Store.open(registry_url, mode="read") as store:
@@ -92,7 +93,7 @@ class stamped:  # noqa: N801 - a context manager, named as one
         self._set(self.version)
 
     def __exit__(self, *_: object) -> None:
-        self._set("v0001")
+        self._set(HEAD)
 
     def _set(self, version: str) -> None:
         statements = ["DELETE FROM archreg_version", f"INSERT INTO archreg_version VALUES ('{version}')"]  # noqa: S608

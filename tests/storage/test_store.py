@@ -22,6 +22,7 @@ from registry.errors import (
 )
 from registry.storage.records import CONJUGACY_RULE
 from registry.storage.schema import metadata
+from registry.storage.version import HEAD
 from registry.types import Calibration, Decay, Filter, Fingerprint, Metric, MetricBound, ModelCard
 from tests.storage.factory import (
     CARD,
@@ -471,6 +472,6 @@ class TestChanging:
         assert stats.fingerprints == (("layered v2", 3), ("mme v1", 3))
         assert stats.training_classes == (("untrained", 2), ("trained", 1))
         assert sum(count for _, count in stats.tail_classes) == 3
-        assert stats.schema_version == "v0001"
+        assert stats.schema_version == HEAD
         assert stats.bytes is not None
         assert stats.bytes > 10_000

@@ -1,0 +1,35 @@
+"""``archreg distances``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from registry.cli import arrays, jsonout, tables
+from registry.cli.options import AsJson, Database, filters, measure, open_registry, with_options
+
+__all__ = ["distances"]
+
+
+@with_options(measure=measure, filters=filters)
+def distances(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz", help="File to write.")],
+    db: Database = None,
+    as_json: AsJson = False,
+    *,
+    measure: dict[str, Any],
+    filters: dict[str, Any],
+) -> None:
+    """Write all distances between models to a NumPy file with the arrays names and distances."""
+    import numpy as np
+
+    arrays.check_output(output)
+    with open_registry(db) as registry:
+        names, matrix = registry.distances(**measure, **filters)
+    arrays.write_arrays(output, names=np.array(names, dtype=np.str_), distances=matrix)
+    if as_json:
+        jsonout.write({"file": str(output), "models": len(names), **measure})
+    else:
+        tables.say(f"wrote the distances between {tables.whole(len(names))} models to {output}")

@@ -1,0 +1,146 @@
+"""Questions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from registry.catalog.api.base import Part, filter_of, spec_of
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from registry.types import Comparison, Compression, Neighbour, Partition, Search, Verdict
+
+__all__ = ["Asking"]
+
+
+class Asking(Part):
+    """What is nearest, what is equivalent, what smaller model can stand in."""
+
+    def nearest(
+        self,
+        query: str | Path,
+        k: int = 10,
+        *,
+        fingerprint: str = "layered",
+        metric: str | None = None,
+        accuracy: float | None = None,
+        equivalent: bool = False,
+        **filters: Any,
+    ) -> tuple[Neighbour, ...]:
+        """The neighbours that ``search`` finds, without what it says of the search."""
+        return self.search(
+            query, k, fingerprint=fingerprint, metric=metric, accuracy=accuracy, equivalent=equivalent, **filters
+        ).neighbours
+
+    def search(
+        self,
+        query: str | Path,
+        k: int = 10,
+        *,
+        fingerprint: str = "layered",
+        metric: str | None = None,
+        accuracy: float | None = None,
+        equivalent: bool = False,
+        **filters: Any,
+    ) -> Search:
+        """The ``k`` nearest stored models that pass the filters, the one asked about left out; O(n d).
+
+        ``equivalent``: only those equivalent to it.
+        """
+        from registry.catalog.searching import search_for
+
+        store, subject, by = self._question(query, fingerprint, metric, accuracy)
+        return search_for(store, subject, by, filter_of(filters), k, equivalent=equivalent)
+
+    def compare(
+        self,
+        a: str | Path,
+        b: str | Path,
+        *,
+        fingerprint: str = "layered",
+        metric: str | None = None,
+        accuracy: float | None = None,
+    ) -> Comparison:
+        """Two models side by side, stored or not: verdict, distances, the classes of both, and where they differ."""
+        from registry.catalog.comparing import compare
+        from registry.catalog.queries import resolve
+
+        store, subject, by = self._question(a, fingerprint, metric, accuracy)
+        return compare(subject, resolve(store, b, by.spec), by)
+
+    def equivalent(
+        self,
+        a: str | Path,
+        b: str | Path,
+        *,
+        fingerprint: str = "layered",
+        metric: str | None = None,
+        accuracy: float | None = None,
+    ) -> Verdict:
+        """Whether two models are equivalent within the accuracy, with the evidence."""
+        from registry.catalog.comparing import verdict
+        from registry.catalog.queries import resolve
+
+        store, subject, by = self._question(a, fingerprint, metric, accuracy)
+        return verdict(subject, resolve(store, b, by.spec), by)
+
+    def classes(
+        self,
+        *,
+        fingerprint: str = "layered",
+        metric: str | None = None,
+        accuracy: float | None = None,
+        **filters: Any,
+    ) -> Partition:
+        """Equivalence classes of the stored models that pass the filters; O(n^2 d)."""
+        from registry.catalog.classing import classes_of
+
+        store, by = self._terms(fingerprint, metric, accuracy)
+        return classes_of(store, by, filter_of(filters))
+
+    def compress(
+        self,
+        query: str | Path,
+        *,
+        max_ratio: float | None = None,
+        max_params: int | None = None,
+        max_bytes: int | None = None,
+        k: int = 10,
+        fingerprint: str = "layered",
+        metric: str | None = None,
+        accuracy: float | None = None,
+        **filters: Any,
+    ) -> Compression:
+        """Smaller stored models that can stand in, the smallest equivalent first; O(n d).
+
+        ``max_ratio``: of the parameters of the model asked about, in (0, 1]. Without any bound: fewer parameters. Where
+        none is equivalent, the nearest smaller ones, and ``equivalent`` is False.
+        """
+        from registry.catalog.compressing import compress
+
+        store, subject, by = self._question(query, fingerprint, metric, accuracy)
+        bounds = [subject.model.parameters - 1]
+        if max_ratio is not None:
+            if not 0.0 < max_ratio <= 1.0:
+                raise UsageError(f"max_ratio must lie in (0, 1], not {max_ratio}")
+            bounds.append(int(max_ratio * subject.model.parameters))
+        if max_params is not None:
+            bounds.append(max_params)
+        where = replace(filter_of(filters), max_params=min(bounds), max_bytes=max_bytes)
+        return compress(store, subject, by, where, k)
+
+    def distances(
+        self, *, fingerprint: str = "layered", metric: str | None = None, **filters: Any
+    ) -> tuple[list[str], NDArray[np.float64]]:
+        """Names and the (n, n) float64 distances between all stored models that pass; refused above 20,000 models."""
+        from registry.catalog.comparing import pairwise
+        from registry.equivalence import distance_named
+
+        store = self._database.readable()
+        return pairwise(store, spec_of(fingerprint), distance_named(metric), filter_of(filters))

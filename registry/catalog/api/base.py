@@ -1,0 +1,63 @@
+"""What every part of ``Registry`` stands on: the database, the terms of a question, keywords turned into values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from registry.catalog.database import Database
+from registry.errors import UsageError
+from registry.types import Filter, ModelCard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from registry.catalog.queries import Query
+    from registry.catalog.terms import Terms
+    from registry.storage import Store
+    from registry.types import FingerprintSpec
+
+__all__ = ["Part", "card_of", "filter_of", "spec_of"]
+
+
+class Part:
+    """A part of ``Registry``: its methods, by what they are for."""
+
+    def __init__(self, url: str | Path | None = None) -> None:
+        self._database = Database(url)
+
+    def _terms(self, fingerprint: str, metric: str | None, accuracy: float | None) -> tuple[Store, Terms]:
+        from registry.catalog.terms import terms
+
+        store = self._database.readable()
+        return store, terms(store, spec_of(fingerprint), metric, accuracy)
+
+    def _question(
+        self, query: str | Path, fingerprint: str, metric: str | None, accuracy: float | None
+    ) -> tuple[Store, Query, Terms]:
+        from registry.catalog.queries import resolve
+
+        store, by = self._terms(fingerprint, metric, accuracy)
+        return store, resolve(store, query, by.spec), by
+
+
+def spec_of(name: str) -> FingerprintSpec:
+    """The shipped spec of that name. Raises ``UsageError`` naming the known ones."""
+    from registry.spectral.specs import spec_named
+
+    return spec_named(name)
+
+
+def filter_of(fields: dict[str, Any]) -> Filter:
+    """The filter of those keywords. Raises ``UsageError`` for an unknown one."""
+    unknown = fields.keys() - Filter.__slots__
+    if unknown:
+        raise UsageError(f"unknown filter {sorted(unknown)[0]!r}", f"known: {', '.join(Filter.__slots__)}")
+    return Filter(**fields)
+
+
+def card_of(fields: dict[str, Any]) -> ModelCard:
+    """The card of those keywords. Raises ``UsageError`` for an unknown one."""
+    unknown = fields.keys() - ModelCard.__slots__
+    if unknown:
+        raise UsageError(f"unknown field {sorted(unknown)[0]!r}", f"known: {', '.join(ModelCard.__slots__)}")
+    return ModelCard(**fields)

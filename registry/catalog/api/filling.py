@@ -1,0 +1,123 @@
+"""Filling a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.catalog.api.base import Part, card_of, spec_of
+from registry.errors import UsageError
+from registry.types import ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+    from registry.ingest import Progress
+    from registry.types import Ingested, ModelRef
+
+__all__ = ["Filling"]
+
+
+class Filling(Part):
+    """Plans, ingests, and fingerprints computed from what is stored."""
+
+    def plan(
+        self,
+        references: Sequence[str | Path] = (),
+        *,
+        manifest: str | Path | None = None,
+        key: str | None = None,
+        seed: int = 0,
+        name: str | None = None,
+        card: ModelCard = ModelCard(),  # noqa: B008  # frozen
+    ) -> tuple[ModelRef, ...]:
+        """The models that the references and the manifest mean, nothing read or downloaded.
+
+        ``key``: entry of a wrapped checkpoint to read; ``seed``: of random initialisations; ``name``: for a single
+        model; ``card``: laid over what sources and manifest say.
+
+        Raises ``NotFoundError``, ``AmbiguousError`` or ``UsageError`` naming the reference.
+        """
+        from registry.catalog.filling import expand_all
+
+        path = None if manifest is None else Path(manifest)
+        return expand_all(references, path, key=key, seed=seed, name=name, card=card)
+
+    def ingest_all(
+        self,
+        refs: Sequence[ModelRef],
+        *,
+        replace: bool = False,
+        keep_spectra: bool = True,
+        discard_weights: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[Ingested, ...]:
+        """Ingest planned models, a transaction each; a model that fails is a ``failed`` item and the rest go on.
+
+        Raises ``StorageError`` where the database itself refuses; what was stored before stays.
+        """
+        from registry.catalog.filling import Options, ingest_checkpoint
+        from registry.ingest import run
+        from registry.sources import discard, open_ref
+
+        options = Options(replace, keep_spectra)
+
+        def work(ref: ModelRef) -> Ingested:
+            with open_ref(ref) as checkpoint:
+                result = ingest_checkpoint(self._database, checkpoint, options)
+            if discard_weights:
+                discard(ref)
+            return result
+
+        # Fail before an hour of spectra rather than after it: an existing database must open now.
+        self._database.existing()
+        return run(refs, work, progress)
+
+    def ingest(
+        self,
+        reference: str | Path | torch.nn.Module,
+        *,
+        name: str | None = None,
+        key: str | None = None,
+        seed: int = 0,
+        replace: bool = False,
+        keep_spectra: bool = True,
+        **card: Any,
+    ) -> Ingested:
+        """Ingest one model: a reference, a path, or a live module (which needs a ``name``).
+
+        ``key`` and ``seed`` are those of ``plan`` and go with references; ``card``: fields of ``ModelCard``.
+
+        Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``; then nothing
+        was stored.
+        """
+        from registry.catalog.filling import Options, expand_all, ingest_checkpoint
+        from registry.sources import open_module, open_ref
+
+        options = Options(replace, keep_spectra)
+        known = card_of(card)
+        if isinstance(reference, str | Path):
+            refs = expand_all([reference], None, key=key, seed=seed, name=name, card=known)
+            if len(refs) != 1:
+                raise UsageError(f"{reference} is {len(refs)} models", "use plan() and ingest_all() for several")
+            with open_ref(refs[0]) as checkpoint:
+                return ingest_checkpoint(self._database, checkpoint, options)
+        if not name:
+            raise UsageError("a live module needs a name", 'give one: ingest(module, name="my-model")')
+        with open_module(reference, name, known) as checkpoint:
+            return ingest_checkpoint(self._database, checkpoint, options)
+
+    def refingerprint(
+        self, *, fingerprint: str | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Compute missing fingerprints of the shipped specs from stored spectra; returns how many. Resumable.
+
+        Raises ``SpecMismatchError`` naming the models whose weights have to be ingested again.
+        """
+        from registry.catalog.filling import refingerprint
+        from registry.spectral.specs import SPECS
+
+        specs = tuple(SPECS.values()) if fingerprint is None else (spec_of(fingerprint),)
+        return refingerprint(self._database, specs, progress)

@@ -1,0 +1,55 @@
+"""Changing what is stored, and the database itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from registry.catalog.api.base import Part
+
+if TYPE_CHECKING:
+    from registry.types import Metric, ModelSummary
+
+__all__ = ["Managing"]
+
+
+class Managing(Part):
+    """Metadata, names, removal, and the schema."""
+
+    def set(self, name: str, **changes: Any) -> ModelSummary:
+        """Change what is known of a model: family, architecture, task, dataset, licence, training, seed, ..."""
+        return self._database.writable().set_card(name, changes)
+
+    def set_metric(self, name: str, metric: Metric) -> ModelSummary:
+        """Add a metric, or change the one of the same name, data set and split."""
+        return self._database.writable().set_metric(name, metric)
+
+    def tag(self, name: str, /, **tags: str | None) -> tuple[tuple[str, str], ...]:
+        """Set tags of a model, None removing one; returns all its tags."""
+        return self._database.writable().tag(name, tags)
+
+    def rename(self, old: str, new: str) -> ModelSummary:
+        """Give a stored name another spelling. Raises ``NameTakenError`` if the new one is in use."""
+        return self._database.writable().rename(old, new)
+
+    def remove(self, name: str) -> ModelSummary:
+        """Remove a model with all its names, spectra and fingerprints; returns what was removed."""
+        return self._database.writable().remove(name)
+
+    def upgrade(self) -> str:
+        """Bring the schema to this version's; returns the revision it is at now."""
+        from registry.storage import migrate
+
+        self._database.close()
+        return migrate.upgrade(self._database.url)
+
+    def current(self) -> str | None:
+        """The schema revision the database is at, None where it has none."""
+        from registry.storage import migrate
+
+        return migrate.current(self._database.url)
+
+    def check(self) -> tuple[str, ...]:
+        """Problems found in the database, none when it is sound."""
+        from registry.storage import migrate
+
+        return tuple(migrate.check(self._database.url))

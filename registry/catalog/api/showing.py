@@ -1,0 +1,80 @@
+"""What is stored, and pictures of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.catalog.api.base import Part, filter_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry.plots import Axes
+    from registry.spectral.difference import Scale
+    from registry.types import ModelDetails, ModelSummary, Spectrum, Stats
+
+__all__ = ["Showing"]
+
+
+class Showing(Part):
+    """Models, their details, their spectra, and pictures."""
+
+    def models(self, **filters: Any) -> list[ModelSummary]:
+        """The stored models that pass the filters, by name."""
+        return self._database.readable().summaries(filter_of(filters))
+
+    def show(self, name: str) -> ModelDetails:
+        """Everything stored of one model. Raises ``UnknownModelError`` with near names."""
+        from registry.catalog.details import details
+
+        return details(self._database.readable(), name)
+
+    def spectrum(self, name: str) -> tuple[Spectrum, ...]:
+        """The stored spectra of one model, by layer in depth order.
+
+        Raises ``UnknownModelError``, or ``SpecMismatchError`` where the model was ingested without its spectra.
+        """
+        from registry.catalog.details import stored_spectra
+
+        return stored_spectra(self._database.readable(), name)
+
+    def plot_csd(
+        self,
+        names: Sequence[str],
+        file: str | Path,
+        *,
+        scale: Scale = "full",
+        reference: str = "cue",
+        seed: int | None = None,
+        axes: Axes = "both",
+        x_max: float | None = None,
+        title: str = "",
+    ) -> None:
+        """Draw cumulative spectral differences of up to 8 stored models into a PNG, SVG or PDF file.
+
+        ``reference``: ``cue``, ``coe``, ``cse`` or ``wishart``, its expectation, or with a ``seed`` one member of it.
+        Raises ``UsageError``, what ``spectrum`` raises, or ``RegistryError`` where the file cannot be written or
+        Matplotlib is missing.
+        """
+        from registry.catalog.picturing import picture_differences
+        from registry.plots import check_picture, plot_difference
+
+        path = Path(file)
+        check_picture(path)
+        store = self._database.readable()
+        picture = picture_differences(store, names, scale=scale, reference=reference, sample=seed, x_max=x_max)
+        plot_difference(picture, path, axes=axes, title=title)
+
+    def plot_spectrum(self, name: str, file: str | Path, *, title: str = "") -> None:
+        """Draw the spectrum of one stored model by depth into a PNG, SVG or PDF file. Raises as ``plot_csd``."""
+        from registry.catalog.picturing import picture_spectrum
+        from registry.plots import check_picture, plot_spectrum
+
+        path = Path(file)
+        check_picture(path)
+        plot_spectrum(picture_spectrum(self._database.readable(), name), path, title=title)
+
+    def stats(self) -> Stats:
+        """What the registry holds."""
+        return self._database.readable().stats()

@@ -1,0 +1,85 @@
+"""By what a question is judged, and the vectors and models that it is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.equivalence import distance_named, judge, shipped
+from registry.errors import EmptyRegistryError, SpecMismatchError, UsageError
+from registry.types import Filter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from registry.catalog.queries import Query
+    from registry.equivalence import Distance
+    from registry.storage import Store
+    from registry.types import Calibration, FingerprintSpec, ModelSummary, Verdict
+
+__all__ = ["Terms", "judged", "summaries_of", "terms", "vectors_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """By what a question is judged: the spec, the distance, the accuracy and the calibration that gives its rate."""
+
+    spec: FingerprintSpec
+    distance: Distance
+    accuracy: float
+    calibration: Calibration
+
+
+def terms(store: Store, spec: FingerprintSpec, metric: str | None, accuracy: float | None) -> Terms:
+    """Terms with the registry's own calibration where it has one, else the one that ships; its accuracy by default.
+
+    Raises ``UsageError`` for an accuracy that is negative or not finite.
+    """
+    distance = distance_named(metric)
+    calibration = store.calibration(spec.hash, distance.name) or shipped(spec, distance.name)
+    if accuracy is None:
+        accuracy = calibration.accuracy
+    elif not 0.0 <= accuracy < float("inf"):
+        raise UsageError(f"accuracy must be a distance, zero or larger, not {accuracy}")
+    return Terms(spec, distance, accuracy, calibration)
+
+
+def judged(query: Query, model: ModelSummary, distance: float, by: Terms, searched: int) -> Verdict:
+    """The verdict on the model asked about and another, at that distance."""
+    return judge(
+        distance,
+        query.kind,
+        (model.tail_class, model.training_class),
+        accuracy=by.accuracy,
+        calibration=by.calibration,
+        searched=searched,
+    )
+
+
+def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Ids (n,), ascending, and vectors (n, d) of the models that pass the filter.
+
+    Raises ``EmptyRegistryError``, or ``SpecMismatchError`` where models pass and none has a vector of this spec.
+    """
+    wanted = None if where == Filter() else store.candidate_ids(where)
+    ids, vectors = store.fingerprints(spec.hash, ids=wanted)
+    if len(ids):
+        return ids, vectors
+    if not store.count():
+        raise EmptyRegistryError(
+            "the registry is empty", "fill it: archreg ingest FILE_OR_FOLDER, or archreg ingest torchvision:resnet18"
+        )
+    if wanted is None or wanted:
+        raise SpecMismatchError(
+            f"none of these models has a {spec.label} fingerprint",
+            f"run: archreg refingerprint --fingerprint {spec.name}",
+        )
+    # No model passes the filter; where the spec is not stored yet, the store does not know its length.
+    return ids, vectors.reshape(0, spec.length)
+
+
+def summaries_of(store: Store, ids: list[int]) -> list[ModelSummary]:
+    """The models of those ids, in that order."""
+    models = {model.id: model for model in store.summaries(ids=ids)}
+    return [models[model] for model in ids]
