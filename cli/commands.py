@@ -95,7 +95,7 @@ COMMANDS: Mapping[str, Command] = {
     "rm": Command("registry.cli.manage:remove", "Remove a model with all its names.", ("archreg rm resnet20 --yes",)),
     "refingerprint": Command(
         "registry.cli.manage:refingerprint",
-        "Compute missing fingerprints from stored spectra.",
+        "Compute missing fingerprints and figures from stored spectra.",
         ("archreg refingerprint", "archreg refingerprint --fingerprint mme"),
     ),
     "spectra": Command(

@@ -154,17 +154,21 @@ def refingerprint(
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the fingerprints that are missing, from the stored spectra. After an interruption, run it again."""
+    """Compute what is missing, from the stored spectra. After an interruption, run it again.
+
+    Fingerprints, and the conjugacy figures and classes where a newer version judges them otherwise.
+    """
     with open_registry(db) as registry:
-        computed = registry.refingerprint(fingerprint=fingerprint, progress=None if quiet else _counter)
+        done = registry.refingerprint(fingerprint=fingerprint, progress=None if quiet else _counter)
     if as_json:
-        jsonout.write({"computed": computed})
-    else:
-        tables.say(f"computed {tables.whole(computed)} fingerprints")
+        jsonout.write({"computed": done.fingerprints, "judged": done.conjugacy})
+        return
+    judged = f", and judged {tables.whole(done.conjugacy)} models anew" if done.conjugacy else ""
+    tables.say(f"computed {tables.whole(done.fingerprints)} fingerprints{judged}")
 
 
 def _counter(finished: int, total: int) -> None:
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r{finished}/{total} fingerprints" + ("\n" if finished == total else ""))
+        sys.stderr.write(f"\r{finished}/{total} models" + ("\n" if finished == total else ""))
     elif finished == total or finished % 1000 == 0:
-        sys.stderr.write(f"{finished}/{total} fingerprints\n")
+        sys.stderr.write(f"{finished}/{total} models\n")

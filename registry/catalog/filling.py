@@ -6,7 +6,16 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.types import Conjugacy, Fingerprint, Ingested, ModelCard, ModelRef, Spectrum, WeightsPlan
+from registry.types import (
+    Conjugacy,
+    Fingerprint,
+    Ingested,
+    ModelCard,
+    ModelRef,
+    Recomputed,
+    Spectrum,
+    WeightsPlan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +26,9 @@ if TYPE_CHECKING:
     from registry.types import Checkpoint, FingerprintSpec
 
 __all__ = ["Measured", "Options", "expand_all", "ingest_checkpoint", "measure", "refingerprint"]
+
+STUCK_NAMED = 10
+"""Models that an error names at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,46 +132,57 @@ def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Optio
 
 
 def _is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
-    """Whether these weights are stored by this matrix rule with all shipped fingerprints, and spectra if kept."""
+    """Whether these weights are stored with all that this version computes of them, and with spectra if kept."""
     from registry.spectral import SPECS
 
     held = store.holding(plan.content_hash)
-    if held is None or held.matrix_rule != plan.rule:
+    if held is None or held.matrix_rule != plan.rule or not held.judged:
         return False
     return {spec.hash for spec in SPECS.values()} <= held.specs and (held.has_spectra or not options.keep_spectra)
 
 
 def refingerprint(
-    database: Database, specs: Sequence[FingerprintSpec], progress: Callable[[int, int], None] | None
-) -> int:
-    """Compute from stored spectra the fingerprints that are missing, a model a transaction, so that it can be resumed.
+    database: Database,
+    specs: Sequence[FingerprintSpec],
+    progress: Callable[[int, int], None] | None,
+    *,
+    judge: bool,
+) -> Recomputed:
+    """Compute from stored spectra what is missing, a model after the other, so that it can be resumed.
 
+    Missing are fingerprints under ``specs``, and, with ``judge``, conjugacy figures of this version's thresholds.
     ``progress`` is told how many models of how many are done. Raises ``SpecMismatchError`` after the rest is done,
     naming models that must be ingested again: without stored spectra, or of another matrix rule.
     """
     from registry.errors import SpecMismatchError
-    from registry.spectral import fingerprint
+    from registry.spectral import conjugacy, fingerprint
 
     store = database.writable()
     missing: dict[int, list[FingerprintSpec]] = {}
     for spec in specs:
         for model_id in store.missing_fingerprints(spec.hash):
             missing.setdefault(model_id, []).append(spec)
-    models = store.summaries(ids=list(missing))
-    done, stuck = 0, []
+    unjudged = set(store.missing_conjugacy()) if judge else set()
+    models = store.summaries(ids=sorted(missing.keys() | unjudged))
+    computed, judged, stuck = 0, 0, []
     for number, model in enumerate(models, 1):
-        wanted = [spec for spec in missing[model.id] if spec.matrix_rule == model.matrix_rule]
-        spectra = store.spectra(model.id) if len(wanted) == len(missing[model.id]) else None
-        if spectra is None:
+        asked = missing.get(model.id, [])
+        wanted = [spec for spec in asked if spec.matrix_rule == model.matrix_rule]
+        spectra = store.spectra(model.id)
+        if spectra is None or len(wanted) < len(asked):
             stuck.append(model.name)
-        else:
+        if spectra is not None and wanted:
             store.put_fingerprints(model.id, [fingerprint(spectra, spec) for spec in wanted])
-            done += len(wanted)
+            computed += len(wanted)
+        if spectra is not None and model.id in unjudged:
+            store.put_conjugacy(model.id, conjugacy(spectra))
+            judged += 1
         if progress is not None:
             progress(number, len(models))
     if stuck:
+        more = f" and {len(stuck) - STUCK_NAMED} more" if len(stuck) > STUCK_NAMED else ""
         raise SpecMismatchError(
-            f"{len(stuck)} models have no stored spectra of this matrix rule: {', '.join(stuck)}",
+            f"{len(stuck)} models have no stored spectra of this matrix rule: {', '.join(stuck[:STUCK_NAMED])}{more}",
             "ingest their weights again, without --no-spectra",
         )
-    return done
+    return Recomputed(computed, judged)

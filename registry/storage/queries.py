@@ -13,7 +13,7 @@ from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelErro
 from registry.storage import schema
 from registry.storage.filters import among, conditions
 from registry.storage.packing import layer_of, to_conjugacy, to_metric
-from registry.storage.records import DetailsRows, Holding
+from registry.storage.records import CONJUGACY_RULE, DetailsRows, Holding
 from registry.storage.schema import architectures, conjugacy, models, names
 from registry.types.answers import ModelSummary, Stats
 from registry.types.weights import SkippedTensor
@@ -204,7 +204,13 @@ def holding(connection: Connection, content_hash: str) -> Holding | None:
         return None
     of_model = schema.fingerprints.c.model_id == model.id
     hashes = select(schema.specs.c.hash).join(schema.fingerprints).where(of_model)
-    return Holding(model.matrix_rule, frozenset(connection.scalars(hashes)), bool(model.has_spectra))
+    rule = connection.scalar(select(conjugacy.c.rule).where(conjugacy.c.model_id == model.id))
+    return Holding(
+        matrix_rule=model.matrix_rule,
+        specs=frozenset(connection.scalars(hashes)),
+        has_spectra=bool(model.has_spectra),
+        judged=rule == CONJUGACY_RULE,
+    )
 
 
 def stats(connection: Connection, version: str) -> Stats:

@@ -53,11 +53,15 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What is stored of some weights: by which matrix rule, under specs of which hashes, and with spectra or not."""
+    """What is stored of some weights: by which matrix rule, under specs of which hashes, and with spectra or not.
+
+    ``judged``: whether their conjugacy figures are by this version's thresholds.
+    """
 
     matrix_rule: str
     specs: frozenset[str]
     has_spectra: bool
+    judged: bool
 
 
 @dataclass(frozen=True, slots=True)

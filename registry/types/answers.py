@@ -25,6 +25,7 @@ __all__ = [
     "ModelSummary",
     "Neighbour",
     "Partition",
+    "Recomputed",
     "Search",
     "Stats",
     "Verdict",
@@ -128,6 +129,14 @@ class ModelDetails:
     training: str = ""
     seed: int | None = None
     tool_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """How many ``fingerprints``, and how many models' ``conjugacy`` figures, were computed from stored spectra."""
+
+    fingerprints: int
+    conjugacy: int
 
 
 @dataclass(frozen=True, slots=True)

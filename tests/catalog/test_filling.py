@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from registry.errors import (
 from registry.ingest import Silent
 from registry.spectral.specs import LAYERED, MME, SPECS
 from registry.storage import Store
+from registry.storage.records import CONJUGACY_RULE
+from registry.types import Recomputed
 from tests.catalog.factory import NETWORKS
 
 if TYPE_CHECKING:
@@ -242,15 +245,61 @@ def forget(url: str, *hashes: str) -> None:
 
 def test_refingerprinting_gives_the_same_bits(filled: Filled) -> None:
     before = {spec.hash: vectors(filled.url, spec.hash) for spec in SPECS.values()}
-    assert filled.reg.refingerprint() == 0
+    assert filled.reg.refingerprint() == Recomputed(0, 0)
     filled.reg.close()
     forget(filled.url, LAYERED.hash, MME.hash)
     assert filled.reg.stats().fingerprints == ()
     told: list[tuple[int, int]] = []
-    assert filled.reg.refingerprint(fingerprint="mme") == 4
-    assert filled.reg.refingerprint(progress=lambda done, total: told.append((done, total))) == 4
+    assert filled.reg.refingerprint(fingerprint="mme") == Recomputed(4, 0)
+    assert filled.reg.refingerprint(progress=lambda done, total: told.append((done, total))) == Recomputed(4, 0)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert {spec.hash: vectors(filled.url, spec.hash) for spec in SPECS.values()} == before
+
+
+def outdated(url: str, name: str) -> None:
+    """Give a model figures that are wrong, and of thresholds that no longer hold."""
+    with Store.open(url, mode="write") as store:
+        model = store.find(name)
+        found = store.conjugacy([model.id])[model.id]
+        other = "long" if found.tail_class == "edge" else "edge"
+        store.put_conjugacy(model.id, replace(found, z=99.0, tail_class=other), rule=CONJUGACY_RULE - 1)
+
+
+def test_figures_of_older_thresholds_are_computed_anew(filled: Filled) -> None:
+    before = {name: filled.reg.show(name) for name in NETWORKS}
+    for name in ("slim", "twin", "wide"):
+        outdated(filled.url, name)
+    assert filled.reg.show("slim") != before["slim"]
+    # A fingerprint asked for alone is that alone.
+    assert filled.reg.refingerprint(fingerprint="mme") == Recomputed(0, 0)
+
+    def interrupt(done: int, total: int) -> None:
+        if (done, total) == (1, 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        filled.reg.refingerprint(progress=interrupt)
+    told: list[tuple[int, int]] = []
+    assert filled.reg.refingerprint(progress=lambda done, total: told.append((done, total))) == Recomputed(0, 2)
+    assert told == [(1, 2), (2, 2)]
+    assert {name: filled.reg.show(name) for name in NETWORKS} == before
+    assert filled.reg.refingerprint() == Recomputed(0, 0)
+
+
+def test_figures_without_spectra_need_the_weights(filled: Filled, measured: list[str]) -> None:
+    before = filled.reg.show("dense").conjugacy
+    filled.reg.remove("dense")
+    filled.reg.ingest(filled.files / "dense.safetensors", keep_spectra=False)
+    assert measured == ["dense"]
+    for name in ("dense", "wide"):
+        outdated(filled.url, name)
+    with pytest.raises(SpecMismatchError, match="1 models have no stored spectra of this matrix rule: dense"):
+        filled.reg.refingerprint()
+    result = filled.reg.ingest(filled.files / "dense.safetensors", keep_spectra=False)
+    assert result.message == "already stored; what was missing of it is added"
+    assert measured == ["dense", "dense"]
+    assert filled.reg.show("dense").conjugacy == before
+    assert filled.reg.refingerprint() == Recomputed(0, 0)
 
 
 def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: Path, measured: list[str]) -> None:
@@ -277,7 +326,7 @@ def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: 
         assert (result.status, result.message) == ("known", "already stored; what was missing of it is added")
         assert reg.show("slim").has_spectra
         assert len(reg.spectrum("slim")) == 5
-        assert reg.refingerprint() == 0
+        assert reg.refingerprint() == Recomputed(0, 0)
     assert measured == ["wide", "slim", "slim"]
 
 

@@ -33,6 +33,7 @@ from registry.types import (
     ModelSummary,
     Neighbour,
     Partition,
+    Recomputed,
     Search,
     SkippedTensor,
     Spectrum,
@@ -139,10 +140,10 @@ def _ingest_all(refs: Any, *, progress: Any = None, **settings: Any) -> tuple[In
     return tuple(outcomes)
 
 
-def _refingerprint(*, fingerprint: str | None = None, progress: Any = None) -> int:
+def _refingerprint(*, fingerprint: str | None = None, progress: Any = None) -> Recomputed:
     if progress is not None:
         progress(2, 2)
-    return 2
+    return Recomputed(2, 1 if fingerprint is None else 0)
 
 
 NEIGHBOURS = (

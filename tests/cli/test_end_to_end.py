@@ -89,7 +89,7 @@ def test_the_whole_way(filled: Archreg, weights: Path, tmp_path: Path) -> None:
     assert filled("db", "check").out == "the database is sound\n"
     assert filled("db", "current", "--json").document["revision"] == stats["schema_version"]
     assert filled("db", "upgrade", "--json").document["revision"] == stats["schema_version"]
-    assert filled("refingerprint", "--quiet", "--json").document == {"computed": 0}
+    assert filled("refingerprint", "--quiet", "--json").document == {"computed": 0, "judged": 0}
 
     arrays = tmp_path / "wide.npz"
     assert filled("spectra", "wide", "-o", str(arrays)).code == 0

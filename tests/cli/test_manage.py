@@ -74,11 +74,12 @@ def test_rm_asks_on_a_terminal(
 
 def test_refingerprint(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("refingerprint")
-    assert done.out == "computed 2 fingerprints\n"
-    assert done.err == "2/2 fingerprints\n"
-    assert archreg("refingerprint", "--quiet", "--fingerprint", "mme").err == ""
+    assert done.out == "computed 2 fingerprints, and judged 1 models anew\n"
+    assert done.err == "2/2 models\n"
+    done = archreg("refingerprint", "--quiet", "--fingerprint", "mme")
+    assert (done.out, done.err) == ("computed 2 fingerprints\n", "")
     assert fake.calls[-2][2] == {"fingerprint": "mme", "progress": None}
-    assert archreg("refingerprint", "--json").document == {"computed": 2}
+    assert archreg("refingerprint", "--json").document == {"computed": 2, "judged": 1}
 
 
 def test_database(archreg: Callable[..., Any], fake: Any) -> None:

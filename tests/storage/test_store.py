@@ -168,10 +168,15 @@ class TestAdding:
         new = new_model("a", 1)
         assert store.holding(new.plan.content_hash) is None
         assert store.known_as(new.plan.content_hash) is None
-        store.add(new)
+        first = store.add(new)
         held = store.holding(new.plan.content_hash)
         assert held is not None
         assert (held.matrix_rule, held.specs, held.has_spectra) == (RULE, {SPEC.hash, OTHER.hash}, True)
+        assert held.judged
+        store.put_conjugacy(first.model_id, conjugacy_of(1), rule=CONJUGACY_RULE - 1)
+        held = store.holding(new.plan.content_hash)
+        assert held is not None
+        assert not held.judged
         known = store.known_as(new.plan.content_hash)
         assert known is not None
         assert known.name == "a"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from registry.ingest import Progress
-    from registry.types import Ingested, ModelRef
+    from registry.types import Ingested, ModelRef, Recomputed
 
 __all__ = ["Filling"]
 
@@ -111,8 +111,11 @@ class Filling(Part):
 
     def refingerprint(
         self, *, fingerprint: str | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> int:
-        """Compute missing fingerprints of the shipped specs from stored spectra; returns how many. Resumable.
+    ) -> Recomputed:
+        """Compute from stored spectra what this version would store and the registry lacks. Resumable.
+
+        Fingerprints of the shipped specs, or of the one named alone; and conjugacy figures where none are stored, or
+        those of thresholds that have changed since.
 
         Raises ``SpecMismatchError`` naming the models whose weights have to be ingested again.
         """
@@ -120,4 +123,4 @@ class Filling(Part):
         from registry.spectral.specs import SPECS
 
         specs = tuple(SPECS.values()) if fingerprint is None else (spec_of(fingerprint),)
-        return refingerprint(self._database, specs, progress)
+        return refingerprint(self._database, specs, progress, judge=fingerprint is None)
