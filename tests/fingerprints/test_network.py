@@ -16,6 +16,7 @@ from registry.spectral.eigen import spectrum
 from tests.spectral.factory import layer
 
 if TYPE_CHECKING:
+    from registry.spectral.lapack import Solver
     from registry.types import LayerMatrix, Spectrum
 
 SIDES = [(5, 9), (40, 200), (2, 2), (64, 64), (200, 40), (3, 300), (30, 30)] * 3
@@ -51,7 +52,7 @@ def test_few_layers_are_in_memory_at_a_time(workers: int, monkeypatch: pytest.Mo
             most[0] = max(most[0], in_hand[0])
         return weights(wanted)
 
-    def slow(wanted: LayerMatrix, W: np.ndarray) -> Spectrum:
+    def slow(wanted: LayerMatrix, W: np.ndarray, _: Solver) -> Spectrum:
         found = spectrum(wanted, W)
         time.sleep(0.005)
         with lock:
@@ -99,7 +100,7 @@ def test_errors_come_out_and_name_the_layer(workers: int) -> None:
 def test_blas_is_limited_within_and_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     within: set[int] = set()
 
-    def watched(wanted: LayerMatrix, W: np.ndarray) -> Spectrum:
+    def watched(wanted: LayerMatrix, W: np.ndarray, _: Solver) -> Spectrum:
         if not np.isfinite(W).all():
             raise SpectrumError("not finite")
         within.update(info["num_threads"] for info in threadpool_info() if "numpy" in info["filepath"])

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from registry.errors import SpectrumError
-from registry.spectral import eigen
+from registry.spectral import lapack
 from registry.spectral.eigen import layer_spectrum, spectral_entropy, spectrum
 from tests.spectral.factory import layer
 
@@ -88,7 +88,7 @@ def test_permuted_units_change_nothing_beyond_the_last_bit():
 def test_blocks_of_columns_add_up(monkeypatch, shape):
     W = weights(shape, 6)
     whole = layer_spectrum(W)
-    monkeypatch.setattr(eigen, "COLUMNS", 7)
+    monkeypatch.setattr(lapack, "COLUMNS", 7)
     blocks = layer_spectrum(W)
     assert blocks[0] == pytest.approx(whole[0], rel=1e-14)
     np.testing.assert_allclose(blocks[1], whole[1], rtol=1.2e-7)

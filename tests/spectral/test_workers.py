@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import tracemalloc
+from itertools import islice
 from threading import Event, Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from registry.errors import SpectrumError
-from registry.spectral import eigen, layer_spectrum, network, network_spectra
-from registry.spectral.eigen import column_blocks, spectrum
+from registry.spectral import lapack, layer_spectrum, network, network_spectra
+from registry.spectral.eigen import spectrum
+from registry.spectral.lapack import column_blocks
 from tests.spectral.factory import layer
 
 if TYPE_CHECKING:
+    from registry.spectral.lapack import Solver
     from registry.types import LayerMatrix, Spectrum
 
 
@@ -26,7 +29,7 @@ def test_the_costliest_layer_does_not_hold_up_the_others(monkeypatch: pytest.Mon
     layers = [layer(40, 50, 0), *(layer(3, 4, at) for at in range(1, 9))]
     others, ended, lock = Event(), [0], Lock()
 
-    def watched(wanted: LayerMatrix, W: np.ndarray) -> Spectrum:
+    def watched(wanted: LayerMatrix, W: np.ndarray, _: Solver) -> Spectrum:
         if wanted.position == 0:
             # One worker is here until the other has done all the rest; holding them up would end in the timeout.
             assert others.wait(10), "the other layers wait for the costliest"
@@ -43,31 +46,60 @@ def test_the_costliest_layer_does_not_hold_up_the_others(monkeypatch: pytest.Mon
 
 def test_blocks_cover_the_longer_side_whatever_the_orientation() -> None:
     assert list(column_blocks(5, 8192)) == [0]
-    assert list(column_blocks(20000, 5)) == list(column_blocks(5, 20000)) == [0, 8192, 16384]
-    assert list(column_blocks(4096, 25088)) == [0, 16384]
+    assert list(column_blocks(20000, 5)) == list(column_blocks(5, 20000)) == [0, 5000, 10000, 15000]
+    assert list(column_blocks(4096, 25088)) == [0, 6272, 12544, 18816]
+    for shape in ((7, 8193), (9000, 9001), (3, 100_001), (10_000, 40_000)):
+        small, large = sorted(shape)
+        starts = column_blocks(*shape)
+        assert len(starts) % 2 == 0
+        assert starts.step <= max(8192, small)
+        assert large - 2 * len(starts) < starts[-1] + starts.step - len(starts) <= large
 
 
 @pytest.mark.parametrize("shape", [(12, 30000), (30000, 12)])
 def test_bits_do_not_depend_on_the_threads_within_a_layer(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pools: list[int] = []
+    shared: list[int] = []
+    real = network._side_by_side
 
-    def noted(threads: int) -> ThreadPoolExecutor:
-        pools.append(threads)
-        return ThreadPoolExecutor(threads)
+    def noted(pool: Any, threads: int, *rest: Any) -> Any:
+        shared.append(threads)
+        return real(pool, threads, *rest)
 
-    monkeypatch.setattr(eigen, "ThreadPoolExecutor", noted)
+    monkeypatch.setattr(network, "_side_by_side", noted)
     wanted = layer(*shape, 0)
     mean, values = layer_spectrum(weights(wanted))
     for workers in (1, 2, 3):
         (found,) = network_spectra([wanted], weights, workers=workers)
         assert (found.mean, found.values.tobytes()) == (mean, values.tobytes())
-    assert pools == [2, 3]
+    assert shared == [2, 3]
     # Sums of 30,000 products in float64 are good to some 1e-13, what float32 keeps of them to 6e-8.
     W = weights(wanted).astype(np.float64)
     dense = np.linalg.eigvalsh(W.T @ W if shape[0] > shape[1] else W @ W.T)
     assert mean * values == pytest.approx(dense, rel=1e-6)
+
+
+def test_terms_of_a_product_are_not_piled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lapack, "COLUMNS", 16)
+    wanted = layer(200, 20_000, 0)
+    assert len(column_blocks(wanted.p, wanted.q)) == 100
+    W = weights(wanted)
+
+    def most(workers: int) -> int:
+        tracemalloc.start()
+        try:
+            network_spectra([wanted], lambda _: W, workers=workers)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    gram = 8 * 200 * 200
+    # The sum, a term a thread and those being added, blocks of as many columns as rows, and LAPACK's copy: a hundred
+    # terms would be a hundred.
+    assert most(2) < 12 * gram
+    monkeypatch.setattr(network, "islice", lambda left, _: islice(left, 100))
+    assert most(2) > 90 * gram
 
 
 def test_of_several_broken_layers_the_costliest_is_named() -> None:
@@ -79,3 +111,9 @@ def test_of_several_broken_layers_the_costliest_is_named() -> None:
     for _ in range(20):
         with pytest.raises(SpectrumError, match="layer layer1: "):
             network_spectra(layers, zeros, workers=3)
+
+
+def test_a_broken_layer_whose_product_is_shared_is_named() -> None:
+    layers = [layer(12, 30_000, 0), layer(4, 5, 1)]
+    with pytest.raises(SpectrumError, match="layer layer0: all weights are zero"):
+        network_spectra(layers, lambda wanted: np.zeros((wanted.p, wanted.q), np.float32), workers=2)

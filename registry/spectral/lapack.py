@@ -1,0 +1,111 @@
+"""Gram matrices by BLAS and their eigenvalues by LAPACK, on the processor, in float64 or float32."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from threading import local
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from registry.errors import SpectrumError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["Each", "Lapack", "Precision", "Solver", "check_precision", "column_blocks"]
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float64", "float32"]
+"""Of a Gram matrix and its eigenvalues."""
+# Columns of the wide side multiplied at once: bounds the copy of embeddings and large heads in working precision.
+COLUMNS = 8192
+
+Each: TypeAlias = "Callable[[Callable[[int], NDArray[Any]], Iterable[int]], Iterable[NDArray[Any]]]"
+"""Calls a function on each of several values and gives the results in their order, as ``map`` does."""
+
+
+class Solver(Protocol):
+    """Finds eigenvalues in two steps, so that the first can be shared out among cores."""
+
+    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each) -> Callable[[], NDArray[np.float64]]:
+        """Make W W^T 4^-exponent of the (n, m) weights, n <= m; return what finds its n eigenvalues, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lapack:
+    """The `Solver` of the processor; SpectrumError for an unknown precision.
+
+    Memory: the Gram matrix, one term of it, and one block of columns, in working precision.
+    """
+
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision)
+
+    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Callable[[], NDArray[np.float64]]:
+        """As `Solver.begin`."""
+        return partial(_eigenvalues, _gram(wide, exponent, np.dtype(self.precision), each))
+
+
+def check_precision(precision: str) -> None:
+    """SpectrumError where it is neither of the two."""
+    if precision not in ("float64", "float32"):
+        raise SpectrumError(f"precision must be float64 or float32, not {precision!r}")
+
+
+def column_blocks(p: int, q: int) -> range:
+    """Where the blocks start in which a (p, q) matrix is multiplied along its longer side: a matter of shape alone.
+
+    Of several, an even number and as good as equal, so that two cores share them.
+    """
+    small, large = sorted((p, q))
+    count = -(-large // max(COLUMNS, small))
+    return range(0, large, -(-large // (count + count % 2)) if count > 1 else large)
+
+
+def _gram(wide: NDArray[np.generic], exponent: int, dtype: np.dtype[Any], each: Each) -> NDArray[Any]:
+    """W W^T 4^-exponent of the (n, m) weights, n <= m, summed over blocks of columns in their order."""
+    starts = column_blocks(*wide.shape)
+    scale = 2.0**-exponent
+    # A thread's copy of a block, used again: memory fresh from the system costs as much as filling it.
+    held = local()
+
+    def product(start: int) -> NDArray[Any]:
+        part = wide[:, start : start + starts.step]
+        block: NDArray[Any] | None = getattr(held, "block", None)
+        if block is None or block.shape != part.shape:
+            held.block = block = np.empty(part.shape, dtype)
+        # In float64 whatever the weights and the precision: the scale may lie beyond the range of float32.
+        np.multiply(part, scale, out=block, dtype=np.float64, casting="same_kind")
+        # One operand and its transpose: NumPy calls BLAS's symmetric product, at half the work.
+        return np.asarray(block @ block.T)
+
+    return _sum(iter(each(product, starts)))
+
+
+def _sum(terms: Iterator[NDArray[Any]]) -> NDArray[Any]:
+    total = next(terms)
+    for term in terms:
+        total += term
+    return total
+
+
+def _eigenvalues(gram: NDArray[Any]) -> NDArray[np.float64]:
+    """Ascending eigenvalues; where QR iteration does not converge, by relatively robust representations."""
+    try:
+        return np.asarray(np.linalg.eigvalsh(gram), dtype=np.float64)
+    except np.linalg.LinAlgError as error:
+        logger.warning("eigvalsh failed on a matrix of order %d (%s): LAPACK's syevr takes over", len(gram), error)
+    import scipy.linalg
+
+    try:
+        return np.asarray(scipy.linalg.eigh(gram, eigvals_only=True, driver="evr"), dtype=np.float64)
+    except np.linalg.LinAlgError as error:
+        raise SpectrumError(f"no LAPACK driver finds the eigenvalues of order {len(gram)}: {error}") from error
