@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,6 +55,10 @@ def ingest(
         bool,
         typer.Option("--no-spectra", help="Keep fingerprints alone: smaller, but nothing to fingerprint anew from."),
     ] = False,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where spectra are computed; auto takes a CUDA device where one is at hand."),
+    ] = "cpu",
     replace: Annotated[bool, typer.Option("--replace", help="Move a name that other weights have to these.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
     db: Database = None,
@@ -85,6 +89,7 @@ def ingest(
                     replace=replace,
                     keep_spectra=not no_spectra,
                     discard_weights=discard_weights,
+                    device=device,
                     progress=told,
                 )
             finally:

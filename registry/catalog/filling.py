@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.catalog.database import Database
+    from registry.spectral.devices import Device
     from registry.storage import Store
     from registry.types import Checkpoint, FingerprintSpec
 
@@ -33,10 +34,11 @@ STUCK_NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How models are stored: whether names move, and whether spectra are kept."""
+    """How models are measured and stored: whether names move, whether spectra are kept, where they are computed."""
 
     replace: bool = False
     keep_spectra: bool = True
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,12 @@ def expand_all(
     return tuple(replace(ref, card=ref.card.updated(card)) for ref in refs)
 
 
-def measure(checkpoint: Checkpoint, plan: WeightsPlan) -> Measured:
+def measure(checkpoint: Checkpoint, plan: WeightsPlan, device: Device = "cpu") -> Measured:
     """Spectra, conjugacy and the fingerprints of every shipped spec; memory of the largest layer's working set."""
     from registry.sources import layer_matrix
     from registry.spectral import SPECS, conjugacy, fingerprint, network_spectra
 
-    spectra = network_spectra(plan.layers, lambda layer: layer_matrix(checkpoint, layer))
+    spectra = network_spectra(plan.layers, lambda layer: layer_matrix(checkpoint, layer), device=device)
     vectors = tuple(fingerprint(spectra, spec) for spec in SPECS.values())
     return Measured(plan, spectra, conjugacy(spectra), vectors)
 
@@ -110,7 +112,7 @@ def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Optio
     if whole:
         new = NewModel(name=ref.name, plan=plan, card=ref.card, tool_version=__version__)
     else:
-        measured = measure(checkpoint, plan)
+        measured = measure(checkpoint, plan, options.device)
         new = NewModel(
             name=ref.name,
             plan=plan,

@@ -14,12 +14,14 @@ from registry.errors import (
     DatabaseMissingError,
     NameTakenError,
     NotFoundError,
+    RegistryError,
     SpecMismatchError,
     StorageError,
     UsageError,
     WeightsError,
 )
 from registry.ingest import Silent
+from registry.spectral import devices, network
 from registry.spectral.specs import LAYERED, MME, SPECS
 from registry.storage import Store
 from registry.storage.records import CONJUGACY_RULE
@@ -29,6 +31,7 @@ from tests.catalog.factory import NETWORKS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from registry.spectral.lapack import Precision, Solver
     from registry.types import ModelRef
     from tests.catalog.conftest import Filled
 
@@ -46,9 +49,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = filling.measure
 
-    def watched(checkpoint: Any, plan: Any) -> Any:
+    def watched(checkpoint: Any, *settings: Any) -> Any:
         names.append(checkpoint.ref.name)
-        return real(checkpoint, plan)
+        return real(checkpoint, *settings)
 
     monkeypatch.setattr(filling, "measure", watched)
     return names
@@ -98,6 +101,47 @@ def test_what_is_known_of_a_model(filled: Filled) -> None:
     with pytest.raises(UsageError, match="unknown field 'colour'") as refused:
         filled.reg.ingest(filled.files / "wide.safetensors", colour="red")
     assert "family" in (refused.value.remedy or "")
+
+
+def test_a_device_that_is_not_at_hand(
+    database_url: str, files: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_missing", lambda: "NVIDIA's driver is not installed")
+    with Registry(database_url) as reg:
+        refs = reg.plan([files])
+        for ask in (
+            lambda: reg.ingest_all(refs, device="cuda"),
+            lambda: reg.ingest(files / "slim.safetensors", device="cuda"),
+        ):
+            with pytest.raises(RegistryError, match="no CUDA device is at hand") as missing:
+                ask()
+            assert missing.value.remedy
+        assert measured == []
+        assert reg.ingest(files / "slim.safetensors", device="auto").status == "added"
+
+
+def test_what_a_device_computes_is_stored(database_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def solver(device: str, precision: Precision) -> tuple[Solver, bool]:
+        used.append(device)
+        return devices.TorchSolver(precision, "cpu"), True
+
+    with Registry(database_url) as reg:
+        reg.ingest(files / "slim.safetensors")
+        before = reg.spectrum("slim"), reg.show("slim").conjugacy
+        reg.remove("slim")
+        monkeypatch.setattr(devices, "_missing", lambda: "")
+        monkeypatch.setattr(network, "solver_on", solver)
+        [done] = reg.ingest_all(reg.plan([files / "slim.safetensors"]), device="auto")
+        assert done.status == "added"
+        assert used == ["cuda"]
+        for one, other in zip(reg.spectrum("slim"), before[0], strict=True):
+            np.testing.assert_allclose(one.values, other.values, rtol=1.2e-7, atol=1e-13)
+        found = reg.show("slim").conjugacy
+        assert found is not None
+        assert before[1] is not None
+        assert (found.tail_class, found.training_class) == (before[1].tail_class, before[1].training_class)
 
 
 def test_live_modules(database_url: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry.cli.progress import Bars
-from registry.errors import NotFoundError
+from registry.errors import NotFoundError, RegistryError
 from registry.types import Ingested, ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -21,13 +21,26 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
     words = (
         "ingest a.pt --name m --family f --architecture a --task t --dataset d --licence l --tag k=v --seed 7 --key ema"
     )
-    done = archreg(*words.split(), "--replace", "--no-spectra", "--discard-weights", "--quiet")
+    done = archreg(*words.split(), "--replace", "--no-spectra", "--discard-weights", "--device", "auto", "--quiet")
     assert (done.code, done.out, done.err) == (0, "1 added\n", "")
     card = ModelCard(family="f", architecture="a", task="t", dataset="d", licence="l", tags=(("k", "v"),))
     assert fake.called("plan") == ((["a.pt"],), {"key": "ema", "seed": 7, "name": "m", "card": card})
     _, settings = fake.called("ingest_all")
     settings.pop("progress")
-    assert settings == {"replace": True, "keep_spectra": False, "discard_weights": True}
+    assert settings == {"replace": True, "keep_spectra": False, "discard_weights": True, "device": "auto"}
+
+
+def test_devices(archreg: Callable[..., Any], fake: Any) -> None:
+    archreg("ingest", "a.pt", "--quiet")
+    assert fake.called("ingest_all")[1]["device"] == "cpu"
+    assert archreg("ingest", "a.pt", "--device", "gpu").code == 2
+    fake.answers["ingest_all"] = RegistryError(
+        "no CUDA device is at hand: NVIDIA's driver is not installed", "take cpu"
+    )
+    refused = archreg("ingest", "a.pt", "--device", "cuda", "--quiet")
+    assert (refused.code, refused.err) == (
+        1, "archreg: no CUDA device is at hand: NVIDIA's driver is not installed\n  take cpu\n",
+    )  # fmt: skip
 
 
 def test_a_manifest(archreg: Callable[..., Any], fake: Any) -> None:

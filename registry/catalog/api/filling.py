@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from registry.ingest import Progress
+    from registry.spectral.devices import Device
     from registry.types import Ingested, ModelRef, Recomputed
 
 __all__ = ["Filling"]
@@ -52,17 +53,22 @@ class Filling(Part):
         replace: bool = False,
         keep_spectra: bool = True,
         discard_weights: bool = False,
+        device: Device = "cpu",
         progress: Progress | None = None,
     ) -> tuple[Ingested, ...]:
         """Ingest planned models, a transaction each; a model that fails is a ``failed`` item and the rest go on.
 
-        Raises ``StorageError`` where the database itself refuses; what was stored before stays.
+        ``device``: where spectra are computed, ``cpu``, ``cuda``, or ``auto`` for ``cuda`` where one is at hand.
+
+        Raises ``StorageError`` where the database itself refuses; what was stored before stays. ``RegistryError`` for
+        a device that cannot be had, before anything is read.
         """
         from registry.catalog.filling import Options, ingest_checkpoint
         from registry.ingest import run
         from registry.sources import discard, open_ref
+        from registry.spectral.devices import device_at_hand
 
-        options = Options(replace, keep_spectra)
+        options = Options(replace, keep_spectra, device_at_hand(device))
 
         def work(ref: ModelRef) -> Ingested:
             with open_ref(ref) as checkpoint:
@@ -84,19 +90,22 @@ class Filling(Part):
         seed: int = 0,
         replace: bool = False,
         keep_spectra: bool = True,
+        device: Device = "cpu",
         **card: Any,
     ) -> Ingested:
         """Ingest one model: a reference, a path, or a live module (which needs a ``name``).
 
-        ``key`` and ``seed`` are those of ``plan`` and go with references; ``card``: fields of ``ModelCard``.
+        ``key`` and ``seed`` are those of ``plan`` and go with references; ``device`` is that of ``ingest_all``;
+        ``card``: fields of ``ModelCard``.
 
-        Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``; then nothing
-        was stored.
+        Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
+        ``RegistryError`` for a device that cannot be had; then nothing was stored.
         """
         from registry.catalog.filling import Options, expand_all, ingest_checkpoint
         from registry.sources import open_module, open_ref
+        from registry.spectral.devices import device_at_hand
 
-        options = Options(replace, keep_spectra)
+        options = Options(replace, keep_spectra, device_at_hand(device))
         known = card_of(card)
         if isinstance(reference, str | Path):
             refs = expand_all([reference], None, key=key, seed=seed, name=name, card=known)
