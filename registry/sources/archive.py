@@ -1,4 +1,4 @@
-"""What is checked of a torch file before torch reads it.
+"""What is checked of zip archives, and of the pickles of old torch, before anything in them is read.
 
 ``torch.save`` writes a zip archive whose entries are stored, never compressed; before torch 1.6 a bare pickle.
 A compressed or overlapping entry, or a pickle larger than any state dict needs, is a bomb.
@@ -6,6 +6,7 @@ A compressed or overlapping entry, or a pickle larger than any state dict needs,
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -15,46 +16,85 @@ from registry.sources.source import MAX_TENSORS
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LEGACY_LIMIT", "check_archive"]
+__all__ = ["DAMAGED", "LEGACY_LIMIT", "check_archive", "zip_entries"]
 
 LEGACY_LIMIT = 4 * 2**30  # bytes; such files are read whole into memory
+DAMAGED = "download or save it again"
 _PICKLE_LIMIT = 512 * 2**20  # bytes; a million tensors take about 200 MB
+_DIRECTORY_LIMIT = 64 * 2**20  # bytes; an entry of some 100 becomes an object of some 600
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-_DAMAGED = "download or save it again"
+_END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 
 
 def check_archive(path: Path, size: int) -> bool:
-    """Whether ``path``, of ``size`` bytes, is a zip archive of ``torch.save`` (else a bare pickle); refuses all else.
+    """Whether ``path``, of ``size`` bytes, can be mapped: a zip archive of ``torch.save`` in this machine's byte order.
+
+    Else it is a bare pickle, or its bytes have to be swapped, and is read whole; all other files are refused.
 
     Raises
     ------
     UnsafeError
-        Compressed or overlapping entries, too many of them, a giant pickle, a bare pickle above 4 GiB.
+        Compressed or overlapping entries, too many of them, a giant pickle; above 4 GiB, if to be read whole.
     WeightsError
         No torch file: text, another archive, TorchScript, damaged.
     """
     with path.open("rb") as file:
         start = file.read(4)
     if start == _ZIP:
-        _check_zip(path, size)
-        return True
-    if not start.startswith(_PICKLE):
-        raise WeightsError(f"{path} is neither a zip archive nor a pickle of torch.save", _DAMAGED)
-    if size > LEGACY_LIMIT:
+        mapped, kind = _check_torch(path, zip_entries(path, size)), "an archive in another byte order"
+    elif start.startswith(_PICKLE):
+        mapped, kind = False, "a bare pickle"
+    else:
+        raise WeightsError(f"{path} is neither a zip archive nor a pickle of torch.save", DAMAGED)
+    if not mapped and size > LEGACY_LIMIT:
         raise UnsafeError(
-            f"{path} is a bare pickle of {size / 2**30:.1f} GiB, to be read whole", "save it as safetensors"
+            f"{path} is {kind} of {size / 2**30:.1f} GiB, to be read whole into memory; the limit is "
+            f"{LEGACY_LIMIT / 2**30:.0f} GiB",
+            "save it again with torch.save, or as safetensors, on a machine that can load it",
         )
-    return False
+    return mapped
 
 
-def _check_zip(path: Path, size: int) -> None:
+def zip_entries(path: Path, size: int) -> list[zipfile.ZipInfo]:
+    """The directory of an archive of ``size`` bytes; nothing in it is unpacked.
+
+    Raises ``WeightsError`` where it is damaged, ``UnsafeError`` where it is larger than any file of weights needs.
+    """
+    directory = _directory_size(path, size)
+    if directory > _DIRECTORY_LIMIT:
+        raise UnsafeError(f"{path} has a directory of {directory / 2**20:.0f} MiB", "split the file")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise WeightsError(f"{path} is a damaged zip archive, perhaps cut short: {error}", _DAMAGED) from error
+        raise WeightsError(f"{path} is a damaged zip archive, perhaps cut short: {error}", DAMAGED) from error
     if len(entries) > 2 * MAX_TENSORS:
         raise UnsafeError(f"{path} holds {len(entries)} entries, more than {2 * MAX_TENSORS}", "split the file")
+    return entries
+
+
+def _directory_size(path: Path, size: int) -> int:
+    """Bytes of the directory as the archive's end record says it, found where `zipfile` looks for it; 0 if nowhere."""
+    with path.open("rb") as file:
+        file.seek(max(0, size - 22))
+        tail = file.read()
+        if not (tail.startswith(_END) and tail.endswith(b"\0\0")):
+            file.seek(max(0, size - 22 - 2**16))
+            tail = file.read()
+        at = size - len(tail) + tail.rfind(_END)
+        if at < size - len(tail):
+            return 0
+        file.seek(max(0, at - 76))
+        record = file.read(98)[-98:]
+    end = record.rfind(_END)
+    found = int.from_bytes(record[end + 12 : end + 16], "little")
+    if end == 76 and record[56:60] == _LOCATOR64 and record[:4] == _END64:
+        found = max(found if found < 2**32 - 1 else 0, int.from_bytes(record[40:48], "little"))
+    return min(found, size)
+
+
+def _check_torch(path: Path, entries: list[zipfile.ZipInfo]) -> bool:
+    """Refuse what is no archive of ``torch.save``; returns whether its bytes are in this machine's order."""
     names = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise WeightsError(
@@ -66,7 +106,7 @@ def _check_zip(path: Path, size: int) -> None:
         raise UnsafeError(
             f"{path} has compressed entries, which torch.save never writes", "save it again with torch.save"
         )
-    if sum(entry.file_size for entry in entries) > size:
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise UnsafeError(
             f"{path} claims more data than it holds: its entries overlap", "save it again with torch.save"
         )
@@ -74,3 +114,11 @@ def _check_zip(path: Path, size: int) -> None:
         raise UnsafeError(
             f"{path} has a pickle above {_PICKLE_LIMIT // 2**20} MiB", "save plain tensors, as safetensors"
         )
+    order = next((entry for entry in entries if entry.filename.endswith("/byteorder")), None)
+    if order is None:
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(order) as file:
+            return file.read(6) != (b"big" if sys.byteorder == "little" else b"little")
+    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, NotImplementedError) as error:
+        raise WeightsError(f"{path} is a damaged zip archive: {error}", DAMAGED) from error

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from registry.errors import AmbiguousError, NotFoundError
-from registry.sources.files import check_file, default_names, weight_files
-from registry.sources.table import SOURCES, SUFFIXES, source_of_suffix
+from registry.sources.files import check_file, default_names, matching_files, settled, weight_files
+from registry.sources.index import is_index, shards_of, whole_models
+from registry.sources.table import SOURCES, SUFFIXES, source_of_file
 from registry.types import ModelRef
 
 __all__ = ["expand"]
@@ -24,7 +25,8 @@ def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> t
     ----------
     reference
         ``torchvision:NAME[.WEIGHTS]``; ``torchvision:NAME.random``, initialised with ``seed``; ``torchvision:PATTERN``
-        (``resnet*``: all that have weights); a file; or a folder, for every file of weights below it. A `Path`, or text
+        (``resnet*``: all that have weights); a file; a shard index, for the model that its shards make; a folder, for
+        every model below it; or a pattern (``runs/*/best.pt``, ``**`` for any number of folders). A `Path`, or text
         that starts with ``./``, ``../``, ``/`` or ``~/``, is always a path.
     key
         Entry of a wrapped checkpoint to read, ``a.b`` for an entry of an entry.
@@ -79,16 +81,21 @@ def _expand(reference: str | Path, key: str | None, seed: int) -> tuple[ModelRef
 
 
 def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
+    suffixes = tuple(SUFFIXES)
     if path.is_dir():
-        files = weight_files(path, SUFFIXES)
-        return tuple(_file_ref(f, name, key) for f, name in zip(files, default_names(files, path), strict=True))
-    if not path.exists():
-        near = _near_files(path)
-        raise NotFoundError(
-            f"no file or folder {path}",
-            f"did you mean {near}?" if near else "check the path; a torchvision model is written torchvision:NAME",
-        )
-    return (_file_ref(path, default_names([path], None)[0], key),)
+        return _file_refs(weight_files(path, suffixes), path, key)
+    if path.exists():
+        if not path.is_file():
+            check_file(path)
+        return (_file_ref(path, default_names([path], None)[0], None, key),)
+    found = matching_files(path, suffixes)
+    if found is not None:
+        return _file_refs(found[1], found[0], key)
+    near = _near_files(path)
+    raise NotFoundError(
+        f"no file or folder {path}",
+        f"did you mean {near}?" if near else "check the path; a torchvision model is written torchvision:NAME",
+    )
 
 
 def _near_files(path: Path) -> str | None:
@@ -99,10 +106,20 @@ def _near_files(path: Path) -> str | None:
     return str(folder / near[0]) if near else None
 
 
-def _file_ref(path: Path, name: str, key: str | None) -> ModelRef:
-    source = source_of_suffix(path.suffix)
+def _file_refs(files: list[Path], folder: Path, key: str | None) -> tuple[ModelRef, ...]:
+    whole = whole_models(files)
+    return tuple(_file_ref(f, name, folder, key) for f, name in zip(whole, default_names(whole, folder), strict=True))
+
+
+def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> ModelRef:
+    """The model in a file found below ``folder``; None where the user named it."""
+    source = source_of_file(path)
     if source is None:
-        known = " ".join(sorted(SUFFIXES))
-        raise NotFoundError(f"{path} has no suffix of a weights file", f"files of these suffixes are read: {known}")
-    size = path.stat().st_size if path.is_file() else check_file(path)
-    return ModelRef(source=source.name, target=str(path.absolute()), name=name, key=key, bytes=size)
+        raise NotFoundError(
+            f"{path} has no suffix of a weights file", f"files of these suffixes are read: {' '.join(sorted(SUFFIXES))}"
+        )
+    target = settled(path, folder)
+    files = shards_of(target) if is_index(target) else [target]
+    # What is missing or no file fails when it is opened, as one model of several.
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    return ModelRef(source=source.name, target=str(target), name=name, key=key, bytes=sum(sizes) if sizes else None)

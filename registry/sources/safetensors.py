@@ -14,20 +14,24 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources.dtypes import SAFETENSORS_DTYPES, decode, is_float
 from registry.sources.files import check_file
+from registry.sources.index import refuse_shard
 from registry.sources.source import MAX_TENSORS, OpenedCheckpoint, Source
 from registry.sources.unwrap import common_prefix
-from registry.types import ModelCard, TensorInfo
+from registry.types import ModelCard, ModelRef, TensorInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.types import Checkpoint, ModelRef
+    from registry.types import Checkpoint
 
-__all__ = ["SOURCE"]
+__all__ = ["SOURCE", "open_part"]
 
 _CARD_FIELDS = ("licence", "source", "architecture", "family", "task", "dataset")
 _MAX_TEXT = 1000
+_MAX_HEADER = 32 * 2**20  # bytes; 300,000 tensors take about as many
 
 
 class SafetensorsCheckpoint(OpenedCheckpoint):
@@ -67,14 +71,25 @@ class SafetensorsCheckpoint(OpenedCheckpoint):
 def open_safetensors(ref: ModelRef) -> Checkpoint:
     """Open and check a safetensors file; raises as `open_ref` does."""
     path = Path(ref.target)
-    size = check_file(path)
-    header, start = _checked_header(path, size)
-    metadata = header.pop("__metadata__", {})
     if ref.key is not None:
         raise NotFoundError(f"{path} has no entry {ref.key!r}", "safetensors files are never wrapped: leave --key out")
+    refuse_shard(path)
+    return _opened(ref, common_prefix)
+
+
+def open_part(path: Path) -> Checkpoint:
+    """Open one shard, its tensors under the names they have in it; raises as `open_ref` does."""
+    return _opened(ModelRef("safetensors", str(path), path.stem), lambda _: "")
+
+
+def _opened(ref: ModelRef, prefix: Callable[[Iterable[str]], str]) -> Checkpoint:
+    """The file of ``ref``, the part of its tensors' names that ``prefix`` finds in all of them taken off."""
+    path = Path(ref.target)
+    header, start = _checked_header(path, check_file(path))
+    metadata = header.pop("__metadata__", {})
     if len(header) > MAX_TENSORS:
         raise UnsafeError(f"{path} claims {len(header)} tensors, more than {MAX_TENSORS}", "split the file")
-    cut = len(common_prefix(header))
+    cut = len(prefix(header))
     tensors: list[TensorInfo] = []
     spans: dict[str, tuple[int, int]] = {}
     for name, entry in header.items():
@@ -94,6 +109,8 @@ def _checked_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             raise WeightsError(f"{path} is no whole safetensors file: its header reaches beyond its end", remedy)
+        if length > _MAX_HEADER:
+            raise UnsafeError(f"{path} has a header of {length / 2**20:.0f} MiB", "split the file")
         try:
             with safe_open(path, framework="numpy") as checked:
                 checked.keys()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from registry.errors import SourceError
+from registry.errors import SourceError, UnsafeError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_TENSORS", "OpenedCheckpoint", "Source"]
 
 MAX_TENSORS = 1_000_000
+_MAX_NAME = 1000  # characters
+_MAX_DIMENSIONS = 32
 
 Expander = Callable[[str, str | None, int], "tuple[ModelRef, ...]"]
 
@@ -37,10 +39,31 @@ class Source:
     discard: Callable[[ModelRef], None] | None = None
 
 
+def _check_tensor(where: str, info: TensorInfo) -> None:
+    name = info.name
+    if len(name) > _MAX_NAME or "\0" in name or any("\ud800" <= sign <= "\udfff" for sign in name):
+        raise UnsafeError(
+            f"{where}: the tensor name {name[:60]!r} is too long or no valid text", "rename the tensor, then save again"
+        )
+    if len(info.shape) > _MAX_DIMENSIONS:
+        raise UnsafeError(
+            f"{where}: tensor {name} has {len(info.shape)} dimensions, more than {_MAX_DIMENSIONS}",
+            "reshape it, then save again",
+        )
+
+
 class OpenedCheckpoint:
-    """Common ground of the sources' checkpoints: tensors, reference, closing as a context manager."""
+    """Common ground of the sources' checkpoints: tensors, reference, closing as a context manager.
+
+    Raises
+    ------
+    UnsafeError
+        A tensor's name is no text that a database can hold, or it has more dimensions than an array can.
+    """
 
     def __init__(self, ref: ModelRef, tensors: Sequence[TensorInfo]) -> None:
+        for info in tensors:
+            _check_tensor(ref.target, info)
         self._ref = ref
         self._tensors = tuple(tensors)
         self._closed = False

@@ -6,29 +6,32 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from registry.errors import NotFoundError
-from registry.sources import safetensors, torchfile, torchvision
+from registry.sources import npz, safetensors, shards, torchfile, torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from registry.sources.source import Source
     from registry.types import Checkpoint, ModelRef
 
-__all__ = ["SOURCES", "SUFFIXES", "discard", "open_ref", "source_of_suffix"]
+__all__ = ["SOURCES", "SUFFIXES", "discard", "open_ref", "source_of_file"]
 
 SOURCES: Mapping[str, Source] = MappingProxyType({
     "torchvision": torchvision.SOURCE,
     "safetensors": safetensors.SOURCE,
     "torch": torchfile.SOURCE,
+    "npz": npz.SOURCE,
+    "shards": shards.SOURCE,
 })  # fmt: skip
 
 SUFFIXES: frozenset[str] = frozenset(suffix for source in SOURCES.values() for suffix in source.suffixes)
-"""Suffixes, in lower case with the dot, of the files that are read."""
+"""What the names of files that are read end in, in lower case with the dot."""
 
 
-def source_of_suffix(suffix: str) -> Source | None:
-    """The source that reads files of this suffix, in any case; None where there is none."""
-    return next((source for source in SOURCES.values() if suffix.lower() in source.suffixes), None)
+def source_of_file(path: Path) -> Source | None:
+    """The source that reads files whose name ends like this one's, in any case; None where there is none."""
+    return next((source for source in SOURCES.values() if path.name.lower().endswith(source.suffixes)), None)
 
 
 def open_ref(ref: ModelRef) -> Checkpoint:
@@ -42,8 +45,8 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     Returns
     -------
     Checkpoint
-        Reads one tensor at a time. Of a safetensors file never more than the tensor asked for is in memory; a zipped
-        ``.pt`` is mapped, so that its pages can be dropped at any time.
+        Reads one tensor at a time. Of safetensors files, shards, ``.npz`` and zipped ``.pt`` files never more than the
+        tensor asked for is in memory; a bare pickle, as torch before 1.6 wrote it, is read whole.
 
     Raises
     ------

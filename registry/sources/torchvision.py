@@ -165,7 +165,7 @@ def open_torchvision(ref: ModelRef) -> Checkpoint:
     path = _cache_path(weights.url)
     if not path.is_file():
         _download(weights.url, path, name)
-    return TorchCheckpoint(_as_built(name, load_state(path)), ref)
+    return TorchCheckpoint(_as_built(name, load_state(path.resolve())), ref)
 
 
 def _initialised(name: str, seed: int) -> torch.nn.Module:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
+from registry.sources.settings import ForeignArray
 from registry.sources.source import MAX_TENSORS
 
 if TYPE_CHECKING:
@@ -91,6 +92,13 @@ def select_state(content: object, where: str, key: str | None) -> dict[str, torc
     raise WeightsError(f"{where} holds a {type(content).__name__} without weights, not a state dict", remedy)
 
 
+def _word(key: object) -> str:
+    """An entry's key as text; what is neither text nor a small number may take for ever to write out."""
+    if isinstance(key, str):
+        return key
+    return str(key) if isinstance(key, int) and abs(key) < 2**63 else f"<{type(key).__name__}>"
+
+
 def _is_tensor(value: object) -> bool:
     return hasattr(value, "untyped_storage") and hasattr(value, "shape")
 
@@ -100,7 +108,7 @@ def _descend(content: object, where: str, key: str) -> object:
     parts = [key] if isinstance(content, Mapping) and key in content else key.split(".")
     for part in parts:
         if not isinstance(content, Mapping) or part not in content:
-            offered = ", ".join(sorted(map(str, content))[:10]) if isinstance(content, Mapping) else "none"
+            offered = ", ".join(sorted(map(_word, content))[:10]) if isinstance(content, Mapping) else "none"
             raise NotFoundError(f"{where} has no entry {key!r}", f"entries there: {offered}")
         content = content[part]
     return content
@@ -150,8 +158,14 @@ def _same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
 
 
 def _tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, torch.Tensor]:
-    state = {str(name): tensor for name, tensor in content.items() if _is_tensor(tensor)}
+    state = {_word(name): tensor for name, tensor in content.items() if _is_tensor(tensor)}
+    foreign = next((_word(name) for name, value in content.items() if isinstance(value, ForeignArray)), None)
+    if state and foreign is not None:
+        raise UnsafeError(
+            f"{where}: {foreign} among its tensors is a NumPy array, which is not read from a pickle",
+            "make it a tensor, then save again",
+        )
     if not state:
-        keys = ", ".join(sorted(map(str, content))[:8]) or "nothing"
+        keys = ", ".join(sorted(map(_word, content))[:8]) or "nothing"
         raise WeightsError(f"{where} holds no tensors, only: {keys}", "save model.state_dict() with torch.save")
-    return stripped(state)
+    return state

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -50,12 +52,48 @@ def safetensors(module: nn.Module, path: Path) -> Path:
     return path.with_suffix(".safetensors")
 
 
+def npz(module: nn.Module, path: Path) -> Path:
+    arrays = {name: value.numpy() for name, value in module.state_dict().items()}
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    return path.with_suffix(".npz")
+
+
+def flax(module: nn.Module, path: Path) -> Path:
+    """The same numbers as Flax keeps them, the outputs last, under slashed names that say so."""
+    arrays = {}
+    for name, value in module.state_dict().items():
+        layer, kind = name.split(".")
+        axes = (2, 3, 1, 0) if value.ndim == 4 else (1, 0) if value.ndim == 2 else tuple(range(value.ndim))
+        arrays[f"params/{layer}/{'kernel' if value.ndim > 1 else kind}"] = value.numpy().transpose(axes)
+    np.savez(path.with_suffix(".npz"), **arrays)
+    return path.with_suffix(".npz")
+
+
+def split(module: nn.Module, folder: Path, suffix: str, save: Callable[[Any, Path], None]) -> Path:
+    """In three files and an index, names and files in no order; every second file of a parallel model's names."""
+    state = {f"module.{name}": value for name, value in module.state_dict().items()}
+    mapped = {name: f"model-{1 + number % 3:05}-of-00003{suffix}" for number, name in enumerate(state)}
+    folder.mkdir()
+    for file in set(mapped.values()):
+        save({name: state[name] for name in mapped if mapped[name] == file}, folder / file)
+    (folder / f"model{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapped}))
+    return folder
+
+
+def safetensors_shards(module: nn.Module, path: Path) -> Path:
+    return split(module, path, ".safetensors", save_file)
+
+
+def torch_shards(module: nn.Module, path: Path) -> Path:
+    return split(module, path, ".bin", torch.save)
+
+
 def measured(opened: Any) -> Measured:
     with opened as checkpoint:
         return measure(checkpoint, plan_weights(checkpoint))
 
 
-@pytest.mark.parametrize("write", [plain, wrapped, safetensors])
+@pytest.mark.parametrize("write", [plain, wrapped, safetensors, npz, safetensors_shards, torch_shards])
 def test_files_equal_the_live_module(
     write: Callable[[nn.Module, Path], Path], module: nn.Module, tmp_path: Path
 ) -> None:
@@ -68,6 +106,17 @@ def test_files_equal_the_live_module(
     assert read.conjugacy == live.conjugacy
     for one, other in zip(live.fingerprints, read.fingerprints, strict=True):
         assert one.spec == other.spec
+        assert one.vector.tobytes() == other.vector.tobytes()
+
+
+def test_arrays_of_jax_are_brought_to_the_same_matrices(module: nn.Module, tmp_path: Path) -> None:
+    live = measured(open_module(module, "live"))
+    [ref] = expand(flax(module, tmp_path / "weights"))
+    read = measured(open_ref(ref))
+    assert [layer.shape for layer in read.plan.layers] == [layer.shape for layer in live.plan.layers]
+    assert read.plan.topology == live.plan.topology
+    assert read.plan.content_hash != live.plan.content_hash  # names are content
+    for one, other in zip(live.fingerprints, read.fingerprints, strict=True):
         assert one.vector.tobytes() == other.vector.tobytes()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +13,11 @@ from safetensors.torch import save_file
 
 from registry.errors import NotFoundError, SourceError
 from registry.sources import SOURCES, expand, open_ref, plan_weights
-from registry.sources.table import source_of_suffix
+from registry.sources.table import source_of_file
 from registry.types import ModelRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 STATE = {"b.weight": torch.arange(12.0).reshape(3, 4), "a.weight": torch.eye(3).half(), "n": torch.tensor(3)}
 
@@ -24,6 +25,20 @@ STATE = {"b.weight": torch.arange(12.0).reshape(3, 4), "a.weight": torch.eye(3).
 def write_safetensors(folder: Path) -> str:
     save_file(STATE, folder / "x.safetensors")
     return str(folder / "x.safetensors")
+
+
+def write_npz(folder: Path) -> str:
+    np.savez(folder / "x.npz", **{name: tensor.numpy() for name, tensor in STATE.items()})
+    return str(folder / "x.npz")
+
+
+def write_shards(folder: Path) -> str:
+    """Two safetensors files and their index, the folder that they make a model of."""
+    mapped = {name: f"model-{i:05}-of-00003.safetensors" for i, name in enumerate(STATE, 1)}
+    for name, file in mapped.items():
+        save_file({name: STATE[name]}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": mapped}))
+    return str(folder)
 
 
 def write_torch(folder: Path) -> str:
@@ -35,6 +50,8 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "torchvision": lambda _: "torchvision:squeezenet1_1.random",
     "safetensors": write_safetensors,
     "torch": write_torch,
+    "npz": write_npz,
+    "shards": write_shards,
 }
 
 
@@ -52,7 +69,7 @@ class TestSource:
         source = SOURCES[name]
         assert source.name == name
         assert bool(source.prefix) == (source.expand is not None) != bool(source.suffixes)
-        assert all(source_of_suffix(suffix.upper()) is source for suffix in source.suffixes)
+        assert all(source_of_file(Path(f"X{suffix.upper()}")) is source for suffix in source.suffixes)
 
     def test_reference(self, name: str, tmp_path: Path) -> None:
         ref = self.ref(name, tmp_path)

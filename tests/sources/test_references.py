@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from registry.errors import AmbiguousError, NotFoundError
-from registry.sources import SUFFIXES, expand
+from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
+from registry.sources import SUFFIXES, expand, open_ref
+from registry.sources.files import check_file
 
 
 @pytest.fixture
@@ -41,12 +43,103 @@ def test_a_folder_means_all_weights_below_it(folder: Path) -> None:
 
 
 def test_links_that_leave_the_folder_are_not_followed(folder: Path) -> None:
-    touch(folder / "out" / "secret.pt", folder / "zoo" / "in.pt")
+    touch(folder / "out" / "secret.pt", folder / "zoo" / "in.pt", folder / "zoo" / "sub" / "x")
     (folder / "zoo" / "link.pt").symlink_to(folder / "out" / "secret.pt")
     (folder / "zoo" / "dir").symlink_to(folder / "out")
     (folder / "zoo" / "loop").symlink_to(folder / "zoo")
-    (folder / "zoo" / "alias.pt").symlink_to(folder / "zoo" / "in.pt")
-    assert [ref.name for ref in expand("zoo")] == ["alias", "in"]
+    (folder / "zoo" / "sub" / "alias.pt").symlink_to(folder / "zoo" / "in.pt")
+    (folder / "zoo" / "gone.pt").symlink_to(folder / "zoo" / "nothing.pt")
+    for reference in ("zoo", "zoo/*", "zoo/**/*.pt"):
+        refs = {ref.name: ref for ref in expand(reference)}
+        assert sorted(refs) == ["gone", "in", "link", "sub/alias"]
+        assert refs["sub/alias"].target == str(folder / "zoo" / "in.pt")
+        with pytest.raises(UnsafeError, match=r"link\.pt is a link that leads out of its folder.*name .*secret\.pt"):
+            open_ref(refs["link"])
+        with pytest.raises(NotFoundError, match=r"no file .*gone\.pt"):
+            open_ref(refs["gone"])
+
+
+def test_a_link_that_is_named_is_followed_to_anywhere(folder: Path) -> None:
+    touch(folder / "out" / "secret.pt", folder / "zoo" / "x")
+    (folder / "zoo" / "link.pt").symlink_to(folder / "out" / "secret.pt")
+    (ref,) = expand("zoo/link.pt")
+    assert (ref.name, ref.target) == ("link", str(folder / "out" / "secret.pt"))
+
+
+def test_links_within_a_repository_of_the_hugging_face_cache_are_followed(folder: Path) -> None:
+    snapshot = folder / "models--org--net" / "snapshots" / "abc"
+    touch(folder / "models--org--net" / "blobs" / "1f", folder / "models--org--other" / "blobs" / "2f")
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/1f")
+    (snapshot / "other.safetensors").symlink_to("../../../models--org--other/blobs/2f")
+    model, other = expand("models--org--net/snapshots/abc")
+    assert (model.name, model.target, model.bytes) == ("abc", str(snapshot / "model.safetensors"), 1)
+    assert check_file(Path(model.target)) == 1
+    with pytest.raises(UnsafeError, match="leads out of its folder"):
+        open_ref(other)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("runs/*/best.pt", ["a/best", "b/best"]),
+        ("runs/*/*.pt", ["a/best", "a/last", "b/best"]),
+        ("runs/**/*.pt", ["a/best", "a/last", "b/best", "c/d/best"]),
+        ("runs/?/model.safetensors", ["b"]),
+        ("runs/[ab]", ["a/best", "a/last", "b/best", "b"]),
+        ("runs/.*/*.pt", [".tmp/best"]),
+        ("[1]/*.pt", ["x"]),
+        ("*/b/best.pt", ["runs/b/best"]),
+    ],
+)
+def test_patterns(pattern: str, names: list[str], folder: Path) -> None:
+    for name in ("a/best.pt", "a/last.pt", "b/best.pt", "b/model.safetensors", "c/d/best.pt", ".tmp/best.pt"):
+        touch(folder / "runs" / name)
+    touch(folder / "runs/a/optimizer.pt", folder / "runs/a/notes.txt", folder / "[1]/x.pt")
+    for reference in (pattern, Path(pattern), f"{folder}/{pattern}"):
+        refs = expand(reference)
+        assert [ref.name for ref in refs] == names
+        assert all(Path(ref.target).is_file() and ref.bytes == 1 for ref in refs)
+
+
+@pytest.mark.parametrize("pattern", ["runs/*/none.pt", "runs/**.pt", "runs/*.txt", "gone/*.pt"])
+def test_patterns_that_match_nothing_say_so(pattern: str, folder: Path) -> None:
+    touch(folder / "runs" / "x.pt", folder / "runs" / "x.txt")
+    with pytest.raises(NotFoundError, match=r"no weights match|is no pattern") as caught:
+        expand(pattern)
+    assert caught.value.remedy
+
+
+def index(path: Path, **shards: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+
+
+def test_a_folder_that_holds_an_index_is_one_model(folder: Path) -> None:
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    touch(*(folder / "zoo" / "net" / name for name in names), folder / "zoo" / "other.pt")
+    index(folder / "zoo" / "net" / "model.safetensors.index.json", a=names[0], b=names[1])
+    expected = str(folder / "zoo" / "net" / "model.safetensors.index.json")
+    for reference in ("zoo/net", expected, "zoo/n*", "zoo/*/*"):
+        (ref,) = expand(reference)
+        assert (ref.source, ref.target, ref.name, ref.bytes) == ("shards", expected, "net", 2)
+    assert [ref.name for ref in expand("zoo")] == ["net", "other"]
+    with pytest.raises(WeightsError, match=r"one of 2 shards.*name its index, .*model\.safetensors\.index\.json"):
+        open_ref(expand(f"zoo/net/{names[0]}")[0])
+
+
+def test_shards_of_any_names_go_with_their_index(folder: Path) -> None:
+    touch(folder / "net" / "first.bin", folder / "net" / "second.bin", folder / "net" / "third.bin")
+    index(folder / "net" / "pytorch_model.bin.index.json", a="first.bin", b="second.bin")
+    assert [ref.name for ref in expand("net")] == ["net", "third"]
+
+
+def test_an_unsound_index_still_stands_for_its_shards(folder: Path) -> None:
+    touch(folder / "net" / "model-00001-of-00001.safetensors", folder / "net" / "model.safetensors.index.json")
+    (ref,) = expand("net")
+    assert (ref.source, ref.bytes) == ("shards", 1)
+    with pytest.raises(WeightsError, match="no sound shard index"):
+        open_ref(ref)
 
 
 def test_nothing_there_says_what_to_do(folder: Path) -> None:
@@ -80,7 +173,8 @@ def test_unknown_sources_offer_near_ones(folder: Path) -> None:
 
 
 def test_suffixes_are_of_all_sources() -> None:
-    assert {".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin"} == SUFFIXES
+    files = {".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".npz"}
+    assert files | {".safetensors.index.json", ".bin.index.json"} == SUFFIXES
 
 
 def test_importing_and_reading_safetensors_loads_no_torch(zoo: Path) -> None:

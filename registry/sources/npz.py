@@ -1,0 +1,194 @@
+"""NumPy archives: arrays of numbers under the names they were saved by, never a pickle.
+
+Arrays are in torch's layout, as ``np.savez`` of a state dict leaves them, unless their names are those of JAX's or
+Keras' libraries (`layouts`). ``np.load`` would unpack and trust whatever an array's header claims; here the headers are
+read first and held against the archive's directory, and the bytes of one array are unpacked when it is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import tokenize
+import warnings
+import zipfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from registry.errors import NotFoundError, UnsafeError, WeightsError
+from registry.sources.archive import DAMAGED, zip_entries
+from registry.sources.dtypes import is_float
+from registry.sources.files import check_file
+from registry.sources.layouts import torch_layout
+from registry.sources.source import MAX_TENSORS, OpenedCheckpoint, Source
+from registry.sources.unwrap import common_prefix
+from registry.types import TensorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from registry.types import Checkpoint, ModelRef
+
+__all__ = ["SOURCE"]
+
+_MAGIC = b"\x93NUMPY"
+_MAX_HEADER = 10_000  # bytes, as NumPy's own limit
+_MAX_RATIO, _HARMLESS = 100, 64 * 2**20  # how much more than the file its arrays may take, once above so many bytes
+_CHUNK = 1 << 20
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_TEXT = "SU"
+# What NumPy's reader makes of a hostile header, which it has Python parse.
+_NO_HEADER = (ValueError, TypeError, SyntaxError, KeyError, OverflowError, MemoryError, tokenize.TokenError)
+
+
+class _Array(NamedTuple):
+    """Where an array is, and what its header says; ``axes`` and ``laid`` as `torch_layout` gives them."""
+
+    entry: zipfile.ZipInfo
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    fortran: bool
+    axes: tuple[int, ...] = ()
+    laid: tuple[int, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class NpzCheckpoint(OpenedCheckpoint):
+    """An open archive; memory in use is that of the array last read."""
+
+    def __init__(self, ref: ModelRef, archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> None:
+        super().__init__(ref, [TensorInfo(name, array.dtype.name, array.laid) for name, array in arrays.items()])
+        self._archive = archive
+        self._arrays = arrays
+
+    def read(self, name: str) -> NDArray[np.floating]:
+        """The floating-point tensor: float32 or float64; half precision comes as float32."""
+        array = self._values(name)
+        if not is_float(array.dtype.name):
+            raise WeightsError(
+                f"tensor {name} is {array.dtype.name}, not floating point", "only floating weights have spectra"
+            )
+        return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
+
+    def raw(self, name: str) -> memoryview:
+        """The tensor's little-endian bytes in C order of torch's layout."""
+        data: memoryview = self._values(name).reshape(-1).view(np.uint8).data
+        return data
+
+    def _values(self, name: str) -> NDArray[np.generic]:
+        self._check_open()
+        array = self._arrays[name]
+        buffer = bytearray(array.bytes)
+        with _deliberate(self.ref.target, array.entry), self._archive.open(array.entry) as file:
+            file.read(array.start)
+            _fill(file, buffer)
+        flat = np.frombuffer(buffer, array.dtype)
+        if array.dtype.str.startswith(">" if sys.byteorder == "little" else "<"):
+            flat = flat.byteswap().view(array.dtype.newbyteorder())
+        values = flat.reshape(array.shape, order="F" if array.fortran else "C").transpose(array.axes)
+        return np.ascontiguousarray(values).reshape(array.laid)
+
+    def close(self) -> None:
+        """Close the archive."""
+        super().close()
+        self._archive.close()
+
+
+def open_npz(ref: ModelRef) -> Checkpoint:
+    """Open and check a ``.npz`` file; raises as `open_ref` does."""
+    path = Path(ref.target)
+    size = check_file(path)
+    if ref.key is not None:
+        raise NotFoundError(f"{path} has no entry {ref.key!r}", ".npz files are never wrapped: leave --key out")
+    entries = [entry for entry in zip_entries(path, size) if not entry.is_dir()]
+    _check_entries(path, entries, size)
+    archive = zipfile.ZipFile(path)
+    try:
+        found = {e.filename.removesuffix(".npy"): _header(path, archive, e) for e in entries}
+        arrays = {name: array for name, array in found.items() if array.dtype.kind not in _TEXT}
+        cut = len(common_prefix(arrays))
+        layouts = {name: torch_layout(name, array.shape, arrays) for name, array in arrays.items()}
+        arrays = {name[cut:]: arrays[name]._replace(axes=axes, laid=laid) for name, (axes, laid) in layouts.items()}
+        return NpzCheckpoint(ref, archive, arrays)
+    except BaseException:
+        archive.close()
+        raise
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> None:
+    if len(entries) > MAX_TENSORS:
+        raise UnsafeError(f"{path} holds {len(entries)} arrays, more than {MAX_TENSORS}", "split the file")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise WeightsError(f"{path} holds several arrays of one name", "save it again with np.savez")
+    if any(entry.compress_type not in _PLAIN or entry.flag_bits & 1 for entry in entries):
+        raise WeightsError(f"{path} is packed or encrypted as np.savez never does", "save it again with np.savez")
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > max(_MAX_RATIO * size, _HARMLESS):
+        raise UnsafeError(f"{path} would unpack {size} bytes to {claimed}", "save it again with np.savez, not packed")
+
+
+def _header(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Array:
+    """What an array claims to be, held against what the archive holds of it."""
+    name = entry.filename[:100]
+    with _deliberate(path, entry), archive.open(entry) as file:
+        prefix = file.read(8)
+        if prefix[:6] != _MAGIC or prefix[6:] not in (b"\x01\x00", b"\x02\x00"):
+            raise WeightsError(f"{path}: {name!r} is no array of numbers", "save arrays alone, with np.savez")
+        width = 2 if prefix[6] == 1 else 4
+        length = file.read(width)
+        count = int.from_bytes(length, "little")
+        if count > _MAX_HEADER:
+            raise UnsafeError(f"{path}: {name!r} has a header of {count} bytes", "save arrays of plain numbers")
+        text = io.BytesIO(length + file.read(count))
+        read = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a header that Python may understand in another way one day
+            shape, fortran, dtype = read(text, max_header_size=_MAX_HEADER)
+    if dtype.hasobject:
+        raise UnsafeError(f"{path}: {name!r} is a pickle of Python objects", "save arrays of numbers, with np.savez")
+    array = _Array(entry, 8 + width + count, tuple(shape), dtype, bool(fortran))
+    if dtype.kind not in "biufc" + _TEXT or dtype.subdtype is not None:
+        raise WeightsError(
+            f"{path}: {name!r} is of type {str(dtype)[:60]}, which is no number",
+            "save it as float32, or as safetensors",
+        )
+    if any(extent < 0 for extent in shape) or array.start + array.bytes != entry.file_size:
+        raise WeightsError(f"{path}: {name!r} claims a shape {str(shape)[:60]} that its bytes do not fill", DAMAGED)
+    return array
+
+
+def _fill(file: IO[bytes], buffer: bytearray) -> None:
+    view, at = memoryview(buffer), 0
+    while at < len(view):
+        part = file.read(min(_CHUNK, len(view) - at))
+        if not part:
+            raise EOFError("its bytes end early")
+        view[at : at + len(part)] = part
+        at += len(part)
+    file.read(1)  # the end, where the checksum is compared
+
+
+@contextmanager
+def _deliberate(path: str | Path, entry: zipfile.ZipInfo) -> Iterator[None]:
+    """What a damaged archive makes zipfile, zlib and NumPy's reader of headers raise, in one line."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{path}: {entry.filename[:100]!r} cannot be unpacked: {reason}", DAMAGED) from error
+    except _NO_HEADER as error:
+        raise WeightsError(f"{path}: {entry.filename[:100]!r} has no sound header", DAMAGED) from error
+
+
+SOURCE = Source(name="npz", open=open_npz, suffixes=(".npz",))

@@ -1,0 +1,91 @@
+"""Models kept in several files, safetensors or ``.bin``, read through their index as one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import NotFoundError, WeightsError
+from registry.sources import safetensors, torchfile
+from registry.sources.files import INDEX
+from registry.sources.index import read_index
+from registry.sources.source import OpenedCheckpoint, Source
+from registry.sources.unwrap import common_prefix
+from registry.types import ModelRef, TensorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from registry.types import Checkpoint
+
+__all__ = ["SOURCE"]
+
+_OPENERS = {".safetensors": safetensors.open_part, ".bin": torchfile.open_part}
+_REMEDY = "download the index and all its shards again"
+
+
+class ShardedCheckpoint(OpenedCheckpoint):
+    """Open shards under one list of tensors; memory in use is that of the tensor last read."""
+
+    def __init__(self, ref: ModelRef, holders: Mapping[str, Checkpoint], shards: ExitStack) -> None:
+        infos = {(id(holder), info.name): info for holder in set(holders.values()) for info in holder.tensors}
+        cut = len(common_prefix(holders))
+        self._parts = {name[cut:]: (holder, name) for name, holder in holders.items()}
+        tensors = []
+        for name, (holder, stored) in self._parts.items():
+            info = infos[id(holder), stored]
+            tensors.append(TensorInfo(name, info.dtype, info.shape))
+        super().__init__(ref, tensors)
+        self._shards = shards
+
+    def read(self, name: str) -> NDArray[np.floating]:
+        """The floating-point tensor: float32 or float64; half and bfloat16 come as float32."""
+        self._check_open()
+        shard, stored = self._parts[name]
+        return shard.read(stored)
+
+    def raw(self, name: str) -> memoryview:
+        """The tensor's little-endian bytes in C order."""
+        self._check_open()
+        shard, stored = self._parts[name]
+        return shard.raw(stored)
+
+    def close(self) -> None:
+        """Close all shards."""
+        super().close()
+        self._shards.close()
+
+
+def open_shards(ref: ModelRef) -> Checkpoint:
+    """Open all shards of an index; raises as `open_ref` does."""
+    index = Path(ref.target)
+    if ref.key is not None:
+        raise NotFoundError(f"{index} has no entry {ref.key!r}", "sharded models are never wrapped: leave --key out")
+    mapped = read_index(index)
+    opener = _OPENERS[Path(index.name[: -len(INDEX)]).suffix.lower()]
+    with ExitStack() as stack:
+        shards = {path: stack.enter_context(opener(path)) for path in sorted(set(mapped.values()))}
+        return ShardedCheckpoint(ref, _holders(index, mapped, shards), stack.pop_all())
+    raise AssertionError("an exit stack swallows nothing")
+
+
+def _holders(index: Path, mapped: Mapping[str, Path], shards: Mapping[Path, Checkpoint]) -> dict[str, Checkpoint]:
+    """Shard by tensor: the index's word counts; a tensor that it leaves out counts where it is in one shard only."""
+    names = {path: {info.name for info in shard.tensors} for path, shard in shards.items()}
+    holders = {}
+    for tensor, path in mapped.items():
+        if tensor not in names[path]:
+            raise WeightsError(f"{index}: tensor {tensor[:100]!r} is not in {path.name}", _REMEDY)
+        holders[tensor] = shards[path]
+    for path, held in names.items():
+        for tensor in held - mapped.keys():
+            if holders.setdefault(tensor, shards[path]) is not shards[path]:
+                raise WeightsError(f"{index}: tensor {tensor[:100]!r} is in several shards", _REMEDY)
+    return holders
+
+
+SOURCE = Source(name="shards", open=open_shards, suffixes=tuple(suffix + INDEX for suffix in _OPENERS))

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
+from registry.sources import expand, open_ref, plan_weights
+from registry.sources.layouts import torch_layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from registry.types import Checkpoint
+
+W = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+
+
+def opened(folder: Path, **arrays: Any) -> Checkpoint:
+    np.savez(folder / "x.npz", **arrays)
+    return open_ref(expand(folder / "x.npz")[0])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [W, W[::-1, ::2], np.asfortranarray(W), W.astype(">f4"), W.astype("f2"), W.astype(">f8"), W[:0], W[0, 0]],
+    ids=["plain", "strided", "fortran", "big-endian", "half", "double", "empty", "scalar"],
+)
+def test_arrays_of_any_order_and_endianness(array: np.ndarray, tmp_path: Path) -> None:
+    with opened(tmp_path, w=array) as checkpoint:
+        (info,) = checkpoint.tensors
+        assert (info.name, info.dtype, info.shape) == ("w", array.dtype.name, array.shape)
+        little = array.astype(array.dtype.newbyteorder("<"))
+        assert bytes(checkpoint.raw("w")) == little.tobytes()
+        np.testing.assert_array_equal(checkpoint.read("w"), array)
+        assert checkpoint.read("w").dtype == (np.float64 if array.dtype.itemsize == 8 else np.float32)
+
+
+def test_numbers_of_every_kind_are_tensors_and_text_is_none(tmp_path: Path) -> None:
+    arrays = {"w": W, "i": np.arange(3), "b": np.ones(2, bool), "c": np.ones(2, complex), "t": np.array(["a", "b"])}
+    with opened(tmp_path, **arrays) as checkpoint:
+        assert {t.name: t.dtype for t in checkpoint.tensors} == {
+            "w": "float32", "i": "int64", "b": "bool", "c": "complex128",
+        }  # fmt: skip
+        assert [layer.name for layer in plan_weights(checkpoint).layers] == ["w"]
+        with pytest.raises(WeightsError, match="int64, not floating point"):
+            checkpoint.read("i")
+
+
+def test_names_of_parallel_models_are_bared(tmp_path: Path) -> None:
+    with opened(tmp_path, **{"module.a": W, "module.b": W}) as checkpoint:
+        assert [info.name for info in checkpoint.tensors] == ["a", "b"]
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsafeError, match=r"'w\.npy' is a pickle of Python objects") as caught:
+        opened(tmp_path, w=np.array([{}], dtype=object))
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("dtype", ["V2", [("a", "f4"), ("b", "i4")], "datetime64[s]"])
+def test_what_is_no_number_is_refused(dtype: Any, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"'w\.npy' is of type .* which is no number"):
+        opened(tmp_path, w=np.zeros((2, 2), dtype))
+
+
+def test_a_key_has_nothing_to_choose(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", w=W)
+    with pytest.raises(NotFoundError, match="never wrapped"):
+        open_ref(expand(tmp_path / "x.npz", key="model")[0])
+
+
+def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
+    return b"\x93NUMPY" + bytes((version, 0)) + len(header).to_bytes(2 * version, "little") + header.encode() + data
+
+
+PLAIN = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2)}"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (npy(PLAIN, b"\0" * 15), WeightsError, "bytes do not fill"),
+        (npy(PLAIN, b"\0" * 17), WeightsError, "bytes do not fill"),
+        (npy(PLAIN.replace("2, 2", "-2, -2"), b"\0" * 16), WeightsError, "bytes do not fill|no sound header"),
+        (npy(PLAIN.replace("2, 2", "2**40, 2")), WeightsError, "no sound header"),
+        (npy(PLAIN.replace("2, 2", "99999999999, 99999999999")), WeightsError, "bytes do not fill"),
+        (npy("__import__('os')"), WeightsError, "no sound header"),
+        (npy("[" * 9000), WeightsError, "no sound header"),
+        (npy("{"), WeightsError, "no sound header"),
+        (npy(PLAIN)[:-9], WeightsError, "no sound header"),
+        (npy(PLAIN + " " * 60_000), UnsafeError, "a header of 600"),
+        (npy(PLAIN, b"\0" * 16, version=2)[:9], WeightsError, "no sound header|cannot be unpacked"),
+        (b"\x93NUMPY\x03\x00", WeightsError, "no array of numbers"),
+        (b"", WeightsError, "no array of numbers"),
+        (b"text", WeightsError, "no array of numbers"),
+    ],
+)
+def test_headers_are_held_against_the_bytes(
+    content: bytes, kind: type[SourceError], message: str, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("w.npy", content)
+    with pytest.raises(kind, match=message) as caught:
+        open_ref(expand(tmp_path / "x.npz")[0])
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
+
+
+def test_archives_that_unpack_to_much_more_are_refused(tmp_path: Path) -> None:
+    header = npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({80 * 2**20},)}}")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("w.npy", "w") as file:
+        file.write(header)
+        for _ in range(80):
+            file.write(bytes(2**20))
+    with pytest.raises(UnsafeError, match=r"would unpack \d+ bytes to 838"):
+        open_ref(expand(tmp_path / "x.npz")[0])
+
+
+def test_damage_in_the_data_is_found_on_reading(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", w=W)
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    data[data.find(W.tobytes()) + 5] ^= 1
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(WeightsError, match="CRC"), open_ref(expand(tmp_path / "x.npz")[0]) as checkpoint:
+        checkpoint.raw("w")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    np.save(content, W)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("w.npy", content.getvalue())
+        archive.writestr("w.npy", content.getvalue())
+    with pytest.raises(WeightsError, match="several arrays of one name"):
+        open_ref(expand(tmp_path / "x.npz")[0])
+
+
+def test_layouts_of_jax_and_keras() -> None:
+    """Held against what a layer computes: torch's on the turned kernel equals the definition on the kernel itself."""
+    rng = np.random.default_rng(0)
+    names = {f"t/{part}/kernel" for part in ("query", "key", "value", "out")}
+
+    def turn(name: str, array: np.ndarray) -> np.ndarray:
+        axes, shape = torch_layout(name, array.shape, names)
+        return array.transpose(axes).reshape(shape)
+
+    x, dense = rng.standard_normal((5, 6)), rng.standard_normal((6, 4))
+    np.testing.assert_allclose(x @ turn("a/kernel:0", dense).T, x @ dense)
+    query, out = rng.standard_normal((6, 2, 3)), rng.standard_normal((2, 3, 6))
+    projected = np.einsum("ni,ihd->nhd", x, query)
+    np.testing.assert_allclose((x @ turn("t/query/kernel", query).T).reshape(5, 2, 3), projected)
+    back = np.einsum("nhd,hdo->no", projected, out)
+    np.testing.assert_allclose(projected.reshape(5, 6) @ turn("t/out/kernel", out).T, back)
+
+    image, conv = rng.standard_normal((1, 7, 7, 6)), rng.standard_normal((3, 3, 6, 4))
+    patches = np.lib.stride_tricks.sliding_window_view(image, (3, 3), (1, 2))  # (n, y, x, c, i, j)
+    seen = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+    found = torch.nn.functional.conv2d(seen, torch.from_numpy(turn("c/kernel", conv)))
+    np.testing.assert_allclose(found.numpy(), np.einsum("nyxcij,ijco->noyx", patches, conv))
+    depth = rng.standard_normal((3, 3, 6, 2))
+    found = torch.nn.functional.conv2d(seen, torch.from_numpy(turn("d/depthwise_kernel", depth)), groups=6)
+    expected = np.einsum("nyxcij,ijcm->ncmyx", patches, depth).reshape(1, 12, 5, 5)
+    np.testing.assert_allclose(found.numpy(), expected)
+
+
+@pytest.mark.parametrize("name", ["a.kernel", "kernel", "a/weight", "a/kernels", "a/bias"])
+def test_other_names_keep_their_layout(name: str) -> None:
+    assert torch_layout(name, (2, 3), {name}) == ((0, 1), (2, 3))
+    assert torch_layout("t/out/kernel", (3, 4, 5), set()) == ((2, 1, 0), (5, 4, 3))  # a convolution along one axis
