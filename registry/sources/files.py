@@ -32,12 +32,14 @@ def check_file(path: Path) -> int:
     NotFoundError
         Nothing is there.
     SourceError
-        It is not a regular file, or may not be read.
+        It is not a regular file, may not be read, or has a name that is no UTF-8.
     UnsafeError
         It is a link that leads out of its folder.
     WeightsError
         It is empty.
     """
+    if _utf8(str(path)) != str(path):
+        raise SourceError(f"{_utf8(str(path))} has a name that is no UTF-8", "rename the file")
     if path.is_dir():
         raise SourceError(
             f"{path} is a folder, not a file", "give a file in it, or give the folder to ingest all of it"
@@ -157,14 +159,26 @@ def default_names(paths: list[Path], folder: Path | None) -> list[str]:
     """Names for files: the path below ``folder`` without suffix, for a single file (``folder`` None) its stem.
 
     Where the stem says nothing (``model``, ``pytorch_model``) it is the parent folder's. Files that would share
-    a name keep their whole file name.
+    a name keep their whole file name. All are printable text.
     """
     names = [_default_name(path, folder) for path in paths]
     count = Counter(names)
     return [
-        name if count[name] == 1 or folder is None else path.relative_to(folder).as_posix()
+        _printable(name if count[name] == 1 or folder is None else path.relative_to(folder).as_posix())
+        or _printable(path.name)
         for name, path in zip(names, paths, strict=True)
     ]
+
+
+def _printable(name: str) -> str:
+    r"""A name that a registry takes: unprintable signs are spelt out, ``\x1b``, blanks at its ends left out."""
+    text = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in _utf8(name))
+    return "".join(text).strip()
+
+
+def _utf8(name: str) -> str:
+    """A file's name with bytes that are no UTF-8 spelt out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _stem(path: Path) -> str:

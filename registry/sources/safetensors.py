@@ -129,7 +129,8 @@ def _one_line(error: Exception) -> str:
 def _completed(ref: ModelRef, metadata: dict[str, str]) -> ModelRef:
     """The reference, its card completed from the file's metadata; what the card already says wins."""
     said = {"licence": metadata.get("license", ""), **metadata}
-    known: dict[str, Any] = {name: str(said[name])[:_MAX_TEXT] for name in _CARD_FIELDS if said.get(name)}
+    # A database of text holds no NUL; what is else odd in it is made harmless where it is shown.
+    known: dict[str, Any] = {n: said[n].replace("\0", "")[:_MAX_TEXT] for n in _CARD_FIELDS if said.get(n)}
     return replace(ref, card=ModelCard(**known).updated(ref.card)) if known else ref
 
 

@@ -31,6 +31,7 @@ _NEVER = re.compile(
 )
 _PREFIXES = ("module.", "_orig_mod.")
 _MAX_DEPTH = 3
+_NAMED = 8  # of several state dicts, named in the message
 
 
 def common_prefix(names: Iterable[str]) -> str:
@@ -118,17 +119,18 @@ def _choose(content: Mapping[Any, Any], where: str) -> str | None:
     """Which entry to descend into; None where ``content`` itself is the state dict."""
     if len(content) > MAX_TENSORS:
         raise UnsafeError(f"{where} holds {len(content)} entries, more than {MAX_TENSORS}", "split the file")
-    candidates = [str(k) for k, v in content.items() if isinstance(k, str) and _holds_weights(v) and not _never(k)]
+    candidates = [k for k, v in content.items() if isinstance(k, str) and _holds_weights(v) and not _never(k)]
     matrices = any(_is_tensor(value) and len(value.shape) >= 2 for value in content.values())
     known = [k for k in candidates if k in _EMA_KEYS or k in _PLAIN_KEYS]
     if not candidates or (matrices and not known):
         return None
     for group in ([k for k in known if k in _EMA_KEYS], [k for k in known if k in _PLAIN_KEYS], candidates):
-        distinct = [k for i, k in enumerate(group) if all(not _same(content[k], content[other]) for other in group[:i])]
+        distinct: list[str] = []
+        for key in group:
+            if len(distinct) < _NAMED and not any(_same(content[key], content[other]) for other in distinct):
+                distinct.append(key)
         if len(distinct) > 1:
-            raise AmbiguousError(
-                f"{where} holds several state dicts: {', '.join(distinct[:8])}", "choose with --key NAME"
-            )
+            raise AmbiguousError(f"{where} holds several state dicts: {', '.join(distinct)}", "choose with --key NAME")
         if distinct:
             return distinct[0]
     return None
@@ -138,13 +140,20 @@ def _never(key: str) -> bool:
     return _NEVER.fullmatch(key.lower()[:100]) is not None
 
 
-def _holds_weights(value: object, depth: int = _MAX_DEPTH) -> bool:
-    """Whether a state dict is in here: a mapping with a tensor of some dimension, or a mapping with such a mapping."""
-    if not isinstance(value, Mapping) or depth == 0 or "param_groups" in value:
+def _holds_weights(value: object, depth: int = _MAX_DEPTH, seen: dict[int, int] | None = None) -> bool:
+    """Whether a state dict is in here: a mapping with a tensor of some dimension, or a mapping with such a mapping.
+
+    ``seen``: how deep each mapping was already looked into in vain; a thousand entries may be one and the same.
+    """
+    seen = {} if seen is None else seen
+    if not isinstance(value, Mapping) or seen.get(id(value), 0) >= depth or "param_groups" in value:
         return False
+    seen[id(value)] = depth
     if any(_is_tensor(item) and len(item.shape) >= 1 for item in value.values()):
         return True
-    return any(_holds_weights(item, depth - 1) for k, item in value.items() if isinstance(k, str) and not _never(k))
+    return any(
+        _holds_weights(item, depth - 1, seen) for k, item in value.items() if isinstance(k, str) and not _never(k)
+    )
 
 
 def _same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,22 @@ def test_an_unsound_index_still_stands_for_its_shards(folder: Path) -> None:
     assert (ref.source, ref.bytes) == ("shards", 1)
     with pytest.raises(WeightsError, match="no sound shard index"):
         open_ref(ref)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("a\x1b[2J.pt", r"a\x1b[2J"),
+        ("a\nb.pt", r"a\nb"),
+        (" a .pt", "a"),
+        (" .pt", ".pt"),
+        (os.fsdecode(b"\xff.pt"), r"\xff"),
+    ],
+)
+def test_default_names_are_printable(file: str, name: str, folder: Path) -> None:
+    touch(folder / "zoo" / file)
+    assert [ref.name for ref in expand("zoo")] == [name]
+    assert [ref.name for ref in expand(f"zoo/{file}")] == [name]
 
 
 def test_nothing_there_says_what_to_do(folder: Path) -> None:

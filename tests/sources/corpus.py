@@ -1,0 +1,332 @@
+"""Hostile files, each made by a function, with the error that refuses it; and harmless ones that only look so.
+
+Every entry has a folder of its own below the corpus, so that an ingest of it all meets each once. ``outside`` is a
+folder beside the corpus that none may reach: a secret is in it, and what a payload would create.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Make = Callable[[Path, Path], object]
+
+__all__ = ["HARMLESS", "HOSTILE", "Hostile", "make_corpus", "sound"]
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """An entry: its folder's name, the file that is opened, how it is made (path, outside), and what refuses it."""
+
+    name: str
+    file: str
+    make: Make
+    error: type[SourceError]
+    words: str
+
+
+def sound(seed: int = 0) -> dict[str, torch.Tensor]:
+    """A small state dict, another for every seed."""
+    return {"a.weight": torch.from_numpy(np.random.default_rng(seed).standard_normal((8, 6)).astype(np.float32))}
+
+
+class Runs:
+    """Pickles to a call that makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.path / "created"),))
+
+
+def saved(content: Callable[[Path], Any], **options: Any) -> Make:
+    return lambda path, outside: torch.save(content(outside), path, **options)
+
+
+def written(content: bytes | str) -> Make:
+    return lambda path, _: path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def called(*instructions: bytes) -> Make:
+    """An archive of torch.save whose pickle is these instructions."""
+
+    def make(path: Path, _: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x/data.pkl", b"\x80\x02" + b"".join(instructions) + b".")
+            archive.writestr("x/version", b"3\n")
+
+    return make
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def storage(count: int, key: str = "0") -> bytes:
+    return (
+        b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + b"J" + struct.pack("<i", count)
+        + b"tQ"
+    )  # fmt: skip
+
+
+def tensor(count: int, shape: tuple[int, int], strides: tuple[int, int], offset: int = 0) -> bytes:
+    """A tensor as torch.save pickles it, with whatever it claims; an archive of it has no such storage."""
+    numbers = [b"J" + struct.pack("<i", n) for n in (offset, *shape, *strides)]
+    sizes = numbers[1] + numbers[2] + b"\x86" + numbers[3] + numbers[4] + b"\x86"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage(count) + numbers[0] + sizes + b"\x89}tR"
+
+
+def deflated(path: Path, _: Path) -> None:
+    """A bomb: an archive of torch.save whose 20 MB of zeros are packed to 20 kB."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("x/data/0", bytes(20 * 2**20))
+
+
+def overlapping(path: Path, _: Path) -> None:
+    """Every entry of the directory claims the same data, which add up to more than the file."""
+    torch.save({f"{i}": torch.full((64, 64), 1.0) for i in range(4)}, path)
+    data = bytearray(path.read_bytes())
+    at = data.find(b"PK\x01\x02")
+    while at >= 0:
+        struct.pack_into("<II", data, at + 20, 40_000, 40_000)
+        at = data.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(data)
+
+
+def torchscript(path: Path, _: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"x/{name}", b"")
+
+
+def cut(path: Path, _: Path) -> None:
+    torch.save(sound(), path)
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def directory(path: Path, _: Path) -> None:
+    """A directory of 65 MiB of an archive that holds nothing; sparse."""
+    with path.open("wb") as file:
+        file.write(b"PK\x03\x04")
+        file.truncate(65 * 2**20)
+        file.seek(0, 2)
+        file.write(b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 9, 9, 65 * 2**20 - 4, 4, 0))
+
+
+def giant(start: bytes) -> Make:
+    def make(path: Path, _: Path) -> None:
+        with path.open("wb") as file:
+            file.write(start)
+            file.truncate(5 * 2**30)
+
+    return make
+
+
+def header(entries: object, data: bytes = b"") -> Make:
+    """A safetensors file of that header."""
+    content = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return written(len(content).to_bytes(8, "little") + content + data)
+
+
+F32 = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+
+
+def npz_bomb(path: Path, _: Path) -> None:
+    np.savez_compressed(path, w=np.zeros((4200, 4200), np.float32))
+
+
+def npz_pickle(path: Path, outside: Path) -> None:
+    np.savez(path, w=np.array([Runs(outside)], dtype=object))
+
+
+def npz_member(content: bytes) -> Make:
+    def make(path: Path, _: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("w.npy", content)
+
+    return make
+
+
+def npy(claims: str, data: bytes = b"") -> bytes:
+    content = claims.encode()
+    return b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little") + content + data
+
+
+def indexed(shard: str | Callable[[Path], str], **others: str) -> Make:
+    """An index of one sound shard beside it, and of another that is where it should not be."""
+
+    def make(path: Path, outside: Path) -> None:
+        save_file(sound(), path.parent / "model-00001-of-00002.safetensors")
+        other = shard if isinstance(shard, str) else shard(outside)
+        mapped = {"a.weight": "model-00001-of-00002.safetensors", "b.weight": other, **others}
+        path.write_text(json.dumps({"weight_map": mapped}))
+
+    return make
+
+
+def linked_shard(path: Path, outside: Path) -> None:
+    indexed("model-00002-of-00002.safetensors")(path, outside)
+    (path.parent / "model-00002-of-00002.safetensors").symlink_to(outside / "secret.safetensors")
+
+
+def doubled(path: Path, _: Path) -> None:
+    """Two shards hold a tensor that the index does not name."""
+    for number, extra in ((1, "b.weight"), (2, "c.weight")):
+        state = {"a.weight": torch.eye(3), extra: torch.eye(4)}
+        save_file(state, path.parent / f"model-0000{number}-of-00002.safetensors")
+    mapped = {f"{name}.weight": f"model-0000{number}-of-00002.safetensors" for number, name in ((1, "b"), (2, "c"))}
+    path.write_text(json.dumps({"weight_map": mapped}))
+
+
+INDEX = "model.safetensors.index.json"
+
+HOSTILE = (
+    # pickles that run code
+    Hostile("runs", "x.pt", saved(lambda out: {**sound(), "payload": Runs(out)}), UnsafeError, r"would run \w+\.mkdir"),
+    Hostile("runs-before-1.6", "x.pt", saved(lambda out: {**sound(), "payload": Runs(out)},
+            _use_new_zipfile_serialization=False), UnsafeError, r"would run \w+\.mkdir"),
+    Hostile("runs-bare", "x.bin", lambda p, out: p.write_bytes(pickle.dumps(Runs(out), 2)), SourceError, "x.bin"),
+    Hostile("runs-newest", "x.bin", lambda p, out: p.write_bytes(pickle.dumps(Runs(out), 5)), SourceError, "x.bin"),
+    Hostile("runs-in-settings", "x.ckpt", saved(lambda out: {"state_dict": sound(), "pytorch-lightning_version": "2",
+            "hyper_parameters": {"lr": Runs(out)}}), UnsafeError, r"would run \w+\.mkdir"),
+    Hostile("runs-eval", "x.pt", called(b"c__builtin__\neval\n(" + text("1") + b"tR"), UnsafeError, "would run .*eval"),
+    Hostile("runs-getattr", "x.pt", called(b"c__builtin__\ngetattr\n(ctorch\nTensor\n" + text("view") + b"tR"),
+            UnsafeError, "would run .*getattr"),
+    Hostile("module", "x.pt", saved(lambda _: torch.nn.Linear(2, 2)), UnsafeError, r"would run torch\.nn\.modules"),
+    Hostile("torchscript", "x.pt", torchscript, WeightsError, "TorchScript archive"),
+    # pickles that lie
+    Hostile("pickle-text", "x.pt", written("<html>not found</html>"), WeightsError, "neither a zip archive nor"),
+    Hostile("pickle-marks", "x.pt", written(b"\x80\x02" + b"(" * 100), WeightsError, "torch|pickle"),
+    Hostile("pickle-string", "x.pt", written(b"\x80\x02X\xff\xff\xff\x7f"), WeightsError, "torch|pickle"),
+    Hostile("pickle-nested", "x.pt", called(b"]" * 50_000), WeightsError, "a list without weights"),
+    Hostile("pickle-keys", "x.pt", called(b"}(\x8a\xff" + b"\x7f" * 255 + b"Nu"), WeightsError, "only: <int>"),
+    Hostile("pickle-storage", "x.pt", called(b"}" + text("a") + tensor(2**30, (2**15, 2**15), (2**15, 1)) + b"s"),
+            WeightsError, "cannot be read by torch"),
+    Hostile("pickle-offset", "x.pt", called(b"}" + text("a") + tensor(4, (2, 2), (2, 1), -64) + b"s"),
+            WeightsError, "cannot be read by torch"),
+    Hostile("giant-pickle", "x.pt", giant(b"\x80\x02"), UnsafeError, "a bare pickle of 5.0 GiB"),
+    Hostile("wide", "x.pt", saved(lambda _: {"a": torch.zeros(1).expand(10**6, 10**6)}), UnsafeError,
+            "of a storage of 4"),
+    Hostile("views", "x.pt", saved(lambda _: dict.fromkeys(map(str, range(200)), torch.zeros(500, 500))),
+            UnsafeError, "bytes of tensors in a file of"),
+    Hostile("dimensions", "x.pt", saved(lambda _: {"a": torch.zeros([1] * 40)}), UnsafeError, "40 dimensions"),
+    Hostile("nul-name", "x.pt", saved(lambda _: {"a\0b": torch.eye(3)}), UnsafeError, "no valid text"),
+    Hostile("surrogate-name", "x.pt", saved(lambda _: {"a\ud800": torch.eye(3)}), UnsafeError, "no valid text"),
+    Hostile("long-name", "x.pt", saved(lambda _: {"a" * 5000: torch.eye(3)}), UnsafeError, "too long"),
+    # archives
+    Hostile("zip-nothing", "x.pt", written(b"PK\x03\x04 and nothing"), WeightsError, "damaged zip"),
+    Hostile("zip-cut", "x.pt", cut, WeightsError, "damaged zip archive, perhaps cut short"),
+    Hostile("zip-bomb", "x.pt", deflated, UnsafeError, "compressed entries"),
+    Hostile("zip-overlap", "x.pt", overlapping, UnsafeError, "claims more data than it holds"),
+    Hostile("zip-directory", "x.npz", directory, UnsafeError, "a directory of 65 MiB"),
+    Hostile("npz-bomb", "x.npz", npz_bomb, UnsafeError, "would unpack"),
+    Hostile("npz-pickle", "x.npz", npz_pickle, UnsafeError, "a pickle of Python objects"),
+    Hostile("npz-claim", "x.npz",
+            npz_member(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999, 9999999)}")),
+            WeightsError, "bytes do not fill"),
+    Hostile("npz-code", "x.npz", npz_member(npy("__import__('os').mkdir('created')")), WeightsError, "no sound header"),
+    Hostile("npz-text", "x.npz", written("text"), WeightsError, "damaged zip"),
+    # safetensors headers
+    Hostile("header-short", "x.safetensors", written(b"abc"), WeightsError, "reaches beyond its end"),
+    Hostile("header-beyond", "x.safetensors", written((2**63).to_bytes(8, "little") + b"{}"), WeightsError,
+            "beyond its end"),
+    Hostile("header-large", "x.safetensors", giant((2**32).to_bytes(8, "little") + b"{"), UnsafeError,
+            "a header of 4096 MiB"),
+    Hostile("header-deep", "x.safetensors", header(b"[" * 10_000), WeightsError, "no sound safetensors"),
+    Hostile("data-short", "x.safetensors", header({"a": F32}, bytes(15)), WeightsError, "no sound safetensors"),
+    Hostile("data-long", "x.safetensors", header({"a": F32}, bytes(17)), WeightsError, "no sound safetensors"),
+    Hostile("data-overlap", "x.safetensors", header({"a": F32, "b": F32}, bytes(16)), WeightsError,
+            "no sound safetensors"),
+    Hostile("data-backwards", "x.safetensors", header({"a": {**F32, "data_offsets": [8, 0]}}, bytes(16)), WeightsError,
+            "no sound safetensors"),
+    Hostile("huge-tensor", "x.safetensors", header({"a": {**F32, "shape": [2**31, 2**31]}}, bytes(16)), WeightsError,
+            "no sound safetensors"),
+    Hostile("negative", "x.safetensors", header({"a": {**F32, "shape": [-2, -2]}}, bytes(16)), WeightsError,
+            "no sound safetensors"),
+    Hostile("many-dimensions", "x.safetensors", header({"a": {**F32, "shape": [2, 2] + [1] * 5000}}, bytes(16)),
+            UnsafeError, "5002 dimensions"),
+    Hostile("nul-in-header", "x.safetensors", header({"a\0b": F32}, bytes(16)), UnsafeError, "no valid text"),
+    # indices
+    Hostile("index-above", INDEX, indexed("../../outside/secret.safetensors"), UnsafeError,
+            "no .safetensors file beside it"),
+    Hostile("index-absolute", INDEX, indexed(lambda out: str(out / "secret.safetensors")), UnsafeError,
+            "file beside it"),
+    Hostile("index-backslash", INDEX, indexed("..\\..\\outside\\secret.safetensors"), UnsafeError, "file beside it"),
+    Hostile("index-control", INDEX, indexed("\x1b[2J.safetensors"), UnsafeError, "file beside it"),
+    Hostile("index-kind", INDEX, indexed("payload.bin"), UnsafeError, "file beside it"),
+    Hostile("index-link", INDEX, linked_shard, UnsafeError, "leads out of its folder"),
+    Hostile("index-missing", INDEX, indexed("model-00002-of-00002.safetensors"), NotFoundError, "no file"),
+    Hostile("index-stale", INDEX, indexed("model-00001-of-00002.safetensors"), WeightsError, "'b.weight' is not in"),
+    Hostile("index-doubled", INDEX, doubled, WeightsError, "'a.weight' is in several shards"),
+    Hostile("index-deep", INDEX, written("[" * 100_000), WeightsError, "no sound shard index"),
+    Hostile("index-number", INDEX, written('{"weight_map": ' + "1" * 5000 + "}"), WeightsError, "no sound shard index"),
+    Hostile("index-list", INDEX, written('{"weight_map": ["a"]}'), WeightsError, "no weight_map"),
+    Hostile("index-values", INDEX, written('{"weight_map": {"a": ["b"]}}'), WeightsError, "no weight_map"),
+    # what is no file
+    Hostile("link-out", "x.safetensors", lambda p, out: p.symlink_to(out / "secret.safetensors"), UnsafeError,
+            "leads out of its folder"),
+    Hostile("link-to-nothing", "x.pt", lambda p, _: p.symlink_to("gone.pt"), NotFoundError, "no file"),
+    Hostile("link-loop", "x.pt", lambda p, _: p.symlink_to("x.pt"), SourceError, "x.pt"),
+    Hostile("pipe", "x.pt", lambda p, _: os.mkfifo(p), SourceError, "not a regular file"),
+    Hostile("no-utf8", os.fsdecode(b"\xff.pt"), lambda p, _: p.write_bytes(b"x"), SourceError, "no UTF-8"),
+    Hostile("empty", "x.safetensors", written(b""), WeightsError, "is empty"),
+    # weights that cannot be used
+    Hostile("shard", "model-00001-of-00003.safetensors", lambda p, _: save_file(sound(), p), WeightsError,
+            "one of 3 shards"),
+)  # fmt: skip
+
+
+def npz_paths(path: Path, _: Path) -> None:
+    np.savez(path, **{"../../outside/evil": np.eye(4), "/etc/evil": np.eye(5)})
+
+
+def odd_header(path: Path, _: Path) -> None:
+    """Names and metadata that a terminal, a markup language, a database or a shell would act on."""
+    odd = ("\x1b[31mred", "[bold]markup[/bold]", "'; DROP TABLE models; --", "$(touch evil)", "\u202eright to left")
+    state = {name: torch.full((2, 2), float(i + 1)) + torch.eye(2) for i, name in enumerate(odd)}
+    save_file(state, path, {"licence": "MIT\x1b[2J\0", "family": "'; DROP TABLE models; --"})
+
+
+HARMLESS: tuple[tuple[str, Make], ...] = (
+    ("plain.safetensors", lambda p, _: save_file(sound(1), p)),
+    ("\x1b[31mred\x07.safetensors", lambda p, _: save_file(sound(2), p)),
+    ("[bold red]markup.safetensors", lambda p, _: save_file(sound(3), p)),
+    ("'; DROP TABLE models; --.pt", lambda p, _: torch.save(sound(4), p)),
+    ("$(touch evil).pt", lambda p, _: torch.save(sound(5), p)),
+    ("line\nfeed.pt", lambda p, _: torch.save(sound(6), p)),
+    ("paths.npz", npz_paths),
+    ("odd.safetensors", odd_header),
+    ("settings.ckpt", saved(lambda _: {"state_dict": sound(8), "hyper_parameters": {"best": np.float64(0.5)}})),
+)  # fmt: skip
+
+
+def make_corpus(folder: Path) -> tuple[Path, Path]:
+    """Make all files in ``folder/corpus`` and the secret in ``folder/outside``; both are returned."""
+    corpus, outside = folder / "corpus", folder / "outside"
+    outside.mkdir(parents=True)
+    save_file({"b.weight": torch.eye(5)}, outside / "secret.safetensors")
+    for hostile in HOSTILE:
+        place = corpus / "hostile" / hostile.name
+        place.mkdir(parents=True)
+        hostile.make(place / hostile.file, outside)
+    (corpus / "good").mkdir()
+    for name, make in HARMLESS:
+        make(corpus / "good" / name, outside)
+    return corpus, outside
