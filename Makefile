@@ -9,11 +9,12 @@ BIN := .venv/bin
 # One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test lint bench bench-speed bench-training docs constraints clean
+.PHONY: help install demo test fuzz lint bench bench-speed bench-training docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
 	@echo "make test    all tests"
+	@echo "make fuzz    100,000 damaged headers and archives; FUZZ='--count N --seed S'"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the figures of the README, measured again; make bench-speed: the method's speed alone"
 	@echo "make docs    check that links, commands and docs/cli.md are true"
@@ -35,6 +36,10 @@ demo: .venv/.run
 
 test: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
+
+# Some three minutes; another seed, or one mutation again: FUZZ='--only NUMBER --keep FILE'.
+fuzz: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python -m tests.sources.fuzzing $(FUZZ)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -111,7 +111,7 @@ def open_npz(ref: ModelRef) -> Checkpoint:
     size = check_file(path)
     if ref.key is not None:
         raise NotFoundError(f"{path} has no entry {ref.key!r}", ".npz files are never wrapped: leave --key out")
-    entries = [entry for entry in zip_entries(path, size) if not entry.is_dir()]
+    entries = [entry for entry in zip_entries(path, size) if not entry.filename.endswith("/")]
     _check_entries(path, entries, size)
     archive = zipfile.ZipFile(path)
     try:

@@ -119,7 +119,8 @@ def _choose(content: Mapping[Any, Any], where: str) -> str | None:
     """Which entry to descend into; None where ``content`` itself is the state dict."""
     if len(content) > MAX_TENSORS:
         raise UnsafeError(f"{where} holds {len(content)} entries, more than {MAX_TENSORS}", "split the file")
-    candidates = [k for k, v in content.items() if isinstance(k, str) and _holds_weights(v) and not _never(k)]
+    seen: dict[int, int] = {}
+    candidates = [k for k, v in content.items() if isinstance(k, str) and not _never(k) and _holds_weights(v, seen)]
     matrices = any(_is_tensor(value) and len(value.shape) >= 2 for value in content.values())
     known = [k for k in candidates if k in _EMA_KEYS or k in _PLAIN_KEYS]
     if not candidates or (matrices and not known):
@@ -140,20 +141,20 @@ def _never(key: str) -> bool:
     return _NEVER.fullmatch(key.lower()[:100]) is not None
 
 
-def _holds_weights(value: object, depth: int = _MAX_DEPTH, seen: dict[int, int] | None = None) -> bool:
+def _holds_weights(value: object, seen: dict[int, int], depth: int = _MAX_DEPTH) -> bool:
     """Whether a state dict is in here: a mapping with a tensor of some dimension, or a mapping with such a mapping.
 
     ``seen``: how deep each mapping was already looked into in vain; a thousand entries may be one and the same.
     """
-    seen = {} if seen is None else seen
     if not isinstance(value, Mapping) or seen.get(id(value), 0) >= depth or "param_groups" in value:
         return False
-    seen[id(value)] = depth
     if any(_is_tensor(item) and len(item.shape) >= 1 for item in value.values()):
         return True
-    return any(
-        _holds_weights(item, depth - 1, seen) for k, item in value.items() if isinstance(k, str) and not _never(k)
-    )
+    for key, item in value.items():
+        if isinstance(key, str) and not _never(key) and _holds_weights(item, seen, depth - 1):
+            return True
+    seen[id(value)] = depth
+    return False
 
 
 def _same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:

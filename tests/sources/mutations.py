@@ -1,0 +1,211 @@
+"""Sound files of every format, and seeded damage to their headers, directories, pickles and indices."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import struct
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+__all__ = ["SHARD", "Sound", "damaged", "sound_files"]
+
+SHARD = "model-00001-of-00001.safetensors"
+
+_NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+_WORDS = (
+    b"",
+    b"0",
+    b"-1",
+    b"1e999",
+    b"18446744073709551616",
+    b"9" * 400,
+    b"null",
+    b"{}",
+    b"[]",
+    b'"F64"',
+    b"NaN",
+    b"../x",
+)
+_RECORDS = (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")
+_OPCODES = b"()]}.0123acdeghijlpqrstuQRbBCFGHIJKLMNPSTUVX\x80\x81\x85\x86\x87\x88\x89\x8a\x8b\x8c\x93\x94"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound file: what it ends in, its bytes, and how it is damaged where the format's own checks do not look."""
+
+    suffix: str
+    content: bytes
+    inside: Callable[[bytes, random.Random], bytes]
+
+
+def sound_files() -> dict[str, Sound]:
+    """The files that damage starts from, some hundred to some thousand bytes each."""
+    state = {
+        "a.weight": torch.arange(16.0).reshape(4, 4), "b.weight": torch.eye(3).half(), "c.weight": torch.eye(3) * 2,
+        "n": torch.tensor(3),
+    }  # fmt: skip
+    trained = {
+        "state_dict": state,
+        "epoch": 3,
+        "hyper_parameters": {"lr": np.float64(0.1), "args": argparse.Namespace(a=1)},
+    }
+    arrays = {name: value.numpy() for name, value in state.items()} | {"d/kernel": np.ones((3, 3, 2, 4), np.float32)}
+    index = {"metadata": {"total_size": 64}, "weight_map": {"a.weight": SHARD, "b.weight": SHARD}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x")
+
+        def bytes_of(save: Callable[[Path], object]) -> bytes:
+            save(path)
+            return path.read_bytes()
+
+        return {
+            "safetensors": Sound(".safetensors", bytes_of(lambda p: save_file(state, p)), _in_header),
+            "torch": Sound(".pt", bytes_of(lambda p: torch.save(state, p)), _in_archive),
+            "bare": Sound(
+                ".pt", bytes_of(lambda p: torch.save(state, p, _use_new_zipfile_serialization=False)), _in_pickle
+            ),
+            "trained": Sound(".ckpt", bytes_of(lambda p: torch.save(trained, p)), _in_archive),
+            "npz": Sound(".npz", _npz(np.savez, arrays), _in_archive),
+            "packed": Sound(".npz", _npz(np.savez_compressed, arrays), _in_archive),
+            "index": Sound(".safetensors.index.json", json.dumps(index).encode(), _in_text),
+        }
+
+
+def _npz(save: Callable[..., None], arrays: dict[str, np.ndarray]) -> bytes:
+    content = io.BytesIO()
+    save(content, **arrays)
+    return content.getvalue()
+
+
+def damaged(sound: Sound, rng: random.Random) -> bytes:
+    """One to four wounds: to the bytes as they are, or inside, with lengths and checksums made right again."""
+    content = sound.content
+    if rng.random() < 0.6:
+        content = sound.inside(content, rng)
+    else:
+        for _ in range(rng.choice((1, 1, 1, 2, 4))):
+            content = rng.choice((_bytes, _span, _number, _record, _cut))(content, rng)
+    return content
+
+
+def _at(content: bytes, rng: random.Random, size: int = 1) -> int:
+    return rng.randrange(max(1, len(content) - size + 1))
+
+
+def _bytes(content: bytes, rng: random.Random) -> bytes:
+    """A few bytes set, or a bit turned."""
+    changed = bytearray(content)
+    for _ in range(rng.randint(1, 6)):
+        if changed:
+            at = rng.randrange(len(changed))
+            changed[at] = rng.randrange(256) if rng.random() < 0.5 else changed[at] ^ 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def _span(content: bytes, rng: random.Random) -> bytes:
+    """A piece left out, said twice, or put elsewhere."""
+    start = _at(content, rng)
+    piece = content[start : start + rng.randint(1, 64)]
+    rest = content[:start] + content[start + len(piece) :]
+    to = _at(rest, rng)
+    return rng.choice(
+        (rest, content[:start] + piece * rng.randint(2, 50) + content[start:], rest[:to] + piece + rest[to:])
+    )
+
+
+def _number(content: bytes, rng: random.Random) -> bytes:
+    """A number where one may be, of the kind that overflows."""
+    size = rng.choice((1, 2, 4, 8))
+    at = _at(content, rng, size)
+    return _put(content, at, size, rng)
+
+
+def _put(content: bytes, at: int, size: int, rng: random.Random) -> bytes:
+    value = (rng.choice(_NUMBERS) + rng.randint(-1, 1)) % 2 ** (8 * size)
+    return content[:at] + value.to_bytes(size, rng.choice(("little", "big"))) + content[at + size :]
+
+
+def _record(content: bytes, rng: random.Random) -> bytes:
+    """A field of a zip archive's record; elsewhere a number."""
+    places = [match.start() for mark in _RECORDS for match in re.finditer(re.escape(mark), content)]
+    if not places:
+        return _number(content, rng)
+    return _put(content, rng.choice(places) + 4 + 2 * rng.randrange(22), rng.choice((2, 4, 8)), rng)
+
+
+def _cut(content: bytes, rng: random.Random) -> bytes:
+    return content[: _at(content, rng)] if rng.random() < 0.7 else content + rng.randbytes(rng.randint(1, 100))
+
+
+def _in_text(content: bytes, rng: random.Random) -> bytes:
+    """A number, a word or a bracket of JSON, or of an array's header, made another."""
+    for _ in range(rng.randint(1, 3)):
+        tokens = list(re.finditer(rb'-?\d+|"[^"]*"|\'[^\']*\'|[\[\]{}(),:]|\w+', content))
+        if not tokens:
+            break
+        token = rng.choice(tokens)
+        new = rng.choice(
+            (*_WORDS, str(rng.choice(_NUMBERS)).encode(), rng.choice(tokens)[0], token[0] * rng.choice((2, 3000)))
+        )
+        content = content[: token.start()] + new + content[token.end() :]
+    return content
+
+
+def _in_header(content: bytes, rng: random.Random) -> bytes:
+    length = int.from_bytes(content[:8], "little")
+    header = rng.choice((_in_text, _in_text, _bytes, _span))(content[8 : 8 + length], rng)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
+def _in_pickle(content: bytes, rng: random.Random) -> bytes:
+    """Opcodes and their arguments."""
+    for _ in range(rng.randint(1, 4)):
+        at = _at(content, rng)
+        opcode = bytes((rng.choice(_OPCODES),))
+        argument = rng.choice((b"", rng.randbytes(1), struct.pack("<I", rng.choice(_NUMBERS) % 2**32)))
+        kept = content[at + rng.choice((0, 1, len(argument) + 1)) :]
+        content = rng.choice((content[:at] + opcode + argument + kept, _number(content, rng), _span(content, rng)))
+    return content
+
+
+def _in_archive(content: bytes, rng: random.Random) -> bytes:
+    """One member of a zip archive, its header or its pickle above all; the archive around it is sound."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = [(entry, archive.read(entry)) for entry in archive.infolist()]
+    chosen = rng.choice([entry.filename for entry, _ in members if entry.filename.endswith((".pkl", ".npy"))])
+    packed = rng.choice((zipfile.ZIP_STORED, members[0][0].compress_type))
+    changed = io.BytesIO()
+    with zipfile.ZipFile(changed, "w", packed) as archive:
+        for entry, data in members:
+            if rng.random() < 0.03:
+                continue
+            if entry.filename == chosen and chosen.endswith(".pkl"):
+                data = _in_pickle(data, rng)
+            elif entry.filename == chosen:
+                data = _in_array(data, rng)
+            archive.writestr(entry.filename, data)
+    return changed.getvalue()
+
+
+def _in_array(content: bytes, rng: random.Random) -> bytes:
+    """What an array's header claims, with its length made right, or any of its bytes."""
+    length = int.from_bytes(content[8:10], "little")
+    if rng.random() < 0.3:
+        return rng.choice((_bytes, _number, _cut))(content, rng)
+    header = _in_text(content[10 : 10 + length], rng)
+    return content[:8] + (len(header) % 2**16).to_bytes(2, "little") + header + content[10 + length :]
