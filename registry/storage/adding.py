@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import delete, insert, select, update
 
-from registry.errors import NameTakenError, SpecMismatchError, UsageError
+from registry.errors import NameTakenError
 from registry.storage import schema
-from registry.storage.cards import card_values, put_card, put_figures, stored_card, utc_now
-from registry.storage.packing import layer_rows, packed_spectra
-from registry.storage.queries import HASH_PREFIX, short_hash
+from registry.storage.cards import put_card, stored_card, utc_now
+from registry.storage.checking import check_model, check_name
+from registry.storage.inserting import insert_layers, insert_models, insert_spectra
+from registry.storage.queries import short_hash
 from registry.storage.records import Added
 from registry.storage.schema import models, names
 from registry.storage.vectors import put_conjugacy, put_fingerprints
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from registry.storage.records import NewModel
 
-__all__ = ["add", "check_name", "claim_name"]
+__all__ = ["add", "claim_name"]
 
 
 def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Added:
@@ -39,14 +39,13 @@ def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Adde
         The name cannot be one, or there are no spectra and the weights are not known by this rule.
     """
     check_name(new.name)
-    if new.spectra and tuple(spectrum.layer for spectrum in new.spectra) != new.plan.layers:
-        raise SpecMismatchError(f"the spectra of {new.name} are not those of its layers")
+    check_model(new)
     known = connection.execute(
         select(models.c.id, models.c.matrix_rule).where(models.c.content_hash == new.plan.content_hash)
     ).first()
     named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
     if known is None:
-        model_id = _insert(connection, new)
+        [model_id] = insert_models(connection, [new])
     else:
         model_id = known.id
         _renew(connection, known, new, named=named)
@@ -58,20 +57,6 @@ def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Adde
     status: Literal["added", "named", "known"] = "added" if known is None else "known" if named else "named"
     all_names = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id))
     return Added(model_id, status, new.name, tuple(all_names))
-
-
-def check_name(name: str) -> None:
-    """Refuse what could not be found again or not be shown.
-
-    Raises
-    ------
-    UsageError
-        It is empty, has control characters or blanks at its ends, or looks like a content hash.
-    """
-    if not name.strip() or name != name.strip() or not name.isprintable():
-        raise UsageError(f"{name!r} cannot be a name", "give printable text without blanks at its ends")
-    if name.startswith(HASH_PREFIX):
-        raise UsageError(f"{name!r} cannot be a name: {HASH_PREFIX} starts a content hash", "choose another name")
 
 
 def claim_name(connection: Connection, name: str, model_id: int | None, *, replace: bool) -> bool:
@@ -100,47 +85,6 @@ def claim_name(connection: Connection, name: str, model_id: int | None, *, repla
     return False
 
 
-def _insert(connection: Connection, new: NewModel) -> int:
-    plan = new.plan
-    values = {
-        "content_hash": plan.content_hash,
-        "topology": plan.topology,
-        "parameters": plan.parameters,
-        "bytes": plan.bytes,
-        "layers": len(plan.layers),
-        "matrix_rule": plan.rule,
-        "tool_version": new.tool_version,
-        "created": utc_now(),
-        **card_values(connection, new.card, plan.topology),
-    }
-    made = connection.execute(insert(models).values(values)).inserted_primary_key
-    model_id = int(made[0]) if made is not None else 0
-    put_figures(connection, model_id, new.card)
-    _insert_layers(connection, model_id, new)
-    return model_id
-
-
-def _insert_layers(connection: Connection, model_id: int, new: NewModel) -> None:
-    if not new.spectra:
-        raise UsageError(f"the weights of {new.name} are new, and their spectra are missing", "ingest it again")
-    connection.execute(insert(schema.layers), layer_rows(model_id, new.spectra))
-    if new.plan.skipped:
-        rows = [
-            {
-                "model_id": model_id,
-                "position": position,
-                "name": tensor.name,
-                "dtype": tensor.dtype,
-                "shape": json.dumps(tensor.shape),
-                "reason": tensor.reason,
-            }
-            for position, tensor in enumerate(new.plan.skipped)
-        ]
-        connection.execute(insert(schema.skipped), rows)
-    if new.keep_spectra:
-        connection.execute(insert(schema.spectra).values(model_id=model_id, data=packed_spectra(new.spectra)))
-
-
 def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named: bool) -> None:
     """Bring a known model up to date: under its own name the new card wins, under another it fills what is unknown."""
     if known.matrix_rule != new.plan.rule:
@@ -154,10 +98,10 @@ def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named
             "tool_version": new.tool_version,
         }
         connection.execute(update(models).where(models.c.id == known.id).values(values))
-        _insert_layers(connection, known.id, new)
+        insert_layers(connection, {known.id: new})
     elif new.spectra and new.keep_spectra:
         held = connection.scalar(select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == known.id))
         if held is None:
-            connection.execute(insert(schema.spectra).values(model_id=known.id, data=packed_spectra(new.spectra)))
+            insert_spectra(connection, {known.id: new})
     old = stored_card(connection, known.id)
     put_card(connection, known.id, old.updated(new.card) if named else new.card.updated(old))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, insert, select, update
 
 from registry.errors import UsageError
-from registry.storage.adding import check_name, claim_name
+from registry.storage.adding import claim_name
 from registry.storage.cards import drop_if_unused, put_card, put_figures, stored_card, utc_now
+from registry.storage.checking import check_name
 from registry.storage.schema import calibrations, models, names
 from registry.types.spectra import Calibration
 from registry.types.weights import ModelCard

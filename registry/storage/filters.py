@@ -5,27 +5,36 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ARRAY, Integer, any_, bindparam, exists, func, select
+from sqlalchemy import ARRAY, Integer, Text, any_, bindparam, exists, func, select
 
 from registry.storage.schema import architectures, metrics, models, tags
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection
 
     from registry.types.answers import Filter, MetricBound
 
-__all__ = ["among", "conditions"]
+__all__ = ["among", "conditions", "listed"]
 
 
 def among(column: ColumnElement[int], ids: Sequence[int], connection: Connection) -> ColumnElement[bool]:
     """Return ``column IN ids`` as one parameter: a parameter an id would hit SQLite's limit at some 32,000."""
     values = [int(id_) for id_ in ids]
     if connection.dialect.name == "sqlite":
-        listed = func.json_each(json.dumps(values)).table_valued("value")
-        return column.in_(select(listed.c.value))
+        each = func.json_each(json.dumps(values)).table_valued("value")
+        return column.in_(select(each.c.value))
     return column == any_(bindparam(None, values, type_=ARRAY(Integer)))
+
+
+def listed(column: ColumnElement[str], texts: Iterable[str], connection: Connection) -> ColumnElement[bool]:
+    """Return ``column IN texts`` as one parameter, for the same reason."""
+    values = list(texts)
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(json.dumps(values)).table_valued("value")
+        return column.in_(select(each.c.value))
+    return column == any_(bindparam(None, values, type_=ARRAY(Text)))
 
 
 def conditions(wanted: Filter) -> list[ColumnElement[bool]]:

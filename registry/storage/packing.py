@@ -71,19 +71,18 @@ def packed_spectra(spectra: Sequence[Spectrum]) -> bytes:
     return b"".join(spectrum.values.astype(FLOAT32, copy=False).tobytes() for spectrum in spectra)
 
 
-def layer_rows(model_id: int, spectra: Sequence[Spectrum]) -> list[dict[str, Any]]:
+def layer_rows(model_id: int, layers: Sequence[LayerMatrix], means: Sequence[float]) -> list[dict[str, Any]]:
     """Return the rows of ``layers``.
 
     Raises
     ------
     SpectrumError
-        A layer's spectrum is empty or not finite.
+        A layer's mean eigenvalue is not finite.
     """
     rows = []
-    offsets = accumulate((len(spectrum.values) for spectrum in spectra), initial=0)
-    for spectrum, offset in zip(spectra, offsets, strict=False):  # one offset more: where the next would start
-        layer, values = spectrum.layer, spectrum.values
-        if not len(values) or not np.isfinite(values).all() or not math.isfinite(spectrum.mean):
+    counts = [min(layer.p, layer.q) for layer in layers]
+    for layer, mean, count, end in zip(layers, means, counts, accumulate(counts), strict=True):
+        if not math.isfinite(mean):
             raise SpectrumError(f"the spectrum of layer {layer.name} is empty or not finite")
         rows.append(
             {
@@ -99,9 +98,9 @@ def layer_rows(model_id: int, spectra: Sequence[Spectrum]) -> list[dict[str, Any
                 "axis": layer.axis,
                 "start": layer.start,
                 "stop": layer.stop,
-                "mean": float(spectrum.mean),
-                "offset": offset,
-                "count": len(values),
+                "mean": float(mean),
+                "offset": end - count,
+                "count": count,
             }
         )
     return rows

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError
 from registry.storage import schema
+from registry.storage.checking import HASH_PREFIX
 from registry.storage.filters import among, conditions
 from registry.storage.packing import layer_of, to_conjugacy, to_metric
 from registry.storage.records import CONJUGACY_RULE, DetailsRows, Holding
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     from registry.types.answers import Filter
     from registry.types.weights import Metric
 
-__all__ = ["HASH_PREFIX", "candidate_ids", "details_rows", "resolve", "short_hash", "stats", "summaries"]
+__all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "summaries"]
 
-HASH_PREFIX = "sha256:"
 SHORT = 12
 NEAR = 2_000  # names compared at most when one is not found: difflib takes some 50 microseconds a pair
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from registry.types.weights import ModelCard
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
@@ -23,19 +25,23 @@ class NewModel:
     """A model to be stored.
 
     ``spectra``: one for each of ``plan.layers``, in their order; empty where the weights are known already and only a
-    name or its card is new. Without ``keep_spectra`` only each layer's mean is stored.
-    ``conjugacy_rule``: version of the thresholds behind ``conjugacy``.
+    name or its card is new. Without ``keep_spectra`` only each layer's mean is stored; where no more is known of layers
+    than that, ``means`` holds them in place of ``spectra``.
+    ``conjugacy_rule``: version of the thresholds behind ``conjugacy``; ``created``: when the model was first stored, if
+    that was not now.
     """
 
     name: str
     plan: WeightsPlan
     card: ModelCard = field(default_factory=ModelCard)
     spectra: tuple[Spectrum, ...] = ()
+    means: tuple[float, ...] = ()
     keep_spectra: bool = True
     conjugacy: Conjugacy | None = None
     fingerprints: tuple[Fingerprint, ...] = ()
     tool_version: str = ""
     conjugacy_rule: int = CONJUGACY_RULE
+    created: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy import delete, exists, func, select
 
 from registry.errors import SpecMismatchError, UnknownModelError
 from registry.storage import schema
+from registry.storage.bulk import insert_rows
 from registry.storage.cards import insert_missing, utc_now
 from registry.storage.filters import among
 from registry.storage.packing import (
@@ -25,7 +26,7 @@ from registry.storage.packing import (
 from registry.types.spectra import Spectrum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Select
@@ -39,6 +40,8 @@ __all__ = [
     "drop_spec",
     "missing_conjugacy",
     "missing_fingerprints",
+    "put_all_conjugacy",
+    "put_all_fingerprints",
     "put_conjugacy",
     "put_fingerprints",
     "read_fingerprints",
@@ -92,7 +95,12 @@ def _blocks(connection: Connection, statement: Select[Any]) -> Iterator[list[tup
 
 
 def put_fingerprints(connection: Connection, model_id: int, given: Iterable[Fingerprint]) -> None:
-    """Store a model's vectors, in place of those under the same specs.
+    """Store a model's vectors, in place of those under the same specs; raises as `put_all_fingerprints`."""
+    put_all_fingerprints(connection, {model_id: tuple(given)})
+
+
+def put_all_fingerprints(connection: Connection, given: Mapping[int, Sequence[Fingerprint]]) -> None:
+    """Store vectors of models by their ids, in place of those under the same specs: a few statements a spec.
 
     Raises
     ------
@@ -103,21 +111,26 @@ def put_fingerprints(connection: Connection, model_id: int, given: Iterable[Fing
     SpectrumError
         A vector is not as its spec says, or not finite.
     """
-    rule = connection.scalar(select(models.c.matrix_rule).where(models.c.id == model_id))
-    if rule is None:
-        raise UnknownModelError(f"no model has the id {model_id}")
-    for fingerprint in given:
-        spec = fingerprint.spec
-        if spec.matrix_rule != rule:
-            raise SpecMismatchError(
-                f"{spec.label} is of matrix rule {spec.matrix_rule}, the model of {rule}", "ingest the model again"
-            )
-        vector = packed_vector(fingerprint)
+    statement = select(models.c.id, models.c.matrix_rule).where(among(models.c.id, list(given), connection))
+    rules = {int(id_): str(rule) for id_, rule in connection.execute(statement)}
+    by_spec: dict[FingerprintSpec, dict[int, bytes]] = {}
+    for model_id, of_model in given.items():
+        if model_id not in rules:
+            raise UnknownModelError(f"no model has the id {model_id}")
+        for fingerprint in of_model:
+            spec, rule = fingerprint.spec, rules[model_id]
+            if spec.matrix_rule != rule:
+                raise SpecMismatchError(
+                    f"{spec.label} is of matrix rule {spec.matrix_rule}, the model of {rule}", "ingest the model again"
+                )
+            by_spec.setdefault(spec, {})[model_id] = packed_vector(fingerprint)
+    for spec, vectors in by_spec.items():
         insert_missing(connection, specs, {**spec_row(spec), "created": utc_now()})
         spec_id = connection.scalar(select(specs.c.id).where(specs.c.hash == spec.hash))
-        key = {"spec_id": spec_id, "model_id": model_id}
-        connection.execute(delete(fingerprints).filter_by(**key))
-        connection.execute(insert(fingerprints).values(**key, vector=vector))
+        mine = among(fingerprints.c.model_id, list(vectors), connection)
+        connection.execute(delete(fingerprints).where(fingerprints.c.spec_id == spec_id, mine))
+        rows = [{"spec_id": spec_id, "model_id": id_, "vector": vector} for id_, vector in vectors.items()]
+        insert_rows(connection, fingerprints, rows)
 
 
 def missing_fingerprints(connection: Connection, spec_hash: str) -> list[int]:
@@ -165,8 +178,14 @@ def conjugacy_of(connection: Connection, ids: Sequence[int]) -> dict[int, Conjug
 
 def put_conjugacy(connection: Connection, model_id: int, given: Conjugacy, rule: int) -> None:
     """Store a model's conjugacy figures in place of any others."""
-    connection.execute(delete(conjugacy).where(conjugacy.c.model_id == model_id))
-    connection.execute(insert(conjugacy).values(conjugacy_row(model_id, given, rule)))
+    put_all_conjugacy(connection, {model_id: (given, rule)})
+
+
+def put_all_conjugacy(connection: Connection, given: Mapping[int, tuple[Conjugacy, int]]) -> None:
+    """Store conjugacy figures, and the version of the thresholds behind them, of models by their ids."""
+    rows = [conjugacy_row(model_id, figures, rule) for model_id, (figures, rule) in given.items()]
+    connection.execute(delete(conjugacy).where(among(conjugacy.c.model_id, list(given), connection)))
+    insert_rows(connection, conjugacy, rows)
 
 
 def missing_conjugacy(connection: Connection, rule: int) -> list[int]:
