@@ -52,7 +52,8 @@ def _show_classes(partition: Partition) -> None:
         ]
         tables.table(("around", ">models", ">diameter", "classes", "members"), rows)
     pairs = partition.models * (partition.models - 1) // 2
-    tables.say(verdicts.judged(partition.accuracy, partition.rate, pairs, "pairs, were all unrelated"))
+    noun = "pairs, were all unrelated"
+    tables.say(verdicts.judged(partition.accuracy, partition.rate, pairs, partition.calibration, noun))
 
 
 def _members(group: Any) -> str:

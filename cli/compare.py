@@ -32,11 +32,11 @@ def compare(
         return
     tables.say(
         f"{compared.a.name} and {compared.b.name}: {verdicts.why(compared.verdict)}",
-        verdicts.sentence(compared.verdict),
+        f"{verdicts.sentence(compared.verdict, compared.calibration)} ({verdicts.calibrated(compared.calibration)})",
         verdicts.basis(compared.spec, compared.metric, compared.verdict.accuracy)
         + "; distances: "
         + ", ".join(f"{metric} {tables.number(distance)}" for metric, distance in compared.distances),
-        *verdicts.differences(compared),
+        *verdicts.differences(compared.contrast, compared.a.name, compared.b.name),
     )
     _show_sides(compared)
 

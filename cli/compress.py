@@ -11,6 +11,8 @@ from registry.cli.options import AsJson, Database, Limit, Query, filters, open_r
 from registry.cli.values import parse_ratio
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from registry.types import Candidate, Compression
 
 __all__ = ["compress"]
@@ -24,6 +26,9 @@ def compress(
         typer.Option(parser=parse_ratio, metavar="X", help="At most this fraction of the model's parameters: 0.5."),
     ] = None,
     k: Limit = 10,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say where each differs: part of the spectrum, depth, layers.")
+    ] = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
@@ -32,21 +37,28 @@ def compress(
 ) -> None:
     """Find smaller models equivalent to this one: what they save and what is known to change.
 
-    Without --max-ratio, --max-params or --max-bytes, anything smaller than the model counts. Where none is equivalent,
-    the nearest smaller ones are shown, marked as not equivalent, and the exit code is still 0.
+    Smaller in what --max-ratio, --max-params, --max-bytes or --max-gflops bound; without any of them, in parameters.
+    The best come first: the smallest, in gigaflops or bytes where those alone are bounded, else in parameters; of
+    equal size, the nearest. Where none is equivalent, the nearest smaller ones are shown, marked as not equivalent, and
+    the exit code is still 0.
+
+    Only a metric that is stored of both models, on the same data set and split, says anything of what is lost.
     """
     with open_registry(db) as registry:
-        found = registry.compress(query, max_ratio=max_ratio, k=k, **question, **filters)
+        found = registry.compress(query, max_ratio=max_ratio, k=k, explain=explain, **question, **filters)
     if as_json:
         jsonout.write(jsonout.compression(found))
         return
     _show_compression(found)
+    if explain:
+        tables.say(*_explanations(found))
 
 
 def _show_compression(found: Compression) -> None:
     model = found.model
+    cost = "" if model.gflops is None else f", {tables.number(model.gflops)} gigaflops"
     tables.say(
-        f"{model.name}: {tables.whole(model.parameters)} parameters, {tables.size(model.bytes)}; "
+        f"{model.name}: {tables.whole(model.parameters)} parameters, {tables.size(model.bytes)}{cost}; "
         + verdicts.basis(found.spec, found.metric, found.accuracy)
     )
     if not found.candidates:
@@ -56,24 +68,40 @@ def _show_compression(found: Compression) -> None:
         tables.say(
             f"none of the {tables.whole(found.searched)} smaller models is equivalent; the nearest, not equivalent:"
         )
-    columns = ("name", ">parameters", ">saved", ">size", ">saved", ">distance", "verdict", "known changes")
-    tables.table(columns, map(_candidate, found.candidates))
+    columns = (
+        "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "verdict",
+        "known changes",
+    )  # fmt: skip
+    tables.table(columns, (_candidate(candidate, found.equivalent) for candidate in found.candidates))
     best = found.candidates[0]
-    tables.say(f"{best.model.name} saves {verdicts.savings(best)}: {verdicts.sentence(best.verdict, found.searched)}")
+    evidence = verdicts.sentence(best.verdict, found.calibration, found.searched)
+    tables.say(
+        f"{best.model.name} saves {verdicts.savings(best)}: {evidence} ({verdicts.calibrated(found.calibration)})"
+    )
+    if not any(candidate.changes for candidate in found.candidates):
+        tables.say("no stored metric is shared: nothing is known of what would be lost; archreg set NAME --metric ...")
 
 
-def _candidate(candidate: Candidate) -> tuple[str, ...]:
+def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:
     model = candidate.model
+    cost, saved = model.gflops, candidate.gflops_saved
     return (
         model.name,
         tables.whole(model.parameters),
         tables.percent(candidate.params_saved),
         tables.size(model.bytes),
         tables.percent(candidate.bytes_saved),
+        "" if cost is None else tables.number(cost),
+        "" if saved is None else tables.percent(saved),
         tables.number(candidate.verdict.distance),
-        verdicts.why(candidate.verdict),
-        ", ".join(
-            f"{change.name} {change.change:+.3g}" + (f" ({change.dataset})" if change.dataset else "")
-            for change in candidate.changes
-        ),
+        "equivalent" if equivalent else "; ".join(candidate.verdict.reasons),
+        "; ".join(map(verdicts.change, candidate.changes)),
     )
+
+
+def _explanations(found: Compression) -> Iterator[str]:
+    for candidate in found.candidates:
+        yield ""
+        yield f"{candidate.model.name} against {found.model.name}:"
+        for sentence in verdicts.differences(candidate.contrast, found.model.name, candidate.model.name):
+            yield f"  {sentence}"

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from registry.types import Candidate, FingerprintSpec, MetricChange, Neighbour
 
 if TYPE_CHECKING:
-    from registry.types import Comparison, Compression, Conjugacy, ModelSummary, Partition, Search
+    from registry.types import Calibration, Comparison, Compression, Conjugacy, ModelSummary, Partition, Search
 
-__all__ = ["classes", "comparison", "compression", "plain", "search", "write"]
+__all__ = ["calibration", "classes", "comparison", "compression", "plain", "search", "write"]
 
 # Fields whose tuples of pairs are mappings; named, because an empty tuple does not tell.
 PAIRS = {
@@ -71,10 +71,17 @@ def _record(value: Any) -> dict[str, Any]:
         for field in fields(value)
     }
     if isinstance(value, MetricChange):
-        record["change"] = plain(value.change)
+        record |= {"change": plain(value.change), "better": value.better}
     if isinstance(value, Candidate):
         return {**record.pop("model"), **record.pop("verdict"), **record}
     return record
+
+
+def calibration(used: Calibration) -> dict[str, Any]:
+    """What rates rest on, without the quantiles; ``resolution``: the smallest rate it can tell."""
+    record = _record(used)
+    del record["quantiles"]
+    return {**record, "resolution": used.resolution}
 
 
 def search(query: str, found: Search) -> dict[str, Any]:
@@ -86,6 +93,7 @@ def search(query: str, found: Search) -> dict[str, Any]:
         "accuracy": found.accuracy,
         "rate": found.rate,
         "searched": found.searched,
+        "calibration": calibration(found.calibration),
         "neighbours": found.neighbours,
     }
 
@@ -97,6 +105,7 @@ def comparison(compared: Comparison) -> dict[str, Any]:
         "fingerprint": compared.spec,
         "metric": compared.metric,
         "distances": dict(compared.distances),
+        "calibration": calibration(compared.calibration),
         "a": _side(compared.a, compared.conjugacy_a),
         "b": _side(compared.b, compared.conjugacy_b),
         "contrast": compared.contrast,
@@ -118,19 +127,21 @@ def classes(partition: Partition) -> dict[str, Any]:
         "accuracy": partition.accuracy,
         "rate": partition.rate,
         "searched": partition.models,
+        "calibration": calibration(partition.calibration),
         "classes": partition.classes,
     }
 
 
 def compression(found: Compression) -> dict[str, Any]:
-    """The document of ``compress``; the rate is null where there is no candidate to state it for."""
+    """The document of ``compress``."""
     return {
         "model": found.model,
         "fingerprint": found.spec,
         "metric": found.metric,
         "accuracy": found.accuracy,
-        "rate": found.candidates[0].verdict.rate if found.candidates else None,
+        "rate": found.rate,
         "searched": found.searched,
+        "calibration": calibration(found.calibration),
         "equivalent": found.equivalent,
         "candidates": found.candidates,
     }

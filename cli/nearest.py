@@ -36,7 +36,7 @@ def nearest(
         return
     tables.say(f"nearest to {query}: {verdicts.basis(found.spec, found.metric, found.accuracy)}")
     _show_neighbours(found, equivalent=equivalent)
-    tables.say(verdicts.judged(found.accuracy, found.rate, found.searched))
+    tables.say(verdicts.judged(found.accuracy, found.rate, found.searched, found.calibration))
 
 
 def _show_neighbours(found: Search, *, equivalent: bool) -> None:

@@ -9,26 +9,43 @@ from registry.cli.tables import number, percent, whole
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.types import Candidate, Comparison, Contrast, Decay, FingerprintSpec, LayerContrast, Verdict
+    from registry.types import (
+        Calibration,
+        Candidate,
+        Contrast,
+        Decay,
+        FingerprintSpec,
+        LayerContrast,
+        MetricChange,
+        Verdict,
+    )
 
-__all__ = ["basis", "decay", "differences", "judged", "savings", "sentence", "why"]
+__all__ = ["basis", "calibrated", "change", "decay", "differences", "judged", "savings", "sentence", "why"]
 
 
-def sentence(verdict: Verdict, searched: int | None = None) -> str:
+def sentence(verdict: Verdict, calibration: Calibration, searched: int | None = None) -> str:
     """The evidence: distance against accuracy, what unrelated pairs do, and how many false passes that implies."""
     side = "within" if verdict.distance <= verdict.accuracy else "beyond"
+    apart = "all" if verdict.closer_than == 1.0 else percent(verdict.closer_than) + " of"
     parts = [
         f"distance {number(verdict.distance)}",
         f"{side} the accuracy {number(verdict.accuracy)}",
-        f"closer than {percent(verdict.closer_than)} of unrelated pairs",
+        f"closer than {apart} unrelated pairs",
     ]
     if searched is not None:
-        parts.append(_false_passes(verdict.expected_false, searched))
+        parts.append(_false_passes(verdict.rate, calibration, searched))
     return ", ".join(parts)
 
 
-def _false_passes(expected: float, searched: int, noun: str = "searched") -> str:
-    return f"{number(expected)} false passes expected among the {whole(searched)} {noun}"
+def _false_passes(rate: float, calibration: Calibration, searched: int, noun: str = "searched") -> str:
+    # No unrelated pair that was measured is so near: all that is known is that the rate is not larger.
+    most = "at most " if rate <= calibration.resolution else ""
+    return f"{most}{number(rate * searched)} false passes expected among the {whole(searched)} {noun}"
+
+
+def calibrated(calibration: Calibration) -> str:
+    """What the rates were measured on: ``calibrated on 163 published models of 20 families``."""
+    return f"calibrated on {calibration.source}"
 
 
 def basis(spec: FingerprintSpec, metric: str, accuracy: float) -> str:
@@ -36,11 +53,12 @@ def basis(spec: FingerprintSpec, metric: str, accuracy: float) -> str:
     return f"{spec.label}, {metric}, accuracy {number(accuracy)}"
 
 
-def judged(accuracy: float, rate: float, searched: int, noun: str = "searched") -> str:
+def judged(accuracy: float, rate: float, searched: int, calibration: Calibration, noun: str = "searched") -> str:
     """What passing at this accuracy means for as many models as were searched, or pairs of them."""
+    most = "at most " if rate <= calibration.resolution else ""
     return (
-        f"{percent(rate, 2)} of unrelated pairs pass at the accuracy {number(accuracy)}: "
-        f"{_false_passes(rate * searched, searched, noun)}"
+        f"{most}{percent(rate, 2)} of unrelated pairs pass at the accuracy {number(accuracy)}: "
+        f"{_false_passes(rate, calibration, searched, noun)} ({calibrated(calibration)})"
     )
 
 
@@ -50,8 +68,21 @@ def why(verdict: Verdict) -> str:
 
 
 def savings(candidate: Candidate) -> str:
-    """What a smaller model saves: ``63.4 % of the parameters, 63.1 % of the bytes``."""
-    return f"{percent(candidate.params_saved)} of the parameters, {percent(candidate.bytes_saved)} of the bytes"
+    """What a smaller model saves: ``63.4 % of the parameters, 63.1 % of the bytes``; only what it does."""
+    saved = (
+        (candidate.params_saved, "parameters"),
+        (candidate.bytes_saved, "bytes"),
+        (candidate.gflops_saved, "gigaflops"),
+    )
+    known = [f"{percent(part)} of the {what}" for part, what in saved if part is not None and part > 0]
+    return ", ".join(known) or "nothing"
+
+
+def change(found: MetricChange) -> str:
+    """How a metric changes: ``top1 -1.66, worse (cifar10 test)``."""
+    way = "" if found.better is None else ", better" if found.better else ", worse"
+    place = f"{found.dataset} {found.split}".strip()
+    return f"{found.name} {found.change:+.3g}{way}" + (f" ({place})" if place else "")
 
 
 def decay(found: Decay) -> str:
@@ -65,14 +96,12 @@ def decay(found: Decay) -> str:
     return f"{law} (Vuong {number(found.statistic)}, {place})"
 
 
-def differences(compared: Comparison) -> tuple[str, ...]:
-    """Where two models differ, a sentence each: location, depth, layers, blocks of the fingerprint."""
-    found = compared.contrast
+def differences(found: Contrast | None, a: str, b: str) -> tuple[str, ...]:
+    """Where models ``a`` and ``b`` differ, a sentence each: location, depth, layers, blocks of the fingerprint."""
     if found is None:
         return ("where they differ is not known: the spectra of one of them are not stored",)
     if not any(share for _, share in found.shares):
         return ("their spectra and shapes are the same",)
-    a, b = compared.a.name, compared.b.name
     return (
         _location(found, a, b),
         f"layers farthest from the other's at their depth, in decades of x: of {a}, {_layers(found.layers_a)}; "

@@ -17,7 +17,10 @@ METHODS = {
     "classes": f"(*, {TERMS}, **filters)",
     "close": "()",
     "compare": f"(a, b, *, {TERMS})",
-    "compress": f"(query, *, max_ratio=None, max_params=None, max_bytes=None, k=10, {TERMS}, **filters)",
+    "compress": (
+        "(query, *, max_ratio=None, max_params=None, max_bytes=None, max_gflops=None, k=10, explain=False, "
+        f"{TERMS}, **filters)"
+    ),
     "current": "()",
     "distances": "(*, fingerprint='layered', metric=None, **filters)",
     "equivalent": f"(a, b, *, {TERMS})",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.catalog.terms import summaries_of, vectors_of
-from registry.equivalence import complete_linkage, rate_at
+from registry.equivalence import complete_linkage
 from registry.types import ModelClass, Partition
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def classes_of(store: Store, by: Terms, where: Filter) -> Partition:
         spec=by.spec,
         metric=by.distance.name,
         accuracy=by.accuracy,
-        rate=rate_at(by.calibration, by.accuracy),
+        rate=by.rate,
         models=len(models),
         classes=tuple(
             ModelClass(
@@ -39,4 +39,5 @@ def classes_of(store: Store, by: Terms, where: Filter) -> Partition:
             )
             for number, group in enumerate(groups, 1)
         ),
+        calibration=by.calibration,
     )

@@ -36,6 +36,7 @@ def compare(a: Query, b: Query, by: Terms) -> Comparison:
         distances=distances,
         conjugacy_a=a.conjugacy,
         conjugacy_b=b.conjugacy,
+        calibration=by.calibration,
         contrast=_contrast(a, b),
     )
 

@@ -2,56 +2,88 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from registry.catalog.bounds import smaller
 from registry.catalog.searching import check_count, gallery_of
+from registry.equivalence import direction
 from registry.types import Candidate, Compression, MetricChange
 
 if TYPE_CHECKING:
     from registry.catalog.queries import Query
     from registry.catalog.terms import Terms
     from registry.storage import Store
-    from registry.types import Filter, ModelSummary, Neighbour
+    from registry.types import Filter, Metric, ModelSummary, Neighbour
 
 __all__ = ["compress"]
 
 
-def compress(store: Store, query: Query, by: Terms, where: Filter, k: int) -> Compression:
-    """Smaller equivalents, the smallest first; where there is none, the nearest of the smaller ones, nearest first.
+def compress(
+    store: Store, query: Query, by: Terms, where: Filter, k: int, *, max_ratio: float | None, explain: bool
+) -> Compression:
+    """Smaller equivalents, the best first; where there is none, the nearest of the smaller ones, nearest first; O(n d).
 
-    ``where`` says how small, and that is for the caller to set: larger models that pass it are candidates too.
+    Smaller in what ``where`` and ``max_ratio`` bound, in parameters by default. Best is the smallest: in gigaflops or
+    bytes where those alone are bounded, else in parameters; of equal size, the nearest.
     """
     check_count(k)
-    gallery = gallery_of(store, query, by, where)
+    narrowed = smaller(query.model, where, max_ratio)
+    gallery = gallery_of(store, query, by, narrowed)
     ids, distances = gallery.equivalent()
     equivalent = bool(len(ids))
     if equivalent:
         every = gallery.neighbours(ids, distances, len(ids))
-        found = tuple(sorted(every, key=lambda n: (n.model.parameters, n.distance, n.model.id)))[:k]
+        found = tuple(sorted(every, key=lambda n: (*_size(n.model, narrowed), n.distance, n.model.id)))[:k]
     else:
         found = gallery.neighbours(gallery.ids, gallery.distances, k)
+    candidates = (_candidate(query.model, neighbour) for neighbour in found)
+    if explain:
+        candidates = (_explained(store, query, candidate) for candidate in candidates)
     return Compression(
         model=query.model,
         spec=by.spec,
         metric=by.distance.name,
-        accuracy=by.accuracy,
+        accuracy=gallery.by.accuracy,
+        rate=gallery.by.rate,
         searched=len(gallery.ids),
         equivalent=equivalent,
-        candidates=tuple(_candidate(query.model, neighbour) for neighbour in found),
+        candidates=tuple(candidates),
+        calibration=by.calibration,
     )
+
+
+def _size(model: ModelSummary, bounds: Filter) -> tuple[float, ...]:
+    if bounds.max_params is not None:
+        return (model.parameters,)
+    # What is bounded is known of whatever passed.
+    return (model.bytes,) if bounds.max_gflops is None else (model.gflops or 0.0, model.bytes)
 
 
 def _candidate(original: ModelSummary, neighbour: Neighbour) -> Candidate:
     model = neighbour.model
-    known = {(m.name, m.dataset, m.split): m.value for m in model.metrics}
+    known = {(m.name, m.dataset, m.split): m for m in model.metrics}
     return Candidate(
         model=model,
         verdict=neighbour.verdict,
         params_saved=1.0 - model.parameters / original.parameters,
         bytes_saved=1.0 - model.bytes / original.bytes,
+        gflops_saved=1.0 - model.gflops / original.gflops if original.gflops and model.gflops is not None else None,
         changes=tuple(
-            MetricChange(m.name, m.dataset, m.split, m.value, known[m.name, m.dataset, m.split])
+            _change(m, known[m.name, m.dataset, m.split])
             for m in original.metrics
             if (m.name, m.dataset, m.split) in known
         ),
     )
+
+
+def _change(original: Metric, candidate: Metric) -> MetricChange:
+    place = (original.name, original.dataset, original.split)
+    return MetricChange(*place, original.value, candidate.value, direction(original, candidate))
+
+
+def _explained(store: Store, query: Query, candidate: Candidate) -> Candidate:
+    from registry.spectral import contrast
+
+    ours, theirs = query.spectra(), store.spectra(candidate.model.id)
+    return candidate if ours is None or theirs is None else replace(candidate, contrast=contrast(ours, theirs))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.catalog.terms import judged, summaries_of, vectors_of
-from registry.equivalence import nearest, rate_at
+from registry.equivalence import nearest
 from registry.errors import UsageError
 from registry.types import Neighbour, Search
 
@@ -30,10 +30,11 @@ def search_for(store: Store, query: Query, by: Terms, where: Filter, k: int, *, 
     return Search(
         spec=by.spec,
         metric=by.distance.name,
-        accuracy=by.accuracy,
-        rate=rate_at(by.calibration, by.accuracy),
+        accuracy=gallery.by.accuracy,
+        rate=gallery.by.rate,
         searched=len(gallery.ids),
         neighbours=gallery.neighbours(ids, distances, k),
+        calibration=by.calibration,
     )
 
 
@@ -66,10 +67,11 @@ class Gallery:
 
 
 def gallery_of(store: Store, query: Query, by: Terms, where: Filter) -> Gallery:
-    """The gallery of a question; O(n d)."""
+    """The gallery of a question, its terms for as many models as it holds; O(n d)."""
     ids, vectors = vectors_of(store, by.spec, where)
     others = ids != query.model.id
-    return Gallery(store, query, by, ids[others], by.distance.to_all(query.vector, vectors)[others])
+    distances = by.distance.to_all(query.vector, vectors)[others]
+    return Gallery(store, query, by.among(len(distances)), ids[others], distances)
 
 
 def check_count(k: int) -> None:

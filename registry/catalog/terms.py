@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
-from registry.equivalence import distance_named, judge, shipped
+from registry.equivalence import accuracy_for, distance_named, judge, rate_bound, shipped
 from registry.errors import EmptyRegistryError, SpecMismatchError, UsageError
 from registry.types import Filter
 
@@ -18,17 +18,37 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Calibration, FingerprintSpec, ModelSummary, Verdict
 
-__all__ = ["Terms", "judged", "summaries_of", "terms", "vectors_of"]
+__all__ = ["Terms", "judged", "require_models", "summaries_of", "terms", "vectors_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """By what a question is judged: the spec, the distance, the accuracy and the calibration that gives its rate."""
+    """By what a question is judged: the spec, the distance, the accuracy and the calibration that gives its rate.
+
+    ``asked``: whether the accuracy is the asker's own, which nothing changes.
+    """
 
     spec: FingerprintSpec
     distance: Distance
     accuracy: float
     calibration: Calibration
+    asked: bool = False
+
+    @property
+    def rate(self) -> float:
+        """Of unrelated pairs, the fraction that pass at the accuracy, at most."""
+        return rate_bound(self.calibration, self.accuracy)
+
+    def among(self, searched: int) -> Self:
+        """The terms for a look-up among so many models.
+
+        Unless the asker gave one, the accuracy is the largest at which one false pass is expected among them at most,
+        but none larger than the calibrated one. Below the calibration's resolution it stays just below the nearest
+        unrelated pair, and more are to be expected: the rate says how many at most.
+        """
+        if self.asked:
+            return self
+        return replace(self, accuracy=min(self.accuracy, accuracy_for(self.calibration, 1.0 / max(searched, 1))))
 
 
 def terms(store: Store, spec: FingerprintSpec, metric: str | None, accuracy: float | None) -> Terms:
@@ -38,11 +58,12 @@ def terms(store: Store, spec: FingerprintSpec, metric: str | None, accuracy: flo
     """
     distance = distance_named(metric)
     calibration = store.calibration(spec.hash, distance.name) or shipped(spec, distance.name)
+    asked = accuracy is not None
     if accuracy is None:
         accuracy = calibration.accuracy
     elif not 0.0 <= accuracy < float("inf"):
         raise UsageError(f"accuracy must be a distance, zero or larger, not {accuracy}")
-    return Terms(spec, distance, accuracy, calibration)
+    return Terms(spec, distance, accuracy, calibration, asked)
 
 
 def judged(query: Query, model: ModelSummary, distance: float, by: Terms, searched: int) -> Verdict:
@@ -66,10 +87,7 @@ def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDAr
     ids, vectors = store.fingerprints(spec.hash, ids=wanted)
     if len(ids):
         return ids, vectors
-    if not store.count():
-        raise EmptyRegistryError(
-            "the registry is empty", "fill it: archreg ingest FILE_OR_FOLDER, or archreg ingest torchvision:resnet18"
-        )
+    require_models(store)
     if wanted is None or wanted:
         raise SpecMismatchError(
             f"none of these models has a {spec.label} fingerprint",
@@ -77,6 +95,14 @@ def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDAr
         )
     # No model passes the filter; where the spec is not stored yet, the store does not know its length.
     return ids, vectors.reshape(0, spec.length)
+
+
+def require_models(store: Store) -> None:
+    """Raises ``EmptyRegistryError`` where nothing is stored."""
+    if not store.count():
+        raise EmptyRegistryError(
+            "the registry is empty", "fill it: archreg ingest FILE_OR_FOLDER, or archreg ingest torchvision:resnet18"
+        )
 
 
 def summaries_of(store: Store, ids: list[int]) -> list[ModelSummary]:

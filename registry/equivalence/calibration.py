@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from registry.types import FingerprintSpec
 
-__all__ = ["DEFAULT_RATE", "calibrate", "closer_than", "rate_at", "shipped"]
+__all__ = ["DEFAULT_RATE", "accuracy_for", "calibrate", "closer_than", "rate_at", "rate_bound", "shipped"]
 
 DEFAULT_RATE = 0.01
 
@@ -80,6 +80,31 @@ def rate_at(calibration: Calibration, accuracy: float) -> float:
         return 0.0
     # Of equal distances np.interp takes the last: a step of the distribution counts whole.
     return float(np.interp(accuracy, distances, fractions))
+
+
+def rate_bound(calibration: Calibration, accuracy: float) -> float:
+    """``rate_at``, or the calibration's resolution where it cannot tell so small a rate: at most so many pass."""
+    return max(rate_at(calibration, accuracy), calibration.resolution)
+
+
+def accuracy_for(calibration: Calibration, rate: float) -> float:
+    """The largest accuracy at which ``rate_at`` does not exceed ``rate``: its inverse, and just below any step over it.
+
+    Below the calibration's resolution that is the number just below the smallest distance between unrelated models that
+    was measured; nothing is extrapolated. From 1 on it is the largest one measured.
+    """
+    fractions, distances = np.array(calibration.quantiles).T
+    last = np.append(distances[1:] > distances[:-1], True)
+    first = np.append(True, last[:-1])
+    steps, reached, approached = distances[last], fractions[last], fractions[first]
+    # A hair less than asked for, so that interpolating back does not exceed it by rounding.
+    within = int(np.searchsorted(reached, rate, side="right"))
+    if within == len(steps):
+        return float(steps[-1])
+    if within == 0 or rate >= approached[within]:
+        return max(float(np.nextafter(steps[within], -np.inf)), 0.0)
+    share = (rate * (1 - 1e-14) - reached[within - 1]) / (approached[within] - reached[within - 1])
+    return float(steps[within - 1] + max(share, 0.0) * (steps[within] - steps[within - 1]))
 
 
 def closer_than(calibration: Calibration, distance: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.equivalence.calibration import closer_than, rate_at
+from registry.equivalence.calibration import closer_than, rate_bound
 from registry.types import Verdict
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def judge(distance: float, a: Kind, b: Kind, *, accuracy: float, calibration: Ca
     ]
     if distance > accuracy:
         reasons.append(f"distance {distance:.4g} beyond the accuracy {accuracy:.4g}")
-    rate = rate_at(calibration, accuracy)
+    rate = rate_bound(calibration, accuracy)
     return Verdict(
         equivalent=not reasons,
         distance=distance,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from registry.types.spectra import Conjugacy, FingerprintSpec
+    from registry.types.spectra import Calibration, Conjugacy, FingerprintSpec
     from registry.types.weights import Metric, SkippedTensor
 
 __all__ = [
@@ -156,8 +156,9 @@ class Verdict:
     """Equivalent within the accuracy or not, with the evidence.
 
     ``closer_than``: fraction of unrelated pairs that lie farther apart than these two; ``rate``: of unrelated pairs
-    that pass at this accuracy; ``expected_false``: how many of the models searched would pass by that rate;
-    ``reasons``: why not, in words, empty where equivalent.
+    that pass at this accuracy, or the calibration's resolution where it cannot tell so small a rate;
+    ``expected_false``: how many of the models searched would pass by that rate; ``reasons``: why not, in words, empty
+    where equivalent.
     """
 
     equivalent: bool
@@ -192,6 +193,7 @@ class Search:
     rate: float
     searched: int
     neighbours: tuple[Neighbour, ...]
+    calibration: Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,7 @@ class Comparison:
     distances: tuple[tuple[str, float], ...]
     conjugacy_a: Conjugacy | None
     conjugacy_b: Conjugacy | None
+    calibration: Calibration
     contrast: Contrast | None = None
 
 
@@ -263,33 +266,51 @@ class Partition:
     rate: float
     models: int
     classes: tuple[ModelClass, ...]
+    calibration: Calibration
 
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """The same metric on the same data set and split, of the model and of its candidate."""
+    """The same metric on the same data set and split, of the model and of its candidate.
+
+    ``higher_is_better``: None where neither model's record nor the metric's name says so.
+    """
 
     name: str
     dataset: str
     split: str
     original: float
     candidate: float
+    higher_is_better: bool | None = None
 
     @property
     def change(self) -> float:
         """Candidate minus original."""
         return self.candidate - self.original
 
+    @property
+    def better(self) -> bool | None:
+        """Whether the candidate is better; None where it is neither better nor worse, or the direction is not known."""
+        if self.higher_is_better is None or self.change == 0:
+            return None
+        return (self.change > 0) == self.higher_is_better
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A smaller model: what is saved, as fractions of the original, what is known to change, and the verdict."""
+    """A smaller model: what is saved, as fractions of the original, what is known to change, and the verdict.
+
+    ``gflops_saved``: None unless both are known; ``contrast``: where the original (a) and this model (b) differ, None
+    unless it was asked for and the spectra of both are at hand.
+    """
 
     model: ModelSummary
     verdict: Verdict
     params_saved: float
     bytes_saved: float
+    gflops_saved: float | None
     changes: tuple[MetricChange, ...]
+    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +321,11 @@ class Compression:
     spec: FingerprintSpec
     metric: str
     accuracy: float
+    rate: float
     searched: int
     equivalent: bool
     candidates: tuple[Candidate, ...]
+    calibration: Calibration
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,8 +110,10 @@ class Fingerprint:
 class Calibration:
     """What distances between unrelated models look like under one spec and metric.
 
-    ``accuracy``: the largest distance at which at most ``rate`` of unrelated pairs pass; ``quantiles``: pairs
-    (fraction of unrelated pairs, distance), both increasing; ``source``: what it was measured on.
+    ``accuracy``: the largest distance at which at most ``rate`` of unrelated pairs pass, and (``accuracy_low``,
+    ``accuracy_high``) its 95 % interval, None where there were too few families for one; ``quantiles``: pairs
+    (fraction of unrelated pairs, distance), both increasing; ``source``: what it was measured on, in words, and
+    ``models`` of how many ``families`` that were; ``created``: when, in UTC, ISO 8601, empty for one that ships.
     """
 
     spec_hash: str
@@ -120,3 +122,14 @@ class Calibration:
     accuracy: float
     quantiles: tuple[tuple[float, float], ...]
     source: str
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    models: int | None = None
+    families: int | None = None
+    created: str = ""
+
+    @property
+    def resolution(self) -> float:
+        """The smallest rate it can tell: that of the nearest of the unrelated pairs it was measured on."""
+        nearest = self.quantiles[0][1]
+        return max(fraction for fraction, distance in self.quantiles if distance == nearest)

@@ -270,6 +270,46 @@ def test_the_registrys_own_calibration_goes_before_the_shipped_one(filled: Fille
     assert filled.reg.search("wide", accuracy=0.2).rate == 1.0
 
 
+def test_the_default_accuracy_expects_at_most_one_false_pass(filled: Filled) -> None:
+    filled.reg.close()
+    curve = ((0.0, 0.1), (0.25, 0.1), (0.5, 0.3), (1.0, 0.9))
+    with Store.open(filled.url, mode="write") as store:
+        store.put_calibration(Calibration(LAYERED.hash, "l1", 0.75, 0.6, curve, "ours"))
+    reg = filled.reg
+    # Among three 1 in 3 may pass, among two 1 in 2, of one alone the calibrated 3 in 4.
+    for where, searched, accuracy in (
+        ({}, 3, 0.1 + 0.2 / 3),
+        ({"max_params": 30_000}, 2, 0.3),
+        ({"family": "mlp"}, 1, 0.6),
+    ):
+        for equivalent in (False, True):
+            found = reg.search("wide", equivalent=equivalent, **where)
+            assert (found.searched, found.accuracy) == (searched, pytest.approx(accuracy))
+            assert found.rate * found.searched == pytest.approx(min(1.0, 0.75 * searched))
+            for neighbour in found.neighbours:
+                assert neighbour.verdict.expected_false == found.rate * searched
+        if searched == 2:
+            smaller = reg.compress("wide")
+            assert (smaller.searched, smaller.accuracy, smaller.rate) == (2, found.accuracy, found.rate)
+    assert reg.search("wide", accuracy=0.6).accuracy == 0.6  # asked for, and 2.25 expected
+    assert reg.compare("wide", "slim").verdict.accuracy == 0.6
+    assert {reg.search("wide").calibration.source, reg.compare("wide", "slim").calibration.source} == {"ours"}
+
+
+def test_bounds_that_exclude_each_other(asked: Filled) -> None:
+    for where, words in (
+        ({"min_params": 10, "max_params": 9}, "at least 10 and at most 9 params"),
+        ({"min_bytes": 2000, "max_bytes": 1999}, "at least 2,000 and at most 1,999 bytes"),
+        ({"metrics": (MetricBound("top1", 95.0, 90.0),)}, "no top1 is at least 95 and at most 90"),
+        ({"tags": (("made", "a"), ("Made", "b"))}, "both tags"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            asked.reg.models(**where)
+    assert asked.reg.models(min_params=10, max_params=10) == []
+    with pytest.raises(UsageError, match="no model has at least"):
+        asked.reg.compress("slim", min_params=1_000_000)
+
+
 def test_identical_models_under_two_names(filled: Filled) -> None:
     filled.reg.ingest(filled.files / "wide.safetensors", name="same")
     assert filled.reg.nearest("same") == filled.reg.nearest("wide")

@@ -14,6 +14,7 @@ import pytest
 
 import registry
 from registry.types import (
+    Calibration,
     Candidate,
     Comparison,
     Compression,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 SPEC = FingerprintSpec("layered", 1, "rule-1", (0.1, 1.0, 10.0), 3)
 DECAY = Decay("power", 4.2, 1412, 0.4, 2.43, 3.1)
 CONJUGACY = Conjugacy(((0.01, 5.5), (0.02, 4.5), (0.05, 3.5)), ((0.01, 3.0),), 12.5, "long", "trained", DECAY)
+CALIBRATION = Calibration(
+    SPEC.hash, "l1", 0.01, 0.035, ((0.0, 0.01), (0.001, 0.01), (1.0, 1.0)), "163 published models of 20 families"
+)
 CONTRAST = Contrast(
     location=1.31,
     difference=-0.123,
@@ -81,7 +85,7 @@ def summary(name: str = "resnet20", **changes: Any) -> ModelSummary:
 
 
 def verdict(distance: float = 0.021, **changes: Any) -> Verdict:
-    known: dict[str, Any] = {"accuracy": 0.035, "rate": 0.01, "closer_than": 0.996, "expected_false": 0.6}
+    known: dict[str, Any] = {"accuracy": 0.035, "rate": 0.0037, "closer_than": 0.996, "expected_false": 0.6}
     known |= {"equivalent": distance <= 0.035} | changes
     return Verdict(distance=distance, **known)
 
@@ -155,7 +159,8 @@ CANDIDATE = Candidate(
     verdict(),
     0.7106,
     0.709,
-    (MetricChange("top1", "cifar10", "test", 92.63, 87.5),),
+    None,
+    (MetricChange("top1", "cifar10", "test", 92.63, 87.5, higher_is_better=True),),
 )
 SPECTRUM = Spectrum(
     LayerMatrix(0, "conv1.weight", "conv1.weight", (16, 3, 3, 3), "conv"),
@@ -180,7 +185,7 @@ SAMPLES: dict[str, Any] = {
     "stats": Stats(
         2, 3, 40, (("resnet", 2),), (("layered v1", 2),), (("trained", 2),), (("long", 2),), "v0001", 40_960
     ),
-    "search": lambda *_args, **_settings: Search(SPEC, "l1", 0.035, 0.004, 163, NEIGHBOURS),
+    "search": lambda *_args, **_settings: Search(SPEC, "l1", 0.035, 0.004, 163, NEIGHBOURS, CALIBRATION),
     "compare": lambda a, b, **_settings: Comparison(
         summary(a),
         summary(b),
@@ -190,6 +195,7 @@ SAMPLES: dict[str, Any] = {
         (("l1", 0.021), ("l2", 0.004), ("linf", 0.002)),
         CONJUGACY,
         CONJUGACY,
+        CALIBRATION,
         CONTRAST,
     ),
     "classes": Partition(
@@ -199,9 +205,18 @@ SAMPLES: dict[str, Any] = {
         0.01,
         3,
         (ModelClass(1, "resnet32", 0.03, (summary(), summary("resnet32")), "trained", "long"),),
+        CALIBRATION,
     ),
     "compress": lambda query, **_settings: Compression(
-        summary(query), SPEC, "l1", 0.035, 163, equivalent=True, candidates=(CANDIDATE,)
+        summary(query),
+        SPEC,
+        "l1",
+        0.035,
+        0.0037,
+        163,
+        equivalent=True,
+        candidates=(CANDIDATE,),
+        calibration=CALIBRATION,
     ),
     "plot_csd": None,
     "plot_spectrum": None,
@@ -274,5 +289,11 @@ def archreg(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcom
 def samples() -> SimpleNamespace:
     """The values that the fake answers are made of, and makers of others."""
     return SimpleNamespace(
-        spec=SPEC, conjugacy=CONJUGACY, summary=summary, verdict=verdict, candidate=CANDIDATE, answers=SAMPLES
+        spec=SPEC,
+        conjugacy=CONJUGACY,
+        calibration=CALIBRATION,
+        summary=summary,
+        verdict=verdict,
+        candidate=CANDIDATE,
+        answers=SAMPLES,
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from registry.cli import jsonout, tables
-from registry.types import Compression, Decay, Metric, MetricBound, ModelSummary, Neighbour, Search, Verdict
+from registry.types import Decay, Metric, MetricBound, ModelSummary, Neighbour, Search, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
     archreg("classes", *asked, *words)
     assert fake.called("classes")[1] == question | expected
     archreg("compress", "x", "--max-ratio", "0.5", *asked, *words)
-    assert fake.called("compress") == (("x",), {"max_ratio": 0.5, "k": 10} | question | expected)
+    assert fake.called("compress") == (("x",), {"max_ratio": 0.5, "k": 10, "explain": False} | question | expected)
 
 
 def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> None:
@@ -121,7 +121,7 @@ def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fa
 
 
 def test_nothing_found_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
-    fake.answers["search"] = Search(samples.spec, "l1", 0.035, 0.01, 0, ())
+    fake.answers["search"] = Search(samples.spec, "l1", 0.035, 0.01, 0, (), samples.calibration)
     assert "no other model passes the filters" in archreg("nearest", "x").out
     assert "none is equivalent" in archreg("nearest", "x", "--equivalent").out
     done = archreg("nearest", "x", "--json")
@@ -134,7 +134,10 @@ def test_compare(archreg: Callable[..., Any], fake: Any) -> None:
     assert done.code == 0
     lines = done.out.splitlines()
     assert lines[0] == "resnet20 and resnet32: equivalent"
-    assert lines[1] == "distance 0.021, within the accuracy 0.035, closer than 99.6 % of unrelated pairs"
+    assert (
+        lines[1] == "distance 0.021, within the accuracy 0.035, closer than 99.6 % of unrelated pairs "
+        "(calibrated on 163 published models of 20 families)"
+    )
     assert "l1 0.021, l2 0.004, linf 0.002" in lines[2]
     assert any(line.split() == ["tail", "class", "long", "long"] for line in lines)
     document = archreg("compare", "resnet20", "resnet32", "--json").document
@@ -234,28 +237,30 @@ def test_classes(archreg: Callable[..., Any], fake: Any) -> None:
 def test_compress(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("compress", "resnet56")
     assert "resnet8 saves 71.1 % of the parameters, 70.9 % of the bytes: distance 0.021, within" in done.out
-    assert "0.6 false passes expected among the 163 searched" in done.out
-    assert "top1 -5.13 (cifar10)" in done.out
+    assert "closer than 99.6 % of unrelated pairs, 0.603 false passes expected among the 163 searched" in done.out
+    assert "(calibrated on 163 published models of 20 families)" in done.out
+    assert "top1 -5.13, worse (cifar10 test)" in done.out
     document = archreg("compress", "resnet56", "--json").document
-    assert (document["equivalent"], document["searched"], document["rate"]) == (True, 163, 0.01)
+    assert (document["equivalent"], document["searched"], document["rate"]) == (True, 163, 0.0037)
     assert document["model"]["name"] == "resnet56"
     [candidate] = document["candidates"]
     assert candidate["name"] == "resnet8"
     assert candidate["params_saved"] == 0.7106
     assert candidate["changes"][0]["change"] == pytest.approx(-5.13)
+    assert (candidate["changes"][0]["better"], candidate["gflops_saved"], candidate["contrast"]) == (False, None, None)
 
 
 def test_compress_where_none_is_equivalent(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     near = replace(samples.candidate, verdict=samples.verdict(0.3, reasons=("too far",)))
-    fake.answers["compress"] = Compression(samples.summary(), samples.spec, "l1", 0.035, 163, False, (near,))
+    fake.answers["compress"] = replace(samples.answers["compress"]("x"), equivalent=False, candidates=(near,))
     done = archreg("compress", "resnet20")
     assert done.code == 0
     assert "none of the 163 smaller models is equivalent" in done.out
-    assert "not equivalent: too far" in done.out
+    assert "too far" in done.out
     assert "beyond the accuracy" in done.out
-    fake.answers["compress"] = Compression(samples.summary(), samples.spec, "l1", 0.035, 0, False, ())
+    fake.answers["compress"] = replace(fake.answers["compress"], searched=0, candidates=())
     assert "no smaller model passes the filters" in archreg("compress", "resnet20").out
-    assert archreg("compress", "resnet20", "--json").document["rate"] is None
+    assert archreg("compress", "resnet20", "--json").document["candidates"] == []
 
 
 def test_list(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
@@ -380,7 +385,7 @@ def test_hostile_names_are_shown_whole_and_harmless(
     bad = samples.summary(HOSTILE, family=HOSTILE)
     fake.answers |= {
         "models": [bad],
-        "search": Search(samples.spec, "l1", 0.035, 0.01, 9, (Neighbour(bad, samples.verdict()),)),
+        "search": Search(samples.spec, "l1", 0.035, 0.01, 9, (Neighbour(bad, samples.verdict()),), samples.calibration),
         "classes": replace(
             samples.answers["classes"],
             classes=(replace(samples.answers["classes"].classes[0], medoid=HOSTILE, members=(bad, bad)),),

@@ -7,10 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate, closer_than, judge, rate_at, shipped
+from registry.equivalence import (
+    DEFAULT_RATE,
+    DISTANCES,
+    accuracy_for,
+    calibrate,
+    closer_than,
+    judge,
+    rate_at,
+    rate_bound,
+    shipped,
+)
 from registry.errors import SpecMismatchError, UsageError
 from registry.spectral.specs import LAYERED, SPECS
 from registry.types import Calibration
+
+TRAINED, RAW, EDGE = ("long", "trained"), ("long", "untrained"), ("edge", "trained")
 
 
 def of_pairs(distances: list[float], rate: float) -> Calibration:
@@ -146,6 +158,60 @@ def test_a_step_counts_whole() -> None:
     assert rate_at(made, 2.0) == 1.0
 
 
+STEPS = Calibration("h", "l1", 0.01, 1.0, ((0.0, 1.0), (0.3, 1.0), (0.6, 2.0), (0.7, 2.0), (1.0, 4.0)), "made")
+
+
+@pytest.mark.parametrize(
+    ("rate", "accuracy"),
+    [
+        (0.0, np.nextafter(1.0, 0)),  # below all that was measured
+        (0.29, np.nextafter(1.0, 0)),
+        (0.3, 1.0),
+        (0.45, 1.5),
+        (0.6, np.nextafter(2.0, 0)),  # approached, and stepped over
+        (0.69, np.nextafter(2.0, 0)),
+        (0.7, 2.0),
+        (0.85, 3.0),
+        (1.0, 4.0),
+        (7.0, 4.0),
+    ],
+)
+def test_the_accuracy_of_a_rate(rate: float, accuracy: float) -> None:
+    assert accuracy_for(STEPS, rate) == pytest.approx(accuracy, rel=1e-13)
+    assert (accuracy_for(STEPS, rate) < 1.0) == (accuracy < 1.0)
+    assert (accuracy_for(STEPS, rate) < 2.0) == (accuracy < 2.0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 10)), min_size=2, max_size=12),
+    st.floats(0, 1.2),
+    st.booleans(),
+)
+def test_the_accuracy_of_a_rate_is_the_largest_that_keeps_it(
+    points: list[tuple[float, float]], rate: float, ties: bool
+) -> None:
+    fractions = sorted({0.0, 1.0, *(round(fraction, 4) for fraction, _ in points)})
+    distances = np.resize(sorted(round(x) if ties else x for _, x in points), len(fractions))
+    made = Calibration("h", "l1", 0.01, 1.0, tuple(zip(fractions, np.sort(distances).tolist(), strict=True)), "made")
+    found = accuracy_for(made, rate)
+    nothing_passes = found == 0.0 and rate_at(made, 0.0) > rate
+    assert rate_at(made, found) <= rate or nothing_passes
+    assert rate_at(made, found + 1e-9 * (1 + found)) >= min(rate, 1.0) * (1 - 1e-12)
+
+
+def test_nothing_is_extrapolated_below_the_nearest_unrelated_pair() -> None:
+    assert STEPS.resolution == 0.3
+    assert rate_at(STEPS, 0.5) == 0.0
+    assert rate_bound(STEPS, 0.5) == rate_bound(STEPS, 1.0) == 0.3
+    assert rate_bound(STEPS, 3.0) == 0.85
+    close = judge(0.1, TRAINED, TRAINED, accuracy=0.5, calibration=STEPS, searched=10)
+    assert (close.rate, close.expected_false, close.closer_than) == (0.3, 3.0, 1.0)
+    # 300 families of one model: the nearest of 44,850 pairs, and fractions are kept from 1 in 10,000 on.
+    assert uniform().resolution < 1.2e-4
+    assert of_pairs([0.0, 1.0, 2.0, 3.0], 0.1).resolution == pytest.approx(0.1, abs=0.011)
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
 def test_a_rate_is_a_fraction(rate: float) -> None:
     with pytest.raises(UsageError, match="rate must lie between 0 and 1"):
@@ -175,9 +241,6 @@ def test_a_spec_that_was_not_measured() -> None:
     with pytest.raises(SpecMismatchError, match="no calibration for layered v2 by l1") as refused:
         shipped(replace(LAYERED, version=2), "l1")
     assert "benchmarks.calibrate" in (refused.value.remedy or "")
-
-
-TRAINED, RAW, EDGE = ("long", "trained"), ("long", "untrained"), ("edge", "trained")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.api.base import Part, filter_of, spec_of
-from registry.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,12 +49,14 @@ class Asking(Part):
     ) -> Search:
         """The ``k`` nearest stored models that pass the filters, the one asked about left out; O(n d).
 
-        ``equivalent``: only those equivalent to it.
+        ``equivalent``: only those equivalent to it. The default accuracy is the largest at which one false pass is
+        expected among the models searched, at most the calibrated one.
         """
         from registry.catalog.searching import search_for
 
-        store, subject, by = self._question(query, fingerprint, metric, accuracy)
-        return search_for(store, subject, by, filter_of(filters), k, equivalent=equivalent)
+        where = filter_of(filters)
+        store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
+        return search_for(store, subject, by, where, k, equivalent=equivalent)
 
     def compare(
         self,
@@ -111,29 +111,27 @@ class Asking(Part):
         max_ratio: float | None = None,
         max_params: int | None = None,
         max_bytes: int | None = None,
+        max_gflops: float | None = None,
         k: int = 10,
+        explain: bool = False,
         fingerprint: str = "layered",
         metric: str | None = None,
         accuracy: float | None = None,
         **filters: Any,
     ) -> Compression:
-        """Smaller stored models that can stand in, the smallest equivalent first; O(n d).
+        """Smaller stored models that can stand in, the best first; O(n d).
 
-        ``max_ratio``: of the parameters of the model asked about, in (0, 1]. Without any bound: fewer parameters. Where
-        none is equivalent, the nearest smaller ones, and ``equivalent`` is False.
+        Smaller in what is bounded: ``max_ratio``, of the parameters of the model asked about, in (0, 1];
+        ``max_params``; ``max_bytes``; ``max_gflops``, which models of unknown cost fail. Without any of them: fewer
+        parameters. Best is the smallest, in gigaflops or bytes where those alone are bounded, else in parameters; of
+        equal size, the nearest. Where none is equivalent, the nearest smaller ones, and ``equivalent`` is False.
+        ``explain``: with where each candidate differs from the original.
         """
         from registry.catalog.compressing import compress
 
-        store, subject, by = self._question(query, fingerprint, metric, accuracy)
-        bounds = [subject.model.parameters - 1]
-        if max_ratio is not None:
-            if not 0.0 < max_ratio <= 1.0:
-                raise UsageError(f"max_ratio must lie in (0, 1], not {max_ratio}")
-            bounds.append(int(max_ratio * subject.model.parameters))
-        if max_params is not None:
-            bounds.append(max_params)
-        where = replace(filter_of(filters), max_params=min(bounds), max_bytes=max_bytes)
-        return compress(store, subject, by, where, k)
+        where = filter_of({**filters, "max_params": max_params, "max_bytes": max_bytes, "max_gflops": max_gflops})
+        store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
+        return compress(store, subject, by, where, k, max_ratio=max_ratio, explain=explain)
 
     def distances(
         self, *, fingerprint: str = "layered", metric: str | None = None, **filters: Any

@@ -32,11 +32,15 @@ class Part:
         return store, terms(store, spec_of(fingerprint), metric, accuracy)
 
     def _question(
-        self, query: str | Path, fingerprint: str, metric: str | None, accuracy: float | None
+        self, query: str | Path, fingerprint: str, metric: str | None, accuracy: float | None, *, among: bool = False
     ) -> tuple[Store, Query, Terms]:
+        """``among``: the stored models, of which there must be some: said before weights are read or downloaded."""
         from registry.catalog.queries import resolve
+        from registry.catalog.terms import require_models
 
         store, by = self._terms(fingerprint, metric, accuracy)
+        if among:
+            require_models(store)
         return store, resolve(store, query, by.spec), by
 
 
@@ -48,11 +52,13 @@ def spec_of(name: str) -> FingerprintSpec:
 
 
 def filter_of(fields: dict[str, Any]) -> Filter:
-    """The filter of those keywords. Raises ``UsageError`` for an unknown one."""
+    """The filter of those keywords. Raises ``UsageError`` for an unknown one, or bounds that exclude each other."""
+    from registry.catalog.bounds import consistent
+
     unknown = fields.keys() - Filter.__slots__
     if unknown:
         raise UsageError(f"unknown filter {sorted(unknown)[0]!r}", f"known: {', '.join(Filter.__slots__)}")
-    return Filter(**fields)
+    return consistent(Filter(**fields))
 
 
 def card_of(fields: dict[str, Any]) -> ModelCard:
