@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_beta", "check_locations", "check_order", "check_shapes"]
+__all__ = ["check_beta", "check_locations", "check_numbers", "check_order", "check_shapes"]
 
 
 def check_order(order: int, name: str = "order") -> int:
@@ -31,10 +31,21 @@ def check_order(order: int, name: str = "order") -> int:
 
 def check_beta(beta: float) -> float:
     """``beta`` as a finite positive float; SpectrumError otherwise."""
-    value = float(beta)
+    try:
+        value = float(beta)
+    except (TypeError, ValueError):
+        value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise SpectrumError(f"the Dyson index beta must be finite and positive, not {beta!r}")
     return value
+
+
+def check_numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """``values`` as a float64 array; SpectrumError, ``name`` saying of what, where they are no numbers."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise SpectrumError(f"{name} must be numbers, not {values!r}") from None
 
 
 def check_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -46,7 +57,7 @@ def check_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def check_locations(locations: ArrayLike) -> NDArray[np.float64]:
     """Spectral locations as a finite, non-negative, strictly increasing (K,) float64 array; SpectrumError otherwise."""
-    x = np.asarray(locations, dtype=np.float64)
+    x = check_numbers(locations, "locations")
     if x.ndim != 1 or x.size == 0:
         raise SpectrumError(f"locations must be a list of at least one number, not of shape {x.shape}")
     wrong = np.flatnonzero(~np.isfinite(x) | (x < 0))

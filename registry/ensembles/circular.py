@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_beta, check_order
+from registry.ensembles.checks import check_beta, check_numbers, check_order
 from registry.ensembles.fluctuations import SPACING_RATIOS, mean_spacing_ratio, mixed_variance, number_variance
 from registry.ensembles.haar import dense_phases, haar_unitary
 from registry.errors import SpectrumError
@@ -126,16 +126,16 @@ def _bisect(alpha: NDArray[np.complex128], eta: NDArray[np.float64], ranks: NDAr
 
 def _edge_turns(edges: ArrayLike) -> NDArray[np.float64]:
     """Bin edges in turns, checked; 2 pi is exactly one turn."""
-    angles = np.asarray(edges, dtype=np.float64)
+    angles = check_numbers(edges, "edges")
     if angles.ndim != 1 or angles.size < 2:
         raise SpectrumError(f"edges must be a list of at least two angles, not of shape {angles.shape}")
     outside = np.flatnonzero(~((angles >= 0) & (angles <= TURN)))
     if outside.size:
-        raise SpectrumError(f"edges must lie within [0, 2 pi], not {angles[outside[0]]!r}")
+        raise SpectrumError(f"edges must lie within [0, 2 pi], not {angles[outside[0]]:g}")
     falls = np.flatnonzero(np.diff(angles) <= 0)
     if falls.size:
         i = int(falls[0])
-        raise SpectrumError(f"edges must increase: {angles[i + 1]!r} follows {angles[i]!r}")
+        raise SpectrumError(f"edges must increase: {angles[i + 1]:g} follows {angles[i]:g}")
     return angles / TURN
 
 

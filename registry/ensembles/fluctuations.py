@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_locations, check_order
+from registry.ensembles.checks import check_locations, check_numbers, check_order
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def number_variance(order: int, beta: int, arc: ArrayLike) -> NDArray[np.float64
     """
     order = check_order(order)
     missing = order - _form_factor(order, beta)
-    theta = np.asarray(arc, dtype=np.float64)
+    theta = check_numbers(arc, "arcs")
     if not bool(np.all((theta >= 0) & (theta <= 2 * pi))):
-        raise SpectrumError(f"arcs must lie within [0, 2 pi], not {theta[~((theta >= 0) & (theta <= 2 * pi))][0]!r}")
+        raise SpectrumError(f"arcs must lie within [0, 2 pi], not {theta[~((theta >= 0) & (theta <= 2 * pi))][0]:g}")
     n = np.arange(1, missing.size + 1)
     weight = 2 * missing / (pi * n) ** 2
     summed = [float(weight @ np.sin(n * (half % pi)) ** 2) for half in (theta / 2).ravel()]

@@ -59,7 +59,7 @@ def marchenko_pastur_edges(aspect: ArrayLike) -> tuple[NDArray[np.float64], NDAr
     """
     c = np.asarray(aspect, dtype=np.float64)
     if not bool(np.all((c > 0) & (c <= 1))):
-        raise SpectrumError(f"aspects min(p, q) / max(p, q) must lie in (0, 1], not {c[~((c > 0) & (c <= 1))][0]!r}")
+        raise SpectrumError(f"aspects min(p, q) / max(p, q) must lie in (0, 1], not {c[~((c > 0) & (c <= 1))][0]:g}")
     root = np.sqrt(c)
     return (1 - root) ** 2, (1 + root) ** 2
 

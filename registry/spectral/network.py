@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from threadpoolctl import ThreadpoolController
 
+from registry.errors import SpectrumError
 from registry.spectral.devices import CPU, solver_on
 from registry.spectral.eigen import begin, spectrum
 from registry.spectral.lapack import column_blocks
@@ -60,10 +61,12 @@ def network_spectra(
     Raises
     ------
     SpectrumError
-        As `spectrum`; whatever ``read`` raises.
+        No layers; as `spectrum`; whatever ``read`` raises.
     RegistryError
         ``cuda`` is asked for, and no device is at hand.
     """
+    if not layers:
+        raise SpectrumError("no layers: the spectrum of a network without any is undefined")
     solver, shared = solver_on(device, precision)
     threads = 1 if shared else workers or _cores()
     work = _Work(threads, solver, sum(map(_cost, layers)) / threads)

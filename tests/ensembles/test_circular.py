@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from math import pi
 
 import numpy as np
@@ -218,6 +219,27 @@ def test_mixed_variance_is_of_the_mean_over_layers(beta):
     found = mixed_variance(orders, beta, locations)
     np.testing.assert_allclose(members.var(axis=0), found[:3], rtol=0.08)
     np.testing.assert_allclose(found[3:], 0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda rng: sample_counts(0, 2, [0, 1], rng), "order must be at least 1, not 0"),
+        (lambda rng: sample_phases(-3, 2, rng), "order must be at least 1, not -3"),
+        (lambda rng: sample_phases(3, -0.5, rng), "beta must be finite and positive, not -0.5"),
+        (lambda rng: sample_phases(3, float("inf"), rng), "beta must be finite and positive, not inf"),
+        (lambda rng: sample_phases(3, "two", rng), "beta must be finite and positive, not 'two'"),
+        (lambda rng: sample_counts(3, 2, [0, 1, 0.5], rng), "edges must increase: 0.5 follows 1"),
+        (lambda rng: sample_counts(3, 2, [0, 7.5], rng), "edges must lie within [0, 2 pi], not 7.5"),
+        (lambda rng: sample_counts(3, 2, ["a", "b"], rng), "edges must be numbers, not ['a', 'b']"),
+        (lambda _: number_variance(4, 2, -1.5), "arcs must lie within [0, 2 pi], not -1.5"),
+        (lambda _: mixed_variance([3, 0], 2, [1.0]), "order must be at least 1, not 0"),
+        (lambda _: mixed_variance([3], 2, ["x"]), "locations must be numbers, not ['x']"),
+    ],
+)
+def test_what_is_wrong_is_named(call, words):
+    with pytest.raises(SpectrumError, match=re.escape(words)):
+        call(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,8 @@ def test_a_broken_layer_whose_product_is_shared_is_named() -> None:
     layers = [layer(12, 30_000, 0), layer(4, 5, 1)]
     with pytest.raises(SpectrumError, match="layer layer0: all weights are zero"):
         network_spectra(layers, lambda wanted: np.zeros((wanted.p, wanted.q), np.float32), workers=2)
+
+
+def test_a_network_without_layers() -> None:
+    with pytest.raises(SpectrumError, match="no layers"):
+        network_spectra([], weights)
