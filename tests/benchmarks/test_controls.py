@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_networks_never_trained_are_found_so_and_orthogonal_ones_are_not() -> No
         ({"published": True, "trained": 90, "long": 79}, False),
     ],
 )
-def test_what_meets_its_aim(changes: dict[str, int], met: bool) -> None:
+def test_what_meets_its_aim(changes: dict[str, Any], met: bool) -> None:
     control = replace(Control("some", 100, 3, 0, published=False), **changes)
     assert control.met is met
     assert control.row().endswith("| met |" if met else "| missed |")
