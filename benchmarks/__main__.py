@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import ingest, retrieval, speed, startup
+from benchmarks import ingest, memory, retrieval, speed, startup
 
 
 def main() -> None:
@@ -10,6 +10,7 @@ def main() -> None:
     for title, benchmark in (
         ("Start-up", startup.main),
         ("Ingest of the zoo", ingest.main),
+        ("Memory of an ingest", memory.main),
         ("Family retrieval", retrieval.main),
         ("Speed of the method", speed.main),
     ):

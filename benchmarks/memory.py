@@ -1,60 +1,179 @@
 """``python -m benchmarks.memory``: resident memory of ``archreg ingest`` on made checkpoints of 4 GB, format by format.
 
-The files are sparse where the format allows it: each layer is 4 MB of numbers before zeros, which read as any others do.
-What is counted is what the kernel calls resident, sampled over the command and its children, and its own high-water mark
-of the command: anonymous memory and pages of mapped files, both. The page cache of what is read, not mapped, is nobody's.
+What is counted is what the kernel calls resident, of the command and its children together: anonymous memory and pages
+of mapped files alike, sampled fifty times a second, beside the kernel's own high-water mark of the command alone. Pages
+that the kernel caches of files that are read, not mapped, are no process's. Needs Linux and 10 GB of disk.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["main"]
 
-_ROWS, _COLUMNS = 512, 32768  # 64 MiB of float32 a layer
-_DENSE = 2048  # columns that are not zero
-_LAYER = _ROWS * _COLUMNS * 4
-_LIMIT = 1.2e9
+ROWS, COLUMNS = 512, 32768  # 64 MiB of float32 a layer
+LAYER = ROWS * COLUMNS * 4
+WRITTEN = 2048  # numbers of each row that are not zero: the rest is holes, which read as any other bytes do
+LIMIT = 1.2e9
 
 
-def _layers(count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and the dense part of each layer, (rows, dense): no two alike, so that none counts as tied."""
-    base = np.random.default_rng(0).standard_normal((_ROWS, _DENSE)).astype(np.float32)
-    for index in range(count):
-        yield f"layers.{index}.weight", base * np.float32(1 + index / count) + np.float32(index / count)
+class Peak(NamedTuple):
+    """Peak resident bytes of all processes, the part of it that is mapped files, and the command's own mark."""
+
+    sampled: int
+    mapped: int
+    own: int
+    seconds: float
 
 
-def _fill(path: Path, start: int, count: int) -> None:
-    """Append layers of column-major zeros but for the first rows' numbers; sparse on most file systems."""
-    with path.open("r+b" if path.exists() else "wb") as file:
-        for index, (_, dense) in enumerate(_layers(count)):
-            file.seek(start + index * _LAYER)
-            file.write(dense.tobytes())
-        file.truncate(start + count * _LAYER)
+def _flat(path: Path, layers: int, start: int = 0) -> None:
+    """Write the layers one behind the other from ``start`` on, sparse; no two alike, so that none counts as tied."""
+    base = np.random.default_rng(0).standard_normal((ROWS, WRITTEN)).astype(np.float32)
+    with path.open("r+b" if start else "wb") as file:
+        for layer in range(layers):
+            for row, numbers in enumerate(base + np.float32(layer / layers)):
+                file.seek(start + layer * LAYER + row * COLUMNS * 4)
+                file.write(numbers.tobytes())
+        file.truncate(start + layers * LAYER)
 
 
-def _safetensors(path: Path, count: int, first: int = 0) -> Path:
-    entries: dict[str, Any] = {
-        f"layers.{first + i}.weight": {
-            "dtype": "F32", "shape": [_ROWS, _COLUMNS], "data_offsets": [i * _LAYER, (i + 1) * _LAYER],
-        }
-        for i in range(count)
-    }  # fmt: skip
+def _safetensors(path: Path, layers: int, first: int = 0) -> Path:
+    names = [f"layers.{first + layer}.weight" for layer in range(layers)]
+    spans = [[i * LAYER, (i + 1) * LAYER] for i in range(layers)]
+    entries = {
+        n: {"dtype": "F32", "shape": [ROWS, COLUMNS], "data_offsets": s} for n, s in zip(names, spans, strict=True)
+    }
     header = json.dumps(entries).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
-    _fill(path, 8 + len(header), count)
+    _flat(path, layers, 8 + len(header))
     return path
+
+
+def _shards(path: Path, layers: int) -> Path:
+    """Four files and their index. Layer i of each is the same but for its name."""
+    path.mkdir()
+    mapped: dict[str, str] = {}
+    each = max(1, layers // 4)
+    for number in range(4):
+        file = f"model-{number + 1:05}-of-00004.safetensors"
+        _safetensors(path / file, each, number * each)
+        with (path / file).open("r+b") as shard:  # no layer of one shard is one of another
+            shard.seek(-each * LAYER, os.SEEK_END)
+            for layer in range(each):
+                shard.seek((layer - each) * LAYER, os.SEEK_END)
+                shard.write(np.float32(number).tobytes())
+        mapped |= {f"layers.{number * each + layer}.weight": file for layer in range(each)}
+    index = path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": mapped}), encoding="utf-8")
+    return index
+
+
+def _arrays(path: Path, layers: int) -> dict[str, Any]:
+    flat = path.with_suffix(".flat")
+    _flat(flat, layers)
+    weights = np.memmap(flat, np.float32, "r", shape=(layers, ROWS, COLUMNS))
+    return {f"layers.{layer}.weight": weights[layer] for layer in range(layers)}
+
+
+def _torch(path: Path, layers: int) -> Path:
+    import torch
+
+    flat = path.with_suffix(".flat")
+    _flat(flat, layers)
+    weights = torch.from_file(str(flat), shared=False, size=layers * ROWS * COLUMNS).reshape(layers, ROWS, COLUMNS)
+    torch.save({f"layers.{layer}.weight": weights[layer].clone() for layer in range(layers)}, path)
+    flat.unlink()
+    return path
+
+
+def _npz(path: Path, layers: int) -> Path:
+    np.savez(path, **_arrays(path, layers))
+    path.with_suffix(".flat").unlink()
+    return path
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path, int], Path]]] = {
+    "safetensors": ("x.safetensors", _safetensors),
+    "shards": ("x", _shards),
+    "pt": ("x.pt", _torch),
+    "npz": ("x.npz", _npz),
+}
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    with suppress(OSError):  # one that has just ended has no children
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += _family(int(child))
+    return found
+
+
+def _resident(pid: int) -> tuple[int, int]:
+    """Resident bytes of a process, and of mapped files among them."""
+    with suppress(OSError):
+        _, resident, shared, *_ = (int(n) for n in Path(f"/proc/{pid}/statm").read_text().split())
+        return resident * os.sysconf("SC_PAGE_SIZE"), shared * os.sysconf("SC_PAGE_SIZE")
+    return 0, 0
+
+
+def _mark(pid: int) -> int:
+    """The kernel's high-water mark of a process since it was started, in bytes."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return max((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), default=0)
+    return 0
+
+
+def measure(command: list[str]) -> Peak:
+    """Run a command and watch it; raises ``CalledProcessError`` where it fails."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    peak, mark = (0, 0), 0
+    while process.poll() is None:
+        members = [_resident(pid) for pid in _family(process.pid)]
+        peak = max(peak, (sum(m[0] for m in members), sum(m[1] for m in members)))
+        mark = max(mark, _mark(process.pid))
+        time.sleep(0.02)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Peak(*peak, mark, time.perf_counter() - begun)
+
+
+def main() -> None:
+    """Make each file, ingest it in a new process, and print peak memory and seconds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("formats", nargs="*", default=list(FORMATS), help=f"of {', '.join(FORMATS)}")
+    parser.add_argument("--layers", type=int, default=64, help=f"each of {LAYER / 2**20:.0f} MiB")
+    parser.add_argument("--folder", type=Path, help="where to make the files; the system's temporary one otherwise")
+    given = parser.parse_args(None if sys.argv[0].endswith("memory.py") else [])
+    gigabytes, layer = given.layers * LAYER / 1e9, LAYER / 1e6
+    print(f"{gigabytes:.1f} GB in layers of {layer:.0f} MB; limit {LIMIT / 1e9:.1f} GB and a layer's working set")
+    for name in given.formats:
+        file, make = FORMATS[name]
+        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+            path = make(Path(folder, file), given.layers)
+            command = [sys.executable, "-m", "registry.cli.app", "ingest", str(path), "--quiet"]
+            peak = measure([*command, "--db", f"{folder}/x.db"])
+        figures = f"{peak.sampled / 1e9:.2f} GB, {peak.mapped / 1e9:.2f} of it mapped files"
+        over = "" if peak.sampled < LIMIT else ", OVER THE LIMIT"
+        print(f"{name:12s} peak {figures}; own mark {peak.own / 1e9:.2f} GB; {peak.seconds:.0f} s{over}")
+
+
+if __name__ == "__main__":
+    main()

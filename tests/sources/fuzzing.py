@@ -119,7 +119,8 @@ def _watch(worker: Any, shared: Any, results: Any, found: Findings) -> str | Non
             found.peak = max(found.peak, peak)
         if not alive:
             return None if worker.exitcode == 0 else f"ended the process with {worker.exitcode}"
-        taken = time.monotonic() - shared[1] if shared[1] else 0.0
+        begun = shared[1]  # once: the worker writes it
+        taken = time.monotonic() - begun if begun else 0.0
         memory = _resident(worker.pid)
         if taken > LIMIT_SECONDS or memory > LIMIT_BYTES:
             worker.kill()
