@@ -77,9 +77,9 @@ def _work(seed: int, numbers: range, shared: Any, results: Any, read: Callable[[
     slowest = (0.0, -1)
     with tempfile.TemporaryDirectory() as folder:
         for number in numbers:
+            shared[0] = number
             path = make(seed, number, Path(folder))
-            begun = time.monotonic()
-            shared[0], shared[1] = number, begun
+            shared[1] = begun = time.monotonic()
             try:
                 outcomes[read(path)] += 1
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is what is looked for
