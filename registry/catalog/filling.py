@@ -62,10 +62,11 @@ def expand_all(
 ) -> tuple[ModelRef, ...]:
     """Every model that the references and the manifest mean, with ``card`` laid over what each source knows.
 
-    A manifest's seed, where it gives one, is also that of a random initialisation.
+    A manifest's seed, where it gives one, is also that of a random initialisation. What a line of it names and is not
+    there fails when it is opened, alone.
     """
-    from registry.errors import UsageError
-    from registry.sources import expand
+    from registry.errors import SourceError, UsageError
+    from registry.sources import deferred, expand
 
     if isinstance(references, str):
         raise UsageError(f"references is a list, not the text {references!r}", f"write [{references!r}]")
@@ -74,7 +75,11 @@ def expand_all(
         from registry.ingest import read_manifest
 
         for entry in read_manifest(manifest):
-            found = expand(entry.reference, key=key, seed=seed if entry.card.seed is None else entry.card.seed)
+            its_seed = seed if entry.card.seed is None else entry.card.seed
+            try:
+                found = expand(entry.reference, key=key, seed=its_seed)
+            except SourceError:  # a failed item of the run, where it is told
+                found = (deferred(entry.reference, key=key, seed=its_seed),)
             if entry.name and len(found) > 1:
                 raise UsageError(
                     f"{entry.reference} is {len(found)} models and the manifest gives them one name",

@@ -1,15 +1,15 @@
 """Where weights come from, and which matrices are taken from them.
 
-`expand` turns a reference into models, `open_ref` and `open_module` open one, `plan_weights` applies the matrix rule,
-`layer_matrix` reads one matrix, and `discard` removes what was downloaded. Importing this loads neither
-torch nor torchvision.
+`expand` turns a reference into models, `deferred` a refused one into one that fails when it is opened; `open_ref`
+and `open_module` open one, `plan_weights` applies the matrix rule, `layer_matrix` reads one matrix, `discard` removes
+what was downloaded. Importing this loads neither torch nor torchvision.
 """
 
 from __future__ import annotations
 
 from registry.sources.matrix import layer_matrix
 from registry.sources.module import open_module
-from registry.sources.references import expand
+from registry.sources.references import deferred, expand
 from registry.sources.rule import MATRIX_RULE, plan_weights
 from registry.sources.table import SOURCES, SUFFIXES, discard, open_ref
 
@@ -17,6 +17,7 @@ __all__ = [
     "MATRIX_RULE",
     "SOURCES",
     "SUFFIXES",
+    "deferred",
     "discard",
     "expand",
     "layer_matrix",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from registry.errors import AmbiguousError, NotFoundError
 from registry.sources.files import check_file, default_names, matching_files, settled, weight_files
 from registry.sources.index import is_index, shards_of, whole_models
-from registry.sources.table import SOURCES, SUFFIXES, source_of_file
+from registry.sources.table import DEFERRED, SOURCES, SUFFIXES, source_of_file
 from registry.types import ModelRef
 
-__all__ = ["expand"]
+__all__ = ["deferred", "expand", "resolved"]
 
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_+-]+):(?![/\\])(.*)", re.DOTALL)  # one letter would be a Windows drive
 _PATH_LIKE = re.compile(r"(\.{0,2}|~[^/\\]*)[/\\]")
@@ -78,6 +79,23 @@ def _expand(reference: str | Path, key: str | None, seed: int) -> tuple[ModelRef
             f"did you mean {near[0]}:{match[2]}?" if near else f"known sources: {known} or the path of a file",
         )
     return source.expand(match[2], key, seed)
+
+
+def deferred(reference: str | Path, *, key: str | None = None, seed: int = 0) -> ModelRef:
+    """A reference that `expand` refused, as a model that fails in the same words when it is opened.
+
+    One wrong line of a manifest is so one failed item, and no reason not to begin.
+    """
+    target = str(reference.absolute()) if isinstance(reference, Path) else reference
+    return ModelRef(DEFERRED, target, str(reference), key=key, seed=seed)
+
+
+def resolved(ref: ModelRef) -> ModelRef:
+    """What a deferred reference means now; raises as `expand`, ``AmbiguousError`` where it is several models."""
+    found = expand(ref.target, key=ref.key, seed=ref.seed)
+    if len(found) > 1:
+        raise AmbiguousError(f"{ref.target} is {len(found)} models", "ingest it again, by itself")
+    return replace(found[0], name=ref.name, card=found[0].card.updated(ref.card))
 
 
 def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from registry.sources.source import Source
     from registry.types import Checkpoint, ModelRef
 
-__all__ = ["SOURCES", "SUFFIXES", "discard", "open_ref", "source_of_file"]
+__all__ = ["DEFERRED", "SOURCES", "SUFFIXES", "discard", "open_ref", "source_of_file"]
 
 SOURCES: Mapping[str, Source] = MappingProxyType({
     "torchvision": torchvision.SOURCE,
@@ -24,6 +24,9 @@ SOURCES: Mapping[str, Source] = MappingProxyType({
     "npz": npz.SOURCE,
     "shards": shards.SOURCE,
 })  # fmt: skip
+
+DEFERRED = "deferred"
+"""Source of a reference that meant nothing when it was expanded."""
 
 SUFFIXES: frozenset[str] = frozenset(suffix for source in SOURCES.values() for suffix in source.suffixes)
 """What the names of files that are read end in, in lower case with the dot."""
@@ -61,6 +64,10 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     SourceError
         Weights could not be downloaded.
     """
+    if ref.source == DEFERRED:
+        from registry.sources.references import resolved  # which knows this table
+
+        ref = resolved(ref)
     source = SOURCES.get(ref.source)
     if source is None:
         raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES))}")

@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from registry import Registry
 from registry.errors import NotFoundError, UsageError
 from registry.ingest import ManifestEntry, read_manifest
+from registry.sources import open_ref
 from registry.types import Metric, ModelCard
 
 
@@ -186,3 +191,49 @@ def test_figures_as_text(folder: Path) -> None:
     card = one(folder, gflops="4.1", metrics='[{"name": "top1", "value": "91.7", "higher_is_better": false}]').card
     assert card.gflops == 4.1
     assert card.metrics == (Metric("top1", 91.7, higher_is_better=False),)
+
+
+def test_paths_may_be_of_any_kind_and_are_relative_to_the_manifest(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"a.weight": torch.eye(3) * 2}
+    for name in ("runs/a/best.pt", "runs/b/best.pt", "net.ckpt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, folder / name)
+    np.savez(folder / "arrays.npz", **{"a.weight": np.eye(3)})
+    (folder / "shards").mkdir()
+    shard = "model-00001-of-00001.safetensors"
+    save_file(state, folder / "shards" / shard)
+    index = folder / "shards" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.weight": shard}}))
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    paths = ["runs/*/best.pt", "net.ckpt", "arrays.npz", "shards", str(index.relative_to(folder))]
+    lines = [{"path": path, "family": f"f{number}"} for number, path in enumerate(paths)]
+    refs = Registry().plan(manifest=jsonl(folder, *lines))
+    assert [(ref.name, ref.source, ref.card.family) for ref in refs] == [
+        ("a/best", "torch", "f0"), ("b/best", "torch", "f0"), ("net", "torch", "f1"), ("arrays", "npz", "f2"),
+        ("shards", "shards", "f3"), ("shards", "shards", "f4"),
+    ]  # fmt: skip
+    for ref in refs:
+        with open_ref(ref) as checkpoint:
+            assert [info.name for info in checkpoint.tensors] == ["a.weight"]
+
+
+def test_a_line_that_names_nothing_is_one_failed_item(folder: Path, tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.eye(3) * 2}, folder / "good.pt")
+    lines = [{"path": "good.pt"}, {"path": "gone.pt", "name": "g"}, {"ref": "torchvision:resnt18"}, {"path": "x.txt"}]
+    with Registry(tmp_path / "x.db") as reg:
+        done = reg.ingest_all(reg.plan(manifest=jsonl(folder, *lines)))
+        assert [(one.name, one.status) for one in done] == [
+            ("good", "added"), ("g", "failed"), ("torchvision:resnt18", "failed"), (str(folder / "x.txt"), "failed"),
+        ]  # fmt: skip
+        assert f"no file or folder {folder / 'gone.pt'}" in done[1].message
+        assert "did you mean torchvision:resnet18" in done[2].remedy
+        assert [model.name for model in reg.models()] == ["good"]
+
+
+def test_what_has_come_since_is_read(folder: Path) -> None:
+    [ref] = Registry().plan(manifest=jsonl(folder, {"path": "late.pt", "name": "l", "family": "f"}))
+    torch.save({"a.weight": torch.eye(3) * 2}, folder / "late.pt")
+    with open_ref(ref) as checkpoint:
+        assert (checkpoint.ref.source, checkpoint.ref.name, checkpoint.ref.card.family) == ("torch", "l", "f")
