@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, Command] = {
         "Read models and store their spectra and fingerprints.",
         (
             "archreg ingest resnet20.safetensors --family resnet --dataset cifar10",
-            "archreg ingest checkpoints/ 'torchvision:resnet*'",
+            "archreg ingest checkpoints/ 'runs/*/best.pt' 'torchvision:resnet*'",
             "archreg ingest --manifest models.jsonl --dry-run",
         ),
     ),

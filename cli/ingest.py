@@ -34,7 +34,8 @@ def ingest(
         list[str] | None,
         typer.Argument(
             metavar="REF",
-            help="A file, a folder, torchvision:NAME[.WEIGHTS]; patterns such as 'torchvision:resnet*'.",
+            help="A file, a shard index, a folder, torchvision:NAME[.WEIGHTS]; patterns: 'runs/*/best.pt', "
+            "'torchvision:resnet*'.",
         ),
     ] = None,
     manifest: Annotated[
