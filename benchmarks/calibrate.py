@@ -37,15 +37,26 @@ def main() -> None:
                         "spec_hash": found.spec_hash,
                         "metric": found.metric,
                         "rate": found.rate,
-                        "accuracy": float(f"{found.accuracy:.6g}"),
+                        "accuracy": _rounded(found.accuracy),
+                        "accuracy_low": _rounded(found.accuracy_low),
+                        "accuracy_high": _rounded(found.accuracy_high),
                         "source": found.source,
-                        "quantiles": [[fraction, float(f"{value:.6g}")] for fraction, value in found.quantiles],
+                        "models": found.models,
+                        "families": found.families,
+                        "quantiles": [[fraction, _rounded(value)] for fraction, value in found.quantiles],
                     }
                 )
-                print(f"{spec.label:12s} {metric:4s} accuracy {found.accuracy:.6g} at a rate of {found.rate:.0%}")
+                print(
+                    f"{spec.label:12s} {metric:4s} accuracy {found.accuracy:.6g} at a rate of {found.rate:.0%}, "
+                    f"95 % interval {found.accuracy_low:.3g} to {found.accuracy_high:.3g}"
+                )
     TARGET.write_text(
         json.dumps(records, separators=(",", ":")).replace('{"spec"', '\n{"spec"') + "\n", encoding="utf-8"
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,11 @@ COMMANDS: Mapping[str, Command] = {
         "Find smaller models equivalent to this one.",
         ("archreg compress resnet56 --max-ratio 0.5", "archreg compress resnet56 --max-params 200k --dataset cifar10"),
     ),
+    "calibrate": Command(
+        "registry.cli.calibrate:calibrate",
+        "Learn from labelled models which accuracy keeps unrelated ones apart.",
+        ("archreg calibrate --dry-run", "archreg calibrate --rate 0.005", "archreg calibrate --reset"),
+    ),
     "set": Command(
         "registry.cli.manage:set_values",
         "Set a model's metadata or metrics.",

@@ -17,9 +17,18 @@ from typing import TYPE_CHECKING, Any
 from registry.types import Candidate, FingerprintSpec, MetricChange, Neighbour
 
 if TYPE_CHECKING:
-    from registry.types import Calibration, Comparison, Compression, Conjugacy, ModelSummary, Partition, Search
+    from registry.types import (
+        Calibrated,
+        Calibration,
+        Comparison,
+        Compression,
+        Conjugacy,
+        ModelSummary,
+        Partition,
+        Search,
+    )
 
-__all__ = ["calibration", "classes", "comparison", "compression", "plain", "search", "write"]
+__all__ = ["calibrated", "calibration", "classes", "comparison", "compression", "plain", "search", "write"]
 
 # Fields whose tuples of pairs are mappings; named, because an empty tuple does not tell.
 PAIRS = {
@@ -82,6 +91,18 @@ def calibration(used: Calibration) -> dict[str, Any]:
     record = _record(used)
     del record["quantiles"]
     return {**record, "resolution": used.resolution}
+
+
+def calibrated(found: Calibrated, *, stored: bool) -> dict[str, Any]:
+    """The document of ``calibrate``."""
+    return {
+        "calibration": {**calibration(found.calibration), "quantiles": found.calibration.quantiles},
+        "previous": calibration(found.previous),
+        "labelled": found.labelled,
+        "unlabelled": found.unlabelled,
+        "relations": found.relations,
+        "stored": stored,
+    }
 
 
 def search(query: str, found: Search) -> dict[str, Any]:

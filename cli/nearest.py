@@ -54,7 +54,7 @@ def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:
         model.family,
         tables.whole(model.parameters),
         tables.number(verdict.distance),
-        tables.percent(verdict.closer_than),
+        verdicts.closer(verdict),
         verdicts.why(verdict),
         tables.metrics(model.metrics),
     )

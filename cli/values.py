@@ -18,6 +18,7 @@ __all__ = [
     "parse_metric",
     "parse_pair",
     "parse_params",
+    "parse_rate",
     "parse_ratio",
 ]
 
@@ -70,6 +71,14 @@ def parse_ratio(text: str) -> float:
     value = parse_amount(text)
     if not 0 < value <= 1:
         raise _refuse(text, "out of range; write a fraction such as 0.5, above 0 and at most 1")
+    return value
+
+
+def parse_rate(text: str) -> float:
+    """A fraction of pairs, in (0, 1): ``0.01``."""
+    value = parse_amount(text)
+    if not 0 < value < 1:
+        raise _refuse(text, "out of range; write a fraction such as 0.01, above 0 and below 1")
     return value
 
 

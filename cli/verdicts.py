@@ -20,27 +20,34 @@ if TYPE_CHECKING:
         Verdict,
     )
 
-__all__ = ["basis", "calibrated", "change", "decay", "differences", "judged", "savings", "sentence", "why"]
+__all__ = ["basis", "calibrated", "change", "closer", "decay", "differences", "judged", "savings", "sentence", "why"]
 
 
 def sentence(verdict: Verdict, calibration: Calibration, searched: int | None = None) -> str:
     """The evidence: distance against accuracy, what unrelated pairs do, and how many false passes that implies."""
     side = "within" if verdict.distance <= verdict.accuracy else "beyond"
-    apart = "all" if verdict.closer_than == 1.0 else percent(verdict.closer_than) + " of"
     parts = [
         f"distance {number(verdict.distance)}",
         f"{side} the accuracy {number(verdict.accuracy)}",
-        f"closer than {apart} unrelated pairs",
+        f"closer than {closer(verdict)}"
+        + (" unrelated pairs" if verdict.closer_than == 1.0 else " of unrelated pairs"),
     ]
     if searched is not None:
         parts.append(_false_passes(verdict.rate, calibration, searched))
     return ", ".join(parts)
 
 
+def closer(verdict: Verdict) -> str:
+    """Of unrelated pairs, how many lie farther apart: ``99.6 %``, or ``all`` of those measured."""
+    return "all" if verdict.closer_than == 1.0 else percent(verdict.closer_than)
+
+
 def _false_passes(rate: float, calibration: Calibration, searched: int, noun: str = "searched") -> str:
     # No unrelated pair that was measured is so near: all that is known is that the rate is not larger.
     most = "at most " if rate <= calibration.resolution else ""
-    return f"{most}{number(rate * searched)} false passes expected among the {whole(searched)} {noun}"
+    expected = number(rate * searched)
+    passes = "false pass" if expected == "1" else "false passes"
+    return f"{most}{expected} {passes} expected among the {whole(searched)} {noun}"
 
 
 def calibrated(calibration: Calibration) -> str:

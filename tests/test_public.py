@@ -13,6 +13,8 @@ from registry import ModelCard, Registry, errors
 
 TERMS = "fingerprint='layered', metric=None, accuracy=None"
 METHODS = {
+    "calibrate": "(*, fingerprint='layered', metric=None, rate=0.01, seed=0, dry_run=False)",
+    "calibration": "(*, fingerprint='layered', metric=None)",
     "check": "()",
     "classes": f"(*, {TERMS}, **filters)",
     "close": "()",
@@ -34,6 +36,7 @@ METHODS = {
     "refingerprint": "(*, fingerprint=None, progress=None)",
     "remove": "(name)",
     "rename": "(old, new)",
+    "reset_calibration": "(*, fingerprint='layered', metric=None)",
     "search": f"(query, k=10, *, {TERMS}, equivalent=False, **filters)",
     "set": "(name, **changes)",
     "set_metric": "(name, metric)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -24,18 +25,34 @@ __all__ = ["DEFAULT_RATE", "accuracy_for", "calibrate", "closer_than", "rate_at"
 DEFAULT_RATE = 0.01
 
 # Fractions at which the distribution of unrelated distances is kept: fine in the lower tail, where verdicts are made.
-_FRACTIONS = np.unique(np.concatenate([np.geomspace(1e-4, 1e-1, 61), np.linspace(0.0, 1.0, 101)]))
+_FRACTIONS = np.unique(np.concatenate([np.geomspace(1e-6, 1e-1, 101), np.linspace(0.0, 1.0, 101)]))
+
+INTERVAL = (0.025, 0.975)
+RESAMPLES = 500
+"""Resamples behind an interval: its ends are the 13th from either side."""
+MIN_FAMILIES = 5
+"""For an interval: of n families there are C(2n - 1, n) resamples, 126 of five, and 35 of four, too few for 1 in 40."""
+
+_ROUNDING = 1e-12  # of the sums of weights: it must not cost the pair that makes the rate
 
 
 def calibrate(
-    distances: NDArray[np.float64], families: Sequence[str], *, spec_hash: str, metric: str, rate: float, source: str
+    distances: NDArray[np.float64],
+    families: Sequence[str],
+    *,
+    spec_hash: str,
+    metric: str,
+    rate: float,
+    source: str,
+    seed: int = 0,
 ) -> Calibration:
     """Calibrate on labelled models: pairs of different families are unrelated.
 
     ``distances`` (n, n), symmetric. Each pair of families weighs the same, whatever the number of their members: two
     large families do not decide. The accuracy is the largest of the distances at which the weighted fraction of
     unrelated pairs at most that far apart does not exceed ``rate``, and where even the smallest lets more pass, the
-    number just below it. O(n^2 log n) time, O(n^2) memory.
+    number just below it. Its 95 % interval is a percentile bootstrap over families, whole ones drawn with replacement;
+    copies of one family are related to each other. O(n^2 log n) time, O(n^2) memory.
 
     Raises ``UsageError`` for fewer than two families, a rate outside (0, 1), or more unrelated pairs than the rate at
     distance zero, where no accuracy keeps it.
@@ -45,32 +62,91 @@ def calibrate(
     _, codes, counts = np.unique(np.asarray(families), return_inverse=True, return_counts=True)
     if len(counts) < 2:
         raise UsageError("calibration needs models of at least two families", "label models with --family")
+    apart, first, second = _unrelated(distances, codes)
+    weight = 1.0 / (counts[first] * counts[second])
+    fraction = np.cumsum(weight) / weight.sum()
+    fraction[-1] = 1.0
+    nearest = fraction[np.searchsorted(apart, apart[0], side="right") - 1]
+    if apart[0] == 0.0 and nearest > rate + _ROUNDING:
+        raise UsageError(
+            f"{nearest:.2%} of unrelated pairs are at distance 0, more than the rate {rate:.2%}",
+            "give models of the same origin the same family",
+        )
+    values = apart[np.minimum(np.searchsorted(fraction, _FRACTIONS, side="left"), len(apart) - 1)]
+    times = _Resampling(apart, weight, first, second, len(counts), int(np.searchsorted(fraction, min(4 * rate, 1.0))))
+    low, high = times.interval(rate, np.random.default_rng(seed))
+    return Calibration(
+        spec_hash,
+        metric,
+        rate,
+        _accuracy(apart, fraction, rate),
+        tuple(zip(_FRACTIONS.round(10).tolist(), values.tolist(), strict=True)),
+        source,
+        accuracy_low=low,
+        accuracy_high=high,
+        models=len(codes),
+        families=len(counts),
+    )
+
+
+def _unrelated(
+    distances: NDArray[np.float64], codes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Distances of the pairs of different families, ascending, and the numbers of the two families."""
     upper, right = np.triu_indices(len(codes), 1)
     unrelated = codes[upper] != codes[right]
-    first, second = codes[upper[unrelated]], codes[right[unrelated]]
-    weight = 1.0 / (counts[first] * counts[second])
-    apart = distances[upper[unrelated], right[unrelated]]
+    upper, right = upper[unrelated], right[unrelated]
+    apart = distances[upper, right]
     order = np.argsort(apart, kind="stable")
-    apart, fraction = apart[order], np.cumsum(weight[order]) / weight.sum()
-    fraction[-1] = 1.0
-    values = apart[np.minimum(np.searchsorted(fraction, _FRACTIONS, side="left"), len(apart) - 1)]
-    quantiles = tuple(zip(_FRACTIONS.round(8).tolist(), values.tolist(), strict=True))
-    return Calibration(spec_hash, metric, rate, _accuracy(apart, fraction, rate), quantiles, source)
+    return apart[order], codes[upper[order]], codes[right[order]]
 
 
 def _accuracy(apart: NDArray[np.float64], fraction: NDArray[np.float64], rate: float) -> float:
-    """The accuracy from ascending distances and their cumulative weights."""
-    # Equal distances pass together or not at all; and rounding of the sums must not cost the pair that makes the rate.
-    passed = fraction[np.searchsorted(apart, apart, side="right") - 1]
-    passing = int(np.searchsorted(passed, rate + 1e-12, side="right"))
-    if passing:
-        return float(apart[passing - 1])
-    if apart[0] == 0.0:
-        raise UsageError(
-            f"{passed[0]:.2%} of unrelated pairs are at distance 0, more than the rate {rate:.2%}",
-            "give models of the same origin the same family",
-        )
-    return float(np.nextafter(apart[0], 0.0))
+    """The largest distance at which no more than the rate pass, else the number just below the smallest.
+
+    ``fraction``: cumulative, of the ascending distances; those that add nothing to it were not drawn, and do not count.
+    """
+    over = int(np.searchsorted(fraction, rate + _ROUNDING, side="right"))
+    # Equal distances pass together or not at all.
+    within = int(np.searchsorted(apart, apart[over], side="left"))
+    if within == 0 or fraction[within - 1] == 0.0:
+        return max(float(np.nextafter(apart[np.argmax(fraction > 0.0)], -np.inf)), 0.0)
+    return float(apart[np.searchsorted(fraction, fraction[within - 1], side="left")])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Resampling:
+    """Pairs of unrelated models, ascending by ``apart``; the first ``head`` are looked at, all of them if need be."""
+
+    apart: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    families: int
+    head: int
+
+    def interval(self, rate: float, rng: np.random.Generator) -> tuple[float, float] | tuple[None, None]:
+        """Percentiles of the accuracy over resampled families."""
+        if self.families < MIN_FAMILIES:
+            return None, None
+        found: list[float] = []
+        while len(found) < RESAMPLES:
+            times = np.bincount(rng.integers(self.families, size=self.families), minlength=self.families)
+            total = (times.sum() ** 2 - (times**2).sum()) / 2  # each pair of families weighs 1
+            if total:  # else one family alone was drawn
+                found.append(self._accuracy(times, total, rate))
+        low, high = np.quantile(found, INTERVAL)
+        return float(low), float(high)
+
+    def _accuracy(self, times: NDArray[np.int64], total: float, rate: float) -> float:
+        for end in (self.head, len(self.apart)):
+            drawn = times[self.first[:end]] * times[self.second[:end]] * self.weight[:end]
+            fraction = np.cumsum(drawn) / total
+            if end == len(self.apart):
+                fraction[-1] = 1.0
+            if end and fraction[-1] > rate + _ROUNDING:
+                break
+        return _accuracy(self.apart, fraction, rate)
 
 
 def rate_at(calibration: Calibration, accuracy: float) -> float:
@@ -123,6 +199,10 @@ def _shipped() -> dict[tuple[str, str], Calibration]:
             record["accuracy"],
             tuple((float(fraction), float(distance)) for fraction, distance in record["quantiles"]),
             record["source"],
+            record["accuracy_low"],
+            record["accuracy_high"],
+            record["models"],
+            record["families"],
         )
         for record in records
     }

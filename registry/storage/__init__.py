@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from registry.storage.records import Added, DetailsRows, Holding, NewModel, StoredLayer
+    from registry.storage.records import Added, DetailsRows, Holding, Label, NewModel, StoredLayer
     from registry.storage.store import Store
 
-__all__ = ["Added", "DetailsRows", "Holding", "NewModel", "Store", "StoredLayer"]
+__all__ = ["Added", "DetailsRows", "Holding", "Label", "NewModel", "Store", "StoredLayer"]
 
 _HOMES = {name: "store" if name == "Store" else "records" for name in __all__}
 

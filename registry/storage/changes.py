@@ -1,8 +1,7 @@
-"""Changing and removing what is stored, and calibrations."""
+"""Changing and removing what is stored."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,7 @@ from registry.errors import UsageError
 from registry.storage.adding import claim_name
 from registry.storage.cards import drop_if_unused, put_card, put_figures, stored_card, utc_now
 from registry.storage.checking import check_name
-from registry.storage.schema import calibrations, models, names
-from registry.types.spectra import Calibration
+from registry.storage.schema import models, names
 from registry.types.weights import ModelCard
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "drop_name",
-    "find_calibration",
-    "put_calibration",
     "remove",
     "rename",
     "set_card",
@@ -128,27 +124,3 @@ def remove(connection: Connection, model_id: int) -> None:
     architecture = connection.scalars(select(models.c.architecture_id).where(models.c.id == model_id)).one()
     connection.execute(delete(models).where(models.c.id == model_id))
     drop_if_unused(connection, architecture)
-
-
-def find_calibration(connection: Connection, spec_hash: str, metric: str) -> Calibration | None:
-    """Return the calibration of a spec and metric, None where there is none."""
-    statement = select(calibrations).where(calibrations.c.spec_hash == spec_hash, calibrations.c.metric == metric)
-    row = connection.execute(statement).mappings().first()
-    if row is None:
-        return None
-    quantiles = tuple((fraction, distance) for fraction, distance in json.loads(row["quantiles"]))
-    return Calibration(row["spec_hash"], row["metric"], row["rate"], row["accuracy"], quantiles, row["source"])
-
-
-def put_calibration(connection: Connection, given: Calibration) -> None:
-    """Store a calibration in place of the one of its spec and metric."""
-    key = {"spec_hash": given.spec_hash, "metric": given.metric}
-    connection.execute(delete(calibrations).filter_by(**key))
-    values = {
-        "rate": given.rate,
-        "accuracy": given.accuracy,
-        "quantiles": json.dumps(given.quantiles, allow_nan=False),
-        "source": given.source,
-        "created": utc_now(),
-    }
-    connection.execute(insert(calibrations).values(**key, **values))

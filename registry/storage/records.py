@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
-__all__ = ["CONJUGACY_RULE", "Added", "DetailsRows", "Holding", "NewModel", "StoredLayer"]
+__all__ = ["CONJUGACY_RULE", "Added", "DetailsRows", "Holding", "Label", "NewModel", "StoredLayer"]
 
 
 CONJUGACY_RULE = 2
@@ -94,3 +94,15 @@ class DetailsRows:
     training: str
     seed: int | None
     tool_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What tells a model's relations: empty text and None are unknown."""
+
+    model_id: int
+    family: str
+    architecture: str
+    dataset: str
+    training: str
+    seed: int | None

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from registry.errors import ReadOnlyError, UsageError
-from registry.storage import adding, changes, queries, vectors
+from registry.storage import adding, calibrations, changes, queries, vectors
 from registry.storage.engine import make_engine, reading, writing
 from registry.storage.failures import guarded, is_conflict
 from registry.storage.records import CONJUGACY_RULE
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
 
-    from registry.storage.records import Added, DetailsRows, Holding, NewModel
+    from registry.storage.records import Added, DetailsRows, Holding, Label, NewModel
     from registry.types import (
         Calibration,
         Conjugacy,
@@ -261,11 +261,19 @@ class Store:
 
     def calibration(self, spec_hash: str, metric: str) -> Calibration | None:
         """Return the calibration of a spec and metric, None where there is none."""
-        return self._read(lambda connection: changes.find_calibration(connection, spec_hash, metric))
+        return self._read(lambda connection: calibrations.find_calibration(connection, spec_hash, metric))
 
     def put_calibration(self, given: Calibration) -> None:
         """Store a calibration in place of the one of its spec and metric."""
-        self._write(lambda connection: changes.put_calibration(connection, given))
+        self._write(lambda connection: calibrations.put_calibration(connection, given))
+
+    def drop_calibration(self, spec_hash: str, metric: str) -> bool:
+        """Forget the calibration of a spec and metric; return whether there was one."""
+        return self._write(lambda connection: calibrations.drop_calibration(connection, spec_hash, metric))
+
+    def labels(self, spec_hash: str) -> list[Label]:
+        """Return what tells related models from unrelated ones, of those with a vector under the spec, by id."""
+        return self._read(lambda connection: calibrations.labels(connection, spec_hash))
 
     def stats(self) -> Stats:
         """Return what the registry holds."""

@@ -5,6 +5,7 @@ what questions return. No value here knows a database, a file or a framework.
 """
 
 from registry.types.answers import (
+    Calibrated,
     Candidate,
     Comparison,
     Compression,
@@ -21,6 +22,7 @@ from registry.types.answers import (
     Neighbour,
     Partition,
     Recomputed,
+    Relation,
     Search,
     Stats,
     Verdict,
@@ -38,6 +40,7 @@ from registry.types.weights import (
 )
 
 __all__ = [
+    "Calibrated",
     "Calibration",
     "Candidate",
     "Checkpoint",
@@ -64,6 +67,7 @@ __all__ = [
     "Neighbour",
     "Partition",
     "Recomputed",
+    "Relation",
     "Search",
     "SkippedTensor",
     "Spectrum",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from registry.types.weights import Metric, SkippedTensor
 
 __all__ = [
+    "Calibrated",
     "Candidate",
     "Comparison",
     "Compression",
@@ -26,6 +27,7 @@ __all__ = [
     "Neighbour",
     "Partition",
     "Recomputed",
+    "Relation",
     "Search",
     "Stats",
     "Verdict",
@@ -168,6 +170,38 @@ class Verdict:
     closer_than: float
     expected_false: float
     reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Pairs of labelled models of one relation, and how they lie under a calibration.
+
+    ``pairs``: how many, of how many ``families``; ``median``: of their distances; ``within``: the fraction within the
+    calibrated accuracy; ``equivalent``: those that share both classes, too. Each family, or pair of families, weighs
+    the same.
+    """
+
+    name: str
+    pairs: int
+    families: int
+    median: float
+    within: float
+    equivalent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A calibration measured on the registry's labelled models, and the ``previous`` one, which held until then.
+
+    ``labelled``: models with a family, ``unlabelled``: without, which are left out; ``relations``: of unrelated models
+    first, then of those that labels say are related.
+    """
+
+    calibration: Calibration
+    previous: Calibration
+    labelled: int
+    unlabelled: int
+    relations: tuple[Relation, ...]
 
 
 @dataclass(frozen=True, slots=True)

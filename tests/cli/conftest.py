@@ -14,6 +14,7 @@ import pytest
 
 import registry
 from registry.types import (
+    Calibrated,
     Calibration,
     Candidate,
     Comparison,
@@ -35,6 +36,7 @@ from registry.types import (
     Neighbour,
     Partition,
     Recomputed,
+    Relation,
     Search,
     SkippedTensor,
     Spectrum,
@@ -51,6 +53,10 @@ CONJUGACY = Conjugacy(((0.01, 5.5), (0.02, 4.5), (0.05, 3.5)), ((0.01, 3.0),), 1
 CALIBRATION = Calibration(
     SPEC.hash, "l1", 0.01, 0.035, ((0.0, 0.01), (0.001, 0.01), (1.0, 1.0)), "163 published models of 20 families"
 )
+OWN = replace(
+    CALIBRATION, accuracy=0.04, accuracy_low=0.03, accuracy_high=0.05, models=812, families=31, created="2026-01-02",
+    source="812 models of this registry, of 31 families, 2026-01-02",
+)  # fmt: skip
 CONTRAST = Contrast(
     location=1.31,
     difference=-0.123,
@@ -218,6 +224,14 @@ SAMPLES: dict[str, Any] = {
         candidates=(CANDIDATE,),
         calibration=CALIBRATION,
     ),
+    "calibrate": Calibrated(
+        OWN,
+        CALIBRATION,
+        812,
+        3,
+        (Relation("unrelated", 9000, 31, 1.01, 0.01, 0.009), Relation("same family", 9, 4, 0.2, 0.8, 0.73)),
+    ),
+    "reset_calibration": CALIBRATION,
     "plot_csd": None,
     "plot_spectrum": None,
     "distances": (["a", "b"], np.array([[0.0, 0.5], [0.5, 0.0]])),

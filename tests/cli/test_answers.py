@@ -234,6 +234,64 @@ def test_classes(archreg: Callable[..., Any], fake: Any) -> None:
     assert [member["name"] for member in only["members"]] == ["resnet20", "resnet32"]
 
 
+def test_calibrate(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    done = archreg("calibrate", "--rate", "0.02", "--seed", "4", "--distance", "l2")
+    assert fake.called("calibrate") == (
+        (), {"rate": 0.02, "seed": 4, "dry_run": False, "fingerprint": "layered", "metric": "l2"},
+    )  # fmt: skip
+    lines = done.out.splitlines()
+    assert lines[0] == (
+        "accuracy 0.04 (95 % interval 0.03 to 0.05) at a rate of 1 %, "
+        "calibrated on 812 models of this registry, of 31 families, 2026-01-02"
+    )
+    assert lines[1].startswith("before: accuracy 0.035 (too few families for an interval)")
+    assert lines[2] == "3 models without a family were left out"
+    assert "same family" in done.out
+    assert "73.0 %" in done.out
+    assert lines[-1] == "stored: answers go by it from now on"
+    document = archreg("calibrate", "--json").document
+    assert (document["calibration"]["accuracy_low"], document["calibration"]["resolution"]) == (0.03, 0.001)
+    assert document["calibration"]["quantiles"][-1] == [1.0, 1.0]
+    assert "quantiles" not in document["previous"]
+    assert [relation["name"] for relation in document["relations"]] == ["unrelated", "same family"]
+    assert document["stored"] is True
+    assert archreg("calibrate", "--dry-run").out.endswith("nothing was stored\n")
+
+    sampled = replace(samples.answers["calibrate"], labelled=90_000)
+    fake.answers["calibrate"] = sampled
+    assert "a sample of 90,000 labelled models" in archreg("calibrate").out
+
+
+def test_calibrate_reset(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("calibrate", "--reset", "--fingerprint", "mme")
+    assert fake.called("reset_calibration") == ((), {"fingerprint": "mme", "metric": None})
+    assert done.out.startswith("back to the one that ships: accuracy 0.035")
+    assert archreg("calibrate", "--reset", "--json").document["calibration"]["accuracy"] == 0.035
+    for words in (("--rate", "0.1"), ("--dry-run",)):
+        refused = archreg("calibrate", "--reset", *words)
+        assert refused.code == 2
+        assert "--reset goes with neither" in refused.err
+
+
+@pytest.mark.parametrize("rate", ["0", "1", "-0.1", "1.5", "nan", "x"])
+def test_a_rate_out_of_range_is_wrong_usage(archreg: Callable[..., Any], fake: Any, rate: str) -> None:
+    done = archreg("calibrate", f"--rate={rate}")
+    assert done.code == 2
+    assert rate in done.err
+
+
+def test_rates_too_small_to_tell_are_bounds(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    # The nearest of the unrelated pairs is 0.01 apart, and makes 1 in 1,000 of them.
+    near = samples.verdict(0.005, accuracy=0.009, rate=0.001, closer_than=1.0)
+    found = Search(samples.spec, "l1", 0.009, 0.001, 5000, (Neighbour(samples.summary(), near),), samples.calibration)
+    fake.answers["search"] = found
+    done = archreg("nearest", "x")
+    assert "at most 0.10 % of unrelated pairs pass at the accuracy 0.009: at most 5 false passes expected" in done.out
+    assert " all " in done.out
+    fake.answers["compare"] = replace(samples.answers["compare"]("a", "b"), verdict=near)
+    assert "closer than all unrelated pairs" in archreg("compare", "a", "b").out
+
+
 def test_compress(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("compress", "resnet56")
     assert "resnet8 saves 71.1 % of the parameters, 70.9 % of the bytes: distance 0.021, within" in done.out
@@ -376,7 +434,8 @@ HOSTILE = "[bold red]x[/]\x1b[31m\nfake line\u202e\udc80" + "long/" * 60 + "end"
 
 
 @pytest.mark.parametrize(
-    "words", ["list", "show {}", "nearest {}", "compare {} {}", "classes", "compress {}", "tag {}", "rm {} -y"]
+    "words",
+    ["list", "show {}", "nearest {}", "compare {} {}", "classes", "compress {} --explain", "tag {}", "rm {} -y"],
 )
 @pytest.mark.parametrize("terminal", [False, True])
 def test_hostile_names_are_shown_whole_and_harmless(

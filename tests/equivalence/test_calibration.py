@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from registry.equivalence import (
     rate_bound,
     shipped,
 )
+from registry.equivalence.calibration import RESAMPLES
 from registry.errors import SpecMismatchError, UsageError
 from registry.spectral.specs import LAYERED, SPECS
 from registry.types import Calibration
@@ -113,6 +115,67 @@ def test_each_pair_of_families_weighs_the_same() -> None:
     assert calibrated(square, families, 0.4).accuracy == 1.0
     assert calibrated(square, families, 0.3).accuracy < 1.0
     assert rate_at(calibrated(square, families), 1.0) == pytest.approx(1 / 3, abs=0.01)
+
+
+def resampled(square: np.ndarray, families: list[str], rate: float, seed: int) -> tuple[float, float]:
+    """The interval once more, pair by pair, with the families drawn in the same order."""
+    names = sorted(set(families))
+    rng = np.random.default_rng(seed)
+    found: list[float] = []
+    while len(found) < RESAMPLES:
+        times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        weights: dict[float, float] = {}
+        for i, j in itertools.combinations(range(len(families)), 2):
+            a, b = families[i], families[j]
+            if a != b and (share := times[names.index(a)] * times[names.index(b)]):
+                at = float(square[i, j])
+                weights[at] = weights.get(at, 0.0) + share / (families.count(a) * families.count(b))
+        if not weights:
+            continue
+        apart = sorted(weights)
+        passing = np.cumsum([weights[at] for at in apart]) / sum(weights.values())
+        kept = [at for at, part in zip(apart, passing, strict=True) if part <= rate + 1e-12]
+        found.append(kept[-1] if kept else max(float(np.nextafter(apart[0], -1)), 0.0))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("rate", [0.02, 0.25, 0.9])
+def test_the_interval_is_a_bootstrap_over_families(rate: float, ties: bool) -> None:
+    rng = np.random.default_rng(5)
+    families = sorted("aaabbcdeff")
+    n = len(families)
+    upper = np.triu(rng.integers(1, 9, (n, n)) if ties else rng.uniform(1, 2, (n, n)), 1)
+    square = (upper + upper.T).astype(float)
+    found = calibrate(square, families, spec_hash="h", metric="l1", rate=rate, source="made", seed=3)
+    assert (found.accuracy_low, found.accuracy_high) == pytest.approx(resampled(square, families, rate, 3), rel=1e-12)
+    assert (found.models, found.families) == (10, 6)
+    again = calibrate(square, families, spec_hash="h", metric="l1", rate=rate, source="made", seed=3)
+    assert again == found
+
+
+def test_the_interval_covers_the_truth() -> None:
+    # Families at normal places on a line, two models at each: 1 in 20 pairs are nearer than sqrt(2) Phi^-1(0.525).
+    truth = 0.08868
+    covered = 0
+    for seed in range(60):
+        places = np.repeat(np.random.default_rng(seed).standard_normal(25), 2)
+        square = np.abs(places[:, None] - places)
+        found = calibrated(square, [str(i // 2) for i in range(50)], 0.05)
+        assert found.accuracy_low is not None
+        assert found.accuracy_high is not None
+        covered += found.accuracy_low <= truth <= found.accuracy_high
+    # Of 95 %, 51 or fewer come up once in 300; resampling without the pairs within a family errs on the wide side.
+    assert covered >= 52
+
+
+def test_few_families_give_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    for families in range(2, 7):
+        upper = np.triu(rng.uniform(1, 2, (12, 12)), 1)
+        found = calibrated(upper + upper.T, [str(i % families) for i in range(12)])
+        assert (found.accuracy_low is None) == (found.accuracy_high is None) == (families < 5)
 
 
 def test_related_pairs_do_not_count() -> None:
@@ -233,6 +296,10 @@ def test_every_shipped_spec_is_calibrated_by_every_distance(spec, metric: str) -
     fractions, distances = np.array(found.quantiles).T
     assert (np.diff(fractions) > 0).all()
     assert (np.diff(distances) >= 0).all()
+    assert found.accuracy_low is not None
+    assert found.accuracy_high is not None
+    assert found.accuracy_low < found.accuracy < found.accuracy_high
+    assert found.source == f"{found.models} published models of {found.families} families"
     # Between the stored quantiles the rate is interpolated: those are some 12 % apart where it is 1 in 100.
     assert DEFAULT_RATE / 1.15 <= rate_at(found, found.accuracy) <= DEFAULT_RATE
 

@@ -20,7 +20,7 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
-from registry.storage.records import CONJUGACY_RULE
+from registry.storage.records import CONJUGACY_RULE, Label
 from registry.storage.schema import metadata
 from registry.storage.version import HEAD
 from registry.types import Calibration, Decay, Filter, Fingerprint, Metric, MetricBound, ModelCard
@@ -389,13 +389,33 @@ class TestVectors:
         assert store.missing_conjugacy(CONJUGACY_RULE + 1) == ids[1:]
 
     def test_a_calibration_is_replaced_by_the_next(self, store: Store) -> None:
-        first = Calibration("0123456789abcdef", "l1", 0.01, 0.25, ((0.001, 0.125), (0.5, 1 / 3)), "zoo")
-        assert store.calibration(first.spec_hash, "l1") is None
+        key = ("0123456789abcdef", "l1")
+        first = Calibration(
+            *key, 0.01, 0.25, ((0.001, 0.125), (0.5, 1 / 3)), "zoo", created="2026-01-02T03:04:05+00:00"
+        )
+        assert store.calibration(*key) is None
         store.put_calibration(first)
-        assert store.calibration(first.spec_hash, "l1") == first
-        store.put_calibration(replace(first, accuracy=0.5))
-        assert store.calibration(first.spec_hash, "l1") == replace(first, accuracy=0.5)
+        assert store.calibration(*key) == first
+        bounded = replace(first, accuracy=0.5, accuracy_low=0.25, accuracy_high=1 / 3, models=163, families=20)
+        store.put_calibration(bounded)
+        assert store.calibration(*key) == bounded
         assert store.calibration(first.spec_hash, "l2") is None
+        store.put_calibration(replace(bounded, created=""))
+        stamped = store.calibration(*key)
+        assert stamped is not None
+        assert stamped.created > first.created
+        assert store.drop_calibration(first.spec_hash, "l2") is False
+        assert store.drop_calibration(*key) is True
+        assert store.calibration(*key) is None
+
+    def test_labels(self, store: Store) -> None:
+        store.add(new_model("a"))
+        store.add(new_model("b", 1, card=ModelCard(), fingerprints=(vector_of(1, SPEC),)))
+        a, b = store.find("a").id, store.find("b").id
+        full = Label(a, "resnet", "ResNet-20", "CIFAR10", "200 epochs", 2**40)
+        assert store.labels(SPEC.hash) == [full, Label(b, "", "", "", "", None)]
+        assert store.labels(OTHER.hash) == [full]
+        assert store.labels("0" * 16) == []
 
 
 class TestChanging:
