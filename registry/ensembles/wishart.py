@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "TRACY_WIDOM",
+    "largest_eigenvalues",
     "marchenko_pastur_cumulative",
     "marchenko_pastur_density",
     "marchenko_pastur_edges",
     "sample_cumulative",
     "wishart_cumulative",
 ]
+
+TRACY_WIDOM = {0.99: 2.0234, 0.999: 3.2724}
+"""Quantiles of the Tracy-Widom law of real matrices (Bejan 2005, table 1)."""
 
 # Floats worked on at once, so that the recurrence's arrays stay in the second-level cache.
 CACHED = 8192
@@ -136,6 +141,39 @@ def wishart_cumulative(shapes: Sequence[tuple[int, int]], locations: ArrayLike) 
     aspects, layers = np.unique(sizes.min(axis=1) / sizes.max(axis=1), return_counts=True)
     values = marchenko_pastur_cumulative(aspects[:, None], check_locations(locations))
     return np.asarray(layers @ values / len(sizes))
+
+
+def largest_eigenvalues(shapes: Sequence[tuple[int, int]], level: float = 0.99) -> NDArray[np.float64]:
+    """What the largest eigenvalue of a Gaussian matrix of each shape stays below with probability ``level``.
+
+    With n <= m the extents, (mu + s sigma) / m, mu = (sqrt(m - 1) + sqrt n)^2 and
+    sigma = sqrt mu (1 / sqrt(m - 1) + 1 / sqrt n)^(1/3) (Johnstone 2001), s the Tracy-Widom quantile; or n, which no
+    eigenvalue exceeds. Simulated, fewer exceed it: dividing by the matrix's own mean takes off some fluctuation.
+
+    Parameters
+    ----------
+    shapes
+        (L,) shapes (p, q) of the layer matrices.
+    level
+        One of `TRACY_WIDOM`: 0.99, 0.999.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (L,) locations on the `proper` scale.
+
+    Raises
+    ------
+    SpectrumError
+        No layers, an extent below 1, another level.
+    """
+    quantile = TRACY_WIDOM.get(level)
+    if quantile is None:
+        raise SpectrumError(f"level must be one of {', '.join(map(str, TRACY_WIDOM))}, not {level}")
+    small, large = np.sort(np.array(check_shapes(shapes), dtype=np.float64), axis=1).T
+    root, other = np.sqrt(small), np.sqrt(np.maximum(large - 1, 1.0))
+    largest = ((root + other) ** 2 + quantile * (root + other) * np.cbrt(1 / root + 1 / other)) / large
+    return np.minimum(largest, small)
 
 
 def sample_cumulative(

@@ -14,7 +14,7 @@ import numpy as np
 
 from registry.ensembles import REFERENCES, band, expected_cumulative
 from registry.ensembles.checks import check_shapes
-from registry.ensembles.wishart import marchenko_pastur_cumulative
+from registry.ensembles.wishart import largest_eigenvalues, marchenko_pastur_cumulative
 from registry.errors import SpectrumError
 from registry.spectral.decay import decay
 from registry.spectral.difference import check_spectra, cumulative
@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
     from registry.types import Spectrum
 
-__all__ = ["BAND_LOCATIONS", "DELTAS", "TAIL_DELTA", "TAIL_EDGE", "conjugacy", "conjugate_from", "wishart_from"]
+__all__ = [
+    "BAND_LOCATIONS",
+    "DELTAS",
+    "TAIL_DELTA",
+    "TAIL_EDGE",
+    "conjugacy",
+    "conjugate_from",
+    "tail_edge",
+    "wishart_from",
+]
 
 DELTAS = (0.01, 0.02, 0.05)
 """Accuracies at which x*(delta) is reported."""
@@ -49,9 +58,10 @@ ROUNDING = 1e-11
 def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
     """Departure of a network's `proper` spectra from its conjugate circular and Wishart ensembles, and how it decays.
 
-    The classes: ``long`` where |cCSD| falls below 0.01 only beyond 4, which uncorrelated weights never reach, else
-    ``edge``; ``trained`` where sup |F - F_W| leaves the 99 % band of Gaussian networks of the same shapes (z > 1), else
-    ``untrained``. The figures depend on the set of spectra, not on their order.
+    The classes: ``long`` where |cCSD| falls below 0.01 only beyond `tail_edge`, 4 for all but the smallest networks,
+    which uncorrelated weights hardly reach, else ``edge``; ``trained`` where sup |F - F_W| leaves the 99 % band of
+    Gaussian networks of the same shapes (z > 1), else ``untrained``. The figures depend on the set of spectra, not on
+    their order.
 
     Parameters
     ----------
@@ -82,10 +92,37 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
         tail=tuple(tail.items()),
         wishart_tail=tuple(zip(DELTAS, wishart_from(shapes, DELTAS), strict=True)),
         z=z,
-        tail_class="edge" if tail[TAIL_DELTA] <= TAIL_EDGE else "long",
+        tail_class="edge" if tail[TAIL_DELTA] <= tail_edge(shapes) else "long",
         training_class="trained" if z > 1 else "untrained",
         decay=decay(spectra, seed=seed),
     )
+
+
+def tail_edge(shapes: Sequence[tuple[int, int]]) -> float:
+    """The largest location x*(0.01) that uncorrelated weights of these shapes reach: 4, but for very small networks.
+
+    (1 + sqrt c)^2 <= 4 bounds the bulk of every layer, and single eigenvalues beyond it do not matter while each weighs
+    1 / (L min(p, q)) <= 0.01. Of a layer where one weighs more, what its largest eigenvalue exceeds once in a thousand
+    Gaussian matrices of its shape (`largest_eigenvalues`), if that is larger.
+
+    Parameters
+    ----------
+    shapes
+        (L,) shapes (p, q) of the layers.
+
+    Returns
+    -------
+    float
+        A location on the `proper` scale, at least `TAIL_EDGE`.
+
+    Raises
+    ------
+    SpectrumError
+        No layers, an extent below 1.
+    """
+    largest = largest_eigenvalues(shapes, 0.999)
+    weights = 1 / (len(largest) * np.min(shapes, axis=1))
+    return float(np.where(weights > TAIL_DELTA, largest, 0.0).max(initial=TAIL_EDGE))
 
 
 def conjugate_from(spectra: Sequence[Spectrum], deltas: Sequence[float]) -> tuple[float, ...]:

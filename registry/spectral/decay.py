@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_shapes
+from registry.ensembles.wishart import largest_eigenvalues
 from registry.spectral.difference import check_spectra
 from registry.types import Decay
 
@@ -36,8 +36,6 @@ RESAMPLES = 999
 CIRCULAR_EDGE = 2.0
 # Of |z| for a normal z at ``DECAY_LEVEL``.
 NORMAL = 1.96
-# 99 % quantile of the Tracy-Widom law of real matrices (Johnstone 2001, table 1, to more digits).
-TRACY_WIDOM_99 = 2.0234
 # Below this product of rate and range, a truncated exponential is a uniform law to three digits: nothing decays.
 FLAT = 1e-3
 STEPS = 100
@@ -112,9 +110,7 @@ def tail_threshold(shapes: Sequence[tuple[int, int]]) -> float:
     """Location beyond which neither conjugate ensemble has eigenvalues: at least 2, where the circular one ends.
 
     And at least, for every layer, what the largest eigenvalue of a Gaussian matrix of its shape exceeds once in a
-    hundred: with n <= m its extents, mu + 2.02 sigma over m, mu = (sqrt(m - 1) + sqrt n)^2 and
-    sigma = sqrt mu (1 / sqrt(m - 1) + 1 / sqrt n)^(1/3) (Johnstone 2001), or n, which none exceeds. Simulated, between
-    none and 0.8 % do, since dividing by the matrix's own mean takes off some of the fluctuation.
+    hundred (`largest_eigenvalues`); simulated, between none and 0.8 % do.
 
     Parameters
     ----------
@@ -131,11 +127,7 @@ def tail_threshold(shapes: Sequence[tuple[int, int]]) -> float:
     SpectrumError
         No layers, an extent below 1.
     """
-    sizes = np.sort(np.array(check_shapes(shapes), dtype=np.float64), axis=1)
-    small, large = sizes.T
-    root, other = np.sqrt(small), np.sqrt(np.maximum(large - 1, 1.0))
-    largest = ((root + other) ** 2 + TRACY_WIDOM_99 * (root + other) * np.cbrt(1 / root + 1 / other)) / large
-    return max(CIRCULAR_EDGE, float(np.minimum(largest, small).max()))
+    return max(CIRCULAR_EDGE, float(largest_eigenvalues(shapes).max()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["CONJUGACY_RULE", "Added", "DetailsRows", "Holding", "Label", "NewModel", "StoredLayer"]
 
 
-CONJUGACY_RULE = 2
-"""Version of the thresholds behind conjugacy figures and of what belongs to them: 2 has the tail's decay law."""
+CONJUGACY_RULE = 3
+"""Version of the thresholds behind conjugacy figures and of what belongs to them: 2 has the tail's decay law, 3 a
+farther edge for the smallest networks."""
 
 
 @dataclass(frozen=True, slots=True)

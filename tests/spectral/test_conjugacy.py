@@ -3,9 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from registry.ensembles.wishart import wishart_cumulative
+from registry.ensembles.wishart import largest_eigenvalues, wishart_cumulative
 from registry.errors import SpectrumError
-from registry.spectral.conjugacy import BAND_LOCATIONS, DELTAS, TAIL_EDGE, conjugacy, conjugate_from, wishart_from
+from registry.spectral.conjugacy import (
+    BAND_LOCATIONS,
+    DELTAS,
+    TAIL_EDGE,
+    conjugacy,
+    conjugate_from,
+    tail_edge,
+    wishart_from,
+)
 from registry.spectral.difference import cumulative
 from tests.spectral.factory import by_hand, gaussian, of_weights, zoo_models
 
@@ -121,8 +129,20 @@ def test_initialised_models_of_their_shapes_are_not(published, initialisation):
         else:
             found.append(conjugacy(of_weights([rng.random(s, dtype=np.float32) - np.float32(0.5) for s in shapes])))
     assert np.mean([c.training_class == "trained" for c in found]) <= 0.03
-    # A small square layer of a short network may pass 4 by chance, once in some thousand networks.
-    assert np.mean([c.tail_class == "long" for c in found]) <= 0.01
+    assert [c.tail_class for c in found].count("long") == 0
+
+
+def test_the_edge_of_networks_so_small_that_one_eigenvalue_decides():
+    assert tail_edge(SHAPES) == tail_edge([(512, 512)]) == TAIL_EDGE
+    short = [(16, 16), (32, 144), (100, 512), (10, 100)]
+    assert TAIL_EDGE < tail_edge(short) == largest_eigenvalues([(16, 16)], 0.999)[0] < 6
+    # The same layers in a network so deep that none of their eigenvalues weighs 0.01.
+    assert tail_edge(short * 4) == TAIL_EDGE
+    rng = np.random.default_rng(8)
+    found = np.array([conjugate_from(gaussian(short, rng), [0.01])[0] for _ in range(3000)])
+    # At most once in a thousand, by three deviations; the edge of large networks is passed by far more.
+    assert np.mean(found > tail_edge(short)) <= 0.001 + 3 * np.sqrt(0.001 / 3000)
+    assert np.mean(found > TAIL_EDGE) > 0.01
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -0.1, 2.0, float("nan")])
