@@ -67,10 +67,15 @@ def zip_entries(path: Path, size: int) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise WeightsError(f"{path} is a damaged zip archive, perhaps cut short: {error}", DAMAGED) from error
+        raise _damaged(path, error) from error
     if len(entries) > 2 * MAX_TENSORS:
         raise UnsafeError(f"{path} holds {len(entries)} entries, more than {2 * MAX_TENSORS}", "split the file")
     return entries
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    reason = " ".join(str(error).split())[:160]
+    return WeightsError(f"{path} is a damaged zip archive, perhaps cut short: {reason}", DAMAGED)
 
 
 def _directory_size(path: Path, size: int) -> int:
@@ -121,4 +126,4 @@ def _check_torch(path: Path, entries: list[zipfile.ZipInfo]) -> bool:
         with zipfile.ZipFile(path) as archive, archive.open(order) as file:
             return file.read(6) != (b"big" if sys.byteorder == "little" else b"little")
     except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise WeightsError(f"{path} is a damaged zip archive: {error}", DAMAGED) from error
+        raise _damaged(path, error) from error
