@@ -37,7 +37,7 @@ demo: .venv/.run
 test: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
 
-# Some three minutes; another seed, or one mutation again: FUZZ='--only NUMBER --keep FILE'.
+# About a minute; another seed, or one mutation again: FUZZ='--only NUMBER --keep FILE'.
 fuzz: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m tests.sources.fuzzing $(FUZZ)
 
