@@ -113,6 +113,16 @@ COMMANDS: Mapping[str, Command] = {
         "Write all distances between models to a NumPy file.",
         ("archreg distances -o distances.npz", "archreg distances -o resnets.npz --family resnet --distance l2"),
     ),
+    "export": Command(
+        "registry.cli.portable:export",
+        "Write models, without their weights, to one file.",
+        ("archreg export -o zoo.db", "archreg export -o resnets.db --family resnet --no-spectra"),
+    ),
+    "import": Command(
+        "registry.cli.portable:import_file",
+        "Bring in the models of an exported file.",
+        ("archreg import zoo.db", "archreg import zoo.db --db postgresql://host/models --dry-run"),
+    ),
     "plot": Command(
         "registry.cli.plot:app",
         "Draw spectral differences or a spectrum.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 from registry.catalog.api.asking import Asking
 from registry.catalog.api.filling import Filling
 from registry.catalog.api.managing import Managing
+from registry.catalog.api.porting import Porting
 from registry.catalog.api.showing import Showing
 
 if TYPE_CHECKING:
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["Registry"]
 
 
-class Registry(Filling, Asking, Showing, Managing):
+class Registry(Filling, Asking, Showing, Managing, Porting):
     """A registry in a database, SQLite or Postgres.
 
     ``url``: an SQLAlchemy URL or the path of an SQLite file; None for the environment's ``ARCHREG_DB``, else
     ``archreg.db`` in the working folder. Nothing is opened before the first question. A question to a missing database
-    raises ``DatabaseMissingError``; ``ingest`` alone creates one. Not shared between threads.
+    raises ``DatabaseMissingError``; ``ingest`` and ``import_from`` alone create one. Not shared between threads.
 
     Questions take a stored name, a reference such as ``torchvision:resnet50`` or a path. ``fingerprint`` is ``layered``
     or ``mme``; ``metric`` one of ``l1``, ``l2``, ``linf``; ``accuracy`` a distance, the calibrated one by default;

@@ -10,7 +10,7 @@ from __future__ import annotations
 from registry.sources.matrix import layer_matrix
 from registry.sources.module import open_module
 from registry.sources.references import deferred, expand
-from registry.sources.rule import MATRIX_RULE, plan_weights
+from registry.sources.rule import MATRIX_RULE, plan_weights, topology_of
 from registry.sources.table import SOURCES, SUFFIXES, discard, open_ref
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "open_module",
     "open_ref",
     "plan_weights",
+    "topology_of",
 ]

@@ -19,11 +19,11 @@ from registry.sources.split import Piece, is_conv1d_model, pieces_of
 from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from registry.types import Checkpoint
 
-__all__ = ["MATRIX_RULE", "plan_weights"]
+__all__ = ["MATRIX_RULE", "plan_weights", "topology_of"]
 
 MATRIX_RULE: str = "matrix-1"
 
@@ -71,7 +71,7 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
         layers=tuple(layers),
         skipped=tuple(sorted(skipped, key=lambda s: s.name)),
         content_hash=content_hash,
-        topology=_topology(layers),
+        topology=topology_of(layers),
         parameters=sum(info.size for name, info in infos.items() if _is_parameter(info, reasons[name])),
         bytes=sum(fact.bytes for fact in facts.values()),
     )
@@ -132,7 +132,7 @@ def _kind(name: str, shape: tuple[int, ...], piece: Piece, *, first: bool) -> st
     return "embedding" if _EMBEDDING.fullmatch(own) else "linear"
 
 
-def _topology(layers: list[LayerMatrix]) -> str:
+def topology_of(layers: Sequence[LayerMatrix]) -> str:
     """First 16 hex digits of the sha256 of the sorted shapes ``pxq``."""
     shapes = ",".join(f"{p}x{q}" for p, q in sorted((layer.p, layer.q) for layer in layers))
     return hashlib.sha256(shapes.encode()).hexdigest()[:16]

@@ -6,12 +6,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from registry.storage.assembling import Portable
+    from registry.storage.portable import PortableFile, seal
     from registry.storage.records import Added, DetailsRows, Holding, Label, NewModel, StoredLayer
     from registry.storage.store import Store
 
-__all__ = ["Added", "DetailsRows", "Holding", "Label", "NewModel", "Store", "StoredLayer"]
+_HOMES = {
+    "Added": "records",
+    "DetailsRows": "records",
+    "Holding": "records",
+    "Label": "records",
+    "NewModel": "records",
+    "Portable": "assembling",
+    "PortableFile": "portable",
+    "Store": "store",
+    "StoredLayer": "records",
+    "seal": "portable",
+}
 
-_HOMES = {name: "store" if name == "Store" else "records" for name in __all__}
+__all__ = [
+    "Added",
+    "DetailsRows",
+    "Holding",
+    "Label",
+    "NewModel",
+    "Portable",
+    "PortableFile",
+    "Store",
+    "StoredLayer",
+    "seal",
+]
 
 
 def __getattr__(name: str) -> object:

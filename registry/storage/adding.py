@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 
 from registry.errors import NameTakenError
 from registry.storage import schema
 from registry.storage.cards import put_card, stored_card, utc_now
 from registry.storage.checking import check_model, check_name
-from registry.storage.inserting import insert_layers, insert_models, insert_spectra
+from registry.storage.inserting import insert_models, insert_spectra, replace_layers
 from registry.storage.queries import short_hash
 from registry.storage.records import Added
 from registry.storage.schema import models, names
@@ -88,17 +88,7 @@ def claim_name(connection: Connection, name: str, model_id: int | None, *, repla
 def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named: bool) -> None:
     """Bring a known model up to date: under its own name the new card wins, under another it fills what is unknown."""
     if known.matrix_rule != new.plan.rule:
-        for table in (schema.layers, schema.skipped, schema.spectra, schema.conjugacy, schema.fingerprints):
-            connection.execute(delete(table).where(table.c.model_id == known.id))
-        values = {
-            "topology": new.plan.topology,
-            "parameters": new.plan.parameters,
-            "layers": len(new.plan.layers),
-            "matrix_rule": new.plan.rule,
-            "tool_version": new.tool_version,
-        }
-        connection.execute(update(models).where(models.c.id == known.id).values(values))
-        insert_layers(connection, {known.id: new})
+        replace_layers(connection, known.id, new)
     elif new.spectra and new.keep_spectra:
         held = connection.scalar(select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == known.id))
         if held is None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, update
 
 from registry.errors import UsageError
 from registry.storage import schema
@@ -13,7 +12,7 @@ from registry.storage.bulk import insert_rows
 from registry.storage.cards import MODEL_FIELDS, architecture_ids, insert_figures, utc_now
 from registry.storage.checking import check_model
 from registry.storage.filters import listed
-from registry.storage.packing import layer_rows, packed_spectra
+from registry.storage.packing import as_json, layer_rows, packed_spectra
 from registry.storage.schema import models
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from registry.storage.records import NewModel
 
-__all__ = ["insert_layers", "insert_models", "insert_spectra"]
+__all__ = ["insert_models", "insert_spectra", "replace_layers"]
 
 
 def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int]:
@@ -63,18 +62,33 @@ def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int
     ids = [found[new.plan.content_hash] for new in given]
     by_id = dict(zip(ids, given, strict=True))
     insert_figures(connection, {id_: new.card for id_, new in by_id.items()})
-    insert_layers(connection, by_id)
+    _insert_layers(connection, by_id)
     return ids
 
 
-def insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> None:
-    """Insert layers, skipped tensors and spectra of models by their ids.
+def replace_layers(connection: Connection, model_id: int, new: NewModel) -> None:
+    """Give known weights the layers of another matrix rule; all that was computed from the old ones goes.
 
     Raises
     ------
     UsageError
-        A model has no spectra.
+        The model has no spectra.
     """
+    for table in (schema.layers, schema.skipped, schema.spectra, schema.conjugacy, schema.fingerprints):
+        connection.execute(delete(table).where(table.c.model_id == model_id))
+    values = {
+        "topology": new.plan.topology,
+        "parameters": new.plan.parameters,
+        "layers": len(new.plan.layers),
+        "matrix_rule": new.plan.rule,
+        "tool_version": new.tool_version,
+    }
+    connection.execute(update(models).where(models.c.id == model_id).values(values))
+    _insert_layers(connection, {model_id: new})
+
+
+def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Insert layers, skipped tensors and spectra of models by their ids."""
     layers: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     for model_id, new in given.items():
@@ -88,7 +102,7 @@ def insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> None
                 "position": position,
                 "name": tensor.name,
                 "dtype": tensor.dtype,
-                "shape": json.dumps(tensor.shape),
+                "shape": as_json(tensor.shape),
                 "reason": tensor.reason,
             }
             for position, tensor in enumerate(new.plan.skipped)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, fields
+from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from registry.errors import SpectrumError
+from registry.storage.checking import MAX_LENGTH
 from registry.storage.records import StoredLayer
 from registry.types.spectra import Conjugacy, Decay, FingerprintSpec
 from registry.types.weights import LayerMatrix, Metric
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLOAT32",
-    "MAX_LENGTH",
+    "as_json",
     "conjugacy_row",
     "layer_of",
     "layer_rows",
@@ -39,8 +41,9 @@ __all__ = [
 ]
 
 FLOAT32 = np.dtype("<f4")
-MAX_LENGTH = 480
-"""Numbers in a vector at most: four rows fit a Postgres page, and none is stored out of line."""
+TAILS = ("edge", "long")
+TRAININGS = ("untrained", "trained")
+LAWS = ("exponential", "power", "undecided")
 
 _DELTAS = {0.01: "01", 0.02: "02", 0.05: "05"}
 _DECAY = tuple(field.name for field in fields(Decay))
@@ -71,6 +74,12 @@ def packed_spectra(spectra: Sequence[Spectrum]) -> bytes:
     return b"".join(spectrum.values.astype(FLOAT32, copy=False).tobytes() for spectrum in spectra)
 
 
+@lru_cache(maxsize=4096)
+def as_json(extents: tuple[int, ...]) -> str:
+    """Return a shape as a JSON list; cached, as shapes recur."""
+    return json.dumps(extents)
+
+
 def layer_rows(model_id: int, layers: Sequence[LayerMatrix], means: Sequence[float]) -> list[dict[str, Any]]:
     """Return the rows of ``layers``.
 
@@ -90,9 +99,9 @@ def layer_rows(model_id: int, layers: Sequence[LayerMatrix], means: Sequence[flo
                 "position": layer.position,
                 "name": layer.name,
                 "tensor": layer.tensor,
-                "shape": json.dumps(layer.shape),
+                "shape": as_json(layer.shape),
                 "kind": layer.kind,
-                "kernel": json.dumps(layer.kernel),
+                "kernel": as_json(layer.kernel),
                 "p": layer.p,
                 "q": layer.q,
                 "axis": layer.axis,
@@ -147,8 +156,13 @@ def conjugacy_row(model_id: int, conjugacy: Conjugacy, rule: int) -> dict[str, A
     Raises
     ------
     SpectrumError
-        Its tails are not at 0.01, 0.02 and 0.05, or a figure is not finite.
+        Its tails are not at 0.01, 0.02 and 0.05, a figure is not finite, or a class is none.
     """
+    if conjugacy.tail_class not in TAILS or conjugacy.training_class not in TRAININGS:
+        raise SpectrumError(f"there are no classes {conjugacy.tail_class!r:.40} and {conjugacy.training_class!r:.40}")
+    decay = conjugacy.decay
+    if decay is not None and (decay.law not in LAWS or None in (decay.threshold, decay.exceedances)):
+        raise SpectrumError(f"there is no such law of decay: {decay}")
     row: dict[str, Any] = {
         "model_id": model_id,
         "rule": rule,
@@ -166,7 +180,7 @@ def conjugacy_row(model_id: int, conjugacy: Conjugacy, rule: int) -> dict[str, A
     return row
 
 
-def to_conjugacy(row: RowMapping) -> Conjugacy:
+def to_conjugacy(row: RowMapping | dict[str, Any]) -> Conjugacy:
     """Return the figures that a row of ``conjugacy`` holds."""
     return Conjugacy(
         tail=tuple((delta, row[f"tail_{name}"]) for delta, name in _DELTAS.items()),
@@ -178,7 +192,7 @@ def to_conjugacy(row: RowMapping) -> Conjugacy:
     )
 
 
-def to_metric(row: RowMapping) -> Metric:
+def to_metric(row: RowMapping | dict[str, Any]) -> Metric:
     """Return the metric that a row of ``metrics`` holds."""
     return Metric(row["name"], row["value"], row["dataset"], row["split"], row["higher_is_better"], row["source"])
 

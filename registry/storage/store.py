@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from registry.errors import ReadOnlyError, UsageError
-from registry.storage import adding, calibrations, changes, queries, vectors
+from registry.storage import adding, calibrating, calibrations, changes, merging, queries, vectors
 from registry.storage.engine import make_engine, reading, writing
+from registry.storage.exporting import Selection
 from registry.storage.failures import guarded, is_conflict
 from registry.storage.records import CONJUGACY_RULE
 from registry.storage.schema import models, names
 from registry.storage.url import Address
 from registry.storage.version import HEAD, current_version, require_head
+from registry.types.answers import Ingested
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
 
+    from registry.storage.assembling import Portable
     from registry.storage.records import Added, DetailsRows, Holding, Label, NewModel
     from registry.types import (
         Calibration,
@@ -42,6 +47,10 @@ __all__ = ["Mode", "Store"]
 Mode = Literal["read", "write", "create"]
 T = TypeVar("T")
 ATTEMPTS = 8  # of a transaction that other writers came between
+
+
+class _UndoneError(Exception):
+    """Rolls a transaction back that has done what it was to show."""
 
 
 class Store:
@@ -102,6 +111,11 @@ class Store:
         """Where it is, without the password."""
         return self._address.label
 
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file, None on Postgres."""
+        return self._address.path
+
     def close(self) -> None:
         """Release connections and files."""
         self._engine.dispose()
@@ -143,6 +157,46 @@ class Store:
     def add(self, new: NewModel, *, replace: bool = False) -> Added:
         """Store a model, or add the name and what else is new to known weights; see `registry.storage.adding.add`."""
         return self._write(lambda connection: adding.add(connection, new, replace=replace))
+
+    @contextmanager
+    def selection(self, wanted: Filter | None = None, names: Sequence[str] = ()) -> Iterator[Selection]:
+        """Yield the models that have one of the names, if any are given, and pass the filter, to be carried off."""
+        with guarded(self._address), reading(self._engine) as connection:
+            yield Selection(connection, self._address, wanted, names)
+
+    def merge(
+        self, given: Sequence[Portable | Ingested], *, replace_names: bool, rule: str, dry_run: bool = False
+    ) -> list[Ingested]:
+        """Bring in models in one transaction, or where one of them is not sound, in one each; see `merging.merge`.
+
+        What is a failed item already stays one. ``dry_run``: say what would become of them.
+        """
+        sound = [each for each in given if not isinstance(each, Ingested)]
+
+        def bring(some: Sequence[Portable]) -> list[Ingested]:
+            return self._tried(
+                lambda c: merging.merge(c, some, replace_names=replace_names, rule=rule), dry_run=dry_run
+            )
+
+        return [each for each in given if isinstance(each, Ingested)] + merging.one_by_one(bring, sound)
+
+    def merge_calibrations(self, given: Sequence[dict[str, Any]], *, replace: bool, dry_run: bool = False) -> int:
+        """Store calibrations where there are none of their spec and metric, or in place of them; return how many."""
+        return self._tried(lambda c: calibrating.merge_calibrations(c, given, replace=replace), dry_run=dry_run)
+
+    def _tried(self, work: Callable[[Connection], T], *, dry_run: bool) -> T:
+        """Do a change; for a dry run, undo it."""
+        if not dry_run:
+            return self._write(work)
+        done: list[T] = []
+
+        def undone(connection: Connection) -> None:
+            done[:] = [work(connection)]
+            raise _UndoneError
+
+        with suppress(_UndoneError):
+            self._write(undone)
+        return done[0]
 
     def holding(self, content_hash: str) -> Holding | None:
         """Return what is stored of the weights of that hash, None where they are not."""

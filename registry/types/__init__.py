@@ -28,6 +28,7 @@ from registry.types.answers import (
     Verdict,
 )
 from registry.types.spectra import Calibration, Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
+from registry.types.transfers import Transfer
 from registry.types.weights import (
     Checkpoint,
     LayerMatrix,
@@ -73,6 +74,7 @@ __all__ = [
     "Spectrum",
     "Stats",
     "TensorInfo",
+    "Transfer",
     "Verdict",
     "WeightsPlan",
 ]
