@@ -60,7 +60,7 @@ def export(
 def import_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="SQLite file that archreg export wrote.")],
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move names that other weights have here, and replace calibrations.")
+        bool, typer.Option("--replace", help="Let the file win: names move, metadata and calibrations are replaced.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would become of the models; change nothing.")
@@ -71,7 +71,7 @@ def import_file(
 ) -> None:
     """Bring the models of an exported file, or of any registry in a SQLite file, into this registry.
 
-    Known weights get the names and whatever else is missing of them; importing again adds nothing twice, so after an
+    Known weights get the names and whatever else is missing of them; importing again changes nothing, so after an
     interruption, run the same command again. The file is not trusted: every model is checked, and one that is not sound
     is left out. Exit code 3 says that some were.
     """

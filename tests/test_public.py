@@ -26,6 +26,8 @@ METHODS = {
     "current": "()",
     "distances": "(*, fingerprint='layered', metric=None, **filters)",
     "equivalent": f"(a, b, *, {TERMS})",
+    "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
+    "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "ingest": "(reference, *, name=None, key=None, seed=0, replace=False, keep_spectra=True, device='cpu', **card)",
     "ingest_all": "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', progress=None)",
     "models": "(**filters)",

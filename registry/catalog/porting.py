@@ -53,7 +53,7 @@ def export(
     store = database.readable()
     with store.selection(wanted, names) as selection:
         if not selection.ids:
-            raise EmptyRegistryError("no stored model is meant by that; nothing was written", "archreg list")
+            raise EmptyRegistryError("no stored model passes; nothing was written", "widen the filters")
         with whole_file(path) as partial, tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as name:
             draft = Path(name) / path.name
             with Store.open(str(draft), mode="create") as target:
@@ -117,7 +117,7 @@ def _move(
     failed: list[Ingested] = []
     for portion in given.models(spectra=spectra):
         checked = [_with_its_topology(each) for each in portion]
-        for outcome in target.merge(checked, replace_names=replace, rule=MATRIX_RULE, dry_run=dry_run):
+        for outcome in target.merge(checked, overrule=replace, rule=MATRIX_RULE, dry_run=dry_run):
             counts[outcome.status] += 1
             if outcome.status == "failed":
                 failed.append(outcome)

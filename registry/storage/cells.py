@@ -42,10 +42,8 @@ def rows_of(table: Table, cells: Sequence[Sequence[Any]]) -> list[dict[str, Any]
 
 def text_of(rows: Sequence[dict[str, Any]]) -> int:
     """Return the number of characters in rows of one table."""
-    if not rows:
-        return 0
-    texts = [name for name, cell in rows[0].items() if isinstance(cell, str)]
-    return sum(len(row[name]) for row in rows for name in texts)
+    names = [name for name, cell in rows[0].items() if isinstance(cell, str | None)] if rows else []
+    return sum(len(row[name]) for row in rows for name in names if isinstance(row[name], str))
 
 
 @cache

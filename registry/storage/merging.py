@@ -47,20 +47,20 @@ class Held:
     spectra: bool
 
 
-def merge(connection: Connection, given: Sequence[Portable], *, replace_names: bool, rule: str) -> list[Ingested]:
+def merge(connection: Connection, given: Sequence[Portable], *, overrule: bool, rule: str) -> list[Ingested]:
     """Bring in models; return what became of each, in order: ``added``, ``merged``, ``known`` or ``failed``.
 
-    New weights are stored whole. Known ones get the names and whatever else is missing of them; under a name that they
-    have here the card that comes wins, under none it fills what is unknown; vectors, figures and spectra that are here
-    stay. Weights known by another matrix rule get new layers if those that come are of ``rule``, else no numbers.
-    A name of other weights makes a failed item, or moves if ``replace_names``. Some 20 statements, however many models.
+    New weights are stored whole. Known ones get the names and whatever else is missing of them; what is here stays, so
+    that bringing them again changes nothing. Weights known by another matrix rule get new layers if those that come are
+    of ``rule``, else no numbers. A name of other weights makes a failed item. With ``overrule`` such a name moves, and
+    the card that comes wins. Some 20 statements, however many models.
 
     Raises
     ------
     UsageError, SpectrumError, SpecMismatchError
         One of them is no sound model: nothing of the transaction may be kept. Alone, it says which.
     """
-    merger = _Merger(connection, given, replace_names=replace_names, rule=rule)
+    merger = _Merger(connection, given, overrule=overrule, rule=rule)
     outcomes = [merger.take(each) for each in given]
     try:
         merger.write()
@@ -85,9 +85,9 @@ def one_by_one(bring: Callable[[Sequence[Portable]], list[Ingested]], given: Seq
 
 
 class _Merger:
-    def __init__(self, connection: Connection, given: Sequence[Portable], *, replace_names: bool, rule: str) -> None:
+    def __init__(self, connection: Connection, given: Sequence[Portable], *, overrule: bool, rule: str) -> None:
         self._connection = connection
-        self._replace = replace_names
+        self._overrule = overrule
         self._rule = rule
         self._held = _held(connection, [each.new.plan.content_hash for each in given])
         self._owners = _owners(connection, [name for each in given for name, _ in each.names])
@@ -103,7 +103,7 @@ class _Merger:
         for name, _ in portable.names:
             check_name(name)
         taken = [name for name, _ in portable.names if self._owners.get(name, content) != content]
-        if taken and not self._replace:
+        if taken and not self._overrule:
             return _refusal(new.name, taken[0], self._owners[taken[0]])
         for name in taken:
             self._connection.execute(delete(names).where(names.c.name == name))
@@ -129,7 +129,7 @@ class _Merger:
         new = portable.new
         came = {name for name, _ in portable.names}
         old = ModelCard().updated(held.card)
-        card = old.updated(new.card) if came & held.names else new.card.updated(old)
+        card = old.updated(new.card) if self._overrule else new.card.updated(old)
         changed = bool(came - held.names)
         if _sorted(card) != _sorted(old):
             put_card(self._connection, held.id, card)

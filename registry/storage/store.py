@@ -165,7 +165,7 @@ class Store:
             yield Selection(connection, self._address, wanted, names)
 
     def merge(
-        self, given: Sequence[Portable | Ingested], *, replace_names: bool, rule: str, dry_run: bool = False
+        self, given: Sequence[Portable | Ingested], *, overrule: bool, rule: str, dry_run: bool = False
     ) -> list[Ingested]:
         """Bring in models in one transaction, or where one of them is not sound, in one each; see `merging.merge`.
 
@@ -174,9 +174,7 @@ class Store:
         sound = [each for each in given if not isinstance(each, Ingested)]
 
         def bring(some: Sequence[Portable]) -> list[Ingested]:
-            return self._tried(
-                lambda c: merging.merge(c, some, replace_names=replace_names, rule=rule), dry_run=dry_run
-            )
+            return self._tried(lambda c: merging.merge(c, some, overrule=overrule, rule=rule), dry_run=dry_run)
 
         return [each for each in given if isinstance(each, Ingested)] + merging.one_by_one(bring, sound)
 

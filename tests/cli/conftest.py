@@ -41,6 +41,7 @@ from registry.types import (
     SkippedTensor,
     Spectrum,
     Stats,
+    Transfer,
     Verdict,
 )
 
@@ -243,6 +244,8 @@ SAMPLES: dict[str, Any] = {
     "upgrade": "v0001",
     "current": "v0001",
     "check": (),
+    "export": Transfer("out.db", 2, 2, 0, 0, 0),
+    "import_from": Transfer("out.db", 2, 2, 0, 0, 0),
 }
 
 

@@ -63,10 +63,10 @@ class Porting(Part):
     ) -> Transfer:
         """Bring in the models of a SQLite file that ``export`` wrote, or of any other registry in one. O(n).
 
-        New weights are stored whole. Known ones get the names and what else is missing; under a name that they have
-        here the card of the file wins, under none it fills what is unknown; numbers that are here stay. So importing
-        again, also after an interruption, adds nothing twice. A name that belongs to other weights here makes the
-        model a failed item, unless ``replace`` moves it; calibrations that are here stay, unless ``replace``.
+        New weights are stored whole. Known ones get the names and what else is missing, and what is here stays; so
+        importing again, also after an interruption, changes nothing. A name that belongs to other weights here makes
+        the model a failed item. ``replace``: such a name moves, and the file's metadata and calibrations win over
+        those here; fingerprints and spectra of known weights stay even so.
 
         The file is opened to be read only and never trusted: what is not sound is a failed item with its reason, of
         which nothing is stored. ``dry_run``: say what would become of each model, and change nothing.
