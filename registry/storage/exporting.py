@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from registry.storage import schema
 from registry.storage.assembling import read_portables, read_specs
-from registry.storage.calibrating import calibrations_of
+from registry.storage.calibration_rows import calibrations_of
 from registry.storage.filters import among
 from registry.storage.queries import candidate_ids, resolve
 

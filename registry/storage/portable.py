@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from registry.errors import NotFoundError, SchemaVersionError, StorageError, UnsafeError
 from registry.storage import schema
 from registry.storage.assembling import MAX_BLOB, read_portables, read_specs
-from registry.storage.calibrating import calibrations_of
+from registry.storage.calibration_rows import calibrations_of
 from registry.storage.engine import is_frozen, sqlite_uri
 from registry.storage.failures import guarded
 from registry.storage.url import Address

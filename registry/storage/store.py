@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from registry.errors import ReadOnlyError, UsageError
-from registry.storage import adding, calibrating, calibrations, changes, merging, queries, vectors
+from registry.storage import adding, calibration_rows, calibrations, changes, merging, queries, vectors
 from registry.storage.engine import make_engine, reading, writing
 from registry.storage.exporting import Selection
 from registry.storage.failures import guarded, is_conflict
@@ -180,7 +180,7 @@ class Store:
 
     def merge_calibrations(self, given: Sequence[dict[str, Any]], *, replace: bool, dry_run: bool = False) -> int:
         """Store calibrations where there are none of their spec and metric, or in place of them; return how many."""
-        return self._tried(lambda c: calibrating.merge_calibrations(c, given, replace=replace), dry_run=dry_run)
+        return self._tried(lambda c: calibration_rows.merge_calibrations(c, given, replace=replace), dry_run=dry_run)
 
     def _tried(self, work: Callable[[Connection], T], *, dry_run: bool) -> T:
         """Do a change; for a dry run, undo it."""

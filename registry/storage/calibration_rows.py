@@ -7,10 +7,11 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from registry.errors import StorageError
 from registry.storage.bulk import insert_rows
+from registry.storage.calibrations import drop_calibration
 from registry.storage.cells import rows_of
 from registry.storage.schema import calibrations
 from registry.types.answers import Ingested
@@ -65,7 +66,6 @@ def merge_calibrations(connection: Connection, given: Sequence[dict[str, Any]], 
     held = set() if replace else {(spec_hash, metric) for spec_hash, metric in connection.execute(keys)}
     rows = list({key: row for row in given if (key := (row["spec_hash"], row["metric"])) not in held}.values())
     for row in rows:
-        mine = (calibrations.c.spec_hash == row["spec_hash"], calibrations.c.metric == row["metric"])
-        connection.execute(delete(calibrations).where(*mine))
+        drop_calibration(connection, row["spec_hash"], row["metric"])
     insert_rows(connection, calibrations, rows)
     return len(rows)
