@@ -13,7 +13,7 @@ from registry.cli.options import AsJson, Database, filters, open_registry, with_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from registry.types import LayerFigures, ModelDetails, ModelSummary
+    from registry.types import LayerFigures, Membership, ModelDetails, ModelSummary
 
 __all__ = ["list_models", "show", "spectra", "stats"]
 
@@ -103,6 +103,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "conjugate from": _tails(details),
         "wishart band": f"{tables.number(details.conjugacy.z)} times its width" if details.conjugacy else "",
         "tail decays as": _decay(details),
+        "member of": ", ".join(map(_membership, details.memberships)),
         "tags": ", ".join(f"{key}={value}" for key, value in details.tags),
         "fingerprints": ", ".join(details.fingerprints),
         "spectra": "stored" if details.has_spectra else "not stored",
@@ -117,6 +118,12 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "stored": f"{model.created} by {details.tool_version}" if details.tool_version else model.created,
     }
     return ((fact, value) for fact, value in facts.items() if value)
+
+
+def _membership(found: Membership) -> str:
+    """A kept class in words: ``class 1f0c8a2b9d3e of 12 models (complete, accuracy 0.384)``."""
+    judged = f"{found.fingerprint}, {found.metric}, accuracy {tables.number(found.accuracy)}, {found.rule}"
+    return f"class {found.identity} of {tables.whole(found.members)} models ({judged})"
 
 
 def _tails(details: ModelDetails) -> str:

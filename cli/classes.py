@@ -2,61 +2,169 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from registry.cli import jsonout, tables, verdicts
 from registry.cli.options import AsJson, Database, filters, open_registry, question, with_options
+from registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from registry.types import Partition
+    from registry.types import KeptPartition, ModelClass, Partition
 
 __all__ = ["classes"]
 
 MEMBERS_SHOWN = 8
 
+RULES = {
+    "complete": "complete linkage: every two of a class are within the accuracy",
+    "cover": "greedy cover: each within half the accuracy of its class's first model, so every two within all of it",
+    "single": "single linkage: each is within the accuracy of another of its class, the ends of a chain need not be",
+}
+
+Rule = Annotated[
+    Literal["complete", "cover", "single"] | None,
+    typer.Option(
+        help="What a class is: every two members within the accuracy, exactly or by representatives; or chains.",
+        show_default="complete up to 10,000 models, cover beyond",
+    ),
+]
+Identity = Annotated[
+    str | None, typer.Option("--class", metavar="IDENTITY", help="Show one class that was kept, with all its members.")
+]
+Kept = Annotated[bool, typer.Option("--kept", help="List what was kept: by which terms, when, how many classes.")]
+Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the classes and their identities in the database.")]
+
 
 @with_options(question=question, filters=filters)
 def classes(
+    rule: Rule = None,
+    identity: Identity = None,
+    kept: Kept = False,
+    keep: Keep = True,
     db: Database = None,
     as_json: AsJson = False,
     *,
     question: dict[str, Any],
     filters: dict[str, Any],
 ) -> None:
-    """Sort the models into classes within which every two are equivalent within the accuracy."""
+    """Sort the models into classes within which every two are equivalent within the accuracy.
+
+    Classes are kept in the database where it may be written, and read back until a model is added, removed or measured
+    anew. A class keeps its identity as long as it shares half of its models, or more, with what it was.
+    """
+    if kept or identity is not None:
+        given = [f"--{name.replace('_', '-')}" for name in filters] + ["--rule"] * (rule is not None)
+        if given or (kept and identity is not None):
+            other = given[0] if given else "--kept"
+            raise UsageError(f"{other} does not go with {'--class' if identity is not None else '--kept'}")
     with open_registry(db) as registry:
-        partition = registry.classes(**question, **filters)
+        if identity is not None:
+            _show_class(registry.kept_class(identity), as_json=as_json)
+        elif kept:
+            _show_kept(registry.kept_partitions(), as_json=as_json)
+        else:
+            _show(registry.classes(rule=rule, keep=keep, **question, **filters), as_json=as_json)
+
+
+def _show(partition: Partition, *, as_json: bool) -> None:
     if as_json:
         jsonout.write(jsonout.classes(partition))
         return
-    _show_classes(partition)
-
-
-def _show_classes(partition: Partition) -> None:
     several = [c for c in partition.classes if len(c.members) > 1]
     alone = len(partition.classes) - len(several)
     tables.say(
-        f"{tables.whole(partition.models)} models, {len(several)} classes of several, {alone} models alone: "
-        + verdicts.basis(partition.spec, partition.metric, partition.accuracy)
+        f"{_counted(partition.models, 'model')}, {_counted(len(several), 'class')} of several, "
+        f"{_counted(alone, 'model')} alone: " + verdicts.basis(partition.spec, partition.metric, partition.accuracy),
+        RULES[partition.rule] + _widest(partition),
     )
     if several:
         rows = [
             (
+                c.identity,
                 c.medoid,
-                str(len(c.members)),
-                tables.number(c.diameter),
+                tables.whole(len(c.members)),
+                _diameter(c),
                 f"{c.training_class} {c.tail_class}",
+                ", ".join(value for name, value in c.shared if name in ("family", "architecture", "dataset")),
                 _members(c),
             )
             for c in several
         ]
-        tables.table(("around", ">models", ">diameter", "classes", "members"), rows)
+        tables.table(("class", "around", ">models", ">diameter", "classes", "all are", "members"), rows)
     pairs = partition.models * (partition.models - 1) // 2
     noun = "pairs, were all unrelated"
     tables.say(verdicts.judged(partition.accuracy, partition.rate, pairs, partition.calibration, noun))
+    if partition.note:
+        tables.hint(f"not kept: {partition.note}")
+    elif partition.kept:
+        tables.hint("one class with all its members: archreg classes --class IDENTITY")
 
 
-def _members(group: Any) -> str:
+def _counted(count: int, noun: str) -> str:
+    return f"{tables.whole(count)} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def _widest(partition: Partition) -> str:
+    """How wide the widest class is, where it is wider than the accuracy."""
+    widest = max(partition.classes, key=lambda c: c.diameter, default=None)
+    if widest is None or widest.diameter <= partition.accuracy:
+        return ""
+    return f"; the widest class here is {_diameter(widest)} wide"
+
+
+def _diameter(group: ModelClass) -> str:
+    return ("<= " if group.bounded else "") + tables.number(group.diameter)
+
+
+def _members(group: ModelClass) -> str:
     names = [member.name for member in group.members]
-    more = f" and {len(names) - MEMBERS_SHOWN} more" if len(names) > MEMBERS_SHOWN else ""
+    more = f" and {tables.whole(len(names) - MEMBERS_SHOWN)} more" if len(names) > MEMBERS_SHOWN else ""
     return ", ".join(names[:MEMBERS_SHOWN]) + more
+
+
+def _show_class(partition: Partition, *, as_json: bool) -> None:
+    if as_json:
+        jsonout.write(jsonout.classes(partition))
+        return
+    [group] = partition.classes
+    facts = {
+        "around": group.medoid or "a model that is no longer stored",
+        "models": tables.whole(len(group.members)),
+        "diameter": _diameter(group),
+        "training class": group.training_class,
+        "tail class": group.tail_class,
+        **{name.replace("dataset", "data set"): value for name, value in group.shared},
+        "judged by": verdicts.basis(partition.spec, partition.metric, partition.accuracy),
+        "rule": RULES[partition.rule],
+        "made": partition.created,
+    }
+    tables.table((group.identity, ""), [(fact, value) for fact, value in facts.items() if value])
+    rows = [
+        (m.name, m.family, tables.whole(m.parameters), tables.size(m.bytes), tables.metrics(m.metrics))
+        for m in group.members
+    ]
+    tables.table(("member", "family", ">parameters", ">size", "metrics"), rows)
+
+
+def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
+    if as_json:
+        jsonout.write({"partitions": partitions})
+        return
+    if not partitions:
+        tables.hint("no classes are kept; make them: archreg classes")
+        return
+    rows = [
+        (
+            p.created,
+            f"{p.fingerprint}, {p.metric}",
+            tables.number(p.accuracy),
+            p.rule,
+            tables.whole(p.models),
+            tables.whole(p.classes),
+            ", ".join(f"{name} {value}" for name, value in p.scope),
+        )
+        for p in partitions
+    ]
+    tables.table(("made", "judged by", ">accuracy", "rule", ">models", ">classes", "only models of"), rows)

@@ -69,7 +69,11 @@ COMMANDS: Mapping[str, Command] = {
     "classes": Command(
         "registry.cli.classes:classes",
         "Sort the models into classes of equivalents.",
-        ("archreg classes", "archreg classes --family resnet --accuracy 0.05"),
+        (
+            "archreg classes",
+            "archreg classes --family resnet --accuracy 0.05 --rule single",
+            "archreg classes --class 1f0c8a",
+        ),
     ),
     "compress": Command(
         "registry.cli.compress:compress",

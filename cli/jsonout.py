@@ -35,7 +35,9 @@ PAIRS = {
     "Comparison": {"distances"},
     "Conjugacy": {"tail", "wishart_tail"},
     "Contrast": {"shares"},
+    "KeptPartition": {"scope"},
     "ModelCard": {"tags"},
+    "ModelClass": {"shared"},
     "ModelDetails": {"tags"},
     "Stats": {"families", "fingerprints", "training_classes", "tail_classes"},
 }
@@ -147,8 +149,12 @@ def classes(partition: Partition) -> dict[str, Any]:
         "metric": partition.metric,
         "accuracy": partition.accuracy,
         "rate": partition.rate,
+        "rule": partition.rule,
         "searched": partition.models,
         "calibration": calibration(partition.calibration),
+        "kept": partition.kept,
+        "created": partition.created or None,
+        "note": partition.note,
         "classes": partition.classes,
     }
 

@@ -17,6 +17,7 @@
     │   └── ReadOnlyError          a write to a database or by a role that may only read
     ├── NameTakenError             the name belongs to other weights
     ├── UnknownModelError          no stored model has that name
+    ├── UnknownClassError          no class that is kept has that identity
     └── EmptyRegistryError         the registry holds nothing that could answer
 """
 
@@ -35,6 +36,7 @@ __all__ = [
     "SpecMismatchError",
     "SpectrumError",
     "StorageError",
+    "UnknownClassError",
     "UnknownModelError",
     "UnsafeError",
     "UsageError",
@@ -116,6 +118,10 @@ class NameTakenError(RegistryError):
 
 class UnknownModelError(RegistryError):
     """No stored model has that name."""
+
+
+class UnknownClassError(RegistryError):
+    """No class that is kept has that identity."""
 
 
 class EmptyRegistryError(RegistryError):

@@ -16,7 +16,7 @@ METHODS = {
     "calibrate": "(*, fingerprint='layered', metric=None, rate=0.01, seed=0, dry_run=False)",
     "calibration": "(*, fingerprint='layered', metric=None)",
     "check": "()",
-    "classes": f"(*, {TERMS}, **filters)",
+    "classes": f"(*, {TERMS}, rule=None, keep=True, **filters)",
     "close": "()",
     "compare": f"(a, b, *, {TERMS})",
     "compress": (
@@ -30,6 +30,8 @@ METHODS = {
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "ingest": "(reference, *, name=None, key=None, seed=0, replace=False, keep_spectra=True, device='cpu', **card)",
     "ingest_all": "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', progress=None)",
+    "kept_class": "(identity)",
+    "kept_partitions": "()",
     "models": "(**filters)",
     "nearest": f"(query, k=10, *, {TERMS}, equivalent=False, **filters)",
     "plan": "(references=(), *, manifest=None, key=None, seed=0, name=None, card=ModelCard())",

@@ -44,6 +44,7 @@ def _classes() -> None:
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("accuracy", sa.Double(), nullable=False),
         sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("mark", sa.Text(), nullable=False),
         sa.Column("models", sa.Integer(), nullable=False),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
@@ -68,6 +69,7 @@ def _classes() -> None:
         sa.Column("identity", sa.Text(), nullable=False),
         sa.Column("medoid_id", sa.Integer(), nullable=True),
         sa.Column("diameter", sa.Double(), nullable=False),
+        sa.Column("bounded", sa.Boolean(), nullable=False),
         sa.Column("tail_class", sa.Text(), nullable=False),
         sa.Column("training_class", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -80,6 +82,7 @@ def _classes() -> None:
         sa.UniqueConstraint("partition_id", "identity", name=op.f("uq_classes_partition_id_identity")),
     )
     op.create_index(op.f("ix_classes_partition_id_number"), "classes", ["partition_id", "number"], unique=True)
+    op.create_index(op.f("ix_classes_identity"), "classes", ["identity"])
     op.create_index(op.f("ix_classes_medoid_id"), "classes", ["medoid_id"])
     op.create_table(
         "members",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from registry.catalog.classing import memberships_of
 from registry.errors import SpecMismatchError
 from registry.spectral.figures import figures
 from registry.types import LayerFigures, ModelDetails
@@ -33,6 +34,7 @@ def details(store: Store, name: str) -> ModelDetails:
         training=rows.training,
         seed=rows.seed,
         tool_version=rows.tool_version,
+        memberships=memberships_of(store, summary.id),
     )
 
 

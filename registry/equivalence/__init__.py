@@ -9,7 +9,16 @@ from registry.equivalence.calibration import (
     rate_bound,
     shipped,
 )
-from registry.equivalence.classes import MAX_COMPLETE, Group, complete_linkage
+from registry.equivalence.classes import (
+    EXACT_UP_TO,
+    MAX_COMPLETE,
+    RULES,
+    Group,
+    Rule,
+    inherited,
+    rule_for,
+    sorted_into_groups,
+)
 from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named
 from registry.equivalence.metrics import direction
 from registry.equivalence.neighbours import nearest
@@ -19,19 +28,24 @@ __all__ = [
     "DEFAULT_DISTANCE",
     "DEFAULT_RATE",
     "DISTANCES",
+    "EXACT_UP_TO",
     "MAX_COMPLETE",
+    "RULES",
     "Distance",
     "Group",
     "Kind",
+    "Rule",
     "accuracy_for",
     "calibrate",
     "closer_than",
-    "complete_linkage",
     "direction",
     "distance_named",
+    "inherited",
     "judge",
     "nearest",
     "rate_at",
     "rate_bound",
+    "rule_for",
     "shipped",
+    "sorted_into_groups",
 ]

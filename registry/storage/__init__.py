@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from registry.storage.assembling import Portable
     from registry.storage.portable import PortableFile, seal
-    from registry.storage.records import Added, DetailsRows, Holding, Label, NewModel, StoredLayer
+    from registry.storage.records import (
+        Added,
+        DetailsRows,
+        Holding,
+        Label,
+        NewModel,
+        PartitionKey,
+        PartitionRow,
+        StoredClass,
+        StoredLayer,
+        StoredPartition,
+    )
     from registry.storage.store import Store
 
 _HOMES = {
@@ -17,10 +28,14 @@ _HOMES = {
     "Holding": "records",
     "Label": "records",
     "NewModel": "records",
+    "PartitionKey": "records",
+    "PartitionRow": "records",
     "Portable": "assembling",
     "PortableFile": "portable",
     "Store": "store",
+    "StoredClass": "records",
     "StoredLayer": "records",
+    "StoredPartition": "records",
     "seal": "portable",
 }
 
@@ -30,10 +45,14 @@ __all__ = [
     "Holding",
     "Label",
     "NewModel",
+    "PartitionKey",
+    "PartitionRow",
     "Portable",
     "PortableFile",
     "Store",
+    "StoredClass",
     "StoredLayer",
+    "StoredPartition",
     "seal",
 ]
 

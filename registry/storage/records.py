@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
-__all__ = ["CONJUGACY_RULE", "Added", "DetailsRows", "Holding", "Label", "NewModel", "StoredLayer"]
+__all__ = [
+    "CONJUGACY_RULE",
+    "Added",
+    "DetailsRows",
+    "Holding",
+    "Label",
+    "NewModel",
+    "PartitionKey",
+    "PartitionRow",
+    "StoredClass",
+    "StoredLayer",
+    "StoredPartition",
+]
 
 
 CONJUGACY_RULE = 3
@@ -107,3 +119,46 @@ class Label:
     dataset: str
     training: str
     seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionKey:
+    """The terms that models were sorted by; ``scope`` is the filter they had to pass, as canonical JSON."""
+
+    spec_hash: str
+    metric: str
+    rule: str
+    accuracy: float
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClass:
+    """A class by ids: ``medoid`` is None where that model is no more, ``members`` are ascending."""
+
+    identity: str
+    medoid: int | None
+    diameter: float
+    bounded: bool
+    tail_class: str
+    training_class: str
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPartition:
+    """The classes of a partition in their order; ``mark`` is a hash over all that they follow from."""
+
+    mark: str
+    created: datetime
+    classes: tuple[StoredClass, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRow:
+    """A partition without its classes: how many models it was of, how many classes it has, when it was made."""
+
+    key: PartitionKey
+    models: int
+    classes: int
+    created: datetime

@@ -274,8 +274,9 @@ calibrations: Final = Table(
     UniqueConstraint("spec_hash", "metric"),
 )
 
-# Models sorted into classes of equivalents. `scope` is the filter they had to pass, as canonical JSON; a new partition
-# of the same terms takes the place of the old one.
+# Models sorted into classes of equivalents. `scope` is the filter they had to pass, as canonical JSON; `mark` is a hash
+# over all that the classes follow from, which tells whether they still hold. A new partition of the same terms takes
+# the place of the old one.
 partitions: Final = Table(
     "partitions",
     metadata,
@@ -285,21 +286,24 @@ partitions: Final = Table(
     _required("rule"),
     _required("accuracy", Double),
     _required("scope"),
+    _required("mark"),
     _required("models", Integer),
     _required("created", UtcDateTime),
     UniqueConstraint("spec_id", "metric", "rule", "accuracy", "scope"),
 )
 
-# `identity` is what a class is known by from one partition to the next; its medoid goes with the model it is.
+# `identity` is what a class is known by from one partition to the next; its medoid goes with the model it is; `bounded`
+# where `diameter` is a bound from above.
 classes: Final = Table(
     "classes",
     metadata,
     _id(),
     Column("partition_id", Integer, ForeignKey("partitions.id", ondelete="CASCADE"), nullable=False),
     _required("number", Integer),
-    _required("identity"),
+    _required("identity", index=True),
     Column("medoid_id", Integer, ForeignKey("models.id", ondelete="SET NULL"), index=True),
     _required("diameter", Double),
+    _required("bounded", Boolean),
     _required("tail_class"),
     _required("training_class"),
     UniqueConstraint("partition_id", "identity"),

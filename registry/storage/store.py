@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from registry.errors import ReadOnlyError, UsageError
-from registry.storage import adding, calibration_rows, calibrations, changes, merging, queries, vectors
+from registry.storage import adding, calibration_rows, calibrations, changes, merging, partitions, queries, vectors
 from registry.storage.engine import make_engine, reading, writing
 from registry.storage.exporting import Selection
 from registry.storage.failures import guarded, is_conflict
@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from registry.storage.assembling import Portable
-    from registry.storage.records import Added, DetailsRows, Holding, Label, NewModel
+    from registry.storage.records import (
+        Added,
+        DetailsRows,
+        Holding,
+        Label,
+        NewModel,
+        PartitionKey,
+        PartitionRow,
+        StoredClass,
+        StoredPartition,
+    )
     from registry.types import (
         Calibration,
         Conjugacy,
@@ -326,6 +336,32 @@ class Store:
     def labels(self, spec_hash: str) -> list[Label]:
         """Return what tells related models from unrelated ones, of those with a vector under the spec, by id."""
         return self._read(lambda connection: calibrations.labels(connection, spec_hash))
+
+    def partition(self, key: PartitionKey) -> StoredPartition | None:
+        """Return the classes that models were sorted into by those terms, None where none are kept."""
+        return self._read(lambda connection: partitions.find_partition(connection, key))
+
+    def put_partition(
+        self,
+        key: PartitionKey,
+        mark: str,
+        given: Sequence[StoredClass],
+        identities: Callable[[Mapping[str, Sequence[int]]], Sequence[str]],
+    ) -> StoredPartition | None:
+        """Keep classes in place of those by the same terms; see `registry.storage.partitions.put_partition`."""
+        return self._write(lambda connection: partitions.put_partition(connection, key, mark, given, identities))
+
+    def partitions(self) -> list[PartitionRow]:
+        """Return what partitions are kept, the newest first."""
+        return self._read(partitions.all_partitions)
+
+    def find_class(self, identity: str) -> tuple[PartitionRow, int, StoredClass]:
+        """Return a kept class by its identity or the beginning of it: its partition, its number, itself."""
+        return self._read(lambda connection: partitions.find_class(connection, identity))
+
+    def classes_with(self, model_id: int) -> list[tuple[PartitionKey, str, int]]:
+        """Return the kept classes that a model is in: terms, identity, number of members."""
+        return self._read(lambda connection: partitions.classes_with(connection, model_id))
 
     def stats(self) -> Stats:
         """Return what the registry holds."""

@@ -17,8 +17,10 @@ __all__ = [
     "Contrast",
     "Filter",
     "Ingested",
+    "KeptPartition",
     "LayerContrast",
     "LayerFigures",
+    "Membership",
     "MetricBound",
     "MetricChange",
     "ModelClass",
@@ -117,7 +119,10 @@ class LayerFigures:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """Everything stored of one model. ``revision``, ``recipe``, ``training``, ``tool_version``: provenance."""
+    """Everything stored of one model. ``revision``, ``recipe``, ``training``, ``tool_version``: provenance.
+
+    ``memberships``: the kept classes it is in, of the newest partition first.
+    """
 
     summary: ModelSummary
     layers: tuple[LayerFigures, ...]
@@ -131,6 +136,7 @@ class ModelDetails:
     training: str = ""
     seed: int | None = None
     tool_version: str = ""
+    memberships: tuple[Membership, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,19 +286,32 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ModelClass:
-    """Models of which every two are equivalent within the accuracy; ``medoid`` is the most central one."""
+    """A class of equivalents.
+
+    ``identity``: what it is known by from one partition to the next; ``medoid``: the most central member; ``diameter``:
+    the largest distance within, where ``bounded`` a bound on it from above; ``shared``: what all members have in
+    common, (field of their summary, value), unknown values left out.
+    """
 
     number: int
+    identity: str
     medoid: str
     diameter: float
     members: tuple[ModelSummary, ...]
     training_class: str
     tail_class: str
+    shared: tuple[tuple[str, str], ...] = ()
+    bounded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The classes of the models asked about, largest first; ``rate`` of unrelated pairs that pass at the accuracy."""
+    """The classes of the models asked about, largest first; ``rate`` of unrelated pairs that pass at the accuracy.
+
+    ``rule``: ``complete`` or ``cover``, by which every two members of a class are equivalent within the accuracy, or
+    ``single``, by which each is to another; ``kept``: whether the database holds it, as of ``created`` (UTC, ISO 8601);
+    ``note``: why not, where it was to.
+    """
 
     spec: FingerprintSpec
     metric: str
@@ -300,7 +319,37 @@ class Partition:
     rate: float
     models: int
     classes: tuple[ModelClass, ...]
+    rule: str
     calibration: Calibration
+    kept: bool = False
+    created: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPartition:
+    """A partition that the database holds, without its classes; ``scope``: the filter of its models, fields given."""
+
+    fingerprint: str
+    metric: str
+    accuracy: float
+    rule: str
+    scope: tuple[tuple[str, str], ...]
+    models: int
+    classes: int
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A kept class that a model is in: its identity, how many members it has, and the terms of its partition."""
+
+    identity: str
+    members: int
+    fingerprint: str
+    metric: str
+    accuracy: float
+    rule: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,11 @@ from registry.types import (
     Decay,
     FingerprintSpec,
     Ingested,
+    KeptPartition,
     LayerContrast,
     LayerFigures,
     LayerMatrix,
+    Membership,
     Metric,
     MetricChange,
     ModelClass,
@@ -169,6 +171,16 @@ CANDIDATE = Candidate(
     None,
     (MetricChange("top1", "cifar10", "test", 92.63, 87.5, higher_is_better=True),),
 )
+CLASS = ModelClass(
+    1,
+    "c1a55c1a55c1",
+    "resnet32",
+    0.03,
+    (summary(), summary("resnet32")),
+    "trained",
+    "long",
+    (("family", "resnet"), ("dataset", "cifar10")),
+)
 SPECTRUM = Spectrum(
     LayerMatrix(0, "conv1.weight", "conv1.weight", (16, 3, 3, 3), "conv"),
     0.25,
@@ -187,6 +199,7 @@ SAMPLES: dict[str, Any] = {
         (("owner", "vision"),),
         ("layered v1", "mme v1"),
         has_spectra=True,
+        memberships=(Membership("c1a55c1a55c1", 12, "layered v1", "l1", 0.035, "complete"),),
     ),
     "spectrum": (SPECTRUM, SPECTRUM),
     "stats": Stats(
@@ -211,8 +224,19 @@ SAMPLES: dict[str, Any] = {
         0.035,
         0.01,
         3,
-        (ModelClass(1, "resnet32", 0.03, (summary(), summary("resnet32")), "trained", "long"),),
+        (CLASS, ModelClass(2, "ba5eba11c0de", "vgg11", 0.0, (summary("vgg11", family="vgg"),), "trained", "long")),
+        "complete",
         CALIBRATION,
+        kept=True,
+        created="2026-01-02T03:04:05+00:00",
+    ),
+    "kept_class": lambda _identity: Partition(
+        SPEC, "l1", 0.035, 0.01, 3, (CLASS,), "complete", CALIBRATION, kept=True, created="2026-01-02T03:04:05+00:00"
+    ),
+    "kept_partitions": (
+        KeptPartition(
+            "layered v1", "l1", 0.035, "cover", (("family", "resnet"),), 12_345, 67, "2026-01-02T03:04:05+00:00"
+        ),
     ),
     "compress": lambda query, **_settings: Compression(
         summary(query),

@@ -108,7 +108,7 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
     archreg("nearest", "x", "-k", "3", "--equivalent", *asked, *words)
     assert fake.called("search") == (("x", 3), {"equivalent": True} | question | expected)
     archreg("classes", *asked, *words)
-    assert fake.called("classes")[1] == question | expected
+    assert fake.called("classes")[1] == question | expected | {"rule": None, "keep": True}
     archreg("compress", "x", "--max-ratio", "0.5", *asked, *words)
     assert fake.called("compress") == (("x",), {"max_ratio": 0.5, "k": 10, "explain": False} | question | expected)
 
@@ -219,19 +219,6 @@ def test_classes_of_a_model_that_is_not_stored_come_from_its_conjugacy(
     assert document["a"]["tail_class"] == "long"
     assert document["b"]["tail_class"] == "long"
     assert document["b"]["conjugacy"] is None
-
-
-def test_classes(archreg: Callable[..., Any], fake: Any) -> None:
-    done = archreg("classes")
-    assert "3 models, 1 classes of several, 0 models alone" in done.out
-    assert "resnet20, resnet32" in done.out
-    assert "0.03 false passes expected among the 3 pairs" in done.out
-    document = archreg("classes", "--json").document
-    assert document["searched"] == 3
-    assert document["rate"] == 0.01
-    [only] = document["classes"]
-    assert only["medoid"] == "resnet32"
-    assert [member["name"] for member in only["members"]] == ["resnet20", "resnet32"]
 
 
 def test_calibrate(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:

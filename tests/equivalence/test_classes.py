@@ -1,61 +1,98 @@
 from __future__ import annotations
 
 from itertools import combinations, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import cdist, pdist, squareform
 
-from registry.equivalence import DISTANCES, Distance, Group, classes, complete_linkage
+from registry.equivalence import DISTANCES, RULES, Distance, Group, rule_for, sorted_into_groups
+from registry.equivalence.classes import EXACT_UP_TO, groups, rules, screen
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 every_distance = pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES.keys())
+every_rule = pytest.mark.parametrize("rule", RULES)
 L1 = DISTANCES["l1"]
+ONE_KIND = [("long", "trained")]
 
 
-def random_vectors(n: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal((n, 5), np.float32)
+def random_vectors(n: int, seed: int = 0, d: int = 5) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((n, d), np.float32)
+
+
+def clustered(n: int, seed: int = 0, d: int = 90) -> NDArray[np.float32]:
+    """Vectors around a few centres, as families are, with coordinates that go together; more than there are sums."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.standard_normal((12, d))
+    centres, own = rng.standard_normal((9, 12)), rng.standard_normal((n, 12))
+    spread = np.exp(rng.uniform(-3.0, 0.5, (n, 1)))
+    return ((centres[rng.integers(9, size=n)] + spread * own) @ mixing).astype(np.float32)
 
 
 def square(vectors: NDArray[np.float32], distance: Distance) -> NDArray[np.float64]:
     return np.asarray(cdist(vectors.astype(float), vectors.astype(float), distance.scipy_name))
 
 
-def keeps_the_promise(group: Group, distances: NDArray[np.float64], accuracy: float) -> bool:
-    return all(distances[pair] <= accuracy for pair in combinations(group.members, 2))
+def sort(rule: str, vectors: NDArray[np.float32], distance: Distance, accuracy: float, kinds: Any = None) -> Any:
+    return sorted_into_groups(vectors, kinds or ONE_KIND * len(vectors), distance, accuracy, RULES[rule])
 
 
+def members(found: Sequence[Group]) -> list[tuple[int, ...]]:
+    return sorted(group.members for group in found)
+
+
+def by_label(labels: Any) -> list[tuple[int, ...]]:
+    return sorted(tuple(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels))
+
+
+def breaks_the_promise(group: Group, vectors: NDArray[np.float32], distance: Distance, accuracy: float) -> bool:
+    left, right = np.array(list(combinations(group.members, 2)), np.intp).reshape(-1, 2).T
+    return bool((distance.between(vectors[left], vectors[right]) > accuracy).any())
+
+
+def covered_by_hand(vectors: NDArray[np.float32], distance: Distance, accuracy: float) -> list[tuple[int, ...]]:
+    found: dict[int, list[int]] = {}
+    for row in range(len(vectors)):
+        near = distance.between(vectors, np.broadcast_to(vectors[row], vectors.shape)) <= 0.5 * accuracy * (1.0 - 1e-12)
+        found.setdefault(next((first for first in found if near[first]), row), []).append(row)
+    return sorted(map(tuple, found.values()))
+
+
+@every_rule
 @every_distance
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 0.6, 1.0])
-def test_within_a_class_every_two_are_within_the_accuracy(distance: Distance, share: float) -> None:
+def test_what_every_rule_keeps(distance: Distance, rule: str, share: float) -> None:
     vectors = random_vectors(60)
     vectors[17] = vectors[3]
     kinds = [("long", "trained"), ("edge", "trained"), ("long", "untrained")] * 20
     distances = square(vectors, distance)
     accuracy = share * float(distances.max())
-    groups = complete_linkage(vectors, kinds, distance, accuracy)
-    assert sorted(row for group in groups for row in group.members) == list(range(60))
-    for group in groups:
-        assert keeps_the_promise(group, distances, accuracy)
-        block = distances[np.ix_(group.members, group.members)]
-        assert group.diameter == pytest.approx(block.max(), rel=1e-12)
+    found = sort(rule, vectors, distance, accuracy, kinds)
+    assert sorted(row for group in found for row in group.members) == list(range(60))
+    for group in found:
         assert len({kinds[row] for row in group.members}) == 1
         assert list(group.members) == sorted(group.members)
+        block = distances[np.ix_(group.members, group.members)]
+        assert group.diameter == pytest.approx(block.max(), rel=1e-12)
+        assert not group.bounded
         # The medoid: the smallest summed distance to the others.
         assert block[group.members.index(group.medoid)].sum() == pytest.approx(block.sum(axis=1).min(), rel=1e-12)
-    sizes = [(-len(group.members), group.members[0]) for group in groups]
+        if RULES[rule].keeps_within:
+            assert group.diameter <= accuracy
+            assert not breaks_the_promise(group, vectors, distance, accuracy)
+    sizes = [(-len(group.members), group.members[0]) for group in found]
     assert sizes == sorted(sizes)
-    if share == 1.0:
-        assert [len(group.members) for group in groups] == [20, 20, 20]
-    # No two classes of a kind could be one: complete linkage stops only where the promise would break.
-    for a, b in combinations(groups, 2):
-        if kinds[a.medoid] == kinds[b.medoid]:
-            assert max(distances[pair] for pair in product(a.members, b.members)) > accuracy
+    if share == 1.0 and rule != "cover":
+        assert [len(group.members) for group in found] == [20, 20, 20]
 
 
 @every_distance
@@ -75,36 +112,174 @@ def test_equals_complete_linkage_by_hand(distance: Distance, seed: int) -> None:
         if height > accuracy:
             break
         clusters[i] += clusters.pop(j)
-    groups = complete_linkage(vectors, ["one"] * 12, distance, accuracy)
-    assert sorted(group.members for group in groups) == sorted(tuple(sorted(cluster)) for cluster in clusters)
+    found = sort("complete", vectors, distance, accuracy)
+    assert members(found) == sorted(tuple(sorted(cluster)) for cluster in clusters)
 
 
-def test_a_chain_is_cut_where_single_linkage_would_join_it() -> None:
-    chain = np.arange(10, dtype=np.float32)[:, None]
-    joined = fcluster(linkage(pdist(chain.astype(float)), "single"), 2.0, "distance")
-    assert len(set(joined)) == 1  # its ends are 9 apart
-    assert not keeps_the_promise(Group(tuple(range(10)), 0, 9.0), square(chain, L1), 2.0)
-    groups = complete_linkage(chain, [0] * 10, L1, 2.0)
-    assert all(keeps_the_promise(group, square(chain, L1), 2.0) for group in groups)
-    assert {len(group.members) for group in groups} <= {1, 2, 3}
+@every_distance
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.02, 0.1, 0.3, 1.0])
+def test_pruned_and_whole_are_the_same(
+    distance: Distance, seed: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Components, sums, cells, tiles and threads change nothing: SciPy over all pairs, and the cover by its words."""
+    # Several tiles, blocks and cells, at a size where everything can be measured.
+    for module, name, value in (
+        (screen, "_ROWS", 64), (screen, "_COLUMNS", 32), (screen, "_AT_ONCE", 16), (rules, "_BLOCK", 100),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    vectors = clustered(500, seed)
+    condensed = pdist(vectors.astype(float), distance.scipy_name)
+    accuracy = float(np.quantile(condensed, share))
+    for rule in ("complete", "single"):
+        whole = by_label(fcluster(linkage(condensed, rule), accuracy * (1.0 + 1e-12), "distance"))
+        assert members(sort(rule, vectors, distance, accuracy * (1.0 + 1e-12))) == whole
+    assert members(sort("cover", vectors, distance, accuracy)) == covered_by_hand(vectors, distance, accuracy)
 
 
-def test_the_accuracy_itself_is_within() -> None:
+def test_most_pairs_are_not_measured() -> None:
+    vectors, measured = clustered(1_500), []
+
+    class Counting:
+        scipy_name, order = L1.scipy_name, L1.order
+
+        def rows(self, differences: NDArray[np.float32]) -> NDArray[np.float64]:
+            measured.append(len(differences))
+            return L1.rows(differences)
+
+        between = L1.between
+
+    accuracy = float(np.quantile(pdist(vectors.astype(float), "cityblock"), 0.01))
+    counting: Any = Counting()
+    found = rules.greedy_cover(vectors, counting, accuracy)
+    assert sum(map(len, found)) == 1_500
+    assert 0 < sum(measured) < 0.05 * 1_500 * len(found) / 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_promise(data: st.DataObject) -> None:
+    """Small whole numbers: distances tie all the time, with each other and with the accuracy; some are 0."""
+    distance = DISTANCES[data.draw(st.sampled_from(sorted(DISTANCES)))]
+    count, length = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 4))
+    numbers = data.draw(st.lists(st.integers(0, 3), min_size=count * length, max_size=count * length))
+    # By a third, so that nothing is exact in binary.
+    vectors = (np.array(numbers, float).reshape(count, length) / 3.0).astype(np.float32)
+    distances = square(vectors, distance)
+    accuracy = float(data.draw(st.sampled_from(sorted({0.0, *distances.ravel().tolist()}))))
+    for rule in ("complete", "cover"):
+        found = sort(rule, vectors, distance, accuracy)
+        assert sorted(row for group in found for row in group.members) == list(range(count))
+        assert not any(breaks_the_promise(group, vectors, distance, accuracy) for group in found)
+        assert all(group.diameter <= accuracy for group in found)
+    # Complete linkage stops only where the promise would break: no two classes could be one.
+    for a, b in combinations(sort("complete", vectors, distance, accuracy), 2):
+        left, right = np.array(list(product(a.members, b.members))).T
+        assert distance.between(vectors[left], vectors[right]).max() > accuracy
+    left, right = np.triu_indices(count, 1)
+    near = distance.between(vectors[left], vectors[right]) <= accuracy
+    linked = np.where(near, 0.0, 1.0) if count > 1 else np.empty(0)
+    chains = by_label(fcluster(linkage(linked, "single"), 0.5, "distance")) if count > 1 else [(0,)]
+    assert members(sort("single", vectors, distance, accuracy)) == chains
+
+
+@every_distance
+@every_rule
+def test_float64_decides_at_the_accuracy(distance: Distance, rule: str) -> None:
+    """Where a sum in float32 falls on the other side of the accuracy than the sum in float64."""
+    vectors, differing = random_vectors(400, d=60), 0
+    for a in range(0, 400, 2):
+        pair = vectors[a : a + 2]
+        exact = float(distance.between(pair[:1], pair[1:])[0])
+        accuracy = exact if rule != "cover" else 2.0 * exact
+        rounded = float(distance.to_all(pair[0], pair[1:])[0])
+        differing += rounded > exact
+        assert len(sort(rule, pair, distance, accuracy * (1.0 + 2e-12))) == 1
+        assert len(sort(rule, pair, distance, accuracy * (1.0 - 1e-9))) == 2
+        if rule != "cover":
+            assert len(sort(rule, pair, distance, accuracy)) == 1
+            assert len(sort(rule, pair, distance, np.nextafter(accuracy, 0.0))) == 2
+    # The control: float32 would have put some apart.
+    assert distance.name == "linf" or differing > 10
+
+
+def test_a_cover_leaves_off_a_rounding_of_half_the_accuracy() -> None:
     pair = np.array([[0.0], [0.5]], np.float32)
-    assert len(complete_linkage(pair, [0, 0], L1, 0.5)) == 1
-    assert len(complete_linkage(pair, [0, 0], L1, np.nextafter(0.5, 0.0))) == 2
+    assert len(sort("cover", pair, L1, 1.0)) == 2
+    assert len(sort("cover", pair, L1, 1.0 + 4e-12)) == 1
 
 
-def test_small_cases() -> None:
-    assert complete_linkage(np.empty((0, 5), np.float32), [], L1, 1.0) == ()
-    assert complete_linkage(random_vectors(1), [("", "")], L1, 0.0) == (Group((0,), 0, 0.0),)
+@every_distance
+def test_more_models_at_the_end_move_none(distance: Distance) -> None:
+    vectors = clustered(900)
+    accuracy = float(np.quantile(square(vectors[:200], distance), 0.1))
+    before = members(sort("cover", vectors[:600], distance, accuracy))
+    after = members(sort("cover", vectors, distance, accuracy))
+    grown = [tuple(row for row in group if row < 600) for group in after]
+    assert [group for group in grown if group] == before
+    assert len(after) > len(before)
+    assert after != [*before, *((row,) for row in range(600, 900))]
+
+
+def test_a_chain_is_one_class_by_single_linkage_alone() -> None:
+    chain = np.arange(10, dtype=np.float32)[:, None]
+    [whole] = sort("single", chain, L1, 2.0)
+    assert (len(whole.members), whole.diameter) == (10, 9.0)
+    assert breaks_the_promise(whole, chain, L1, 2.0)  # the control of what the other rules are held to
+    for rule in ("complete", "cover"):
+        found = sort(rule, chain, L1, 2.0)
+        assert not any(breaks_the_promise(group, chain, L1, 2.0) for group in found)
+        assert {len(group.members) for group in found} <= {1, 2, 3}
+
+
+@every_rule
+def test_small_cases(rule: str) -> None:
+    assert sort(rule, np.empty((0, 5), np.float32), L1, 1.0) == ()
+    assert sort(rule, random_vectors(1), L1, 0.0) == (Group((0,), 0, 0.0),)
     same = np.repeat(random_vectors(1), 4, axis=0)
-    assert complete_linkage(same, ["a", "b", "a", "a"], L1, 0.0) == (Group((0, 2, 3), 0, 0.0), Group((1,), 1, 0.0))
+    apart = [("a", ""), ("b", ""), ("a", ""), ("a", "")]
+    assert sort(rule, same, L1, 0.0, apart) == (Group((0, 2, 3), 0, 0.0), Group((1,), 1, 0.0))
+    assert sort(rule, np.zeros((3, 2), np.float32), L1, 0.0) == (Group((0, 1, 2), 0, 0.0),)
 
 
-def test_too_many_of_a_kind_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classes, "MAX_COMPLETE", 5)
-    assert len(complete_linkage(random_vectors(10), [0, 1] * 5, L1, 0.0)) == 10
-    with pytest.raises(UsageError, match="6 models are too many") as refused:
-        complete_linkage(random_vectors(6), [0] * 6, L1, 0.0)
-    assert "--family" in (refused.value.remedy or "")
+@every_distance
+def test_a_large_group_is_bounded(distance: Distance, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = random_vectors(50)
+    width = float(square(vectors, distance).max())
+    [exact] = sort("single", vectors, distance, width)
+    monkeypatch.setattr(groups, "MEASURED_UP_TO", 49)
+    [bounded] = sort("single", vectors, distance, width)
+    assert (exact.bounded, bounded.bounded) == (False, True)
+    assert exact.diameter <= bounded.diameter <= 2.0 * exact.diameter
+    assert square(vectors, distance)[bounded.medoid].max() == pytest.approx(bounded.diameter / 2.0, rel=1e-12)
+    # Where the rule promises the accuracy, the bound is no worse.
+    [promised] = sort("complete", vectors, distance, width * (1.0 + 1e-12))
+    assert promised.diameter <= width * (1.0 + 1e-12)
+
+
+@every_distance
+def test_distances_by_tiles_are_scipys(distance: Distance) -> None:
+    for count in (0, 1, 2, 255, 256, 257, 600):
+        vectors = random_vectors(count)
+        expected = pdist(vectors.astype(float), distance.scipy_name) if count > 1 else np.empty(0)
+        np.testing.assert_allclose(distance.between_all(vectors), expected, rtol=1e-15)
+    left, right = np.triu_indices(600, 1)
+    np.testing.assert_allclose(distance.between(vectors[left], vectors[right]), expected, rtol=1e-14)
+    assert squareform(distance.between_all(vectors)).shape == (600, 600)
+
+
+def test_too_many_that_hang_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MAX_COMPLETE", 5)
+    assert len(sort("complete", random_vectors(10), L1, 0.0)) == 10  # each apart from all others
+    with pytest.raises(UsageError, match="6 models, each within the accuracy of another, are too many") as refused:
+        sort("complete", random_vectors(6), L1, 1e6)
+    assert "cover" in (refused.value.remedy or "")
+
+
+def test_the_rule_follows_from_the_number_of_models() -> None:
+    assert rule_for(None, EXACT_UP_TO).name == "complete"
+    assert rule_for(None, EXACT_UP_TO + 1).name == "cover"
+    assert rule_for("single", 10**6).name == "single"
+    with pytest.raises(UsageError, match="unknown rule 'ward'") as refused:
+        rule_for("ward", 1)
+    assert "complete, single, cover" in (refused.value.remedy or "")

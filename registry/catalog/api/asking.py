@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.types import Calibrated, Calibration, Comparison, Compression, Neighbour, Partition, Search, Verdict
+    from registry.types import (
+        Calibrated,
+        Calibration,
+        Comparison,
+        Compression,
+        KeptPartition,
+        Neighbour,
+        Partition,
+        Search,
+        Verdict,
+    )
 
 __all__ = ["Asking"]
 
@@ -96,13 +106,42 @@ class Asking(Part):
         fingerprint: str = "layered",
         metric: str | None = None,
         accuracy: float | None = None,
+        rule: str | None = None,
+        keep: bool = True,
         **filters: Any,
     ) -> Partition:
-        """Equivalence classes of the stored models that pass the filters; O(n^2 d)."""
+        """The stored models that pass the filters, sorted into classes of equivalents.
+
+        ``rule``: ``complete`` (complete linkage, the default for up to 10,000 models), ``cover`` (greedy, by
+        representatives within half the accuracy; the default beyond) or ``single``. By the first two every two models
+        of a class are within the accuracy; by ``single`` each is to another of its class, and a chain's ends need not
+        be. Where nothing that the classes follow from has changed they are read back; else they are made anew, O(n^2)
+        at worst, and unless ``keep`` is False kept with their identities, in place of those by the same terms. Where
+        the database may only be read they are answered all the same, and ``note`` says that they are not kept.
+
+        Raises ``UsageError`` for an unknown rule, and where more than 20,000 models hang together by ``complete``.
+        """
         from registry.catalog.classing import classes_of
 
-        store, by = self._terms(fingerprint, metric, accuracy)
-        return classes_of(store, by, filter_of(filters))
+        _, by = self._terms(fingerprint, metric, accuracy)
+        return classes_of(self._database, by, filter_of(filters), rule=rule, keep=keep)
+
+    def kept_class(self, identity: str) -> Partition:
+        """The partition that has the class of that identity, or the beginning of one, with that class alone.
+
+        It is as of ``created``: models removed since are left out, models added since are not in it.
+
+        Raises ``UnknownClassError``, or ``AmbiguousError`` where several identities start so.
+        """
+        from registry.catalog.classing import kept_class
+
+        return kept_class(self._database.readable(), identity)
+
+    def kept_partitions(self) -> tuple[KeptPartition, ...]:
+        """The partitions that the database holds, the newest first."""
+        from registry.catalog.classing import kept_partitions
+
+        return kept_partitions(self._database.readable())
 
     def compress(
         self,

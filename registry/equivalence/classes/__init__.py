@@ -1,0 +1,20 @@
+"""Classes: models sorted so that those of one class can stand in for each other.
+
+``RULES`` has what a class is: a new one is a function that sorts rows, and a line in that table.
+"""
+
+from registry.equivalence.classes.groups import Group
+from registry.equivalence.classes.identity import KEPT_FROM, inherited
+from registry.equivalence.classes.rules import EXACT_UP_TO, MAX_COMPLETE, RULES, Rule, rule_for, sorted_into_groups
+
+__all__ = [
+    "EXACT_UP_TO",
+    "KEPT_FROM",
+    "MAX_COMPLETE",
+    "RULES",
+    "Group",
+    "Rule",
+    "inherited",
+    "rule_for",
+    "sorted_into_groups",
+]

@@ -1,0 +1,123 @@
+"""``archreg classes`` in words and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_in_words(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("classes")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0] == "3 models, 1 class of several, 1 model alone: layered v1, l1, accuracy 0.035"
+    assert lines[1] == "complete linkage: every two of a class are within the accuracy"
+    [row] = [line for line in lines if line.startswith("c1a55c1a55c1")]
+    assert " ".join(row.split()) == "c1a55c1a55c1 resnet32 2 0.03 trained long resnet, cifar10 resnet20, resnet32"
+    assert "1.00 % of unrelated pairs pass" in lines[-1]
+    assert "false passes expected among the 3 pairs, were all unrelated" in lines[-1]
+    assert done.err == "one class with all its members: archreg classes --class IDENTITY\n"
+
+
+def test_what_rule_and_whether_to_keep(archreg: Callable[..., Any], fake: Any) -> None:
+    archreg("classes", "--rule", "single", "--no-keep")
+    asked = fake.called("classes")[1]
+    assert (asked["rule"], asked["keep"]) == ("single", False)
+    assert archreg("classes", "--rule", "ward").code == 2
+
+
+def test_a_chain_says_how_wide_it_is(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    found = samples.answers["classes"]
+    wide = replace(found.classes[0], diameter=0.2, bounded=True)
+    fake.answers["classes"] = replace(found, rule="single", classes=(wide,), kept=False)
+    done = archreg("classes")
+    assert done.out.splitlines()[1] == (
+        "single linkage: each is within the accuracy of another of its class, the ends of a chain need not be; "
+        "the widest class here is <= 0.2 wide"
+    )
+    assert done.err == ""
+    fake.answers["classes"] = replace(found, classes=())
+    assert archreg("classes").code == 0
+
+
+def test_it_says_that_and_why_it_is_not_kept(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    note = "zoo.db: attempt to write a readonly database"
+    fake.answers["classes"] = replace(samples.answers["classes"], kept=False, created="", note=note)
+    done = archreg("classes")
+    assert (done.code, done.err) == (0, f"not kept: {note}\n")
+    document = archreg("classes", "--json").document
+    assert (document["kept"], document["created"], document["note"]) == (False, None, note)
+
+
+def test_as_json(archreg: Callable[..., Any], fake: Any) -> None:
+    document = archreg("classes", "--json").document
+    assert {key: document[key] for key in ("metric", "accuracy", "rate", "rule", "searched", "kept", "created")} == {
+        "metric": "l1",
+        "accuracy": 0.035,
+        "rate": 0.01,
+        "rule": "complete",
+        "searched": 3,
+        "kept": True,
+        "created": "2026-01-02T03:04:05+00:00",
+    }
+    first, alone = document["classes"]
+    assert {key: first[key] for key in ("number", "identity", "medoid", "diameter", "bounded")} == {
+        "number": 1,
+        "identity": "c1a55c1a55c1",
+        "medoid": "resnet32",
+        "diameter": 0.03,
+        "bounded": False,
+    }
+    assert first["shared"] == {"family": "resnet", "dataset": "cifar10"}
+    assert [member["name"] for member in first["members"]] == ["resnet20", "resnet32"]
+    assert alone["shared"] == {}
+
+
+def test_one_class(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("classes", "--class", "c1a5")
+    assert fake.called("kept_class") == (("c1a5",), {})
+    assert done.code == 0
+    facts = dict(line.split(None, 1) for line in done.out.splitlines() if " " in line)
+    assert facts["around"].strip() == "resnet32"
+    assert facts["family"].strip() == "resnet"
+    assert "data set" in done.out
+    assert sum(line.startswith(("resnet20 ", "resnet32 ")) for line in done.out.splitlines()) == 2
+    assert archreg("classes", "--class", "c1a5", "--json").document["classes"][0]["identity"] == "c1a55c1a55c1"
+
+
+def test_what_is_kept(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("classes", "--kept")
+    assert "2026-01-02T03:04:05+00:00  layered v1, l1     0.035  cover  12,345       67  family resnet" in done.out
+    [kept] = archreg("classes", "--kept", "--json").document["partitions"]
+    assert (kept["scope"], kept["rule"], kept["models"], kept["classes"]) == ({"family": "resnet"}, "cover", 12345, 67)
+    fake.answers["kept_partitions"] = ()
+    done = archreg("classes", "--kept")
+    assert (done.code, done.out, done.err) == (0, "", "no classes are kept; make them: archreg classes\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--class", "c1", "--kept"), "--kept does not go with --class"),
+        (("--class", "c1", "--family", "resnet"), "--family does not go with --class"),
+        (("--kept", "--max-params", "1M"), "--max-params does not go with --kept"),
+        (("--kept", "--rule", "single"), "--rule does not go with --kept"),
+    ],
+)
+def test_what_does_not_go_together(archreg: Callable[..., Any], fake: Any, words: tuple[str, ...], said: str) -> None:
+    done = archreg("classes", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert fake.calls == []
+
+
+def test_show_names_the_class(archreg: Callable[..., Any], fake: Any) -> None:
+    out = archreg("show", "resnet20").out
+    assert "class c1a55c1a55c1 of 12 models (layered v1, l1, accuracy 0.035, complete)" in out
+    [found] = archreg("show", "resnet20", "--json").document["memberships"]
+    assert found["identity"] == "c1a55c1a55c1"
