@@ -1,0 +1,1 @@
+"""What questions cost as a registry grows."""
