@@ -173,7 +173,7 @@ def largest_eigenvalues(shapes: Sequence[tuple[int, int]], level: float = 0.99) 
     small, large = np.sort(np.array(check_shapes(shapes), dtype=np.float64), axis=1).T
     root, other = np.sqrt(small), np.sqrt(np.maximum(large - 1, 1.0))
     largest = ((root + other) ** 2 + quantile * (root + other) * np.cbrt(1 / root + 1 / other)) / large
-    return np.minimum(largest, small)
+    return np.asarray(np.minimum(largest, small))
 
 
 def sample_cumulative(
