@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import ingest, memory, retrieval, speed, startup
+from benchmarks import ingest, memory, porting, retrieval, speed, startup
 
 
 def main() -> None:
@@ -11,6 +11,7 @@ def main() -> None:
         ("Start-up", startup.main),
         ("Ingest of the zoo", ingest.main),
         ("Memory of an ingest", memory.main),
+        ("Export and import", porting.main),
         ("Family retrieval", retrieval.main),
         ("Speed of the method", speed.main),
     ):
