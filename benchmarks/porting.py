@@ -1,7 +1,7 @@
 """``python -m benchmarks.porting [COPIES]``: export and import of the zoo, many times over, on SQLite and Postgres.
 
-The models are the zoo's, each COPIES times (20: 3,260 models) under another name and content hash. Postgres is that of the
-tests, started for this. CPU seconds are this process's alone: on a machine that does other things they tell more.
+The models are the zoo's, each COPIES times (20: 3,260 models) under another name and content hash. Postgres is that of
+the tests, started for this. CPU seconds are this process's alone: on a machine that does other things they tell more.
 """
 
 from __future__ import annotations

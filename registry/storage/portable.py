@@ -111,6 +111,8 @@ class PortableFile:
         try:
             yield
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+                raise StorageError(f"{self._label} is no SQLite database", "name another file") from error
             raise StorageError(f"{self._label} is damaged: {error}", "export it again") from error
 
     def close(self) -> None:

@@ -127,7 +127,7 @@ def test_what_cannot_be_imported_makes_no_database(tmp_path: Path) -> None:
     with Registry(tmp_path / "new.db") as reg:
         with pytest.raises(NotFoundError):
             reg.import_from(tmp_path / "missing.db")
-        with pytest.raises(StorageError):
+        with pytest.raises(StorageError, match=r"text\.db is no SQLite database"):
             reg.import_from(tmp_path / "text.db")
     assert not (tmp_path / "new.db").exists()
 

@@ -20,7 +20,7 @@ def failure(number: int) -> Ingested:
 def test_export(archreg: Callable[..., Any], fake: Any) -> None:
     fake.answers["export"] = Transfer("out.db", 2, 2, 0, 0, 1)
     done = archreg("export", "-o", "out.db", "a", "b", "--family", "resnet", "--no-spectra", "--force", "--quiet")
-    assert (done.code, done.out, done.err) == (0, "out.db: 2 exported, 1 calibrations\n", "")
+    assert (done.code, done.out, done.err) == (0, "out.db: 2 exported, 1 calibration\n", "")
     settings = {"names": ["a", "b"], "spectra": False, "overwrite": True, "progress": None, "family": "resnet"}
     assert fake.called("export") == ((Path("out.db"),), settings)
     assert archreg("export").code == 2
