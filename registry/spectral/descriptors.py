@@ -1,4 +1,4 @@
-"""Layers and consecutive layers as points, and distributions of points as vectors.
+"""Layers and runs of consecutive layers as points, and distributions of points as vectors.
 
 A kernel mean embedding (Smola et al. 2007) of a set of points by random Fourier features (Rahimi & Recht 2007): the
 mean over points of cos(W^T y + b) estimates the mean of a Gaussian kernel, so that distances between embeddings measure
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
     from registry.types import LayerMatrix, Spectrum
 
-__all__ = ["Layers", "embed", "layers_of", "pair_points", "shape_points", "spectral_points"]
+__all__ = ["Layers", "embed", "layers_of", "run_points", "shape_points", "spectral_points"]
 
 # Quantiles of x that a layer is described by, and the x below which differences are numerical noise.
 _QUANTILES = np.array([0.01, 0.03, 0.07, 0.15, 0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.93, 0.97, 0.99])
 _FLOOR = 1e-4
+# Kinds that shapes alone do not tell apart; convolutions show by their dimensions, depthwise ones by their channels.
+_KINDS = ("embedding", "recurrent", "attention")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +34,7 @@ class Layers:
 
     ``depth``: relative, in [0, 1]; ``p``, ``q``, ``kernel``, ``channels``: log2 of outputs, of the rest, of the
     kernel's area and of the input channels; ``dimensions``: of the tensor; ``depthwise``: 1 or 0; ``repeats``: how many
-    layers have the same shape.
+    layers have the same shape; ``kinds``: 1 or 0 for each of embedding, recurrent and attention, (3, L).
     """
 
     depth: NDArray[np.float64]
@@ -43,6 +45,7 @@ class Layers:
     dimensions: NDArray[np.float64]
     depthwise: NDArray[np.float64]
     repeats: NDArray[np.float64]
+    kinds: NDArray[np.float64]
 
 
 def layers_of(layers: Sequence[LayerMatrix]) -> Layers:
@@ -66,11 +69,12 @@ def layers_of(layers: Sequence[LayerMatrix]) -> Layers:
         dtype=np.float64,
     ).T
     depth = np.linspace(0.0, 1.0, len(layers)) if len(layers) > 1 else np.zeros(1)
-    return Layers(depth, *np.log2(table[:4]), *table[4:])
+    kinds = np.array([[layer.kind == kind for layer in layers] for kind in _KINDS], dtype=np.float64)
+    return Layers(depth, *np.log2(table[:4]), *table[4:], kinds)
 
 
 def shape_points(layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (L, 7) and weights (L,): each layer by its depth and shape; n layers of one shape weigh n^1/2 together."""
+    """Points (L, 10), weights (L,): each layer by its depth, shape and kind; n of one shape weigh n^1/2 together."""
     points = np.stack(
         [
             6.0 * layers.depth,
@@ -80,34 +84,39 @@ def shape_points(layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float6
             0.3 * layers.channels,
             0.8 * layers.dimensions,
             1.5 * layers.depthwise,
+            *1.5 * layers.kinds,
         ],
         axis=1,
     )
     return points, layers.repeats**-0.5
 
 
-def pair_points(layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (L - 1, 12) and weights: consecutive layers by how widths change, hardly by how wide they are.
+def run_points(layers: Layers, length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Runs of ``length`` consecutive layers by how widths change, hardly by how wide they are.
 
-    Widths enter as ratios, log2 p'/p, log2 p/c, log2 c'/p, so that a network and its wider kin look alike; every
-    distinct pair weighs the same however often a block repeats. A single layer is paired with itself.
+    Points (L - length + 1, 9 length) and weights. Widths enter as ratios, log2 p/c within a layer, log2 p'/p and
+    log2 c'/p from one to the next, so that a network and its wider kin look alike; every distinct run weighs the same
+    however often a block repeats. The last layer stands for those that a shorter network lacks.
     """
-    first, second = (slice(None), slice(None)) if len(layers.depth) == 1 else (slice(None, -1), slice(1, None))
-    p, c = layers.p, layers.channels
-    columns = [
-        0.035 * (p[first] + p[second] + c[first] + c[second]),
-        0.3 * (p[second] - p[first]),
-        0.2 * (p[first] - c[first]),
-        0.2 * (p[second] - c[second]),
-        0.3 * (c[second] - p[first]),
+    count = len(layers.depth)
+    places = np.minimum(np.arange(max(count - length + 1, 1)) + np.arange(length)[:, None], count - 1)
+    p, c, kernel, dimensions = (v[places] for v in (layers.p, layers.channels, layers.kernel, layers.dimensions))
+    # The longer the run, the more columns of one property lie between two of them.
+    scale = 1.0 if length == 2 else 0.75
+    points = [
+        0.07 / length * (p + c).sum(axis=0, keepdims=True),
+        0.2 * (p - c),
+        0.3 * (p[1:] - p[:-1]),
+        0.3 * (c[1:] - p[:-1]),
+        0.8 * scale * kernel,
+        3.0 * scale * dimensions,
+        2.5 * scale * layers.depthwise[places],
+        *1.5 * scale * layers.kinds[:, places],
+        0.6 * layers.depth[places[:1]],
     ]
-    for values, scale in ((layers.kernel, 0.8), (layers.dimensions, 3.0), (layers.depthwise, 2.5)):
-        columns += [scale * values[first], scale * values[second]]
-    widths = np.stack(
-        [values[part] for values in (p, c, layers.kernel, layers.dimensions) for part in (first, second)], axis=1
-    )
-    _, inverse, counts = np.unique(widths, axis=0, return_inverse=True, return_counts=True)
-    return np.stack([*columns, 0.6 * layers.depth[first]], axis=1), 1.0 / counts[inverse.ravel()]
+    widths = np.concatenate([p, c, kernel, dimensions])
+    _, inverse, counts = np.unique(widths, axis=1, return_inverse=True, return_counts=True)
+    return np.concatenate(points).T, 1.0 / counts[inverse.ravel()]
 
 
 def spectral_points(spectra: Sequence[Spectrum], layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,7 +9,7 @@ import numpy as np
 from registry.ensembles import Circular, expected_cumulative
 from registry.ensembles.wishart import marchenko_pastur_cumulative
 from registry.errors import SpectrumError
-from registry.spectral.descriptors import embed, layers_of, pair_points, shape_points, spectral_points
+from registry.spectral.descriptors import embed, layers_of, run_points, shape_points, spectral_points
 from registry.spectral.difference import cumulative, depth_weights, layer_cumulatives
 from registry.types import Fingerprint, FingerprintSpec, Spectrum
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYERED_BLOCKS", "fingerprint"]
 
-LAYERED_BLOCKS = {"shapes": 160, "pairs": 160, "spectra": 64, "depths": 72, "layers": 1}
+LAYERED_BLOCKS = {"shapes": 100, "pairs": 130, "triples": 120, "spectra": 56, "depths": 72, "layers": 1}
 """Numbers of each block of ``layered``, in their order in the vector."""
 
 # What a block's mean absolute difference counts for in the L1 distance: chosen, with the scales in ``descriptors``, by
-# family retrieval across sizes (benchmarks/retrieval.py), and so that where shapes are at chance what training changed
+# family retrieval across sizes (benchmarks/retrieval), and so that where shapes are at chance what training changed
 # outweighs the scatter between seeds (benchmarks/training).
-_SHAPES, _PAIRS, _SPECTRA, _DEPTHS, _LAYERS = 0.75, 1.0, 0.56, 0.5, 0.035
+_SHAPES, _PAIRS, _TRIPLES, _SPECTRA, _DEPTHS, _LAYERS = 0.75, 1.0, 0.4, 0.56, 0.5, 0.035
 
 
 def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerprint:
@@ -58,10 +58,10 @@ def _mme(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float
 
 
 def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
-    """Five blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
+    """Six blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
 
-    ``shapes``, ``pairs``, ``spectra``: kernel mean embeddings over layers and consecutive layers; ``depths``: F - F_W
-    around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed;
+    ``shapes``, ``pairs``, ``triples``, ``spectra``: kernel mean embeddings over layers and runs of layers; ``depths``:
+    F - F_W around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed;
     ``layers``: log2 of one plus their number.
     """
     layers = layers_of([spectrum.layer for spectrum in spectra])
@@ -69,7 +69,8 @@ def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.f
     return np.concatenate(
         [
             _SHAPES / blocks["shapes"] * embed(*shape_points(layers), blocks["shapes"], spec.seed),
-            _PAIRS / blocks["pairs"] * embed(*pair_points(layers), blocks["pairs"], spec.seed + 1),
+            _PAIRS / blocks["pairs"] * embed(*run_points(layers, 2), blocks["pairs"], spec.seed + 1),
+            _TRIPLES / blocks["triples"] * embed(*run_points(layers, 3), blocks["triples"], spec.seed + 3),
             _SPECTRA / blocks["spectra"] * embed(*spectral_points(spectra, layers), blocks["spectra"], spec.seed + 2),
             _DEPTHS / blocks["depths"] * _departures(spectra, spec).ravel(),
             [_LAYERS * np.log2(len(spectra) + 1)],
@@ -89,5 +90,5 @@ def _departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[n
 
 _VECTORS: dict[tuple[str, int], Callable[[Sequence[Spectrum], FingerprintSpec], NDArray[np.float64]]] = {
     ("mme", 1): _mme,
-    ("layered", 1): _layered,
+    ("layered", 2): _layered,
 }

@@ -12,10 +12,11 @@ from registry.spectral.descriptors import (
     _frequencies,
     embed,
     layers_of,
-    pair_points,
+    run_points,
     shape_points,
     spectral_points,
 )
+from registry.types import LayerMatrix
 from tests.fingerprints.factory import SHAPES, spectra_of, weights_of
 
 FEATURES = 20_000
@@ -113,22 +114,46 @@ def test_points_and_their_weights() -> None:
     spectra = spectra_of(weights_of(SHAPES + SHAPES[3:5] * 7))
     layers = layers_of([spectrum.layer for spectrum in spectra])
     points, weights = shape_points(layers)
-    assert points.shape == (20, 7)
+    assert points.shape == (20, 10)
     alike = layers.repeats == 16
     assert weights[alike].sum() == pytest.approx(4.0)  # n layers of one shape weigh n^1/2 together
     assert weights[~alike].tolist() == [1.0] * 4
-    points, weights = pair_points(layers)
-    assert points.shape == (19, 12)
-    assert weights.sum() == pytest.approx(len({tuple(row) for row in points[:, :-1]}))  # every distinct pair once
+    for length in (2, 3):
+        points, weights = run_points(layers, length)
+        assert points.shape == (21 - length, 9 * length)
+        # Every distinct run once, whatever its depth.
+        assert weights.sum() == pytest.approx(len({tuple(row) for row in points[:, :-1]}))
+        assert run_points(layers_of([spectra[0].layer]), length)[0].shape == (1, 9 * length)
     assert spectral_points(spectra, layers)[0].shape == (20, 15)
-    single = layers_of([spectra[0].layer])
-    assert pair_points(single)[0].shape == (1, 12)
 
 
-def test_a_wider_network_stays_near_in_its_pairs() -> None:
+def test_a_run_by_hand() -> None:
+    # 3 channels to 8, 3 x 3; to 16 by 1 x 1; a linear layer that is an attention's, 16 to 4.
+    made = [("conv", (8, 3, 3, 3)), ("conv", (16, 8, 1, 1)), ("attention", (4, 16))]
+    layers = layers_of([LayerMatrix(i, f"{i}", f"{i}", shape, kind) for i, (kind, shape) in enumerate(made)])
+    points, weights = run_points(layers, 2)
+    c = np.log2(3)
+    # width; p/c of both; p'/p; c'/p; kernels; dimensions; depthwise; embedding, recurrent, attention; depth.
+    first = [0.035 * (7 + c + 3), 0.2 * (3 - c), 0.2, 0.3, 0, 0.8 * np.log2(9), 0, 12, 12, *[0] * 8, 0]
+    second = [0.035 * (4 + 3 + 2 + 4), 0.2, -0.4, -0.6, 0, 0, 0, 12, 6, *[0] * 7, 1.5, 0.3]
+    np.testing.assert_allclose(points, [first, second], atol=1e-12)
+    assert weights.tolist() == [1, 1]
+    short = run_points(layers_of([LayerMatrix(0, "0", "0", (8, 3, 3, 3), "conv")]), 3)[0]
+    assert (short[0, 1:4] == 0.2 * (3 - c)).all()  # the one layer three times
+
+
+@pytest.mark.parametrize("kind", ["embedding", "recurrent", "attention"])
+def test_kinds_of_one_shape_are_told_apart(kind: str) -> None:
+    plain, other = (layers_of([LayerMatrix(i, f"{i}", f"{i}", (8, 8), k) for i in range(3)]) for k in ("linear", kind))
+    for points in (shape_points, lambda layers: run_points(layers, 2), lambda layers: run_points(layers, 3)):
+        assert np.abs(embed(*points(plain), 100, 0) - embed(*points(other), 100, 0)).max() > 0.1
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_a_wider_network_stays_near_in_its_runs(length: int) -> None:
     def embedded(width: int, build: tuple[tuple[int, ...], ...]) -> np.ndarray:
         shapes = [(p * width, c * width, k, k) for p, c, k in build]
-        return embed(*pair_points(layers_of([s.layer for s in spectra_of(weights_of(shapes))])), 160, 1)
+        return embed(*run_points(layers_of([s.layer for s in spectra_of(weights_of(shapes))]), length), 160, 1)
 
     block = ((4, 2, 3), (4, 4, 1), (8, 4, 3), (8, 8, 1))
     plain, wide = embedded(1, block), embedded(2, block)

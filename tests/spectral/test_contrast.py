@@ -98,7 +98,7 @@ def test_shares_are_of_the_fingerprints_distance():
     assert list(shares) == list(LAYERED_BLOCKS)
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["layers"] == pytest.approx(apart[-1] / apart.sum())
-    assert shares["shapes"] == pytest.approx(apart[:160].sum() / apart.sum())
+    assert shares["shapes"] == pytest.approx(apart[: LAYERED_BLOCKS["shapes"]].sum() / apart.sum())
     # Wider layers of the same weights' law: shapes make more of it than where only the weights differ.
     trained = of_weights([heavy(shape, rng) for shape in SHAPES])
     wide = gaussian([(2 * p, 2 * q) for p, q in SHAPES], rng)
