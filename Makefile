@@ -9,7 +9,7 @@ BIN := .venv/bin
 # One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test fuzz lint bench bench-speed bench-training docs constraints clean
+.PHONY: help install demo test fuzz lint bench bench-retrieval bench-speed bench-training docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
@@ -59,6 +59,10 @@ bench: .venv/.dev build/bench/.installed
 # Some five minutes; BENCH=--write puts the tables into docs/benchmarks.md.
 bench-speed: .venv/.dev build/bench/.installed
 	$(BIN)/python -m benchmarks.speed $(BENCH)
+
+# A minute or two; BENCH=MANIFEST for other models than the zoo's, BENCH=--write for docs/benchmarks.md.
+bench-retrieval: .venv/.dev build/bench/.installed
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.retrieval $(BENCH)
 
 # Some four minutes the first time, one with the networks kept. Takes BENCH=--write, too.
 bench-training: .venv/.dev

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from benchmarks.speed.networks import Network
 
-__all__ = ["against_bristol", "against_weightwatcher", "circular_counts", "correctness", "load_package"]
+__all__ = ["against_bristol", "against_weightwatcher", "circular_counts", "correctness", "load_package", "quiet"]
 
 PACKAGES = Path(__file__).resolve().parents[2] / "build" / "bench"
 NETWORK = "resnet50"
@@ -39,7 +39,7 @@ def load_package(name: str) -> ModuleType:
         # Last, so that nothing there hides what .venv holds.
         sys.path.append(str(PACKAGES))
     try:
-        with _quiet():
+        with quiet():
             return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"{name} cannot be imported ({error}): `make bench-speed` installs it") from error
@@ -49,7 +49,7 @@ def against_weightwatcher(rounds: int) -> list[Comparison]:
     """``get_ESD`` of every layer it lists over our spectra, both from the module in memory."""
     package = load_package("weightwatcher")
     net = network(NETWORK)
-    with _quiet():
+    with quiet():
         watcher = package.WeightWatcher(model=net.module)
         numbers = [int(each) for each in watcher.describe()["layer_id"]]
         if len(numbers) != len(net.layers):
@@ -149,7 +149,7 @@ def _departure(U: np.ndarray) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the warnings and log lines of other packages."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -144,11 +144,20 @@ def embed(points: NDArray[np.float64], weights: NDArray[np.float64], features: i
 def _frequencies(dimension: int, features: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard normal frequencies (dimension, features) and uniform phases (features,).
 
-    From the bit generator's raw stream, which NumPy promises never to change (NEP 19), by Box & Muller (1958): a stored
-    fingerprint must be computed alike by every version.
+    Every ``dimension`` frequencies that follow each other are orthogonal, which leaves each one's law as it is and
+    scatters the estimate less (Yu et al. 2016). From the bit generator's raw stream, which NumPy promises never to
+    change (NEP 19), by Box & Muller (1958): a stored fingerprint must be computed alike by every version.
     """
-    raw = np.random.PCG64(seed).random_raw((2 * dimension + 1) * features)
+    bases = -(-features // dimension)
+    count = bases * dimension * dimension
+    raw = np.random.PCG64(seed).random_raw(4 * count + features)
     uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    radius, angle, phase = np.split(uniform, [dimension * features, 2 * dimension * features])
+    radius, angle, phase = np.split(uniform, [2 * count, 4 * count])
     normal = np.sqrt(-2.0 * np.log(radius)) * np.cos(2.0 * np.pi * angle)
-    return normal.reshape(dimension, features), 2.0 * np.pi * phase
+    directions, lengths = normal.reshape(2, bases, dimension, dimension)
+    orthogonal, upper = np.linalg.qr(directions)
+    # Unique, and uniform over rotations, with the diagonal positive (Mezzadri 2007).
+    orthogonal = orthogonal * np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None]
+    scaled = orthogonal * np.sqrt((lengths**2).sum(axis=1, keepdims=True))
+    frequencies = scaled.transpose(1, 0, 2).reshape(dimension, -1)[:, :features]
+    return np.ascontiguousarray(frequencies), 2.0 * np.pi * phase

@@ -27,7 +27,7 @@ LAYERED = FingerprintSpec(
     matrix_rule=_RULE,
     locations=_logarithmic(1e-3, 10.0, 12),
     depths=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    length=100 + 130 + 120 + 56 + 72 + 1,
+    length=90 + 120 + 110 + 86 + 72 + 1,
     reference="wishart",
     beta=1,
 )

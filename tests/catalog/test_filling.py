@@ -25,7 +25,7 @@ from registry.spectral import devices, network
 from registry.spectral.specs import LAYERED, MME, SPECS
 from registry.storage import Store
 from registry.storage.records import CONJUGACY_RULE
-from registry.types import Recomputed
+from registry.types import Fingerprint, Recomputed
 from tests.catalog.factory import NETWORKS
 
 if TYPE_CHECKING:
@@ -346,6 +346,25 @@ def test_figures_without_spectra_need_the_weights(filled: Filled, measured: list
     assert filled.reg.refingerprint() == Recomputed(0, 0)
 
 
+def test_an_earlier_version_is_brought_to_this_one(filled: Filled) -> None:
+    now = vectors(filled.url, LAYERED.hash)
+    filled.reg.close()
+    forget(filled.url, LAYERED.hash)
+    old = replace(LAYERED, version=LAYERED.version - 1, length=5)
+    with Store.open(filled.url, mode="write") as store:
+        for model_id in now[0]:
+            store.put_fingerprints(model_id, [Fingerprint(old, np.full(5, model_id, np.float32))])
+    # Vectors of the earlier version never answer, and what brings them up is named.
+    with pytest.raises(SpecMismatchError, match=f"{LAYERED.label} fingerprint") as missing:
+        filled.reg.nearest("wide")
+    assert "archreg refingerprint --fingerprint layered" in (missing.value.remedy or "")
+    assert filled.reg.refingerprint(fingerprint="layered") == Recomputed(4, 0)
+    assert vectors(filled.url, LAYERED.hash) == now
+    assert filled.reg.nearest("wide")[0].model.name == "twin"
+    assert filled.reg.show("wide").fingerprints == (old.label, LAYERED.label, "mme v1")
+    assert filled.reg.refingerprint() == Recomputed(0, 0)
+
+
 def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: Path, measured: list[str]) -> None:
     with Registry(database_url) as reg:
         reg.ingest(files / "wide.safetensors")
@@ -363,7 +382,7 @@ def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: 
         ) as stuck:
             reg.refingerprint()
         assert stuck.value.remedy == "ingest their weights again, without --no-spectra"
-        assert reg.show("wide").fingerprints == ("layered v1", "mme v1")  # the rest was done
+        assert reg.show("wide").fingerprints == ("layered v2", "mme v1")  # the rest was done
 
         # And that remedy works.
         result = reg.ingest(files / "slim.safetensors")
@@ -398,7 +417,7 @@ def test_figures_of_layers(filled: Filled) -> None:
     filled.reg.ingest(filled.files / "wide.safetensors")
     assert filled.reg.show("wide") == shown
     assert shown.tags == (("made", "wide"),)
-    assert shown.fingerprints == ("layered v1", "mme v1")
+    assert shown.fingerprints == ("layered v2", "mme v1")
     assert shown.conjugacy is not None
     assert {tensor.name for tensor in shown.skipped} == {f"layers.{at}.bias" for at in range(5)}
 

@@ -1,0 +1,95 @@
+"""The tables of the page, and which nearest neighbours are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.retrieval.scores import gain_interval
+from registry.spectral.fingerprints import LAYERED_BLOCKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from benchmarks.retrieval.models import Models
+    from benchmarks.retrieval.scores import Scores
+
+__all__ = ["Row", "confusions", "gains", "table", "weights_table"]
+
+_KINDS = ("all", "cross-size")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A fingerprint's scores with the whole gallery and with models of the query's own topology taken out."""
+
+    name: str
+    everything: Scores
+    across: Scores
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """P@1 and mAP of each with intervals, and the AUC across sizes."""
+    return [
+        "| fingerprint | all P@1 | all mAP | cross-size P@1 | cross-size mAP | AUC |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {row.name} | {_cell(row.everything, 0)} | {_cell(row.everything, 1)} | {_cell(row.across, 0)} "
+            f"| {_cell(row.across, 1)} | {row.across.mean()[2]:.3f} |"
+            for row in rows
+        ),
+    ]
+
+
+def gains(pairs: Sequence[tuple[str, Row, Row]]) -> list[str]:
+    """What the first of each two rows has over the second."""
+    lines = [
+        "| gain of spectra | all P@1 | all mAP | cross-size P@1 | cross-size mAP |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, better, worse in pairs:
+        cells = []
+        for one, other in ((better.everything, worse.everything), (better.across, worse.across)):
+            low, high = gain_interval(one, other)
+            gain = one.mean() - other.mean()
+            cells += [f"{gain[at]:+.3f} ({low[at]:+.2f} to {high[at]:+.2f})" for at in (0, 1)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def weights_table(weights: NDArray[np.float64]) -> list[str]:
+    """Weights of the blocks that each four fifths chose, the first block's being 1."""
+    return [
+        f"| left out | {' | '.join(LAYERED_BLOCKS)} |",
+        "| --- " * (len(LAYERED_BLOCKS) + 1) + "|",
+        *(
+            f"| fifth {number} | {' | '.join(f'{value:g}' for value in row)} |"
+            for number, row in enumerate(weights.tolist(), 1)
+        ),
+    ]
+
+
+def confusions(models: Models, distances: NDArray[np.float64], row: Row) -> list[str]:
+    """Queries whose nearest model is of another family, with the nearest of their own."""
+    lines = ["| gallery | query | nearest | at | nearest of its family | at |", "| --- " * 6 + "|"]
+    for kind, scores in zip(_KINDS, (row.everything, row.across), strict=True):
+        for query in scores.query[scores.figures[:, 0] == 0]:
+            gallery = np.arange(len(models.names)) != query
+            if kind != _KINDS[0]:
+                gallery &= models.topology != models.topology[query]
+            own = gallery & (models.family == models.family[query])
+            cells = []
+            for among in (gallery & ~own, own):
+                nearest = int(np.where(among, distances[query], np.inf).argmin())
+                cells += [models.names[nearest], f"{distances[query, nearest]:.3f}"]
+            lines.append(f"| {kind} | {models.names[query]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(scores: Scores, at: int) -> str:
+    low, high = scores.interval()[:, at]
+    return f"{scores.mean()[at]:.3f} ({low:.2f}-{high:.2f})"

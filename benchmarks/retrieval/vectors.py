@@ -1,0 +1,73 @@
+"""The fingerprints as they ship, with parts taken out, and what they must beat: a vector a model, compared by L1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.spectral import fingerprint, layer_spectrum
+from registry.spectral.fingerprints import LAYERED_BLOCKS
+from registry.spectral.specs import LAYERED, MME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from registry.types import Spectrum
+
+__all__ = ["SPECTRAL", "VECTORS", "layered"]
+
+SPECTRAL = ("spectra", "depths")
+"""The blocks of ``layered`` that eigenvalues enter; shapes and kinds alone decide the others."""
+
+
+def layered(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
+    """The default fingerprint, float64."""
+    return fingerprint(spectra, LAYERED).vector.astype(np.float64)
+
+
+def _mme(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
+    return fingerprint(spectra, MME).vector.astype(np.float64)
+
+
+def _without(*cut: str) -> Callable[[Sequence[Spectrum]], NDArray[np.float64]]:
+    kept = np.repeat([name not in cut for name in LAYERED_BLOCKS], list(LAYERED_BLOCKS.values()))
+    return lambda spectra: layered(spectra)[kept]
+
+
+def _gaussian(spectra: Sequence[Spectrum]) -> list[Spectrum]:
+    """Spectra of Gaussian matrices of the same shapes."""
+    rng = np.random.default_rng(0)
+    made = []
+    for spectrum in spectra:
+        mean, values = layer_spectrum(rng.standard_normal((spectrum.layer.p, spectrum.layer.q)))
+        made.append(replace(spectrum, mean=mean, values=values))
+    return made
+
+
+def _of_one_kind(spectra: Sequence[Spectrum]) -> list[Spectrum]:
+    return [replace(spectrum, layer=replace(spectrum.layer, kind="linear")) for spectrum in spectra]
+
+
+def _shape_count(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
+    """Deciles of log2 p and log2 q over layers, and log2 of their number."""
+    tenths = np.linspace(0.0, 1.0, 11)
+    p, q = np.log2([[s.layer.p, s.layer.q] for s in spectra]).T
+    return np.concatenate([np.quantile(p, tenths), np.quantile(q, tenths), [np.log2(len(spectra))]])
+
+
+VECTORS: dict[str, Callable[[Sequence[Spectrum]], NDArray[np.float64]]] = {
+    "`layered`": layered,
+    "`layered`, spectra taken out": _without(*SPECTRAL),
+    "`layered`, shapes taken out": _without(*(LAYERED_BLOCKS.keys() - set(SPECTRAL))),
+    **{f"`layered` without its block `{name}`": _without(name) for name in LAYERED_BLOCKS},
+    "`layered` without kinds of layers": lambda spectra: layered(_of_one_kind(spectra)),
+    "`layered` of Gaussian weights": lambda spectra: layered(_gaussian(spectra)),
+    "`mme`": _mme,
+    "`mme` of Gaussian weights": lambda spectra: _mme(_gaussian(spectra)),
+    "rough count of shapes": _shape_count,
+    "number of parameters": lambda spectra: np.log2([sum(s.layer.p * s.layer.q for s in spectra)]),
+}
