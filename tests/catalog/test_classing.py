@@ -53,7 +53,7 @@ def test_they_are_kept_and_read_back(filled: Filled, monkeypatch: pytest.MonkeyP
             with pytest.raises(AssertionError, match="sorted"):
                 another.classes(**({"accuracy": 1e-3} | other))
     [kept] = filled.reg.kept_partitions()
-    assert (kept.fingerprint, kept.metric, kept.accuracy, kept.rule) == ("layered v1", "l1", 1e-3, "complete")
+    assert (kept.fingerprint, kept.metric, kept.accuracy, kept.rule) == (LAYERED.label, "l1", 1e-3, "complete")
     assert (kept.scope, kept.models, kept.classes, kept.created) == ((), 4, 3, made.created)
 
 
@@ -125,7 +125,7 @@ def test_one_class_and_its_models(filled: Filled) -> None:
         whole.rule, whole.accuracy, whole.rate, whole.models, whole.created,
     )  # fmt: skip
     [member] = filled.reg.show("wide").memberships
-    assert (member.identity, member.members, member.fingerprint) == (first.identity, 3, "layered v1")
+    assert (member.identity, member.members, member.fingerprint) == (first.identity, 3, LAYERED.label)
     filled.reg.remove(first.medoid)
     [left] = filled.reg.kept_class(first.identity).classes
     assert (left.medoid, len(left.members)) == ("", 2)
