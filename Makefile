@@ -9,7 +9,7 @@ BIN := .venv/bin
 # One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test fuzz lint bench bench-retrieval bench-speed bench-training docs constraints clean
+.PHONY: help install demo test fuzz lint bench bench-retrieval bench-speed bench-training bench-scale docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
@@ -67,6 +67,10 @@ bench-retrieval: .venv/.dev build/bench/.installed
 # Some four minutes the first time, one with the networks kept. Takes BENCH=--write, too.
 bench-training: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.training $(BENCH)
+
+# Some eight minutes: registries of up to 100,000 models. Takes BENCH=--write, too.
+bench-scale: .venv/.dev
+	$(BIN)/python -m benchmarks.scale $(BENCH)
 
 docs: .venv/.dev
 	$(BIN)/python scripts/cli_docs.py --check

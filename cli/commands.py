@@ -59,7 +59,12 @@ COMMANDS: Mapping[str, Command] = {
     "nearest": Command(
         "registry.cli.nearest:nearest",
         "Find the models nearest to a stored model, a file or a reference.",
-        ("archreg nearest resnet20 -k 5", "archreg nearest ./new.safetensors --equivalent --max-params 200k"),
+        (
+            "archreg nearest resnet20 -k 5",
+            "archreg nearest ./new.safetensors --equivalent --max-params 200k",
+            "archreg nearest resnet20 --radius 0.1",
+            "archreg nearest resnet20 resnet32 --json",
+        ),
     ),
     "compare": Command(
         "registry.cli.compare:compare",
@@ -116,6 +121,11 @@ COMMANDS: Mapping[str, Command] = {
         "registry.cli.distances:distances",
         "Write all distances between models to a NumPy file.",
         ("archreg distances -o distances.npz", "archreg distances -o resnets.npz --family resnet --distance l2"),
+    ),
+    "index": Command(
+        "registry.cli.index:app",
+        "Build, check or drop the index of a large registry in Postgres.",
+        ("archreg index build", "archreg index check --db postgresql://host/models"),
     ),
     "export": Command(
         "registry.cli.portable:export",

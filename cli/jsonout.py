@@ -115,8 +115,12 @@ def search(query: str, found: Search) -> dict[str, Any]:
         "metric": found.metric,
         "accuracy": found.accuracy,
         "rate": found.rate,
+        "radius": found.radius,
         "searched": found.searched,
         "calibration": calibration(found.calibration),
+        "unknown": found.unknown,
+        "indexed": found.indexed,
+        "note": found.note,
         "neighbours": found.neighbours,
     }
 

@@ -2,49 +2,121 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from registry.cli import jsonout, tables, verdicts
-from registry.cli.options import AsJson, Database, Limit, Query, filters, open_registry, question, with_options
+from registry.cli.errors import report
+from registry.cli.options import AsJson, Database, filters, open_registry, question, with_options
+from registry.cli.values import parse_amount
+from registry.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from registry.types import Neighbour, Search
 
 __all__ = ["nearest"]
 
+SOME_FAILED = 3
+
 
 @with_options(question=question, filters=filters)
 def nearest(
-    query: Query,
-    k: Limit = 10,
+    queries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="A stored name, a file, or a reference such as torchvision:resnet18; - reads them, one a line.",
+        ),
+    ],
+    k: Annotated[
+        int | None,
+        typer.Option("--k", "-k", min=1, metavar="N", help="How many at most.", show_default="10 without a radius"),
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option(parser=parse_amount, metavar="X", help="Only models within this distance.")
+    ] = None,
     equivalent: Annotated[
         bool, typer.Option("--equivalent", help="Only models equivalent within the accuracy.")
     ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Search all, even where the database has an index.")] = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
     question: dict[str, Any],
     filters: dict[str, Any],
 ) -> None:
-    """Find the models nearest to a stored model, a file or a reference, and say which are equivalent to it."""
+    """Find the models nearest to a stored model, a file or a reference, and say which are equivalent to it.
+
+    Of several, one that fails does not keep the others back; the exit code is 3 then.
+    """
+    asked = _expanded(queries)
+    several = len(asked) > 1 or "-" in queries
+    wanted = {"k": k, "radius": radius, "equivalent": equivalent, "exact": exact, **question, **filters}
+    documents: list[dict[str, Any]] = []
+    failed = False
     with open_registry(db) as registry:
-        found = registry.search(query, k, equivalent=equivalent, **question, **filters)
+        for query in asked:
+            try:
+                found = registry.search(query, **wanted)
+            except UsageError:
+                raise  # the question itself is wrong, and for all of them
+            except RegistryError as error:
+                if not several:
+                    raise
+                failed = True
+                report(error, about=query)
+                documents.append({"query": query, "error": error.message, "remedy": error.remedy})
+                continue
+            if as_json:
+                documents.append(jsonout.search(query, found))
+            else:
+                _show(query, found, equivalent=equivalent)
     if as_json:
-        jsonout.write(jsonout.search(query, found))
-        return
+        jsonout.write({"queries": documents} if several else documents[0])
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _expanded(queries: Sequence[str]) -> list[str]:
+    """The queries, ``-`` replaced by the lines of standard input. Raises ``UsageError`` where that leaves none."""
+    found: list[str] = []
+    for query in queries:
+        found += [line.strip() for line in sys.stdin if line.strip()] if query == "-" else [query]
+    if not found:
+        raise UsageError("standard input names no model", "give names, one a line")
+    return found
+
+
+def _show(query: str, found: Search, *, equivalent: bool) -> None:
     tables.say(f"nearest to {query}: {verdicts.basis(found.spec, found.metric, found.accuracy)}")
     _show_neighbours(found, equivalent=equivalent)
     tables.say(verdicts.judged(found.accuracy, found.rate, found.searched, found.calibration))
+    if found.unknown:
+        tables.say(f"{tables.whole(found.unknown)} models were left out: a value that is bounded is not known of them")
+    if found.indexed:
+        tables.say("found by the index, which can miss some: --exact searches all")
+    if found.note:
+        tables.hint(found.note)
 
 
 def _show_neighbours(found: Search, *, equivalent: bool) -> None:
     if not found.neighbours:
-        tables.say("none is equivalent within the accuracy" if equivalent else "no other model passes the filters")
+        tables.say(_nothing(found, equivalent=equivalent))
         return
     columns = ("name", "family", ">parameters", ">distance", ">closer than", "verdict", "metrics")
     tables.table(columns, map(_neighbour, found.neighbours))
+
+
+def _nothing(found: Search, *, equivalent: bool) -> str:
+    if not found.searched:
+        return "no other model passes the filters"
+    if equivalent:
+        return "none is equivalent within the accuracy"
+    return f"none is within the radius {tables.number(found.radius)}"
 
 
 def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsJson",
     "Database",
+    "Fingerprint",
     "Limit",
     "Query",
     "card",

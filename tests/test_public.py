@@ -12,6 +12,7 @@ import registry
 from registry import ModelCard, Registry, errors
 
 TERMS = "fingerprint='layered', metric=None, accuracy=None"
+SEARCH = "radius=None, equivalent=False, exact=False"
 METHODS = {
     "calibrate": "(*, fingerprint='layered', metric=None, rate=0.01, seed=0, dry_run=False)",
     "calibration": "(*, fingerprint='layered', metric=None)",
@@ -28,12 +29,15 @@ METHODS = {
     "equivalent": f"(a, b, *, {TERMS})",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
+    "index_build": "(*, fingerprint='layered', metric=None)",
+    "index_check": "(*, fingerprint='layered', metric=None, k=10, queries=100, seed=0)",
+    "index_drop": "(*, fingerprint=None)",
     "ingest": "(reference, *, name=None, key=None, seed=0, replace=False, keep_spectra=True, device='cpu', **card)",
     "ingest_all": "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', progress=None)",
     "kept_class": "(identity)",
     "kept_partitions": "()",
     "models": "(**filters)",
-    "nearest": f"(query, k=10, *, {TERMS}, equivalent=False, **filters)",
+    "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
     "plan": "(references=(), *, manifest=None, key=None, seed=0, name=None, card=ModelCard())",
     "plot_csd": "(names, file, *, scale='full', reference='cue', seed=None, axes='both', x_max=None, title='')",
     "plot_spectrum": "(name, file, *, title='')",
@@ -41,7 +45,8 @@ METHODS = {
     "remove": "(name)",
     "rename": "(old, new)",
     "reset_calibration": "(*, fingerprint='layered', metric=None)",
-    "search": f"(query, k=10, *, {TERMS}, equivalent=False, **filters)",
+    "search": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
+    "search_all": "(queries, **terms)",
     "set": "(name, **changes)",
     "set_metric": "(name, metric)",
     "show": "(name)",

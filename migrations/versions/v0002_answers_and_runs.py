@@ -25,6 +25,7 @@ def upgrade() -> None:
 def _stamps() -> None:
     for table, column in (("specs", "stamp"), ("specs", "removed"), ("fingerprints", "stamp")):
         op.add_column(table, sa.Column(column, sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("specs", sa.Column("indexed", sa.BigInteger(), nullable=True))
     op.create_index(op.f("ix_fingerprints_spec_id_stamp"), "fingerprints", ["spec_id", "stamp"])
 
 

@@ -36,7 +36,7 @@ def compress(
         every = gallery.neighbours(ids, distances, len(ids))
         found = tuple(sorted(every, key=lambda n: (*_size(n.model, narrowed), n.distance, n.model.id)))[:k]
     else:
-        found = gallery.neighbours(gallery.ids, gallery.distances, k)
+        found = gallery.neighbours(*gallery.nearest(k, None), k)
     candidates = (_candidate(query.model, neighbour) for neighbour in found)
     if explain:
         candidates = (_explained(store, query, candidate) for candidate in candidates)
@@ -46,7 +46,7 @@ def compress(
         metric=by.distance.name,
         accuracy=gallery.by.accuracy,
         rate=gallery.by.rate,
-        searched=len(gallery.ids),
+        searched=gallery.searched,
         equivalent=equivalent,
         candidates=tuple(candidates),
         calibration=by.calibration,

@@ -53,6 +53,7 @@ class Database:
     def _open(self, mode: Literal["read", "write", "create"]) -> Store:
         from registry.storage import Store
 
+        before = self._store
         self.close()
-        self._store, self._mode = Store.open(self.url, mode=mode), mode
+        self._store, self._mode = Store.open(self.url, mode=mode, after=before), mode
         return self._store

@@ -13,25 +13,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from registry.equivalence import Kind
     from registry.storage import Store
-    from registry.types import FingerprintSpec, ModelRef, Spectrum, WeightsPlan
+    from registry.types import Checkpoint, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
 
-__all__ = ["Query", "resolve"]
+    Asked = str | Path | torch.nn.Module
+
+__all__ = ["Query", "resolve", "stored"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
     """The model asked about; ``model.id`` is 0 where it is not stored. ``vector``: float32 (spec.length,).
 
-    ``spectra`` gives those of its layers, read when called; None where they were not stored.
+    ``spectra`` gives those of its layers, ``figures`` its conjugacy, read when called; None where they were not stored.
     """
 
     model: ModelSummary
     vector: NDArray[np.float32]
-    conjugacy: Conjugacy | None
+    figures: Callable[[], Conjugacy | None]
     spectra: Callable[[], tuple[Spectrum, ...] | None]
 
     @property
@@ -39,11 +42,17 @@ class Query:
         """Tail class and training class."""
         return self.model.tail_class, self.model.training_class
 
+    @property
+    def conjugacy(self) -> Conjugacy | None:
+        """Its conjugacy figures, where they are known."""
+        return self.figures()
 
-def resolve(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
+
+def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
     """A stored name first, then a reference or a path, whose weights are read and measured and not stored.
 
-    A `Path` is always a path. A stored name that is also a folder means the stored model; ``./NAME`` is the folder.
+    A `Path` is always a path, and what is no text is a live module. A stored name that is also a folder means the
+    stored model; ``./NAME`` is the folder.
 
     Raises
     ------
@@ -58,16 +67,31 @@ def resolve(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query
     """
     if isinstance(reference, Path):
         return _read(store, reference, spec)
-    if store.has_name(reference):
-        model = store.find(reference)
-        _refuse_other_weights(reference, model)
-        return _stored(store, model, spec)
+    if not isinstance(reference, str):
+        from registry.sources import open_module
+
+        with open_module(reference) as checkpoint:
+            return _measured(store, checkpoint, spec)
+    named = stored(store, reference, spec)
+    if named is not None:
+        return named
     if _names_a_source(reference):
         return _read(store, reference, spec)
     try:
         model = store.find(reference)
     except UnknownModelError as error:
         raise UnknownModelError(f"{reference!r} is neither a stored model nor a file", error.remedy) from error
+    return _stored(store, model, spec)
+
+
+def stored(store: Store, reference: Asked, spec: FingerprintSpec) -> Query | None:
+    """The stored model of exactly that name, None where there is none. Raises as ``resolve``."""
+    if not isinstance(reference, str):
+        return None
+    model = store.find_named(reference)
+    if model is None:
+        return None
+    _refuse_other_weights(reference, model)
     return _stored(store, model, spec)
 
 
@@ -109,31 +133,37 @@ def _refuse_other_weights(text: str, model: ModelSummary) -> None:
 
 
 def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
-    ids, vectors = store.fingerprints(spec.hash, ids=[model.id])
-    if not len(ids):
+    vector = store.vector(spec.hash, model.id)
+    if vector is None:
         raise SpecMismatchError(
             f"{model.name} has no {spec.label} fingerprint", f"run: archreg refingerprint --fingerprint {spec.name}"
         )
-    conjugacy = store.conjugacy([model.id]).get(model.id)
-    return Query(model, vectors[0], conjugacy, lambda: store.spectra(model.id))
+    return Query(model, vector, lambda: store.conjugacy([model.id]).get(model.id), lambda: store.spectra(model.id))
 
 
 def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
-    from registry.catalog.filling import measure
-    from registry.sources import expand, open_ref, plan_weights
+    from registry.sources import expand, open_ref
 
     refs = expand(reference)
     if len(refs) != 1:
         raise AmbiguousError(f"{reference} is {len(refs)} models and the question is about one", "name one of them")
     with open_ref(refs[0]) as checkpoint:
-        plan = plan_weights(checkpoint)
-        known = store.known_as(plan.content_hash)
-        if known is not None:
-            return _stored(store, known, spec)
-        measured = measure(checkpoint, plan)
-        model = _summary(checkpoint.ref, plan, measured.conjugacy)
+        return _measured(store, checkpoint, spec)
+
+
+def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Query:
+    """A checkpoint's weights: as they are stored where they are, else measured now."""
+    from registry.catalog.filling import measure
+    from registry.sources import plan_weights
+
+    plan = plan_weights(checkpoint)
+    known = store.known_as(plan.content_hash)
+    if known is not None:
+        return _stored(store, known, spec)
+    measured = measure(checkpoint, plan)
     vector = next(fingerprint.vector for fingerprint in measured.fingerprints if fingerprint.spec == spec)
-    return Query(model, vector, measured.conjugacy, lambda: measured.spectra)
+    model = _summary(checkpoint.ref, plan, measured.conjugacy)
+    return Query(model, vector, lambda: measured.conjugacy, lambda: measured.spectra)
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, conjugacy: Conjugacy) -> ModelSummary:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from registry.catalog.api.asking import Asking
 from registry.catalog.api.filling import Filling
+from registry.catalog.api.indexing import Indexing
 from registry.catalog.api.managing import Managing
 from registry.catalog.api.porting import Porting
 from registry.catalog.api.showing import Showing
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Registry"]
 
 
-class Registry(Filling, Asking, Showing, Managing, Porting):
+class Registry(Filling, Asking, Indexing, Showing, Managing, Porting):
     """A registry in a database, SQLite or Postgres.
 
     ``url``: an SQLAlchemy URL or the path of an SQLite file; None for the environment's ``ARCHREG_DB``, else

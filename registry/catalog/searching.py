@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.catalog.terms import judged, summaries_of, vectors_of
-from registry.equivalence import nearest
+import numpy as np
+
+from registry.catalog.terms import Candidates, candidates, judged, passing, summaries_of
+from registry.equivalence import nearest, search
 from registry.errors import UsageError
 from registry.types import Neighbour, Search
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from registry.catalog.queries import Query
@@ -19,59 +20,160 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Filter
 
-__all__ = ["Gallery", "check_count", "gallery_of", "search_for"]
+    Found = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+__all__ = ["Gallery", "Wanted", "check_count", "gallery_of", "search_for"]
+
+DEFAULT_K = 10
+INDEXED_K = 200  # neighbours that an index is asked for at most; more are searched for exactly
+VISIT = 4  # what a step through an index costs, in vectors read and compared
 
 
-def search_for(store: Store, query: Query, by: Terms, where: Filter, k: int, *, equivalent: bool) -> Search:
-    """The ``k`` nearest stored models but the one asked about; O(n d)."""
-    check_count(k)
-    gallery = gallery_of(store, query, by, where)
-    ids, distances = gallery.equivalent() if equivalent else (gallery.ids, gallery.distances)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which neighbours: ``k`` at most, within ``radius``, or both; ``k`` is 10 where neither is given.
+
+    ``equivalent``: of those only what is equivalent to the query; ``exact``: no index is used, even if one is there.
+    Raises ``UsageError`` for a ``k`` below one, or a radius that is negative or no number.
+    """
+
+    k: int | None = None
+    radius: float | None = None
+    equivalent: bool = False
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k is not None:
+            check_count(self.k)
+        if self.radius is not None and not 0.0 <= self.radius < float("inf"):
+            raise UsageError(f"radius must be a distance, zero or larger, not {self.radius}")
+        if self.k is None and self.radius is None:
+            object.__setattr__(self, "k", DEFAULT_K)
+
+
+def search_for(store: Store, query: Query, by: Terms, where: Filter, wanted: Wanted) -> Search:
+    """The nearest stored models but the one asked about; O(n d), or by an index where one is current."""
+    with store.snapshot():
+        ids = passing(store, where)
+        unknown = 0 if ids is None else store.unknown_count(where, query.model.id)
+        found, note = (None, "") if wanted.exact else _indexed(store, query, by, ids, wanted)
+        if found is None:
+            found = _searched(_gallery(store, query, by, ids), wanted)
+        return replace(found, unknown=unknown, note=note)
+
+
+def _searched(gallery: Gallery, wanted: Wanted) -> Search:
+    found = gallery.nearest(wanted.k, wanted.radius, equivalent=wanted.equivalent)
+    return _answer(gallery, found, wanted)
+
+
+def _answer(gallery: Gallery, found: Found, wanted: Wanted, *, indexed: bool = False) -> Search:
+    by = gallery.by
     return Search(
         spec=by.spec,
         metric=by.distance.name,
-        accuracy=gallery.by.accuracy,
-        rate=gallery.by.rate,
-        searched=len(gallery.ids),
-        neighbours=gallery.neighbours(ids, distances, k),
+        accuracy=by.accuracy,
+        rate=by.rate,
+        searched=gallery.searched,
+        neighbours=gallery.neighbours(*found, len(found[0])),
         calibration=by.calibration,
+        radius=wanted.radius,
+        indexed=indexed,
     )
+
+
+def _indexed(store: Store, query: Query, by: Terms, ids: list[int] | None, wanted: Wanted) -> tuple[Search | None, str]:
+    """What an index finds, ranked by exact distances; None where the exact search is needed, or cheaper; and why."""
+    index = store.index(by.spec, by.distance.name)
+    if index is None:
+        return None, ""
+    if index.opened.problem:
+        return None, f"{index.opened.problem}, so all were searched; {index.opened.remedy}"
+    k, count = wanted.k, index.held
+    if k is None or k > INDEXED_K:
+        return None, ""
+    if ids is not None and VISIT * (k + 1) * count > len(ids) ** 2:
+        return None, ""  # (k + 1) count / len(ids) steps until enough pass, against reading those that do
+    kind = query.kind if wanted.equivalent else None
+    near, vectors = store.near(index, query.vector, k + 1, ids=ids, kind=kind)
+    searched = count if ids is None else len(ids)
+    own = bool(query.model.id) and (ids is None or query.model.id in ids)
+    by = by.among(searched - own)
+    radius = wanted.radius
+    if wanted.equivalent:
+        radius = by.accuracy if radius is None else min(radius, by.accuracy)
+    gallery = Gallery(store, query, by, Candidates(near, vectors, lambda: np.empty(0)), searched - own)
+    found = gallery.nearest(k, radius)
+    if len(near) < min(k + 1, searched) and len(found[0]) == np.count_nonzero(near != query.model.id):
+        return None, ""  # the scan gave up before enough passed, or was past the radius: no filter may cost answers
+    return _answer(gallery, found, wanted, indexed=True), ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gallery:
-    """Distances from a query to all stored models that pass the filter, the query itself left out."""
+    """The stored models that pass the filter, the query itself left out, and their distances from it.
+
+    ``searched``: how many they are.
+    """
 
     store: Store
     query: Query
     by: Terms
-    ids: NDArray[np.int64]
-    distances: NDArray[np.float64]
+    among: Candidates
+    searched: int
 
-    def equivalent(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Those within the accuracy that share both classes with the query."""
-        within = self.distances <= self.by.accuracy
-        ids, distances = self.ids[within], self.distances[within]
-        kinds = self.store.classes(ids.tolist())
-        same = [row for row, model in enumerate(ids.tolist()) if kinds.get(model) == self.query.kind]
-        return ids[same], distances[same]
+    def nearest(self, k: int | None, radius: float | None, *, equivalent: bool = False) -> Found:
+        """Ids and distances of the ``k`` nearest within ``radius``, nearest first; ``equivalent``: of those only."""
+        rows = self.among.rows
+        if equivalent:
+            radius = self.by.accuracy if radius is None else min(radius, self.by.accuracy)
+            alike = self._alike()
+            rows = np.flatnonzero(alike) if rows is None else rows[alike[rows]]
+        found, distances = search(
+            self.query.vector,
+            self.among.vectors,
+            self.by.distance,
+            ids=self.among.ids,
+            squares=self.among.squares,
+            rows=rows,
+            k=None if k is None else k + 1,
+            radius=radius,
+        )
+        ids = self.among.ids[found]
+        others = np.flatnonzero(ids != self.query.model.id)[:k]
+        return ids[others], distances[others]
+
+    def _alike(self) -> NDArray[np.bool_]:
+        """Which rows are of the query's tail class and training class."""
+        if self.among.remembered:
+            return self.store.of_kind(self.by.spec.hash, self.query.kind)
+        kinds = self.store.classes(self.among.ids.tolist())
+        return np.array([kinds.get(model, ("", "")) == self.query.kind for model in self.among.ids.tolist()], np.bool_)
+
+    def equivalent(self) -> Found:
+        """Those within the accuracy that share both classes with the query, nearest first."""
+        return self.nearest(None, None, equivalent=True)
 
     def neighbours(self, ids: NDArray[np.int64], distances: NDArray[np.float64], k: int) -> tuple[Neighbour, ...]:
         """The ``k`` nearest of these, each with its verdict."""
         chosen = nearest(distances, ids, k)
         models = summaries_of(self.store, ids[chosen].tolist())
         return tuple(
-            Neighbour(model, judged(self.query, model, float(distances[row]), self.by, len(self.ids)))
+            Neighbour(model, judged(self.query, model, float(distances[row]), self.by, self.searched))
             for row, model in zip(chosen.tolist(), models, strict=True)
         )
 
 
 def gallery_of(store: Store, query: Query, by: Terms, where: Filter) -> Gallery:
-    """The gallery of a question, its terms for as many models as it holds; O(n d)."""
-    ids, vectors = vectors_of(store, by.spec, where)
-    others = ids != query.model.id
-    distances = by.distance.to_all(query.vector, vectors)[others]
-    return Gallery(store, query, by.among(len(distances)), ids[others], distances)
+    """The gallery of a question, its terms for as many models as it holds; its vectors are good until the next one."""
+    return _gallery(store, query, by, passing(store, where))
+
+
+def _gallery(store: Store, query: Query, by: Terms, ids: list[int] | None) -> Gallery:
+    found = candidates(store, by.spec, ids)
+    there = found.ids if found.rows is None else found.ids[found.rows]
+    searched = len(there) - int((there == query.model.id).sum())
+    return Gallery(store, query, by.among(searched), found, searched)
 
 
 def check_count(k: int) -> None:

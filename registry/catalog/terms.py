@@ -10,6 +10,8 @@ from registry.errors import EmptyRegistryError, SpecMismatchError, UsageError
 from registry.types import Filter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -18,7 +20,19 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Calibration, FingerprintSpec, ModelSummary, Verdict
 
-__all__ = ["Terms", "judged", "require_models", "summaries_of", "terms", "vectors_of"]
+__all__ = [
+    "Candidates",
+    "Terms",
+    "candidates",
+    "judged",
+    "passing",
+    "require_models",
+    "summaries_of",
+    "terms",
+    "vectors_of",
+]
+
+FEW = 4_000  # models whose vectors are read alone rather than remembered with all others: some ten milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +92,34 @@ def judged(query: Query, model: ModelSummary, distance: float, by: Terms, search
     )
 
 
-def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Ids (n,), ascending, and vectors (n, d) of the models that pass the filter.
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Vectors (n, d) with their ids (n,) and squared norms, and the rows of those that take part, None for all."""
 
-    Raises ``EmptyRegistryError``, or ``SpecMismatchError`` where models pass and none has a vector of this spec.
+    ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    squares: Callable[[], NDArray[np.float64]]
+    rows: NDArray[np.intp] | None = None
+    remembered: bool = False
+
+
+def candidates(store: Store, spec: FingerprintSpec, wanted: Sequence[int] | None) -> Candidates:
+    """The vectors of the models of those ids, of all for None.
+
+    They are remembered, and good until the next question; but a few of them are read alone where none are remembered
+    yet. Raises ``EmptyRegistryError``, or ``SpecMismatchError`` where there are models and none has such a vector.
     """
-    wanted = None if where == Filter() else store.candidate_ids(where)
-    ids, vectors = store.fingerprints(spec.hash, ids=wanted)
-    if len(ids):
-        return ids, vectors
+    import numpy as np
+
+    if wanted is not None and len(wanted) <= FEW and not store.remembers(spec.hash):
+        ids, vectors = store.fingerprints(spec.hash, ids=wanted)
+        found = Candidates(ids, vectors, lambda: np.empty(0))
+    else:
+        memory = store.remembered(spec.hash)
+        rows = None if wanted is None else memory.positions(np.array(wanted, np.int64))
+        found = Candidates(memory.ids, memory.vectors, lambda: memory.squares, rows, remembered=True)
+    if len(found.ids if found.rows is None else found.rows):
+        return found
     require_models(store)
     if wanted is None or wanted:
         raise SpecMismatchError(
@@ -94,7 +127,27 @@ def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDAr
             f"run: archreg refingerprint --fingerprint {spec.name}",
         )
     # No model passes the filter; where the spec is not stored yet, the store does not know its length.
-    return ids, vectors.reshape(0, spec.length)
+    return Candidates(found.ids[:0], found.vectors[:0].reshape(0, spec.length), found.squares)
+
+
+def passing(store: Store, where: Filter) -> list[int] | None:
+    """Ids of the models that pass, ascending; None where all do."""
+    return None if where == Filter() else store.candidate_ids(where)
+
+
+def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Ids (n,), ascending, and vectors (n, d) of the models that pass the filter.
+
+    Raises ``EmptyRegistryError``, or ``SpecMismatchError`` where models pass and none has a vector of this spec.
+    """
+    found = candidates(store, spec, passing(store, where))
+    ids, vectors = found.ids, found.vectors
+    if found.rows is not None:
+        ids, vectors = ids[found.rows], vectors[found.rows]
+    if (ids[1:] < ids[:-1]).any():  # remembered, and come out of turn
+        order = ids.argsort()
+        ids, vectors = ids[order], vectors[order]
+    return ids, vectors
 
 
 def require_models(store: Store) -> None:

@@ -21,7 +21,7 @@ from registry.equivalence.classes import (
 )
 from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named
 from registry.equivalence.metrics import direction
-from registry.equivalence.neighbours import nearest
+from registry.equivalence.neighbours import nearest, search
 from registry.equivalence.verdicts import Kind, judge
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "rate_at",
     "rate_bound",
     "rule_for",
+    "search",
     "shipped",
     "sorted_into_groups",
 ]

@@ -11,10 +11,10 @@ from registry.storage import schema
 from registry.storage.cards import put_card, stored_card, utc_now
 from registry.storage.checking import check_model, check_name
 from registry.storage.inserting import insert_models, insert_spectra, replace_layers
+from registry.storage.measured import put_measured
 from registry.storage.queries import short_hash
 from registry.storage.records import Added
 from registry.storage.schema import models, names
-from registry.storage.vectors import put_conjugacy, put_fingerprints
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -45,17 +45,15 @@ def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Adde
     ).first()
     named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
     if known is None:
-        [model_id] = insert_models(connection, [new])
+        [model_id], gone = insert_models(connection, [new]), frozenset[int]()
     else:
-        model_id = known.id
-        _renew(connection, known, new, named=named)
+        model_id, gone = known.id, _renew(connection, known, new, named=named)
     if not named:
         connection.execute(insert(names).values(name=new.name, model_id=model_id, created=utc_now()))
-    if new.conjugacy is not None:
-        put_conjugacy(connection, model_id, new.conjugacy, new.conjugacy_rule)
-    put_fingerprints(connection, model_id, new.fingerprints)
     status: Literal["added", "named", "known"] = "added" if known is None else "known" if named else "named"
     all_names = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id))
+    figures = {} if new.conjugacy is None else {model_id: (new.conjugacy, new.conjugacy_rule)}
+    put_measured(connection, {model_id: new.fingerprints}, figures, gone=gone)  # last: other writers wait from here on
     return Added(model_id, status, new.name, tuple(all_names))
 
 
@@ -85,13 +83,18 @@ def claim_name(connection: Connection, name: str, model_id: int | None, *, repla
     return False
 
 
-def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named: bool) -> None:
-    """Bring a known model up to date: under its own name the new card wins, under another it fills what is unknown."""
+def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named: bool) -> frozenset[int]:
+    """Bring a known model up to date: under its own name the new card wins, under another it fills what is unknown.
+
+    Returns the ids of the specs whose vectors, being of another matrix rule, were deleted.
+    """
+    gone = frozenset[int]()
     if known.matrix_rule != new.plan.rule:
-        replace_layers(connection, known.id, new)
+        gone = replace_layers(connection, known.id, new)
     elif new.spectra and new.keep_spectra:
         held = connection.scalar(select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == known.id))
         if held is None:
             insert_spectra(connection, {known.id: new})
     old = stored_card(connection, known.id)
     put_card(connection, known.id, old.updated(new.card) if named else new.card.updated(old))
+    return gone

@@ -11,6 +11,7 @@ from registry.errors import UsageError
 from registry.storage.adding import claim_name
 from registry.storage.cards import drop_if_unused, put_card, put_figures, stored_card, utc_now
 from registry.storage.checking import check_name
+from registry.storage.measured import raise_stamps, specs_held
 from registry.storage.schema import models, names
 from registry.types.weights import ModelCard
 
@@ -121,6 +122,9 @@ def drop_name(connection: Connection, model_id: int, name: str) -> None:
 
 def remove(connection: Connection, model_id: int) -> None:
     """Delete a model and all that belongs to it."""
-    architecture = connection.scalars(select(models.c.architecture_id).where(models.c.id == model_id)).one()
-    connection.execute(delete(models).where(models.c.id == model_id))
+    mine = models.c.id == model_id
+    architecture = connection.scalars(select(models.c.architecture_id).where(mine).with_for_update()).one()
+    held = specs_held(connection, [model_id])
+    connection.execute(delete(models).where(mine))
     drop_if_unused(connection, architecture)
+    raise_stamps(connection, held, removed=held)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ARRAY, Integer, Text, any_, bindparam, exists, func, select
+from sqlalchemy import ARRAY, Integer, Text, and_, any_, bindparam, exists, func, or_, select
 
 from registry.storage.schema import architectures, metrics, models, tags
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from registry.types.answers import Filter, MetricBound
 
-__all__ = ["among", "conditions", "listed"]
+__all__ = ["among", "conditions", "listed", "unknown"]
 
 
 def among(column: ColumnElement[int], ids: Sequence[int], connection: Connection) -> ColumnElement[bool]:
@@ -62,6 +63,24 @@ def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
         for key, value in wanted.tags
     ]
     return found
+
+
+def unknown(wanted: Filter) -> ColumnElement[bool] | None:
+    """Return what holds for a row that fails the filter, but by nothing except bounds on values not known of it.
+
+    None where the filter bounds nothing that can be unknown.
+    """
+    unbounded = replace(wanted, max_gflops=None, metrics=())
+    missing: list[ColumnElement[bool]] = []
+    passing: list[ColumnElement[bool]] = []
+    if wanted.max_gflops is not None:
+        missing.append(models.c.gflops.is_(None))
+        passing.append(models.c.gflops.is_(None) | (models.c.gflops <= wanted.max_gflops))
+    for bound in wanted.metrics:
+        measured = _metric(replace(bound, minimum=None, maximum=None))
+        missing.append(~measured)
+        passing.append(~measured | _metric(bound))
+    return and_(*conditions(unbounded), *passing, or_(*missing)) if missing else None
 
 
 def _same(column: ColumnElement[str], value: str) -> ColumnElement[bool]:

@@ -12,6 +12,7 @@ from registry.storage.bulk import insert_rows
 from registry.storage.cards import MODEL_FIELDS, architecture_ids, insert_figures, utc_now
 from registry.storage.checking import check_model
 from registry.storage.filters import listed
+from registry.storage.measured import specs_held
 from registry.storage.packing import as_json, layer_rows, packed_spectra
 from registry.storage.schema import models
 
@@ -66,14 +67,18 @@ def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int
     return ids
 
 
-def replace_layers(connection: Connection, model_id: int, new: NewModel) -> None:
+def replace_layers(connection: Connection, model_id: int, new: NewModel) -> frozenset[int]:
     """Give known weights the layers of another matrix rule; all that was computed from the old ones goes.
+
+    Returns the ids of the specs whose vectors went: their stamps are to be raised at the end of the transaction.
 
     Raises
     ------
     UsageError
         The model has no spectra.
     """
+    connection.execute(select(models.c.id).where(models.c.id == model_id).with_for_update())
+    gone = frozenset(specs_held(connection, [model_id]))
     for table in (schema.layers, schema.skipped, schema.spectra, schema.conjugacy, schema.fingerprints):
         connection.execute(delete(table).where(table.c.model_id == model_id))
     values = {
@@ -85,6 +90,7 @@ def replace_layers(connection: Connection, model_id: int, new: NewModel) -> None
     }
     connection.execute(update(models).where(models.c.id == model_id).values(values))
     _insert_layers(connection, {model_id: new})
+    return gone
 
 
 def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> None:

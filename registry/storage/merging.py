@@ -14,11 +14,11 @@ from registry.storage.cards import MODEL_FIELDS, put_card
 from registry.storage.checking import check_model, check_name
 from registry.storage.filters import among, listed
 from registry.storage.inserting import insert_models, insert_spectra, replace_layers
+from registry.storage.measured import put_measured
 from registry.storage.packing import layer_of, to_metric
 from registry.storage.queries import short_hash
 from registry.storage.records import CONJUGACY_RULE
 from registry.storage.schema import architectures, models, names
-from registry.storage.vectors import put_all_conjugacy, put_all_fingerprints
 from registry.types.answers import Ingested
 from registry.types.weights import ModelCard
 
@@ -95,6 +95,7 @@ class _Merger:
         self._vectors: dict[int, tuple[Any, ...]] = {}
         self._figures: dict[int, tuple[Any, int]] = {}
         self._spectra: dict[int, Any] = {}
+        self._gone: set[int] = set()  # specs that lost vectors
         self._names: list[tuple[str, str, Any]] = []  # name, hash of its weights, since when
 
     def take(self, portable: Portable) -> Ingested:
@@ -137,7 +138,7 @@ class _Merger:
         if held.rule != new.plan.rule:
             if new.plan.rule != self._rule:
                 return changed
-            replace_layers(self._connection, held.id, new)
+            self._gone |= replace_layers(self._connection, held.id, new)
             held.specs, held.conjugacy, held.spectra, changed = set(), 0, True, True
         if new.spectra and new.keep_spectra and not held.spectra:
             self._check_layers(held.id, portable)
@@ -171,8 +172,7 @@ class _Merger:
             rows = [{"name": name, "model_id": ids[of], "created": since} for name, of, since in self._names]
             connection.execute(insert(names), rows)
         insert_spectra(connection, self._spectra)
-        put_all_conjugacy(connection, self._figures)
-        put_all_fingerprints(connection, self._vectors)
+        put_measured(connection, self._vectors, self._figures, gone=self._gone)  # last: other writers wait from here on
 
 
 def _refusal(model: str, name: str, owner: str) -> Ingested:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError
 from registry.storage import schema
 from registry.storage.checking import HASH_PREFIX
-from registry.storage.filters import among, conditions
+from registry.storage.filters import among, conditions, unknown
 from registry.storage.packing import layer_of, to_conjugacy, to_metric
 from registry.storage.records import CONJUGACY_RULE, DetailsRows, Holding
 from registry.storage.schema import architectures, conjugacy, models, names
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from registry.types.answers import Filter
     from registry.types.weights import Metric
 
-__all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "summaries"]
+__all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "summaries", "unknown_count"]
 
 SHORT = 12
 NEAR = 2_000  # names compared at most when one is not found: difflib takes some 50 microseconds a pair
@@ -93,6 +93,15 @@ def candidate_ids(connection: Connection, wanted: Filter | None) -> list[int]:
     """Return the ids of the models that a filter lets through, ascending."""
     statement = _filtered(select(models.c.id).select_from(models), wanted).order_by(models.c.id)
     return list(connection.scalars(statement))
+
+
+def unknown_count(connection: Connection, wanted: Filter, besides: int) -> int:
+    """Return how many models but one a filter leaves out for nothing but values that are not known of them."""
+    left_out = unknown(wanted)
+    if left_out is None:
+        return 0
+    counted = select(func.count()).select_from(models.join(architectures)).where(left_out, models.c.id != besides)
+    return connection.scalar(counted) or 0
 
 
 def summaries(

@@ -18,6 +18,7 @@ __all__ = [
     "Added",
     "DetailsRows",
     "Holding",
+    "IndexReport",
     "Label",
     "NewModel",
     "PartitionKey",
@@ -162,3 +163,18 @@ class PartitionRow:
     models: int
     classes: int
     created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """How a derived index stands to the vectors it is of: how many are stored, held, missing and left over.
+
+    ``problem``: why searches do without it, in words, and ``remedy``; empty where they use it.
+    """
+
+    stored: int
+    held: int
+    missing: int
+    extra: int
+    problem: str = ""
+    remedy: str = ""

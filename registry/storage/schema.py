@@ -207,8 +207,10 @@ layers: Final = Table(
 # The proper eigenvalues of all of a model's layers, one layer after the other: little-endian float32.
 spectra: Final = Table("spectra", metadata, _model_id(primary_key=True), _required("data", LargeBinary))
 
-# Fingerprint specs; `definition` is all of it as JSON. `stamp` counts the changes to its vectors: what remembers them
-# compares it to know whether it is behind; `removed` is the stamp of the last change that took one away.
+# Fingerprint specs; `definition` is all of it as JSON. `stamp` counts the changes to its vectors, and to the classes of
+# the models that have one: what remembers them compares it to know whether it is behind; `removed` is the stamp of the
+# last change that took one away; `indexed` is the last one that the derived index in Postgres took part in, NULL where
+# there is none.
 specs: Final = Table(
     "specs",
     metadata,
@@ -222,6 +224,7 @@ specs: Final = Table(
     _required("created", UtcDateTime),
     _counter("stamp"),
     _counter("removed"),
+    Column("indexed", BigInteger),
 )
 
 # Little-endian float32 vectors. The key starts with the spec, as every reading does; `stamp` is the spec's when the

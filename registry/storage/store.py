@@ -9,11 +9,24 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from registry.errors import ReadOnlyError, UsageError
-from registry.storage import adding, calibration_rows, calibrations, changes, merging, partitions, queries, vectors
+from registry.storage import (
+    adding,
+    calibration_rows,
+    calibrations,
+    changes,
+    derived,
+    indexing,
+    measured,
+    merging,
+    partitions,
+    queries,
+    vectors,
+)
 from registry.storage.engine import make_engine, reading, writing
 from registry.storage.exporting import Selection
 from registry.storage.failures import guarded, is_conflict
 from registry.storage.records import CONJUGACY_RULE
+from registry.storage.remembered import OpenIndex, Remembered, SpecState, state_of
 from registry.storage.schema import models, names
 from registry.storage.url import Address
 from registry.storage.version import HEAD, current_version, require_head
@@ -33,6 +46,7 @@ if TYPE_CHECKING:
         Added,
         DetailsRows,
         Holding,
+        IndexReport,
         Label,
         NewModel,
         PartitionKey,
@@ -71,13 +85,18 @@ class Store:
     those that take a name, `UnknownModelError` and `EmptyRegistryError` where nothing has it.
     """
 
-    def __init__(self, address: Address, engine: Engine, mode: Mode) -> None:
+    def __init__(
+        self, address: Address, engine: Engine, mode: Mode, remembered: dict[str, Remembered] | None = None
+    ) -> None:
         self._address = address
         self._engine = engine
         self._mode = mode
+        self._snapshot: Connection | None = None
+        self.memory = {} if remembered is None else remembered
+        self._counted: dict[str, tuple[SpecState | None, int]] = {}
 
     @classmethod
-    def open(cls, url: str, *, mode: Mode) -> Store:
+    def open(cls, url: str, *, mode: Mode, after: Store | None = None) -> Store:
         """Open the registry at a path, ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
 
         Parameters
@@ -87,6 +106,8 @@ class Store:
         mode : {"read", "write", "create"}
             ``read`` changes nothing and needs no right to; ``write`` needs a registry that is there; ``create`` makes
             an empty one if none is: the SQLite file, but no folder, or the tables in Postgres's schema in use.
+        after : Store, optional
+            One of the same place, opened before and closed: what it remembers of vectors is not read again.
 
         Raises
         ------
@@ -114,7 +135,7 @@ class Store:
         except BaseException:
             engine.dispose()
             raise
-        return cls(address, engine, mode)
+        return cls(address, engine, mode, None if after is None else after.memory)
 
     @property
     def url(self) -> str:
@@ -138,7 +159,22 @@ class Store:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all that is read within see one state of the database, in one transaction; not for writes."""
+        if self._snapshot is not None:
+            yield
+            return
+        with guarded(self._address), reading(self._engine) as connection:
+            self._snapshot = connection
+            try:
+                yield
+            finally:
+                self._snapshot = None
+
     def _read(self, work: Callable[[Connection], T]) -> T:
+        if self._snapshot is not None:
+            return work(self._snapshot)
         with guarded(self._address), reading(self._engine) as connection:
             return work(connection)
 
@@ -241,6 +277,19 @@ class Store:
         """Return the ids of the models that a filter lets through, ascending."""
         return self._read(lambda connection: queries.candidate_ids(connection, wanted))
 
+    def unknown_count(self, wanted: Filter, besides: int = 0) -> int:
+        """Return how many models, but that one, a filter leaves out only for bounds on what is not known of them."""
+        return self._read(lambda connection: queries.unknown_count(connection, wanted, besides))
+
+    def find_named(self, name: str) -> ModelSummary | None:
+        """Return the model of exactly that name, None where there is none."""
+
+        def named(connection: Connection) -> ModelSummary | None:
+            model_id = connection.scalar(select(names.c.model_id).where(names.c.name == name))
+            return None if model_id is None else queries.summaries(connection, ids=[model_id])[0]
+
+        return self._read(named)
+
     def details_rows(self, model_id: int) -> DetailsRows:
         """Return everything stored of a model but summary, spectra and vectors."""
         return self._read(lambda connection: queries.details_rows(connection, model_id))
@@ -259,7 +308,7 @@ class Store:
 
     def put_conjugacy(self, model_id: int, given: Conjugacy, rule: int = CONJUGACY_RULE) -> None:
         """Store a model's conjugacy figures, judged by that version of the thresholds."""
-        self._write(lambda connection: vectors.put_conjugacy(connection, model_id, given, rule))
+        self._write(lambda connection: measured.put_measured(connection, {}, {model_id: (given, rule)}))
 
     def missing_conjugacy(self, rule: int = CONJUGACY_RULE) -> list[int]:
         """Return the ids of the models without figures by that version of the thresholds, ascending."""
@@ -271,10 +320,80 @@ class Store:
         """Return ids (n,), int64, ascending, and vectors (n, d), float32; d is 0 for an unknown spec."""
         return self._read(lambda connection: vectors.read_fingerprints(connection, spec_hash, ids))
 
+    def remembers(self, spec_hash: str) -> bool:
+        """Whether vectors of that spec are in memory already, if perhaps not the latest."""
+        return spec_hash in self.memory
+
+    def remembered(self, spec_hash: str) -> Remembered:
+        """Return all vectors of a spec from memory, current: the first time they are read, then what changed since.
+
+        Without a change it costs one row. Its arrays are good until the next call.
+        """
+        memory = self.memory.setdefault(spec_hash, Remembered())
+        self._read(lambda connection: memory.refresh(connection, state_of(connection, spec_hash)))
+        return memory
+
+    def of_kind(self, spec_hash: str, kind: tuple[str, str]) -> NDArray[np.bool_]:
+        """Which rows of `remembered` are of that tail class and training class."""
+        memory = self.memory[spec_hash]
+        return self._read(lambda connection: memory.of_kind(connection, kind))
+
+    def vector(self, spec_hash: str, model_id: int) -> NDArray[np.float32] | None:
+        """Return one model's vector under a spec, None where it has none."""
+        return self._read(lambda connection: vectors.read_vector(connection, spec_hash, model_id))
+
+    def index(self, spec: FingerprintSpec, metric: str) -> OpenIndex | None:
+        """Return what can be made of a derived index for a spec and distance; None where none is there at all."""
+        if self._engine.dialect.name != "postgresql":
+            return None
+
+        def open_index(connection: Connection) -> OpenIndex | None:
+            state = state_of(connection, spec.hash)
+            found = None if state is None else derived.opened(connection, state, metric, spec.label)
+            if state is None or found is None:
+                return None
+            if found.problem:
+                return OpenIndex(found, state, metric, 0)
+            # Counting is O(n): once a change.
+            if self._counted.get(spec.hash, (None, 0))[0] != state:
+                self._counted[spec.hash] = (state, vectors.count_vectors(connection, state.id))
+            return OpenIndex(found, state, metric, self._counted[spec.hash][1])
+
+        return self._read(open_index)
+
+    def near(
+        self,
+        index: OpenIndex,
+        query: NDArray[np.float32],
+        k: int,
+        *,
+        ids: Sequence[int] | None = None,
+        kind: tuple[str, str] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return ids and vectors of some more than ``k`` models that the index finds near; see `derived.find`."""
+        return self._read(
+            lambda c: derived.find(c, index.state, index.metric, index.opened.schema, query, k, ids=ids, kind=kind)
+        )
+
+    def build_index(self, spec: FingerprintSpec, metric: str) -> int | None:
+        """Make the derived index for a spec and distance; return how many vectors it holds, None on SQLite."""
+        indexing.check_metric(metric)
+        if self._engine.dialect.name != "postgresql":
+            return None
+        return self._write(lambda connection: indexing.build(connection, spec, metric))
+
+    def drop_index(self, spec_hash: str | None = None) -> int:
+        """Drop the derived indexes of a spec, or all; return of how many specs."""
+        return self._write(lambda connection: indexing.drop(connection, spec_hash))
+
+    def index_report(self, spec: FingerprintSpec, metric: str) -> IndexReport | None:
+        """Return how a derived index stands to the vectors, None where there is none."""
+        return self._read(lambda connection: indexing.report(connection, spec, metric))
+
     def put_fingerprints(self, model_id: int, given: Iterable[Fingerprint]) -> None:
         """Store vectors of a model, in place of those under the same specs."""
         kept = tuple(given)
-        self._write(lambda connection: vectors.put_fingerprints(connection, model_id, kept))
+        self._write(lambda connection: measured.put_measured(connection, {model_id: kept}))
 
     def missing_fingerprints(self, spec_hash: str) -> list[int]:
         """Return the ids of the models without a vector under the spec, ascending."""
@@ -286,7 +405,7 @@ class Store:
 
     def drop_spec(self, spec_hash: str) -> int:
         """Forget a spec with its vectors and calibrations; return how many vectors."""
-        return self._write(lambda connection: vectors.drop_spec(connection, spec_hash))
+        return self._write(lambda connection: measured.drop_spec(connection, spec_hash))
 
     def set_card(self, name: str, given: Mapping[str, str | float | None]) -> ModelSummary:
         """Set fields of a model's card; None makes one unknown."""

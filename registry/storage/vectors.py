@@ -6,46 +6,32 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import exists, func, select
 
-from registry.errors import SpecMismatchError, UnknownModelError
 from registry.storage import schema
-from registry.storage.bulk import insert_rows
-from registry.storage.cards import insert_missing, utc_now
 from registry.storage.filters import among
-from registry.storage.packing import (
-    FLOAT32,
-    conjugacy_row,
-    layer_of,
-    packed_vector,
-    spec_of,
-    spec_row,
-    to_conjugacy,
-    unpacked,
-)
+from registry.storage.packing import FLOAT32, layer_of, spec_of, to_conjugacy, unpacked
 from registry.types.spectra import Spectrum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Select
 
-    from registry.types.spectra import Conjugacy, Fingerprint, FingerprintSpec
+    from registry.types.spectra import Conjugacy, FingerprintSpec
 
 __all__ = [
     "all_specs",
     "classes",
     "conjugacy_of",
-    "drop_spec",
+    "count_vectors",
     "missing_conjugacy",
     "missing_fingerprints",
-    "put_all_conjugacy",
-    "put_all_fingerprints",
-    "put_conjugacy",
-    "put_fingerprints",
     "read_fingerprints",
     "read_spectra",
+    "read_vector",
+    "vector_blocks",
 ]
 
 BLOCK = 1_000  # rows: some megabytes, so that the rows as they come never weigh as much as the array
@@ -68,14 +54,35 @@ def read_fingerprints(
         wanted.append(among(fingerprints.c.model_id, ids, connection))
     count = connection.scalar(select(func.count()).select_from(fingerprints).where(*wanted)) or 0
     models_read, vectors = np.empty(count, np.int64), np.empty((count, found.length), np.float32)
-    statement = select(fingerprints.c.model_id, fingerprints.c.vector).where(*wanted)
     start = 0
-    for rows in _blocks(connection, statement.order_by(fingerprints.c.model_id)):
-        block = slice(start, start + len(rows))
-        models_read[block], blobs = zip(*rows, strict=True)
-        vectors[block] = np.frombuffer(b"".join(blobs), dtype=FLOAT32).reshape(len(rows), found.length)
-        start = block.stop
+    for rows, block in vector_blocks(connection, wanted, found.length):
+        here = slice(start, start + len(rows))
+        models_read[here], vectors[here] = rows, block
+        start = here.stop
     return models_read, vectors
+
+
+def read_vector(connection: Connection, spec_hash: str, model_id: int) -> NDArray[np.float32] | None:
+    """Return one model's vector (d,) under a spec, None where it has none."""
+    statement = select(fingerprints.c.vector).join(specs, specs.c.id == fingerprints.c.spec_id)
+    blob = connection.scalar(statement.where(specs.c.hash == spec_hash, fingerprints.c.model_id == model_id))
+    return None if blob is None else unpacked(blob)
+
+
+def count_vectors(connection: Connection, spec_id: int) -> int:
+    """Return how many vectors are stored under a spec; O(n)."""
+    counted = select(func.count()).select_from(fingerprints).where(fingerprints.c.spec_id == spec_id)
+    return connection.scalar(counted) or 0
+
+
+def vector_blocks(
+    connection: Connection, wanted: Sequence[ColumnElement[bool]], length: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield ids (m,) and vectors (m, length) of the stored vectors wanted, ascending, some megabytes a time."""
+    statement = select(fingerprints.c.model_id, fingerprints.c.vector).where(*wanted)
+    for rows in _blocks(connection, statement.order_by(fingerprints.c.model_id)):
+        ids, blobs = zip(*rows, strict=True)
+        yield np.array(ids, np.int64), np.frombuffer(b"".join(blobs), dtype=FLOAT32).reshape(len(rows), length)
 
 
 def _blocks(connection: Connection, statement: Select[Any]) -> Iterator[list[tuple[int, bytes]]]:
@@ -87,50 +94,12 @@ def _blocks(connection: Connection, statement: Select[Any]) -> Iterator[list[tup
         values = [values[name] for name in compiled.positiontup or ()]
         cursor = driver.cursor()
     else:
-        cursor = driver.cursor(binary=True)
+        # The server keeps the result and gives it out in blocks: this process never holds it twice.
+        cursor = driver.cursor(name="archreg_vectors", binary=True)
     with closing(cursor):
         cursor.execute(str(compiled), values)
         while rows := cursor.fetchmany(BLOCK):
             yield rows
-
-
-def put_fingerprints(connection: Connection, model_id: int, given: Iterable[Fingerprint]) -> None:
-    """Store a model's vectors, in place of those under the same specs; raises as `put_all_fingerprints`."""
-    put_all_fingerprints(connection, {model_id: tuple(given)})
-
-
-def put_all_fingerprints(connection: Connection, given: Mapping[int, Sequence[Fingerprint]]) -> None:
-    """Store vectors of models by their ids, in place of those under the same specs: a few statements a spec.
-
-    Raises
-    ------
-    UnknownModelError
-        There is no such model.
-    SpecMismatchError
-        A spec is of another matrix rule than the model's layers.
-    SpectrumError
-        A vector is not as its spec says, or not finite.
-    """
-    statement = select(models.c.id, models.c.matrix_rule).where(among(models.c.id, list(given), connection))
-    rules = {int(id_): str(rule) for id_, rule in connection.execute(statement)}
-    by_spec: dict[FingerprintSpec, dict[int, bytes]] = {}
-    for model_id, of_model in given.items():
-        if model_id not in rules:
-            raise UnknownModelError(f"no model has the id {model_id}")
-        for fingerprint in of_model:
-            spec, rule = fingerprint.spec, rules[model_id]
-            if spec.matrix_rule != rule:
-                raise SpecMismatchError(
-                    f"{spec.label} is of matrix rule {spec.matrix_rule}, the model of {rule}", "ingest the model again"
-                )
-            by_spec.setdefault(spec, {})[model_id] = packed_vector(fingerprint)
-    for spec, vectors in by_spec.items():
-        insert_missing(connection, specs, {**spec_row(spec), "created": utc_now()})
-        spec_id = connection.scalar(select(specs.c.id).where(specs.c.hash == spec.hash))
-        mine = among(fingerprints.c.model_id, list(vectors), connection)
-        connection.execute(delete(fingerprints).where(fingerprints.c.spec_id == spec_id, mine))
-        rows = [{"spec_id": spec_id, "model_id": id_, "vector": vector} for id_, vector in vectors.items()]
-        insert_rows(connection, fingerprints, rows)
 
 
 def missing_fingerprints(connection: Connection, spec_hash: str) -> list[int]:
@@ -145,15 +114,6 @@ def all_specs(connection: Connection) -> list[FingerprintSpec]:
     """Return the stored specs, by name and version."""
     statement = select(specs.c.definition).order_by(specs.c.name, specs.c.version, specs.c.id)
     return [spec_of(definition) for definition in connection.scalars(statement)]
-
-
-def drop_spec(connection: Connection, spec_hash: str) -> int:
-    """Forget a spec, its vectors and its calibrations; return how many vectors."""
-    mine = select(specs.c.id).where(specs.c.hash == spec_hash)
-    dropped = connection.execute(delete(fingerprints).where(fingerprints.c.spec_id.in_(mine))).rowcount
-    connection.execute(delete(specs).where(specs.c.hash == spec_hash))
-    connection.execute(delete(schema.calibrations).where(schema.calibrations.c.spec_hash == spec_hash))
-    return dropped
 
 
 def read_spectra(connection: Connection, model_id: int) -> tuple[Spectrum, ...] | None:
@@ -174,18 +134,6 @@ def conjugacy_of(connection: Connection, ids: Sequence[int]) -> dict[int, Conjug
     """Return the conjugacy figures of those of ``ids`` that have them."""
     statement = select(conjugacy).where(among(conjugacy.c.model_id, ids, connection))
     return {row["model_id"]: to_conjugacy(row) for row in connection.execute(statement).mappings()}
-
-
-def put_conjugacy(connection: Connection, model_id: int, given: Conjugacy, rule: int) -> None:
-    """Store a model's conjugacy figures in place of any others."""
-    put_all_conjugacy(connection, {model_id: (given, rule)})
-
-
-def put_all_conjugacy(connection: Connection, given: Mapping[int, tuple[Conjugacy, int]]) -> None:
-    """Store conjugacy figures, and the version of the thresholds behind them, of models by their ids."""
-    rows = [conjugacy_row(model_id, figures, rule) for model_id, (figures, rule) in given.items()]
-    connection.execute(delete(conjugacy).where(among(conjugacy.c.model_id, list(given), connection)))
-    insert_rows(connection, conjugacy, rows)
 
 
 def missing_conjugacy(connection: Connection, rule: int) -> list[int]:

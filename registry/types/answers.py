@@ -16,6 +16,7 @@ __all__ = [
     "Compression",
     "Contrast",
     "Filter",
+    "IndexCheck",
     "Ingested",
     "KeptPartition",
     "LayerContrast",
@@ -225,7 +226,12 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a look-up found, nearest first, among how many models, and the rate of false passes at its accuracy."""
+    """What a look-up found, nearest first, among how many models, and the rate of false passes at its accuracy.
+
+    ``radius``: how far away at most, None where only ``k`` was asked for; ``unknown``: how many models were left out
+    because a value that the filter bounds is not known of them; ``indexed``: whether an index found them, which can
+    miss some, and ``note``: why an index that is there was not used.
+    """
 
     spec: FingerprintSpec
     metric: str
@@ -234,6 +240,32 @@ class Search:
     searched: int
     neighbours: tuple[Neighbour, ...]
     calibration: Calibration
+    radius: float | None = None
+    unknown: int = 0
+    indexed: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCheck:
+    """How an index stands to the vectors it is of, and how much it finds.
+
+    ``stored`` vectors, of which it holds ``held``, with ``missing`` and ``extra`` rows; ``recall``: the fraction of
+    the ``k`` nearest that it finds, over ``queries`` stored models, None where it cannot be used; ``problem``: why not,
+    and ``remedy``, empty where searches use it.
+    """
+
+    spec: FingerprintSpec
+    metric: str
+    stored: int
+    held: int
+    missing: int
+    extra: int
+    k: int
+    queries: int
+    recall: float | None
+    problem: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,10 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
     archreg("list", *words)
     assert fake.called("models")[1] == expected
     archreg("nearest", "x", "-k", "3", "--equivalent", *asked, *words)
-    assert fake.called("search") == (("x", 3), {"equivalent": True} | question | expected)
+    assert fake.called("search") == (
+        ("x",),
+        {"k": 3, "radius": None, "equivalent": True, "exact": False} | question | expected,
+    )
     archreg("classes", *asked, *words)
     assert fake.called("classes")[1] == question | expected | {"rule": None, "keep": True}
     archreg("compress", "x", "--max-ratio", "0.5", *asked, *words)
@@ -123,7 +126,9 @@ def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fa
 def test_nothing_found_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     fake.answers["search"] = Search(samples.spec, "l1", 0.035, 0.01, 0, (), samples.calibration)
     assert "no other model passes the filters" in archreg("nearest", "x").out
+    fake.answers["search"] = Search(samples.spec, "l1", 0.035, 0.01, 7, (), 0.5)
     assert "none is equivalent" in archreg("nearest", "x", "--equivalent").out
+    assert "none is within the radius 0.5" in archreg("nearest", "x", "--radius", "0.5").out
     done = archreg("nearest", "x", "--json")
     assert done.code == 0
     assert done.document["neighbours"] == []

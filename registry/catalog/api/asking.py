@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from registry.catalog.api.base import Part, filter_of, spec_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from registry.types import (
@@ -32,41 +34,67 @@ class Asking(Part):
 
     def nearest(
         self,
-        query: str | Path,
-        k: int = 10,
+        query: str | Path | torch.nn.Module,
+        k: int | None = None,
         *,
+        radius: float | None = None,
+        equivalent: bool = False,
+        exact: bool = False,
         fingerprint: str = "layered",
         metric: str | None = None,
         accuracy: float | None = None,
-        equivalent: bool = False,
         **filters: Any,
     ) -> tuple[Neighbour, ...]:
         """The neighbours that ``search`` finds, without what it says of the search."""
         return self.search(
-            query, k, fingerprint=fingerprint, metric=metric, accuracy=accuracy, equivalent=equivalent, **filters
+            query,
+            k,
+            radius=radius,
+            equivalent=equivalent,
+            exact=exact,
+            fingerprint=fingerprint,
+            metric=metric,
+            accuracy=accuracy,
+            **filters,
         ).neighbours
 
     def search(
         self,
-        query: str | Path,
-        k: int = 10,
+        query: str | Path | torch.nn.Module,
+        k: int | None = None,
         *,
+        radius: float | None = None,
+        equivalent: bool = False,
+        exact: bool = False,
         fingerprint: str = "layered",
         metric: str | None = None,
         accuracy: float | None = None,
-        equivalent: bool = False,
         **filters: Any,
     ) -> Search:
-        """The ``k`` nearest stored models that pass the filters, the one asked about left out; O(n d).
+        """The stored models nearest to one, which is left out: a name, a reference, a path, or a module in memory.
 
-        ``equivalent``: only those equivalent to it. The default accuracy is the largest at which one false pass is
-        expected among the models searched, at most the calibrated one.
+        ``k``: how many at most, 10 where there is no ``radius``, how far away at most; ``equivalent``: only those
+        equivalent to it. What passes the filters is searched all, O(n d), from memory: vectors are read once, and after
+        that only what has changed. Where the database has a current index (``index_build``) it is asked instead, unless
+        ``exact``; it can miss some, and ``Search.indexed`` says so. The default accuracy is the largest at which one
+        false pass is expected among the models searched, at most the calibrated one.
         """
-        from registry.catalog.searching import search_for
+        from registry.catalog.queries import stored
+        from registry.catalog.searching import Wanted, search_for
 
-        where = filter_of(filters)
+        wanted, where = Wanted(k, radius, equivalent, exact), filter_of(filters)
+        store = self._database.readable()
+        with store.snapshot():  # of a stored model all is asked at once; weights are read outside of any transaction
+            _, by = self._terms(fingerprint, metric, accuracy)
+            subject = stored(store, query, by.spec)
+            if subject is not None:
+                return search_for(store, subject, by, where, wanted)
         store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
-        return search_for(store, subject, by, where, k, equivalent=equivalent)
+        return search_for(store, subject, by, where, wanted)
+
+    def search_all(self, queries: Iterable[str | Path | torch.nn.Module], **terms: Any) -> tuple[Search, ...]:
+        """``search`` for each of several, by the same terms, in their order; the first that fails ends it."""
+        return tuple(self.search(query, **terms) for query in queries)
 
     def compare(
         self,

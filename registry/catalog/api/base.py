@@ -11,6 +11,8 @@ from registry.types import Filter, ModelCard
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from registry.catalog.queries import Query
     from registry.catalog.terms import Terms
     from registry.storage import Store
@@ -32,7 +34,13 @@ class Part:
         return store, terms(store, spec_of(fingerprint), metric, accuracy)
 
     def _question(
-        self, query: str | Path, fingerprint: str, metric: str | None, accuracy: float | None, *, among: bool = False
+        self,
+        query: str | Path | torch.nn.Module,
+        fingerprint: str,
+        metric: str | None,
+        accuracy: float | None,
+        *,
+        among: bool = False,
     ) -> tuple[Store, Query, Terms]:
         """``among``: the stored models, of which there must be some: said before weights are read or downloaded."""
         from registry.catalog.queries import resolve

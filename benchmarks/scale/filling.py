@@ -1,0 +1,125 @@
+"""Registries of many models, made of the zoo's: straight into the tables, for no weights are read."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import insert, select
+
+from registry.spectral.specs import LAYERED
+from registry.storage import Store, schema
+from registry.storage.cards import utc_now
+from registry.storage.packing import conjugacy_row, spec_row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection, Table
+
+    from registry.types import Conjugacy, ModelSummary
+
+__all__ = ["Real", "fill", "perturbed", "real_models"]
+
+BLOCK = 2_000
+RARE = 0.01  # of the models carry the tag that the filtered search asks for
+TAG = ("stage", "rare")
+
+
+class Real:
+    """The zoo's models: summaries, vectors (m, d) and conjugacy figures."""
+
+    def __init__(self, models: list[ModelSummary], vectors: NDArray[np.float32], figures: list[Conjugacy]) -> None:
+        self.models, self.vectors, self.figures = models, vectors, figures
+
+
+def real_models(database: Path) -> Real:
+    """What a registry of real models holds under the ``layered`` spec."""
+    with Store.open(str(database), mode="read") as store:
+        ids, vectors = store.fingerprints(LAYERED.hash)
+        models = {model.id: model for model in store.summaries()}
+        figures = store.conjugacy(ids.tolist())
+    return Real([models[i] for i in ids.tolist()], vectors, [figures[i] for i in ids.tolist()])
+
+
+def perturbed(real: NDArray[np.float32], count: int, seed: int = 0) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Vectors (count, d) made of real ones (m, d), and which: a random one, moved towards another, and noise.
+
+    Up to three tenths of the way, and then each number by a twentieth of its standard deviation over the real ones.
+    Each row depends on the seed and its number alone.
+    """
+    spread = real.std(axis=0)
+    source = np.empty(count, np.intp)
+    made = np.empty((count, real.shape[1]), np.float32)
+    for start in range(0, count, BLOCK):
+        rng = np.random.default_rng([seed, start])
+        rows = slice(start, min(start + BLOCK, count))
+        source[rows], other = rng.integers(len(real), size=(2, BLOCK))[:, : rows.stop - start]
+        way = rng.uniform(0.0, 0.3, (BLOCK, 1))[: rows.stop - start]
+        noise = rng.standard_normal((BLOCK, real.shape[1]))[: rows.stop - start]
+        made[rows] = real[source[rows]] + way * (real[other] - real[source[rows]]) + 0.05 * spread * noise
+    return source, made
+
+
+def fill(url: str, real: Real, count: int, seed: int = 0) -> None:
+    """Make a registry at ``url`` of so many models, named ``m0`` and so on, one in a hundred of them tagged."""
+    source, vectors = perturbed(real.vectors, count, seed)
+    Store.open(url, mode="create").close()
+    with Store.open(url, mode="write") as store:
+        store._write(lambda connection: _fill(connection, real, source, vectors))  # noqa: SLF001 - no use case for it
+
+
+def _fill(connection: Connection, real: Real, source: NDArray[np.intp], vectors: NDArray[np.float32]) -> None:
+    now = utc_now()
+    rng = np.random.default_rng(len(source))
+    kinds = sorted({(model.architecture, model.family, model.topology) for model in real.models})
+    connection.execute(insert(schema.architectures), [{"name": a, "family": f, "topology": t} for a, f, t in kinds])
+    made = schema.architectures.c
+    known = {(a, f, t): i for i, a, f, t in connection.execute(select(made.id, made.name, made.family, made.topology))}
+    connection.execute(insert(schema.specs).values({**spec_row(LAYERED), "created": now, "stamp": 1}))
+    [spec_id] = connection.scalars(select(schema.specs.c.id))
+    for start in range(0, len(source), BLOCK):
+        numbers = range(start, min(start + BLOCK, len(source)))
+        of = [real.models[i] for i in source[start : numbers.stop]]
+        sizes = rng.lognormal(0.0, 0.5, len(numbers))
+        models = [
+            {
+                "id": n + 1, "content_hash": hashlib.sha256(f"{n}".encode()).hexdigest(), "topology": m.topology,
+                "architecture_id": known[m.architecture, m.family, m.topology], "parameters": int(m.parameters * size),
+                "bytes": int(m.bytes * size), "layers": m.layers, "task": m.task, "dataset": m.dataset,
+                "licence": m.licence, "source": m.source, "revision": "", "recipe": "", "training": "",
+                "tool_version": "", "matrix_rule": m.matrix_rule, "created": now,
+            }
+            for n, m, size in zip(numbers, of, sizes, strict=True)
+        ]  # fmt: skip
+        _insert(connection, schema.models, models)
+        _insert(connection, schema.names, [{"name": f"m{n}", "model_id": n + 1, "created": now} for n in numbers])
+        figures = [conjugacy_row(n + 1, real.figures[i], 2) for n, i in zip(numbers, source[numbers], strict=True)]
+        _insert(connection, schema.conjugacy, figures)
+        rare = [{"model_id": n + 1, "key": TAG[0], "value": TAG[1]} for n in numbers if n % round(1 / RARE) == 0]
+        _insert(connection, schema.tags, rare)
+        rows = [
+            {"spec_id": spec_id, "model_id": n + 1, "vector": vector.astype("<f4").tobytes(), "stamp": 1}
+            for n, vector in zip(numbers, vectors[start : numbers.stop], strict=True)
+        ]
+        _insert(connection, schema.fingerprints, rows)
+    if connection.dialect.name == "postgresql":
+        for table in ("models", "names"):
+            last = f"(SELECT max(id) FROM {table})"  # noqa: S608 - constants
+            connection.exec_driver_sql(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {last})")
+        connection.exec_driver_sql("ANALYZE")
+
+
+def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.execute(insert(table), rows)
+        return
+    driver: Any = connection.connection.driver_connection
+    statement = f"COPY {table.name} ({', '.join(rows[0])}) FROM STDIN"
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(list(row.values()))

@@ -1,0 +1,120 @@
+"""Look-ups in one registry, timed; run in a process of its own, so that its memory is its own.
+
+``python -m benchmarks.scale.lookups URL KIND`` prints a JSON object: seconds by question, and memory in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.scale.filling import TAG
+from registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["exact", "indexed", "main"]
+
+ROUNDS = 60
+K = 10
+
+
+def _timed(ask: Callable[[str], object], names: list[str]) -> list[float]:
+    ask(names[0])
+    seconds = []
+    for name in names:
+        begun = time.perf_counter()
+        ask(name)
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def _memory(field: str) -> int:
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1]) * 1024
+
+
+def _names(registry: Registry, seed: int) -> list[str]:
+    count = registry.stats().models
+    return [f"m{number}" for number in np.random.default_rng(seed).integers(count, size=ROUNDS)]
+
+
+def exact(url: str) -> dict[str, Any]:
+    """First and warm look-ups by exact search; memory after those by L1 and L2, and at its highest."""
+    found: dict[str, Any] = {}
+    with Registry(url) as registry:
+        names = _names(registry, 1)
+        begun = time.perf_counter()
+        registry.nearest(names[0], K, exact=True)
+        found["first"] = [time.perf_counter() - begun]
+        for metric in ("l2", "l1"):
+            found[metric] = _timed(partial(registry.nearest, k=K, metric=metric, exact=True), names)
+        found["equivalent"] = _timed(partial(registry.nearest, k=K, equivalent=True, exact=True), names)
+        found["filtered"] = _timed(partial(registry.nearest, k=K, tags=(TAG,), exact=True), names)
+        found["memory"], found["peak"] = _memory("VmRSS"), _memory("VmHWM")
+    return found
+
+
+def indexed(url: str) -> dict[str, Any]:
+    """Building the index, its recall, look-ups by it; and how a new model is found."""
+    found: dict[str, Any] = {}
+    with Registry(url) as registry:
+        for metric in ("l1", "l2"):
+            begun = time.perf_counter()
+            registry.index_build(metric=metric)
+            found[f"build {metric}"] = [time.perf_counter() - begun]
+    with Registry(url) as registry:
+        names = _names(registry, 2)
+        for metric in ("l1", "l2"):
+            found[metric] = _timed(partial(registry.nearest, k=K, metric=metric), names)
+            checked = registry.index_check(metric=metric, k=K, queries=ROUNDS)
+            found[f"recall {metric}"] = checked.recall if checked else None
+    with Registry(url) as registry:
+        found["equivalent"] = _timed(partial(registry.nearest, k=K, equivalent=True), names)
+        found["filtered"] = _timed(partial(registry.nearest, k=K, tags=(TAG,)), names)
+        answers = [len(registry.nearest(name, K, tags=(TAG,))) for name in names]
+        found["answers"] = min(answers)
+        found["indexed"] = registry.search(names[0], K).indexed
+        found["memory"] = _memory("VmRSS")
+        found["added"] = _added(registry)
+    return found
+
+
+def _added(registry: Registry) -> bool:
+    """Whether a model is found by the index right after it was stored; and it is gone right after it was removed."""
+    rng = np.random.default_rng(3)
+    # Through the archive that any tool can write: the whole way that an ingest takes.
+    import tempfile
+
+    from safetensors.numpy import save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        names = []
+        for number in range(2):
+            weights = {f"fc{i}.weight": rng.standard_normal((20, 30)).astype(np.float32) for i in range(3)}
+            path = Path(folder) / f"new{number}.safetensors"
+            save_file(weights, path)
+            names.append(registry.ingest(path).name)
+        found = registry.search(names[0], 1)
+        hit = found.indexed and found.neighbours[0].model.name == names[1]
+        registry.remove(names[1])
+        found = registry.search(names[0], 1)
+        gone = found.indexed and found.neighbours[0].model.name != names[1]
+        registry.remove(names[0])
+    return hit and gone
+
+
+def main(url: str, kind: str) -> None:
+    """Print what the kind, ``exact`` or ``indexed``, measures as JSON."""
+    print(json.dumps({"exact": exact, "indexed": indexed}[kind](url)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,68 @@
+"""An index held against the exact search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.catalog.searching import check_count
+from registry.equivalence import search
+from registry.types import IndexCheck
+
+if TYPE_CHECKING:
+    from registry.equivalence import Distance
+    from registry.storage import Store
+    from registry.types import FingerprintSpec
+
+__all__ = ["check_index"]
+
+
+def check_index(
+    store: Store, spec: FingerprintSpec, distance: Distance, *, k: int, queries: int, seed: int
+) -> IndexCheck | None:
+    """Rows that are missing or too many, and the recall over stored models drawn at random; O(n d) a query."""
+    check_count(k)
+    check_count(queries)
+    with store.snapshot():
+        report = store.index_report(spec, distance.name)
+        if report is None:
+            return None
+        recall, asked = None, 0
+        if not report.problem:
+            recall, asked = _recall(store, spec, distance, k, queries, seed)
+    return IndexCheck(
+        spec=spec,
+        metric=distance.name,
+        stored=report.stored,
+        held=report.held,
+        missing=report.missing,
+        extra=report.extra,
+        k=k,
+        queries=asked,
+        recall=recall,
+        problem=report.problem,
+        remedy=report.remedy,
+    )
+
+
+def _recall(
+    store: Store, spec: FingerprintSpec, distance: Distance, k: int, queries: int, seed: int
+) -> tuple[float | None, int]:
+    memory, index = store.remembered(spec.hash), store.index(spec, distance.name)
+    count = len(memory.ids)
+    if index is None or count < 2:
+        return None, 0
+    rows = np.random.default_rng(seed).choice(count, min(queries, count), replace=False)
+    hits = wanted = 0
+    for row in rows.tolist():
+        query = memory.vectors[row]
+        exact, apart = search(
+            query, memory.vectors, distance, ids=memory.ids, squares=lambda: memory.squares, k=min(k, count - 1) + 1
+        )
+        _, vectors = store.near(index, query, k + 1)
+        # By distance, not by name: of models equally near, any is as good as another.
+        found = np.sort(distance.to_all(query, vectors))[: len(exact)]
+        hits += int((found <= apart[-1]).sum()) - 1  # all but the query itself, which is its own nearest
+        wanted += len(exact) - 1
+    return hits / wanted, len(rows)

@@ -1,0 +1,141 @@
+"""Look-ups by radius, of modules and of several, what is unknown, and by an index: on both databases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from registry import MetricBound, Registry
+from registry.catalog import searching, terms
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from tests.catalog.conftest import Filled
+    from tests.conftest import Postgres
+
+
+def names(found: Any) -> list[str]:
+    return [neighbour.model.name for neighbour in found.neighbours]
+
+
+def test_within_a_radius(filled: Filled) -> None:
+    everything = filled.reg.search("wide", 3)
+    [_, second, third] = [neighbour.distance for neighbour in everything.neighbours]
+    assert names(filled.reg.search("wide", radius=second)) == names(everything)[:2]  # the bound itself is within
+    assert names(filled.reg.search("wide", radius=np.nextafter(second, 0))) == names(everything)[:1]
+    assert names(filled.reg.search("wide", 1, radius=third)) == names(everything)[:1]
+    nothing = filled.reg.search("wide", radius=0.0)
+    assert (names(nothing), nothing.searched, nothing.radius) == ([], 3, 0.0)
+    for radius in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="radius must be a distance"):
+            filled.reg.search("wide", radius=radius)
+
+
+def test_several_and_a_live_module(filled: Filled) -> None:
+    torch = pytest.importorskip("torch")
+    both = filled.reg.search_all(["wide", filled.files / "slim.safetensors"], k=2)
+    assert both == (filled.reg.search("wide", 2), filled.reg.search("slim", 2))
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Linear(30, 20))
+    found = filled.reg.search(module)
+    assert (found.searched, len(found.neighbours)) == (4, 4)
+    filled.reg.ingest(module, name="live")
+    again = filled.reg.search(module)  # known by its weights now, and left out
+    assert again.neighbours == replace(found, searched=4).neighbours
+    assert names(filled.reg.search("live")) == names(found)
+
+
+def test_what_is_unknown_fails_a_bound_and_is_counted(filled: Filled) -> None:
+    reg = filled.reg
+    reg.set("slim", gflops=0.5)
+    reg.set("dense", gflops=5.0)
+    found = reg.search("wide", max_gflops=1.0)
+    assert (names(found), found.unknown) == (["slim"], 1)  # twin; the one asked about does not count
+    assert reg.search("wide", max_gflops=1.0, family="mlp").unknown == 0  # dense is known, and too costly
+    top1 = MetricBound("top1", 97.5)
+    found = reg.search("dense", metrics=(top1,))
+    assert (names(found), found.unknown) == (["wide"], 1)  # slim is known to fail; twin has none
+    assert reg.search("dense", metrics=(top1,), max_gflops=1.0).unknown == 2  # wide passes but for its gigaflops
+    assert reg.search("wide").unknown == reg.search("wide", family="conv").unknown == 0
+
+
+def test_few_read_alone_and_all_remembered_answer_alike(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions: list[dict[str, Any]] = [
+        {"family": "conv"}, {"family": "conv", "equivalent": True}, {"max_params": 30_000, "radius": 5.0},
+    ]  # fmt: skip
+    few = [filled.reg.search("wide", **question) for question in questions]
+    monkeypatch.setattr(terms, "FEW", -1)
+    for question, found in zip(questions, few, strict=True):
+        with Registry(filled.url) as fresh:
+            assert fresh.search("wide", **question) == found == filled.reg.search("wide", **question)
+
+
+def test_what_others_store_is_found_at_once(filled: Filled) -> None:
+    assert names(filled.reg.search("wide"))[0] == "twin"
+    with Registry(filled.url) as other:
+        other.remove("twin")
+        assert "twin" not in names(filled.reg.search("wide"))
+        other.ingest(filled.files / "twin.safetensors", name="back")
+    assert names(filled.reg.search("wide"))[0] == "back"
+
+
+@pytest.fixture
+def indexed(request: pytest.FixtureRequest, filled: Filled, monkeypatch: pytest.MonkeyPatch) -> Filled:
+    """A registry in Postgres with an index, which is asked however few the models are."""
+    if not filled.url.startswith("postgresql"):
+        pytest.skip("no index in a file")
+    monkeypatch.setattr(searching, "VISIT", 0)
+    assert filled.reg.index_build() == 4
+    return filled
+
+
+def test_an_index_answers_as_the_exact_search(indexed: Filled) -> None:
+    reg = indexed.reg
+    for question in (
+        {}, {"k": 1}, {"k": 2, "family": "conv"}, {"equivalent": True}, {"equivalent": True, "accuracy": 1e-3, "k": 1},
+        {"k": 3, "radius": 1e-2},
+    ):  # fmt: skip
+        found, exact = reg.search("wide", **question), reg.search("wide", exact=True, **question)
+        assert not exact.indexed
+        assert replace(found, indexed=False) == exact, question
+    assert reg.search("wide").indexed
+    assert reg.search("wide", family="conv").indexed
+    assert not reg.search("wide", radius=1.0).indexed  # how many there are it cannot know
+    assert not reg.search("wide", searching.INDEXED_K + 1).indexed
+    reg.ingest(indexed.files / "twin.safetensors", name="again")
+    reg.remove("slim")
+    assert names(reg.search("wide")) == names(reg.search("wide", exact=True)) == ["twin", "dense"]
+    checked = reg.index_check(queries=3)
+    assert checked is not None
+    assert (checked.recall, checked.queries, checked.stored, checked.missing, checked.extra) == (1.0, 3, 3, 0, 0)
+
+
+def test_another_distance_or_a_stale_index_is_said_and_all_are_searched(indexed: Filled, postgres: Postgres) -> None:
+    reg = indexed.reg
+    found = reg.search("wide", metric="l2")
+    assert not found.indexed
+    assert "another distance than l2, so all were searched; run: archreg index build" in found.note
+    assert found.neighbours == reg.search("wide", metric="l2", exact=True).neighbours
+    assert "not of mme v1" in reg.search("wide", fingerprint="mme").note
+    with postgres.connect(indexed.url.partition("@/")[2].partition("?")[0]) as connection:
+        connection.execute("UPDATE specs SET stamp = stamp + 1")
+    found = reg.search("wide")
+    assert (found.indexed, names(found)[0]) == (False, "twin")
+    assert "the index is behind the vectors" in found.note
+    checked = reg.index_check()
+    assert checked is not None
+    assert (checked.recall, checked.problem) == (None, "the index is behind the vectors")
+    assert reg.index_drop() == 1
+    assert reg.search("wide").note == ""
+    assert reg.index_check() is None
+
+
+def test_a_file_needs_no_index(asked: Filled) -> None:
+    with Registry(asked.url) as reg:
+        assert reg.index_build() is None
+        assert reg.index_check() is None
+        with pytest.raises(UsageError, match="no index can be for the distance linf"):
+            reg.index_build(metric="linf")
