@@ -9,11 +9,13 @@ BIN := .venv/bin
 # One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test fuzz lint bench bench-retrieval bench-speed bench-training bench-scale docs constraints clean
+.PHONY: help install demo test stress fuzz lint bench bench-retrieval bench-speed bench-training bench-scale docs \
+	constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
 	@echo "make test    all tests"
+	@echo "make stress  ingests killed at random moments and many at once, on both databases; some ten minutes"
 	@echo "make fuzz    100,000 damaged headers and archives; FUZZ='--count N --seed S'"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the figures of the README, measured again; make bench-speed: the method's speed alone"
@@ -36,6 +38,10 @@ demo: .venv/.run
 
 test: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
+
+# STRESS="--kills N --models N --writers N --seed N"
+stress: .venv/.dev
+	$(BIN)/python -m benchmarks.stress $(STRESS)
 
 # About a minute; another seed, or one mutation again: FUZZ='--only NUMBER --keep FILE'.
 fuzz: .venv/.dev

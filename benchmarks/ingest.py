@@ -1,4 +1,8 @@
-"""``python -m benchmarks.ingest``: the zoo into a new SQLite file from the command line, twice: seconds and memory."""
+"""``python -m benchmarks.ingest``: what filling a registry costs.
+
+The zoo from the command line on one process and on two, again, and what each costs beyond measuring; 2,000 tiny models
+into SQLite and into Postgres. Of several runs the fastest counts: what disturbs only ever adds.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,104 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from benchmarks.stress import databases, make_models
 from benchmarks.zoo import zoo_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from registry.types import ModelRef
 
 __all__ = ["main"]
 
+RUNS = 3
+TINY = 2_000
+
+
+def _command(folder: str, database: str, *words: str) -> float:
+    """Seconds of one command on the zoo."""
+    manifest = str(zoo_folder() / "manifest.jsonl")
+    command = [sys.executable, "-m", "registry.cli.app", "ingest", "--manifest", manifest, "--quiet", *words]
+    begun = time.perf_counter()
+    subprocess.run([*command, "--db", f"{folder}/{database}"], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def _zoo(folder: str) -> None:
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    again: list[float] = []
+    for run in range(RUNS):  # in turn, so that what disturbs one disturbs the other
+        for workers, taken in seconds.items():
+            taken.append(_command(folder, f"zoo-{workers}-{run}.db", "--workers", str(workers)))
+            # The largest child so far, which is one of the first kind here.
+            if workers == 1 and run == 0:
+                peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        again.append(_command(folder, f"zoo-1-{run}.db"))
+    one, two = min(seconds[1]), min(seconds[2])
+    print(f"the zoo, whole command: {one:.1f} s on one process, {two:.1f} s on two: {one / two:.2f} times as fast")
+    print(f"peak memory of the one process {peak:.2f} GB; the same command again {min(again):.1f} s")
+
+
+def _inner(folder: str) -> None:
+    """The run alone, without the start of Python and of workers, and what it costs beyond measuring."""
+    from registry import Registry
+    from registry.catalog.filling import Reading
+    from registry.ingest import Task
+
+    with Registry(f"{folder}/none.db") as registry:
+        refs = registry.plan(manifest=zoo_folder() / "manifest.jsonl")
+    measuring, ingesting, two = [], [], []
+    reading = Reading(lambda _plan: False, threads=1)
+    for run in range(RUNS):
+        measuring.append(_timed(lambda: [reading(Task(at, ref)) for at, ref in enumerate(refs)]))
+        ingesting.append(_timed(partial(_ingested, f"{folder}/inner-1-{run}.db", refs, 1)))
+        two.append(_timed(partial(_ingested, f"{folder}/inner-2-{run}.db", refs, 2)))
+    least, one = min(measuring), min(ingesting)
+    print(
+        f"the run alone: measuring {least:.1f} s on one thread; all of it {one:.1f} s on one process, "
+        f"{min(two):.1f} s on two: {one / min(two):.2f} times as fast"
+    )
+    print(f"beyond measuring, in one process: {1000 * (one - least) / len(refs):.1f} ms a model")
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _ingested(url: str, refs: tuple[ModelRef, ...], workers: int | None) -> None:
+    from registry import Registry
+
+    with Registry(url) as registry:
+        results = registry.ingest_all(refs, workers=workers)
+    assert {result.status for result in results} <= {"added", "named"}, results
+
+
+def _tiny(folder: str) -> None:
+    from registry import Registry
+
+    models = make_models(Path(folder) / "tiny", {f"m{n}": n for n in range(TINY)})
+    refs = Registry(f"{folder}/none.db").plan([models])
+    with databases() as kinds:
+        for kind, new_url in kinds.items():
+            for workers in (1, 2):
+                seconds = _timed(partial(_ingested, new_url(), refs, workers))
+                processes = "one process" if workers == 1 else f"{workers} processes"
+                each = 1000 * seconds / TINY
+                print(f"{TINY:,} tiny models into {kind} on {processes}: {seconds:.1f} s, {each:.1f} ms a model")
+
 
 def main() -> None:
-    """Run ``archreg ingest --manifest`` on the zoo and print seconds and peak memory of each run."""
+    """Run all of it and print the figures."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "registry.cli.app",
-            "ingest",
-            "--manifest",
-            str(zoo_folder() / "manifest.jsonl"),
-        ]
-        for run in ("first", "second"):
-            begun = time.perf_counter()
-            subprocess.run([*command, "--db", f"{folder}/zoo.db", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-            seconds = time.perf_counter() - begun
-            # The largest child so far: the first run's stands in the second line too where it was the larger.
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-            print(f"{run} run {seconds:5.1f} s, peak memory at most {peak:.2f} GB")
+        _zoo(folder)
+        _inner(folder)
+        _tiny(folder)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,13 @@ COMMANDS: Mapping[str, Command] = {
             "archreg ingest resnet20.safetensors --family resnet --dataset cifar10",
             "archreg ingest checkpoints/ 'runs/*/best.pt' 'torchvision:resnet*'",
             "archreg ingest --manifest models.jsonl --dry-run",
+            "archreg ingest --manifest models.jsonl --workers 8",
         ),
+    ),
+    "runs": Command(
+        "registry.cli.runs:app",
+        "Show runs of ingest, what failed in them, and run that again.",
+        ("archreg runs list", "archreg runs failures", "archreg runs retry 7"),
     ),
     "list": Command(
         "registry.cli.browse:list_models",

@@ -23,8 +23,9 @@ class InterruptionError(RegistryError):
 
     def __init__(self, cause: KeyboardInterrupt) -> None:
         terminated = isinstance(cause, Terminated)
+        reached = "".join(f": {note}" for note in getattr(cause, "__notes__", ()))
         super().__init__(
-            "terminated" if terminated else "interrupted",
+            ("terminated" if terminated else "interrupted") + reached,
             "what was finished is kept; run the same command again to go on",
         )
         if terminated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
     from registry import Registry
     from registry.types import ModelRef
 
-__all__ = ["ingest"]
+__all__ = ["Address", "Executor", "Where", "Workers", "exit_by", "ingest", "show_outcomes"]
 
 SOME_FAILED = 3
-# Measured on one core: resnet18 and resnet50 for the bytes, 163 models of under 1 MB for the rest of a model.
-BYTES_PER_SECOND = 40e6
-SECONDS_PER_MODEL = 0.05
+Executor = Literal["inprocess", "pool", "ray"]
+Workers = typer.Option(
+    "--workers",
+    min=1,
+    metavar="N",
+    help="Processes that measure, of one core each.",
+    show_default="as many as cores, for small jobs none but this one",
+)
+Where = typer.Option("--executor", help="Where models are measured: here, in worker processes, on a Ray cluster.")
+Address = typer.Option("--address", metavar="ADDRESS", help="Ray cluster to use; else one is started on this machine.")
 
 
 @with_options(card=card)
@@ -60,6 +68,9 @@ def ingest(
         Literal["auto", "cpu", "cuda"],
         typer.Option(help="Where spectra are computed; auto takes a CUDA device where one is at hand."),
     ] = "cpu",
+    workers: Annotated[int | None, Workers] = None,
+    executor: Annotated[Executor | None, Where] = None,
+    address: Annotated[str | None, Address] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Move a name that other weights have to these.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
     db: Database = None,
@@ -69,8 +80,9 @@ def ingest(
 ) -> None:
     """Read models and store their spectra and fingerprints.
 
-    Models that are stored already are recognised by their weights and not read twice: after an interruption, run the
-    same command again. Exit code 3 says that some of several references failed.
+    After an interruption of any kind run the same command again: it goes on where it was left, tries once more what
+    failed, and reads no finished file twice; archreg runs shows how far it came. Any other command recognises models
+    that are stored already by their weights. Exit code 3 says that some of several references failed.
     """
     if bool(references) == bool(manifest):
         raise UsageError(
@@ -91,13 +103,27 @@ def ingest(
                     keep_spectra=not no_spectra,
                     discard_weights=discard_weights,
                     device=device,
+                    workers=workers,
+                    executor=executor,
+                    address=address,
+                    command=_command(references, manifest),
                     progress=told,
                 )
             finally:
                 told.end()
-            _show_outcomes(outcomes, as_json=as_json)
+            show_outcomes(outcomes, as_json=as_json)
+    exit_by(outcomes, several=len(references or ()) > 1)
+
+
+def exit_by(outcomes: Sequence[Ingested], *, several: bool = False) -> None:
+    """Leave with what the outcomes say: 3 where some of several failed, 1 where the only one did."""
     if any(outcome.status == "failed" for outcome in outcomes):
-        raise typer.Exit(SOME_FAILED if len(references or ()) > 1 or len(outcomes) > 1 else SourceError.exit_code)
+        raise typer.Exit(SOME_FAILED if several or len(outcomes) > 1 else SourceError.exit_code)
+
+
+def _command(references: Sequence[str] | None, manifest: Path | None) -> str:
+    words = ["--manifest", str(manifest)] if manifest is not None else list(references or ())
+    return shlex.join(["archreg", "ingest", *words])
 
 
 def _plan(
@@ -120,7 +146,9 @@ def _plan(
 def _show_plan(refs: Sequence[ModelRef], failures: Sequence[Ingested], *, as_json: bool) -> None:
     known = [ref.bytes for ref in refs if ref.bytes is not None]
     missing = [ref.bytes or 0 for ref in refs if not ref.cached]
-    seconds = len(refs) * SECONDS_PER_MODEL + sum(known) / BYTES_PER_SECOND
+    from registry.ingest import seconds_of
+
+    seconds = sum(seconds_of(refs))
     if as_json:
         models = [
             {"name": r.name, "source": r.source, "target": r.target, "bytes": r.bytes, "cached": r.cached} for r in refs
@@ -144,7 +172,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _show_outcomes(outcomes: Sequence[Ingested], *, as_json: bool) -> None:
+def show_outcomes(outcomes: Sequence[Ingested], *, as_json: bool) -> None:
+    """Write how many models became what."""
     counts = Counter(outcome.status for outcome in outcomes)
     words = {"added": "added", "named": "given another name", "known": "already stored", "failed": "failed"}
     if as_json:

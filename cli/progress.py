@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["report_failure", "reporter"]
 
+SHOWN = 2  # names of models in hand beside the bar
+
 
 def reporter(*, quiet: bool) -> Progress:
     """The reporter that suits standard error."""
@@ -36,7 +38,7 @@ def report_failure(result: Ingested) -> None:
 class Failures:
     """Tells failures alone."""
 
-    def begin(self, refs: Sequence[ModelRef]) -> None:
+    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
         """Nothing to tell."""
 
     def start(self, ref: ModelRef) -> None:
@@ -58,9 +60,11 @@ class Lines(Failures):
         self._total = 0
         self._finished = 0
 
-    def begin(self, refs: Sequence[ModelRef]) -> None:
-        """Remember how many there are."""
-        self._total = len(refs)
+    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
+        """Remember how many there are, and tell how many were done before."""
+        self._finished, self._total = done, done + len(refs)
+        if done:
+            sys.stderr.write(f"{done} of {self._total} models are stored already by an earlier start of this run\n")
 
     def done(self, ref: ModelRef, result: Ingested) -> None:
         """Tell what became of a model."""
@@ -71,23 +75,25 @@ class Lines(Failures):
 
 
 class Bars(Failures):
-    """A bar weighted by bytes, with models done, rate, time left, failures so far and the model in hand."""
+    """A bar weighted by cost, with models done, rate, time left, failures so far and the models in hand."""
 
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
-        self._typical = 1.0
-        self._total = self._finished = self._failed = 0
+        self._weights: dict[ModelRef, float] = {}
+        self._in_hand: list[str] = []
+        self._total = self._before = self._finished = self._failed = 0
         self._began = 0.0
 
-    def begin(self, refs: Sequence[ModelRef]) -> None:
-        """Show the bar. A model of unknown size weighs as much as the mean of the others."""
+    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
+        """Show the bar. What was done before is no part of it, so that the time left is that of the rest."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        known = [ref.bytes for ref in refs if ref.bytes]
-        self._typical = sum(known) / len(known) if known else 1.0
-        self._total = len(refs)
+        from registry.ingest import seconds_of
+
+        self._weights = dict(zip(refs, seconds_of(refs), strict=True))
+        self._before, self._total = done, done + len(refs)
         self._began = time.monotonic()
         self._bar = Progress(
             BarColumn(),
@@ -96,29 +102,35 @@ class Bars(Failures):
             TextColumn("{task.description}", markup=False),
             console=Console(stderr=True, highlight=False),
         )
-        self._task = self._bar.add_task("", total=sum(map(self._weight, refs)), figures=self._figures())
+        self._task = self._bar.add_task("", total=sum(map(self._weights.__getitem__, refs)), figures=self._figures())
         self._bar.start()
-
-    def _weight(self, ref: ModelRef) -> float:
-        return float(ref.bytes or self._typical)
 
     def _figures(self) -> str:
         elapsed = time.monotonic() - self._began
         rate = f", {60 * self._finished / elapsed:.0f} a minute" if self._finished and elapsed > 0 else ""
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._finished}/{self._total} models{rate}{failed}"
+        return f"{self._before + self._finished}/{self._total} models{rate}{failed}"
+
+    def _described(self) -> str:
+        more = f" and {len(self._in_hand) - SHOWN} more" if len(self._in_hand) > SHOWN else ""
+        return ", ".join(self._in_hand[:SHOWN]) + more
+
+    def _update(self, advance: float = 0.0) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=advance, description=self._described(), figures=self._figures())
 
     def start(self, ref: ModelRef) -> None:
-        """Show the model in hand."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=harmless(ref.name))
+        """Show it among the models in hand."""
+        self._in_hand.append(harmless(ref.name))
+        self._update()
 
     def done(self, ref: ModelRef, result: Ingested) -> None:
         """Move on by the model's weight; a failure is written above the bar."""
         self._finished += 1
         self._failed += result.status == "failed"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=self._weight(ref), figures=self._figures())
+        if harmless(ref.name) in self._in_hand:
+            self._in_hand.remove(harmless(ref.name))
+        self._update(self._weights.get(ref, 0.0))
         super().done(ref, result)
 
     def end(self) -> None:

@@ -33,7 +33,10 @@ METHODS = {
     "index_check": "(*, fingerprint='layered', metric=None, k=10, queries=100, seed=0)",
     "index_drop": "(*, fingerprint=None)",
     "ingest": "(reference, *, name=None, key=None, seed=0, replace=False, keep_spectra=True, device='cpu', **card)",
-    "ingest_all": "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', progress=None)",
+    "ingest_all": (
+        "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', workers=None, executor=None, "
+        "address=None, command='', progress=None)"
+    ),
     "kept_class": "(identity)",
     "kept_partitions": "()",
     "models": "(**filters)",
@@ -45,6 +48,9 @@ METHODS = {
     "remove": "(name)",
     "rename": "(old, new)",
     "reset_calibration": "(*, fingerprint='layered', metric=None)",
+    "retry": "(run, *, workers=None, executor=None, address=None, progress=None)",
+    "run_items": "(run, *, states=())",
+    "runs": "(run=None)",
     "search": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
     "search_all": "(queries, **terms)",
     "set": "(name, **changes)",

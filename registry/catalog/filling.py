@@ -1,44 +1,25 @@
-"""From a reference to a stored model: open, plan, measure, store."""
+"""From references to measured models: expand, open, plan, measure."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.types import (
-    Conjugacy,
-    Fingerprint,
-    Ingested,
-    ModelCard,
-    ModelRef,
-    Recomputed,
-    Spectrum,
-    WeightsPlan,
-)
+from registry.types import Conjugacy, Fingerprint, ModelCard, ModelRef, Recomputed, Spectrum, WeightsPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from registry.catalog.database import Database
+    from registry.ingest import Task
     from registry.spectral.devices import Device
-    from registry.storage import Store
     from registry.types import Checkpoint, FingerprintSpec
 
-__all__ = ["Measured", "Options", "expand_all", "ingest_checkpoint", "measure", "refingerprint"]
+__all__ = ["Hashes", "Measured", "Read", "Reading", "expand_all", "measure", "refingerprint"]
 
 STUCK_NAMED = 10
 """Models that an error names at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How models are measured and stored: whether names move, whether spectra are kept, where they are computed."""
-
-    replace: bool = False
-    keep_spectra: bool = True
-    device: Device = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,59 +74,82 @@ def expand_all(
     return tuple(replace(ref, card=ref.card.updated(card)) for ref in refs)
 
 
-def measure(checkpoint: Checkpoint, plan: WeightsPlan, device: Device = "cpu") -> Measured:
-    """Spectra, conjugacy and the fingerprints of every shipped spec; memory of the largest layer's working set."""
+def measure(
+    checkpoint: Checkpoint, plan: WeightsPlan, device: Device = "cpu", *, threads: int | None = None
+) -> Measured:
+    """Spectra, conjugacy and the fingerprints of every shipped spec; memory of the largest layer's working set.
+
+    ``threads``: layers measured at once, as many as cores by default.
+    """
     from registry.sources import layer_matrix
     from registry.spectral import SPECS, conjugacy, fingerprint, network_spectra
 
-    spectra = network_spectra(plan.layers, lambda layer: layer_matrix(checkpoint, layer), device=device)
+    spectra = network_spectra(
+        plan.layers, lambda layer: layer_matrix(checkpoint, layer), workers=threads, device=device
+    )
     vectors = tuple(fingerprint(spectra, spec) for spec in SPECS.values())
     return Measured(plan, spectra, conjugacy(spectra), vectors)
 
 
-def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
-    """Store one opened model; weights of which all that is asked for is stored already are not measured again."""
-    from registry import __version__
-    from registry.sources import plan_weights
-    from registry.storage import NewModel
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A model as read: its reference, the card completed by what the file says, and its measure where it was needed.
 
-    begun = time.perf_counter()
-    ref = checkpoint.ref
-    plan = plan_weights(checkpoint)
-    existing = database.existing()
-    whole = existing is not None and _is_whole(existing, plan, options)
-    if whole:
-        new = NewModel(name=ref.name, plan=plan, card=ref.card, tool_version=__version__)
-    else:
-        measured = measure(checkpoint, plan, options.device)
-        new = NewModel(
-            name=ref.name,
-            plan=plan,
-            card=ref.card,
-            spectra=measured.spectra,
-            keep_spectra=options.keep_spectra,
-            conjugacy=measured.conjugacy,
-            fingerprints=measured.fingerprints,
-            tool_version=__version__,
-        )
-    added = database.created().add(new, replace=options.replace)
-    message = ""
-    if added.status == "named":
-        other = next((name for name in added.names if name != ref.name), "a model without a name")
-        message = f"another name for {other}, which has the same weights"
-    elif added.status == "known":
-        message = "already stored; nothing added" if whole else "already stored; what was missing of it is added"
-    return Ingested(ref.target, ref.name, added.status, time.perf_counter() - begun, message)
+    ``measured`` is None where the weights are stored already, with all that is asked for.
+    """
+
+    ref: ModelRef
+    plan: WeightsPlan
+    measured: Measured | None
 
 
-def _is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
-    """Whether these weights are stored with all that this version computes of them, and with spectra if kept."""
-    from registry.spectral import SPECS
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The work on a task, in this process or another; it writes nothing.
 
-    held = store.holding(plan.content_hash)
-    if held is None or held.matrix_rule != plan.rule or not held.judged:
-        return False
-    return {spec.hash for spec in SPECS.values()} <= held.specs and (held.has_spectra or not options.keep_spectra)
+    ``known``: whether weights are stored already, with all that is asked for; ``threads``: of a model's spectra, None
+    for as many as cores; ``device``: where they are computed.
+    """
+
+    known: Callable[[WeightsPlan], bool]
+    threads: int | None = None
+    device: Device = "cpu"
+
+    def __call__(self, task: Task) -> Read:
+        """Open a model and measure it."""
+        from registry.sources import open_ref
+
+        with open_ref(task.ref) as checkpoint:
+            return self.checkpoint(checkpoint, force=task.force)
+
+    def checkpoint(self, checkpoint: Checkpoint, *, force: bool = False) -> Read:
+        """Measure an opened model."""
+        from registry.sources import plan_weights
+
+        plan = plan_weights(checkpoint)
+        known = not force and self.known(plan)
+        measured = None if known else measure(checkpoint, plan, self.device, threads=self.threads)
+        return Read(checkpoint.ref, plan, measured)
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """Content hashes of weights that are stored with all that is asked for, to be asked in other processes.
+
+    The first eight bytes of each: some in 2^64 is taken for another, which whoever stores it finds out.
+    """
+
+    rule: str
+    starts: frozenset[bytes]
+
+    @classmethod
+    def of(cls, rule: str, hashes: Iterable[str]) -> Hashes:
+        """Keep what is needed of them."""
+        return cls(rule, frozenset(bytes.fromhex(one[:16]) for one in hashes))
+
+    def __call__(self, plan: WeightsPlan) -> bool:
+        """Whether these weights are among them."""
+        return plan.rule == self.rule and bytes.fromhex(plan.content_hash[:16]) in self.starts
 
 
 def refingerprint(

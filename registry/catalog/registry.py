@@ -9,6 +9,7 @@ from registry.catalog.api.filling import Filling
 from registry.catalog.api.indexing import Indexing
 from registry.catalog.api.managing import Managing
 from registry.catalog.api.porting import Porting
+from registry.catalog.api.running import Running
 from registry.catalog.api.showing import Showing
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Registry"]
 
 
-class Registry(Filling, Asking, Indexing, Showing, Managing, Porting):
+class Registry(Filling, Running, Asking, Indexing, Showing, Managing, Porting):
     """A registry in a database, SQLite or Postgres.
 
     ``url``: an SQLAlchemy URL or the path of an SQLite file; None for the environment's ``ARCHREG_DB``, else

@@ -3,80 +3,181 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from registry.errors import RegistryError, StorageError
-from registry.types import Ingested, ModelRef
+from registry.types import Ingested
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["Progress", "Silent", "run"]
+    from registry.ingest.executors import Executor, Outcome, Task
+    from registry.ingest.progress import Progress
 
+__all__ = ["Keeper", "run"]
 
-class Progress(Protocol):
-    """What watches a run. Every ``start`` is followed by one ``done``, unless the run is interrupted."""
-
-    def begin(self, refs: Sequence[ModelRef]) -> None:
-        """Say what will be done, in order."""
-
-    def start(self, ref: ModelRef) -> None:
-        """Say that this one is in hand."""
-
-    def done(self, ref: ModelRef, result: Ingested) -> None:
-        """Say what became of it."""
-
-    def end(self) -> None:
-        """Say that the run is over, finished or not."""
+GLANCE = 2.0  # seconds between looks at what other runs have done
+LIVES = 3  # of a task whose process went away, where nothing says that it was the task's fault
 
 
-class Silent:
-    """Progress that says nothing."""
+class Keeper(Protocol):
+    """Who stores what comes back, and the journal with it: alone in writing, in one thread."""
 
-    def begin(self, refs: Sequence[ModelRef]) -> None:
-        """Ignore it."""
+    def store(self, outcome: Outcome) -> Ingested | None:
+        """Store a value; None where the task has to be done again, by force."""
 
-    def start(self, ref: ModelRef) -> None:
-        """Ignore it."""
+    def fail(self, outcome: Outcome, result: Ingested) -> None:
+        """Put down a failure."""
 
-    def done(self, ref: ModelRef, result: Ingested) -> None:
-        """Ignore it."""
-
-    def end(self) -> None:
-        """Ignore it."""
+    def elsewhere(self) -> Sequence[int]:
+        """Positions that other runs have finished meanwhile."""
 
 
 def run(
-    refs: Sequence[ModelRef], work: Callable[[ModelRef], Ingested], progress: Progress | None = None
-) -> tuple[Ingested, ...]:
-    """Do ``work`` on every reference in order and return what became of each; O(n) calls, nothing kept between them.
+    tasks: Sequence[Task], executor: Executor, keeper: Keeper, watcher: Progress, results: dict[int, Ingested]
+) -> None:
+    """Do every task and put what became of it into ``results``, by position; O(n) calls of each kind.
 
-    A ``RegistryError`` of one model becomes a failed item. A ``StorageError`` ends the run, as every later write would
-    fail alike: what was written before it stays.
+    A ``RegistryError`` of one model, or the death of the process that measured it, becomes a failed item, and so does
+    any other error unless it is the only model. A ``StorageError`` ends the run, as every later write would fail alike:
+    what was written before it stays. An interruption stores what has been measured, then goes on its way.
     """
-    watcher = progress or Silent()
-    results: list[Ingested] = []
-    watcher.begin(refs)
+    going = _Run(tasks, executor, keeper, watcher, results)
     try:
-        for ref in refs:
-            watcher.start(ref)
-            begun = time.perf_counter()
-            try:
-                result = work(ref)
-            except StorageError:
-                raise
-            except RegistryError as error:
-                result = _failed(ref, begun, error.message, error.remedy or "")
-            except MemoryError:
-                result = _failed(
-                    ref, begun, f"{ref.target} does not fit in memory", "ingest it on a machine with more memory"
-                )
-            results.append(result)
-            watcher.done(ref, result)
-    finally:
-        watcher.end()
-    return tuple(results)
+        going.go()
+    except KeyboardInterrupt:
+        going.rest()
+        raise
 
 
-def _failed(ref: ModelRef, begun: float, message: str, remedy: str) -> Ingested:
-    return Ingested(ref.target, ref.name, "failed", time.perf_counter() - begun, message, remedy)
+class _Run:
+    """Tasks that wait, that are in flight, that have come back, and that are suspected of killing processes."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        executor: Executor,
+        keeper: Keeper,
+        watcher: Progress,
+        results: dict[int, Ingested],
+    ) -> None:
+        self._results = results
+        self._alone = len(tasks) == 1
+        self._waiting = deque(tasks)
+        self._suspects: deque[Task] = deque()
+        self._flying: dict[int, Task] = {}
+        self._back: deque[Outcome] = deque()
+        self._deaths: dict[int, int] = {}
+        self._started: set[int] = set()
+        self._looked = time.monotonic()
+        self._executor, self._keeper, self._watcher = executor, keeper, watcher
+
+    def go(self) -> None:
+        """Keep the executor busy and store what comes back, until nothing is left."""
+        while self._waiting or self._suspects or self._flying:
+            self._look()
+            self._fill()
+            self._back.extend(self._executor.wait(GLANCE))
+            self._settle()
+
+    def rest(self) -> None:
+        """Store what has come back, and wait for nothing more."""
+        self._back.extend(self._executor.wait(0))
+        self._settle()
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked < GLANCE:
+            return
+        self._looked = time.monotonic()
+        others = set(self._keeper.elsewhere())
+        for task in [task for task in self._waiting if task.position in others]:
+            self._waiting.remove(task)
+            ref = task.ref
+            self._start(task)
+            self._done(task, Ingested(ref.target, ref.name, "known", 0.0, "stored by another run of the same plan"))
+
+    def _fill(self) -> None:
+        """Give out what there is room for; a suspect only where nothing else is in flight that it could take along."""
+        while self._waiting and len(self._flying) < self._executor.slots:
+            self._submit(self._waiting.popleft())
+        if self._suspects and not self._flying:
+            self._submit(self._suspects.popleft())
+
+    def _submit(self, task: Task) -> None:
+        self._start(task)
+        self._flying[task.position] = task
+        self._executor.submit(task)
+
+    def _start(self, task: Task) -> None:
+        if task.position not in self._started:
+            self._started.add(task.position)
+            self._watcher.start(task.ref)
+
+    def _settle(self) -> None:
+        """Take in what has come back; what an interruption cuts short is still there for `rest`."""
+        while self._back:
+            self._take(self._back[0])
+            self._flying.pop(self._back.popleft().task.position, None)
+
+    def _take(self, outcome: Outcome) -> None:
+        task = outcome.task
+        if outcome.died and self._may_live(task):
+            return
+        result = self._stored(outcome) if outcome.error is None and not outcome.died else self._failure(outcome)
+        if result is None:
+            self._waiting.appendleft(task.forced())
+        else:
+            self._done(task, result)
+
+    def _may_live(self, task: Task) -> bool:
+        """Whether a task whose process went away gets another chance: alone, where others may have been to blame."""
+        self._deaths[task.position] = deaths = self._deaths.get(task.position, 0) + 1
+        if self._executor.exact and deaths < LIVES:
+            self._waiting.append(task)
+        elif not self._executor.exact and deaths == 1:
+            self._suspects.append(task)
+        else:
+            return False
+        return True
+
+    def _stored(self, outcome: Outcome) -> Ingested | None:
+        try:
+            return self._keeper.store(outcome)
+        except StorageError:
+            raise
+        except RegistryError as error:
+            return self._fail(outcome, error.message, error.remedy or "")
+
+    def _failure(self, outcome: Outcome) -> Ingested:
+        error, target = outcome.error, outcome.task.ref.target
+        if outcome.died:
+            return self._fail(
+                outcome,
+                f"{target} killed the worker process (out of memory or a crash)",
+                "ingest it alone, on a machine with more memory: --workers 1",
+            )
+        if isinstance(error, StorageError):
+            raise error
+        if isinstance(error, RegistryError):
+            return self._fail(outcome, error.message, error.remedy or "")
+        if isinstance(error, MemoryError):
+            return self._fail(outcome, f"{target} does not fit in memory", "ingest it on a machine with more memory")
+        if error is not None and self._alone:
+            raise error
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return self._fail(
+            outcome,
+            f"{target}: unexpected error: {what}",
+            "ingest it alone with ARCHREG_DEBUG=1 and report the traceback",
+        )
+
+    def _fail(self, outcome: Outcome, message: str, remedy: str) -> Ingested:
+        ref = outcome.task.ref
+        result = Ingested(ref.target, ref.name, "failed", outcome.seconds, message, remedy)
+        self._keeper.fail(outcome, result)
+        return result
+
+    def _done(self, task: Task, result: Ingested) -> None:
+        self._results[task.position] = result
+        self._watcher.done(task.ref, result)

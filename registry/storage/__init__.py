@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from registry.storage.assembling import Portable
+    from registry.storage.journal import Begun, Entry, NewRun
     from registry.storage.portable import PortableFile, seal
     from registry.storage.records import (
         Added,
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Added": "records",
+    "Begun": "journal",
     "DetailsRows": "records",
+    "Entry": "journal",
     "Holding": "records",
     "IndexReport": "records",
     "Label": "records",
     "NewModel": "records",
+    "NewRun": "journal",
     "PartitionKey": "records",
     "PartitionRow": "records",
     "Portable": "assembling",
@@ -43,11 +47,14 @@ _HOMES = {
 
 __all__ = [
     "Added",
+    "Begun",
     "DetailsRows",
+    "Entry",
     "Holding",
     "IndexReport",
     "Label",
     "NewModel",
+    "NewRun",
     "PartitionKey",
     "PartitionRow",
     "Portable",

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from registry.errors import ReadOnlyError, StorageError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from registry.storage.url import Address
 
-__all__ = ["guarded", "is_conflict", "wrapped"]
+__all__ = ["guarded", "is_conflict", "is_passing", "wrapped"]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES = {
@@ -39,11 +39,26 @@ _SQLITE = {
     sqlite3.SQLITE_NOTADB: "name another file",
 }
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
+_PASSING = ("57P01", "57P02", "57P03", "53300")  # shut down, crashed, starting up, too many connections
+_REFUSALS = ("authentication failed", "does not exist", "could not translate host name", "no pg_hba.conf entry")
 
 
 def is_conflict(error: DBAPIError) -> bool:
     """Whether another writer came between, so that the same transaction, run again, may go through."""
     return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _CONFLICTS
+
+
+def is_passing(error: DBAPIError) -> bool:
+    """Whether the database may be back in a while: the connection was lost, the server restarts, or a file is busy."""
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    state = getattr(cause, "sqlstate", None)
+    if state is not None:
+        return state.startswith("08") or state in _PASSING
+    # The driver gives no state where there was no answer, nor where the server refused to let anybody in.
+    words = str(cause)
+    return isinstance(error, OperationalError) and not any(refusal in words for refusal in _REFUSALS)
 
 
 def wrapped(error: Exception, address: Address, *, writing: bool = False) -> StorageError:

@@ -84,6 +84,21 @@ def _near(connection: Connection, reference: str) -> list[str]:
     return [by_key[key] for key in dict.fromkeys([*close, *longer])]
 
 
+def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool) -> list[str]:
+    """Return the content hashes of the models of a matrix rule with vectors under all those specs and today's figures.
+
+    ``spectra``: and with their spectra.
+    """
+    judged = select(conjugacy.c.model_id).where(conjugacy.c.rule == CONJUGACY_RULE)
+    statement = select(models.c.content_hash).where(models.c.matrix_rule == rule, models.c.id.in_(judged))
+    for spec in specs:
+        under = select(schema.fingerprints.c.model_id).join(schema.specs).where(schema.specs.c.hash == spec)
+        statement = statement.where(models.c.id.in_(under))
+    if spectra:
+        statement = statement.where(models.c.id.in_(select(schema.spectra.c.model_id)))
+    return list(connection.scalars(statement))
+
+
 def _filtered(columns: Select[Any], wanted: Filter | None) -> Select[Any]:
     statement = columns.join(architectures, architectures.c.id == models.c.architecture_id)
     return statement.where(*conditions(wanted)) if wanted is not None else statement

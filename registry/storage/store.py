@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import DBAPIError
 
-from registry.errors import ReadOnlyError, UsageError
+from registry.errors import UsageError
 from registry.storage import (
     adding,
     calibration_rows,
@@ -16,32 +16,34 @@ from registry.storage import (
     changes,
     derived,
     indexing,
+    journal,
     measured,
     merging,
     partitions,
     queries,
     vectors,
 )
-from registry.storage.engine import make_engine, reading, writing
+from registry.storage.engine import make_engine, reading
 from registry.storage.exporting import Selection
-from registry.storage.failures import guarded, is_conflict
+from registry.storage.failures import guarded
 from registry.storage.records import CONJUGACY_RULE
 from registry.storage.remembered import OpenIndex, Remembered, SpecState, state_of
+from registry.storage.runs import Runs
 from registry.storage.schema import models, names
+from registry.storage.transactions import Mode
 from registry.storage.url import Address
 from registry.storage.version import HEAD, current_version, require_head
 from registry.types.answers import Ingested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-    from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
 
     from registry.storage.assembling import Portable
+    from registry.storage.journal import Entry
     from registry.storage.records import (
         Added,
         DetailsRows,
@@ -68,16 +70,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Mode", "Store"]
 
-Mode = Literal["read", "write", "create"]
+
 T = TypeVar("T")
-ATTEMPTS = 8  # of a transaction that other writers came between
 
 
 class _UndoneError(Exception):
     """Rolls a transaction back that has done what it was to show."""
 
 
-class Store:
+class Store(Runs):
     """A registry in a SQLite file or a Postgres schema, opened by `Store.open`; a context manager.
 
     Names given to its methods may also be ``sha256:PREFIX``, the beginning of a content hash. Every method raises
@@ -88,10 +89,7 @@ class Store:
     def __init__(
         self, address: Address, engine: Engine, mode: Mode, remembered: dict[str, Remembered] | None = None
     ) -> None:
-        self._address = address
-        self._engine = engine
-        self._mode = mode
-        self._snapshot: Connection | None = None
+        super().__init__(address, engine, mode)
         self.memory = {} if remembered is None else remembered
         self._counted: dict[str, tuple[SpecState | None, int]] = {}
 
@@ -137,61 +135,6 @@ class Store:
             raise
         return cls(address, engine, mode, None if after is None else after.memory)
 
-    @property
-    def url(self) -> str:
-        """Where it is, without the password."""
-        return self._address.label
-
-    @property
-    def path(self) -> Path | None:
-        """The SQLite file, None on Postgres."""
-        return self._address.path
-
-    def close(self) -> None:
-        """Release connections and files."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Let all that is read within see one state of the database, in one transaction; not for writes."""
-        if self._snapshot is not None:
-            yield
-            return
-        with guarded(self._address), reading(self._engine) as connection:
-            self._snapshot = connection
-            try:
-                yield
-            finally:
-                self._snapshot = None
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        if self._snapshot is not None:
-            return work(self._snapshot)
-        with guarded(self._address), reading(self._engine) as connection:
-            return work(connection)
-
-    def _write(self, work: Callable[[Connection], T]) -> T:
-        if self._mode == "read":
-            raise ReadOnlyError(f"{self.url} was opened to be read only", "open it to be written")
-        with guarded(self._address, writing=True):
-            for _ in range(ATTEMPTS - 1):
-                try:
-                    with writing(self._engine) as connection:
-                        return work(connection)
-                except DBAPIError as error:
-                    if not is_conflict(error):
-                        raise
-            with writing(self._engine) as connection:
-                return work(connection)
-
     def _change(self, name: str, work: Callable[[Connection, int], object]) -> ModelSummary:
         def change(connection: Connection) -> ModelSummary:
             model_id = queries.resolve(connection, name, self._address)
@@ -200,9 +143,19 @@ class Store:
 
         return self._write(change)
 
-    def add(self, new: NewModel, *, replace: bool = False) -> Added:
-        """Store a model, or add the name and what else is new to known weights; see `registry.storage.adding.add`."""
-        return self._write(lambda connection: adding.add(connection, new, replace=replace))
+    def add(self, new: NewModel, *, replace: bool = False, entry: Entry | None = None) -> Added:
+        """Store a model, or add the name and what else is new to known weights; see `registry.storage.adding.add`.
+
+        ``entry``: of the journal, written in the same transaction. Waits for a database that is gone for a while.
+        """
+
+        def put(connection: Connection) -> Added:
+            added = adding.add(connection, new, replace=replace)
+            if entry is not None:
+                journal.record(connection, dataclasses.replace(entry, state=added.status), added.model_id)
+            return added
+
+        return self._patiently(lambda: self._write(put))
 
     @contextmanager
     def selection(self, wanted: Filter | None = None, names: Sequence[str] = ()) -> Iterator[Selection]:
@@ -244,7 +197,14 @@ class Store:
 
     def holding(self, content_hash: str) -> Holding | None:
         """Return what is stored of the weights of that hash, None where they are not."""
-        return self._read(lambda connection: queries.holding(connection, content_hash))
+        return self._patiently(lambda: self._read(lambda connection: queries.holding(connection, content_hash)))
+
+    def whole_hashes(self, rule: str, specs: Iterable[str], *, spectra: bool) -> list[str]:
+        """Return the content hashes of all models of a matrix rule with vectors under all those specs; O(n)."""
+        wanted = tuple(specs)
+        return self._patiently(
+            lambda: self._read(lambda connection: queries.whole_hashes(connection, rule, wanted, spectra=spectra))
+        )
 
     def known_as(self, content_hash: str) -> ModelSummary | None:
         """Return the model with exactly these weights, None where they are not stored."""

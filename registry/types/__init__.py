@@ -1,7 +1,8 @@
 """The frozen values that every part of the registry passes to the others.
 
 ``weights``: tensors, layer matrices, model cards; ``spectra``: spectra, specs, fingerprints, conjugacy; ``answers``:
-what questions return. No value here knows a database, a file or a framework.
+what questions return; ``runs``: the journal of ingests. No value here knows a database, a file or a
+framework.
 """
 
 from registry.types.answers import (
@@ -30,6 +31,7 @@ from registry.types.answers import (
     Stats,
     Verdict,
 )
+from registry.types.runs import DONE, Run, RunItem
 from registry.types.spectra import Calibration, Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
 from registry.types.transfers import Transfer
 from registry.types.weights import (
@@ -44,6 +46,7 @@ from registry.types.weights import (
 )
 
 __all__ = [
+    "DONE",
     "Calibrated",
     "Calibration",
     "Candidate",
@@ -75,6 +78,8 @@ __all__ = [
     "Partition",
     "Recomputed",
     "Relation",
+    "Run",
+    "RunItem",
     "Search",
     "SkippedTensor",
     "Spectrum",

@@ -49,9 +49,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = filling.measure
 
-    def watched(checkpoint: Any, *settings: Any) -> Any:
+    def watched(checkpoint: Any, *settings: Any, **more: Any) -> Any:
         names.append(checkpoint.ref.name)
-        return real(checkpoint, *settings)
+        return real(checkpoint, *settings, **more)
 
     monkeypatch.setattr(filling, "measure", watched)
     return names

@@ -40,6 +40,8 @@ from registry.types import (
     Partition,
     Recomputed,
     Relation,
+    Run,
+    RunItem,
     Search,
     SkippedTensor,
     Spectrum,
@@ -69,6 +71,20 @@ CONTRAST = Contrast(
     layers_a=(LayerContrast("fc.weight", 19, 1.0, 0.41), LayerContrast("conv1.weight", 0, 0.0, 0.2)),
     layers_b=(LayerContrast("head.weight", 31, 1.0, 0.5),),
     shares=(("shapes", 0.25), ("spectra", 0.75)),
+)
+RUN = Run(
+    7,
+    "died",
+    "archreg ingest models/",
+    "c0ffee",
+    "host:12",
+    "0.1.0",
+    "2026-01-02T03:04:05Z",
+    "2026-01-02T03:05:06Z",
+    None,
+    items=3,
+    done=1,
+    failed=1,
 )
 TOP1 = Metric("top1", 92.63, "cifar10", "test")
 
@@ -154,6 +170,19 @@ def _ingest_all(refs: Any, *, progress: Any = None, **settings: Any) -> tuple[In
     return tuple(outcomes)
 
 
+def _retry(_run: int, *, progress: Any = None, **settings: Any) -> tuple[Ingested, ...]:
+    return _ingest_all(_plan(["left"]), progress=progress)
+
+
+def _items(_run: int, *, states: Any = ()) -> list[RunItem]:
+    items = [
+        RunItem(0, "/models/a", "a", "added", 1, 0.5, "", ""),
+        RunItem(1, "/models/b", "b\x1b[2J", "failed", 2, 0.1, "b holds no tensors", "check the file"),
+        RunItem(2, "/models/c", "c", "waiting", 0, None, "", ""),
+    ]
+    return [item for item in items if not states or item.state in states]
+
+
 def _refingerprint(*, fingerprint: str | None = None, progress: Any = None) -> Recomputed:
     if progress is not None:
         progress(2, 2)
@@ -191,6 +220,9 @@ SAMPLES: dict[str, Any] = {
     "plan": _plan,
     "ingest_all": _ingest_all,
     "refingerprint": _refingerprint,
+    "retry": _retry,
+    "run_items": _items,
+    "runs": lambda *_run: [RUN],
     "models": [summary(), summary("resnet32")],
     "show": lambda name: ModelDetails(
         summary(name),
@@ -337,6 +369,7 @@ def samples() -> SimpleNamespace:
         spec=SPEC,
         conjugacy=CONJUGACY,
         calibration=CALIBRATION,
+        run=RUN,
         summary=summary,
         verdict=verdict,
         candidate=CANDIDATE,

@@ -62,27 +62,22 @@ def test_top_help_lists_every_command(archreg: Callable[..., Any]) -> None:
 
 def test_every_option_of_every_command_has_help() -> None:
     commands = dict(_leaves())
-    assert len(commands) == len(COMMANDS) + 5  # db and index count for three each, plot for two
+    assert len(commands) == len(COMMANDS) + 8  # db and index count for three each, plot for two, runs for four
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:
             assert parameter.help, f"{name} {parameter.name}"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *COMMANDS,
-        *("db upgrade", "db current", "db check"),
-        *("index build", "index check", "index drop"),
-        *("plot csd", "plot spectrum"),
-    ],
-)
+NESTED = [name for name, _ in _leaves() if " " in name]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *NESTED])
 def test_every_command_has_help_with_examples(name: str, archreg: Callable[..., Any]) -> None:
     long, short = archreg(*name.split(), "--help"), archreg(*name.split(), "-h")
     assert long.code == short.code == 0
     assert long.out == short.out
-    if name not in ("db", "index", "plot"):
+    if name not in ("db", "index", "plot", "runs"):
         assert f"  archreg {name}" in long.out
         assert "--db" in long.out
         assert "--json" in long.out

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry.cli.progress import Bars
+from registry.cli.progress import Bars, Lines
 from registry.errors import NotFoundError, RegistryError
+from registry.ingest import seconds_of
 from registry.types import Ingested, ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -27,7 +28,16 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
     assert fake.called("plan") == ((["a.pt"],), {"key": "ema", "seed": 7, "name": "m", "card": card})
     _, settings = fake.called("ingest_all")
     settings.pop("progress")
-    assert settings == {"replace": True, "keep_spectra": False, "discard_weights": True, "device": "auto"}
+    assert settings == {
+        "workers": None,
+        "executor": None,
+        "address": None,
+        "command": "archreg ingest a.pt",
+        "replace": True,
+        "keep_spectra": False,
+        "discard_weights": True,
+        "device": "auto",
+    }
 
 
 def test_devices(archreg: Callable[..., Any], fake: Any) -> None:
@@ -113,6 +123,29 @@ def test_interruption_takes_the_progress_away(
     assert len(ended) == 1
 
 
+def test_an_interruption_says_how_far_it_came(archreg: Callable[..., Any], fake: Any) -> None:
+    interruption = KeyboardInterrupt()
+    interruption.add_note("37 of 200 models are stored")
+    fake.answers["ingest_all"] = interruption
+    done = archreg("ingest", "a", "--quiet")
+    assert done.code == 130
+    assert done.err == (
+        "archreg: interrupted: 37 of 200 models are stored\n"
+        "  what was finished is kept; run the same command again to go on\n"
+    )
+
+
+def test_lines_count_what_was_done_before(capsys: pytest.CaptureFixture[str]) -> None:
+    ref = ModelRef("file", "/c", "c")
+    lines = Lines()
+    lines.begin([ref], done=2)
+    lines.done(ref, Ingested("/c", "c", "added", 0.1))
+    assert capsys.readouterr().err.splitlines() == [
+        "2 of 3 models are stored already by an earlier start of this run",
+        "[3/3] c: added, 0.1 s",
+    ]
+
+
 def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
     fake.answers["plan"] = (
         ModelRef("torchvision", "resnet18", "resnet18", bytes=46_000_000, cached=False),
@@ -145,19 +178,24 @@ def test_the_bar_counts_bytes_models_and_failures(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    refs = [ModelRef("file", str(i), f"model-{i}[red]", bytes=size) for i, size in enumerate((10, 30, None))]
+    refs = [
+        ModelRef("file", str(i), f"model-{i}[red]", bytes=size) for i, size in enumerate((10_000_000, 30_000_000, None))
+    ]
     bars = Bars()
-    bars.begin(refs)
+    bars.begin(refs, done=4)
     [task] = bars._bar.tasks  # type: ignore[union-attr]
-    assert task.total == 60  # the one of unknown size weighs as much as the mean of the others
-    bars.start(refs[0])
-    assert task.description == "model-0[red]"
+    whole = sum(seconds_of(refs))
+    assert task.total == pytest.approx(whole)
+    for ref in refs:
+        bars.start(ref)
+    assert task.description == "model-0[red], model-1[red] and 1 more"
     bars.done(refs[0], Ingested("0", "model-0", "added", 0.1))
     bars.done(refs[1], Ingested("1", "", "failed", 0.1, "no tensors in 1"))
-    assert task.completed == 40
-    assert task.fields["figures"].startswith("2/3 models")
+    assert task.completed == pytest.approx(sum(seconds_of(refs)[:2]))
+    assert task.description == "model-2[red]"
+    assert task.fields["figures"].startswith("6/7 models")
     assert task.fields["figures"].endswith("1 failed")
     bars.end()
     bars.end()
     assert "archreg: no tensors in 1" in stream.getvalue()
-    assert "model-0[red]" in stream.getvalue()
+    assert "model-2[red]" in stream.getvalue()

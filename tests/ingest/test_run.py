@@ -1,17 +1,22 @@
+"""The run, in this process: order, failures, what ends it, what others have done."""
+
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from registry.errors import NameTakenError, ReadOnlyError, StorageError, WeightsError
+from registry.errors import NameTakenError, ReadOnlyError, StorageError
 from registry.ingest import Silent, run
-from registry.types import Ingested, ModelRef
+from registry.ingest.executors.inprocess import InProcess
+from tests.ingest.factory import Keeper, tasks, work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-REFS = [ModelRef("file", f"/{name}.pt", name) for name in ("a", "b", "c")]
+    from registry.ingest import Progress
+    from registry.types import Ingested, ModelRef
 
 
 class Watch:
@@ -20,8 +25,8 @@ class Watch:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def begin(self, refs: Sequence[ModelRef]) -> None:
-        self.told.append(f"begin {len(refs)}")
+    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
+        self.told.append(f"begin {len(refs)} beside {done}")
 
     def start(self, ref: ModelRef) -> None:
         self.told.append(f"start {ref.name}")
@@ -33,55 +38,97 @@ class Watch:
         self.told.append("end")
 
 
-class Work:
-    """Stores all models but ``b``, of which it raises ``error``."""
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
-        self.stored: list[str] = []
-
-    def __call__(self, ref: ModelRef) -> Ingested:
-        if self.error is not None and ref.name == "b":
-            raise self.error
-        self.stored.append(ref.name)
-        return Ingested(ref.target, ref.name, "added", 0.0)
+def outcomes(names: Sequence[str], keeper: Keeper, watcher: Progress | None = None) -> dict[int, Ingested]:
+    executor = InProcess()
+    executor.begin(work)
+    results: dict[int, Ingested] = {}
+    run(tasks(*names), executor, keeper, watcher or Silent(), results)
+    return results
 
 
 def test_all_in_order() -> None:
-    watch = Watch()
-    results = run(REFS, Work(), watch)
-    assert [result.name for result in results] == ["a", "b", "c"]
-    steps = [word for name in "abc" for word in (f"start {name}", f"done {name} added")]
-    assert watch.told == ["begin 3", *steps, "end"]
-    assert run(REFS, Work(), Silent()) == run(REFS, Work()) == results
-    assert run([], Work()) == ()
+    watch, keeper = Watch(), Keeper()
+    results = outcomes("abc", keeper, watch)
+    assert [results[at].name for at in range(3)] == keeper.stored == ["a", "b", "c"]
+    assert watch.told == [word for name in "abc" for word in (f"start {name}", f"done {name} added")]
+    assert outcomes("", Keeper()) == {}
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "remedy"),
+    ("name", "message", "remedy"),
     [
-        (WeightsError("b is empty", "save it again"), "b is empty", "save it again"),
-        (NameTakenError("taken"), "taken", ""),
-        (MemoryError(), "/b.pt does not fit in memory", "ingest it on a machine with more memory"),
+        ("raise", "no tensors", "save it again"),
+        ("memory", "/memory does not fit in memory", "ingest it on a machine with more memory"),
+        (
+            "bug",
+            "/bug: unexpected error: ZeroDivisionError: by zero",
+            "ingest it alone with ARCHREG_DEBUG=1 and report the traceback",
+        ),
     ],
 )
-def test_a_failure_is_one_item(error: Exception, message: str, remedy: str) -> None:
-    watch, work = Watch(), Work(error)
-    results = run(REFS, work, watch)
-    assert [result.status for result in results] == ["added", "failed", "added"]
+def test_a_failure_is_one_item(name: str, message: str, remedy: str) -> None:
+    watch, keeper = Watch(), Keeper()
+    results = outcomes(["a", name, "c"], keeper, watch)
+    assert [results[at].status for at in range(3)] == ["added", "failed", "added"]
     failed = results[1]
-    assert (failed.reference, failed.name, failed.message, failed.remedy) == ("/b.pt", "b", message, remedy)
+    assert (failed.reference, failed.name, failed.message, failed.remedy) == (f"/{name}", name, message, remedy)
     assert failed.seconds >= 0
-    assert work.stored == ["a", "c"]
-    assert watch.told[3:5] == ["start b", "done b failed"]
+    assert (keeper.stored, keeper.failed) == (["a", "c"], [name])
+    assert watch.told[2:4] == [f"start {name}", f"done {name} failed"]
 
 
-@pytest.mark.parametrize(
-    "error", [StorageError("the disk is full"), ReadOnlyError("read only"), KeyboardInterrupt(), ZeroDivisionError()]
-)
+def test_a_bug_met_alone_is_raised_for_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        outcomes(["bug"], Keeper())
+
+
+def test_what_cannot_be_stored_is_one_item() -> None:
+    results = outcomes("abc", Keeper(NameTakenError("taken", "choose another")))
+    assert [(results[at].status, results[at].message) for at in range(3)] == [
+        ("added", ""),
+        ("failed", "taken"),
+        ("added", ""),
+    ]
+
+
+@pytest.mark.parametrize("error", [StorageError("the disk is full"), ReadOnlyError("read only"), ZeroDivisionError()])
 def test_what_ends_a_run(error: BaseException) -> None:
-    watch, work = Watch(), Work(error)
+    watch, keeper = Watch(), Keeper(error)
     with pytest.raises(type(error)):
-        run(REFS, work, watch)
-    assert work.stored == ["a"]
-    assert watch.told == ["begin 3", "start a", "done a added", "start b", "end"]
+        outcomes("abc", keeper, watch)
+    assert keeper.stored == ["a"]
+    assert watch.told == ["start a", "done a added", "start b"]
+
+
+class Once(Keeper):
+    """Is interrupted in storing ``b``, the first time."""
+
+    interrupted = False
+
+    def store(self, outcome: object) -> Ingested | None:
+        if outcome.task.ref.name == "b" and not self.interrupted:  # type: ignore[attr-defined]
+            self.interrupted = True
+            raise KeyboardInterrupt
+        return super().store(outcome)  # type: ignore[arg-type]
+
+
+def test_an_interruption_finishes_the_write_in_hand() -> None:
+    keeper = Once()
+    with pytest.raises(KeyboardInterrupt):
+        outcomes("abc", keeper)
+    assert keeper.stored == ["a", "b"]
+
+
+def test_what_has_to_be_done_again_is() -> None:
+    keeper = Keeper(again=["b"])
+    results = outcomes("abc", keeper)
+    assert [results[at].status for at in range(3)] == ["added"] * 3
+    assert keeper.stored == ["a", "b", "c"]
+
+
+def test_what_others_have_done_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["registry.ingest.run"], "GLANCE", 1e-9)
+    keeper = Keeper(others=[1])
+    results = outcomes("abc", keeper)
+    assert keeper.stored == ["a", "c"]
+    assert (results[1].status, results[1].message) == ("known", "stored by another run of the same plan")

@@ -54,32 +54,30 @@ class Filling(Part):
         keep_spectra: bool = True,
         discard_weights: bool = False,
         device: Device = "cpu",
+        workers: int | None = None,
+        executor: str | None = None,
+        address: str | None = None,
+        command: str = "",
         progress: Progress | None = None,
     ) -> tuple[Ingested, ...]:
         """Ingest planned models, a transaction each; a model that fails is a ``failed`` item and the rest go on.
 
         ``device``: where spectra are computed, ``cpu``, ``cuda``, or ``auto`` for ``cuda`` where one is at hand.
+        ``workers``: processes, by default as many as cores, or this one alone where the job is small or the device is
+        no CPU; ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster; ``command``: how
+        this was asked for, as ``runs`` is to show it. The same plan started again goes on where it was left, with what
+        failed tried again.
 
-        Raises ``StorageError`` where the database itself refuses; what was stored before stays. ``RegistryError`` for
-        a device that cannot be had, before anything is read.
+        Raises ``StorageError`` where the database itself refuses, or ``KeyboardInterrupt``; what was stored before
+        stays. ``RegistryError`` for a device that cannot be had, before anything is read.
         """
-        from registry.catalog.filling import Options, ingest_checkpoint
-        from registry.ingest import run
-        from registry.sources import discard, open_ref
+        from registry.catalog.running import ingest_refs
+        from registry.catalog.storing import Options
+        from registry.ingest import Setting
         from registry.spectral.devices import device_at_hand
 
-        options = Options(replace, keep_spectra, device_at_hand(device))
-
-        def work(ref: ModelRef) -> Ingested:
-            with open_ref(ref) as checkpoint:
-                result = ingest_checkpoint(self._database, checkpoint, options)
-            if discard_weights:
-                discard(ref)
-            return result
-
-        # Fail before an hour of spectra rather than after it: an existing database must open now.
-        self._database.existing()
-        return run(refs, work, progress)
+        options = Options(replace, keep_spectra, discard_weights, device_at_hand(device))
+        return ingest_refs(self._database, refs, options, Setting(executor or "", workers, address), command, progress)
 
     def ingest(
         self,
@@ -101,11 +99,13 @@ class Filling(Part):
         Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
         ``RegistryError`` for a device that cannot be had; then nothing was stored.
         """
-        from registry.catalog.filling import Options, expand_all, ingest_checkpoint
+        from registry.catalog.filling import expand_all
+        from registry.catalog.running import ingest_checkpoint
+        from registry.catalog.storing import Options
         from registry.sources import open_module, open_ref
         from registry.spectral.devices import device_at_hand
 
-        options = Options(replace, keep_spectra, device_at_hand(device))
+        options = Options(replace, keep_spectra, device=device_at_hand(device))
         known = card_of(card)
         if isinstance(reference, str | Path):
             refs = expand_all([reference], None, key=key, seed=seed, name=name, card=known)

@@ -1,0 +1,139 @@
+"""Runs of an ingest: what is left of a plan, done by an executor and stored by this process."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.catalog.filling import Hashes, Reading
+from registry.catalog.storing import Journal, Options, Planned, from_record, is_whole, store_read
+from registry.errors import StorageError, UsageError
+from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, memory_of, run, seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from registry.catalog.database import Database
+    from registry.ingest import Progress
+    from registry.types import Checkpoint, Ingested, ModelRef, WeightsPlan
+
+__all__ = ["ingest_checkpoint", "ingest_refs", "retry"]
+
+TORCH_SOURCES = ("torch", "torchvision")
+
+
+def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
+    """Store one opened model, without a journal; what is stored already is not measured again."""
+    begun = time.perf_counter()
+    read = Reading(_Stored(database, options), device=options.device).checkpoint(checkpoint)
+    return store_read(database.created(), read, options, time.perf_counter() - begun)
+
+
+def ingest_refs(
+    database: Database,
+    refs: Sequence[ModelRef],
+    options: Options,
+    setting: Setting,
+    command: str,
+    progress: Progress | None,
+) -> tuple[Ingested, ...]:
+    """Ingest a plan, or what an earlier start has left of it; what became of every model, in the plan's order."""
+    from registry.sources import discard
+
+    if setting.name == "ray" and options.discard_weights:
+        raise UsageError("Ray's nodes keep what they download", "leave --discard-weights out")
+    if not refs:
+        return ()
+    if options.device != "cpu":
+        if setting.name == "ray":
+            raise UsageError("Ray's nodes measure on their cores", "leave --device out")
+        if not setting.name and setting.workers is None:  # the device is one, and shared by whoever asks
+            setting = Setting("inprocess")
+    planned = Planned(refs, options, seconds_of(refs), command)
+    settled = chosen(setting, len(refs), sum(planned.costs))
+    watcher = progress or Silent()
+    executor = EXECUTORS[settled.name](settled, _modules(refs))
+    try:
+        journal = Journal(database, planned, discard)
+        # Fail before an hour of spectra rather than after it: an existing database must open now.
+        results = journal.open()
+        left = [Task(at, ref, memory=memory_of(ref)) for at, ref in enumerate(refs) if at not in results]
+        watcher.begin([task.ref for task in left], done=len(results))
+        with journal.kept(), _told(results, len(refs)):
+            if left:
+                executor.begin(_reading(database, options, settled))
+            run(_ordered(left, planned.costs, settled, journal), executor, journal, watcher, results)
+    finally:
+        watcher.end()
+        executor.close()
+    return tuple(results[at] for at in range(len(refs)))
+
+
+def _modules(refs: Sequence[ModelRef]) -> list[str]:
+    """What a worker loads while the plan is still looked at."""
+    needed = ["registry.catalog.filling", "registry.sources", "registry.spectral"]
+    return [*needed, "torch"] if any(ref.source in TORCH_SOURCES for ref in refs) else needed
+
+
+@contextmanager
+def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
+    """Where the run ends before its time, say how far it came and how to go on."""
+
+    def reached() -> str:
+        return f"{sum(result.status != 'failed' for result in results.values())} of {total} models are stored"
+
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        interruption.add_note(reached())
+        raise
+    except StorageError as error:
+        onward = f"{reached()}, and the same command goes on with the rest"
+        raise type(error)(error.message, f"{error.remedy}; {onward}" if error.remedy else onward) from error
+
+
+def _reading(database: Database, options: Options, setting: Setting) -> Reading:
+    """The work, for this process or for others, which cannot ask the database."""
+    if setting.name == "inprocess":
+        return Reading(_Stored(database, options), device=options.device)
+    from registry.sources import MATRIX_RULE
+    from registry.spectral import SPECS
+
+    store = database.existing()
+    hashes: list[str] = []
+    if store is not None:
+        specs = [spec.hash for spec in SPECS.values()]
+        hashes = store.whole_hashes(MATRIX_RULE, specs, spectra=options.keep_spectra)
+    return Reading(Hashes.of(MATRIX_RULE, hashes), threads=1, device=options.device)
+
+
+def _ordered(tasks: Sequence[Task], costs: Sequence[float], setting: Setting, journal: Journal) -> list[Task]:
+    """The costliest first, so that no core is left with a long one at the end; beside another run, from the other end.
+
+    One process keeps the order that was given: nothing is gained by another.
+    """
+    if setting.name == "inprocess":
+        return list(tasks)[:: -1 if journal.beside else 1]
+    return sorted(tasks, key=lambda task: costs[task.position], reverse=not journal.beside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Whether weights are stored already, asked of the database."""
+
+    database: Database
+    options: Options
+
+    def __call__(self, plan: WeightsPlan) -> bool:
+        store = self.database.existing()
+        return store is not None and is_whole(store, plan, self.options)
+
+
+def retry(database: Database, run_id: int, setting: Setting, progress: Progress | None) -> tuple[Ingested, ...]:
+    """Run again what failed or was left of a run; what became of each of its models, in order."""
+    command, options, records = database.writable().run_plan(run_id)
+    refs = [from_record(record) for record in records]
+    return ingest_refs(database, refs, Options(**json.loads(options)), setting, command, progress)

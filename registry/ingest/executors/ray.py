@@ -1,0 +1,121 @@
+"""Tasks on a Ray cluster. The one module that loads Ray."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import RegistryError, UsageError
+from registry.ingest.executors.base import Outcome, attempt
+
+if TYPE_CHECKING:
+    from registry.ingest.executors.base import Task, Work
+
+__all__ = ["Ray"]
+
+REACH_SECONDS = 5.0
+
+
+class Ray:
+    """Tasks of one core and the memory that each may need, on every node of a cluster that has both free.
+
+    The nodes have this package installed and see the files under the same paths. A node that goes away is a death of
+    what it had in hand.
+
+    Raises
+    ------
+    UsageError
+        Ray is not installed.
+    RegistryError
+        No cluster answers at ``address``; None is a cluster of this machine alone, started for the purpose.
+    """
+
+    exact = True
+
+    def __init__(self, workers: int | None, address: str | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            self._ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise UsageError("Ray is not installed", "pip install 'architecture-registry[ray]'") from error
+        self._owned = not self._ray.is_initialized()
+        if self._owned:
+            self._connect(address, workers)
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        self._most = int(max((node.get("memory", 0) for node in nodes), default=0))
+        cores = int(sum(node.get("CPU", 0) for node in nodes))
+        self.slots = 2 * max(1, min(cores, workers or cores))
+        # A death is told, not repaired here: the run decides, for every executor alike.
+        self._do = self._ray.remote(num_cpus=1, max_retries=0)(attempt)
+        self._work: Any = None
+        self._tasks: dict[Any, tuple[Task, float]] = {}
+
+    def _connect(self, address: str | None, workers: int | None) -> None:
+        if address is not None:
+            _reach(address)
+        own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
+        environment = {"env_vars": dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
+        try:
+            self._ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env=environment,
+                **own,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = "on this machine" if address is None else f"at {address}"
+            raise RegistryError(
+                f"no Ray cluster {where}: {str(error).splitlines()[0]}", "start one: ray start --head"
+            ) from error
+
+    def begin(self, work: Work) -> None:
+        """Put the work where every node can fetch it once."""
+        self._work = self._ray.put(work)
+
+    def submit(self, task: Task) -> None:
+        """Ask for one core and the task's memory, which no node has more of than all its own."""
+        resources = {"memory": min(task.memory, self._most)} if task.memory and self._most else {}
+        self._tasks[self._do.options(**resources).remote(self._work, task)] = (task, time.perf_counter())
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Return what is done."""
+        if not self._tasks:
+            return []
+        finished, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=seconds)
+        return [self._outcome(reference, *self._tasks.pop(reference)) for reference in finished]
+
+    def _outcome(self, reference: Any, task: Task, begun: float) -> Outcome:
+        seconds = time.perf_counter() - begun
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:  # what could not be sent back
+            return Outcome(task, seconds, error=error)
+        except self._ray.exceptions.RayError:  # its worker, or the node that it was on
+            return Outcome(task, seconds, died=True)
+        return outcome
+
+    def close(self) -> None:
+        """Cancel what is unfinished; a cluster that was joined goes on, one that was started ends."""
+        for reference in self._tasks:
+            self._ray.cancel(reference, force=True)
+        self._tasks.clear()
+        if self._owned:
+            self._ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """See whether anybody listens there: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # "auto" and the like are Ray's to find
+    try:
+        socket.create_connection((host, int(port)), REACH_SECONDS).close()
+    except OSError as error:
+        raise RegistryError(
+            f"no Ray cluster at {address}: {error.strerror or error}",
+            "start one: ray start --head, or check the address",
+        ) from error

@@ -1,0 +1,70 @@
+"""`Runs`: what `registry.storage.Store` has of the journal of ingests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.storage import history, journal
+from registry.storage.transactions import Transactions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from registry.storage.journal import Begun, Entry, NewRun
+    from registry.types import Run, RunItem
+
+__all__ = ["Runs"]
+
+
+class Runs(Transactions):
+    """Runs and their items. What an ingest writes waits for a database that is gone for a while."""
+
+    def begin_run(self, new: NewRun) -> Begun:
+        """Start a run in the journal, or go on with the one of the same plan; see `registry.storage.journal`."""
+        return self._patiently(lambda: self._write(lambda connection: journal.begin(connection, new)))
+
+    def record(self, entries: Sequence[Entry]) -> None:
+        """Write what became of items that led to no model."""
+
+        def put(connection: Connection) -> None:
+            for entry in entries:
+                journal.record(connection, entry)
+
+        self._patiently(lambda: self._write(put))
+
+    def adopt(self, run_id: int) -> list[int]:
+        """Take over what other runs of the same plan have finished; return its positions. Writes only if need be."""
+
+        def take() -> list[int]:
+            found = self._read(lambda connection: journal.elsewhere(connection, run_id))
+            if found:
+                self._write(lambda connection: journal.adopt(connection, run_id, found))
+            return sorted(found)
+
+        return self._patiently(take)
+
+    def beat(self, run_id: int) -> None:
+        """Say that a run is at work."""
+        self._write(lambda connection: journal.beat(connection, run_id))
+
+    def end_run(self, run_id: int, state: str) -> None:
+        """Say that a run is ``done``, ``interrupted`` or ``stopped``."""
+        self._write(lambda connection: journal.end(connection, run_id, state))
+
+    def runs(self) -> list[Run]:
+        """Return the runs of the journal, the newest first."""
+        return self._read(history.list_runs)
+
+    def run(self, run_id: int) -> Run:
+        """Return one run. Raises `UsageError` where there is none of that id."""
+        return self._read(lambda connection: history.list_runs(connection, run_id)[0])
+
+    def run_items(self, run_id: int, states: Sequence[str] = ()) -> list[RunItem]:
+        """Return the items of a run in order, all or those in one of the states."""
+        return self._read(lambda connection: history.run_items(connection, run_id, states))
+
+    def run_plan(self, run_id: int) -> tuple[str, str, list[str]]:
+        """Return a run's command, its options and the references of its items, as `begin_run` was given them."""
+        return self._read(lambda connection: history.run_plan(connection, run_id))

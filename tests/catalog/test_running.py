@@ -1,0 +1,410 @@
+"""Runs: the journal, going on after whatever ended them, several at once; on both databases."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from benchmarks.stress import content, ingest, kill_and_resume, make_models, write_at_once
+from registry import Registry
+from registry.catalog import filling
+from registry.errors import DatabaseMissingError, StorageError, UsageError
+from registry.ingest import Silent
+from registry.storage import Store, transactions
+from registry.types import ModelCard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from registry.types import ModelRef
+    from tests.conftest import Postgres
+
+NAMES = [f"m{n}" for n in range(6)]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return make_models(tmp_path / "models", {name: n for n, name in enumerate(NAMES)})
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the models that are opened, which a finished item is not."""
+    names: list[str] = []
+    real = filling.Reading.__call__
+
+    def watched(reading: Any, task: Any) -> Any:
+        names.append(task.ref.name)
+        return real(reading, task)
+
+    monkeypatch.setattr(filling.Reading, "__call__", watched)
+    return names
+
+
+class Stopping(Silent):
+    """Raises when so many models are done."""
+
+    def __init__(self, after: int, error: BaseException) -> None:
+        self.left, self.error = after, error
+
+    def start(self, ref: ModelRef) -> None:  # noqa: ARG002
+        if self.left == 0:
+            raise self.error
+        self.left -= 1
+
+
+def states(reg: Registry, run: int = 1) -> list[str]:
+    return [item.state for item in reg.run_items(run)]
+
+
+def test_an_interrupted_run_goes_on_and_reads_nothing_twice(
+    database_url: str, models: Path, measured: list[str]
+) -> None:
+    with Registry(database_url) as reg:
+        refs = reg.plan([models])
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            reg.ingest_all(refs, progress=Stopping(4, KeyboardInterrupt()), command="archreg ingest models")
+        assert stopped.value.__notes__ == ["4 of 6 models are stored"]
+        [run] = reg.runs()
+        assert (run.state, run.command, run.done, run.waiting) == ("interrupted", "archreg ingest models", 4, 2)
+        results = reg.ingest_all(refs)
+        assert [result.status for result in results] == ["known"] * 4 + ["added"] * 2
+        assert results[0].message == "stored by an earlier start of this run"
+        [run] = reg.runs()
+        assert (run.state, run.done, run.failed) == ("done", 6, 0)
+        assert states(reg) == ["added"] * 6
+        assert [result.status for result in reg.ingest_all(refs)] == ["known"] * 6
+        assert len(reg.runs()) == 1
+    assert measured == NAMES
+
+
+def test_what_changed_or_went_is_done_again(database_url: str, models: Path, measured: list[str]) -> None:
+    with Registry(database_url) as reg:
+        refs = reg.plan([models])
+        reg.ingest_all(refs, replace=True)
+        measured.clear()
+        make_models(models, {"m1": 77})
+        os.utime(models / "m2.safetensors", (1, 1))
+        reg.remove("m3")
+        reg.rename("m4", "other")
+        results = reg.ingest_all(reg.plan([models]), replace=True)
+        assert measured == ["m1", "m2", "m3", "m4"]
+        assert [result.status for result in results] == ["known", "added", "known", "added", "named", "known"]
+        assert reg.show("m4").summary.names == ("other", "m4")
+
+
+def test_another_plan_is_another_run(database_url: str, models: Path) -> None:
+    with Registry(database_url) as reg:
+        refs = reg.plan([models])
+        reg.ingest_all(refs[:4])
+        results = reg.ingest_all(refs)
+        assert [result.message for result in results[:4]] == ["already stored; nothing added"] * 4
+        reg.ingest_all(reg.plan([models], card=ModelCard(family="tiny")))
+        assert {model.family for model in reg.models()} == {"tiny"}
+        reg.ingest_all(refs, keep_spectra=False)
+        assert [run.items for run in reg.runs()] == [6, 6, 6, 4]
+
+
+def test_failures_are_told_and_tried_again(database_url: str, models: Path, measured: list[str]) -> None:
+    save_file({"w": np.full((4, 4), np.nan, np.float32)}, models / "a.safetensors")  # before any success
+    save_file({"w": np.full((4, 4), np.nan, np.float32)}, models / "m9.safetensors")
+    with Registry(database_url) as reg:
+        refs = reg.plan([models], card=ModelCard(family="tiny", tags=(("k", "v"),)))
+        reg.ingest_all(refs, keep_spectra=False)
+        failed = reg.run_items(1, states=["failed"])
+        assert [(item.name, item.attempts) for item in failed] == [("a", 1), ("m9", 1)]
+        assert all(item.remedy and "w" in item.message for item in failed)
+        make_models(models, {"a": 99})
+        measured.clear()
+        results = reg.retry(1)
+        assert [result.status for result in results] == ["added", *["known"] * 6, "failed"]
+        assert measured == ["a", "m9"]
+        [item] = reg.run_items(1, states=["failed"])
+        assert (item.name, item.attempts) == ("m9", 2)
+        shown = reg.show("a")
+        assert (shown.summary.family, shown.tags, shown.has_spectra) == ("tiny", (("k", "v"),), False)
+        for ask in (reg.runs, reg.run_items, reg.retry):
+            with pytest.raises(UsageError, match="no run 5") as refused:
+                ask(5)
+            assert refused.value.remedy
+
+
+def test_no_success_no_database_and_no_journal(tmp_path: Path) -> None:
+    save_file({"w": np.full((4, 4), np.nan, np.float32)}, tmp_path / "a.safetensors")
+    with Registry(tmp_path / "new.db") as reg:
+        [result] = reg.ingest_all(reg.plan([tmp_path / "a.safetensors"]))
+        assert result.status == "failed"
+        with pytest.raises(DatabaseMissingError):
+            reg.runs()
+
+
+def test_odd_names_and_paths(database_url: str, tmp_path: Path) -> None:
+    folder = make_models(tmp_path / "odd", {"ok": 1})
+    (folder / os.fsdecode(b"bad\xff\x1b.safetensors")).write_bytes((folder / "ok.safetensors").read_bytes())
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([folder / "ok.safetensors"]))
+        results = reg.ingest_all(reg.plan([folder]))
+        assert sorted(result.status for result in results) == ["failed", "known"]
+        [item] = reg.run_items(2, states=["failed"])
+        assert "name" in item.message
+        assert [result.status for result in reg.retry(2)].count("failed") == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_a_clean_stop(
+    workers: int, database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SQLite and Postgres report it, at the fourth model."""
+    count = 0
+    real = Store.add
+
+    def full(store: Store, *arguments: Any, **settings: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 4:
+            if "sqlite" in database_url:
+                error: Exception = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL  # type: ignore[attr-defined]
+            else:
+                import psycopg.errors
+
+                error = psycopg.errors.DiskFull("could not extend file: No space left on device")
+
+            def refuse(_connection: Any) -> Any:
+                from sqlalchemy.exc import OperationalError
+
+                raise OperationalError("INSERT", {}, error)
+
+            return store._write(refuse)
+        return real(store, *arguments, **settings)
+
+    monkeypatch.setattr(Store, "add", full)
+    with Registry(database_url) as reg:
+        refs = reg.plan([models])
+        with pytest.raises(StorageError, match=r"full|No space left") as stopped:
+            reg.ingest_all(refs, workers=workers)
+        onward = "3 of 6 models are stored, and the same command goes on with the rest"
+        assert stopped.value.remedy == f"free some disk space and run it again; {onward}"
+        [run] = reg.runs()
+        assert (run.state, run.done, run.waiting) == ("stopped", 3, 3)
+        assert (
+            sorted(result.status for result in reg.ingest_all(refs, workers=workers)) == ["added"] * 3 + ["known"] * 3
+        )
+        assert reg.check() == ()
+
+
+class Cutting(Silent):
+    """Cuts every connection to the server when the third model is done."""
+
+    count = 0
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.postgres = postgres
+
+    def done(self, ref: ModelRef, result: Any) -> None:  # noqa: ARG002
+        self.count += 1
+        if self.count == 3:
+            cut(self.postgres)
+
+
+def cut(postgres: Postgres) -> None:
+    with postgres.connect() as connection:
+        others = b"pid <> pg_backend_pid() AND datname LIKE 't%'"
+        connection.execute(b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE " + others)
+
+
+def test_a_lost_connection_is_made_again(
+    postgres: Postgres, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(transactions, "PATIENCE", (0.01, 0.01))
+    name = postgres.new_database()
+    real = Store._write
+    writes = 0
+
+    def within(store: Store, work: Any) -> Any:
+        def cutting(connection: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            if writes == 4:
+                cut(postgres)
+            return work(connection)
+
+        return real(store, cutting)
+
+    monkeypatch.setattr(Store, "_write", within)
+    try:
+        with Registry(postgres.url(name)) as reg:
+            results = reg.ingest_all(reg.plan([models]), progress=Cutting(postgres))
+            assert [result.status for result in results] == ["added"] * 6
+            assert reg.runs()[0].done == 6
+            assert reg.check() == ()
+    finally:
+        postgres.drop(name)
+    assert "; trying again in 0.01 s" in caplog.text
+
+
+def test_a_database_that_stays_away_is_a_clean_stop(
+    database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(transactions, "PATIENCE", (0.01, 0.01))
+    monkeypatch.setattr("registry.storage.engine.BUSY_SECONDS", 0.01)
+    real = Store.add
+    count = 0
+
+    def busy(store: Store, new: Any, **settings: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count < 3:
+            return real(store, new, **settings)
+
+        def refuse(_connection: Any) -> Any:
+            from sqlalchemy.exc import OperationalError
+
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise OperationalError("INSERT", {}, error)
+
+        return store._patiently(lambda: store._write(refuse))
+
+    with Registry(database_url) as reg:
+        refs = reg.plan([models])
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "add", busy)
+            with pytest.raises(StorageError) as stopped:
+                reg.ingest_all(refs)
+        assert "2 of 6 models are stored, and the same command goes on with the rest" in (stopped.value.remedy or "")
+        assert caplog.text.count("; trying again in 0.01 s") == 2
+        assert [result.status for result in reg.ingest_all(refs)] == ["known"] * 2 + ["added"] * 4
+
+
+def test_two_runs_of_one_plan_share_it(database_url: str, models: Path, measured: list[str]) -> None:
+    """One at work by its heart and its process; the other starts at the other end and leaves out what it has done."""
+    with Registry(database_url) as reg:
+        refs = reg.plan([models])
+        with pytest.raises(KeyboardInterrupt):
+            reg.ingest_all(refs, progress=Stopping(2, KeyboardInterrupt()))
+        assert measured == ["m0", "m1"]
+        as_if(database_url, state="running", worker=f"{os.uname().nodename}:{os.getppid()}")
+        assert reg.runs()[0].state == "running"
+        measured.clear()
+        results = reg.ingest_all(refs)
+        assert measured == ["m5", "m4", "m3", "m2"]
+        assert [result.status for result in results] == ["known"] * 2 + ["added"] * 4
+        assert [(run.state, run.done) for run in reg.runs()] == [("done", 6), ("running", 2)]
+        with Store.open(database_url, mode="write") as store:
+            assert store.adopt(1) == [2, 3, 4, 5]
+            assert store.adopt(1) == []
+        assert states(reg) == ["added"] * 2 + ["known"] * 4
+        assert reg.stats().models == 6
+
+
+def test_a_run_is_dead_without_a_process_or_a_heartbeat(database_url: str, models: Path) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([models]))
+        as_if(database_url, state="running", worker=f"{os.uname().nodename}:999999999")
+        assert reg.runs()[0].state == "died"
+        as_if(database_url, worker="elsewhere:1")
+        assert reg.runs()[0].state == "running"
+        as_if(database_url, heartbeat=datetime.now(UTC) - timedelta(minutes=2))
+        assert reg.runs()[0].state == "died"
+
+
+def as_if(url: str, **values: Any) -> None:
+    """Change what the journal says of its first run."""
+    from sqlalchemy import update
+
+    from registry.storage.schema import runs
+
+    with Store.open(url, mode="write") as store:
+        store._write(lambda connection: connection.execute(update(runs).where(runs.c.id == 1).values(values)))
+
+
+def test_a_run_gives_signs_of_life(database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.catalog.storing.BEAT", 0.02)
+    beats: list[int] = []
+    real = Store.beat
+    monkeypatch.setattr(Store, "beat", lambda store, run: (beats.append(run), real(store, run)))
+
+    class Slow(Silent):
+        def start(self, ref: ModelRef) -> None:  # noqa: ARG002
+            time.sleep(0.1)
+
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([models]), progress=Slow())
+    assert len(beats) >= 3
+    assert set(beats) == {1}
+
+
+def test_workers_and_one_process_store_the_same(database_url: str, models: Path, tmp_path: Path) -> None:
+    with Registry(database_url) as reg:
+        first = reg.ingest_all(reg.plan([models])[:2])
+        results = reg.ingest_all(reg.plan([models]), workers=2)
+        assert [result.status for result in results] == ["known"] * 2 + ["added"] * 4
+        assert results[0].message == "already stored; nothing added"
+        assert [result.name for result in results] == NAMES
+        assert len(first) == 2
+    with Registry(tmp_path / "one.db") as reg:
+        reg.ingest_all(reg.plan([models]), workers=1)
+    assert content(database_url) == content(str(tmp_path / "one.db"))
+
+
+def test_weights_taken_for_stored_are_measured_after_all(
+    database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed by somebody else after the workers were told what is there."""
+    with Registry(database_url) as reg:
+        refs = reg.plan([models])
+        reg.ingest_all(refs[:1])
+        real = Store.whole_hashes
+
+        def then_removed(store: Store, *arguments: Any, **settings: Any) -> list[str]:
+            hashes = real(store, *arguments, **settings)
+            store.remove("m0")
+            return hashes
+
+        monkeypatch.setattr(Store, "whole_hashes", then_removed)
+        assert [result.status for result in reg.ingest_all(refs, workers=2)] == ["added"] * 6
+
+
+def test_ctrl_c_ends_well(database_url: str, tmp_path: Path) -> None:
+    """The signal reaches the workers, too, as a terminal's does."""
+    models = make_models(tmp_path / "many", {f"k{n}": n for n in range(300)})
+    process = ingest(database_url, models, "--workers", "2")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[10/300]"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    *_, told, remedy = err.splitlines()
+    with Registry(database_url) as reg:
+        [run] = reg.runs()
+        assert 10 <= run.done < 300
+        assert (run.state, run.done) == ("interrupted", reg.stats().models)
+        assert told == f"archreg: interrupted: {run.done} of 300 models are stored"
+        assert reg.check() == ()
+    assert remedy == "  what was finished is kept; run the same command again to go on"
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.5])
+def test_killed_and_started_again(seconds: float, database_url: str, tmp_path: Path) -> None:
+    models = make_models(tmp_path / "killed", {f"k{n}": n for n in range(24)})
+    with Registry(tmp_path / "whole.db") as reg:
+        reg.ingest_all(reg.plan([models]))
+    kill_and_resume(database_url, models, seconds, "--workers", "2")
+    assert content(database_url) == content(str(tmp_path / "whole.db"))
+
+
+def test_several_write_at_once(database_url: str, tmp_path: Path) -> None:
+    write_at_once(database_url, tmp_path, writers=3, each=10)

@@ -1,0 +1,65 @@
+"""The journal as it is shown, and running again what failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_list(archreg: Callable[..., Any], fake: Any) -> None:
+    heading, row = archreg("runs", "list").out.splitlines()
+    assert heading.split() == ["run", "state", "started", "stored", "failed", "waiting", "command"]
+    assert row.split() == ["7", "died", "2026-01-02T03:04:05Z", "1", "1", "1", "archreg", "ingest", "models/"]
+    [run] = archreg("runs", "list", "--json").document["runs"]
+    assert (run["id"], run["state"], run["items"], run["failed"]) == (7, "died", 3, 1)
+
+
+def test_show(archreg: Callable[..., Any], fake: Any) -> None:
+    lines = archreg("runs", "show").out.splitlines()
+    assert lines[0] == "run 7, died: archreg ingest models/"
+    assert lines[2] == "1 stored, 1 failed, 1 waiting"
+    assert [line.split()[0] for line in lines[4:]] == ["a", r"b\x1b[2J", "c"]
+    assert lines[5].endswith("b holds no tensors")
+    document = archreg("runs", "show", "7", "--json").document
+    assert document["run"]["state"] == "died"
+    assert [item["state"] for item in document["items"]] == ["added", "failed", "waiting"]
+
+
+def test_failures(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("runs", "failures")
+    assert (done.code, done.err) == (0, "run them again: archreg runs retry 7\n")
+    assert done.out.splitlines()[1].split("  ")[-1].strip() == "check the file"
+    assert [item["remedy"] for item in archreg("runs", "failures", "--json").document["items"]] == ["check the file"]
+    fake.answers["run_items"] = []
+    assert archreg("runs", "failures").out == "nothing failed in run 7\n"
+
+
+def test_retry(archreg: Callable[..., Any], fake: Any) -> None:
+    assert archreg("runs", "retry", "--workers", "3", "--quiet").out == "1 added\n"
+    arguments, settings = fake.called("retry")
+    assert arguments == (7,)
+    assert (settings["workers"], settings["executor"], settings["address"]) == (3, None, None)
+    fake.answers["retry"] = lambda *_run, **_settings: fake.answers["outcomes"]
+    fake.answers["outcomes"] = ()
+    assert archreg("runs", "retry").out == "nothing to read\n"
+
+
+@pytest.mark.parametrize("words", ["list", "show", "failures", "retry"])
+def test_without_any_run(words: str, archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["runs"] = []
+    done = archreg("runs", words)
+    assert done.code == 0
+    assert "no runs yet: archreg ingest REF..." in done.err
+
+
+def test_no_such_run(archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["runs"] = UsageError("there is no run 9", "archreg runs list shows those there are")
+    done = archreg("runs", "failures", "9")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "archreg: there is no run 9\n  archreg runs list shows those there are\n"

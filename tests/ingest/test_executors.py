@@ -1,0 +1,194 @@
+"""Every executor keeps the same contract; and what dies in one is one failed item."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry.errors import RegistryError, UsageError
+from registry.ingest import EXECUTORS, Setting, Silent, chosen, run
+from registry.ingest.executors.pool import Pool
+from tests.ingest.factory import Keeper, tasks, work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from registry.ingest.executors import Executor
+    from registry.types import Ingested
+
+
+@pytest.fixture(params=[name for name in EXECUTORS if name != "ray"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    made = EXECUTORS[request.param](Setting(request.param, 2), ())
+    made.begin(work)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    made = Pool(2, ())
+    made.begin(work)
+    yield made
+    made.close()
+
+
+def outcomes(executor: Executor, names: Sequence[str], keeper: Keeper | None = None) -> list[Ingested]:
+    results: dict[int, Ingested] = {}
+    run(tasks(*names), executor, keeper or Keeper(), Silent(), results)
+    return [results[at] for at in range(len(names))]
+
+
+def test_all_come_back_with_values_and_errors(executor: Executor) -> None:
+    keeper = Keeper(again=["a3"])
+    names = ["raise", *(f"a{n}" for n in range(12)), "bug", "memory"]
+    results = outcomes(executor, names, keeper)
+    assert [result.name for result in results] == names
+    assert sorted(keeper.stored) == sorted(names[1:-2])
+    assert sorted(keeper.failed) == ["bug", "memory", "raise"]
+    assert (results[0].message, results[0].remedy) == ("no tensors", "save it again")
+
+
+def test_no_more_is_in_flight_than_slots(executor: Executor) -> None:
+    for task in tasks("a", "b")[: executor.slots]:
+        executor.submit(task)
+    back = 0
+    while back < min(2, executor.slots):
+        back += len(executor.wait(5))
+    assert executor.wait(0) == []
+
+
+def test_closing_drops_what_is_in_flight(executor: Executor) -> None:
+    begun = time.monotonic()
+    for task in tasks("slow:30", "slow:30")[: executor.slots]:
+        executor.submit(task)
+    executor.close()
+    assert time.monotonic() - begun < 20
+
+
+def test_a_file_that_kills_its_worker_is_one_failed_item(pool: Pool) -> None:
+    keeper = Keeper()
+    names = ["slow", "kill", "b", "slow", "c", "kill", "d", "e"]
+    results = outcomes(pool, names, keeper)
+    assert [result.status for result in results] == ["failed" if name == "kill" else "added" for name in names]
+    assert keeper.failed == ["kill", "kill"]
+    assert results[1].message == "/kill killed the worker process (out of memory or a crash)"
+    assert results[1].remedy
+
+
+def test_workers_use_one_thread_each_and_the_main_module_stays(request: pytest.FixtureRequest) -> None:
+    before = dict(vars(sys.modules["__main__"]))
+    pool: Pool = request.getfixturevalue("pool")
+    assert dict(vars(sys.modules["__main__"])) == before
+    pool.submit(tasks("threads")[0])
+    [outcome] = pool.wait(60)
+    assert outcome.value
+    assert set(outcome.value) == {1}
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {root!r})
+from registry.ingest.executors.pool import Pool
+from tests.ingest.factory import tasks, work
+pool = Pool(2, ())  # without a guard against running this in workers
+pool.begin(work)
+for task in tasks("slow:60", "slow:60"):
+    pool.submit(task)
+print(*[process.pid for process in pool._processes], flush=True)
+{then}
+"""
+
+
+def _gone(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_process(how: signal.Signals, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    root = str(Path(__file__).parents[2])
+    script.write_text(SCRIPT.format(root=root, then="try: time.sleep(60)\nfinally: pool.close()"))
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        workers = [int(word) for word in process.stdout.readline().split()]
+        assert len(workers) == 2
+        time.sleep(1)
+        os.kill(process.pid, how)
+        process.wait(30)
+    end = time.monotonic() + 30
+    while not all(map(_gone, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_which_executor_suits() -> None:
+    assert chosen(None, 1, 100.0) == Setting("inprocess", 1)
+    assert chosen(None, 50, 1.0) == Setting("inprocess", 1)  # over before workers are up
+    assert chosen(None, 50, 10.0).name == "pool"
+    assert chosen(Setting("", 3), 50, 0.1) == Setting("pool", 3)
+    assert chosen(Setting("", 3), 2, 0.1) == Setting("pool", 2)
+    assert chosen(Setting("", 1), 50, 100.0) == Setting("inprocess", 1)
+    assert chosen(Setting("pool", 1), 50, 100.0) == Setting("pool", 1)
+    assert chosen(Setting("ray", 4, "auto"), 50, 0.1) == Setting("ray", 4, "auto")
+
+
+@pytest.mark.parametrize("setting", [Setting("dask"), Setting("pool", 0), Setting("pool", 2, "auto")])
+def test_settings_that_are_refused(setting: Setting) -> None:
+    with pytest.raises(UsageError) as refused:
+        chosen(setting, 9, 9.0)
+    assert refused.value.remedy
+
+
+def test_workers_that_do_not_start() -> None:
+    broken = Pool(2, ("registry.nothing",))
+    broken.begin(work)
+    try:
+        broken.submit(tasks("kill")[0])
+        with pytest.raises(RegistryError, match="no worker process could be started"):
+            broken.wait(60)
+    finally:
+        broken.close()
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match="Ray is not installed") as refused:
+        EXECUTORS["ray"](Setting("ray"), ())
+    assert "architecture-registry[ray]" in (refused.value.remedy or "")
+
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install ray")
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore::Warning:ray")
+def test_an_address_where_no_cluster_is() -> None:
+    with pytest.raises(RegistryError, match=r"no Ray cluster at 127\.0\.0\.1:1: Connection refused") as refused:
+        EXECUTORS["ray"](Setting("ray", None, "127.0.0.1:1"), ())
+    assert refused.value.remedy
+
+
+@needs_ray
+def test_a_ray_cluster_that_loses_a_node(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ingest.cluster", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
