@@ -53,7 +53,7 @@ def layers_of(layers: Sequence[LayerMatrix]) -> Layers:
     counts: dict[tuple[int, ...], int] = {}
     for layer in layers:
         counts[layer.shape] = counts.get(layer.shape, 0) + 1
-    columns = np.array(
+    table = np.array(
         [
             (
                 layer.p,
@@ -69,9 +69,9 @@ def layers_of(layers: Sequence[LayerMatrix]) -> Layers:
         dtype=np.float64,
     ).T
     depth = np.linspace(0.0, 1.0, len(layers)) if len(layers) > 1 else np.zeros(1)
+    p, q, kernel, channels = np.log2(table[:4])
+    dimensions, depthwise, repeats = table[4:]
     kinds = np.array([[layer.kind == kind for layer in layers] for kind in _KINDS], dtype=np.float64)
-    p, q, kernel, channels = np.log2(columns[:4])
-    dimensions, depthwise, repeats = columns[4:]
     return Layers(depth, p, q, kernel, channels, dimensions, depthwise, repeats, kinds)
 
 
