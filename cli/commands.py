@@ -91,6 +91,15 @@ COMMANDS: Mapping[str, Command] = {
         "Find smaller models equivalent to this one.",
         ("archreg compress resnet56 --max-ratio 0.5", "archreg compress resnet56 --max-params 200k --dataset cifar10"),
     ),
+    "select": Command(
+        "registry.cli.select:select",
+        "Find the models worth choosing from, under constraints.",
+        (
+            "archreg select --dataset cifar10 --max-params 1M",
+            "archreg select --aim max:top1@cifar10 --aim min:params --licence MIT",
+            "archreg select --like resnet56 --aim min:bytes",
+        ),
+    ),
     "calibrate": Command(
         "registry.cli.calibrate:calibrate",
         "Learn from labelled models which accuracy keeps unrelated ones apart.",

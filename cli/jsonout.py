@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from registry.types import (
         Calibrated,
         Calibration,
+        Choice,
         Comparison,
         Compression,
         Conjugacy,
         ModelSummary,
         Partition,
         Search,
+        Selection,
     )
 
-__all__ = ["calibrated", "calibration", "classes", "comparison", "compression", "plain", "search", "write"]
+__all__ = ["calibrated", "calibration", "classes", "comparison", "compression", "plain", "search", "selection", "write"]
 
 # Fields whose tuples of pairs are mappings; named, because an empty tuple does not tell.
 PAIRS = {
@@ -175,4 +177,33 @@ def compression(found: Compression) -> dict[str, Any]:
         "calibration": calibration(found.calibration),
         "equivalent": found.equivalent,
         "candidates": found.candidates,
+    }
+
+
+def selection(found: Selection) -> dict[str, Any]:
+    """The document of ``select``: of each class its smallest model, with its figure for each aim, and the others."""
+    aims = [aim.label for aim in found.aims]
+
+    def chosen(choice: Choice) -> dict[str, Any]:
+        figures = dict(zip(aims, choice.values, strict=True))
+        return {**_record(choice.model), "aims": figures, "distance": choice.distance}
+
+    return {
+        "aims": aims,
+        "fingerprint": found.spec,
+        "metric": found.metric,
+        "accuracy": found.accuracy,
+        "rate": found.rate,
+        "calibration": calibration(found.calibration),
+        "like": found.like,
+        "models": found.models,
+        "passed": found.passed,
+        "searched": found.searched,
+        "unknown": dict(found.unknown),
+        "on_front": found.on_front,
+        "count": found.count,
+        "classes": [
+            {**chosen(group.best), "others": [chosen(other) for other in group.others]} for group in found.classes
+        ],
+        "removals": found.removals,
     }

@@ -53,6 +53,7 @@ METHODS = {
     "runs": "(run=None)",
     "search": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
     "search_all": "(queries, **terms)",
+    "select": (f"(*, aims=(), like=None, min_metric=None, max_metric=None, k=20, {TERMS}, **filters)"),
     "set": "(name, **changes)",
     "set_metric": "(name, metric)",
     "show": "(name)",

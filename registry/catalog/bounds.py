@@ -7,11 +7,14 @@ from math import nextafter
 from typing import TYPE_CHECKING
 
 from registry.errors import UsageError
+from registry.types import MetricBound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from registry.types import Filter, ModelSummary
 
-__all__ = ["consistent", "smaller"]
+__all__ = ["consistent", "metric_bounds", "smaller"]
 
 
 def consistent(where: Filter) -> Filter:
@@ -50,3 +53,12 @@ def smaller(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filt
     if where.max_gflops is not None and model.gflops is not None:
         where = replace(where, max_gflops=min(where.max_gflops, nextafter(model.gflops, 0.0)))
     return consistent(where)
+
+
+def metric_bounds(least: Mapping[str, float], most: Mapping[str, float]) -> tuple[MetricBound, ...]:
+    """Bounds by ``name`` or ``name@dataset``, one for each."""
+    found = []
+    for text in dict.fromkeys([*least, *most]):
+        name, _, dataset = text.partition("@")
+        found.append(MetricBound(name, least.get(text), most.get(text), dataset))
+    return tuple(found)

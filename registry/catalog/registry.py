@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from registry.catalog.api.asking import Asking
+from registry.catalog.api.choosing import Choosing
 from registry.catalog.api.filling import Filling
 from registry.catalog.api.indexing import Indexing
+from registry.catalog.api.judging import Judging
 from registry.catalog.api.managing import Managing
 from registry.catalog.api.porting import Porting
 from registry.catalog.api.running import Running
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Registry"]
 
 
-class Registry(Filling, Running, Asking, Indexing, Showing, Managing, Porting):
+class Registry(Filling, Running, Asking, Choosing, Judging, Indexing, Showing, Managing, Porting):
     """A registry in a database, SQLite or Postgres.
 
     ``url``: an SQLAlchemy URL or the path of an SQLite file; None for the environment's ``ARCHREG_DB``, else

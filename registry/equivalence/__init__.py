@@ -22,6 +22,7 @@ from registry.equivalence.classes import (
 from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named
 from registry.equivalence.metrics import direction
 from registry.equivalence.neighbours import nearest, search
+from registry.equivalence.selection import pareto
 from registry.equivalence.verdicts import Kind, judge
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "inherited",
     "judge",
     "nearest",
+    "pareto",
     "rate_at",
     "rate_bound",
     "rule_for",

@@ -23,6 +23,7 @@ __all__ = [
     "NewModel",
     "PartitionKey",
     "PartitionRow",
+    "Size",
     "StoredClass",
     "StoredLayer",
     "StoredPartition",
@@ -178,3 +179,13 @@ class IndexReport:
     extra: int
     problem: str = ""
     remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a model is; gigaflops where known."""
+
+    model_id: int
+    parameters: int
+    bytes: int
+    gflops: float | None

@@ -15,6 +15,7 @@ from registry.storage import (
     calibrations,
     changes,
     derived,
+    figures,
     indexing,
     journal,
     measured,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         NewModel,
         PartitionKey,
         PartitionRow,
+        Size,
         StoredClass,
         StoredPartition,
     )
@@ -249,6 +251,18 @@ class Store(Runs):
             return None if model_id is None else queries.summaries(connection, ids=[model_id])[0]
 
         return self._read(named)
+
+    def sizes(self, wanted: Filter) -> list[Size]:
+        """Return how large the models are that a filter lets through, by id."""
+        return self._read(lambda connection: figures.sizes(connection, wanted))
+
+    def metrics(self, wanted: Filter) -> list[tuple[int, Metric]]:
+        """Return the metrics of the models that a filter lets through, with the model's id, ascending."""
+        return self._read(lambda connection: figures.measured(connection, wanted))
+
+    def texts(self, field: str) -> list[str]:
+        """Return the known values of ``family``, ``architecture``, ``task``, ``dataset`` or ``licence``, ascending."""
+        return self._read(lambda connection: figures.texts(connection, field))
 
     def details_rows(self, model_id: int) -> DetailsRows:
         """Return everything stored of a model but summary, spectra and vectors."""

@@ -6,8 +6,10 @@ framework.
 """
 
 from registry.types.answers import (
+    Aim,
     Calibrated,
     Candidate,
+    Choice,
     Comparison,
     Compression,
     Contrast,
@@ -27,7 +29,10 @@ from registry.types.answers import (
     Partition,
     Recomputed,
     Relation,
+    Removal,
     Search,
+    Selected,
+    Selection,
     Stats,
     Verdict,
 )
@@ -47,10 +52,12 @@ from registry.types.weights import (
 
 __all__ = [
     "DONE",
+    "Aim",
     "Calibrated",
     "Calibration",
     "Candidate",
     "Checkpoint",
+    "Choice",
     "Comparison",
     "Compression",
     "Conjugacy",
@@ -80,7 +87,10 @@ __all__ = [
     "Relation",
     "Run",
     "RunItem",
+    "Removal",
     "Search",
+    "Selected",
+    "Selection",
     "SkippedTensor",
     "Spectrum",
     "Stats",

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from registry.types.weights import Metric, SkippedTensor
 
 __all__ = [
+    "Aim",
     "Calibrated",
     "Candidate",
+    "Choice",
     "Comparison",
     "Compression",
     "Contrast",
@@ -31,7 +33,10 @@ __all__ = [
     "Partition",
     "Recomputed",
     "Relation",
+    "Removal",
     "Search",
+    "Selected",
+    "Selection",
     "Stats",
     "Verdict",
 ]
@@ -441,6 +446,87 @@ class Compression:
     equivalent: bool
     candidates: tuple[Candidate, ...]
     calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a selection aims at: ``parameters``, ``bytes``, ``gflops``, ``distance``, or a metric's name.
+
+    ``dataset`` and ``split``: where the metric was measured; of an aim that is asked for, empty where any will do.
+    """
+
+    what: str
+    maximise: bool
+    dataset: str = ""
+    split: str = ""
+
+    @property
+    def place(self) -> str:
+        """``top1@cifar10/test``."""
+        split = f"/{self.split}" if self.split else ""
+        return f"{self.what}@{self.dataset}{split}" if self.dataset or split else self.what
+
+    @property
+    def label(self) -> str:
+        """``max top1@cifar10/test``."""
+        return f"{'max' if self.maximise else 'min'} {self.place}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model of a selection: its figure for each aim, and its distance from the model to be like, if there is one."""
+
+    model: ModelSummary
+    values: tuple[float, ...]
+    distance: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Equivalent models of the front: the smallest, and the others, which take their places by the aims."""
+
+    best: Choice
+    others: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A constraint in words: how many stored models fail it, and how many would pass if it alone were dropped.
+
+    ``near``: known values spelt nearly so, where no model has the value asked for.
+    """
+
+    constraint: str
+    removes: int
+    without: int
+    near: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The Pareto front of the aims among the models that pass, in classes of equivalents, by the first aim.
+
+    ``like``: the model that all are equivalent to, if one was given, and ``searched``: among how many they were looked
+    for; ``models``: how many are stored, and ``passed`` of them; ``unknown``: by aim, how many of those have no figure
+    for it and are left out; ``on_front``: models on the front, in ``count`` classes, of which ``classes`` are the
+    first; ``removals``: what each constraint removed, where nothing is left.
+    """
+
+    spec: FingerprintSpec
+    metric: str
+    accuracy: float
+    rate: float
+    calibration: Calibration
+    aims: tuple[Aim, ...]
+    like: ModelSummary | None
+    models: int
+    passed: int
+    searched: int
+    unknown: tuple[tuple[str, int], ...]
+    on_front: int
+    count: int
+    classes: tuple[Selected, ...]
+    removals: tuple[Removal, ...]
 
 
 @dataclass(frozen=True, slots=True)

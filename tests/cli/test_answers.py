@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from registry.cli import jsonout, tables
-from registry.types import Decay, Metric, MetricBound, ModelSummary, Neighbour, Search, Verdict
+from registry.types import Choice, Decay, Metric, MetricBound, ModelSummary, Neighbour, Removal, Search, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,6 +226,66 @@ def test_classes_of_a_model_that_is_not_stored_come_from_its_conjugacy(
     assert document["b"]["conjugacy"] is None
 
 
+def test_select(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    words = ("--aim", "max:top1@cifar10", "--aim", "min:params", "--like", "resnet56", "-k", "1", "--licence", "MIT")
+    done = archreg("select", *words, "--accuracy", "0.1")
+    assert fake.called("select") == (
+        (),
+        {
+            "aims": ("max:top1@cifar10", "min:params"),
+            "like": "resnet56",
+            "k": 1,
+            "fingerprint": "layered",
+            "metric": None,
+            "accuracy": 0.1,
+            "licence": "MIT",
+        },
+    )
+    lines = done.out.splitlines()
+    assert lines[:3] == [
+        "9 of 163 models pass the constraints",
+        "5 of them are left out: no figure is known for max top1@cifar10/test",
+        "3 that none beats in max top1@cifar10/test and min parameters, in 2 classes of equivalents:",
+    ]
+    assert lines[3].split()[:4] == ["name", "top1@cifar10/test", "parameters", "size"]
+    assert lines[4].split()[:3] == ["resnet8", "87.5", "78,042"]
+    assert lines[5].startswith("  resnet20")
+    assert lines[6] == "and 1 more classes; -k shows more"
+    assert lines[7].endswith("accuracy 0.035, calibrated on 163 published models of 20 families")
+    document = archreg("select", "--json").document
+    assert document["aims"] == ["max top1@cifar10/test", "min parameters"]
+    [group] = document["classes"]
+    assert (group["name"], group["aims"]["max top1@cifar10/test"], group["distance"]) == ("resnet8", 87.5, None)
+    assert [other["name"] for other in group["others"]] == ["resnet20"]
+    assert (document["unknown"], document["calibration"]["models"]) == ({"max top1@cifar10/test": 5}, None)
+
+    found = replace(samples.answers["select"], like=samples.summary("resnet56"), searched=162, count=1)
+    fake.answers["select"] = found
+    done = archreg("select", "--like", "resnet56")
+    assert "9 of 163 models pass the constraints and are equivalent to resnet56" in done.out
+    assert "0.599 false passes expected among the 162 searched" in done.out
+
+
+def test_select_says_what_left_nothing(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    removals = (Removal("family resnte", 163, 4, ("resnet",)), Removal("licence MIT", 60, 0))
+    fake.answers["select"] = replace(
+        samples.answers["select"], passed=0, classes=(), count=0, on_front=0, removals=removals, aims=(), unknown=()
+    )
+    done = archreg("select", "--family", "resnte", "--licence", "MIT")
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        "0 of 163 models pass the constraints",
+        "constraint     fail it  left without it",
+        "family resnte      163                4",
+        "licence MIT         60                0",
+        "no model has family resnte; near: resnet",
+        "without 'family resnte' 4 would pass",
+    ]
+    assert archreg("select", "--json").document["removals"][0]["near"] == ["resnet"]
+    fake.answers["select"] = replace(fake.answers["select"], removals=(Removal("a", 9, 0), Removal("b", 9, 0)))
+    assert archreg("select").out.endswith("no single constraint is to blame: more than one has to go\n")
+
+
 def test_calibrate(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     done = archreg("calibrate", "--rate", "0.02", "--seed", "4", "--distance", "l2")
     assert fake.called("calibrate") == (
@@ -427,7 +487,17 @@ HOSTILE = "[bold red]x[/]\x1b[31m\nfake line\u202e\udc80" + "long/" * 60 + "end"
 
 @pytest.mark.parametrize(
     "words",
-    ["list", "show {}", "nearest {}", "compare {} {}", "classes", "compress {} --explain", "tag {}", "rm {} -y"],
+    [
+        "list",
+        "show {}",
+        "nearest {}",
+        "compare {} {}",
+        "classes",
+        "compress {} --explain",
+        "select",
+        "tag {}",
+        "rm {} -y",
+    ],
 )
 @pytest.mark.parametrize("terminal", [False, True])
 def test_hostile_names_are_shown_whole_and_harmless(
@@ -442,6 +512,10 @@ def test_hostile_names_are_shown_whole_and_harmless(
             classes=(replace(samples.answers["classes"].classes[0], medoid=HOSTILE, members=(bad, bad)),),
         ),
         "compress": replace(samples.answers["compress"](HOSTILE), candidates=(replace(samples.candidate, model=bad),)),
+        "select": replace(
+            samples.answers["select"],
+            classes=(replace(samples.answers["select"].classes[0], best=Choice(bad, (1.0, 2.0), 0.1)),),
+        ),
     }
     if terminal:
         monkeypatch.setenv("COLUMNS", "80")

@@ -1,1 +1,1 @@
-"""The methods of ``Registry``, a file for each thing it is for: filling, asking, showing, managing."""
+"""The methods of ``Registry``, a file for each thing it is for."""

@@ -14,23 +14,13 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from registry.types import (
-        Calibrated,
-        Calibration,
-        Comparison,
-        Compression,
-        KeptPartition,
-        Neighbour,
-        Partition,
-        Search,
-        Verdict,
-    )
+    from registry.types import Comparison, KeptPartition, Neighbour, Partition, Search, Verdict
 
 __all__ = ["Asking"]
 
 
 class Asking(Part):
-    """What is nearest, what is equivalent, what smaller model can stand in."""
+    """What is nearest, what is equivalent."""
 
     def nearest(
         self,
@@ -170,72 +160,6 @@ class Asking(Part):
         from registry.catalog.classing import kept_partitions
 
         return kept_partitions(self._database.readable())
-
-    def compress(
-        self,
-        query: str | Path,
-        *,
-        max_ratio: float | None = None,
-        max_params: int | None = None,
-        max_bytes: int | None = None,
-        max_gflops: float | None = None,
-        k: int = 10,
-        explain: bool = False,
-        fingerprint: str = "layered",
-        metric: str | None = None,
-        accuracy: float | None = None,
-        **filters: Any,
-    ) -> Compression:
-        """Smaller stored models that can stand in, the best first; O(n d).
-
-        Smaller in what is bounded: ``max_ratio``, of the parameters of the model asked about, in (0, 1];
-        ``max_params``; ``max_bytes``; ``max_gflops``, which models of unknown cost fail. Without any of them: fewer
-        parameters. Best is the smallest, in gigaflops or bytes where those alone are bounded, else in parameters; of
-        equal size, the nearest. Where none is equivalent, the nearest smaller ones, and ``equivalent`` is False.
-        ``explain``: with where each candidate differs from the original.
-        """
-        from registry.catalog.compressing import compress
-
-        where = filter_of({**filters, "max_params": max_params, "max_bytes": max_bytes, "max_gflops": max_gflops})
-        store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
-        return compress(store, subject, by, where, k, max_ratio=max_ratio, explain=explain)
-
-    def calibrate(
-        self,
-        *,
-        fingerprint: str = "layered",
-        metric: str | None = None,
-        rate: float = 0.01,
-        seed: int = 0,
-        dry_run: bool = False,
-    ) -> Calibrated:
-        """Learn from the labelled models how far unrelated ones lie apart, and keep it unless ``dry_run``.
-
-        Models of different families are unrelated. The accuracy is the largest at which at most ``rate`` of them pass,
-        in (0, 1). Of more than 3,000 labelled models, as many of each family are drawn; ``seed`` is of that and of the
-        bootstrap. What is kept holds for this fingerprint and distance until the next, or ``reset_calibration``.
-
-        Raises ``UsageError`` where the labels are too few to show the rate.
-        """
-        from registry.catalog.calibrating import learn
-
-        store, by = self._terms(fingerprint, metric, None)
-        if not dry_run:
-            store = self._database.writable()
-        found = learn(store, by, rate, seed)
-        if not dry_run:
-            store.put_calibration(found.calibration)
-        return found
-
-    def calibration(self, *, fingerprint: str = "layered", metric: str | None = None) -> Calibration:
-        """The calibration that answers go by: the registry's own, else the one that ships."""
-        return self._terms(fingerprint, metric, None)[1].calibration
-
-    def reset_calibration(self, *, fingerprint: str = "layered", metric: str | None = None) -> Calibration:
-        """Forget the registry's own calibration, if it has one; returns the one that ships, which holds from now on."""
-        _, by = self._terms(fingerprint, metric, None)
-        self._database.writable().drop_calibration(by.spec.hash, by.distance.name)
-        return self.calibration(fingerprint=fingerprint, metric=metric)
 
     def distances(
         self, *, fingerprint: str = "layered", metric: str | None = None, **filters: Any

@@ -1,0 +1,84 @@
+"""What to take instead, and what to take at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from registry.catalog.api.base import Part, filter_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from registry.types import Compression, Selection
+
+__all__ = ["Choosing"]
+
+
+class Choosing(Part):
+    """What smaller model can stand in, and which are worth choosing from."""
+
+    def compress(
+        self,
+        query: str | Path,
+        *,
+        max_ratio: float | None = None,
+        max_params: int | None = None,
+        max_bytes: int | None = None,
+        max_gflops: float | None = None,
+        k: int = 10,
+        explain: bool = False,
+        fingerprint: str = "layered",
+        metric: str | None = None,
+        accuracy: float | None = None,
+        **filters: Any,
+    ) -> Compression:
+        """Smaller stored models that can stand in, the best first; O(n d).
+
+        Smaller in what is bounded: ``max_ratio``, of the parameters of the model asked about, in (0, 1];
+        ``max_params``; ``max_bytes``; ``max_gflops``, which models of unknown cost fail. Without any of them: fewer
+        parameters. Best is the smallest, in gigaflops or bytes where those alone are bounded, else in parameters; of
+        equal size, the nearest. Where none is equivalent, the nearest smaller ones, and ``equivalent`` is False.
+        ``explain``: with where each candidate differs from the original.
+        """
+        from registry.catalog.compressing import compress
+
+        where = filter_of({**filters, "max_params": max_params, "max_bytes": max_bytes, "max_gflops": max_gflops})
+        store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
+        return compress(store, subject, by, where, k, max_ratio=max_ratio, explain=explain)
+
+    def select(
+        self,
+        *,
+        aims: Sequence[str] = (),
+        like: str | Path | None = None,
+        min_metric: Mapping[str, float] | None = None,
+        max_metric: Mapping[str, float] | None = None,
+        k: int = 20,
+        fingerprint: str = "layered",
+        metric: str | None = None,
+        accuracy: float | None = None,
+        **filters: Any,
+    ) -> Selection:
+        """The Pareto front of the aims among the stored models that pass the filters: those that none beats in all.
+
+        ``aims``: ``max:top1@cifar10``, ``min:params``, ``min:bytes``, ``min:gflops``, ``min:distance``; by default the
+        metrics that the filters bound, else the one that most of the models have, and few parameters. Models that have
+        no figure for an aim are left out and counted. ``like``: only what is equivalent to that model, itself included.
+        ``min_metric``, ``max_metric``: bounds by ``top1`` or ``top1@cifar10``, beside ``metrics`` of the filter.
+
+        Equivalent models of the front are one class, shown by its smallest, at most ``k`` of them. Where nothing is
+        left, ``removals`` says what each constraint removed. O(n) to read, O(n f a + f^2 d) for f models on the front.
+        """
+        from registry.catalog.aims import parse_aim
+        from registry.catalog.bounds import metric_bounds
+        from registry.catalog.selecting import select
+
+        wanted = [parse_aim(aim) for aim in aims]
+        bounds = metric_bounds(min_metric or {}, max_metric or {})
+        where = filter_of({**filters, "metrics": (*filters.get("metrics", ()), *bounds)})
+        if like is None:
+            store, by = self._terms(fingerprint, metric, accuracy)
+            return select(store, by, where, wanted, None, k)
+        store, subject, by = self._question(like, fingerprint, metric, accuracy, among=True)
+        return select(store, by, where, wanted, subject, k)

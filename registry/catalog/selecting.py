@@ -1,0 +1,125 @@
+"""The models worth choosing from: the Pareto front of some aims under constraints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.catalog.aims import Figures, default_aims, resolved
+from registry.catalog.removals import removals
+from registry.catalog.searching import check_count, gallery_of
+from registry.catalog.terms import require_models, summaries_of
+from registry.equivalence import pareto, rule_for, sorted_into_groups
+from registry.types import Choice, Filter, Selected, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from registry.catalog.queries import Query
+    from registry.catalog.terms import Terms
+    from registry.storage import Store
+    from registry.types import Aim
+
+__all__ = ["select"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Front:
+    """The front by the first aim: ids, figures by aim, and distances from the model to be like."""
+
+    ids: list[int]
+    values: NDArray[np.float64]
+    distances: dict[int, float]
+
+
+def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Query | None, k: int) -> Selection:
+    """The front of the models that pass, a class of equivalents as one, by its smallest, at most ``k`` of them.
+
+    Reading figures is O(n), the front O(n f a) for f models on it by a aims, its classes O(f^2 d).
+
+    Raises ``EmptyRegistryError``, or ``UsageError`` where none of the models that pass has the figure of an aim.
+    """
+    check_count(k)
+    require_models(store)
+    passing = store.sizes(where)
+    searched, distances = len(passing), dict[int, float]()
+    if like is not None:
+        searched -= any(size.model_id == like.model.id for size in passing)
+        by, distances = _equivalents(store, by, where, like)
+        passing = [size for size in passing if size.model_id in distances]
+    else:
+        by = by.among(len(passing))
+    metrics = [(model, metric) for model, metric in store.metrics(where) if not like or model in distances]
+    figures = Figures(passing, metrics, distances if like else None)
+    chosen = tuple(resolved(aim, figures) for aim in aims or default_aims(where, figures)) if passing else ()
+    values = np.array([figures.of(aim) for aim in chosen]).reshape(len(chosen), len(passing)).T
+    known = np.isfinite(values).all(axis=1) & bool(chosen)
+    front = _front(figures.ids[known], values[known], chosen, distances)
+    classes = _classes(store, by, front)
+    return Selection(
+        spec=by.spec,
+        metric=by.distance.name,
+        accuracy=by.accuracy,
+        rate=by.rate,
+        calibration=by.calibration,
+        aims=chosen,
+        like=like.model if like else None,
+        models=store.count(),
+        passed=len(passing),
+        searched=searched,
+        unknown=tuple(
+            (aim.label, int(count))
+            for aim, count in zip(chosen, (~np.isfinite(values)).sum(axis=0), strict=True)
+            if count
+        ),
+        on_front=len(front.ids),
+        count=len(classes),
+        classes=tuple(classes[:k]),
+        removals=() if classes else removals(store, by, where, like, figures, chosen),
+    )
+
+
+def _equivalents(store: Store, by: Terms, where: Filter, like: Query) -> tuple[Terms, dict[int, float]]:
+    """The terms of the look-up, and the distances of whatever is equivalent, the model itself, if stored, with them."""
+    gallery = gallery_of(store, like, by, where)
+    ids, distances = gallery.equivalent()
+    found = dict(zip(ids.tolist(), distances.tolist(), strict=True))
+    return gallery.by, {**found, like.model.id: 0.0} if like.model.id else found
+
+
+def _front(
+    ids: NDArray[np.int64], values: NDArray[np.float64], aims: Sequence[Aim], distances: dict[int, float]
+) -> _Front:
+    if not len(ids):
+        return _Front([], values, distances)
+    costs = values * np.array([-1.0 if aim.maximise else 1.0 for aim in aims])
+    rows = pareto(costs)
+    # By the first aim, then the others: a table that reads from one end of the front to the other.
+    rows = rows[np.lexsort(costs[rows].T[::-1])]
+    return _Front(ids[rows].tolist(), values[rows], distances)
+
+
+def _classes(store: Store, by: Terms, front: _Front) -> list[Selected]:
+    """The front in classes of equivalents, in its own order; models without a vector stand alone."""
+    models = {model.id: model for model in summaries_of(store, front.ids)}
+    choices = {
+        model: Choice(models[model], tuple(row), front.distances.get(model))
+        for model, row in zip(front.ids, front.values.tolist(), strict=True)
+    }
+    ids, vectors = store.fingerprints(by.spec.hash, ids=front.ids)
+    kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
+    rule = rule_for(None, len(ids))
+    groups = sorted_into_groups(vectors, kinds, by.distance, by.accuracy, rule) if len(ids) else ()
+    members = [[int(ids[row]) for row in group.members] for group in groups]
+    members += [[model] for model in front.ids if model not in set(ids.tolist())]
+    place = {model: row for row, model in enumerate(front.ids)}
+    found = []
+    for group in sorted(members, key=lambda group: min(place[model] for model in group)):
+        smallest = min(group, key=lambda model: (models[model].parameters, models[model].bytes, place[model]))
+        others = sorted((model for model in group if model != smallest), key=place.__getitem__)
+        found.append(Selected(choices[smallest], tuple(choices[model] for model in others)))
+    return found

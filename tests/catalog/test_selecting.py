@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from registry import Metric, MetricBound, Registry
+from registry.catalog.aims import parse_aim
+from registry.errors import EmptyRegistryError, UsageError
+from registry.spectral.specs import LAYERED
+from registry.storage import Store
+from registry.types import Aim
+from tests.catalog.factory import made
+
+
+def top1(value: float, dataset: str = "cifar10", **more: Any) -> tuple[Metric, ...]:
+    return (Metric("top1", value, dataset, "test", **more),)
+
+
+# Two classes on a line, some 0.01 apart within and far between: a of three on the front and one that is beaten, b of
+# one; others are of another data set, of unknown figures, or of the other tail class.
+MODELS = (
+    made(
+        "a-small", 0.0, parameters=100, size=400, metrics=top1(90.0), licence="MIT", family="a", tags=(("stage", "x"),)
+    ),
+    made("a-mid", 0.01, parameters=200, size=800, metrics=top1(91.0), licence="MIT", family="a", gflops=2.0),
+    made("a-large", 0.02, parameters=300, size=1200, metrics=top1(92.0), licence="GPL", family="a", gflops=1.0),
+    made("a-beaten", 0.01, parameters=250, size=1000, metrics=top1(90.5), licence="MIT", family="a"),
+    made("b-tiny", 5.00, parameters=50, size=200, metrics=top1(80.0), licence="MIT", family="b", task="vision"),
+    made("c-edge", 0.01, parameters=40, size=160, metrics=top1(70.0), family="c", edge=True),
+    made("d-other", 0.01, parameters=10, size=40, metrics=top1(99.0, "svhn"), family="d"),
+    made("e-unknown", 0.01, parameters=10, size=44, family="e"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def reg(database_url: str) -> Any:
+    with Store.open(database_url, mode="create") as store:
+        for model in MODELS:
+            store.add(model)
+    with Registry(database_url) as opened:
+        yield opened
+
+
+def classes(found: Any) -> list[tuple[str, list[str]]]:
+    return [(group.best.model.name, [other.model.name for other in group.others]) for group in found.classes]
+
+
+AIMS = ("max:top1@cifar10", "min:params")
+
+
+def test_the_front_a_class_of_equivalents_as_one(reg: Registry) -> None:
+    found = reg.select(aims=AIMS)
+    assert [aim.label for aim in found.aims] == ["max top1@cifar10/test", "min parameters"]
+    assert classes(found) == [("a-small", ["a-large", "a-mid"]), ("b-tiny", []), ("c-edge", [])]
+    assert (found.models, found.passed, found.on_front, found.count, found.removals) == (8, 8, 5, 3, ())
+    assert found.unknown == (("max top1@cifar10/test", 2),)
+    best = found.classes[0].best
+    assert (best.values, best.distance) == ((90.0, 100.0), None)
+    # Nothing is near enough: each stands alone, by the first aim.
+    alone = reg.select(aims=AIMS, accuracy=0.001)
+    assert [name for name, _ in classes(alone)] == ["a-large", "a-mid", "a-small", "b-tiny", "c-edge"]
+    assert classes(reg.select(aims=AIMS, accuracy=0.001, k=2)) == classes(alone)[:2]
+    assert reg.select(aims=AIMS, accuracy=0.001, k=2).count == 5
+    # The other way round, the beaten one beats: more parameters at less.
+    worst = reg.select(aims=("min:top1@cifar10", "max:params"), accuracy=0.001, family="a")
+    assert [name for name, _ in classes(worst)] == ["a-small", "a-beaten", "a-large"]
+
+
+def test_what_is_aimed_at_by_default(reg: Registry) -> None:
+    def labels(**asked: Any) -> list[str]:
+        return [aim.label for aim in reg.select(**asked).aims]
+
+    assert labels() == ["max top1@cifar10/test", "min parameters"]  # six have that
+    assert labels(dataset="svhn") == ["max top1@svhn/test", "min parameters"]
+    assert labels(family="e") == ["min parameters"]
+    assert labels(metrics=(MetricBound("top1", None, 95.0, "cifar10"),)) == ["min top1@cifar10/test", "min parameters"]
+    assert labels(min_metric={"top1@cifar10": 91}) == ["max top1@cifar10/test", "min parameters"]
+    assert labels(like="e-unknown", family="e") == ["min distance", "min parameters"]
+    assert labels(like="a-mid") == ["max top1@cifar10/test", "min parameters"]
+
+
+def test_constraints(reg: Registry) -> None:
+    assert classes(reg.select(aims=AIMS, min_metric={"top1": 91}, licence="mit")) == [("a-mid", [])]
+    assert classes(reg.select(aims=AIMS, max_metric={"top1@cifar10": 75})) == [("c-edge", [])]
+    assert classes(reg.select(aims=AIMS, tags=(("stage", "x"),))) == [("a-small", [])]
+    assert classes(reg.select(aims=("min:gflops",))) == [("a-large", [])]
+    assert reg.select(aims=("min:gflops",)).unknown == (("min gflops", 6),)
+    assert classes(reg.select(aims=("min:bytes",), max_gflops=10.0)) == [("a-mid", [])]
+
+
+def test_only_what_is_equivalent(reg: Registry) -> None:
+    found = reg.select(like="a-large", aims=AIMS)
+    assert classes(found) == [("a-small", ["a-large", "a-mid"])]
+    # Itself, three others of a, and two without the metric; c is of another class, b far.
+    assert (found.passed, found.searched) == (6, 7)
+    assert found.like is not None
+    assert found.like.name == "a-large"
+    assert found.rate * found.searched <= 1
+    distances = {c.model.name: c.distance for c in (found.classes[0].best, *found.classes[0].others)}
+    assert distances == {"a-small": pytest.approx(0.02), "a-mid": pytest.approx(0.01), "a-large": 0.0}
+    # A filter that the model itself does not pass.
+    assert classes(reg.select(like="a-large", aims=AIMS, licence="MIT")) == [("a-small", ["a-mid"])]
+    assert reg.select(like="a-large", aims=AIMS, licence="MIT").searched == 4
+    nearest = reg.select(like="a-small", aims=("min:distance",), family="a", licence="GPL")
+    assert classes(nearest) == [("a-large", [])]
+
+
+def test_an_empty_answer_says_what_removed_the_models(reg: Registry) -> None:
+    found = reg.select(family="a", licence="gpl", max_params=100)
+    assert (found.classes, found.passed, found.aims, found.unknown) == ((), 0, (), ())
+    assert [(r.constraint, r.removes, r.without, r.near) for r in found.removals] == [
+        ("family a", 4, 0, ()),
+        ("licence gpl", 7, 1, ()),
+        ("at most 100 parameters", 3, 1, ()),
+    ]
+    # What is left without one is what a selection without it finds.
+    assert reg.select(family="a", max_params=100).passed == 1
+    assert reg.select(family="a", licence="gpl").passed == 1
+    assert reg.select(licence="gpl", max_params=100).passed == 0
+
+    misspelt = reg.select(task="visoin")
+    assert [(r.constraint, r.removes, r.without, r.near) for r in misspelt.removals] == [
+        ("task visoin", 8, 8, ("vision",))
+    ]
+    several = reg.select(
+        tags=(("stage", "y"),), metrics=(MetricBound("top1", 95.0, None, "cifar10"),), min_bytes=10_000, like="a-mid",
+        accuracy=0.0,
+    )  # fmt: skip
+    assert [(r.constraint, r.removes, r.without) for r in several.removals] == [
+        ("at least 10,000 bytes", 8, 0),
+        ("top1@cifar10 at least 95", 8, 0),
+        ("tag stage=y", 8, 0),
+        ("equivalent to a-mid", 4, 0),
+    ]
+    # a-beaten, d-other and e-unknown are where a-mid is.
+    assert reg.select(like="a-mid", accuracy=0.0, family="b").removals[-1].without == 1
+
+
+def test_aims_that_no_model_reaches_together(reg: Registry) -> None:
+    found = reg.select(aims=("max:top1@svhn", "min:gflops"))
+    assert (found.classes, found.passed) == ((), 8)
+    assert [(r.constraint, r.without) for r in found.removals] == [("a known top1@svhn/test", 2), ("a known gflops", 1)]
+
+
+def test_models_without_a_fingerprint_stand_alone(reg: Registry, database_url: str) -> None:
+    reg.close()
+    with Store.open(database_url, mode="write") as store:
+        store.drop_spec(LAYERED.hash)
+    assert classes(reg.select(aims=AIMS, family="a")) == [("a-large", []), ("a-mid", []), ("a-small", [])]
+
+
+@pytest.mark.parametrize(
+    ("aim", "words", "remedy"),
+    [
+        ("max:topp1", "no model that passes has the metric topp1", "known of them: top1@cifar10/test, top1@svhn/test"),
+        ("max:top1", "top1 is known in several ways, which do not compare", "--aim max:top1@cifar10/test"),
+        ("max:top1@mnist", "has the metric top1@mnist", "known of them"),
+        ("min:distance", "the distance is from the model to be like", "--like"),
+        ("params", "'params' is no aim", "min:params"),
+        ("max:", "'max:' is no aim", "min:params"),
+        ("max:top1@", "is no aim", "max:top1@cifar10"),
+        ("most:params", "is no aim", "max:top1@cifar10"),
+        ("min:params@cifar10", "parameters is measured on no data set", "min:params"),
+    ],
+)
+def test_aims_that_cannot_be(reg: Registry, aim: str, words: str, remedy: str) -> None:
+    with pytest.raises(UsageError, match=words) as refused:
+        reg.select(aims=(aim,))
+    assert remedy in (refused.value.remedy or "")
+
+
+def test_an_aim_of_which_nothing_is_known(reg: Registry) -> None:
+    with pytest.raises(UsageError, match="gflops is not known of any model that passes"):
+        reg.select(aims=("min:gflops",), family="b")
+    with pytest.raises(UsageError, match="has the metric top1") as refused:
+        reg.select(aims=("max:top1",), family="e")
+    assert "archreg set NAME --metric" in (refused.value.remedy or "")
+    with pytest.raises(UsageError, match="k must be at least 1"):
+        reg.select(k=0)
+    with pytest.raises(UsageError, match="unknown filter 'colour'"):
+        reg.select(colour="red")
+    for name in [model.name for model in reg.models()]:
+        reg.remove(name)
+    with pytest.raises(EmptyRegistryError, match="archreg ingest"):
+        reg.select()
+
+
+@pytest.mark.parametrize(
+    ("text", "aim"),
+    [
+        ("max:top1@cifar10/test", Aim("top1", True, "cifar10", "test")),
+        ("min: loss ", Aim("loss", False)),
+        ("min:Params", Aim("parameters", False)),
+        ("min:size", Aim("bytes", False)),
+        ("max:mean reward@Ant-v3", Aim("mean reward", True, "Ant-v3")),
+    ],
+)
+def test_aims_as_they_are_written(text: str, aim: Aim) -> None:
+    assert parse_aim(text) == aim
