@@ -8,6 +8,7 @@ import typer
 
 from registry.cli import jsonout, tables, verdicts
 from registry.cli.options import AsJson, Database, Limit, Query, filters, open_registry, question, with_options
+from registry.cli.removals import show_removals
 from registry.cli.values import parse_ratio
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def _show_compression(found: Compression) -> None:
         + verdicts.basis(found.spec, found.metric, found.accuracy)
     )
     if not found.candidates:
-        tables.say("no smaller model passes the filters")
+        tables.say("no smaller model passes")
+        show_removals(found.removals)
         return
     if not found.equivalent:
         tables.say(

@@ -177,6 +177,7 @@ def compression(found: Compression) -> dict[str, Any]:
         "calibration": calibration(found.calibration),
         "equivalent": found.equivalent,
         "candidates": found.candidates,
+        "removals": found.removals,
     }
 
 

@@ -10,7 +10,7 @@ import typer
 from registry.cli import jsonout, tables
 from registry.cli.errors import harmless
 from registry.cli.options import AsJson, Database, open_registry
-from registry.cli.values import parse_metric, parse_pair
+from registry.cli.values import parse_amount, parse_metric, parse_pair
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def set_values(
     recipe: Annotated[str | None, _text("Where the training is described.")] = None,
     revision: Annotated[str | None, _text("Revision of the weights at their source.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the training.")] = None,
+    gflops: Annotated[
+        float | None, typer.Option(parser=parse_amount, metavar="X", help="Gigaflops of a forward pass.")
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(metavar="METRIC", help="A figure: 'top1=92.6', 'top1@cifar10/test=92.63'. Repeatable."),
@@ -58,6 +61,7 @@ def set_values(
         "recipe": recipe,
         "revision": revision,
         "seed": seed,
+        "gflops": gflops,
     }
     changes = {key: value for key, value in given.items() if value is not None}
     better = None if lower_is_better is None else not lower_is_better
@@ -82,6 +86,7 @@ def _tell(done: str, summary: ModelSummary, *, as_json: bool) -> None:
         "task": summary.task,
         "dataset": summary.dataset,
         "licence": summary.licence,
+        "gigaflops": "" if summary.gflops is None else tables.number(summary.gflops),
         "metrics": tables.metrics(summary.metrics),
     }
     facts = ", ".join(f"{key} {value}" for key, value in known.items() if value)

@@ -8,6 +8,7 @@ import typer
 
 from registry.cli import jsonout, tables, verdicts
 from registry.cli.options import AsJson, Database, Limit, filters, open_registry, question, with_options
+from registry.cli.removals import show_removals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ def _show(found: Selection) -> None:
     of = f" and are equivalent to {found.like.name}" if found.like else ""
     tables.say(f"{tables.whole(found.passed)} of {tables.whole(found.models)} models pass the constraints{of}")
     if not found.classes:
-        _show_removals(found)
+        show_removals(found.removals)
         return
     for aim, count in found.unknown:
         tables.say(f"{tables.whole(count)} of them are left out: no figure is known for {aim}")
@@ -109,15 +110,3 @@ def _row(choice: Choice, metrics: list[int]) -> tuple[str, ...]:
         "" if choice.distance is None else tables.number(choice.distance),
         model.licence,
     )
-
-
-def _show_removals(found: Selection) -> None:
-    rows = (
-        (removal.constraint, tables.whole(removal.removes), tables.whole(removal.without)) for removal in found.removals
-    )
-    tables.table(("constraint", ">fail it", ">left without it"), rows)
-    for removal in found.removals:
-        if removal.near:
-            tables.say(f"no model has {removal.constraint}; near: {', '.join(removal.near)}")
-    helping = [f"without '{x.constraint}' {tables.whole(x.without)} would pass" for x in found.removals if x.without]
-    tables.say("; ".join(helping) or "no single constraint is to blame: more than one has to go")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry.catalog.bounds import smaller
+from registry.catalog.removals import removals
 from registry.catalog.searching import check_count, gallery_of
 from registry.equivalence import direction
 from registry.types import Candidate, Compression, MetricChange
@@ -50,6 +51,7 @@ def compress(
         equivalent=equivalent,
         candidates=tuple(candidates),
         calibration=by.calibration,
+        removals=() if found else removals(store, by, narrowed),
     )
 
 

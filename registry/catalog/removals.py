@@ -1,7 +1,8 @@
-"""Why a selection is empty: what each constraint removed."""
+"""Why an answer is empty: what each constraint removed."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from registry.types import Filter, Removal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from registry.catalog.aims import Figures
     from registry.catalog.queries import Query
@@ -33,33 +36,47 @@ BOUNDS = {
 
 
 def removals(
-    store: Store, by: Terms, where: Filter, like: Query | None, figures: Figures, aims: Sequence[Aim]
+    store: Store,
+    by: Terms,
+    where: Filter,
+    *,
+    like: Query | None = None,
+    figures: Figures | None = None,
+    aims: Sequence[Aim] = (),
 ) -> tuple[Removal, ...]:
-    """Of each constraint, how many models fail it, and how many would pass if it alone were dropped; c + 1 queries."""
+    """Of each constraint, how many models fail it, and how many would pass if it alone were dropped; O(c n).
+
+    ``like``: that they be equivalent to it is a constraint, too; so is that ``figures`` has something for each aim.
+    """
     every = np.array(store.candidate_ids(), dtype=np.int64)
-    texts, near, passing = [], [], []
+    rows: list[tuple[str, NDArray[np.bool_], int, tuple[str, ...]]] = []
     for text, field, alone in _constraints(where):
         ids = store.candidate_ids(alone)
-        texts.append(text)
-        passing.append(np.isin(every, ids))
-        near.append(_near(store, field, getattr(alone, field)) if field in TEXTS and not ids else ())
+        known = _figure_known(field, alone)
+        unknown = 0 if known is None else len(every) - len(store.candidate_ids(known))
+        near = _near(store, field, getattr(alone, field)) if field in TEXTS and not ids else ()
+        rows.append((text, np.isin(every, ids), unknown, near))
     if like is not None:
         equivalent, _ = gallery_of(store, like, replace(by, asked=True), Filter()).equivalent()
-        texts.append(f"equivalent to {like.model.name}")
-        passing.append(np.isin(every, [*equivalent.tolist(), like.model.id]))
-        near.append(())
-    for aim in aims:
-        # Of the other models it is not known here, nor would it help: these have passed all else.
-        values = figures.of(aim)
-        texts.append(f"a known {aim.place}")
-        passing.append(~np.isin(every, figures.ids[np.isnan(values)]))
-        near.append(())
-    failed = ~np.array(passing).reshape(len(texts), len(every))
+        passing = np.isin(every, [*equivalent.tolist(), like.model.id])
+        rows.append((f"equivalent to {like.model.name}", passing, 0, ()))
+    if figures is not None:
+        # Of other models it is not known here, nor would it help: these have passed all else.
+        lacking = [(aim, figures.ids[np.isnan(figures.of(aim))]) for aim in aims]
+        rows += [(f"a known {aim.place}", ~np.isin(every, ids), len(ids), ()) for aim, ids in lacking]
+    failed = ~np.array([passing for _, passing, _, _ in rows]).reshape(len(rows), len(every))
     times = failed.sum(axis=0)
     return tuple(
-        Removal(text, int(fails.sum()), int((fails & (times == 1)).sum()), hints)
-        for text, fails, hints in zip(texts, failed, near, strict=True)
+        Removal(text, int(fails.sum()), int((fails & (times == 1)).sum()), unknown, near)
+        for (text, _, unknown, near), fails in zip(rows, failed, strict=True)
     )
+
+
+def _figure_known(field: str, alone: Filter) -> Filter | None:
+    """A filter that lets through whatever has the figure that ``alone`` bounds; None where every model has it."""
+    if field == "max_gflops":
+        return Filter(max_gflops=sys.float_info.max)
+    return Filter(metrics=(replace(alone.metrics[0], minimum=None, maximum=None),)) if field == "metrics" else None
 
 
 def _constraints(where: Filter) -> Iterator[tuple[str, str, Filter]]:

@@ -79,7 +79,7 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
         on_front=len(front.ids),
         count=len(classes),
         classes=tuple(classes[:k]),
-        removals=() if classes else removals(store, by, where, like, figures, chosen),
+        removals=() if classes else removals(store, by, where, like=like, figures=figures, aims=chosen),
     )
 
 

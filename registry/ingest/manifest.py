@@ -118,7 +118,7 @@ def _entry(file: Path, number: int, record: dict[str, Any]) -> ManifestEntry:
     card = ModelCard(
         **texts,
         seed=_seed(where, fields.pop("seed", None)),
-        gflops=_number(where, "gflops", fields.pop("gflops", None)),
+        gflops=_gflops(where, fields.pop("gflops", None)),
         metrics=_metrics(where, fields.pop("metrics", ())),
         tags=tuple((str(key), _text(value)) for key, value in fields.items()),
     )
@@ -165,6 +165,13 @@ def _number(where: str, what: str, value: Any) -> float | None:
         raise UsageError(f"{where}: {what} is too large a number") from error
     if not math.isfinite(number):
         raise UsageError(f"{where}: {what} is not finite")
+    return number
+
+
+def _gflops(where: str, value: Any) -> float | None:
+    number = _number(where, "gflops", value)
+    if number is not None and number < 0:
+        raise UsageError(f"{where}: gflops is negative: {value!r}")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ def set_card(connection: Connection, model_id: int, changes: Mapping[str, str | 
             known[field] = None
         elif field in _NUMBERS and isinstance(value, int | float) and value == _NUMBERS[field](value):
             known[field] = _NUMBERS[field](value)
+            if field == "gflops" and not 0.0 <= known[field] < math.inf:
+                raise UsageError(f"gflops cannot be {value!r}", "give a finite number that is not negative")
         else:
             raise UsageError(
                 f"{field} cannot be set to {value!r}",

@@ -40,7 +40,8 @@ def require_head(address: Address, version: str | None) -> None:
     """
     if version is None:
         raise DatabaseMissingError(
-            f"{address.label} holds no registry yet", f"create it: {address.command('ingest REF')}"
+            f"{address.label} holds no registry yet",
+            f"fill one with models to choose from: {address.command('ingest FILE_OR_FOLDER')}",
         )
     if version < HEAD:
         raise SchemaVersionError(

@@ -435,7 +435,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """Smaller stand-ins, best first. Where ``equivalent`` is False none is, and the candidates are merely near."""
+    """Smaller stand-ins, best first. Where ``equivalent`` is False none is, and the candidates are merely near.
+
+    ``removals``: what each constraint removed, where there is no candidate at all.
+    """
 
     model: ModelSummary
     spec: FingerprintSpec
@@ -446,6 +449,7 @@ class Compression:
     equivalent: bool
     candidates: tuple[Candidate, ...]
     calibration: Calibration
+    removals: tuple[Removal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,12 +497,14 @@ class Selected:
 class Removal:
     """A constraint in words: how many stored models fail it, and how many would pass if it alone were dropped.
 
-    ``near``: known values spelt nearly so, where no model has the value asked for.
+    ``unknown``: of those that fail it, how many have no such figure at all; ``near``: known values spelt nearly so,
+    where no model has the value asked for.
     """
 
     constraint: str
     removes: int
     without: int
+    unknown: int = 0
     near: tuple[str, ...] = ()
 
 

@@ -17,12 +17,11 @@ def top1(value: float, dataset: str = "cifar10", **more: Any) -> tuple[Metric, .
     return (Metric("top1", value, dataset, "test", **more),)
 
 
+STAGE = (("stage", "x"),)
 # Two classes on a line, some 0.01 apart within and far between: a of three on the front and one that is beaten, b of
 # one; others are of another data set, of unknown figures, or of the other tail class.
 MODELS = (
-    made(
-        "a-small", 0.0, parameters=100, size=400, metrics=top1(90.0), licence="MIT", family="a", tags=(("stage", "x"),)
-    ),
+    made("a-small", 0.0, parameters=100, size=400, metrics=top1(90.0), licence="MIT", family="a", tags=STAGE),
     made("a-mid", 0.01, parameters=200, size=800, metrics=top1(91.0), licence="MIT", family="a", gflops=2.0),
     made("a-large", 0.02, parameters=300, size=1200, metrics=top1(92.0), licence="GPL", family="a", gflops=1.0),
     made("a-beaten", 0.01, parameters=250, size=1000, metrics=top1(90.5), licence="MIT", family="a"),
@@ -118,6 +117,17 @@ def test_an_empty_answer_says_what_removed_the_models(reg: Registry) -> None:
     assert reg.select(family="a", max_params=100).passed == 1
     assert reg.select(family="a", licence="gpl").passed == 1
     assert reg.select(licence="gpl", max_params=100).passed == 0
+
+    costly = reg.select(max_gflops=0.5, min_metric={"top1@svhn": 5})
+    assert [(r.constraint, r.removes, r.without, r.unknown) for r in costly.removals] == [
+        ("at most 0.5 gigaflops", 8, 1, 6),
+        ("top1@svhn at least 5", 7, 0, 7),
+    ]
+    none = reg.compress("b-tiny", max_gflops=1.5, licence="MIT")
+    assert [(r.constraint, r.removes, r.without, r.unknown) for r in none.removals] == [
+        ("licence MIT", 4, 1, 0),
+        ("at most 1.5 gigaflops", 7, 4, 6),
+    ]
 
     misspelt = reg.select(task="visoin")
     assert [(r.constraint, r.removes, r.without, r.near) for r in misspelt.removals] == [

@@ -267,7 +267,7 @@ def test_select(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
 
 
 def test_select_says_what_left_nothing(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
-    removals = (Removal("family resnte", 163, 4, ("resnet",)), Removal("licence MIT", 60, 0))
+    removals = (Removal("family resnte", 163, 4, near=("resnet",)), Removal("licence MIT", 60, 0))
     fake.answers["select"] = replace(
         samples.answers["select"], passed=0, classes=(), count=0, on_front=0, removals=removals, aims=(), unknown=()
     )
@@ -368,8 +368,14 @@ def test_compress_where_none_is_equivalent(archreg: Callable[..., Any], fake: An
     assert "none of the 163 smaller models is equivalent" in done.out
     assert "too far" in done.out
     assert "beyond the accuracy" in done.out
-    fake.answers["compress"] = replace(fake.answers["compress"], searched=0, candidates=())
-    assert "no smaller model passes the filters" in archreg("compress", "resnet20").out
+    fake.answers["compress"] = replace(
+        fake.answers["compress"], searched=0, candidates=(), removals=(Removal("at most 1 gigaflops", 9, 7, 8),)
+    )
+    lines = archreg("compress", "resnet20").out.splitlines()
+    assert lines[1] == "no smaller model passes"
+    assert lines[2].split() == ["constraint", "fail", "it", "unknown", "left", "without", "it"]
+    assert lines[3].split() == ["at", "most", "1", "gigaflops", "9", "8", "7"]
+    assert lines[4] == "without 'at most 1 gigaflops' 7 would pass"
     assert archreg("compress", "resnet20", "--json").document["candidates"] == []
 
 

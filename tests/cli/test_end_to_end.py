@@ -280,6 +280,11 @@ def test_bad_references_fail_in_one_line(
         "compare x y",
         "classes",
         "compress x",
+        "compress torchvision:resnet50 --max-ratio 0.5",
+        "select",
+        "select --like torchvision:resnet50",
+        "calibrate",
+        "calibrate --reset",
         "set x --family f",
         "tag x a=b",
         "rename x y",
@@ -309,7 +314,10 @@ def test_an_emptied_registry_says_how_to_fill_it(
     assert archreg("rm", "wide", "--yes").code == 0
     assert archreg("list", "--json").document == {"models": []}
     assert "archreg ingest" in archreg("list").err
-    for words in ("nearest wide", "classes", "compress wide", "distances -o x.npz"):
+    for words in (
+        "nearest wide", "classes", "compress wide", "distances -o x.npz", "compress torchvision:resnet50", "select",
+        "select --like torchvision:resnet50", "calibrate",
+    ):  # fmt: skip
         done = archreg(*words.split())
         assert done.code == 1
         assert "archreg ingest" in done.err, words

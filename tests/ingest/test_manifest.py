@@ -136,6 +136,7 @@ def test_paths_and_references(folder: Path) -> None:
         ),
         ('{"path": "x.pt", "gflops": Infinity}', "line 3: gflops is not finite"),
         ('{"path": "x.pt", "gflops": "fast"}', "line 3: gflops is no number: 'fast'"),
+        ('{"path": "x.pt", "gflops": -1}', "line 3: gflops is negative: -1"),
         ('{"path": "x.pt", "gflops": [1]}', "line 3: gflops is no number"),
         ('{"path": "x.pt", "gflops": 1' + "0" * 400 + "}", "line 3: gflops is too large"),
         ('{"path": "x.pt", "seed": 1.5}', "line 3: seed is no whole number: 1.5"),

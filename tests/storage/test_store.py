@@ -436,6 +436,13 @@ class TestChanging:
             store.set_card("a", {"licence": "GPL", **changes})
         assert store.find("a") == before
 
+    @pytest.mark.parametrize("gflops", [-0.5, float("inf")])
+    def test_a_cost_is_finite_and_not_negative(self, store: Store, gflops: float) -> None:
+        store.add(new_model("a"))
+        with pytest.raises(UsageError, match="gflops cannot be"):
+            store.set_card("a", {"gflops": gflops})
+        assert store.set_card("a", {"gflops": 0.0}).gflops == 0.0
+
     def test_metrics(self, store: Store) -> None:
         store.add(new_model("a", card=ModelCard()))
         store.set_metric("a", Metric("top1", 90.0, "cifar10"))

@@ -1,0 +1,30 @@
+"""Why nothing is left, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.cli import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry.types import Removal
+
+__all__ = ["show_removals"]
+
+
+def show_removals(removals: Sequence[Removal]) -> None:
+    """What each constraint removed, and which one, dropped, would leave something."""
+    columns = ("constraint", ">fail it", ">unknown", ">left without it")
+    tables.table(columns, map(_row, removals))
+    for removal in removals:
+        if removal.near:
+            tables.say(f"no model has {removal.constraint}; near: {', '.join(removal.near)}")
+    helping = [f"without '{x.constraint}' {tables.whole(x.without)} would pass" for x in removals if x.without]
+    tables.say("; ".join(helping) or "no single constraint is to blame: more than one has to go")
+
+
+def _row(removal: Removal) -> tuple[str, ...]:
+    unknown = tables.whole(removal.unknown) if removal.unknown else ""
+    return (removal.constraint, tables.whole(removal.removes), unknown, tables.whole(removal.without))

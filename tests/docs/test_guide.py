@@ -1,0 +1,104 @@
+"""Every command of the guide, run in its order on the zoo; and what it says of a first day."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import archreg
+
+__all__ = ["archreg"]  # the fixture
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line.removeprefix("$ "))
+    for block in re.findall(r"^```console\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+FIRST_DAY = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in GUIDE.partition("## The first day")[2].splitlines()
+    if line.startswith("|")
+][2:]
+
+Archreg = Callable[..., Any]
+
+
+@pytest.fixture
+def here(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the zoo in it, and no network."""
+    (tmp_path / "zoo").symlink_to(zoo, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("ARCHREG_DB", raising=False)
+    return tmp_path
+
+
+def test_every_command_of_the_guide(
+    here: Path, archreg: Archreg, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHREG_DB", database_url)
+    assert len(COMMANDS) >= 28
+    said: dict[str, str] = {}
+    for program, *words in COMMANDS:
+        assert program == "archreg"
+        done = archreg(*words)
+        assert done.code == 0, (words, done.err)
+        said[shlex.join(words)] = done.out
+    # What the guide says that they show, whatever the distances are.
+    resnet56 = "resnet-cifar/akamaster-resnet56"
+    assert "4 of 163 models pass" in said["select --dataset cifar10"]
+    none = said["select --dataset cifar10 --metric 'top1>=93' --max-params 500k"]
+    assert "0 of 163 models pass" in none
+    assert "without 'at most 500,000 parameters' 2 would pass" in none
+    assert "near: " in said["select --family resnet"]
+    assert "min gflops" in said[f"select --like {resnet56} --aim min:gflops --aim max:top1"]
+    half = said[f"compress {resnet56} --max-ratio 0.5 --explain"]
+    assert "resnet-cifar/akamaster-resnet20" in half
+    assert "top1 -1.66, worse (cifar10 test)" in half
+    assert "spectra differ most at x = " in half
+    assert "67.7 %" in said[f"compress {resnet56} --max-gflops 0.1"]  # 0.127 to 0.041
+    assert "the nearest, not equivalent:" in said[f"compress {resnet56} --max-params 10k -k 3"]
+    assert "published models" in said[f"compare {resnet56} resnet-cifar/akamaster-resnet20"]
+    assert "nothing was stored" in said["calibrate --dry-run"]
+    assert "calibrated on 163 models of this registry" in said["calibrate --rate 0.02"]
+    assert "back to the one that ships" in said["calibrate --reset"]
+
+
+def prepare(asked: str, here: Path, archreg: Archreg) -> None:
+    """Make what a row of the table starts from."""
+    (here / "notes").mkdir()
+    if "no database" in asked or "ingest" in asked:
+        return
+    for name in ("resnet20", "resnet32"):
+        done = archreg("ingest", f"zoo/resnet-cifar/akamaster-{name}.safetensors", "--name", name, "-q")
+        assert done.code == 0, done.err
+        if "empty" in asked:
+            assert archreg("rm", name, "-y").code == 0
+    if "topp1" in asked:
+        assert archreg("set", "resnet20", "--metric", "top1=91").code == 0
+
+
+@pytest.mark.parametrize(("asked", "message", "remedy"), FIRST_DAY, ids=[row[0][:40] for row in FIRST_DAY])
+def test_the_first_day(asked: str, message: str, remedy: str, here: Path, archreg: Archreg) -> None:
+    prepare(asked, here, archreg)
+    command = (FIRST_DAY[0][0] if asked.startswith("the same") else asked).split("`")[1]
+    done = archreg(*shlex.split(command.replace("NAME", "resnet20"))[1:])
+    assert done.code in (1, 2)
+    assert message in done.err
+    for part in remedy.split("..."):
+        assert part.strip(" ,?") in done.err
+    assert "unexpected" not in done.err
+    assert "Traceback" not in done.err
+
+
+def test_the_table_of_the_first_day_is_read() -> None:
+    assert len(FIRST_DAY) >= 11
+    assert all(len(row) == 3 for row in FIRST_DAY)
