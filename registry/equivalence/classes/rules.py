@@ -214,9 +214,7 @@ def sorted_into_groups(
     for row, kind in enumerate(kinds):
         rows_of.setdefault(kind, []).append(row)
     most = accuracy if rule.keeps_within else None
-    groups = [
-        measured(np.array(rows)[part], vectors, distance, most)
-        for rows in rows_of.values()
-        for part in rule.sort(vectors[rows], distance, accuracy)
-    ]
+    groups = []
+    for own in map(np.array, rows_of.values()):
+        groups += [measured(own[part], vectors, distance, most) for part in rule.sort(vectors[own], distance, accuracy)]
     return tuple(sorted(groups, key=lambda group: (-len(group.members), group.members[0])))
