@@ -42,8 +42,8 @@ def ingest(
         list[str] | None,
         typer.Argument(
             metavar="REF",
-            help="A file, a shard index, a folder, torchvision:NAME[.WEIGHTS]; patterns: 'runs/*/best.pt', "
-            "'torchvision:resnet*'.",
+            help="A file, a shard index, a folder, torchvision:NAME[.WEIGHTS], timm:NAME[.TAG], "
+            "hf:ORG/NAME[@REVISION]; patterns: 'runs/*/best.pt', 'torchvision:resnet*', 'timm:convnext*'.",
         ),
     ] = None,
     manifest: Annotated[

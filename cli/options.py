@@ -46,7 +46,8 @@ Database = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on standard output.")]
 Query = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A stored name, a file, or a reference such as torchvision:resnet18.")
+    str,
+    typer.Argument(metavar="MODEL", help="A stored name, a file, or a reference such as timm:resnet18 or hf:ORG/NAME."),
 ]
 Limit = Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="How many to show.")]
 

@@ -13,9 +13,11 @@ from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.files import INDEX, check_file
 from registry.sources.source import MAX_TENSORS
 
-__all__ = ["is_index", "read_index", "refuse_shard", "shards_of", "whole_models"]
+__all__ = ["MAX_BYTES", "is_index", "is_shard", "read_index", "refuse_shard", "shards_of", "whole_models"]
 
-_MAX_BYTES = 64 * 2**20  # of an index; a million tensors' names are more than any has
+MAX_BYTES = 64 * 2**20
+"""Of an index; a million tensors' names are more than any has."""
+
 _MAX_SHARDS = 800  # each is an open file, of which a process may have 1,024
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _REMEDY = "download the index again, with all its shards"
@@ -24,6 +26,11 @@ _REMEDY = "download the index again, with all its shards"
 def is_index(path: Path) -> bool:
     """Whether the name is that of a shard index."""
     return path.name.lower().endswith(INDEX)
+
+
+def is_shard(path: Path) -> bool:
+    """Whether the name is that of one shard of several."""
+    return _SHARD.fullmatch(path.stem) is not None
 
 
 def read_index(path: Path) -> dict[str, Path]:
@@ -37,7 +44,7 @@ def read_index(path: Path) -> dict[str, Path]:
         A shard outside the folder, or of another kind; more than a million tensors, 800 shards or 64 MiB.
     """
     size = check_file(path)
-    if size > _MAX_BYTES:
+    if size > MAX_BYTES:
         raise UnsafeError(f"{path} is an index of {size / 2**20:.0f} MiB", "take the model's own index")
     try:
         content = json.loads(path.read_bytes())

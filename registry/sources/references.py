@@ -26,9 +26,10 @@ def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> t
     ----------
     reference
         ``torchvision:NAME[.WEIGHTS]``; ``torchvision:NAME.random``, initialised with ``seed``; ``torchvision:PATTERN``
-        (``resnet*``: all that have weights); a file; a shard index, for the model that its shards make; a folder, for
-        every model below it; or a pattern (``runs/*/best.pt``, ``**`` for any number of folders). A `Path`, or text
-        that starts with ``./``, ``../``, ``/`` or ``~/``, is always a path.
+        (``resnet*``: all that have weights); ``timm:`` alike, with timm's tags; ``hf:ORG/NAME[@REVISION]``; a file; a
+        shard index, for the model that its shards make; a folder, for every model below it; or a pattern
+        (``runs/*/best.pt``, ``**`` for any number of folders). A `Path`, or text that starts with ``./``, ``../``,
+        ``/`` or ``~/``, is always a path.
     key
         Entry of a wrapped checkpoint to read, ``a.b`` for an entry of an entry.
     seed
@@ -112,7 +113,9 @@ def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
     near = _near_files(path)
     raise NotFoundError(
         f"no file or folder {path}",
-        f"did you mean {near}?" if near else "check the path; a torchvision model is written torchvision:NAME",
+        f"did you mean {near}?"
+        if near
+        else "check the path; published models are written torchvision:NAME, timm:NAME, hf:ORG/NAME",
     )
 
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from registry.errors import NotFoundError
-from registry.sources import npz, safetensors, shards, torchfile, torchvision
+from registry.sources import hub, npz, safetensors, shards, timm, torchfile, torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +19,8 @@ __all__ = ["DEFERRED", "SOURCES", "SUFFIXES", "discard", "open_ref", "source_of_
 
 SOURCES: Mapping[str, Source] = MappingProxyType({
     "torchvision": torchvision.SOURCE,
+    "timm": timm.SOURCE,
+    "hf": hub.SOURCE,
     "safetensors": safetensors.SOURCE,
     "torch": torchfile.SOURCE,
     "npz": npz.SOURCE,
@@ -49,7 +51,8 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     -------
     Checkpoint
         Reads one tensor at a time. Of safetensors files, shards, ``.npz`` and zipped ``.pt`` files never more than the
-        tensor asked for is in memory; a bare pickle, as torch before 1.6 wrote it, is read whole.
+        tensor asked for is in memory; a bare pickle, as torch before 1.6 wrote it, is read whole, and so is what timm
+        builds.
 
     Raises
     ------

@@ -6,11 +6,11 @@ import difflib
 import fnmatch
 import inspect
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import NotFoundError, SourceError
+from registry.errors import NotFoundError
 from registry.sources.source import Source
+from registry.sources.torchhub import cache_path, download, forget, hash_prefix
 from registry.types import Metric, ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ def _weights_ref(name: str, weights: Any) -> ModelRef:
     )
     card = ModelCard(
         family=family, architecture=name, task=task, dataset=metrics[0].dataset if metrics else "",
-        licence=str(meta.get("license", "")), source=f"torchvision:{target}", revision=_hash_prefix(weights.url) or "",
+        licence=str(meta.get("license", "")), source=f"torchvision:{target}", revision=hash_prefix(weights.url) or "",
         recipe=str(meta.get("recipe", "")), gflops=meta.get("_ops"), metrics=metrics,
     )  # fmt: skip
     size = meta.get("_file_size")
     return ModelRef(
         "torchvision", target, f"torchvision/{target}", card,
-        bytes=None if size is None else round(size * _MEGABYTE), cached=_cache_path(weights.url).is_file(),
+        bytes=None if size is None else round(size * _MEGABYTE), cached=cache_path(weights.url).is_file(),
     )  # fmt: skip
 
 
@@ -136,19 +136,6 @@ def _family_and_task(name: str) -> tuple[str, str]:
     return parts[-1], _TASKS.get(parts[2], "classification")
 
 
-def _cache_path(url: str) -> Path:
-    """Where torch.hub keeps the download."""
-    import torch.hub
-
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-
-
-def _hash_prefix(url: str) -> str | None:
-    """First digits of the file's sha256, which torch.hub's file names carry behind a hyphen."""
-    match = re.search(r"-([a-f0-9]{6,})\.", url.rpartition("/")[2])
-    return match[1] if match else None
-
-
 def open_torchvision(ref: ModelRef) -> Checkpoint:
     """Initialise or download (unless cached) and open; raises as `open_ref` does."""
     import torchvision.models as models
@@ -162,9 +149,9 @@ def open_torchvision(ref: ModelRef) -> Checkpoint:
     if tag == RANDOM:
         return TorchCheckpoint(_initialised(name, ref.seed).state_dict(), ref)
     weights = _weights(name, tag)
-    path = _cache_path(weights.url)
+    path = cache_path(weights.url)
     if not path.is_file():
-        _download(weights.url, path, name)
+        download(weights.url, f"weights of {name}", f"torchvision:{name}.{RANDOM}")
     return TorchCheckpoint(_as_built(name, load_state(path.resolve())), ref)
 
 
@@ -185,26 +172,6 @@ def _initialised(name: str, seed: int) -> torch.nn.Module:
     return module
 
 
-def _download(url: str, path: Path, name: str) -> None:
-    """Fetch into torch.hub's cache, checked against the hash in the file's name.
-
-    torchvision's own ``get_state_dict`` would also unpickle the file, without ``weights_only``.
-    """
-    import torch.hub
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), _hash_prefix(url), progress=False)
-    except RuntimeError as error:
-        raise SourceError(f"{url} does not have the hash its name promises", "try again, or check the proxy") from error
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())[:160]
-        raise SourceError(
-            f"weights of {name} are not in the cache and could not be downloaded from {url}: {reason}",
-            f"put that file at {path}, or take torchvision:{name}.random",
-        ) from error
-
-
 def _as_built(name: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The file's tensors as torchvision's builder keeps them, so that file and module are the same model.
 
@@ -222,13 +189,7 @@ def discard(ref: ModelRef) -> None:
     name, _, tag = ref.target.partition(".")
     if tag == RANDOM:
         return
-    path = _cache_path(_weights(name, tag).url)
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise SourceError(
-            f"the download {path} could not be removed: {error.strerror}", "remove it yourself"
-        ) from error
+    forget(_weights(name, tag).url)
 
 
 SOURCE = Source(name="torchvision", open=open_torchvision, prefix="torchvision", expand=expand, discard=discard)

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 from registry.types import ModelRef, TensorInfo
+from tests.sources.hubserver import Hub, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from registry.types import Checkpoint
+
+TOKEN = "hf_NotToBeSeenAnywhere"  # noqa: S105  # nobody's
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -114,3 +118,20 @@ def built_models() -> dict[str, BuiltModel]:
             count = weights.DEFAULT.meta["num_params"] if len(weights) else None
             built[name] = BuiltModel(package if builder.__module__.count(".") > 2 else "", tuple(tensors), count)
     return built
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine for huggingface_hub to talk to, with an empty cache and a token."""
+    from huggingface_hub import constants
+
+    with serving() as server:
+        # As HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE set them, which are read when the package is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from registry.errors import NotFoundError, SourceError
@@ -46,8 +47,22 @@ def write_torch(folder: Path) -> str:
     return str(folder / "x.pt")
 
 
+def write_cache(folder: Path) -> str:
+    """A repository as the hub's client leaves it in its cache: links from a commit's folder to the files."""
+    commit = "0" * 40
+    repository = folder / "hub" / "models--org--name"
+    for part in ("blobs", "refs", f"snapshots/{commit}"):
+        (repository / part).mkdir(parents=True)
+    save_file(STATE, repository / "blobs" / "abc")
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit / "model.safetensors").symlink_to("../../blobs/abc")
+    return "hf:org/name"
+
+
 EXAMPLES: dict[str, Callable[[Path], str]] = {
     "torchvision": lambda _: "torchvision:squeezenet1_1.random",
+    "timm": lambda _: "timm:test_resnet.random",
+    "hf": write_cache,
     "safetensors": write_safetensors,
     "torch": write_torch,
     "npz": write_npz,
@@ -61,6 +76,11 @@ def test_every_source_has_an_example() -> None:
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 class TestSource:
+    @pytest.fixture(autouse=True)
+    def cache_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
     def ref(self, name: str, folder: Path) -> ModelRef:
         (ref,) = expand(EXAMPLES[name](folder))
         return ref
@@ -97,7 +117,9 @@ class TestSource:
             assert plan.bytes == sum(len(one.raw(info.name)) for info in one.tensors)
 
     def test_what_is_gone_is_not_found(self, name: str, tmp_path: Path) -> None:
-        gone = "gone.random" if name == "torchvision" else str(tmp_path / "gone.pt")
+        gone = {"torchvision": "gone.random", "timm": "gone.random", "hf": "gone/gone"}.get(
+            name, str(tmp_path / "gone.pt")
+        )
         with pytest.raises(NotFoundError) as caught:
             open_ref(ModelRef(name, gone, "gone"))
         assert caught.value.remedy

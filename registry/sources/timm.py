@@ -1,0 +1,220 @@
+"""timm's models: published weights and random initialisations."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import NotFoundError, WeightsError
+from registry.sources import hubcache, torchhub
+from registry.sources.hub import open_weights
+from registry.sources.hubcache import MAIN, cached_weights, files_of
+from registry.sources.huggingface import fetch, reason, required
+from registry.sources.source import Source
+from registry.sources.torchhub import cache_path, download, hash_prefix
+from registry.types import ModelCard, ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import torch
+
+    from registry.types import Checkpoint
+
+__all__ = ["SOURCE"]
+
+RANDOM = "random"
+_DATASET = re.compile(r"in(1|12|21|22)k")
+
+
+def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:
+    """``NAME[.TAG]``, ``NAME.random`` or a pattern to the models meant; looks at timm's tables and the caches only.
+
+    Raises
+    ------
+    NotFoundError
+        No such model or tag, or none that matches; near names are offered.
+    SourceError
+        timm is not installed.
+    """
+    timm = required("timm", "timm")
+    if key is not None:
+        raise NotFoundError(f"timm:{text} has no entries to choose from", "leave --key out")
+    name, _, tag = text.partition(".")
+    if any(sign in text for sign in "*?["):
+        return tuple(_matches(name, tag, seed))
+    if name not in timm.list_models():
+        raise NotFoundError(f"timm has no model {name!r}", _hint(name))
+    return (_random_ref(name, seed) if tag == RANDOM else _weights_ref(_published(name, tag)),)
+
+
+def _hint(name: str) -> str:
+    import timm.models
+
+    now = timm.models.get_deprecated_models().get(name)
+    near = [now] if now else difflib.get_close_matches(name.lower(), timm.list_models(), n=3)
+    return f"did you mean {', '.join(f'timm:{n}' for n in near)}?" if near else "timm:* means them all"
+
+
+def _matches(pattern: str, tag: str, seed: int) -> Iterator[ModelRef]:
+    """Models that match: without a tag their default weights, ``random`` of each, or all tags that match."""
+    import timm
+
+    found = False
+    for name in fnmatch.filter(sorted(timm.list_models()), pattern):
+        tags = _tags(name)
+        if tag == RANDOM:
+            found = True
+            yield _random_ref(name, seed)
+            continue
+        for one in fnmatch.filter(tags, tag) if tag else tags[:1]:
+            found = True
+            yield _weights_ref(_published(name, one))
+    if not found:
+        wanted = f"{pattern}.{tag}" if tag else pattern
+        raise NotFoundError(f"no timm model with weights matches {wanted!r}", "timm:* means them all")
+
+
+def _tags(name: str) -> list[str]:
+    """Tags of a model's published weights, the default first."""
+    import timm
+    import timm.models
+
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*") if full.partition(".")[0] == name]
+    default = timm.models.get_pretrained_cfg(name)
+    first = default.tag or "" if default is not None and default.has_weights else None
+    return sorted(tags, key=lambda tag: tag != first)
+
+
+def _published(name: str, tag: str) -> Any:
+    """The configuration in timm's tables of the weights."""
+    import timm.models
+
+    tags = _tags(name)
+    if not tags:
+        raise NotFoundError(f"timm has no weights for {name}", f"timm:{name}.random initialises it")
+    if tag and tag not in tags:
+        near = difflib.get_close_matches(tag.lower(), tags, n=1)
+        offered = ", ".join(f"timm:{name}.{one}" for one in tags)
+        hint = f"did you mean timm:{name}.{near[0]}?" if near else f"there are: {offered}, timm:{name}.random"
+        raise NotFoundError(f"timm has no weights {tag!r} for {name}", hint)
+    return timm.models.get_pretrained_cfg(f"{name}.{tag or tags[0]}")
+
+
+def _family(name: str) -> str:
+    """The module that builds the model."""
+    import timm.models
+
+    return str(timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
+
+
+def _random_ref(name: str, seed: int) -> ModelRef:
+    target = f"{name}.{RANDOM}"
+    card = ModelCard(family=_family(name), architecture=name, source=f"timm:{target}", training="none", seed=seed)
+    return ModelRef("timm", target, f"timm/{target}{f'-{seed}' if seed else ''}", card, seed=seed)
+
+
+def _weights_ref(published: Any) -> ModelRef:
+    name, tag = published.architecture, published.tag
+    target = f"{name}.{tag}"
+    sets = _DATASET.findall(tag)  # in21k_ft_in1k: the last is what the classes are of
+    dataset = f"ImageNet-{sets[-1].replace('22', '21')}K" if sets else ""
+    licence = published.license or ""
+    card = ModelCard(
+        family=_family(name), architecture=name, dataset=dataset, source=f"timm:{target}",
+        task="classification" if dataset and published.num_classes else "",
+        licence="" if licence == "unknown" else licence, recipe=published.origin_url or "",
+    )  # fmt: skip
+    files = _cached(published)
+    size = sum(file.stat().st_size for file in files) if files else None
+    return ModelRef("timm", target, f"timm/{target}", card, bytes=size, cached=bool(files))
+
+
+def _repository(published: Any) -> tuple[str, str] | None:
+    """Repository and revision at the hub, which timm prefers to the weights' other address."""
+    if not published.hf_hub_id:
+        return None
+    repository, _, revision = published.hf_hub_id.partition("@")
+    return repository, revision or MAIN
+
+
+def _cached(published: Any) -> list[Path]:
+    """The files of the weights that are in the cache of the hub or of torch.hub; none where one is missing."""
+    where = _repository(published)
+    if where is not None:
+        weights = cached_weights(*where)
+        return [] if weights is None else files_of(weights)
+    path = cache_path(published.url)
+    return [path] if path.is_file() else []
+
+
+def open_timm(ref: ModelRef) -> Checkpoint:
+    """Initialise, or download (unless cached) and build; raises as `open_ref` does.
+
+    timm's own loader puts the weights into the module, since it renames the entries of old checkpoints: the tensors are
+    the module's. The file is checked as any other before. The network is held in memory.
+    """
+    timm = required("timm", "timm")
+    from registry.sources.tensors import TorchCheckpoint
+
+    name, _, tag = ref.target.partition(".")
+    if name not in timm.list_models():
+        raise NotFoundError(f"timm has no model {name!r}", "expand the reference again with this timm")
+    if tag == RANDOM:
+        return TorchCheckpoint(_built(name, ref.seed, pretrained=False).state_dict(), ref)
+    published = _published(name, tag)
+    path, revision = _fetched(published)
+    open_weights(ref, path).close()
+    try:
+        module = _built(
+            ref.target, 0, pretrained=True, pretrained_cfg_overlay={"file": str(path), "custom_load": False}
+        )
+    except Exception as error:  # of timm's filters and of torch's loading, both of which raise what they like
+        raise WeightsError(
+            f"timm cannot load the weights of {ref.target} in {path}: {reason(error)}",
+            "remove that file, then try again",
+        ) from error
+    return TorchCheckpoint(module.state_dict(), replace(ref, card=ModelCard(revision=revision).updated(ref.card)))
+
+
+def _fetched(published: Any) -> tuple[Path, str]:
+    """The file of the weights, and the commit, or the first digits of the sha256, that says which they are."""
+    where = _repository(published)
+    if where is not None:
+        path, _ = fetch(*where)
+        return path, path.parent.name
+    path, name = cache_path(published.url), published.architecture
+    if not path.is_file():
+        download(published.url, f"weights of {name}", f"timm:{name}.{RANDOM}")
+    return path.resolve(), hash_prefix(published.url) or ""
+
+
+def _built(name: str, seed: int, **options: Any) -> torch.nn.Module:
+    """The model as timm builds it, initialised under ``seed``; torch's own generator is left as it was."""
+    import timm
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module: torch.nn.Module = timm.create_model(name, **options)
+    return module
+
+
+def discard(ref: ModelRef) -> None:
+    """Remove the download from the cache of the hub or of torch.hub."""
+    name, _, tag = ref.target.partition(".")
+    if tag == RANDOM:
+        return
+    published = _published(name, tag)
+    where = _repository(published)
+    if where is None:
+        torchhub.forget(published.url)
+    else:
+        hubcache.forget(*where)
+
+
+SOURCE = Source(name="timm", open=open_timm, prefix="timm", expand=expand, discard=discard)
