@@ -104,14 +104,19 @@ def _downloaded(repository: str, revision: str, info: ModelInfo) -> Path:
 
 def _snapshot(repository: str, revision: str, sizes: Mapping[str, int]) -> Path:
     """The folder of the snapshot, the files of the given sizes in bytes downloaded unless they are in it."""
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 
     cache = Path(constants.HF_HUB_CACHE).expanduser()
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free
-    if sum(sizes.values()) > free and cached_weights(repository, revision) is None:
+    needed = sum(
+        size
+        for name, size in sizes.items()
+        if not isinstance(try_to_load_from_cache(repository, name, revision=revision), str)
+    )
+    if needed > free:
         raise SourceError(
-            f"{repository} needs {sum(sizes.values()) / 1e9:.1f} GB and {cache} has {free / 1e9:.1f} GB free",
+            f"{repository} needs {needed / 1e9:.1f} GB and {cache} has {free / 1e9:.1f} GB free",
             "set HF_HUB_CACHE to a folder on a larger disk, or take a smaller model",
         )
     return Path(snapshot_download(repository, revision=revision, allow_patterns=[glob.escape(name) for name in sizes]))
