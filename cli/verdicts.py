@@ -56,7 +56,7 @@ def calibrated(calibration: Calibration) -> str:
 
 
 def basis(spec: FingerprintSpec, metric: str, accuracy: float) -> str:
-    """By what models were compared: ``layered v1, l1, accuracy 0.035``."""
+    """By what models were compared: ``layered v2, l1, accuracy 0.035``."""
     return f"{spec.label}, {metric}, accuracy {number(accuracy)}"
 
 

@@ -59,7 +59,7 @@ class FingerprintSpec:
 
     @property
     def label(self) -> str:
-        """Name and version as shown to people: ``layered v1``."""
+        """Name and version as shown to people: ``layered v2``."""
         return f"{self.name} v{self.version}"
 
 
