@@ -38,7 +38,7 @@ def calibrate(
     Models of different families are unrelated; those without one are left out. Architecture, training and seed tell how
     closely models of a family are related, and the table shows how many of those pass. The interval is a bootstrap over
     families. What is stored holds for this fingerprint and distance in every answer, until the next or --reset; where
-    nothing is, the calibration on published models that ships does. Of more than 3,000 labelled models, as many of each
+    nothing is, the calibration on published models that ships does. Of more than 2,000 labelled models, as many of each
     family are drawn at random.
     """
     if reset and (dry_run or rate is not None):

@@ -66,12 +66,13 @@ def _show_compression(found: Compression) -> None:
         tables.say("no smaller model passes")
         show_removals(found.removals)
         return
-    if not found.equivalent:
-        tables.say(
-            f"none of the {tables.whole(found.searched)} smaller models is equivalent; the nearest, not equivalent:"
-        )
+    among = f"the {tables.whole(found.searched)} smaller models"
+    if found.equivalent:
+        tables.say(f"of {among} these are equivalent, the best first:")
+    else:
+        tables.say(f"none of {among} is equivalent; the nearest, not equivalent:")
     columns = (
-        "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "verdict",
+        "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "why not",
         "known changes",
     )  # fmt: skip
     tables.table(columns, (_candidate(candidate, found.equivalent) for candidate in found.candidates))
@@ -96,7 +97,7 @@ def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:
         "" if cost is None else tables.number(cost),
         "" if saved is None else tables.percent(saved),
         tables.number(candidate.verdict.distance),
-        "equivalent" if equivalent else "; ".join(candidate.verdict.reasons),
+        "" if equivalent else verdicts.unlike(candidate.verdict),
         "; ".join(map(verdicts.change, candidate.changes)),
     )
 

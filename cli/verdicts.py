@@ -20,7 +20,19 @@ if TYPE_CHECKING:
         Verdict,
     )
 
-__all__ = ["basis", "calibrated", "change", "closer", "decay", "differences", "judged", "savings", "sentence", "why"]
+__all__ = [
+    "basis",
+    "calibrated",
+    "change",
+    "closer",
+    "decay",
+    "differences",
+    "judged",
+    "savings",
+    "sentence",
+    "unlike",
+    "why",
+]
 
 
 def sentence(verdict: Verdict, calibration: Calibration, searched: int | None = None) -> str:
@@ -72,6 +84,11 @@ def judged(accuracy: float, rate: float, searched: int, calibration: Calibration
 def why(verdict: Verdict) -> str:
     """``equivalent``, or why not."""
     return "equivalent" if verdict.equivalent else "not equivalent: " + ("; ".join(verdict.reasons) or "too far")
+
+
+def unlike(verdict: Verdict) -> str:
+    """Why two models are not equivalent, in few words: the classes in which they differ, else that they are too far."""
+    return "; ".join(reason for reason in verdict.reasons if not reason.startswith("distance ")) or "too far"
 
 
 def savings(candidate: Candidate) -> str:

@@ -27,7 +27,7 @@ class Judging(Part):
         """Learn from the labelled models how far unrelated ones lie apart, and keep it unless ``dry_run``.
 
         Models of different families are unrelated. The accuracy is the largest at which at most ``rate`` of them pass,
-        in (0, 1). Of more than 3,000 labelled models, as many of each family are drawn; ``seed`` is of that and of the
+        in (0, 1). Of more than 2,000 labelled models, as many of each family are drawn; ``seed`` is of that and of the
         bootstrap. What is kept holds for this fingerprint and distance until the next, or ``reset_calibration``.
 
         Raises ``UsageError`` where the labels are too few to show the rate.
