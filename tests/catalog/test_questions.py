@@ -67,9 +67,9 @@ def test_every_question_measures_alike(asked: Filled, fingerprint: str, metric: 
         assert compared.verdict.equivalent == neighbour.verdict.equivalent
         turned = asked.reg.equivalent(neighbour.model.name, "wide", **terms)
         assert replace(turned, reasons=()) == replace(compared.verdict, reasons=())
-        # One is summed in float32, the other in float64: 479 terms of a relative error of 6e-8.
+        # Summed in another order: 479 terms of a relative error of 1e-16 each.
         expected = square[0, labels.index(neighbour.model.name)]
-        assert neighbour.distance == pytest.approx(expected, rel=479 * 6e-8)
+        assert neighbour.distance == pytest.approx(expected, rel=479 * 2e-16)
     assert {name for name, _ in compared.distances} == DISTANCES.keys()
 
 
