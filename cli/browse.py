@@ -70,10 +70,10 @@ def show(
     if not layers:
         tables.hint("add --layers for the layers, one by one")
         return
-    columns = ("layer", "kind", "shape", ">p", ">q", ">mean", ">largest", ">stable rank", ">entropy")
+    columns = ("layer", "kind", "shape", ">p", ">q", ">mean", ">largest", ">stable rank", ">entropy", "method")
     tables.table(
         columns,
-        ((x.name, x.kind, tables.layer_shape(x.shape), str(x.p), str(x.q), *_figures(x)) for x in details.layers),
+        ((x.name, x.kind, tables.layer_shape(x.shape), str(x.p), str(x.q), *_figures(x), x.method or "exact") for x in details.layers),
     )
     if details.skipped:
         rows = ((x.name, x.dtype, tables.layer_shape(x.shape), x.reason) for x in details.skipped)
@@ -107,6 +107,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "tags": ", ".join(f"{key}={value}" for key, value in details.tags),
         "fingerprints": ", ".join(details.fingerprints),
         "spectra": "stored" if details.has_spectra else "not stored",
+        "approximate": _approximate(details),
         "source": model.source,
         "revision": details.revision,
         "recipe": details.recipe,
@@ -124,6 +125,12 @@ def _membership(found: Membership) -> str:
     """A kept class in words: ``class 1f0c8a2b9d3e of 12 models (complete, accuracy 0.384)``."""
     judged = f"{found.fingerprint}, {found.metric}, accuracy {tables.number(found.accuracy)}, {found.rule}"
     return f"class {found.identity} of {tables.whole(found.members)} models ({judged})"
+
+
+def _approximate(details: ModelDetails) -> str:
+    count = sum(bool(layer.method) for layer in details.layers)
+    layers = "layer's" if count == 1 else f"{tables.whole(count)} layers'"
+    return f"{layers} spectra, by stochastic Lanczos quadrature: see the column method of --layers" if count else ""
 
 
 def _tails(details: ModelDetails) -> str:

@@ -68,6 +68,10 @@ def ingest(
         Literal["auto", "cpu", "cuda"],
         typer.Option(help="Where spectra are computed; auto takes a CUDA device where one is at hand."),
     ] = "cpu",
+    approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Layers of order beyond 8,192 by stochastic Lanczos quadrature; marked so."),
+    ] = False,
     workers: Annotated[int | None, Workers] = None,
     executor: Annotated[Executor | None, Where] = None,
     address: Annotated[str | None, Address] = None,
@@ -103,6 +107,7 @@ def ingest(
                     keep_spectra=not no_spectra,
                     discard_weights=discard_weights,
                     device=device,
+                    approximate=approximate,
                     workers=workers,
                     executor=executor,
                     address=address,

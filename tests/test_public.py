@@ -32,10 +32,13 @@ METHODS = {
     "index_build": "(*, fingerprint='layered', metric=None)",
     "index_check": "(*, fingerprint='layered', metric=None, k=10, queries=100, seed=0)",
     "index_drop": "(*, fingerprint=None)",
-    "ingest": "(reference, *, name=None, key=None, seed=0, replace=False, keep_spectra=True, device='cpu', **card)",
+    "ingest": (
+        "(reference, *, name=None, key=None, seed=0, replace=False, keep_spectra=True, device='cpu', "
+        "approximate=False, **card)"
+    ),
     "ingest_all": (
-        "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', workers=None, executor=None, "
-        "address=None, command='', progress=None)"
+        "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', approximate=False, "
+        "workers=None, executor=None, address=None, command='', progress=None)"
     ),
     "kept_class": "(identity)",
     "kept_partitions": "()",

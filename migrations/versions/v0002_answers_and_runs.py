@@ -17,6 +17,7 @@ depends_on = None
 
 def upgrade() -> None:
     _stamps()
+    _methods()
     _calibrations()
     _classes()
     _runs()
@@ -27,6 +28,12 @@ def _stamps() -> None:
         op.add_column(table, sa.Column(column, sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("specs", sa.Column("indexed", sa.BigInteger(), nullable=True))
     op.create_index(op.f("ix_fingerprints_spec_id_stamp"), "fingerprints", ["spec_id", "stamp"])
+
+
+def _methods() -> None:
+    op.add_column("layers", sa.Column("method", sa.Text(), server_default="", nullable=False))
+    some = sa.text("method <> ''")
+    op.create_index("ix_layers_approximate", "layers", ["model_id"], sqlite_where=some, postgresql_where=some)
 
 
 def _calibrations() -> None:

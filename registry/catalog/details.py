@@ -63,4 +63,5 @@ def _figures(row: StoredLayer, spectrum: Spectrum | None) -> LayerFigures:
         largest=None if shape is None else shape.largest,
         stable_rank=None if shape is None else shape.stable_rank,
         entropy=None if shape is None else shape.entropy,
+        method=row.method,
     )

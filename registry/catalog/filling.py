@@ -75,17 +75,26 @@ def expand_all(
 
 
 def measure(
-    checkpoint: Checkpoint, plan: WeightsPlan, device: Device = "cpu", *, threads: int | None = None
+    checkpoint: Checkpoint,
+    plan: WeightsPlan,
+    device: Device = "cpu",
+    *,
+    threads: int | None = None,
+    approximate: bool = False,
 ) -> Measured:
     """Spectra, conjugacy and the fingerprints of every shipped spec; memory of the largest layer's working set.
 
-    ``threads``: layers measured at once, as many as cores by default.
+    ``threads``: layers measured at once, as many as cores by default; ``approximate``: see `network_spectra`.
     """
     from registry.sources import layer_matrix
     from registry.spectral import SPECS, conjugacy, fingerprint, network_spectra
 
     spectra = network_spectra(
-        plan.layers, lambda layer: layer_matrix(checkpoint, layer), workers=threads, device=device
+        plan.layers,
+        lambda layer: layer_matrix(checkpoint, layer),
+        workers=threads,
+        device=device,
+        approximate=approximate,
     )
     vectors = tuple(fingerprint(spectra, spec) for spec in SPECS.values())
     return Measured(plan, spectra, conjugacy(spectra), vectors)
@@ -108,12 +117,13 @@ class Reading:
     """The work on a task, in this process or another; it writes nothing.
 
     ``known``: whether weights are stored already, with all that is asked for; ``threads``: of a model's spectra, None
-    for as many as cores; ``device``: where they are computed.
+    for as many as cores; ``device``: where they are computed; ``approximate``: those of very large layers.
     """
 
     known: Callable[[WeightsPlan], bool]
     threads: int | None = None
     device: Device = "cpu"
+    approximate: bool = False
 
     def __call__(self, task: Task) -> Read:
         """Open a model and measure it."""
@@ -128,7 +138,9 @@ class Reading:
 
         plan = plan_weights(checkpoint)
         known = not force and self.known(plan)
-        measured = None if known else measure(checkpoint, plan, self.device, threads=self.threads)
+        if known:
+            return Read(checkpoint.ref, plan, None)
+        measured = measure(checkpoint, plan, self.device, threads=self.threads, approximate=self.approximate)
         return Read(checkpoint.ref, plan, measured)
 
 

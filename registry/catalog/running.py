@@ -28,7 +28,8 @@ TORCH_SOURCES = ("torch", "torchvision")
 def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
     """Store one opened model, without a journal; what is stored already is not measured again."""
     begun = time.perf_counter()
-    read = Reading(_Stored(database, options), device=options.device).checkpoint(checkpoint)
+    reading = Reading(_Stored(database, options), device=options.device, approximate=options.approximate)
+    read = reading.checkpoint(checkpoint)
     return store_read(database.created(), read, options, time.perf_counter() - begun)
 
 
@@ -98,7 +99,7 @@ def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
 def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     """The work, for this process or for others, which cannot ask the database."""
     if setting.name == "inprocess":
-        return Reading(_Stored(database, options), device=options.device)
+        return Reading(_Stored(database, options), device=options.device, approximate=options.approximate)
     from registry.sources import MATRIX_RULE
     from registry.spectral import SPECS
 
@@ -106,8 +107,9 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     hashes: list[str] = []
     if store is not None:
         specs = [spec.hash for spec in SPECS.values()]
-        hashes = store.whole_hashes(MATRIX_RULE, specs, spectra=options.keep_spectra)
-    return Reading(Hashes.of(MATRIX_RULE, hashes), threads=1, device=options.device)
+        hashes = store.whole_hashes(MATRIX_RULE, specs, spectra=options.keep_spectra, exact=not options.approximate)
+    known = Hashes.of(MATRIX_RULE, hashes)
+    return Reading(known, threads=1, device=options.device, approximate=options.approximate)
 
 
 def _ordered(tasks: Sequence[Task], costs: Sequence[float], setting: Setting, journal: Journal) -> list[Task]:

@@ -31,20 +31,24 @@ PASSING = ("bytes", "time", "cached")  # of a record: what may change while the 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How models are stored: whether names move, spectra are kept, downloads go; and where spectra are computed."""
+    """How models are stored: whether names move, spectra are kept, downloads go; and where spectra are computed.
+
+    ``approximate``: those of orders beyond 8,192, by stochastic Lanczos quadrature.
+    """
 
     replace: bool = False
     keep_spectra: bool = True
     discard_weights: bool = False
     device: Device = "cpu"
+    approximate: bool = False
 
 
 def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
-    """Whether these weights are stored with all that this version computes of them, and with spectra if kept."""
+    """Whether these weights are stored with all that this version computes of them, with spectra if kept, and exactly if asked."""
     from registry.spectral import SPECS
 
     held = store.holding(plan.content_hash)
-    if held is None or held.matrix_rule != plan.rule or not held.judged:
+    if held is None or held.matrix_rule != plan.rule or not held.judged or not (held.exact or options.approximate):
         return False
     return {spec.hash for spec in SPECS.values()} <= held.specs and (held.has_spectra or not options.keep_spectra)
 

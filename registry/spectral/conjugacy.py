@@ -18,6 +18,7 @@ from registry.ensembles.wishart import largest_eigenvalues, marchenko_pastur_cum
 from registry.errors import SpectrumError
 from registry.spectral.decay import decay
 from registry.spectral.difference import check_spectra, cumulative
+from registry.spectral.lanczos import scatter_of
 from registry.types import Conjugacy
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
     The classes: ``long`` where |cCSD| falls below 0.01 only beyond `tail_edge`, 4 for all but the smallest networks,
     which uncorrelated weights hardly reach, else ``edge``; ``trained`` where sup |F - F_W| leaves the 99 % band of
     Gaussian networks of the same shapes (z > 1), else ``untrained``. The figures depend on the set of spectra, not on
-    their order.
+    their order. Of approximate spectra the band is wider by what they scatter (`scatter_of`).
 
     Parameters
     ----------
@@ -87,7 +88,8 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
     wishart = REFERENCES["wishart"]
     expected = expected_cumulative(wishart, shapes, BAND_LOCATIONS)
     departure = float(np.abs(cumulative(spectra, BAND_LOCATIONS) - expected).max())
-    z = round(departure / band(wishart, shapes, BAND_LOCATIONS, seed=seed), 6)
+    width = band(wishart, shapes, BAND_LOCATIONS, seed=seed) + scatter_of(spectra)
+    z = round(departure / width, 6)
     return Conjugacy(
         tail=tuple(tail.items()),
         wishart_tail=tuple(zip(DELTAS, wishart_from(shapes, DELTAS), strict=True)),

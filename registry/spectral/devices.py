@@ -107,6 +107,10 @@ class TorchSolver:
             return without()
         return solve
 
+    def method(self, order: int) -> str:  # noqa: ARG002  # the same for all
+        """As `Solver.method`: exact."""
+        return ""
+
     def _gram(self, wide: NDArray[np.generic], exponent: int) -> torch.Tensor:
         """W W^T 4^-exponent, summed over blocks of columns in their order, on the device."""
         import torch

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.errors import SpectrumError
+from registry.spectral.lanczos import LARGE, Lanczos
 from registry.spectral.lapack import Lapack
 from registry.types import Spectrum
 
@@ -23,7 +24,9 @@ __all__ = ["begin", "layer_spectrum", "spectral_entropy", "spectrum"]
 DOUBLE = Lapack("float64")
 
 
-def layer_spectrum(W: ArrayLike, *, precision: Precision = "float64") -> tuple[float, NDArray[np.float32]]:
+def layer_spectrum(
+    W: ArrayLike, *, precision: Precision = "float64", approximate: bool = False
+) -> tuple[float, NDArray[np.float32]]:
     """Eigenvalues of W W^T that are not structural zeros, as their mean and as multiples of it.
 
     The Gram matrix of the smaller side, and its symmetric eigenvalues. W is scaled by a power of two first,
@@ -39,6 +42,9 @@ def layer_spectrum(W: ArrayLike, *, precision: Precision = "float64") -> tuple[f
         Of the Gram matrix and its eigenvalues. ``float32`` takes half the memory and errs by up to 1e-6 of the largest
         eigenvalue, which small ones are lost in; what that does to cumulatives is in docs/method.md. What a registry
         stores is of ``float64``.
+    approximate
+        Where min(p, q) is beyond 8,192, by stochastic Lanczos quadrature instead, without a Gram matrix and in float64;
+        how far its cumulative is from the exact one is in docs/method.md. Smaller layers are exact all the same.
 
     Returns
     -------
@@ -53,7 +59,8 @@ def layer_spectrum(W: ArrayLike, *, precision: Precision = "float64") -> tuple[f
         Not a matrix, empty, not real, holding NaN or infinity, all zeros, a mean outside the range of float64, or
         eigenvalues that no LAPACK driver finds; an unknown precision.
     """
-    return _begin(np.asarray(W), Lapack(precision), map)()
+    exact = Lapack(precision)
+    return _begin(np.asarray(W), Lanczos(exact, LARGE) if approximate else exact, map)()
 
 
 def spectrum(layer: LayerMatrix, W: ArrayLike, solver: Solver = DOUBLE) -> Spectrum:
@@ -94,7 +101,7 @@ def begin(layer: LayerMatrix, W: ArrayLike, solver: Solver, each: Each = map) ->
             mean, values = rest()
         except SpectrumError as error:
             raise named(error) from error
-        return Spectrum(layer=layer, mean=mean, values=values)
+        return Spectrum(layer=layer, mean=mean, values=values, method=solver.method(values.size))
 
     try:
         rest = _begin(weights.reshape(layer.p, layer.q), solver, each)

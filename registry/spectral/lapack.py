@@ -36,6 +36,9 @@ class Solver(Protocol):
     def begin(self, wide: NDArray[np.generic], exponent: int, each: Each) -> Callable[[], NDArray[np.float64]]:
         """Make W W^T 4^-exponent of the (n, m) weights, n <= m; return what finds its n eigenvalues, ascending."""
 
+    def method(self, order: int) -> str:
+        """What spectra of that order are marked by: empty, as they are exact, or the name of an approximation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lapack:
@@ -52,6 +55,10 @@ class Lapack:
     def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Callable[[], NDArray[np.float64]]:
         """As `Solver.begin`."""
         return partial(_eigenvalues, _gram(wide, exponent, np.dtype(self.precision), each))
+
+    def method(self, order: int) -> str:  # noqa: ARG002  # the same for all
+        """As `Solver.method`: exact."""
+        return ""
 
 
 def check_precision(precision: str) -> None:

@@ -14,6 +14,7 @@ from threadpoolctl import ThreadpoolController
 from registry.errors import SpectrumError
 from registry.spectral.devices import CPU, solver_on
 from registry.spectral.eigen import begin, spectrum
+from registry.spectral.lanczos import LARGE, Lanczos
 from registry.spectral.lapack import column_blocks
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def network_spectra(
     workers: int | None = None,
     precision: Precision = "float64",
     device: Device = CPU,
+    approximate: bool = False,
 ) -> tuple[Spectrum, ...]:
     """Spectra of the layers, in their order.
 
@@ -57,6 +59,8 @@ def network_spectra(
         As in `layer_spectrum`.
     device
         ``cpu``, ``cuda``, or ``auto``: ``cuda`` where a device is at hand, else ``cpu``; see `device_at_hand`.
+    approximate
+        As in `layer_spectrum`; on the processor whatever the device.
 
     Raises
     ------
@@ -68,6 +72,8 @@ def network_spectra(
     if not layers:
         raise SpectrumError("no layers: the spectrum of a network without any is undefined")
     solver, shared = solver_on(device, precision)
+    if approximate:
+        solver = Lanczos(solver, LARGE)
     threads = 1 if shared else workers or _cores()
     work = _Work(threads, solver, sum(map(_cost, layers)) / threads)
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:

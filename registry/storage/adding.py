@@ -12,7 +12,7 @@ from registry.storage.cards import put_card, stored_card, utc_now
 from registry.storage.checking import check_model, check_name
 from registry.storage.inserting import insert_models, insert_spectra, replace_layers
 from registry.storage.measured import put_measured
-from registry.storage.queries import short_hash
+from registry.storage.queries import is_exact, short_hash
 from registry.storage.records import Added
 from registry.storage.schema import models, names
 
@@ -25,7 +25,9 @@ __all__ = ["add", "claim_name"]
 
 
 def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Added:
-    """Store a model. Known weights get the name and whatever else is new; by another matrix rule, new layers too.
+    """Store a model. Known weights get the name and whatever else is new.
+
+    By another matrix rule, or exact where they were approximate and the other way around, they get new layers, too.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named
     Returns the ids of the specs whose vectors, being of another matrix rule, were deleted.
     """
     gone = frozenset[int]()
-    if known.matrix_rule != new.plan.rule:
+    if known.matrix_rule != new.plan.rule or _found_otherwise(connection, known.id, new):
         gone = replace_layers(connection, known.id, new)
     elif new.spectra and new.keep_spectra:
         held = connection.scalar(select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == known.id))
@@ -98,3 +100,8 @@ def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named
     old = stored_card(connection, known.id)
     put_card(connection, known.id, old.updated(new.card) if named else new.card.updated(old))
     return gone
+
+
+def _found_otherwise(connection: Connection, model_id: int, new: NewModel) -> bool:
+    """Whether exact spectra come where approximate ones are, or the other way around: nothing is a mixture of both."""
+    return bool(new.spectra) and any(spectrum.method for spectrum in new.spectra) == is_exact(connection, model_id)

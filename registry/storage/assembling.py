@@ -16,7 +16,7 @@ from registry.storage.packing import spec_of, to_conjugacy, to_metric, unpacked
 from registry.storage.queries import short_hash
 from registry.storage.records import NewModel
 from registry.types.answers import Ingested
-from registry.types.spectra import Fingerprint, FingerprintSpec, Spectrum
+from registry.types.spectra import METHODS, Fingerprint, FingerprintSpec, Spectrum
 from registry.types.weights import LayerMatrix, ModelCard, SkippedTensor, WeightsPlan
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ def _model(row: Row, design: Row, children: dict[str, list[Row]], specs: dict[in
         ),
         spectra=spectra,
         means=() if spectra else tuple(layer["mean"] for layer in children["layers"]),
+        methods=() if spectra else tuple(layer["method"] for layer in children["layers"]),
         conjugacy=to_conjugacy(figures[0]) if figures else None,
         conjugacy_rule=figures[0]["rule"] if figures else 0,
         fingerprints=tuple(_fingerprint(vector, specs) for vector in children["fingerprints"]),
@@ -215,7 +216,7 @@ def _layers(rows: list[Row], count: int) -> tuple[LayerMatrix, ...]:
         )
         said = (row["p"], row["q"], extents(row["kernel"]), row["offset"], row["count"])
         order = min(layer.p, layer.q)
-        if said != (layer.p, layer.q, layer.kernel, offset, order):
+        if said != (layer.p, layer.q, layer.kernel, offset, order) or row["method"] not in METHODS:
             raise StorageError(f"layer {position} of shape {shape} contradicts itself")
         found.append(layer)
         offset += order
@@ -230,7 +231,7 @@ def _spectra(layers: tuple[LayerMatrix, ...], rows: list[Row], blobs: list[Row])
         raise SpectrumError("its spectra are not as long as its layers say")
     values = unpacked(data)
     return tuple(
-        Spectrum(layer, row["mean"], values[row["offset"] : row["offset"] + row["count"]])
+        Spectrum(layer, row["mean"], values[row["offset"] : row["offset"] + row["count"]], row["method"])
         for layer, row in zip(layers, rows, strict=True)
     )
 

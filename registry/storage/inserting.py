@@ -68,7 +68,7 @@ def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int
 
 
 def replace_layers(connection: Connection, model_id: int, new: NewModel) -> frozenset[int]:
-    """Give known weights the layers of another matrix rule; all that was computed from the old ones goes.
+    """Give known weights the layers that another matrix rule or method gives; all computed from the old ones goes.
 
     Returns the ids of the specs whose vectors went: their stamps are to be raised at the end of the transaction.
 
@@ -101,7 +101,8 @@ def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> Non
         means = [spectrum.mean for spectrum in new.spectra] or new.means
         if not means:
             raise UsageError(f"the weights of {new.name} are new, and their spectra are missing", "ingest it again")
-        layers += layer_rows(model_id, new.plan.layers, means)
+        methods = [spectrum.method for spectrum in new.spectra] or new.methods or [""] * len(means)
+        layers += layer_rows(model_id, new.plan.layers, means, methods)
         skipped += [
             {
                 "model_id": model_id,

@@ -154,8 +154,8 @@ class _Merger:
 
     def _check_layers(self, model_id: int, portable: Portable) -> None:
         of_model = select(schema.layers).where(schema.layers.c.model_id == model_id).order_by(schema.layers.c.position)
-        stored = tuple(layer_of(row).layer for row in self._connection.execute(of_model).mappings())
-        if stored != portable.new.plan.layers:
+        stored = [layer_of(row) for row in self._connection.execute(of_model).mappings()]
+        if [(each.layer, each.method) for each in stored] != [(s.layer, s.method) for s in portable.new.spectra]:
             raise SpecMismatchError(
                 f"its layers are not those that these weights have here, {short_hash(portable.new.plan.content_hash)}"
             )

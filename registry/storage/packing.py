@@ -80,7 +80,9 @@ def as_json(extents: tuple[int, ...]) -> str:
     return json.dumps(extents)
 
 
-def layer_rows(model_id: int, layers: Sequence[LayerMatrix], means: Sequence[float]) -> list[dict[str, Any]]:
+def layer_rows(
+    model_id: int, layers: Sequence[LayerMatrix], means: Sequence[float], methods: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return the rows of ``layers``.
 
     Raises
@@ -90,7 +92,7 @@ def layer_rows(model_id: int, layers: Sequence[LayerMatrix], means: Sequence[flo
     """
     rows = []
     counts = [min(layer.p, layer.q) for layer in layers]
-    for layer, mean, count, end in zip(layers, means, counts, accumulate(counts), strict=True):
+    for layer, mean, method, count, end in zip(layers, means, methods, counts, accumulate(counts), strict=True):
         if not math.isfinite(mean):
             raise SpectrumError(f"the spectrum of layer {layer.name} is empty or not finite")
         rows.append(
@@ -110,6 +112,7 @@ def layer_rows(model_id: int, layers: Sequence[LayerMatrix], means: Sequence[flo
                 "mean": float(mean),
                 "offset": end - count,
                 "count": count,
+                "method": method,
             }
         )
     return rows
@@ -127,7 +130,7 @@ def layer_of(row: RowMapping) -> StoredLayer:
         start=row["start"],
         stop=row["stop"],
     )
-    return StoredLayer(layer, row["mean"], row["count"])
+    return StoredLayer(layer, row["mean"], row["count"], row["method"])
 
 
 def spec_row(spec: FingerprintSpec) -> dict[str, Any]:

@@ -84,10 +84,12 @@ def _near(connection: Connection, reference: str) -> list[str]:
     return [by_key[key] for key in dict.fromkeys([*close, *longer])]
 
 
-def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool) -> list[str]:
+def whole_hashes(
+    connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool
+) -> list[str]:
     """Return the content hashes of the models of a matrix rule with vectors under all those specs and today's figures.
 
-    ``spectra``: and with their spectra.
+    ``spectra``: and with their spectra; ``exact``: and without approximate ones.
     """
     judged = select(conjugacy.c.model_id).where(conjugacy.c.rule == CONJUGACY_RULE)
     statement = select(models.c.content_hash).where(models.c.matrix_rule == rule, models.c.id.in_(judged))
@@ -96,6 +98,9 @@ def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spe
         statement = statement.where(models.c.id.in_(under))
     if spectra:
         statement = statement.where(models.c.id.in_(select(schema.spectra.c.model_id)))
+    if exact:
+        approximate = select(schema.layers.c.model_id).where(schema.layers.c.method != "")
+        statement = statement.where(models.c.id.not_in(approximate))
     return list(connection.scalars(statement))
 
 
@@ -234,7 +239,15 @@ def holding(connection: Connection, content_hash: str) -> Holding | None:
         specs=frozenset(connection.scalars(hashes)),
         has_spectra=bool(model.has_spectra),
         judged=rule == CONJUGACY_RULE,
+        exact=is_exact(connection, model.id),
     )
+
+
+def is_exact(connection: Connection, model_id: int) -> bool:
+    """Return whether none of a model's layers is approximate."""
+    layers = schema.layers
+    approximate = select(layers.c.position).where(layers.c.model_id == model_id, layers.c.method != "").limit(1)
+    return connection.scalar(approximate) is None
 
 
 def stats(connection: Connection, version: str) -> Stats:

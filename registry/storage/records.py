@@ -41,7 +41,7 @@ class NewModel:
 
     ``spectra``: one for each of ``plan.layers``, in their order; empty where the weights are known already and only a
     name or its card is new. Without ``keep_spectra`` only each layer's mean is stored; where no more is known of layers
-    than that, ``means`` holds them in place of ``spectra``.
+    than that, ``means`` holds them in place of ``spectra``, and ``methods`` how they were found, exactly by default.
     ``conjugacy_rule``: version of the thresholds behind ``conjugacy``; ``created``: when the model was first stored, if
     that was not now.
     """
@@ -51,6 +51,7 @@ class NewModel:
     card: ModelCard = field(default_factory=ModelCard)
     spectra: tuple[Spectrum, ...] = ()
     means: tuple[float, ...] = ()
+    methods: tuple[str, ...] = ()
     keep_spectra: bool = True
     conjugacy: Conjugacy | None = None
     fingerprints: tuple[Fingerprint, ...] = ()
@@ -76,22 +77,27 @@ class Added:
 class Holding:
     """What is stored of some weights: by which matrix rule, under specs of which hashes, and with spectra or not.
 
-    ``judged``: whether their conjugacy figures are by this version's thresholds.
+    ``judged``: whether their conjugacy figures are by this version's thresholds; ``exact``: no layer is approximate.
     """
 
     matrix_rule: str
     specs: frozenset[str]
     has_spectra: bool
     judged: bool
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLayer:
-    """A layer as stored: ``mean`` of its proper eigenvalues, in units of the squared weights, and their ``count``."""
+    """A layer as stored: ``mean`` of its proper eigenvalues, in units of the squared weights, and their ``count``.
+
+    ``method``: how they were found, one of ``METHODS``.
+    """
 
     layer: LayerMatrix
     mean: float
     count: int
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)

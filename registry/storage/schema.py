@@ -27,6 +27,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ skipped: Final = Table(
 
 # Layer matrices: where in the checkpoint, and where in the model's blob of spectra. `shape` and `kernel` are JSON
 # lists; `mean` of the proper eigenvalues of W W^T is in units of the squared weights; `offset` and `count` are
-# in numbers, not bytes.
+# in numbers, not bytes; `method` is empty where the eigenvalues are exact.
 layers: Final = Table(
     "layers",
     metadata,
@@ -202,6 +203,9 @@ layers: Final = Table(
     _required("mean", Double),
     _required("offset", BigInteger),
     _required("count", BigInteger),
+    _required("method", server_default=""),
+    # Of the few that are approximate: who has any is asked before every large ingest.
+    Index("ix_layers_approximate", "model_id", sqlite_where=text("method <> ''"), postgresql_where=text("method <> ''")),
 )
 
 # The proper eigenvalues of all of a model's layers, one layer after the other: little-endian float32.

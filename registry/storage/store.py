@@ -201,11 +201,13 @@ class Store(Runs):
         """Return what is stored of the weights of that hash, None where they are not."""
         return self._patiently(lambda: self._read(lambda connection: queries.holding(connection, content_hash)))
 
-    def whole_hashes(self, rule: str, specs: Iterable[str], *, spectra: bool) -> list[str]:
+    def whole_hashes(self, rule: str, specs: Iterable[str], *, spectra: bool, exact: bool) -> list[str]:
         """Return the content hashes of all models of a matrix rule with vectors under all those specs; O(n)."""
         wanted = tuple(specs)
         return self._patiently(
-            lambda: self._read(lambda connection: queries.whole_hashes(connection, rule, wanted, spectra=spectra))
+            lambda: self._read(
+                lambda connection: queries.whole_hashes(connection, rule, wanted, spectra=spectra, exact=exact)
+            )
         )
 
     def known_as(self, content_hash: str) -> ModelSummary | None:

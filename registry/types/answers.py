@@ -107,8 +107,8 @@ class LayerFigures:
     """One layer as ``show`` has it: where it is, and its spectrum in figures.
 
     ``mean``: mean of the proper eigenvalues of W W^T; ``largest``: the largest over that mean; ``stable_rank``:
-    ||W||_F^2 / ||W||_2^2; ``entropy``: of the normalised proper eigenvalues, over log of their number. The last three
-    are None where the spectra are not stored.
+    ||W||_F^2 / ||W||_2^2; ``entropy``: of the normalised proper eigenvalues, over log of their number. These three
+    are None where the spectra are not stored. ``method``: how the eigenvalues were found, empty for exactly.
     """
 
     position: int
@@ -121,6 +121,7 @@ class LayerFigures:
     largest: float | None
     stable_rank: float | None
     entropy: float | None
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from registry.types.weights import LayerMatrix
 
-__all__ = ["Calibration", "Conjugacy", "Decay", "Fingerprint", "FingerprintSpec", "Spectrum"]
+__all__ = ["METHODS", "Calibration", "Conjugacy", "Decay", "Fingerprint", "FingerprintSpec", "Spectrum"]
+
+METHODS = ("", "lanczos")
+"""How a spectrum was found: exactly, or by stochastic Lanczos quadrature."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,12 +25,13 @@ class Spectrum:
 
     ``values``: float32 (min(p, q),), ascending, x = lambda / <lambda>, mean 1, over the eigenvalues that are not
     structural zeros; ``mean``: <lambda> over those, in units of the squared weights. The p - min(p, q) structural zeros
-    are implied by ``layer``; on the `full` scale x is larger by p / min(p, q).
+    are implied by ``layer``; on the `full` scale x is larger by p / min(p, q). ``method``: one of `METHODS`.
     """
 
     layer: LayerMatrix
     mean: float
     values: NDArray[np.float32]
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,8 @@ CREATE TABLE layers (
     stop bigint NOT NULL,
     mean double precision NOT NULL,
     "offset" bigint NOT NULL,
-    count bigint NOT NULL
+    count bigint NOT NULL,
+    method text DEFAULT ''::text NOT NULL
 );
 CREATE TABLE members (
     class_id integer NOT NULL,
@@ -257,38 +258,38 @@ ALTER TABLE ONLY specs ALTER COLUMN id SET DEFAULT nextval('specs_id_seq'::regcl
 INSERT INTO architectures VALUES (1, 'ResNet-20', 'resnet', 't0');
 INSERT INTO architectures VALUES (2, '', 'vgg', 't0');
 INSERT INTO archreg_version VALUES ('v0002');
-INSERT INTO calibrations VALUES (1, '353fc70f538a71c1', 'l2', 0.01, 0.5, '[[0.01, 0.5], [0.5, 2.0]]', 'frozen', '2026-11-25 10:50:20.390749+00', NULL, NULL, NULL, NULL);
+INSERT INTO calibrations VALUES (1, '353fc70f538a71c1', 'l2', 0.01, 0.5, '[[0.01, 0.5], [0.5, 2.0]]', 'frozen', '2026-11-25 10:52:11.490696+00', NULL, NULL, NULL, NULL);
 INSERT INTO conjugacy VALUES (2, 3, 3.8312849397452147, 1.9156424698726073, 1.2770949799150715, 3.5, 3.25, 3, 0.5473264199636021, 'edge', 'untrained', NULL, NULL, NULL, NULL, NULL, NULL);
 INSERT INTO conjugacy VALUES (1, 3, 5.582751372901797, 2.7913756864508983, 1.8609171243005989, 3.5, 3.25, 3, 0.7975359104145424, 'long', 'trained', 'power', 4.25, 412, 0.6978439216127246, 1.8609171243005989, 2.5);
 INSERT INTO fingerprints VALUES (1, 2, '\x85b7b93f87415d3fd25579be', 2);
 INSERT INTO fingerprints VALUES (2, 2, '\x674f9d3f4e2997bf1e50163f60b7b63f', 2);
 INSERT INTO fingerprints VALUES (1, 1, '\xa2a7dfbe0466c33c538ab73f', 3);
 INSERT INTO fingerprints VALUES (2, 1, '\xb2ef49bf05477a3f663227bf11b90ac0', 3);
-INSERT INTO layers VALUES (1, 0, 'stem.weight', 'stem.weight', '[4, 3, 3, 3]', 'conv', '[3, 3]', 4, 27, 0, 0, 0, 0.4809938040753181, 0, 4);
-INSERT INTO layers VALUES (1, 1, 'attn.in_proj_weight[q]', 'attn.in_proj_weight', '[4, 4]', 'attention', '[]', 4, 4, 0, 4, 8, 0.778161797807326, 4, 4);
-INSERT INTO layers VALUES (1, 2, 'head.weight', 'head.weight', '[6, 5]', 'linear', '[]', 6, 5, 0, 0, 0, 0.22063752752244828, 8, 5);
-INSERT INTO layers VALUES (2, 0, 'stem.weight', 'stem.weight', '[4, 3, 3, 3]', 'conv', '[3, 3]', 4, 27, 0, 0, 0, 0.6400904733690886, 0, 4);
-INSERT INTO layers VALUES (2, 1, 'attn.in_proj_weight[q]', 'attn.in_proj_weight', '[4, 4]', 'attention', '[]', 4, 4, 0, 4, 8, 0.6916897133880333, 4, 4);
-INSERT INTO layers VALUES (2, 2, 'head.weight', 'head.weight', '[6, 5]', 'linear', '[]', 6, 5, 0, 0, 0, 0.6698659593467048, 8, 5);
-INSERT INTO layers VALUES (3, 0, 'stem.weight', 'stem.weight', '[4, 3, 3, 3]', 'conv', '[3, 3]', 4, 27, 0, 0, 0, 0.18471577801635927, 0, 4);
-INSERT INTO layers VALUES (3, 1, 'attn.in_proj_weight[q]', 'attn.in_proj_weight', '[4, 4]', 'attention', '[]', 4, 4, 0, 4, 8, 0.20230481792926308, 4, 4);
-INSERT INTO layers VALUES (3, 2, 'head.weight', 'head.weight', '[6, 5]', 'linear', '[]', 6, 5, 0, 0, 0, 0.9606405293524887, 8, 5);
+INSERT INTO layers VALUES (1, 0, 'stem.weight', 'stem.weight', '[4, 3, 3, 3]', 'conv', '[3, 3]', 4, 27, 0, 0, 0, 0.4809938040753181, 0, 4, '');
+INSERT INTO layers VALUES (1, 1, 'attn.in_proj_weight[q]', 'attn.in_proj_weight', '[4, 4]', 'attention', '[]', 4, 4, 0, 4, 8, 0.778161797807326, 4, 4, '');
+INSERT INTO layers VALUES (1, 2, 'head.weight', 'head.weight', '[6, 5]', 'linear', '[]', 6, 5, 0, 0, 0, 0.22063752752244828, 8, 5, '');
+INSERT INTO layers VALUES (2, 0, 'stem.weight', 'stem.weight', '[4, 3, 3, 3]', 'conv', '[3, 3]', 4, 27, 0, 0, 0, 0.6400904733690886, 0, 4, '');
+INSERT INTO layers VALUES (2, 1, 'attn.in_proj_weight[q]', 'attn.in_proj_weight', '[4, 4]', 'attention', '[]', 4, 4, 0, 4, 8, 0.6916897133880333, 4, 4, '');
+INSERT INTO layers VALUES (2, 2, 'head.weight', 'head.weight', '[6, 5]', 'linear', '[]', 6, 5, 0, 0, 0, 0.6698659593467048, 8, 5, '');
+INSERT INTO layers VALUES (3, 0, 'stem.weight', 'stem.weight', '[4, 3, 3, 3]', 'conv', '[3, 3]', 4, 27, 0, 0, 0, 0.18471577801635927, 0, 4, '');
+INSERT INTO layers VALUES (3, 1, 'attn.in_proj_weight[q]', 'attn.in_proj_weight', '[4, 4]', 'attention', '[]', 4, 4, 0, 4, 8, 0.20230481792926308, 4, 4, '');
+INSERT INTO layers VALUES (3, 2, 'head.weight', 'head.weight', '[6, 5]', 'linear', '[]', 6, 5, 0, 0, 0, 0.9606405293524887, 8, 5, '');
 INSERT INTO metrics VALUES (3, 'top1', 'cifar10', 'test', 92.6, true, 'paper');
 INSERT INTO metrics VALUES (3, 'loss', 'svhn', '', 0.3, NULL, '');
 INSERT INTO metrics VALUES (1, 'top1', 'cifar10', 'test', 92.6, true, 'paper');
 INSERT INTO metrics VALUES (1, 'loss', 'svhn', '', 0.3, NULL, '');
-INSERT INTO models VALUES (2, 2, 'd4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35', 't0', 1002, 4008, 3, NULL, '', '', '', '', '', '', '', NULL, '0.1.0', 'r1', '2026-11-25 10:50:20.325996+00');
-INSERT INTO models VALUES (3, 1, '4e07408562bedb8b60ce05c1decfe3ad16b72230967de01f640b7e4729b49fce', 't0', 1003, 4012, 3, 0.041, 'classification', 'CIFAR10', 'MIT', 'files:resnet20.safetensors', 'abc', 'sgd', '200 epochs', 1099511627776, '0.1.0', 'r1', '2026-11-25 10:50:20.342972+00');
-INSERT INTO models VALUES (1, 1, '6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b', 't0', 1001, 4004, 3, 0.041, 'classification', 'CIFAR10', 'MIT', 'files:resnet20.safetensors', 'abc', 'sgd', '200 epochs', 1099511627776, '0.1.0', 'r1', '2026-11-25 10:50:20.282433+00');
-INSERT INTO names VALUES (1, 'first', 1, '2026-11-25 10:50:20.29434+00');
-INSERT INTO names VALUES (2, 'second', 2, '2026-11-25 10:50:20.327619+00');
-INSERT INTO names VALUES (3, 'third', 3, '2026-11-25 10:50:20.346517+00');
-INSERT INTO names VALUES (4, 'first again', 1, '2026-11-25 10:50:20.370172+00');
+INSERT INTO models VALUES (2, 2, 'd4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35', 't0', 1002, 4008, 3, NULL, '', '', '', '', '', '', '', NULL, '0.1.0', 'r1', '2026-11-25 10:52:11.417962+00');
+INSERT INTO models VALUES (3, 1, '4e07408562bedb8b60ce05c1decfe3ad16b72230967de01f640b7e4729b49fce', 't0', 1003, 4012, 3, 0.041, 'classification', 'CIFAR10', 'MIT', 'files:resnet20.safetensors', 'abc', 'sgd', '200 epochs', 1099511627776, '0.1.0', 'r1', '2026-11-25 10:52:11.443448+00');
+INSERT INTO models VALUES (1, 1, '6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b', 't0', 1001, 4004, 3, 0.041, 'classification', 'CIFAR10', 'MIT', 'files:resnet20.safetensors', 'abc', 'sgd', '200 epochs', 1099511627776, '0.1.0', 'r1', '2026-11-25 10:52:11.370111+00');
+INSERT INTO names VALUES (1, 'first', 1, '2026-11-25 10:52:11.378183+00');
+INSERT INTO names VALUES (2, 'second', 2, '2026-11-25 10:52:11.41916+00');
+INSERT INTO names VALUES (3, 'third', 3, '2026-11-25 10:52:11.444756+00');
+INSERT INTO names VALUES (4, 'first again', 1, '2026-11-25 10:52:11.466907+00');
 INSERT INTO skipped VALUES (1, 0, 'bn.running_mean', 'float32', '[4]', 'batch statistics');
 INSERT INTO skipped VALUES (2, 0, 'bn.running_mean', 'float32', '[4]', 'batch statistics');
 INSERT INTO skipped VALUES (3, 0, 'bn.running_mean', 'float32', '[4]', 'batch statistics');
-INSERT INTO specs VALUES (1, '353fc70f538a71c1', 'mme', 1, 'r1', 3, '{"beta": 2, "depths": [], "length": 3, "locations": [0.1, 0.3333333333333333, 10.0], "matrix_rule": "r1", "name": "mme", "reference": "expected", "seed": 0, "version": 1, "weights": ""}', '2026-11-25 10:50:20.300443+00', 3, 0, NULL);
-INSERT INTO specs VALUES (2, 'cbf1bdc67146a87a', 'layered', 2, 'r1', 4, '{"beta": 2, "depths": [0.0, 1.0], "length": 4, "locations": [0.5, 5.0], "matrix_rule": "r1", "name": "layered", "reference": "expected", "seed": 0, "version": 2, "weights": "w1"}', '2026-11-25 10:50:20.304235+00', 3, 0, NULL);
+INSERT INTO specs VALUES (1, '353fc70f538a71c1', 'mme', 1, 'r1', 3, '{"beta": 2, "depths": [], "length": 3, "locations": [0.1, 0.3333333333333333, 10.0], "matrix_rule": "r1", "name": "mme", "reference": "expected", "seed": 0, "version": 1, "weights": ""}', '2026-11-25 10:52:11.392366+00', 3, 0, NULL);
+INSERT INTO specs VALUES (2, 'cbf1bdc67146a87a', 'layered', 2, 'r1', 4, '{"beta": 2, "depths": [0.0, 1.0], "length": 4, "locations": [0.5, 5.0], "matrix_rule": "r1", "name": "layered", "reference": "expected", "seed": 0, "version": 2, "weights": "w1"}', '2026-11-25 10:52:11.401722+00', 3, 0, NULL);
 INSERT INTO spectra VALUES (1, '\x255d313e12b3523e33401a3fef2e4140c90f293d0152313f1417443f7c012040c267873edbac953e292a7f3f37fea83fc6130840');
 INSERT INTO spectra VALUES (3, '\x69d9db3d32abc23e99ccae3f8365094021fc693efa02133f9ac4773f59ae0e40ad9a683ecee8c43e722ae13e73378c3f33983640');
 INSERT INTO tags VALUES (3, 'owner', 'anna');
@@ -360,6 +361,7 @@ CREATE UNIQUE INDEX ix_classes_partition_id_number ON classes USING btree (parti
 CREATE INDEX ix_fingerprints_model_id ON fingerprints USING btree (model_id);
 CREATE INDEX ix_fingerprints_spec_id_stamp ON fingerprints USING btree (spec_id, stamp);
 CREATE INDEX ix_items_model_id ON items USING btree (model_id);
+CREATE INDEX ix_layers_approximate ON layers USING btree (model_id) WHERE (method <> ''::text);
 CREATE INDEX ix_members_model_id ON members USING btree (model_id);
 CREATE INDEX ix_models_architecture_id ON models USING btree (architecture_id);
 CREATE INDEX ix_models_parameters ON models USING btree (parameters);

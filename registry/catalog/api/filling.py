@@ -54,6 +54,7 @@ class Filling(Part):
         keep_spectra: bool = True,
         discard_weights: bool = False,
         device: Device = "cpu",
+        approximate: bool = False,
         workers: int | None = None,
         executor: str | None = None,
         address: str | None = None,
@@ -62,7 +63,8 @@ class Filling(Part):
     ) -> tuple[Ingested, ...]:
         """Ingest planned models, a transaction each; a model that fails is a ``failed`` item and the rest go on.
 
-        ``device``: where spectra are computed, ``cpu``, ``cuda``, or ``auto`` for ``cuda`` where one is at hand.
+        ``device``: where spectra are computed, ``cpu``, ``cuda``, or ``auto`` for ``cuda`` where one is at hand;
+        ``approximate``: layers of order min(p, q) > 8,192 by stochastic Lanczos quadrature, and marked so.
         ``workers``: processes, by default as many as cores, or this one alone where the job is small or the device is
         no CPU; ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster; ``command``: how
         this was asked for, as ``runs`` is to show it. The same plan started again goes on where it was left, with what
@@ -76,7 +78,7 @@ class Filling(Part):
         from registry.ingest import Setting
         from registry.spectral.devices import device_at_hand
 
-        options = Options(replace, keep_spectra, discard_weights, device_at_hand(device))
+        options = Options(replace, keep_spectra, discard_weights, device_at_hand(device), approximate)
         return ingest_refs(self._database, refs, options, Setting(executor or "", workers, address), command, progress)
 
     def ingest(
@@ -89,12 +91,13 @@ class Filling(Part):
         replace: bool = False,
         keep_spectra: bool = True,
         device: Device = "cpu",
+        approximate: bool = False,
         **card: Any,
     ) -> Ingested:
         """Ingest one model: a reference, a path, or a live module (which needs a ``name``).
 
-        ``key`` and ``seed`` are those of ``plan`` and go with references; ``device`` is that of ``ingest_all``;
-        ``card``: fields of ``ModelCard``.
+        ``key`` and ``seed`` are those of ``plan`` and go with references; ``device`` and ``approximate`` are those of
+        ``ingest_all``; ``card``: fields of ``ModelCard``.
 
         Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
         ``RegistryError`` for a device that cannot be had; then nothing was stored.
@@ -105,7 +108,7 @@ class Filling(Part):
         from registry.sources import open_module, open_ref
         from registry.spectral.devices import device_at_hand
 
-        options = Options(replace, keep_spectra, device=device_at_hand(device))
+        options = Options(replace, keep_spectra, device=device_at_hand(device), approximate=approximate)
         known = card_of(card)
         if isinstance(reference, str | Path):
             refs = expand_all([reference], None, key=key, seed=seed, name=name, card=known)

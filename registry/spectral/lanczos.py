@@ -1,0 +1,181 @@
+"""Spectra of very large matrices by stochastic Lanczos quadrature: products with W alone, and no Gram matrix.
+
+Lin, Saad & Yang (2016), "Approximating spectral densities of large matrices"; Ubaru, Chen & Saad (2017), "Fast
+estimation of tr(f(A)) via stochastic Lanczos quadrature". What the ends of a spectrum are made of is found first, by
+block Lanczos, and placed as it is: figures of the tail rest on single eigenvalues, which quadratures only weigh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import local
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.spectral.lapack import Lapack
+from registry.spectral.quadrature import Nodes, eigenvalues_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from registry.spectral.lapack import Each, Solver
+    from registry.types import Spectrum
+
+__all__ = ["LARGE", "Lanczos", "scatter_of"]
+
+LARGE = 8192
+"""Orders beyond it are approximated where that is asked for."""
+PROBES, STEPS, DEFLATING = 24, 48, 24
+"""Random vectors; products that each takes; and products that each took before, to find the ends of the spectrum."""
+
+KOLMOGOROV = 1.63
+"""What the supremum of |a Brownian bridge| exceeds once in a hundred (Kolmogorov 1933)."""
+# A Ritz pair's residual as a share of its value: one that errs by no more is an eigenvalue found.
+FOUND = 1e-3
+# Of the largest eigenvalue: what cannot be told from zero.
+ROUNDING = 1e-12
+PASSES = 10  # that make rows orthogonal: two, unless nothing but rounding is left of them
+BLOCK = 2**22  # numbers of W in float64 at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Lanczos:
+    """The `Solver` of orders beyond ``above``: approximate, on the processor, in float64. Smaller ones ``exact`` does.
+
+    Deterministic: the random vectors depend on the shape alone. Time: 4 n m for each of ``probes`` times
+    (``deflating`` + ``steps``) products; memory: as many vectors of n numbers twice over, and a block of W.
+    """
+
+    exact: Solver = Lapack("float64")
+    above: int = LARGE
+    probes: int = PROBES
+    steps: int = STEPS
+    deflating: int = DEFLATING
+
+    def method(self, order: int) -> str:
+        """As `Solver.method`."""
+        return "lanczos" if order > self.above else self.exact.method(order)
+
+    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Callable[[], NDArray[np.float64]]:
+        """As `Solver.begin`; the products are shared out, so that all but sorting is done at once."""
+        if len(wide) <= self.above:
+            return self.exact.begin(wide, exponent, each)
+        rng = np.random.default_rng(wide.shape)
+        product = _Product(wide, 2.0**-exponent, each)
+        found, vectors = self._ends(product, rng)
+        rest, total = len(wide) - found.size, product.trace - float(found.sum())
+        if rest == 0 or total <= ROUNDING * product.trace:
+            values = np.zeros(rest)
+        else:
+            values = eigenvalues_of(self._quadratures(product, vectors, rng), rest, total)
+        return lambda: np.sort(np.concatenate([values, found]))
+
+    def _ends(
+        self, product: _Product, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Eigenvalues (r,) and vectors (r, n) that block Lanczos finds, by Rayleigh and Ritz on all it went through."""
+        order, width = product.order, self.probes
+        steps = min(self.deflating, order // (2 * width))
+        if steps == 0:
+            return np.zeros(0), np.zeros((0, order))
+        basis, images = np.empty((steps * width, order)), np.empty((steps * width, order))
+        block = rng.standard_normal((width, order))
+        for start in range(0, steps * width, width):
+            basis[start : start + width] = block = _orthonormal(block, basis[:start])
+            images[start : start + width] = block = product(block)
+        small = basis @ images.T
+        values, turned = np.linalg.eigh(0.5 * (small + small.T))
+        vectors = turned.T @ basis
+        residuals = np.linalg.norm(turned.T @ images - values[:, None] * vectors, axis=1)
+        found = residuals <= np.maximum(FOUND * values, ROUNDING * values[-1])
+        return np.maximum(values[found], 0.0), vectors[found]
+
+    def _quadratures(
+        self, product: _Product, found: NDArray[np.float64], rng: np.random.Generator
+    ) -> list[Nodes]:
+        """A Gauss quadrature of each random vector, orthogonal to the vectors ``found``; all go side by side."""
+        probes, steps = self.probes, min(self.steps, product.order - len(found))
+        basis = np.empty((probes, steps, product.order))
+        diagonal, beside = np.zeros((steps, probes)), np.zeros((steps, probes))
+        lengths = np.full(probes, steps)
+        block = rng.standard_normal((probes, product.order))
+        block -= (block @ found.T) @ found
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
+        for step in range(steps):
+            basis[:, step] = block
+            image = product(block)
+            diagonal[step] = np.sum(block * image, axis=1)
+            image -= diagonal[step][:, None] * block
+            so_far = basis[:, : step + 1]
+            for _ in range(2):
+                image -= (image @ found.T) @ found
+                image -= np.squeeze((so_far @ image[:, :, None]).swapaxes(1, 2) @ so_far, 1)
+            beside[step] = np.linalg.norm(image, axis=1)
+            # Nothing left: the vectors so far hold all there is of this one.
+            ended = beside[step] <= ROUNDING * product.trace
+            lengths = np.where(ended, np.minimum(lengths, step + 1), lengths)
+            block = np.where(ended[:, None], 0.0, image / np.where(ended, 1.0, beside[step])[:, None])
+            if ended.all():
+                break
+        return [_gauss(diagonal[:k, i], beside[:k, i]) for i, k in enumerate(lengths)]
+
+
+def scatter_of(spectra: Sequence[Spectrum]) -> float:
+    """Bound of sup |F - F'| of a network's cumulative and the exact one, kept 99 times in a hundred; 0 if all are exact.
+
+    A random unit vector v gives F at one location with variance 2 F (1 - F) / (n + 2), the mean of `PROBES` that over
+    their number, and layers are independent: as a process in F close to a Brownian bridge. What the ends found and the
+    known mean take away is not counted, nor, since it is small, what `STEPS` nodes do not resolve.
+    """
+    orders = np.array([spectrum.values.size for spectrum in spectra if spectrum.method == "lanczos"])
+    return float(KOLMOGOROV * np.sqrt(np.sum(2 / (PROBES * (orders + 2.0)))) / len(spectra))
+
+
+class _Product:
+    """X W W^T 4^-exponent of rows X, a block of columns of W at a time; ``trace`` of W W^T, in those units."""
+
+    def __init__(self, wide: NDArray[np.generic], scale: float, each: Each) -> None:
+        self.order = len(wide)
+        self._wide, self._scale, self._each = wide, scale, each
+        self._columns = max(1, BLOCK // self.order)
+        self._starts = range(0, wide.shape[1], self._columns)
+        self._held = local()
+        self.trace = sum(float(np.sum(self._block(start) ** 2)) for start in self._starts)
+
+    def __call__(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        def term(start: int) -> NDArray[np.float64]:
+            block = self._block(start)
+            return np.asarray((rows @ block) @ block.T)
+
+        total = np.zeros_like(rows)
+        for part in self._each(term, self._starts):
+            total += part
+        return total
+
+    def _block(self, start: int) -> NDArray[np.float64]:
+        part = self._wide[:, start : start + self._columns]
+        block: NDArray[np.float64] | None = getattr(self._held, "block", None)
+        if block is None or block.shape != part.shape:
+            self._held.block = block = np.empty(part.shape)
+        np.multiply(part, self._scale, out=block, dtype=np.float64, casting="same_kind")
+        return block
+
+
+def _orthonormal(rows: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal rows that span what ``rows`` have beyond an orthonormal basis; others where they have nothing."""
+    for _ in range(PASSES):
+        rows = np.linalg.qr(rows.T)[0].T
+        rest = rows - (rows @ basis.T) @ basis
+        if np.linalg.norm(rest, ord=-2) > 0.5:
+            break
+        rows = rest
+    return np.ascontiguousarray(np.linalg.qr(rest.T)[0].T)
+
+
+def _gauss(diagonal: NDArray[np.float64], beside: NDArray[np.float64]) -> Nodes:
+    """The quadrature of a Lanczos process (Golub & Welsch 1969); ``beside`` ends with what was left at the last step."""
+    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
+    return Nodes(values, vectors[0] ** 2, np.abs(beside[-1] * vectors[-1]))
