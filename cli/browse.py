@@ -73,7 +73,10 @@ def show(
     columns = ("layer", "kind", "shape", ">p", ">q", ">mean", ">largest", ">stable rank", ">entropy", "method")
     tables.table(
         columns,
-        ((x.name, x.kind, tables.layer_shape(x.shape), str(x.p), str(x.q), *_figures(x), x.method or "exact") for x in details.layers),
+        (
+            (x.name, x.kind, tables.layer_shape(x.shape), str(x.p), str(x.q), *_figures(x), x.method or "exact")
+            for x in details.layers
+        ),
     )
     if details.skipped:
         rows = ((x.name, x.dtype, tables.layer_shape(x.shape), x.reason) for x in details.skipped)
@@ -129,8 +132,8 @@ def _membership(found: Membership) -> str:
 
 def _approximate(details: ModelDetails) -> str:
     count = sum(bool(layer.method) for layer in details.layers)
-    layers = "layer's" if count == 1 else f"{tables.whole(count)} layers'"
-    return f"{layers} spectra, by stochastic Lanczos quadrature: see the column method of --layers" if count else ""
+    spectra = "one layer's spectrum" if count == 1 else f"{tables.whole(count)} layers' spectra"
+    return f"{spectra}, by stochastic Lanczos quadrature" if count else ""
 
 
 def _tails(details: ModelDetails) -> str:

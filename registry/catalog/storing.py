@@ -44,7 +44,7 @@ class Options:
 
 
 def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
-    """Whether these weights are stored with all that this version computes of them, with spectra if kept, and exactly if asked."""
+    """Whether weights are stored with all that this version computes, with spectra if kept, and exactly if asked."""
     from registry.spectral import SPECS
 
     held = store.holding(plan.content_hash)

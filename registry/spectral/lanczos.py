@@ -28,6 +28,7 @@ __all__ = ["LARGE", "Lanczos", "scatter_of"]
 
 LARGE = 8192
 """Orders beyond it are approximated where that is asked for."""
+DOUBLE = Lapack("float64")
 PROBES, STEPS, DEFLATING = 24, 48, 24
 """Random vectors; products that each takes; and products that each took before, to find the ends of the spectrum."""
 
@@ -49,7 +50,7 @@ class Lanczos:
     (``deflating`` + ``steps``) products; memory: as many vectors of n numbers twice over, and a block of W.
     """
 
-    exact: Solver = Lapack("float64")
+    exact: Solver = DOUBLE
     above: int = LARGE
     probes: int = PROBES
     steps: int = STEPS
@@ -73,9 +74,7 @@ class Lanczos:
             values = eigenvalues_of(self._quadratures(product, vectors, rng), rest, total)
         return lambda: np.sort(np.concatenate([values, found]))
 
-    def _ends(
-        self, product: _Product, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _ends(self, product: _Product, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Eigenvalues (r,) and vectors (r, n) that block Lanczos finds, by Rayleigh and Ritz on all it went through."""
         order, width = product.order, self.probes
         steps = min(self.deflating, order // (2 * width))
@@ -93,9 +92,7 @@ class Lanczos:
         found = residuals <= np.maximum(FOUND * values, ROUNDING * values[-1])
         return np.maximum(values[found], 0.0), vectors[found]
 
-    def _quadratures(
-        self, product: _Product, found: NDArray[np.float64], rng: np.random.Generator
-    ) -> list[Nodes]:
+    def _quadratures(self, product: _Product, found: NDArray[np.float64], rng: np.random.Generator) -> list[Nodes]:
         """A Gauss quadrature of each random vector, orthogonal to the vectors ``found``; all go side by side."""
         probes, steps = self.probes, min(self.steps, product.order - len(found))
         basis = np.empty((probes, steps, product.order))
@@ -124,7 +121,7 @@ class Lanczos:
 
 
 def scatter_of(spectra: Sequence[Spectrum]) -> float:
-    """Bound of sup |F - F'| of a network's cumulative and the exact one, kept 99 times in a hundred; 0 if all are exact.
+    """Bound of sup |F - F'| of a network's cumulative and the exact one, kept 99 times in 100; 0 if all are exact.
 
     A random unit vector v gives F at one location with variance 2 F (1 - F) / (n + 2), the mean of `PROBES` that over
     their number, and layers are independent: as a process in F close to a Brownian bridge. What the ends found and the
@@ -176,6 +173,6 @@ def _orthonormal(rows: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArr
 
 
 def _gauss(diagonal: NDArray[np.float64], beside: NDArray[np.float64]) -> Nodes:
-    """The quadrature of a Lanczos process (Golub & Welsch 1969); ``beside`` ends with what was left at the last step."""
+    """The quadrature of a Lanczos process (Golub & Welsch 1969); ``beside`` ends with what the last step left."""
     values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
     return Nodes(values, vectors[0] ** 2, np.abs(beside[-1] * vectors[-1]))

@@ -70,6 +70,6 @@ def eigenvalues_of(quadratures: Sequence[Nodes], count: int, total: float) -> ND
     upper = np.mean([np.interp(x, places, heights, left=0) for places, heights in paths], axis=0)
     lower = np.mean([1 - np.interp(-x, -s[::-1], 1 - h[::-1], left=0) for s, h in paths], axis=0)
     heights = np.maximum.accumulate(np.stack([lower, upper], axis=1).ravel())
-    values = np.interp((np.arange(count) + 0.5) / count, heights, np.repeat(x, 2)) ** 2
+    values: NDArray[np.float64] = np.interp((np.arange(count) + 0.5) / count, heights, np.repeat(x, 2)) ** 2
     found = float(values.sum())
-    return values * (total / found) if found > 0 else values
+    return np.asarray(values * (total / found)) if found > 0 else values

@@ -84,9 +84,7 @@ def _near(connection: Connection, reference: str) -> list[str]:
     return [by_key[key] for key in dict.fromkeys([*close, *longer])]
 
 
-def whole_hashes(
-    connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool
-) -> list[str]:
+def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool) -> list[str]:
     """Return the content hashes of the models of a matrix rule with vectors under all those specs and today's figures.
 
     ``spectra``: and with their spectra; ``exact``: and without approximate ones.

@@ -182,6 +182,8 @@ skipped: Final = Table(
     _required("reason"),
 )
 
+_APPROXIMATE: Final = text("method <> ''")
+
 # Layer matrices: where in the checkpoint, and where in the model's blob of spectra. `shape` and `kernel` are JSON
 # lists; `mean` of the proper eigenvalues of W W^T is in units of the squared weights; `offset` and `count` are
 # in numbers, not bytes; `method` is empty where the eigenvalues are exact.
@@ -205,7 +207,7 @@ layers: Final = Table(
     _required("count", BigInteger),
     _required("method", server_default=""),
     # Of the few that are approximate: who has any is asked before every large ingest.
-    Index("ix_layers_approximate", "model_id", sqlite_where=text("method <> ''"), postgresql_where=text("method <> ''")),
+    Index("ix_layers_approximate", "model_id", sqlite_where=_APPROXIMATE, postgresql_where=_APPROXIMATE),
 )
 
 # The proper eigenvalues of all of a model's layers, one layer after the other: little-endian float32.

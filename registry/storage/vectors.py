@@ -126,9 +126,7 @@ def read_spectra(connection: Connection, model_id: int) -> tuple[Spectrum, ...] 
         select(schema.layers).where(schema.layers.c.model_id == model_id).order_by(schema.layers.c.position)
     ).mappings()
     return tuple(
-        Spectrum(
-            layer_of(row).layer, row["mean"], values[row["offset"] : row["offset"] + row["count"]], row["method"]
-        )
+        Spectrum(layer_of(row).layer, row["mean"], values[row["offset"] : row["offset"] + row["count"]], row["method"])
         for row in rows
     )
 

@@ -144,6 +144,38 @@ def test_what_a_device_computes_is_stored(database_url: str, files: Path, monkey
         assert (found.tail_class, found.training_class) == (before[1].tail_class, before[1].training_class)
 
 
+def test_approximate_layers_are_marked_and_found_anew(
+    database_url: str, files: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(network, "LARGE", 20)
+    with Registry(database_url) as reg:
+        [done] = reg.ingest_all(reg.plan([files / "wide.safetensors"]), approximate=True)
+        assert done.status == "added"
+        orders = [min(layer.p, layer.q) for layer in reg.show("wide").layers]
+        assert min(orders) <= 20 < max(orders)
+        marks = ["lanczos" if order > 20 else "" for order in orders]
+        assert [layer.method for layer in reg.show("wide").layers] == marks
+        spectra = reg.spectrum("wide")
+        assert [spectrum.method for spectrum in spectra] == marks
+        # Carried to another registry, with the spectra or without them.
+        for kept in (True, False):
+            file = tmp_path / f"{kept}.db"
+            reg.export(file, spectra=kept)
+            with Registry(tmp_path / f"other{kept}.db") as other:
+                assert other.import_from(file).added == 1
+                assert [layer.method for layer in other.show("wide").layers] == marks
+        assert reg.ingest(files / "wide.safetensors", approximate=True).message == "already stored; nothing added"
+        assert measured == ["wide"]
+        assert reg.ingest(files / "wide.safetensors").status == "known"
+        assert measured == ["wide", "wide"]
+        assert {layer.method for layer in reg.show("wide").layers} == {""}
+        assert any((one.values != two.values).any() for one, two in zip(spectra, reg.spectrum("wide"), strict=True))
+        # Exact ones do not become approximate ones.
+        for approximate in (True, False):
+            assert "nothing added" in reg.ingest(files / "wide.safetensors", approximate=approximate).message
+        assert measured == ["wide", "wide"]
+
+
 def test_live_modules(database_url: str, tmp_path: Path) -> None:
     import torch
     from torch import nn

@@ -393,6 +393,15 @@ def test_list(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert archreg("list", "--json").document == {"models": []}
 
 
+def test_show_says_what_is_approximate(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    assert "Lanczos" not in archreg("show", "x").out
+    shown = samples.answers["show"]("x")
+    fake.answers["show"] = replace(shown, layers=tuple(replace(layer, method="lanczos") for layer in shown.layers))
+    assert "one layer's spectrum, by stochastic Lanczos quadrature" in " ".join(archreg("show", "x").out.split())
+    assert "lanczos" in archreg("show", "x", "--layers").out
+    assert archreg("show", "x", "--json").document["layers"][0]["method"] == "lanczos"
+
+
 def test_show(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("show", "resnet20")
     for text in ("x = 5.5 within 0.01", "owner=vision", "12.5 times", "c0ffee", "2026-01-02T03:04:05Z"):

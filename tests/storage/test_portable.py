@@ -41,8 +41,8 @@ def comparable(each: Portable | Ingested) -> dict[str, Any]:
         "names": each.names,
         "plan": new.plan,
         "card": replace(new.card, metrics=tuple(sorted(new.card.metrics, key=str)), tags=tuple(sorted(new.card.tags))),
-        "spectra": [(spectrum.layer, spectrum.mean, spectrum.values.tolist()) for spectrum in new.spectra],
-        "means": new.means,
+        "spectra": [(each.layer, each.mean, each.values.tolist(), each.method) for each in new.spectra],
+        "means": (new.means, new.methods),
         "conjugacy": (new.conjugacy, new.conjugacy_rule),
         "vectors": sorted((f.spec.hash, f.vector.tolist()) for f in new.fingerprints),
         "rest": (new.tool_version, new.created),
@@ -279,6 +279,7 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     "NUL in a text": (["UPDATE models SET task = 'a' || char(0) WHERE id = OF_M2"], "task has a NUL"),
     "no UTF-8": (["UPDATE models SET task = CAST(x'ff41' AS TEXT) WHERE id = OF_M2"], "damaged: Could not decode"),
     "an infinite metric": (["UPDATE metrics SET value = 9e999 WHERE model_id = OF_M2"], "metrics.value is inf"),
+    "no method": (["UPDATE layers SET method = 'guess' WHERE model_id = OF_M2"], "contradicts itself"),
     "no architecture": (["UPDATE models SET architecture_id = 99 WHERE id = OF_M2"], "architecture is missing"),
     "a missing layer": (["DELETE FROM layers WHERE position = 1 AND model_id = OF_M2"], "says 3 layers and has 2"),
     "no layer": (
