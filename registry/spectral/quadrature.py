@@ -71,5 +71,11 @@ def eigenvalues_of(quadratures: Sequence[Nodes], count: int, total: float) -> ND
     lower = np.mean([1 - np.interp(-x, -s[::-1], 1 - h[::-1], left=0) for s, h in paths], axis=0)
     heights = np.maximum.accumulate(np.stack([lower, upper], axis=1).ravel())
     values: NDArray[np.float64] = np.interp((np.arange(count) + 0.5) / count, heights, np.repeat(x, 2)) ** 2
-    found = float(values.sum())
-    return np.asarray(values * (total / found)) if found > 0 else values
+    missing = total - float(values.sum())
+    if not values[-1] > 0:
+        return values
+    # Straight pieces are longest, and so most wrong about the mean, where eigenvalues are large: those give way most.
+    share = missing / float(values @ values)
+    if abs(share) * values[-1] < 0.25:
+        return np.asarray(values + share * values**2)
+    return np.asarray(values * (total / (total - missing)))
