@@ -34,6 +34,8 @@ PROBES, STEPS, DEFLATING = 24, 48, 24
 
 KOLMOGOROV = 1.63
 """What the supremum of |a Brownian bridge| exceeds once in a hundred (Kolmogorov 1933)."""
+RESOLUTION = 0.25 / STEPS
+"""What so many nodes do not resolve of a cumulative, measured: most of it among small eigenvalues under a long tail."""
 # A Ritz pair's residual as a share of its value: one that errs by no more is an eigenvalue found.
 FOUND = 1e-3
 # Of the largest eigenvalue: what cannot be told from zero.
@@ -125,10 +127,11 @@ def scatter_of(spectra: Sequence[Spectrum]) -> float:
 
     A random unit vector v gives F at one location with variance 2 F (1 - F) / (n + 2), the mean of `PROBES` that over
     their number, and layers are independent: as a process in F close to a Brownian bridge. What the ends found and the
-    known mean take away is not counted, nor, since it is small, what `STEPS` nodes do not resolve.
+    known mean take away is not counted. `RESOLUTION` is added for each approximate layer.
     """
     orders = np.array([spectrum.values.size for spectrum in spectra if spectrum.method == "lanczos"])
-    return float(KOLMOGOROV * np.sqrt(np.sum(2 / (PROBES * (orders + 2.0)))) / len(spectra))
+    random = KOLMOGOROV * np.sqrt(np.sum(2 / (PROBES * (orders + 2.0))))
+    return float(random + RESOLUTION * orders.size) / len(spectra)
 
 
 class _Product:
