@@ -91,7 +91,9 @@ def put_partition(
     StoredPartition or None
         With the classes' identities; None where models or the spec are gone meanwhile: then nothing has changed.
     """
-    spec_id = connection.scalar(select(specs.c.id).where(specs.c.hash == key.spec_hash))
+    # One after the other, where several keep theirs at once: Postgres would find the key taken. SQLite has one writer.
+    spec_row = select(specs.c.id).where(specs.c.hash == key.spec_hash)
+    spec_id = connection.scalar(spec_row.with_for_update(key_share=True))
     every = [model for each in given for model in each.members]
     there = connection.scalar(select(func.count()).select_from(models).where(among(models.c.id, every, connection)))
     if spec_id is None or there != len(every):
