@@ -62,14 +62,13 @@ def gains(pairs: Sequence[tuple[str, Row, Row]]) -> list[str]:
 
 
 def weights_table(weights: NDArray[np.float64]) -> list[str]:
-    """Weights of the blocks that each four fifths chose, the first block's being 1."""
+    """Weights of the blocks (n, blocks) that n four fifths chose, the first block's being 1: median and quartiles."""
+    low, middle, high = np.quantile(weights, [0.25, 0.5, 0.75], axis=0)
     return [
-        f"| left out | {' | '.join(LAYERED_BLOCKS)} |",
+        f"| | {' | '.join(LAYERED_BLOCKS)} |",
         "| --- " * (len(LAYERED_BLOCKS) + 1) + "|",
-        *(
-            f"| fifth {number} | {' | '.join(f'{value:g}' for value in row)} |"
-            for number, row in enumerate(weights.tolist(), 1)
-        ),
+        f"| median | {' | '.join(f'{value:g}' for value in middle)} |",
+        f"| quartiles | {' | '.join(f'{a:g}-{b:g}' for a, b in zip(low, high, strict=True))} |",
     ]
 
 

@@ -55,9 +55,9 @@ def test_tasks_take_turns_on_their_own_threads(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_clock_sees_waiting_and_processor_time_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "PAUSE", 0.0)
-    found = harness.interleaved({"sleep": Task(lambda: time.sleep(0.05))}, rounds=1)["sleep"]
-    assert found.wall[0] >= 0.05
-    assert found.cpu[0] < 0.04
+    found = harness.interleaved({"sleep": Task(lambda: time.sleep(0.05))}, rounds=5)["sleep"]
+    assert min(found.wall) >= 0.05
+    assert min(found.cpu) < 0.04  # the least: this process's other threads take theirs now and then
 
 
 def test_others_get_the_threads_with_which_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,9 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
     words = (
         "ingest a.pt --name m --family f --architecture a --task t --dataset d --licence l --tag k=v --seed 7 --key ema"
     )
-    done = archreg(*words.split(), "--replace", "--no-spectra", "--discard-weights", "--device", "auto", "--quiet")
+    done = archreg(
+        *words.split(), "--replace", "--no-spectra", "--discard-weights", "--device", "auto", "--approximate", "-q"
+    )
     assert (done.code, done.out, done.err) == (0, "1 added\n", "")
     card = ModelCard(family="f", architecture="a", task="t", dataset="d", licence="l", tags=(("k", "v"),))
     assert fake.called("plan") == ((["a.pt"],), {"key": "ema", "seed": 7, "name": "m", "card": card})
@@ -37,6 +39,7 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
         "keep_spectra": False,
         "discard_weights": True,
         "device": "auto",
+        "approximate": True,
     }
 
 
