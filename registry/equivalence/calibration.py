@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -149,9 +149,16 @@ class _Resampling:
         return _accuracy(self.apart, fraction, rate)
 
 
+@lru_cache(maxsize=64)
+def _curve(quantiles: tuple[tuple[float, float], ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fractions and distances (n,) of a calibration, as arrays: each verdict of an answer asks for them."""
+    fractions, distances = np.array(quantiles).T
+    return fractions, distances
+
+
 def rate_at(calibration: Calibration, accuracy: float) -> float:
     """Fraction of unrelated pairs at most ``accuracy`` apart, linear between the stored quantiles."""
-    fractions, distances = np.array(calibration.quantiles).T
+    fractions, distances = _curve(calibration.quantiles)
     if accuracy < distances[0]:
         return 0.0
     # Of equal distances np.interp takes the last: a step of the distribution counts whole.
@@ -169,7 +176,7 @@ def accuracy_for(calibration: Calibration, rate: float) -> float:
     Below the calibration's resolution that is the number just below the smallest distance between unrelated models that
     was measured; nothing is extrapolated. From 1 on it is the largest one measured.
     """
-    fractions, distances = np.array(calibration.quantiles).T
+    fractions, distances = _curve(calibration.quantiles)
     last = np.append(distances[1:] > distances[:-1], True)
     first = np.append(True, last[:-1])
     steps, reached, approached = distances[last], fractions[last], fractions[first]

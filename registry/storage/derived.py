@@ -79,6 +79,9 @@ def is_current_version(version: str) -> bool:
     return tuple(numbers) >= OLDEST
 
 
+# The planner knows no cost of distances: with a filter it would rather compute all of them and sort.
+_WASTEFUL = ("enable_seqscan", "enable_sort", "enable_bitmapscan")
+
 _OPENED = """
 SELECT extension.nspname, extension.extversion, has_table_privilege(kept.oid, 'SELECT'),
     coalesce(found.indisvalid, false)
@@ -135,12 +138,9 @@ def find(
     """
     wanted = 2 * k + 12  # those whose order float32 cannot tell, and the model itself
     settings = {
-        "hnsw.ef_search": str(min(1000, max(120, 2 * wanted))),
+        "hnsw.ef_search": str(min(1000, max(200, 2 * wanted))),
         "hnsw.iterative_scan": "relaxed_order",  # they are ranked anew
-        # The planner knows no cost of distances: with a filter it would rather compute all of them and sort.
-        "enable_seqscan": "off",
-        "enable_sort": "off",
-        "enable_bitmapscan": "off",
+        **dict.fromkeys(_WASTEFUL, "off"),
     }
     local = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
     connection.exec_driver_sql(f"SELECT {local}")
@@ -164,8 +164,10 @@ def find(
         JOIN fingerprints ON fingerprints.spec_id = {spec.id:d} AND fingerprints.model_id = near.model_id
     """  # noqa: S608 - names made of numbers, the operator from a table, all values bound
     driver: Any = connection.connection.driver_connection
-    with driver.cursor(binary=True) as cursor:
-        rows = cursor.execute(statement, values).fetchall()
+    with driver.cursor() as cursor:
+        rows = cursor.execute(statement, values, binary=True).fetchall()
+        # For this statement alone: the same transaction goes on with others.
+        cursor.execute("; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _WASTEFUL))
     vectors = np.frombuffer(b"".join(vector for _, vector in rows), FLOAT32).reshape(len(rows), spec.length)
     return np.array([model_id for model_id, _ in rows], np.int64), vectors
 
