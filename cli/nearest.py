@@ -113,7 +113,7 @@ def _show_neighbours(found: Search, *, equivalent: bool) -> None:
 
 def _nothing(found: Search, *, equivalent: bool) -> str:
     if not found.searched:
-        return "no other model passes the filters"
+        return "there is no other model, or none that passes the filters"
     if equivalent:
         return "none is equivalent within the accuracy"
     return f"none is within the radius {tables.number(found.radius)}"

@@ -180,14 +180,18 @@ def accuracy_for(calibration: Calibration, rate: float) -> float:
     last = np.append(distances[1:] > distances[:-1], True)
     first = np.append(True, last[:-1])
     steps, reached, approached = distances[last], fractions[last], fractions[first]
-    # A hair less than asked for, so that interpolating back does not exceed it by rounding.
     within = int(np.searchsorted(reached, rate, side="right"))
     if within == len(steps):
         return float(steps[-1])
     if within == 0 or rate >= approached[within]:
         return max(float(np.nextafter(steps[within], -np.inf)), 0.0)
-    share = (rate * (1 - 1e-14) - reached[within - 1]) / (approached[within] - reached[within - 1])
-    return float(steps[within - 1] + max(share, 0.0) * (steps[within] - steps[within - 1]))
+    share = (rate - reached[within - 1]) / (approached[within] - reached[within - 1])
+    found = float(steps[within - 1] + share * (steps[within] - steps[within - 1]))
+    # As much less as it takes, so that interpolating back does not exceed the rate by rounding.
+    less = float(np.spacing(found))
+    while rate_at(calibration, found) > rate:
+        found, less = max(found - less, float(steps[within - 1])), 2 * less
+    return found
 
 
 def closer_than(calibration: Calibration, distance: float) -> float:

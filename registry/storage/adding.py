@@ -59,7 +59,14 @@ def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Adde
     return Added(model_id, status, new.name, tuple(all_names))
 
 
-def claim_name(connection: Connection, name: str, model_id: int | None, *, replace: bool) -> bool:
+def claim_name(
+    connection: Connection,
+    name: str,
+    model_id: int | None,
+    *,
+    replace: bool,
+    remedy: str = "choose another by --name, or move it by --replace",
+) -> bool:
     """Return whether the model has the name already; where another has it, take it away or refuse.
 
     Raises
@@ -79,7 +86,7 @@ def claim_name(connection: Connection, name: str, model_id: int | None, *, repla
     if not replace:
         raise NameTakenError(
             f"the name {name!r} belongs to other weights, {short_hash(held.content_hash)}",
-            "choose another by --name, or move it by --replace",
+            remedy,
         )
     connection.execute(delete(names).where(names.c.name == name))
     return False

@@ -102,7 +102,7 @@ def rename(connection: Connection, model_id: int, old: str, new: str) -> None:
     check_name(new)
     if old == new:
         return
-    if claim_name(connection, new, model_id, replace=False):
+    if claim_name(connection, new, model_id, replace=False, remedy="choose another name, or rename that model first"):
         raise UsageError(f"the model has the name {new!r} beside {old!r} already", "drop one of them")
     changed = connection.execute(update(names).where(names.c.name == old).values(name=new)).rowcount
     if not changed:

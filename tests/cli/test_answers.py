@@ -125,7 +125,7 @@ def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fa
 
 def test_nothing_found_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     found = fake.answers["search"] = Search(samples.spec, "l1", 0.035, 0.01, 0, (), samples.calibration)
-    assert "no other model passes the filters" in archreg("nearest", "x").out
+    assert "there is no other model, or none that passes the filters" in archreg("nearest", "x").out
     fake.answers["search"] = replace(found, searched=7, radius=0.5)
     assert "none is equivalent" in archreg("nearest", "x", "--equivalent").out
     assert "none is within the radius 0.5" in archreg("nearest", "x", "--radius", "0.5").out
