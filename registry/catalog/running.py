@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ingest_checkpoint", "ingest_refs", "retry"]
 
-TORCH_SOURCES = ("torch", "torchvision")
+TORCH_SOURCES = ("torch", "torchvision", "timm")
 
 
 def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
