@@ -98,7 +98,7 @@ def limit() -> float:
     return max(LIMIT_BYTES, _resident(os.getpid()) + _GROWTH_BYTES)
 
 
-def fuzz(seed: int, numbers: range, read: Callable[[Path], str] = attempt) -> Findings:
+def fuzz(seed: int, numbers: range, read: Callable[[Path], str] = attempt, *, most: float | None = None) -> Findings:
     """Try the mutations of these numbers, starting again behind one that ends the process or has to be ended."""
     found, context = Findings(), multiprocessing.get_context("fork")
     again = -1  # on a busy machine a second look tells what is slow from who had to wait
@@ -106,7 +106,7 @@ def fuzz(seed: int, numbers: range, read: Callable[[Path], str] = attempt) -> Fi
         shared, results = context.Array("d", [-1.0, 0.0], lock=False), context.SimpleQueue()
         worker = context.Process(target=_work, args=(seed, numbers, shared, results, read), daemon=True)
         worker.start()
-        ended = _watch(worker, shared, results, found)
+        ended = _watch(worker, shared, results, found, limit() if most is None else most)
         if ended is None:
             break
         at = int(shared[0])
@@ -118,9 +118,8 @@ def fuzz(seed: int, numbers: range, read: Callable[[Path], str] = attempt) -> Fi
     return found
 
 
-def _watch(worker: Any, shared: Any, results: Any, found: Findings) -> str | None:
+def _watch(worker: Any, shared: Any, results: Any, found: Findings, most: float) -> str | None:
     """Collect what a process finds until it is through (None), dies, or takes too long or too much."""
-    most = limit()
     while True:
         alive = worker.is_alive()
         while not results.empty():
@@ -165,7 +164,7 @@ def main() -> int:
             sys.stdout.write(f"{attempt(path)}\n")
         return 0
     begun = time.perf_counter()
-    found = fuzz(given.seed, range(given.count))
+    found = fuzz(given.seed, range(given.count), most=LIMIT_BYTES)
     seconds = time.perf_counter() - begun
     lines = [
         f"{given.count} mutations of seed {given.seed} in {seconds:.0f} s, {given.count / seconds:.0f} a second",
