@@ -25,7 +25,7 @@ BENCHMARKS: tuple[Callable[[], list[Comparison]], ...] = (
     lambda: networks.compare("resnet50", rounds=7),
     lambda: networks.compare("vit_b_16", rounds=3),
     lambda: networks.compare("vgg16", rounds=2, threads=(2,)),
-    lambda: others.against_weightwatcher(rounds=3),
+    lambda: others.against_weightwatcher(rounds=7),
     lambda: others.against_bristol(rounds=2),
     lambda: others.circular_counts(rounds=3),
 )

@@ -12,7 +12,7 @@ from registry.errors import RegistryError, UsageError
 from registry.spectral.lapack import Lapack, check_precision, column_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -91,7 +91,9 @@ class TorchSolver:
         import torch
 
         def without() -> Callable[[], NDArray[np.float64]]:
-            return Lapack(self._precision).begin(wide, exponent, each)
+            processor = Lapack(self._precision)
+            gram = processor.begin(wide, exponent, each)
+            return lambda: next(processor.solve([gram]))
 
         def solve() -> NDArray[np.float64]:
             try:
@@ -106,6 +108,10 @@ class TorchSolver:
             self._warn(len(wide), error)
             return without()
         return solve
+
+    def solve(self, begun: Sequence[Callable[[], NDArray[np.float64]]]) -> Iterator[NDArray[np.float64]]:
+        """As `Solver.solve`, one by one."""
+        return (one() for one in begun)
 
     def method(self, order: int) -> str:  # noqa: ARG002  # the same for all
         """As `Solver.method`: exact."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,14 +14,14 @@ from registry.spectral.lapack import Lapack
 from registry.types import Spectrum
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from registry.spectral.lapack import Each, Precision, Solver
     from registry.types import LayerMatrix
 
-__all__ = ["begin", "layer_spectrum", "spectral_entropy", "spectrum"]
+__all__ = ["Begun", "begin", "end", "layer_spectrum", "spectra", "spectral_entropy", "spectrum"]
 
 DOUBLE = Lapack("float64")
 
@@ -60,7 +62,9 @@ def layer_spectrum(
         eigenvalues that no LAPACK driver finds; an unknown precision.
     """
     exact = Lapack(precision)
-    return _begin(np.asarray(W), Lanczos(exact, LARGE) if approximate else exact, map)()
+    solver = Lanczos(exact, LARGE) if approximate else exact
+    begun, exponent = _begin(np.asarray(W), solver, map)
+    return _relative(next(solver.solve([begun])), exponent)
 
 
 def spectrum(layer: LayerMatrix, W: ArrayLike, solver: Solver = DOUBLE) -> Spectrum:
@@ -84,53 +88,71 @@ def spectrum(layer: LayerMatrix, W: ArrayLike, solver: Solver = DOUBLE) -> Spect
     SpectrumError
         As `layer_spectrum`, naming the layer; weights of another shape.
     """
-    return begin(layer, W, solver)()
+    return spectra([layer], [W], solver)[0]
 
 
-def begin(layer: LayerMatrix, W: ArrayLike, solver: Solver, each: Each = map) -> Callable[[], Spectrum]:
-    """`spectrum` in two steps: the Gram matrix now, its terms by ``each``; what is returned finds the rest."""
+def spectra(layers: Sequence[LayerMatrix], weights: Sequence[ArrayLike], solver: Solver) -> tuple[Spectrum, ...]:
+    """`spectrum` of each layer; the eigenvalues of all are found together."""
+    return tuple(end([begin(layer, W, solver) for layer, W in zip(layers, weights, strict=True)], solver))
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A layer whose spectrum a solver has begun, of weights divided by 2^exponent."""
+
+    layer: LayerMatrix
+    begun: Any
+    exponent: int
+
+
+def begin(layer: LayerMatrix, W: ArrayLike, solver: Solver, each: Each = map) -> Begun:
+    """The first step of `spectrum`: the Gram matrix, its terms by ``each``."""
     weights = np.asarray(W)
     if weights.shape not in (layer.shape, (layer.p, layer.q)):
         raise SpectrumError(f"layer {layer.name} has shape {layer.shape}, its weights {weights.shape}")
+    with _naming(layer):
+        return Begun(layer, *_begin(weights.reshape(layer.p, layer.q), solver, each))
 
-    def named(error: SpectrumError) -> SpectrumError:
-        return SpectrumError(f"layer {layer.name}: {error.message}", error.remedy)
 
-    def end() -> Spectrum:
-        try:
-            mean, values = rest()
-        except SpectrumError as error:
-            raise named(error) from error
-        return Spectrum(layer=layer, mean=mean, values=values, method=solver.method(values.size))
+def end(begun: Sequence[Begun], solver: Solver) -> Iterator[Spectrum]:
+    """The second step of `spectrum`, of several layers at once."""
+    values = solver.solve([one.begun for one in begun])
+    for one in begun:
+        with _naming(one.layer):
+            mean, relative = _relative(next(values), one.exponent)
+        yield Spectrum(layer=one.layer, mean=mean, values=relative, method=solver.method(relative.size))
 
+
+@contextmanager
+def _naming(layer: LayerMatrix) -> Iterator[None]:
+    """SpectrumErrors name the layer."""
     try:
-        rest = _begin(weights.reshape(layer.p, layer.q), solver, each)
+        yield
     except SpectrumError as error:
-        raise named(error) from error
-    return end
+        raise SpectrumError(f"layer {layer.name}: {error.message}", error.remedy) from error
 
 
-def _begin(weights: NDArray[np.generic], solver: Solver, each: Each) -> Callable[[], tuple[float, NDArray[np.float32]]]:
-    """`layer_spectrum` in two steps."""
+def _begin(weights: NDArray[np.generic], solver: Solver, each: Each) -> tuple[Any, int]:
+    """What the solver has begun, and the exponent of 2 by which it has divided the weights."""
     if weights.ndim != 2 or weights.size == 0:
         raise SpectrumError(f"a layer's weights must be a matrix with entries, not of shape {weights.shape}")
     if weights.dtype.kind not in "fiu":
         raise SpectrumError(f"a layer's weights must be real numbers, not {weights.dtype}")
     exponent = _exponent(weights)
-    solve = solver.begin(weights.T if weights.shape[0] > weights.shape[1] else weights, exponent, each)
+    return solver.begin(weights.T if weights.shape[0] > weights.shape[1] else weights, exponent, each), exponent
 
-    def end() -> tuple[float, NDArray[np.float32]]:
-        values = np.maximum(solve(), 0.0)
-        mean = float(values.mean())
-        with np.errstate(over="ignore", under="ignore"):
-            original = float(np.ldexp(mean, 2 * exponent))
-        if not 0 < original < np.inf:
-            raise SpectrumError(
-                f"squared weights of about 2^{2 * exponent} leave the range of float64", "rescale the layer's weights"
-            )
-        return original, (values / mean).astype(np.float32)
 
-    return end
+def _relative(found: NDArray[np.float64], exponent: int) -> tuple[float, NDArray[np.float32]]:
+    """The mean of eigenvalues in units of the squared weights, and they as multiples of it."""
+    values = np.maximum(found, 0.0)
+    mean = float(values.mean())
+    with np.errstate(over="ignore", under="ignore"):
+        original = float(np.ldexp(mean, 2 * exponent))
+    if not 0 < original < np.inf:
+        raise SpectrumError(
+            f"squared weights of about 2^{2 * exponent} leave the range of float64", "rescale the layer's weights"
+        )
+    return original, (values / mean).astype(np.float32)
 
 
 def spectral_entropy(values: ArrayLike) -> float:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import local
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from registry.spectral.lapack import Lapack
+from registry.spectral.lapack import Lapack, scaled
 from registry.spectral.quadrature import Nodes, eigenvalues_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,10 +62,22 @@ class Lanczos:
         """As `Solver.method`."""
         return "lanczos" if order > self.above else self.exact.method(order)
 
-    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Callable[[], NDArray[np.float64]]:
+    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Any:
         """As `Solver.begin`; the products are shared out, so that all but sorting is done at once."""
         if len(wide) <= self.above:
             return self.exact.begin(wide, exponent, each)
+        return _Found(self._values(wide, exponent, each))
+
+    def solve(self, begun: Sequence[Any]) -> Iterator[NDArray[np.float64]]:
+        """As `Solver.solve`; exact ones as ``exact`` does, which has them together where all are."""
+        if not any(isinstance(one, _Found) for one in begun):
+            yield from self.exact.solve(begun)
+            return
+        for one in begun:
+            yield from [one.values] if isinstance(one, _Found) else self.exact.solve([one])
+
+    def _values(self, wide: NDArray[np.generic], exponent: int, each: Each) -> NDArray[np.float64]:
+        """Approximate eigenvalues, (n,), ascending."""
         rng = np.random.default_rng(wide.shape)
         product = _Product(wide, 2.0**-exponent, each)
         found, vectors = self._ends(product, rng)
@@ -74,7 +86,7 @@ class Lanczos:
             values = np.zeros(rest)
         else:
             values = eigenvalues_of(self._quadratures(product, vectors, rng), rest, total)
-        return lambda: np.sort(np.concatenate([values, found]))
+        return np.sort(np.concatenate([values, found]))
 
     def _ends(self, product: _Product, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Eigenvalues (r,) and vectors (r, n) that block Lanczos finds, by Rayleigh and Ritz on all it went through."""
@@ -134,6 +146,11 @@ def scatter_of(spectra: Sequence[Spectrum]) -> float:
     return float(random + RESOLUTION * orders.size) / len(spectra)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    values: NDArray[np.float64]
+
+
 class _Product:
     """X W W^T 4^-exponent of rows X, a block of columns of W at a time; ``trace`` of W W^T, in those units."""
 
@@ -160,7 +177,7 @@ class _Product:
         block: NDArray[np.float64] | None = getattr(self._held, "block", None)
         if block is None or block.shape != part.shape:
             self._held.block = block = np.empty(part.shape)
-        np.multiply(part, self._scale, out=block, dtype=np.float64, casting="same_kind")
+        scaled(part, self._scale, block)
         return block
 
 

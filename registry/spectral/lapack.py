@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 from threading import local
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -13,11 +12,11 @@ import numpy as np
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Each", "Lapack", "Precision", "Solver", "check_precision", "column_blocks"]
+__all__ = ["Each", "Lapack", "Precision", "Solver", "check_precision", "column_blocks", "scaled"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +24,21 @@ Precision = Literal["float64", "float32"]
 """Of a Gram matrix and its eigenvalues."""
 # Columns of the wide side multiplied at once: bounds the copy of embeddings and large heads in working precision.
 COLUMNS = 8192
+# Columns copied at a time out of a matrix stored by columns: as many lines of both as stay in a core's first cache.
+STRIP = 32
 
 Each: TypeAlias = "Callable[[Callable[[int], NDArray[Any]], Iterable[int]], Iterable[NDArray[Any]]]"
 """Calls a function on each of several values and gives the results in their order, as ``map`` does."""
 
 
 class Solver(Protocol):
-    """Finds eigenvalues in two steps, so that the first can be shared out among cores."""
+    """Finds eigenvalues in two steps: the first can be shared out among cores, the second done for several at once."""
 
-    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each) -> Callable[[], NDArray[np.float64]]:
-        """Make W W^T 4^-exponent of the (n, m) weights, n <= m; return what finds its n eigenvalues, ascending."""
+    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each) -> Any:
+        """What `solve` goes on with: W W^T 4^-exponent of the (n, m) weights, n <= m, or what stands for it."""
+
+    def solve(self, begun: Sequence[Any]) -> Iterator[NDArray[np.float64]]:
+        """The n eigenvalues, ascending, of each that was begun; SpectrumError in the place of one that has none."""
 
     def method(self, order: int) -> str:
         """What spectra of that order are marked by: empty, as they are exact, or the name of an approximation."""
@@ -52,9 +56,20 @@ class Lapack:
     def __post_init__(self) -> None:
         check_precision(self.precision)
 
-    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Callable[[], NDArray[np.float64]]:
-        """As `Solver.begin`."""
-        return partial(_eigenvalues, _gram(wide, exponent, np.dtype(self.precision), each))
+    def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> NDArray[Any]:
+        """As `Solver.begin`: the Gram matrix, (n, n) of the working precision."""
+        return _gram(wide, exponent, np.dtype(self.precision), each)
+
+    def solve(self, begun: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.float64]]:
+        """As `Solver.solve`; those of one order in one call, to the same bits as one by one."""
+        if len(begun) > 1 and len({gram.shape for gram in begun}) == 1:
+            try:
+                yield from np.asarray(np.linalg.eigvalsh(np.stack(begun)), dtype=np.float64)
+            except np.linalg.LinAlgError:
+                logger.debug("eigvalsh failed on one of %d matrices: now one by one", len(begun))
+            else:
+                return
+        yield from map(_eigenvalues, begun)
 
     def method(self, order: int) -> str:  # noqa: ARG002  # the same for all
         """As `Solver.method`: exact."""
@@ -77,6 +92,15 @@ def column_blocks(p: int, q: int) -> range:
     return range(0, large, -(-large // (count + count % 2)) if count > 1 else large)
 
 
+def scaled(part: NDArray[np.generic], scale: float, out: NDArray[Any]) -> None:
+    """Put ``part`` times ``scale``, (n, m), into ``out``, of rows in a row; a strip at a time where ``part`` is not."""
+    columns = out.shape[1]
+    step = STRIP if part.strides[0] < part.strides[1] else columns
+    for start in range(0, columns, step):
+        strip = slice(start, start + step)
+        np.multiply(part[:, strip], scale, out=out[:, strip], dtype=np.float64, casting="same_kind")
+
+
 def _gram(wide: NDArray[np.generic], exponent: int, dtype: np.dtype[Any], each: Each) -> NDArray[Any]:
     """W W^T 4^-exponent of the (n, m) weights, n <= m, summed over blocks of columns in their order."""
     starts = column_blocks(*wide.shape)
@@ -90,7 +114,7 @@ def _gram(wide: NDArray[np.generic], exponent: int, dtype: np.dtype[Any], each: 
         if block is None or block.shape != part.shape:
             held.block = block = np.empty(part.shape, dtype)
         # In float64 whatever the weights and the precision: the scale may lie beyond the range of float32.
-        np.multiply(part, scale, out=block, dtype=np.float64, casting="same_kind")
+        scaled(part, scale, block)
         # One operand and its transpose: NumPy calls BLAS's symmetric product, at half the work.
         return np.asarray(block @ block.T)
 

@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from registry.errors import SpectrumError
 from registry.spectral.devices import CPU, solver_on
-from registry.spectral.eigen import begin, spectrum
+from registry.spectral.eigen import begin, end, spectra
 from registry.spectral.lanczos import LARGE, Lanczos
 from registry.spectral.lapack import column_blocks
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["network_spectra"]
 
+# Eigenvalues in one call of NumPy's up to which it holds the interpreter's lock, and all other threads with it.
+LOCKED = 500
+# Weights of layers that go together, beyond which they go as they are.
+TOGETHER = 2**20
+
 
 def network_spectra(
     layers: Sequence[LayerMatrix],
@@ -42,10 +47,11 @@ def network_spectra(
     """Spectra of the layers, in their order.
 
     One BLAS thread a layer, so that the bits do not depend on the number of cores, and so that small matrices, most of
-    a network's, do not wait for threads. Costly layers go first, which balances the cores; at most ``workers`` + 1
-    matrices are in memory. Of layers that each outweigh a core's share, the product is shared out first, a block of
-    columns a core; one term a core is in memory besides. Time: the sum over layers of n^2 m + n^3 (n <= m the smaller
-    and larger extent), divided by the cores while no layer's n^3 outweighs a core's share.
+    a network's, do not wait for threads. Costly layers go first, which balances the cores; small ones of one order go
+    together. At most ``workers`` + 1 matrices, or as many such groups of some 2^20 weights, are in memory. Of layers
+    that each outweigh a core's share, the product is shared out first, a block of columns a core; one term a core is in
+    memory besides. Time: the sum over layers of n^2 m + n^3 (n <= m the smaller and larger extent), divided by the
+    cores while no layer's n^3 outweighs a core's share.
 
     Parameters
     ----------
@@ -77,44 +83,52 @@ def network_spectra(
     threads = 1 if shared else workers or _cores()
     work = _Work(threads, solver, sum(map(_cost, layers)) / threads)
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        for index in sorted(range(len(layers)), key=lambda i: -_cost(layers[i])):
-            if not work.give(index, layers[index], read, pool):
+        for task in _tasks(layers):
+            if not work.give(task, read, pool):
                 break
     # In the order they were given out, so that of several broken layers the same one is named every time.
-    found = {index: future.result() for index, future in work.futures.items()}
-    return tuple(found[index] for index in range(len(layers)))
+    found = {one.layer: one for future in work.futures for one in future.result()}
+    return tuple(found[layer] for layer in layers)
+
+
+def _tasks(layers: Sequence[LayerMatrix]) -> Iterator[list[LayerMatrix]]:
+    """The layers, costliest first; small ones of one order together, once they are enough or too much to hold."""
+    waiting: dict[int, list[LayerMatrix]] = {}
+    for layer in sorted(layers, key=_cost, reverse=True):
+        order = min(layer.p, layer.q)
+        task = waiting.setdefault(order, [])
+        task.append(layer)
+        if len(task) * order > LOCKED or sum(one.p * one.q for one in task) > TOGETHER:
+            yield waiting.pop(order)
+    yield from waiting.values()
 
 
 class _Work:
     """Layers given out to a pool of threads, ``share`` being what costs a thread as much as any other."""
 
     def __init__(self, threads: int, solver: Solver, share: float) -> None:
-        self.futures: dict[int, Future[Spectrum]] = {}
+        self.futures: list[Future[tuple[Spectrum, ...]]] = []
         self._threads, self._solver, self._share = threads, solver, share
         self._free, self._broken = Semaphore(threads + 1), Event()
 
     def give(
-        self,
-        index: int,
-        layer: LayerMatrix,
-        read: Callable[[LayerMatrix], NDArray[np.floating]],
-        pool: ThreadPoolExecutor,
+        self, task: Sequence[LayerMatrix], read: Callable[[LayerMatrix], NDArray[np.floating]], pool: ThreadPoolExecutor
     ) -> bool:
-        """Give out a layer once there is room; False where one before it is broken."""
-        # Whichever layer ends first makes room: waiting for the costliest would leave the other cores idle.
+        """Give out layers once there is room; False where one before them is broken."""
+        # Whichever task ends first makes room: waiting for the costliest would leave the other cores idle.
         self._free.acquire()
         if self._broken.is_set():
             return False
-        if _cost(layer) > self._share and len(column_blocks(layer.p, layer.q)) > 1:
-            rest = begin(layer, read(layer), self._solver, partial(_side_by_side, pool, self._threads))
-            future = pool.submit(rest)
+        if len(task) == 1 and _cost(task[0]) > self._share and len(column_blocks(task[0].p, task[0].q)) > 1:
+            begun = begin(task[0], read(task[0]), self._solver, partial(_side_by_side, pool, self._threads))
+            future = pool.submit(lambda: tuple(end([begun], self._solver)))
         else:
-            future = pool.submit(spectrum, layer, read(layer), self._solver)
-        self.futures[index] = future
+            future = pool.submit(spectra, task, [read(layer) for layer in task], self._solver)
+        self.futures.append(future)
         future.add_done_callback(self._ended)
         return True
 
-    def _ended(self, future: Future[Spectrum]) -> None:
+    def _ended(self, future: Future[tuple[Spectrum, ...]]) -> None:
         if future.exception() is not None:
             self._broken.set()
         self._free.release()

@@ -12,10 +12,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from registry.errors import SpectrumError, WeightsError
 from registry.spectral import network, network_spectra
-from registry.spectral.eigen import spectrum
+from registry.spectral.eigen import spectra, spectrum
 from tests.spectral.factory import layer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from registry.spectral.lapack import Solver
     from registry.types import LayerMatrix, Spectrum
 
@@ -52,20 +54,21 @@ def test_few_layers_are_in_memory_at_a_time(workers: int, monkeypatch: pytest.Mo
             most[0] = max(most[0], in_hand[0])
         return weights(wanted)
 
-    def slow(wanted: LayerMatrix, W: np.ndarray, _: Solver) -> Spectrum:
-        found = spectrum(wanted, W)
+    def slow(task: Sequence[LayerMatrix], matrices: Sequence[np.ndarray], solver: Solver) -> tuple[Spectrum, ...]:
+        found = spectra(task, matrices, solver)
         time.sleep(0.005)
         with lock:
             in_hand[0] -= 1
         return found
 
-    monkeypatch.setattr(network, "spectrum", slow)
+    monkeypatch.setattr(network, "LOCKED", 0)
+    monkeypatch.setattr(network, "spectra", slow)
     assert len(network_spectra(LAYERS, read, workers=workers)) == len(LAYERS)
     # Reading is much faster than this spectrum, so that the bound is also reached: layers do overlap.
     assert most[0] == workers + 1
 
 
-def test_the_costly_go_first() -> None:
+def test_the_costly_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[int] = []
 
     def read(wanted: LayerMatrix) -> np.ndarray:
@@ -73,6 +76,7 @@ def test_the_costly_go_first() -> None:
         order.append(small**2 * large + small**3)
         return weights(wanted)
 
+    monkeypatch.setattr(network, "LOCKED", 0)
     network_spectra(LAYERS[:7], read, workers=1)
     assert order == sorted(order, reverse=True)
 
@@ -100,13 +104,13 @@ def test_errors_come_out_and_name_the_layer(workers: int) -> None:
 def test_blas_is_limited_within_and_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     within: set[int] = set()
 
-    def watched(wanted: LayerMatrix, W: np.ndarray, _: Solver) -> Spectrum:
-        if not np.isfinite(W).all():
+    def watched(task: Sequence[LayerMatrix], matrices: Sequence[np.ndarray], solver: Solver) -> tuple[Spectrum, ...]:
+        if not all(np.isfinite(W).all() for W in matrices):
             raise SpectrumError("not finite")
         within.update(info["num_threads"] for info in threadpool_info() if "numpy" in info["filepath"])
-        return spectrum(wanted, W)
+        return spectra(task, matrices, solver)
 
-    monkeypatch.setattr(network, "spectrum", watched)
+    monkeypatch.setattr(network, "spectra", watched)
     with threadpool_limits(limits=2, user_api="blas"):
         before = blas_threads()
         network_spectra(LAYERS[:3], weights, workers=2)

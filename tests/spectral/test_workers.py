@@ -12,11 +12,13 @@ import pytest
 
 from registry.errors import SpectrumError
 from registry.spectral import lapack, layer_spectrum, network, network_spectra
-from registry.spectral.eigen import spectrum
+from registry.spectral.eigen import _exponent, spectra
 from registry.spectral.lapack import column_blocks
 from tests.spectral.factory import layer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from registry.spectral.lapack import Solver
     from registry.types import LayerMatrix, Spectrum
 
@@ -29,8 +31,8 @@ def test_the_costliest_layer_does_not_hold_up_the_others(monkeypatch: pytest.Mon
     layers = [layer(40, 50, 0), *(layer(3, 4, at) for at in range(1, 9))]
     others, ended, lock = Event(), [0], Lock()
 
-    def watched(wanted: LayerMatrix, W: np.ndarray, _: Solver) -> Spectrum:
-        if wanted.position == 0:
+    def watched(task: Sequence[LayerMatrix], matrices: Sequence[np.ndarray], solver: Solver) -> tuple[Spectrum, ...]:
+        if task[0].position == 0:
             # One worker is here until the other has done all the rest; holding them up would end in the timeout.
             assert others.wait(10), "the other layers wait for the costliest"
         else:
@@ -38,10 +40,71 @@ def test_the_costliest_layer_does_not_hold_up_the_others(monkeypatch: pytest.Mon
                 ended[0] += 1
                 if ended[0] == len(layers) - 1:
                     others.set()
-        return spectrum(wanted, W)
+        return spectra(task, matrices, solver)
 
-    monkeypatch.setattr(network, "spectrum", watched)
+    monkeypatch.setattr(network, "LOCKED", 0)
+    monkeypatch.setattr(network, "spectra", watched)
     assert len(network_spectra(layers, weights, workers=2)) == len(layers)
+
+
+SMALL = [
+    layer(*shape, at) for at, shape in enumerate([(8, 20), (20, 8), (8, 8), (9, 30), (8, 3000), (40, 9), (600, 8)])
+]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_small_layers_of_one_order_go_together_to_the_same_bits(
+    workers: int, precision: lapack.Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    real = np.linalg.eigvalsh
+
+    def noted(matrices: np.ndarray) -> np.ndarray:
+        shapes.append(matrices.shape)
+        return np.asarray(real(matrices))
+
+    monkeypatch.setattr(np.linalg, "eigvalsh", noted)
+    monkeypatch.setattr(network, "LOCKED", 30)
+    found = network_spectra(SMALL, weights, workers=workers, precision=precision)
+    # Four of order 8 are more than 30 values; the fifth and those of order 9 are what is left.
+    assert sorted(shapes) == [(2, 9, 9), (4, 8, 8), (8, 8)]
+    monkeypatch.setattr(network, "TOGETHER", 0)
+    alone = network_spectra(SMALL, weights, workers=workers, precision=precision)
+    assert sorted(shapes[3:]) == [(8, 8)] * 5 + [(9, 9)] * 2
+    for one, other, wanted in zip(found, alone, SMALL, strict=True):
+        assert one.layer == wanted
+        assert (one.mean, one.values.tobytes()) == (other.mean, other.values.tobytes())
+
+
+def test_one_of_a_group_that_does_not_converge_is_found_by_another_driver(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = network_spectra(SMALL, weights, workers=1)
+    bad = SMALL[2]
+    real = np.linalg.eigvalsh
+    bad_trace = float(np.trace(_gram(weights(bad))))
+
+    def diverges(matrices: np.ndarray) -> np.ndarray:
+        if np.isclose(np.trace(matrices, axis1=-2, axis2=-1), bad_trace).any():
+            raise np.linalg.LinAlgError("Eigenvalues did not converge")
+        return np.asarray(real(matrices))
+
+    monkeypatch.setattr(np.linalg, "eigvalsh", diverges)
+    found = network_spectra(SMALL, weights, workers=2)
+    assert caplog.text.count("eigvalsh failed on a matrix of order 8") == 1
+    for one, other in zip(found, expected, strict=True):
+        if one.layer == bad:
+            np.testing.assert_allclose(one.values, other.values, rtol=1e-6)
+        else:
+            assert one.values.tobytes() == other.values.tobytes()
+    monkeypatch.setattr("scipy.linalg.eigh", lambda *_, **__: diverges(_gram(weights(bad))))
+    with pytest.raises(SpectrumError, match="layer layer2: no LAPACK driver"):
+        network_spectra(SMALL, weights, workers=2)
+
+
+def _gram(W: np.ndarray) -> np.ndarray:
+    return lapack.Lapack("float64").begin(W, _exponent(W))
 
 
 def test_blocks_cover_the_longer_side_whatever_the_orientation() -> None:
