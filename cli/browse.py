@@ -110,7 +110,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "tags": ", ".join(f"{key}={value}" for key, value in details.tags),
         "fingerprints": ", ".join(details.fingerprints),
         "spectra": "stored" if details.has_spectra else "not stored",
-        "approximate": _approximate(details),
+        "approximate": _approximate(model.approximate),
         "source": model.source,
         "revision": details.revision,
         "recipe": details.recipe,
@@ -119,7 +119,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "content": model.content_hash,
         "topology": model.topology,
         "matrix rule": model.matrix_rule,
-        "stored": f"{model.created} by {details.tool_version}" if details.tool_version else model.created,
+        "stored": tables.moment(model.created) + (f" by {details.tool_version}" if details.tool_version else ""),
     }
     return ((fact, value) for fact, value in facts.items() if value)
 
@@ -130,8 +130,7 @@ def _membership(found: Membership) -> str:
     return f"class {found.identity} of {tables.whole(found.members)} models ({judged})"
 
 
-def _approximate(details: ModelDetails) -> str:
-    count = sum(bool(layer.method) for layer in details.layers)
+def _approximate(count: int) -> str:
     spectra = "one layer's spectrum" if count == 1 else f"{tables.whole(count)} layers' spectra"
     return f"{spectra}, by stochastic Lanczos quadrature" if count else ""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from registry.cli import jsonout, tables, verdicts
-from registry.cli.options import AsJson, Database, measure, open_registry, with_options
+from registry.cli.options import AsJson, Database, is_given, measure, open_registry, with_options
 from registry.cli.values import parse_rate
 from registry.errors import UsageError
 
@@ -19,12 +19,10 @@ __all__ = ["calibrate"]
 
 @with_options(measure=measure)
 def calibrate(
+    context: typer.Context,
     rate: Annotated[
-        float | None,
-        typer.Option(
-            parser=parse_rate, metavar="X", help="Fraction of unrelated pairs that may pass.", show_default="0.01"
-        ),
-    ] = None,
+        float, typer.Option(parser=parse_rate, metavar="X", help="Fraction of unrelated pairs that may pass.")
+    ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the bootstrap and of any sample.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show; store nothing.")] = False,
     reset: Annotated[bool, typer.Option("--reset", help="Go back to the calibration that ships.")] = False,
@@ -41,13 +39,13 @@ def calibrate(
     nothing is, the calibration on published models that ships does. Of more than 2,000 labelled models, as many of each
     family are drawn at random.
     """
-    if reset and (dry_run or rate is not None):
+    if reset and (dry_run or is_given(context, "rate")):
         raise UsageError("--reset goes with neither --rate nor --dry-run", "archreg calibrate --reset")
     with open_registry(db) as registry:
         if reset:
             _tell_reset(registry.reset_calibration(**measure), as_json=as_json)
             return
-        found = registry.calibrate(rate=0.01 if rate is None else rate, seed=seed, dry_run=dry_run, **measure)
+        found = registry.calibrate(rate=rate, seed=seed, dry_run=dry_run, **measure)
     if as_json:
         jsonout.write(jsonout.calibrated(found, stored=not dry_run))
         return

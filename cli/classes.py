@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from registry.cli import jsonout, tables, verdicts
-from registry.cli.options import AsJson, Database, filters, open_registry, question, with_options
+from registry.cli.options import AsJson, Database, filters, open_registry, question_of_all, with_options
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Kept = Annotated[bool, typer.Option("--kept", help="List what was kept: by which
 Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the classes and their identities in the database.")]
 
 
-@with_options(question=question, filters=filters)
+@with_options(question=question_of_all, filters=filters)
 def classes(
     rule: Rule = None,
     identity: Identity = None,
@@ -138,7 +138,7 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         **{name.replace("dataset", "data set"): value for name, value in group.shared},
         "judged by": verdicts.basis(partition.spec, partition.metric, partition.accuracy),
         "rule": RULES[partition.rule],
-        "made": partition.created,
+        "made": tables.moment(partition.created),
     }
     tables.table((group.identity, ""), [(fact, value) for fact, value in facts.items() if value])
     rows = [
@@ -157,7 +157,7 @@ def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
         return
     rows = [
         (
-            p.created,
+            tables.moment(p.created),
             f"{p.fingerprint}, {p.metric}",
             tables.number(p.accuracy),
             p.rule,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from registry.cli import jsonout, tables, verdicts
-from registry.cli.options import AsJson, Database, open_registry, question, with_options
+from registry.cli.options import AsJson, Database, open_registry, question_of_two, with_options
 
 if TYPE_CHECKING:
     from registry.types import Comparison, Conjugacy, ModelSummary
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 
-@with_options(question=question)
+@with_options(question=question_of_two)
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A stored name, a file or a reference.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
@@ -36,6 +36,7 @@ def compare(
         verdicts.basis(compared.spec, compared.metric, compared.verdict.accuracy)
         + "; distances: "
         + ", ".join(f"{metric} {tables.number(distance)}" for metric, distance in compared.distances),
+        *verdicts.approximate(compared.a, compared.b),
         *verdicts.differences(compared.contrast, compared.a.name, compared.b.name),
     )
     _show_sides(compared)

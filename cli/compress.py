@@ -81,6 +81,7 @@ def _show_compression(found: Compression) -> None:
     tables.say(
         f"{best.model.name} saves {verdicts.savings(best)}: {evidence} ({verdicts.calibrated(found.calibration)})"
     )
+    tables.say(*verdicts.approximate(model, *(candidate.model for candidate in found.candidates)))
     if not any(candidate.changes for candidate in found.candidates):
         tables.say("no stored metric is shared: nothing is known of what would be lost; archreg set NAME --metric ...")
 

@@ -113,6 +113,7 @@ def search(query: str, found: Search) -> dict[str, Any]:
     """The document of ``nearest``."""
     return {
         "query": query,
+        "model": found.model,
         "fingerprint": found.spec,
         "metric": found.metric,
         "accuracy": found.accuracy,

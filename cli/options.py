@@ -28,9 +28,12 @@ __all__ = [
     "Query",
     "card",
     "filters",
+    "is_given",
     "measure",
     "open_registry",
     "question",
+    "question_of_all",
+    "question_of_two",
     "with_options",
 ]
 
@@ -65,21 +68,43 @@ def measure(fingerprint: Fingerprint = "layered", distance: Distance = None) -> 
     return {"fingerprint": fingerprint, "metric": distance}
 
 
+_accuracy = functools.partial(
+    typer.Option, parser=parse_amount, metavar="X", help="Largest distance that still counts as equivalent."
+)
+
+
 def question(
     fingerprint: Fingerprint = "layered",
     distance: Distance = None,
     accuracy: Annotated[
         float | None,
-        typer.Option(
-            parser=parse_amount,
-            metavar="X",
-            help="Largest distance that still counts as equivalent.",
-            show_default="calibrated: 1 in 100 unrelated pairs pass",
-        ),
+        _accuracy(show_default="calibrated, or less, so that among many one false pass is expected at most"),
     ] = None,
 ) -> dict[str, Any]:
-    """How models are judged, as keyword arguments of a Registry's questions."""
+    """How a look-up judges, as keyword arguments of a Registry's questions."""
     return {**measure(fingerprint, distance), "accuracy": accuracy}
+
+
+def question_of_two(
+    fingerprint: Fingerprint = "layered",
+    distance: Distance = None,
+    accuracy: Annotated[
+        float | None, _accuracy(show_default="calibrated, as two alone are judged: 1 in 100 unrelated pairs pass")
+    ] = None,
+) -> dict[str, Any]:
+    """How two models are judged; as `question`."""
+    return question(fingerprint, distance, accuracy)
+
+
+def question_of_all(
+    fingerprint: Fingerprint = "layered",
+    distance: Distance = None,
+    accuracy: Annotated[
+        float | None, _accuracy(show_default="calibrated, however many there are: 1 in 100 unrelated pairs pass")
+    ] = None,
+) -> dict[str, Any]:
+    """How all models are judged, so that classes last as more come; as `question`."""
+    return question(fingerprint, distance, accuracy)
 
 
 def filters(
@@ -180,6 +205,12 @@ def with_options(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]]
         return run
 
     return decorate
+
+
+def is_given(context: typer.Context, option: str) -> bool:
+    """Whether an option was written on the command line, be it with its default's value."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def open_registry(url: str | None) -> Registry:

@@ -43,7 +43,7 @@ def list_runs(db: Database = None, as_json: AsJson = False) -> None:
 
 def _row(run: Run) -> tuple[str, ...]:
     counts = (tables.whole(run.done), tables.whole(run.failed), tables.whole(run.waiting))
-    return (str(run.id), run.state, run.started, *counts, run.command)
+    return (str(run.id), run.state, tables.moment(run.started), *counts, run.command)
 
 
 @app.command(epilog="\b\nExamples:\n  archreg runs show\n  archreg runs show 7 --json")
@@ -57,9 +57,10 @@ def show(run: RunId = None, db: Database = None, as_json: AsJson = False) -> Non
     elif found is None:
         tables.hint(NONE)
     else:
+        started, seen = tables.moment(found.started), tables.moment(found.heartbeat)
         tables.say(
             f"run {found.id}, {found.state}: {found.command}",
-            f"started {found.started}, last sign of life {found.heartbeat}, by {found.worker}",
+            f"started {started}, last sign of life {seen}, by {found.worker}",
             f"{found.done} stored, {found.failed} failed, {found.waiting} waiting",
         )
         rows = [(i.name, i.state, str(i.attempts or ""), _seconds(i), i.message) for i in items]

@@ -83,6 +83,8 @@ def _show(found: Selection) -> None:
     tables.table(columns, _rows(found, [number for number, _ in shown]))
     if found.count > len(found.classes):
         tables.say(f"and {tables.whole(found.count - len(found.classes))} more classes; -k shows more")
+    chosen = (choice.model for group in found.classes for choice in (group.best, *group.others))
+    tables.say(*verdicts.approximate(*((found.like,) if found.like else ()), *chosen))
     if found.like:
         tables.say(verdicts.judged(found.accuracy, found.rate, found.searched, found.calibration))
     else:

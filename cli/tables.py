@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from registry.cli.errors import harmless
@@ -19,7 +20,19 @@ if TYPE_CHECKING:
 
     from registry.types import Metric
 
-__all__ = ["hint", "is_terminal", "layer_shape", "metrics", "number", "percent", "say", "size", "table", "whole"]
+__all__ = [
+    "hint",
+    "is_terminal",
+    "layer_shape",
+    "metrics",
+    "moment",
+    "number",
+    "percent",
+    "say",
+    "size",
+    "table",
+    "whole",
+]
 
 PIPED_WIDTH = 10_000  # wider than any line of ours, so that rich neither cuts nor wraps
 BYTES = ("B", "kB", "MB", "GB", "TB")
@@ -116,6 +129,11 @@ def percent(fraction: float, digits: int = 1) -> str:
     if fraction < 1 and 100 * fraction >= 100 - step / 2:
         return f">{100 - step:.{digits}f} %"
     return f"{100 * fraction:.{digits}f} %"
+
+
+def moment(time: str) -> str:
+    """A time of ISO 8601 in UTC, for people: ``2026-01-02 03:04:05 UTC``."""
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def metrics(known: Iterable[Metric]) -> str:

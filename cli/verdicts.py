@@ -17,10 +17,12 @@ if TYPE_CHECKING:
         FingerprintSpec,
         LayerContrast,
         MetricChange,
+        ModelSummary,
         Verdict,
     )
 
 __all__ = [
+    "approximate",
     "basis",
     "calibrated",
     "change",
@@ -35,14 +37,20 @@ __all__ = [
 ]
 
 
+NAMED = 3
+"""Models with approximate spectra that are named; of more, their number is said."""
+
+
 def sentence(verdict: Verdict, calibration: Calibration, searched: int | None = None) -> str:
     """The evidence: distance against accuracy, what unrelated pairs do, and how many false passes that implies."""
     side = "within" if verdict.distance <= verdict.accuracy else "beyond"
+    unrelated = (
+        "all unrelated pairs measured" if verdict.closer_than == 1.0 else f"{closer(verdict)} of unrelated pairs"
+    )
     parts = [
         f"distance {number(verdict.distance)}",
         f"{side} the accuracy {number(verdict.accuracy)}",
-        f"closer than {closer(verdict)}"
-        + (" unrelated pairs" if verdict.closer_than == 1.0 else " of unrelated pairs"),
+        f"closer than {unrelated}",
     ]
     if searched is not None:
         parts.append(_false_passes(verdict.rate, calibration, searched))
@@ -50,8 +58,8 @@ def sentence(verdict: Verdict, calibration: Calibration, searched: int | None = 
 
 
 def closer(verdict: Verdict) -> str:
-    """Of unrelated pairs, how many lie farther apart: ``99.6 %``, or ``all`` of those measured."""
-    return "all" if verdict.closer_than == 1.0 else percent(verdict.closer_than)
+    """Of unrelated pairs, how many lie farther apart: ``99.6 %``, or ``all pairs`` that were measured."""
+    return "all pairs" if verdict.closer_than == 1.0 else percent(verdict.closer_than)
 
 
 def _false_passes(rate: float, calibration: Calibration, searched: int, noun: str = "searched") -> str:
@@ -89,6 +97,19 @@ def why(verdict: Verdict) -> str:
 def unlike(verdict: Verdict) -> str:
     """Why two models are not equivalent, in few words: the classes in which they differ, else that they are too far."""
     return "; ".join(reason for reason in verdict.reasons if not reason.startswith("distance ")) or "too far"
+
+
+def approximate(*models: ModelSummary) -> tuple[str, ...]:
+    """That distances and classes rest on approximate spectra, and whose; nothing where all are exact."""
+    counts = {model.name: model.approximate for model in models if model.approximate}
+    named = [f"{name} ({counts[name]} layer{'s' if counts[name] > 1 else ''})" for name in list(counts)[:NAMED]]
+    if len(counts) > NAMED:
+        named.append(f"{whole(len(counts) - NAMED)} more")
+    if not named:
+        return ()
+    return (
+        f"spectra by stochastic Lanczos quadrature: {', '.join(named)}; distances and classes of these are approximate",
+    )
 
 
 def savings(candidate: Candidate) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from alembic import context
@@ -10,6 +9,7 @@ from alembic.util import CommandError
 from sqlalchemy import text
 
 from registry.errors import StorageError
+from registry.places import default_database
 from registry.storage.engine import make_engine, writing
 from registry.storage.migrate import is_ours
 from registry.storage.schema import metadata
@@ -55,7 +55,7 @@ def run(connection: Connection) -> None:
 def open_and_run() -> None:
     """Open the database that the command line or the environment names."""
     arguments = context.get_x_argument(as_dictionary=True)
-    address = Address.parse(arguments.get("db") or os.environ.get("ARCHREG_DB") or "archreg.db")
+    address = Address.parse(arguments.get("db") or default_database())
     engine = make_engine(address, "migrate")
     if address.path is not None and current_version(address, engine) is None:
         address.path.touch(exist_ok=False)

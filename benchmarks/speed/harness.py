@@ -6,19 +6,20 @@ import os
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
 __all__ = [
     "Comparison",
     "Task",
     "Timing",
     "between_markers",
+    "high_water",
     "interleaved",
     "load_note",
     "machine_load",
@@ -139,6 +140,15 @@ def load_note(load: float, cores: int) -> str:
 def machine_load() -> float:
     """Runnable processes of the last minute, mean."""
     return os.getloadavg()[0]
+
+
+def high_water() -> int:
+    """Bytes of memory that this process has had resident at most since it was started; needs Linux.
+
+    Not `resource.getrusage`, by which a process begins with what its parent had.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def markdown(comparisons: Iterable[Comparison]) -> str:

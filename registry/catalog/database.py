@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal
 
 from registry.errors import DatabaseMissingError
+from registry.places import default_database
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.storage import Store
 
-__all__ = ["DEFAULT_DATABASE", "Database"]
-
-DEFAULT_DATABASE = "archreg.db"
+__all__ = ["Database"]
 
 
 class Database:
     """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
 
     def __init__(self, url: str | Path | None) -> None:
-        self.url = str(url or os.environ.get("ARCHREG_DB") or DEFAULT_DATABASE)
+        self.url = str(url or default_database())
         self._store: Store | None = None
         self._mode = ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError
-from registry.types import Conjugacy, ModelSummary
+from registry.types import ModelSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from registry.catalog.filling import Measured
     from registry.equivalence import Kind
     from registry.storage import Store
-    from registry.types import Checkpoint, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
+    from registry.types import Checkpoint, Conjugacy, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
 
     Asked = str | Path | torch.nn.Module
 
@@ -162,12 +163,12 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
         return _stored(store, known, spec)
     measured = measure(checkpoint, plan)
     vector = next(fingerprint.vector for fingerprint in measured.fingerprints if fingerprint.spec == spec)
-    model = _summary(checkpoint.ref, plan, measured.conjugacy)
+    model = _summary(checkpoint.ref, plan, measured)
     return Query(model, vector, lambda: measured.conjugacy, lambda: measured.spectra)
 
 
-def _summary(ref: ModelRef, plan: WeightsPlan, conjugacy: Conjugacy) -> ModelSummary:
-    card = ref.card
+def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:
+    card, conjugacy = ref.card, measured.conjugacy
     return ModelSummary(
         id=0,
         name=ref.name,
@@ -188,5 +189,6 @@ def _summary(ref: ModelRef, plan: WeightsPlan, conjugacy: Conjugacy) -> ModelSum
         gflops=card.gflops,
         tail_class=conjugacy.tail_class,
         training_class=conjugacy.training_class,
+        approximate=sum(bool(spectrum.method) for spectrum in measured.spectra),
         metrics=card.metrics,
     )

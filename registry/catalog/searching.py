@@ -70,6 +70,7 @@ def _searched(gallery: Gallery, wanted: Wanted) -> Search:
 def _answer(gallery: Gallery, found: Found, wanted: Wanted, *, indexed: bool = False) -> Search:
     by = gallery.by
     return Search(
+        model=gallery.query.model,
         spec=by.spec,
         metric=by.distance.name,
         accuracy=by.accuracy,

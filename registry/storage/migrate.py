@@ -24,7 +24,7 @@ from registry.storage.version import HEAD, VERSION_TABLE, current_version, requi
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-__all__ = ["check", "create", "current", "drift", "is_ours", "upgrade"]
+__all__ = ["check", "create", "drift", "is_ours", "upgrade"]
 
 
 def upgrade(url: str) -> str:
@@ -90,16 +90,6 @@ def _publish(address: Address, draft: Path) -> None:
         os.link(draft, address.path or "")
     except FileExistsError:
         return  # made meanwhile; opening it will tell what it is
-
-
-def current(url: str) -> str | None:
-    """Return the schema's version at ``url``; None where there is no registry yet."""
-    address = Address.parse(url)
-    engine = make_engine(address, "read")
-    try:
-        return current_version(address, engine)
-    finally:
-        engine.dispose()
 
 
 def check(url: str) -> tuple[str, ...]:

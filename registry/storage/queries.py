@@ -126,14 +126,19 @@ def summaries(
     connection: Connection, wanted: Filter | None = None, ids: Sequence[int] | None = None
 ) -> list[ModelSummary]:
     """Return the models that a filter lets through, of ``ids`` if given, by name: three queries, however many."""
+    layers = schema.layers.c
+    counted = select(layers.model_id, func.count().label("n")).where(layers.method != "").group_by(layers.model_id)
+    approximate = counted.subquery()
     statement = select(
         models,
         architectures.c.family,
         architectures.c.name.label("architecture"),
         conjugacy.c.tail_class,
         conjugacy.c.training_class,
+        approximate.c.n.label("approximate"),
     ).select_from(models)
     statement = _filtered(statement, wanted).outerjoin(conjugacy, conjugacy.c.model_id == models.c.id)
+    statement = statement.outerjoin(approximate, approximate.c.model_id == models.c.id)
     if ids is not None:
         statement = statement.where(among(models.c.id, ids, connection))
     rows = connection.execute(statement).mappings().all()
@@ -176,6 +181,7 @@ def _summary(row: RowMapping, known: tuple[str, ...], measured: tuple[Metric, ..
         created=row["created"].isoformat(timespec="seconds"),
         tail_class=row["tail_class"] or "",
         training_class=row["training_class"] or "",
+        approximate=row["approximate"] or 0,
         metrics=measured,
         **{key: row[key] for key in (*same, *card)},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from registry.errors import StorageError, UsageError
+from registry.places import default_database
 
 __all__ = ["Address"]
 
@@ -21,12 +22,14 @@ SUPPORTED = "a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE"
 class Address:
     """A registry's place: ``path`` for a SQLite file, otherwise ``url`` for Postgres through psycopg.
 
-    ``label`` is what people see: as it was given, the password as ``***``.
+    ``label`` is what people see: as it was given, the password as ``***``; ``implied``: where a command goes without
+    being told.
     """
 
     label: str
     url: URL
     path: Path | None = None
+    implied: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -39,6 +42,10 @@ class Address:
         StorageError
             Postgres is asked for and psycopg is not installed.
         """
+        return replace(cls._parsed(text), implied=text == default_database())
+
+    @classmethod
+    def _parsed(cls, text: str) -> Address:
         if not text.strip():
             raise UsageError("the database is the empty string", f"give {SUPPORTED}")
         if "://" not in text:
@@ -75,8 +82,8 @@ class Address:
         return cls(shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***"), url)
 
     def command(self, verb: str) -> str:
-        """Return the ``archreg`` command that does ``verb`` here, ready for a shell."""
-        return f"archreg {verb} --db {shlex.quote(self.label)}"
+        """Return the ``archreg`` command that does ``verb`` here, ready for a shell, ``--db`` where it is needed."""
+        return f"archreg {verb}" if self.implied else f"archreg {verb} --db {shlex.quote(self.label)}"
 
     def redacted(self, text: str) -> str:
         """Return ``text`` without this address's password, wherever a driver put it."""

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from registry.errors import DatabaseMissingError, SchemaVersionError, StorageError
-from registry.storage.engine import reading, sqlite_uri
+from registry.storage.engine import make_engine, reading, sqlite_uri
 from registry.storage.failures import guarded
+from registry.storage.url import Address
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
-    from registry.storage.url import Address
-
-__all__ = ["HEAD", "VERSION_TABLE", "current_version", "require_head", "schema_version"]
+__all__ = ["HEAD", "VERSION_TABLE", "current_version", "require_head", "schema_version", "version_at"]
 
 VERSION_TABLE: Final = "archreg_version"
 HEAD: Final = "v0002"
@@ -66,6 +65,16 @@ def current_version(address: Address, engine: Engine) -> str | None:
         return _sqlite_version(address, address.path)
     with guarded(address), reading(engine) as connection:
         return schema_version(connection)
+
+
+def version_at(url: str) -> str | None:
+    """Return the schema's version at ``url``; None where there is no registry yet."""
+    address = Address.parse(url)
+    engine = make_engine(address, "read")
+    try:
+        return current_version(address, engine)
+    finally:
+        engine.dispose()
 
 
 def schema_version(connection: Connection) -> str | None:

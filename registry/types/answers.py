@@ -78,7 +78,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """A stored model in one line. ``name`` is its oldest name, ``names`` all of them; created in UTC, ISO 8601."""
+    """A stored model in one line. ``name`` is its oldest name, ``names`` all of them; created in UTC, ISO 8601.
+
+    ``approximate``: of its ``layers``, how many have approximate spectra, on which its fingerprints and classes rest.
+    """
 
     id: int
     name: str
@@ -99,6 +102,7 @@ class ModelSummary:
     gflops: float | None = None
     tail_class: str = ""
     training_class: str = ""
+    approximate: int = 0
     metrics: tuple[Metric, ...] = ()
 
 
@@ -234,11 +238,13 @@ class Neighbour:
 class Search:
     """What a look-up found, nearest first, among how many models, and the rate of false passes at its accuracy.
 
-    ``radius``: how far away at most, None where only ``k`` was asked for; ``unknown``: how many models were left out
-    because a value that the filter bounds is not known of them; ``indexed``: whether an index found them, which can
-    miss some, and ``note``: why an index that is there was not used.
+    ``model``: the one asked about, its ``id`` 0 where it is not stored; ``radius``: how far away at most, None where
+    only ``k`` was asked for; ``unknown``: how many models were left out because a value that the filter bounds is not
+    known of them; ``indexed``: whether an index found them, which can miss some, and ``note``: why an index that is
+    there was not used.
     """
 
+    model: ModelSummary
     spec: FingerprintSpec
     metric: str
     accuracy: float

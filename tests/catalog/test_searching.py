@@ -11,9 +11,12 @@ import pytest
 from registry import MetricBound, Registry
 from registry.catalog import searching, terms
 from registry.errors import UsageError
+from tests.catalog.conftest import Filled, fill
 
 if TYPE_CHECKING:
-    from tests.catalog.conftest import Filled
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tests.conftest import Postgres
 
 
@@ -83,13 +86,13 @@ def test_what_others_store_is_found_at_once(filled: Filled) -> None:
 
 
 @pytest.fixture
-def indexed(request: pytest.FixtureRequest, filled: Filled, monkeypatch: pytest.MonkeyPatch) -> Filled:
-    """A registry in Postgres with an index, which is asked however few the models are."""
-    if not filled.url.startswith("postgresql"):
-        pytest.skip("no index in a file")
+def indexed(postgres_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filled]:
+    """A registry in Postgres, as no file has an index, which is asked however few the models are."""
     monkeypatch.setattr(searching, "VISIT", 0)
-    assert filled.reg.index_build() == 4
-    return filled
+    with Registry(postgres_url) as reg:
+        fill(reg, files)
+        assert reg.index_build() == 4
+        yield Filled(reg, postgres_url, files)
 
 
 def test_an_index_answers_as_the_exact_search(indexed: Filled) -> None:

@@ -242,7 +242,7 @@ SAMPLES: dict[str, Any] = {
     "stats": Stats(
         2, 3, 40, (("resnet", 2),), (("layered v1", 2),), (("trained", 2),), (("long", 2),), "v0001", 40_960
     ),
-    "search": lambda *_args, **_settings: Search(SPEC, "l1", 0.035, 0.004, 163, NEIGHBOURS, CALIBRATION),
+    "search": lambda *_args, **_settings: Search(summary(), SPEC, "l1", 0.035, 0.004, 163, NEIGHBOURS, CALIBRATION),
     "compare": lambda a, b, **_settings: Comparison(
         summary(a),
         summary(b),

@@ -92,7 +92,7 @@ def test_one_class(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_what_is_kept(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("classes", "--kept")
-    assert "2026-01-02T03:04:05+00:00  layered v1, l1     0.035  cover  12,345       67  family resnet" in done.out
+    assert "2026-01-02 03:04:05 UTC  layered v1, l1     0.035  cover  12,345       67  family resnet" in done.out
     [kept] = archreg("classes", "--kept", "--json").document["partitions"]
     assert (kept["scope"], kept["rule"], kept["models"], kept["classes"]) == ({"family": "resnet"}, "cover", 12345, 67)
     fake.answers["kept_partitions"] = ()

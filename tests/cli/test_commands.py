@@ -12,6 +12,7 @@ import typer
 
 from registry.cli.app import app
 from registry.cli.commands import COMMANDS
+from registry.storage import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +46,34 @@ def test_help_loads_nothing_heavy(words: str) -> None:
     loaded = _modules_after(words)
     assert "registry.cli.app" in loaded
     assert not loaded & set(HEAVY)
+
+
+def test_the_schema_is_looked_at_without_alembic(database_url: str) -> None:
+    Store.open(database_url, mode="create").close()
+    assert "alembic" not in _modules_after(f"db current --db '{database_url}'")
+    assert "alembic" in _modules_after(f"db check --db '{database_url}'")
+
+
+def test_defaults_are_shown_as_they_would_be_written(archreg: Callable[..., Any], fake: Any) -> None:
+    assert "[default: 0.01]" in archreg("calibrate", "--help").out
+    archreg("calibrate")
+    assert fake.called("calibrate")[1]["rate"] == 0.01
+    assert archreg("calibrate", "--reset", "--rate", "0.01").code == 2  # given, if only its default
+    assert archreg("calibrate", "--reset").code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("compare", "as two alone are judged"),
+        ("classes", "however many there are"),
+        ("nearest", "so that among many one false pass is expected at most"),
+        ("compress", "so that among many one false pass is expected at most"),
+        ("select", "so that among many one false pass is expected at most"),
+    ],
+)
+def test_help_says_which_accuracy_holds(command: str, why: str, archreg: Callable[..., Any]) -> None:
+    assert why in " ".join(archreg(command, "--help").out.split())
 
 
 def test_help_builds_no_command() -> None:

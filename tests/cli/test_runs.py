@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def test_list(archreg: Callable[..., Any], fake: Any) -> None:
     heading, row = archreg("runs", "list").out.splitlines()
     assert heading.split() == ["run", "state", "started", "stored", "failed", "waiting", "command"]
-    assert row.split() == ["7", "died", "2026-01-02T03:04:05Z", "1", "1", "1", "archreg", "ingest", "models/"]
+    assert row.split() == ["7", "died", "2026-01-02", "03:04:05", "UTC", "1", "1", "1", "archreg", "ingest", "models/"]
     [run] = archreg("runs", "list", "--json").document["runs"]
     assert (run["id"], run["state"], run["items"], run["failed"]) == (7, "died", 3, 1)
 

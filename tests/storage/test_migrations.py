@@ -23,7 +23,7 @@ from registry.storage import Store, migrate
 from registry.storage.engine import make_engine, reading
 from registry.storage.schema import metadata
 from registry.storage.url import Address
-from registry.storage.version import HEAD
+from registry.storage.version import HEAD, version_at
 from registry.types import ModelCard
 from tests.storage.factory import SPEC, conjugacy_of, new_model, spectra_of, vector_of
 
@@ -79,7 +79,7 @@ class TestSchema:
             assert migrate.drift(connection) == []
         engine.dispose()
         assert migrate.check(registry_url) == ()
-        assert migrate.current(registry_url) == HEAD
+        assert version_at(registry_url) == HEAD
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -177,7 +177,7 @@ def test_a_frozen_database_is_upgraded_whole_and_used(place: tuple[str, str], ve
         shutil.copy(ASSETS / f"{version}.sqlite", url.removeprefix("sqlite:///"))
     else:
         execute(url, (ASSETS / f"{version}.sql").read_text(encoding="utf-8"))
-    assert migrate.current(url) == version
+    assert version_at(url) == version
     assert migrate.upgrade(url) == HEAD
     assert migrate.upgrade(url) == HEAD
     found = counts(url)
@@ -252,4 +252,4 @@ def test_alembics_own_command_works_in_a_checkout(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert "No new upgrade operations detected" in done.stdout
     assert Config(str(ROOT / "alembic.ini")).get_main_option("script_location") == str(ROOT / "migrations")
-    assert migrate.current(url) == HEAD
+    assert version_at(url) == HEAD

@@ -15,16 +15,18 @@ import pytest
 
 from registry.errors import (
     DatabaseMissingError,
+    EmptyRegistryError,
     ReadOnlyError,
     SchemaVersionError,
     StorageError,
+    UnknownModelError,
     UsageError,
 )
 from registry.storage import Store, migrate
 from registry.storage import url as url_module
 from registry.storage.schema import metadata
 from registry.storage.url import Address
-from registry.storage.version import HEAD
+from registry.storage.version import HEAD, version_at
 from tests.storage.factory import SPEC, new_model, vector_of
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class TestEitherDatabase:
         with pytest.raises(DatabaseMissingError) as caught:
             Store.open(database_url, mode=mode)
         assert "archreg ingest" in (caught.value.remedy or "")
-        assert migrate.current(database_url) is None
+        assert version_at(database_url) is None
         assert not Path(database_url.removeprefix("sqlite:///")).exists()
 
     def test_it_is_made_and_opened_again(self, database_url: str) -> None:
@@ -61,12 +63,35 @@ class TestEitherDatabase:
         quoted = f"'{registry_url}'" if "?" in registry_url else registry_url
         assert caught.value.remedy == f"archreg db upgrade --db {quoted}"
 
+    def test_a_place_that_is_implied_is_not_repeated(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ARCHREG_DB", store.url)
+        with Store.open(store.url, mode="write") as implied:
+            with pytest.raises(EmptyRegistryError) as caught:
+                implied.find("a")
+            assert caught.value.remedy == "archreg ingest REF"
+            implied.add(new_model("a"))
+            monkeypatch.setenv("ARCHREG_DB", "other.db")
+            with pytest.raises(UnknownModelError) as missing:
+                implied.find("zzz")
+            assert missing.value.remedy == "see archreg list"
+        with pytest.raises(UnknownModelError) as missing:
+            store.find("zzz")
+        assert (missing.value.remedy or "").startswith("see archreg list --db ")
+
+    def test_the_default_is_implied(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("ARCHREG_DB", raising=False)
+        assert Address.parse("archreg.db").command("list") == "archreg list"
+        assert Address.parse("./archreg.db").command("list") == "archreg list --db ./archreg.db"
+        monkeypatch.setenv("ARCHREG_DB", "postgresql://me:secret@host/zoo")
+        assert Address.parse("postgresql://me:secret@host/zoo").command("list") == "archreg list"
+        assert Address.parse("archreg.db").command("list") == "archreg list --db archreg.db"
+
     def test_a_newer_schema_is_refused(self, registry_url: str) -> None:
         with stamped(registry_url, "v9999"):
             for attempt in (lambda: Store.open(registry_url, mode="create"), lambda: migrate.upgrade(registry_url)):
                 with pytest.raises(SchemaVersionError, match=f"v9999, newer than this program's {HEAD}"):
                     attempt()
-            assert migrate.current(registry_url) == "v9999"
+            assert version_at(registry_url) == "v9999"
 
     def test_reading_cannot_write(self, registry_url: str) -> None:
         with Store.open(registry_url, mode="read") as store:

@@ -44,9 +44,9 @@ class Managing(Part):
 
     def current(self) -> str | None:
         """The schema revision the database is at, None where it has none."""
-        from registry.storage import migrate
+        from registry.storage.version import version_at
 
-        return migrate.current(self._database.url)
+        return version_at(self._database.url)
 
     def check(self) -> tuple[str, ...]:
         """Problems found in the database, none when it is sound."""
