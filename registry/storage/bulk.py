@@ -27,12 +27,11 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
         return
     columns = [table.c[name] for name in rows[0]]
     processors = [_processor(column, connection) for column in columns]
-    values = [
-        tuple(
-            value if change is None else change(value) for change, value in zip(processors, row.values(), strict=True)
-        )
-        for row in rows
-    ]
+    cells = zip(*(row.values() for row in rows), strict=True)  # a column at a time, which is most of the speed
+    changed = (
+        column if change is None else map(change, column) for change, column in zip(processors, cells, strict=True)
+    )
+    values = list(zip(*changed, strict=True))
     quote = connection.dialect.identifier_preparer.quote
     into = f"{quote(table.name)} ({', '.join(quote(column.name) for column in columns)})"
     if connection.dialect.name == "sqlite":
