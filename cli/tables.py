@@ -51,12 +51,17 @@ def _console() -> Console:
 
 
 def say(*sentences: str) -> None:
-    """Write each sentence on a line of its own; on a terminal, long ones are wrapped."""
+    """Write each sentence on a line of its own; on a terminal, long ones are wrapped, those set in under themselves."""
     from rich.text import Text
 
     console = _console()
     for sentence in sentences:
-        console.print(Text(harmless(sentence)))
+        text = harmless(sentence)
+        words = text.lstrip(" ")
+        margin = text[: len(text) - len(words)]
+        for line in Text(words).wrap(console, max(1, console.width - len(margin))) if words else [Text()]:
+            line.rstrip()
+            console.print(Text(margin) + line)
 
 
 def hint(*sentences: str) -> None:

@@ -149,8 +149,9 @@ def differences(found: Contrast | None, a: str, b: str) -> tuple[str, ...]:
         return ("their spectra and shapes are the same",)
     return (
         _location(found, a, b),
-        f"layers farthest from the other's at their depth, in decades of x: of {a}, {_layers(found.layers_a)}; "
-        f"of {b}, {_layers(found.layers_b)}",
+        "layers farthest from the other's at their depth, in decades of x:",
+        f"  of {a}, {_layers(found.layers_a)}",
+        f"  of {b}, {_layers(found.layers_b)}",
         "shares of the layered l1 distance: " + ", ".join(f"{name} {percent(part)}" for name, part in found.shares),
     )
 

@@ -161,11 +161,12 @@ def test_compare(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_compare_says_where_two_models_differ(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     lines = archreg("compare", "resnet20", "resnet32").out.splitlines()
-    assert lines[3:6] == [
+    assert lines[3:8] == [
         "spectra differ most at x = 1.31: 12.3 % more of resnet32 than of resnet20 lies below; "
         "by depth, most around 0.8, by 0.21 decades of x",
-        "layers farthest from the other's at their depth, in decades of x: of resnet20, fc.weight (0.41 at 1.00), "
-        "conv1.weight (0.2 at 0.00); of resnet32, head.weight (0.5 at 1.00)",
+        "layers farthest from the other's at their depth, in decades of x:",
+        "  of resnet20, fc.weight (0.41 at 1.00), conv1.weight (0.2 at 0.00)",
+        "  of resnet32, head.weight (0.5 at 1.00)",
         "shares of the layered l1 distance: shapes 25.0 %, spectra 75.0 %",
     ]
     document = archreg("compare", "resnet20", "resnet32", "--json").document["contrast"]
@@ -563,6 +564,34 @@ def test_nothing_is_cut_where_standard_output_is_no_terminal(
     rows = archreg("list").out.splitlines()
     assert len(rows) == 2
     assert name in rows[1]
+
+
+@pytest.mark.parametrize("words", ["compare a b", "compress x --explain", "nearest x"])
+def test_sentences_are_wrapped_on_a_terminal(
+    words: str, archreg: Callable[..., Any], fake: Any, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = replace(samples.candidate, contrast=samples.answers["compare"]("a", "b").contrast)
+    fake.answers["compress"] = replace(samples.answers["compress"]("x"), candidates=(candidate,))
+    piped = archreg(*words.split()).out
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("registry.cli.tables.is_terminal", lambda: True)
+    shown = archreg(*words.split()).out
+    assert max(map(len, piped.splitlines())) > 60
+    assert max(map(len, shown.splitlines())) <= 60
+
+
+def test_what_is_set_in_is_wrapped_under_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr("registry.cli.tables.is_terminal", lambda: True)
+    tables.say("plain words that are wrapped", "", "  words set in that are, too", "x" * 25)
+    assert capsys.readouterr().out.splitlines() == [
+        "plain words that are", "wrapped", "", "  words set in that", "  are, too", "x" * 20, "x" * 5,
+    ]  # fmt: skip
+    monkeypatch.setattr("registry.cli.tables.is_terminal", lambda: False)
+    tables.say("  words set in that are not wrapped")
+    assert capsys.readouterr().out == "  words set in that are not wrapped\n"
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
