@@ -15,7 +15,7 @@ from registry.storage.checking import check_spec
 from registry.storage.packing import spec_of, to_conjugacy, to_metric, unpacked
 from registry.storage.queries import short_hash
 from registry.storage.records import NewModel
-from registry.types.answers import Ingested
+from registry.types.outcomes import Ingested
 from registry.types.spectra import METHODS, Fingerprint, FingerprintSpec, Spectrum
 from registry.types.weights import LayerMatrix, ModelCard, SkippedTensor, WeightsPlan
 

@@ -14,7 +14,7 @@ from registry.storage.bulk import insert_rows
 from registry.storage.calibrations import drop_calibration
 from registry.storage.cells import rows_of
 from registry.storage.schema import calibrations
-from registry.types.answers import Ingested
+from registry.types.outcomes import Ingested
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,7 +11,7 @@ from sqlalchemy import delete, exists, insert, select
 from registry.storage.cards import utc_now
 from registry.storage.records import Label
 from registry.storage.schema import architectures, calibrations, fingerprints, models, specs
-from registry.types.spectra import Calibration
+from registry.types.calibrations import Calibration
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from registry.storage.assembling import Portable
     from registry.storage.url import Address
-    from registry.types.answers import Filter, Ingested
+    from registry.types.filters import Filter
+    from registry.types.outcomes import Ingested
 
 __all__ = ["Selection"]
 

@@ -14,7 +14,7 @@ from registry.types.weights import Metric
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from registry.types.answers import Filter
+    from registry.types.filters import Filter
 
 __all__ = ["measured", "sizes", "texts"]
 

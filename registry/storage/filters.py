@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-    from registry.types.answers import Filter, MetricBound
+    from registry.types.filters import Filter, MetricBound
 
 __all__ = ["among", "conditions", "listed", "unknown"]
 

@@ -19,7 +19,7 @@ from registry.storage.packing import layer_of, to_metric
 from registry.storage.queries import short_hash
 from registry.storage.records import CONJUGACY_RULE
 from registry.storage.schema import architectures, models, names
-from registry.types.answers import Ingested
+from registry.types.outcomes import Ingested
 from registry.types.weights import ModelCard
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from registry.storage.engine import is_frozen, sqlite_uri
 from registry.storage.failures import guarded
 from registry.storage.url import Address
 from registry.storage.version import HEAD, VERSION_TABLE, require_head
-from registry.types.answers import Ingested
+from registry.types.outcomes import Ingested
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

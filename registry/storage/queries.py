@@ -16,7 +16,7 @@ from registry.storage.filters import among, conditions, unknown
 from registry.storage.packing import layer_of, to_conjugacy, to_metric
 from registry.storage.records import CONJUGACY_RULE, DetailsRows, Holding
 from registry.storage.schema import architectures, conjugacy, models, names
-from registry.types.answers import ModelSummary, Stats
+from registry.types.models import ModelSummary, Stats
 from registry.types.weights import SkippedTensor
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Select
 
     from registry.storage.url import Address
-    from registry.types.answers import Filter
+    from registry.types.filters import Filter
     from registry.types.weights import Metric
 
 __all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "summaries", "unknown_count"]

@@ -34,7 +34,7 @@ from registry.storage.schema import models, names
 from registry.storage.transactions import Mode
 from registry.storage.url import Address
 from registry.storage.version import HEAD, current_version, require_head
-from registry.types.answers import Ingested
+from registry.types.outcomes import Ingested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

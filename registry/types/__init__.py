@@ -1,44 +1,21 @@
 """The frozen values that every part of the registry passes to the others.
 
-``weights``: tensors, layer matrices, model cards; ``spectra``: spectra, specs, fingerprints, conjugacy; ``answers``:
-what questions return; ``runs``: the journal of ingests. No value here knows a database, a file or a
-framework.
+``weights``: tensors, layer matrices, model cards; ``spectra``: spectra, specs, fingerprints, conjugacy; ``models``:
+what is stored; ``filters``, ``searches``, ``verdicts``, ``partitions``, ``choices``, ``calibrations``: what questions
+take and return; ``outcomes`` and ``runs``: what became of models, and the journal of ingests. No value here knows a
+database, a file or a framework.
 """
 
-from registry.types.answers import (
-    Aim,
-    Calibrated,
-    Candidate,
-    Choice,
-    Comparison,
-    Compression,
-    Contrast,
-    Filter,
-    IndexCheck,
-    Ingested,
-    KeptPartition,
-    LayerContrast,
-    LayerFigures,
-    Membership,
-    MetricBound,
-    MetricChange,
-    ModelClass,
-    ModelDetails,
-    ModelSummary,
-    Neighbour,
-    Partition,
-    Recomputed,
-    Relation,
-    Removal,
-    Search,
-    Selected,
-    Selection,
-    Stats,
-    Verdict,
-)
+from registry.types.calibrations import Calibrated, Calibration, Relation
+from registry.types.choices import Aim, Candidate, Choice, Compression, MetricChange, Removal, Selected, Selection
+from registry.types.filters import Filter, MetricBound
+from registry.types.models import LayerFigures, ModelDetails, ModelSummary, Stats
+from registry.types.outcomes import Ingested, Recomputed, Transfer
+from registry.types.partitions import KeptPartition, Membership, ModelClass, Partition
 from registry.types.runs import DONE, Run, RunItem
-from registry.types.spectra import Calibration, Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
-from registry.types.transfers import Transfer
+from registry.types.searches import IndexCheck, Neighbour, Search
+from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
+from registry.types.verdicts import Comparison, Contrast, LayerContrast, Verdict
 from registry.types.weights import (
     Checkpoint,
     LayerMatrix,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from registry.types.weights import LayerMatrix
 
-__all__ = ["METHODS", "Calibration", "Conjugacy", "Decay", "Fingerprint", "FingerprintSpec", "Spectrum"]
+__all__ = ["METHODS", "Conjugacy", "Decay", "Fingerprint", "FingerprintSpec", "Spectrum"]
 
 METHODS = ("", "lanczos")
 """How a spectrum was found: exactly, or by stochastic Lanczos quadrature."""
@@ -115,32 +115,3 @@ class Fingerprint:
 
     spec: FingerprintSpec
     vector: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What distances between unrelated models look like under one spec and metric.
-
-    ``accuracy``: the largest distance at which at most ``rate`` of unrelated pairs pass, and (``accuracy_low``,
-    ``accuracy_high``) its 95 % interval, None where there were too few families for one; ``quantiles``: pairs
-    (fraction of unrelated pairs, distance), both increasing; ``source``: what it was measured on, in words, and
-    ``models`` of how many ``families`` that were; ``created``: when, in UTC, ISO 8601, empty for one that ships.
-    """
-
-    spec_hash: str
-    metric: str
-    rate: float
-    accuracy: float
-    quantiles: tuple[tuple[float, float], ...]
-    source: str
-    accuracy_low: float | None = None
-    accuracy_high: float | None = None
-    models: int | None = None
-    families: int | None = None
-    created: str = ""
-
-    @property
-    def resolution(self) -> float:
-        """The smallest rate it can tell: that of the nearest of the unrelated pairs it was measured on."""
-        nearest = self.quantiles[0][1]
-        return max(fraction for fraction, distance in self.quantiles if distance == nearest)

@@ -1,14 +1,30 @@
-"""What became of models on the move."""
+"""What became of models that were read, computed anew or moved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from registry.types.answers import Ingested
+__all__ = ["Ingested", "Recomputed", "Transfer"]
 
-__all__ = ["Transfer"]
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of one reference: ``added``, ``named`` (known weights, a new name), ``known`` or ``failed``."""
+
+    reference: str
+    name: str
+    status: str
+    seconds: float
+    message: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """How many ``fingerprints``, and how many models' ``conjugacy`` figures, were computed from stored spectra."""
+
+    fingerprints: int
+    conjugacy: int
 
 
 @dataclass(frozen=True, slots=True)
