@@ -1,5 +1,7 @@
 """``python -m benchmarks.memory``: resident memory of ``archreg ingest`` on made checkpoints of 4 GB, format by format.
 
+Beside it is what ``ingest --dry-run`` expected.
+
 What is counted is what the kernel calls resident, of the command and its children together: anonymous memory and pages
 of mapped files alike, sampled fifty times a second, beside the kernel's own high-water mark of the command alone. Pages
 that the kernel caches of files that are read, not mapped, are no process's. Needs Linux and 10 GB of disk.
@@ -172,14 +174,16 @@ def main() -> None:
             # In a process of its own: until it runs the command, a child counts as resident what its parent is.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 path = pool.apply(make, (Path(folder, file), given.layers))
-            command = [sys.executable, "-m", "registry.cli.app", "ingest", str(path), "--quiet"]
-            _tell(name, measure([*command, "--db", f"{folder}/x.db"]))
+            command = [sys.executable, "-m", "registry.cli.app", "ingest", str(path), "--db", f"{folder}/x.db"]
+            said = subprocess.run([*command, "--dry-run", "--json"], check=True, stdout=subprocess.PIPE)
+            _tell(name, measure([*command, "--quiet"]), json.loads(said.stdout)["estimated_memory"])
 
 
-def _tell(name: str, peak: Peak) -> None:
+def _tell(name: str, peak: Peak, estimate: int = 0) -> None:
     figures = f"{peak.sampled / 1e9:.2f} GB, {peak.mapped / 1e9:.2f} of it mapped files"
     over = "" if peak.sampled < LIMIT else ", OVER THE LIMIT"
-    print(f"{name:12s} peak {figures}; own mark {peak.own / 1e9:.2f} GB; {peak.seconds:.0f} s{over}")
+    expected = f"; estimated {estimate / 1e9:.2f} GB" if estimate else ""
+    print(f"{name:12s} peak {figures}; own mark {peak.own / 1e9:.2f} GB; {peak.seconds:.0f} s{expected}{over}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import typer
 
 from registry.cli import jsonout, tables
 from registry.cli.options import AsJson, Database, card, open_registry, with_options
+from registry.cli.plans import show_plan
 from registry.cli.progress import report_failure, reporter
 from registry.errors import SourceError, UsageError
 from registry.types import Ingested, ModelCard
@@ -55,7 +56,7 @@ def ingest(
         str | None, typer.Option(metavar="KEY", help="Entry of the checkpoint that holds the weights: state_dict, ...")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be read and downloaded; do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be read and downloaded, time and memory; do nothing.")
     ] = False,
     discard_weights: Annotated[
         bool, typer.Option("--discard-weights", help="Delete what was downloaded once it is stored.")
@@ -97,7 +98,8 @@ def ingest(
     with open_registry(db) as registry:
         refs, outcomes = _plan(registry, references, manifest=manifest, key=key, seed=seed, name=name, card=card)
         if dry_run:
-            _show_plan(refs, outcomes, as_json=as_json)
+            expected = registry.estimate(refs, approximate=approximate, workers=workers, executor=executor)
+            show_plan(refs, outcomes, expected, as_json=as_json)
         else:
             told = reporter(quiet=quiet)
             try:
@@ -146,35 +148,6 @@ def _plan(
             failures.append(Ingested(reference, "", "failed", 0.0, error.message, error.remedy or ""))
             report_failure(failures[-1])
     return refs, failures
-
-
-def _show_plan(refs: Sequence[ModelRef], failures: Sequence[Ingested], *, as_json: bool) -> None:
-    known = [ref.bytes for ref in refs if ref.bytes is not None]
-    missing = [ref.bytes or 0 for ref in refs if not ref.cached]
-    from registry.ingest import seconds_of
-
-    seconds = sum(seconds_of(refs))
-    if as_json:
-        models = [
-            {"name": r.name, "source": r.source, "target": r.target, "bytes": r.bytes, "cached": r.cached} for r in refs
-        ]
-        totals = {"bytes": sum(known), "download_bytes": sum(missing), "estimated_seconds": seconds}
-        jsonout.write({"models": models, "failures": failures, **totals, "unknown_sizes": len(refs) - len(known)})
-        return
-    rows = [(r.name, f"{r.source}:{r.target}", tables.size(r.bytes), "" if r.cached else "download") for r in refs]
-    tables.table(("name", "reference", ">size", "to do"), rows)
-    unknown = f", and {len(refs) - len(known)} of unknown size" if len(known) < len(refs) else ""
-    tables.say(
-        f"{tables.whole(len(refs))} models, {tables.size(sum(known))}{unknown}",
-        f"to download: {len(missing)} models, {tables.size(sum(missing))}",
-        f"estimated time besides downloads: {_duration(seconds)}",
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show_outcomes(outcomes: Sequence[Ingested], *, as_json: bool) -> None:

@@ -38,7 +38,7 @@ def report_failure(result: Ingested) -> None:
 class Failures:
     """Tells failures alone."""
 
-    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
+    def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:
         """Nothing to tell."""
 
     def start(self, ref: ModelRef) -> None:
@@ -60,7 +60,7 @@ class Lines(Failures):
         self._total = 0
         self._finished = 0
 
-    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
+    def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:  # noqa: ARG002
         """Remember how many there are, and tell how many were done before."""
         self._finished, self._total = done, done + len(refs)
         if done:
@@ -85,14 +85,12 @@ class Bars(Failures):
         self._total = self._before = self._finished = self._failed = 0
         self._began = 0.0
 
-    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
+    def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:
         """Show the bar. What was done before is no part of it, so that the time left is that of the rest."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from registry.ingest import seconds_of
-
-        self._weights = dict(zip(refs, seconds_of(refs), strict=True))
+        self._weights = dict(zip(refs, costs, strict=True))
         self._before, self._total = done, done + len(refs)
         self._began = time.monotonic()
         self._bar = Progress(

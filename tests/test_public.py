@@ -27,6 +27,7 @@ METHODS = {
     "current": "()",
     "distances": "(*, fingerprint='layered', metric=None, **filters)",
     "equivalent": f"(a, b, *, {TERMS})",
+    "estimate": "(refs, *, approximate=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "index_build": "(*, fingerprint='layered', metric=None)",

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from registry.catalog.estimating import TORCH_SOURCES, estimate
 from registry.catalog.filling import Hashes, Reading
 from registry.catalog.storing import Journal, Options, Planned, from_record, is_whole, store_read
 from registry.errors import StorageError, UsageError
-from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, memory_of, run, seconds_of
+from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from registry.types import Checkpoint, Ingested, ModelRef, WeightsPlan
 
 __all__ = ["ingest_checkpoint", "ingest_refs", "retry"]
-
-TORCH_SOURCES = ("torch", "torchvision", "timm")
 
 
 def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
@@ -53,7 +52,8 @@ def ingest_refs(
             raise UsageError("Ray's nodes measure on their cores", "leave --device out")
         if not setting.name and setting.workers is None:  # the device is one, and shared by whoever asks
             setting = Setting("inprocess")
-    planned = Planned(refs, options, seconds_of(refs), command)
+    expected = estimate(refs, setting, approximate=options.approximate).models
+    planned = Planned(refs, options, [model.seconds for model in expected], command)
     settled = chosen(setting, len(refs), sum(planned.costs))
     watcher = progress or Silent()
     executor = EXECUTORS[settled.name](settled, _modules(refs))
@@ -61,8 +61,9 @@ def ingest_refs(
         journal = Journal(database, planned, discard)
         # Fail before an hour of spectra rather than after it: an existing database must open now.
         results = journal.open()
-        left = [Task(at, ref, memory=memory_of(ref)) for at, ref in enumerate(refs) if at not in results]
-        watcher.begin([task.ref for task in left], done=len(results))
+        left = [Task(at, ref, memory=expected[at].memory) for at, ref in enumerate(refs) if at not in results]
+        costs = [planned.costs[task.position] for task in left]
+        watcher.begin([task.ref for task in left], costs, done=len(results))
         with journal.kept(), _told(results, len(refs)):
             if left:
                 executor.begin(_reading(database, options, settled))

@@ -1,6 +1,13 @@
 """Filling a registry: manifests, what it costs, where it is done, and the run over what is to be ingested."""
 
-from registry.ingest.cost import memory_of, seconds_of
+from registry.ingest.cost import (
+    READ_PER_SECOND,
+    SECONDS_PER_MODEL,
+    WORKER_BYTES,
+    cores,
+    memory_by_size,
+    seconds_by_size,
+)
 from registry.ingest.executors import EXECUTORS, Outcome, Setting, Task, chosen
 from registry.ingest.manifest import ManifestEntry, read_manifest
 from registry.ingest.progress import Progress, Silent
@@ -8,6 +15,9 @@ from registry.ingest.run import run
 
 __all__ = [
     "EXECUTORS",
+    "READ_PER_SECOND",
+    "SECONDS_PER_MODEL",
+    "WORKER_BYTES",
     "ManifestEntry",
     "Outcome",
     "Progress",
@@ -15,8 +25,9 @@ __all__ = [
     "Silent",
     "Task",
     "chosen",
-    "memory_of",
+    "cores",
+    "memory_by_size",
     "read_manifest",
     "run",
-    "seconds_of",
+    "seconds_by_size",
 ]

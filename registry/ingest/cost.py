@@ -1,4 +1,4 @@
-"""What ingesting a model is expected to cost, by its bytes, the one thing known before it is read."""
+"""What ingesting models takes besides their spectra, and what all of it takes where nothing but a size is known."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ if TYPE_CHECKING:
 
     from registry.types import ModelRef
 
-__all__ = ["BYTES_PER_SECOND", "SECONDS_PER_MODEL", "cores", "memory_of", "seconds_of", "total_seconds"]
+__all__ = ["READ_PER_SECOND", "SECONDS_PER_MODEL", "WORKER_BYTES", "cores", "memory_by_size", "seconds_by_size"]
 
-# Measured on one core: resnet18 and resnet50 for the bytes, 163 models of under 1 MB for the rest of a model.
-BYTES_PER_SECOND: Final = 40e6
-SECONDS_PER_MODEL: Final = 0.05
-# A process that has loaded NumPy, SciPy and, for the formats that need it, torch.
-WORKER_BYTES: Final = 300_000_000
+# Measured on one core: six of torchvision's networks at 61 to 120 MB a second, of which reading and hashing them is at
+# 700 to 970; the rest of a model on 163 of under 1 MB.
+BYTES_PER_SECOND: Final = 80e6
+READ_PER_SECOND: Final = 800e6
+SECONDS_PER_MODEL: Final = 0.02
+WORKER_BYTES: Final = 120_000_000
+"""A process that has loaded NumPy and SciPy."""
+TORCH_BYTES: Final = 650_000_000  # with torch, pages of its libraries counted
 
 
-def seconds_of(refs: Sequence[ModelRef]) -> list[float]:
+def seconds_by_size(refs: Sequence[ModelRef]) -> list[float]:
     """Seconds that each model is expected to take on one core, downloads not counted.
 
     A model of unknown size counts as much as the mean of the others.
@@ -29,17 +32,13 @@ def seconds_of(refs: Sequence[ModelRef]) -> list[float]:
     return [SECONDS_PER_MODEL + (typical if ref.bytes is None else ref.bytes) / BYTES_PER_SECOND for ref in refs]
 
 
-def total_seconds(refs: Sequence[ModelRef]) -> float:
-    """Seconds that all of them are expected to take on one core."""
-    return sum(seconds_of(refs))
+def memory_by_size(ref: ModelRef, *, torch: bool) -> int:
+    """Bytes that measuring a model is expected to need, 0 where its size is not known; ``torch``: and torch with it.
 
-
-def memory_of(ref: ModelRef) -> int:
-    """Bytes that measuring a model may need, 0 where that is not known: its own twice, in double precision, and more.
-
-    An upper bound: of most formats a layer is read at a time.
+    Twice its own, a rule of thumb: of most formats a layer is read at a time, and a square layer takes six times its
+    own in float64.
     """
-    return 0 if ref.bytes is None else WORKER_BYTES + 2 * ref.bytes
+    return 0 if ref.bytes is None else (TORCH_BYTES if torch else WORKER_BYTES) + 2 * ref.bytes
 
 
 def cores() -> int:

@@ -15,8 +15,8 @@ __all__ = ["Progress", "Silent"]
 class Progress(Protocol):
     """What watches a run. Every ``start`` is followed by one ``done``, unless the run is interrupted."""
 
-    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
-        """Say what will be done, and how many models more an earlier start has done."""
+    def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:
+        """Say what will be done, what each is expected to cost, and how many more an earlier start has done."""
 
     def start(self, ref: ModelRef) -> None:
         """Say that this one is in hand; several may be at once."""
@@ -31,7 +31,7 @@ class Progress(Protocol):
 class Silent:
     """Progress that says nothing."""
 
-    def begin(self, refs: Sequence[ModelRef], *, done: int = 0) -> None:
+    def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:
         """Ignore it."""
 
     def start(self, ref: ModelRef) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from registry.types import Checkpoint
 
-__all__ = ["MATRIX_RULE", "plan_weights", "topology_of"]
+__all__ = ["MATRIX_RULE", "layers_by_shape", "plan_weights", "topology_of"]
 
 MATRIX_RULE: str = "matrix-1"
 
@@ -75,6 +75,11 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
         parameters=sum(info.size for name, info in infos.items() if _is_parameter(info, reasons[name])),
         bytes=sum(fact.bytes for fact in facts.values()),
     )
+
+
+def layers_by_shape(infos: Mapping[str, TensorInfo]) -> tuple[LayerMatrix, ...]:
+    """The matrices that the rule would take if no tensor were tied or all zeros, in no depth order."""
+    return tuple(_layers([name for name, info in infos.items() if skip_reason(info, infos) is None], infos)[0])
 
 
 def _tied(order: list[str], infos: Mapping[str, TensorInfo], facts: Mapping[str, Facts]) -> dict[str, str]:

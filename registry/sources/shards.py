@@ -88,4 +88,9 @@ def _holders(index: Path, mapped: Mapping[str, Path], shards: Mapping[Path, Chec
     return holders
 
 
-SOURCE = Source(name="shards", open=open_shards, suffixes=tuple(suffix + INDEX for suffix in _OPENERS))
+SOURCE = Source(
+    name="shards",
+    open=open_shards,
+    suffixes=tuple(suffix + INDEX for suffix in _OPENERS),
+    headers=(".safetensors" + INDEX,),
+)

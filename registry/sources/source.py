@@ -28,13 +28,15 @@ class Source:
 
     ``open``: a ModelRef of this source to a Checkpoint. ``expand``: what stands behind ``prefix`` in a reference
     (``torchvision:resnet*``), the key and the seed, to the models meant; None for sources of files, which have
-    ``suffixes`` instead. ``discard``: removes what ``open`` had to download; None where nothing ever is.
+    ``suffixes`` instead; ``headers``: those of them whose files are opened without reading any weights. ``discard``:
+    removes what ``open`` had to download; None where nothing ever is.
     """
 
     name: str
     open: Callable[[ModelRef], Checkpoint]
     prefix: str = ""
     suffixes: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
     expand: Expander | None = None
     discard: Callable[[ModelRef], None] | None = None
 

@@ -117,6 +117,14 @@ class TorchSolver:
         """As `Solver.method`: exact."""
         return ""
 
+    def cost(self, order: int, width: int) -> int:
+        """As `Solver.cost`: in proportion as LAPACK's."""
+        return Lapack(self._precision).cost(order, width)
+
+    def memory(self, order: int, width: int) -> int:
+        """As `Solver.memory`: LAPACK's, which takes over where the device cannot."""
+        return Lapack(self._precision).memory(order, width)
+
     def _gram(self, wide: NDArray[np.generic], exponent: int) -> torch.Tensor:
         """W W^T 4^-exponent, summed over blocks of columns in their order, on the device."""
         import torch

@@ -41,9 +41,9 @@ def layer_spectrum(
     W
         (p, q) real weights, p, q >= 1; float32 or float64 as sources give them.
     precision
-        Of the Gram matrix and its eigenvalues. ``float32`` takes half the memory and errs by up to 1e-6 of the largest
-        eigenvalue, which small ones are lost in; what that does to cumulatives is in docs/method.md. What a registry
-        stores is of ``float64``.
+        Of the Gram matrix; NumPy finds its eigenvalues in float64. ``float32`` is the faster product and errs by up to
+        1e-6 of the largest eigenvalue, which small ones are lost in; what that does to cumulatives is in
+        docs/method.md. What a registry stores is of ``float64``.
     approximate
         Where min(p, q) is beyond 8,192, by stochastic Lanczos quadrature instead, without a Gram matrix and in float64;
         how far its cumulative is from the exact one is in docs/method.md. Smaller layers are exact all the same.

@@ -48,8 +48,7 @@ BLOCK = 2**22  # numbers of W in float64 at a time
 class Lanczos:
     """The `Solver` of orders beyond ``above``: approximate, on the processor, in float64. Smaller ones ``exact`` does.
 
-    Deterministic: the random vectors depend on the shape alone. Time: 4 n m for each of ``probes`` times
-    (``deflating`` + ``steps``) products; memory: as many vectors of n numbers twice over, and a block of W.
+    Deterministic: the random vectors depend on the shape alone.
     """
 
     exact: Solver = DOUBLE
@@ -61,6 +60,19 @@ class Lanczos:
     def method(self, order: int) -> str:
         """As `Solver.method`."""
         return "lanczos" if order > self.above else self.exact.method(order)
+
+    def cost(self, order: int, width: int) -> int:
+        """As `Solver.cost`: two products with W, which hardly any blocking helps, for each vector and step."""
+        if order <= self.above:
+            return self.exact.cost(order, width)
+        return 4 * order * width * self.probes * (self.deflating + self.steps)
+
+    def memory(self, order: int, width: int) -> int:
+        """As `Solver.memory`: five times the vectors that the ends are found with, or all later ones; a block of W."""
+        if order <= self.above:
+            return self.exact.memory(order, width)
+        found = self.probes * self.deflating
+        return 8 * (order * max(5 * found, found + self.probes * (self.steps + 4)) + min(BLOCK, order * width))
 
     def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Any:
         """As `Solver.begin`; the products are shared out, so that all but sorting is done at once."""
@@ -160,7 +172,7 @@ class _Product:
         self._columns = max(1, BLOCK // self.order)
         self._starts = range(0, wide.shape[1], self._columns)
         self._held = local()
-        self.trace = sum(float(np.sum(self._block(start) ** 2)) for start in self._starts)
+        self.trace = sum(float(np.einsum("ij,ij->", *2 * [self._block(start)])) for start in self._starts)
 
     def __call__(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         def term(start: int) -> NDArray[np.float64]:

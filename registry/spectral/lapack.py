@@ -21,7 +21,7 @@ __all__ = ["Each", "Lapack", "Precision", "Solver", "check_precision", "column_b
 logger = logging.getLogger(__name__)
 
 Precision = Literal["float64", "float32"]
-"""Of a Gram matrix and its eigenvalues."""
+"""Of a Gram matrix, and on a CUDA device of its eigenvalues, too."""
 # Columns of the wide side multiplied at once: bounds the copy of embeddings and large heads in working precision.
 COLUMNS = 8192
 # Columns copied at a time out of a matrix stored by columns: as many lines of both as stay in a core's first cache.
@@ -43,13 +43,16 @@ class Solver(Protocol):
     def method(self, order: int) -> str:
         """What spectra of that order are marked by: empty, as they are exact, or the name of an approximation."""
 
+    def cost(self, order: int, width: int) -> int:
+        """What (order, width) weights take, order <= width, in multiplications of a matrix product."""
+
+    def memory(self, order: int, width: int) -> int:
+        """Bytes that (order, width) weights take at most, besides themselves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lapack:
-    """The `Solver` of the processor; SpectrumError for an unknown precision.
-
-    Memory: the Gram matrix, one term of it, and one block of columns, in working precision.
-    """
+    """The `Solver` of the processor; SpectrumError for an unknown precision."""
 
     precision: Precision
 
@@ -74,6 +77,17 @@ class Lapack:
     def method(self, order: int) -> str:  # noqa: ARG002  # the same for all
         """As `Solver.method`: exact."""
         return ""
+
+    def cost(self, order: int, width: int) -> int:
+        """As `Solver.cost`: those of the Gram matrix, and as long as n^3 of them for its eigenvalues."""
+        return order * order * (order + width)
+
+    def memory(self, order: int, width: int) -> int:
+        """As `Solver.memory`: LAPACK works on a copy of the Gram matrix, in float64 whatever that is in."""
+        starts = column_blocks(order, width)
+        square, size = order * order, np.dtype(self.precision).itemsize
+        eigenvalues = size * square + (8 if size == 8 else 16) * square
+        return max(eigenvalues, size * (min(2, len(starts)) * square + order * starts.step))
 
 
 def check_precision(precision: str) -> None:

@@ -2,12 +2,13 @@
 
 ``weights``: tensors, layer matrices, model cards; ``spectra``: spectra, specs, fingerprints, conjugacy; ``models``:
 what is stored; ``filters``, ``searches``, ``verdicts``, ``partitions``, ``choices``, ``calibrations``: what questions
-take and return; ``outcomes`` and ``runs``: what became of models, and the journal of ingests. No value here knows a
-database, a file or a framework.
+take and return; ``estimates``, ``outcomes`` and ``runs``: ingests before, after and in the journal. No value here
+knows a database, a file or a framework.
 """
 
 from registry.types.calibrations import Calibrated, Calibration, Relation
 from registry.types.choices import Aim, Candidate, Choice, Compression, MetricChange, Removal, Selected, Selection
+from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, MetricBound
 from registry.types.models import LayerFigures, ModelDetails, ModelSummary, Stats
 from registry.types.outcomes import Ingested, Recomputed, Transfer
@@ -40,6 +41,7 @@ __all__ = [
     "Conjugacy",
     "Contrast",
     "Decay",
+    "Estimate",
     "Filter",
     "IndexCheck",
     "Fingerprint",
@@ -56,6 +58,7 @@ __all__ = [
     "ModelCard",
     "ModelClass",
     "ModelDetails",
+    "ModelEstimate",
     "ModelRef",
     "ModelSummary",
     "Neighbour",

@@ -157,6 +157,7 @@ def test_approximate_layers_are_marked_and_found_anew(
         assert [layer.method for layer in reg.show("wide").layers] == marks
         spectra = reg.spectrum("wide")
         assert [spectrum.method for spectrum in spectra] == marks
+        assert reg.models()[0].approximate == reg.search("wide").model.approximate == marks.count("lanczos")
         # Carried to another registry, with the spectra or without them.
         for kept in (True, False):
             file = tmp_path / f"{kept}.db"
@@ -164,11 +165,13 @@ def test_approximate_layers_are_marked_and_found_anew(
             with Registry(tmp_path / f"other{kept}.db") as other:
                 assert other.import_from(file).added == 1
                 assert [layer.method for layer in other.show("wide").layers] == marks
+                assert other.models()[0].approximate == marks.count("lanczos")
         assert reg.ingest(files / "wide.safetensors", approximate=True).message == "already stored; nothing added"
         assert measured == ["wide"]
         assert reg.ingest(files / "wide.safetensors").status == "known"
         assert measured == ["wide", "wide"]
         assert {layer.method for layer in reg.show("wide").layers} == {""}
+        assert reg.models()[0].approximate == 0
         assert any((one.values != two.values).any() for one, two in zip(spectra, reg.spectrum("wide"), strict=True))
         # Exact ones do not become approximate ones.
         for approximate in (True, False):

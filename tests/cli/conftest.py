@@ -24,6 +24,7 @@ from registry.types import (
     Conjugacy,
     Contrast,
     Decay,
+    Estimate,
     FingerprintSpec,
     IndexCheck,
     Ingested,
@@ -36,6 +37,7 @@ from registry.types import (
     MetricChange,
     ModelClass,
     ModelDetails,
+    ModelEstimate,
     ModelRef,
     ModelSummary,
     Neighbour,
@@ -158,8 +160,14 @@ def _plan(references: Any, *, manifest: Any = None, **settings: Any) -> tuple[Mo
     return tuple(ModelRef("file", f"/models/{name}", name, bytes=30_000_000) for name in names)
 
 
+def _estimate(refs: Any, **_settings: Any) -> Estimate:
+    return Estimate(
+        tuple(ModelEstimate(0.75, 150_000_000, by_layers=True) for _ in refs), 0.75 * len(refs), 270_000_000, 2
+    )
+
+
 def _ingest_all(refs: Any, *, progress: Any = None, **settings: Any) -> tuple[Ingested, ...]:
-    progress.begin(refs)
+    progress.begin(refs, [1.0] * len(refs))
     outcomes = []
     for ref in refs:
         progress.start(ref)
@@ -222,6 +230,7 @@ SPECTRUM = Spectrum(
 )
 SAMPLES: dict[str, Any] = {
     "plan": _plan,
+    "estimate": _estimate,
     "ingest_all": _ingest_all,
     "refingerprint": _refingerprint,
     "retry": _retry,

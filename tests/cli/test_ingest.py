@@ -11,7 +11,6 @@ import pytest
 
 from registry.cli.progress import Bars, Lines
 from registry.errors import NotFoundError, RegistryError
-from registry.ingest import seconds_of
 from registry.types import Ingested, ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def test_an_interruption_says_how_far_it_came(archreg: Callable[..., Any], fake:
 def test_lines_count_what_was_done_before(capsys: pytest.CaptureFixture[str]) -> None:
     ref = ModelRef("file", "/c", "c")
     lines = Lines()
-    lines.begin([ref], done=2)
+    lines.begin([ref], [1.0], done=2)
     lines.done(ref, Ingested("/c", "c", "added", 0.1))
     assert capsys.readouterr().err.splitlines() == [
         "2 of 3 models are stored already by an earlier start of this run",
@@ -159,7 +158,9 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
     assert done.code == 0
     assert "3 models, 60 MB, and 1 of unknown size" in done.out
     assert "to download: 1 models, 46 MB" in done.out
-    assert "estimated time besides downloads: 2 s" in done.out
+    assert "estimated besides downloads: 2 s and 270 MB of memory, on 2 worker processes" in done.out
+    [estimated] = [call[2] for call in fake.calls if call[0] == "estimate"]
+    assert estimated == {"approximate": False, "workers": None, "executor": None}
     assert any(
         line.split() == ["resnet18", "torchvision:resnet18", "46", "MB", "download"] for line in done.out.splitlines()
     )
@@ -171,7 +172,9 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
         "target": "resnet18",
         "bytes": 46_000_000,
         "cached": False,
+        "estimate": {"seconds": 0.75, "memory": 150_000_000, "by_layers": True},
     }
+    assert (document["estimated_seconds"], document["estimated_memory"], document["workers"]) == (2.25, 270_000_000, 2)
     assert "ingest_all" not in [call[0] for call in fake.calls]
 
 
@@ -185,16 +188,15 @@ def test_the_bar_counts_bytes_models_and_failures(monkeypatch: pytest.MonkeyPatc
         ModelRef("file", str(i), f"model-{i}[red]", bytes=size) for i, size in enumerate((10_000_000, 30_000_000, None))
     ]
     bars = Bars()
-    bars.begin(refs, done=4)
+    bars.begin(refs, [0.5, 2.0, 1.0], done=4)
     [task] = bars._bar.tasks  # type: ignore[union-attr]
-    whole = sum(seconds_of(refs))
-    assert task.total == pytest.approx(whole)
+    assert task.total == pytest.approx(3.5)
     for ref in refs:
         bars.start(ref)
     assert task.description == "model-0[red], model-1[red] and 1 more"
     bars.done(refs[0], Ingested("0", "model-0", "added", 0.1))
     bars.done(refs[1], Ingested("1", "", "failed", 0.1, "no tensors in 1"))
-    assert task.completed == pytest.approx(sum(seconds_of(refs)[:2]))
+    assert task.completed == pytest.approx(2.5)
     assert task.description == "model-2[red]"
     assert task.fields["figures"].startswith("6/7 models")
     assert task.fields["figures"].endswith("1 failed")

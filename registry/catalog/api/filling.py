@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from registry.ingest import Progress
     from registry.spectral.devices import Device
-    from registry.types import Ingested, ModelRef, Recomputed
+    from registry.types import Estimate, Ingested, ModelRef, Recomputed
 
 __all__ = ["Filling"]
 
 
 class Filling(Part):
-    """Plans, ingests, and fingerprints computed from what is stored."""
+    """Plans and what they take, ingests, and fingerprints computed from what is stored."""
 
     def plan(
         self,
@@ -45,6 +45,24 @@ class Filling(Part):
 
         path = None if manifest is None else Path(manifest)
         return expand_all(references, path, key=key, seed=seed, name=name, card=card)
+
+    def estimate(
+        self,
+        refs: Sequence[ModelRef],
+        *,
+        approximate: bool = False,
+        workers: int | None = None,
+        executor: str | None = None,
+    ) -> Estimate:
+        """What ``ingest_all`` is expected to take by the same options: seconds, and memory at its peak.
+
+        Of large files whose headers tell their layers it is reckoned by these, of others by their size. Some
+        milliseconds for each large file; no weights are read. Raises ``UsageError`` for an executor there is not.
+        """
+        from registry.catalog.estimating import estimate
+        from registry.ingest import Setting
+
+        return estimate(refs, Setting(executor or "", workers), approximate=approximate)
 
     def ingest_all(
         self,
