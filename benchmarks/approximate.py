@@ -83,10 +83,10 @@ def row(kind: str, order: int, folder: Path) -> str:
     kept = np.abs(near.values[::-1] / exact.values[::-1] - 1) <= FOUND
     right = order if kept.all() else int(np.argmin(kept))
     return (
-        f"| {kind} | {order:,} | {fast['seconds']:.1f} | {slow['seconds']:.1f} "
-        f"| {slow['seconds'] / fast['seconds']:.2f} | {fast['bytes'] / 1e9:.2f} | {slow['bytes'] / 1e9:.2f} "
-        f"| {difference(near, exact):.4f} | {scatter_of([near]):.4f} | {right:,} | {tails[0]:.3f}, {tails[1]:.3f} "
-        f"| {' | '.join(f'{moved(near, exact, name):.3f}' for name in SPECS)} |"
+        f"| {kind} | {order:,} | {fast['seconds']:.1f}, {slow['seconds']:.1f} "
+        f"| **{slow['seconds'] / fast['seconds']:.2f}** | {fast['bytes'] / 1e9:.2f}, {slow['bytes'] / 1e9:.2f} "
+        f"| {difference(near, exact):.4f} of {scatter_of([near]):.4f} | {right:,} | {tails[0]:.3f}, {tails[1]:.3f} "
+        f"| {', '.join(f'{moved(near, exact, name):.3f}' for name in SPECS)} |"
     )
 
 
@@ -116,11 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(kind, int(order), method, Path(file))))
         return
     note = load_note(machine_load(), os.cpu_count() or 1)
-    names = " | ".join(f"`{name}`, moved by" for name in SPECS)
+    names = ", ".join(f"`{name}`" for name in SPECS)
     lines = [
-        "| layer | order | s | LAPACK, s | times faster | GB | LAPACK, GB | sup of F - F' | its bound "
+        "| layer | order | s: approximate, LAPACK | times faster | GB: the same | sup of F - F', its bound "
         f"| largest within 1e-3 | x*(0.01): found, exact | {names} |",
-        "| --- |" + " --- |" * (10 + len(SPECS)),
+        "| --- |" + " --- |" * 8,
     ]
     print(note, *lines, sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
