@@ -25,6 +25,8 @@ CIRCULAR, WISHART = 1, 2
 """Colours and dashes of the references."""
 SATURATED = 2.5
 """Density per decade from which on the map stays black: the circular reference reaches ln 10."""
+MARKS = 5
+"""Intervals of a scale at most, whatever its length: marks that depended on it would change after the layout."""
 CROWDED = 60
 """Layers beyond which the marks of spacing ratios are smaller."""
 
@@ -57,8 +59,10 @@ def draw_spectrum(picture: SpectrumPicture, *, title: str = "") -> Figure:
 
 def caption(picture: SpectrumPicture) -> str:
     """What is shown and left out, and where the network departs from its references."""
+    layers = len(picture.layers)
     sentences = [
-        f"{len(picture.layers)} layers, proper scale (structural zeros left out), each layer counting the same.",
+        f"{layers} layer{'s' if layers != 1 else ''}, proper scale (structural zeros left out), "
+        "each layer counting the same.",
         "Marks on the map: edges of the spectrum of Gaussian weights of a layer's shape.",
         "Spacings of real weights repel as β = 1.",
     ]
@@ -100,6 +104,7 @@ def _mixed(panel: Axes, picture: SpectrumPicture) -> None:
         label="Gaussian weights:\nMarchenko–Pastur, mixed",
     )
     panel.set_ylabel("density per decade")
+    panel.yaxis.set_major_locator(MaxNLocator(MARKS, steps=(1, 2, 2.5, 5, 10)))
     # The Gaussian density of long thin matrices is a spike, which must not flatten the network's.
     highest = max(float(picture.network.max()), float(picture.circular.max()))
     panel.set_ylim(0, 1.15 * max(highest, min(float(picture.wishart.max()), 2 * highest)))

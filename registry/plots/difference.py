@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from registry.errors import UsageError
 from registry.plots.data import AXES, LARGEST
@@ -31,6 +31,8 @@ FADED = 0.01
 """Differences below this are left to the logarithmic panel."""
 SMALLEST = 1e-5
 """Where the logarithmic panel ends at the latest."""
+MARKS = 8
+"""Intervals of the linear scale at most, whatever its length: marks that depended on it would change after the layout."""
 THIN = 0.7
 """Width of the references' lines in points."""
 HANDLE = 0.55
@@ -121,6 +123,7 @@ def _linear(panel: Panel, picture: DifferencePicture) -> None:
     visible = x[largest > FADED]
     end = max(2 * EDGE, float(visible[-1])) if visible.size else 2 * EDGE
     panel.set_xlim(0, min(1.05 * end, float(x[-1])))
+    panel.yaxis.set_major_locator(MaxNLocator(MARKS, steps=(1, 2, 2.5, 5, 10)))
     panel.axhline(0, color=GREY, linewidth=THIN, zorder=0)
     if picture.reference != "wishart":
         panel.axvline(EDGE, color=GREY, linewidth=THIN, linestyle=(0, (2, 2)), zorder=0)

@@ -159,6 +159,14 @@ def test_no_text_of_a_spectrum_lies_over_another_or_outside(name, layers, overla
     assert overlaps(draw_spectrum(spectrum(name, layers))) == []
 
 
+@pytest.mark.parametrize("layers", [1, 7])
+def test_marks_do_not_change_with_the_height_that_the_layout_leaves(layers, overlaps):
+    # Labels of halves, as 12.5, are wider than those of wholes: laid out for the one, the other leaves the page.
+    network = np.zeros(80)
+    network[[10, 60]] = 10.0
+    assert overlaps(draw_spectrum(spectrum(layers=layers, network=network))) == []
+
+
 @pytest.mark.parametrize("start", range(0, len(HOSTILE), 7))
 def test_hostile_names_are_drawn_as_they_are(start, overlaps):
     names = HOSTILE[start : start + 7]
@@ -227,6 +235,8 @@ def test_captions_of_spectra_say_what_is_known():
     assert "0.2 % of the density lies below the axis" in said
     assert "5.5 within 0.01, 3.5 within 0.05; tail class long" in said
     assert "12.5 times its 99 % band; class trained" in said
+    assert said.startswith("7 layers, ")
+    assert spectrum_caption(spectrum(layers=1)).startswith("1 layer, ")
     bare = spectrum_caption(spectrum(below=0.0, conjugacy=None))
     assert "below" not in bare
     assert "class" not in bare
