@@ -88,7 +88,7 @@ def _figures(layer: LayerFigures) -> Iterator[str]:
 
 
 def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
-    model = details.summary
+    model, conjugacy = details.summary, details.conjugacy
     facts = {
         "names": ", ".join(model.names) if len(model.names) > 1 else "",
         "family": model.family,
@@ -101,11 +101,10 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "gigaflops": tables.number(model.gflops) if model.gflops is not None else "",
         "layers": f"{tables.whole(model.layers)}, {len(details.skipped)} tensors left out",
         "metrics": tables.metrics(model.metrics),
-        "training class": model.training_class,
-        "tail class": model.tail_class,
-        "conjugate from": _tails(details),
-        "wishart band": f"{tables.number(details.conjugacy.z)} times its width" if details.conjugacy else "",
-        "tail decays as": _decay(details),
+        "training class": verdicts.training(conjugacy) if conjugacy else model.training_class,
+        "tail class": verdicts.tail(conjugacy) if conjugacy else model.tail_class,
+        "conjugate from": verdicts.conjugate(conjugacy) if conjugacy else "",
+        "tail decays as": verdicts.decay(conjugacy.decay) if conjugacy and conjugacy.decay else "",
         "member of": ", ".join(map(_membership, details.memberships)),
         "tags": ", ".join(f"{key}={value}" for key, value in details.tags),
         "fingerprints": ", ".join(details.fingerprints),
@@ -133,18 +132,6 @@ def _membership(found: Membership) -> str:
 def _approximate(count: int) -> str:
     spectra = "one layer's spectrum" if count == 1 else f"{tables.whole(count)} layers' spectra"
     return f"{spectra}, by stochastic Lanczos quadrature" if count else ""
-
-
-def _tails(details: ModelDetails) -> str:
-    """Where the spectral difference stays within each delta: ``x = 3.1 within 0.01, ...``."""
-    if details.conjugacy is None:
-        return ""
-    return ", ".join(f"x = {tables.number(x)} within {delta:g}" for delta, x in details.conjugacy.tail)
-
-
-def _decay(details: ModelDetails) -> str:
-    found = details.conjugacy.decay if details.conjugacy else None
-    return verdicts.decay(found) if found else ""
 
 
 def stats(db: Database = None, as_json: AsJson = False) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from registry.types import (
         Calibration,
         Candidate,
+        Conjugacy,
         Contrast,
         Decay,
         FingerprintSpec,
@@ -27,11 +28,14 @@ __all__ = [
     "calibrated",
     "change",
     "closer",
+    "conjugate",
     "decay",
     "differences",
     "judged",
     "savings",
     "sentence",
+    "tail",
+    "training",
     "unlike",
     "why",
 ]
@@ -130,14 +134,45 @@ def change(found: MetricChange) -> str:
     return f"{found.name} {found.change:+.3g}{way}" + (f" ({place})" if place else "")
 
 
+def training(found: Conjugacy) -> str:
+    """The training class and why: how far from Gaussian weights, against how far 99 % of Gaussian networks are."""
+    where = "outside" if found.z > 1 else "within"
+    return (
+        f"{found.training_class}: {where} the 99 % band of Gaussian weights of its shapes, at {number(found.z)} times "
+        "its width"
+    )
+
+
+def tail(found: Conjugacy) -> str:
+    """The tail class and what it means."""
+    meanings = {
+        "edge": "its tail ends where that of uncorrelated weights can",
+        "long": "its tail reaches beyond what uncorrelated weights can",
+    }
+    return f"{found.tail_class}: {meanings[found.tail_class]}"
+
+
+def conjugate(found: Conjugacy) -> str:
+    """Where the spectral difference stays within each delta, and how many times as far out as of Gaussian weights."""
+    gaussian = dict(found.wishart_tail)
+    parts = []
+    for delta, x in found.tail:
+        ratio = x / gaussian[delta] if gaussian.get(delta) else None
+        # Said once, of the first.
+        behind = "" if ratio is None else f" ({number(ratio)}{'' if parts else ' times as far as Gaussian weights'})"
+        parts.append(f"x = {number(x)} within {delta:g}{behind}")
+    return ", ".join(parts)
+
+
 def decay(found: Decay) -> str:
     """How a tail decays: ``power law, exponent 2.4 (Vuong 3.1, 412 eigenvalues beyond x = 4.2)``."""
-    place = f"{whole(found.exceedances)} eigenvalues beyond x = {number(found.threshold)}"
+    one = found.exceedances == 1
+    place = f"{whole(found.exceedances)} eigenvalue{'' if one else 's'} beyond x = {number(found.threshold)}"
     if found.statistic is None:
-        return f"undecided: {place} are not enough to tell"
+        return f"undecided: {place} {'is' if one else 'are'} not enough to tell"
     exponential, power = f"exponential, rate {number(found.rate)}", f"power law, exponent {number(found.exponent)}"
     laws = {"exponential": exponential, "power": power}
-    law = laws.get(found.law, f"undecided: {exponential}, or {power}")
+    law = laws.get(found.law, f"undecided: {exponential}, or {power}; the tests do not agree on one")
     return f"{law} (Vuong {number(found.statistic)}, {place})"
 
 

@@ -190,9 +190,11 @@ def test_compare_says_where_two_models_differ(archreg: Callable[..., Any], fake:
         (Decay("exponential", 4.2, 30, 0.4, 2.43, -3.1), "exponential, rate 0.4 (Vuong -3.1, 30 eigenvalues beyond"),
         (
             Decay("undecided", 4.2, 30, 0.4, 2.43, 0.5),
-            "undecided: exponential, rate 0.4, or power law, exponent 2.43 (Vuong 0.5, 30 eigenvalues beyond x = 4.2)",
+            "undecided: exponential, rate 0.4, or power law, exponent 2.43; the tests do not agree on one (Vuong 0.5, "
+            "30 eigenvalues beyond x = 4.2)",
         ),
         (Decay("undecided", 4.2, 3), "undecided: 3 eigenvalues beyond x = 4.2 are not enough to tell"),
+        (Decay("undecided", 4.2, 1), "undecided: 1 eigenvalue beyond x = 4.2 is not enough to tell"),
     ],
 )
 def test_show_says_how_the_tail_decays(
@@ -206,6 +208,27 @@ def test_show_says_how_the_tail_decays(
     for conjugacy in (None, replace(shown.conjugacy, decay=None)):
         fake.answers["show"] = replace(shown, conjugacy=conjugacy)
         assert "decays" not in archreg("show", "x").out
+
+
+def test_show_says_what_the_classes_mean(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    shown = samples.answers["show"]("x")
+    out = archreg("show", "x").out
+    assert "trained: outside the 99 % band of Gaussian weights of its shapes, at 12.5 times its width" in out
+    assert "long: its tail reaches beyond what uncorrelated weights can" in out
+    # x*(0.01) of Gaussian weights is 3; that of the others is not known here.
+    assert (
+        "x = 5.5 within 0.01 (1.83 times as far as Gaussian weights), x = 4.5 within 0.02, x = 3.5 within 0.05" in out
+    )
+    other = replace(
+        shown.conjugacy, z=0.5, tail_class="edge", training_class="untrained", wishart_tail=((0.01, 5.5), (0.02, 3.0))
+    )
+    fake.answers["show"] = replace(shown, conjugacy=other)
+    out = archreg("show", "x").out
+    assert "untrained: within the 99 % band of Gaussian weights of its shapes, at 0.5 times its width" in out
+    assert "edge: its tail ends where that of uncorrelated weights can" in out
+    assert "x = 5.5 within 0.01 (1 times as far as Gaussian weights), x = 4.5 within 0.02 (1.5), x = 3.5" in out
+    fake.answers["show"] = replace(shown, conjugacy=None)
+    assert "Gaussian" not in archreg("show", "x").out
 
 
 def test_compare_of_unequal_models_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
