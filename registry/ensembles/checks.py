@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_beta", "check_locations", "check_numbers", "check_order", "check_shapes"]
+__all__ = [
+    "check_beta",
+    "check_finite",
+    "check_locations",
+    "check_numbers",
+    "check_order",
+    "check_seed",
+    "check_shapes",
+]
 
 
 def check_order(order: int, name: str = "order") -> int:
@@ -40,12 +48,32 @@ def check_beta(beta: float) -> float:
     return value
 
 
-def check_numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """``values`` as a float64 array; SpectrumError, ``name`` saying of what, where they are no numbers."""
+def check_seed(seed: int) -> int:
+    """``seed`` as an int that is not negative; SpectrumError otherwise."""
     try:
-        return np.asarray(values, dtype=np.float64)
+        value = index(seed)
+    except TypeError:
+        raise SpectrumError(f"seeds must be integers, not {seed!r}") from None
+    if value < 0:
+        raise SpectrumError(f"seeds must not be negative, not {value}")
+    return value
+
+
+def check_numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """``values`` as a float64 array; SpectrumError, ``name`` saying of what, where they are no real numbers."""
+    try:
+        return np.asarray(values).astype(np.float64, casting="same_kind", copy=False)
     except (TypeError, ValueError):
         raise SpectrumError(f"{name} must be numbers, not {values!r}") from None
+
+
+def check_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """As `check_numbers`; SpectrumError naming a value that is not finite, too."""
+    numbers = check_numbers(values, name)
+    wrong = numbers[~np.isfinite(numbers)]
+    if wrong.size:
+        raise SpectrumError(f"{name} must be finite, not {wrong[0]:g}")
+    return numbers
 
 
 def check_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -148,7 +148,7 @@ def _verblunsky(
     number each, so that the draws do not depend on how they are blocked.
     """
     block = max(1, min(draws, CACHED // columns, HELD // order))
-    power = 2 / (beta * np.arange(1, order))
+    power = 2 / np.arange(1, order) / beta
     for start in range(0, draws, block):
         rows = slice(start, min(start + block, draws))
         uniform = rng.random((rows.stop - start, 2 * order - 1))

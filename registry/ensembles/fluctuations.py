@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_locations, check_numbers, check_order
+from registry.ensembles.checks import check_finite, check_locations, check_numbers, check_order
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -119,9 +119,10 @@ def mean_spacing_ratio(phases: ArrayLike) -> float:
     SpectrumError
         Fewer than three phases, or one that is not finite.
     """
-    angles = np.sort(np.asarray(phases, dtype=np.float64))
-    if angles.ndim != 1 or angles.size < 3 or not bool(np.isfinite(angles).all()):
-        raise SpectrumError(f"spacing ratios need at least three finite phases, not shape {angles.shape}")
+    angles = check_finite(phases, "phases")
+    if angles.ndim != 1 or angles.size < 3:
+        raise SpectrumError(f"spacing ratios need a list of at least three phases, not one of shape {angles.shape}")
+    angles = np.sort(angles)
     gaps = np.diff(angles, append=angles[0] + 2 * pi)
     after = np.roll(gaps, -1)
     larger = np.maximum(gaps, after)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_locations
+from registry.ensembles.checks import check_finite, check_locations
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def periodic_extension(spectra: Sequence[ArrayLike]) -> list[NDArray[np.float64]
     Raises
     ------
     SpectrumError
-        No spectra, or an empty one.
+        No spectra, an empty one, or one that is not finite.
     """
-    values = [np.ravel(np.asarray(spectrum, dtype=np.float64)) for spectrum in spectra]
+    values = [np.ravel(check_finite(spectrum, "eigenvalues")) for spectrum in spectra]
     if not values or not all(v.size for v in values):
         raise SpectrumError("no layers: an ensemble mixed of none, or of empty spectra, is undefined")
     largest = max(v.size for v in values)
@@ -63,7 +63,7 @@ def periodic_cumulative(spectra: Sequence[ArrayLike], locations: ArrayLike) -> N
     Raises
     ------
     SpectrumError
-        No spectra, an empty one, unusable locations.
+        No spectra, an empty one or one that is not finite, unusable locations.
     """
     x = check_locations(locations)
     extended = periodic_extension(spectra)

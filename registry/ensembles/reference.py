@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from registry.ensembles.checks import check_beta, check_locations, check_order, check_shapes
+from registry.ensembles.checks import check_beta, check_locations, check_order, check_seed, check_shapes
 from registry.ensembles.circular import sample_counts
 from registry.ensembles.wishart import marchenko_pastur_cumulative, sample_cumulative
 from registry.errors import SpectrumError
@@ -313,6 +313,4 @@ def _members(
 
 def _generator(seed: int, *kind: int) -> np.random.Generator:
     """A generator of its own for one kind of layer."""
-    if seed < 0:
-        raise SpectrumError(f"seeds must not be negative, not {seed}")
-    return np.random.default_rng([seed, *kind])
+    return np.random.default_rng([check_seed(seed), *kind])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_locations, check_order, check_shapes
+from registry.ensembles.checks import check_locations, check_numbers, check_order, check_shapes
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def marchenko_pastur_edges(aspect: ArrayLike) -> tuple[NDArray[np.float64], NDAr
     SpectrumError
         An aspect outside (0, 1].
     """
-    c = np.asarray(aspect, dtype=np.float64)
+    c = check_numbers(aspect, "aspects")
     if not bool(np.all((c > 0) & (c <= 1))):
         raise SpectrumError(f"aspects min(p, q) / max(p, q) must lie in (0, 1], not {c[~((c > 0) & (c <= 1))][0]:g}")
     root = np.sqrt(c)
@@ -87,10 +87,10 @@ def marchenko_pastur_density(aspect: ArrayLike, locations: ArrayLike) -> NDArray
     Raises
     ------
     SpectrumError
-        An aspect outside (0, 1].
+        An aspect outside (0, 1], a location that is no number.
     """
     low, high = marchenko_pastur_edges(aspect)
-    x = np.asarray(locations, dtype=np.float64)
+    x = _numbers(locations)
     inside = (x > low) & (x < high)
     product = np.where(inside, (high - x) * (x - low), 0.0)
     return np.asarray(np.sqrt(product) / (2 * pi * np.asarray(aspect) * np.where(inside, x, 1.0)))
@@ -106,7 +106,7 @@ def marchenko_pastur_cumulative(aspect: ArrayLike, locations: ArrayLike) -> NDAr
     """
     low, high = marchenko_pastur_edges(aspect)
     c = np.asarray(aspect, dtype=np.float64)
-    x = np.clip(np.asarray(locations, dtype=np.float64), low, high)
+    x = np.clip(_numbers(locations), low, high)
     spread = 2 * np.sqrt(c)
     rise = np.arcsin(np.clip((x - 1 - c) / spread, -1.0, 1.0)) + pi / 2
     # At x = 0, reached for c = 1 alone, the last term's factor 1 - c is 0.
@@ -212,6 +212,14 @@ def sample_cumulative(
         rows = slice(start, start + block)
         counts[rows] = _counts_below(diagonal[rows], below[rows], means[rows, None] * x)
     return counts / n
+
+
+def _numbers(locations: ArrayLike) -> NDArray[np.float64]:
+    """Locations in any order, infinite ones included; SpectrumError for NaN, which no comparison would find."""
+    x = check_numbers(locations, "locations")
+    if bool(np.isnan(x).any()):
+        raise SpectrumError("locations must be numbers, not nan")
+    return x
 
 
 def _chi_squares(

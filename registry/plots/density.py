@@ -26,7 +26,7 @@ CIRCULAR, WISHART = 1, 2
 SATURATED = 2.5
 """Density per decade from which on the map stays black: the circular reference reaches ln 10."""
 MARKS = 5
-"""Intervals of a scale at most, whatever its length: marks that depended on it would change after the layout."""
+"""Intervals of the densities' scale at most, whatever its length: marks must not change after the layout."""
 CROWDED = 60
 """Layers beyond which the marks of spacing ratios are smaller."""
 

@@ -32,7 +32,7 @@ FADED = 0.01
 SMALLEST = 1e-5
 """Where the logarithmic panel ends at the latest."""
 MARKS = 8
-"""Intervals of the linear scale at most, whatever its length: marks that depended on it would change after the layout."""
+"""Intervals of the linear scale at most, whatever its length: marks must not change after the layout."""
 THIN = 0.7
 """Width of the references' lines in points."""
 HANDLE = 0.55

@@ -282,7 +282,7 @@ def _check_scale(scale: str) -> None:
 
 
 def check_spectra(spectra: Sequence[Spectrum]) -> None:
-    """SpectrumError where there are no layers, or a layer's spectrum is empty, incomplete or not finite."""
+    """SpectrumError where there are no layers, or one's spectrum is empty, incomplete, not finite or not ascending."""
     if not len(spectra):
         raise SpectrumError("no layers: the spectrum of a network without any is undefined")
     for spectrum in spectra:
@@ -291,13 +291,18 @@ def check_spectra(spectra: Sequence[Spectrum]) -> None:
             raise SpectrumError(
                 f"layer {layer.name} of shape ({layer.p}, {layer.q}) comes with eigenvalues of shape {values.shape}"
             )
-        usable = np.isfinite(values) & (values >= 0)
-        if not usable.all():
-            raise SpectrumError(f"layer {layer.name} holds the eigenvalue {values[~usable][0]}")
+        # NaN compares as false, so that three looks find whatever is wrong.
+        if values[0] >= 0 and values[-1] < np.inf and bool((values[1:] >= values[:-1]).all()):
+            continue
+        wrong = values[~(np.isfinite(values) & (values >= 0))]
+        if wrong.size:
+            raise SpectrumError(f"layer {layer.name} holds the eigenvalue {wrong[0]}")
+        at = int(np.flatnonzero(np.diff(values) < 0)[0])
+        raise SpectrumError(f"eigenvalues of layer {layer.name} must ascend: {values[at + 1]} follows {values[at]}")
 
 
 def _check_reach(spectra: Sequence[Spectrum], x: NDArray[np.float64], scale: Scale) -> None:
-    """SpectrumError where all locations lie below, or all above, every eigenvalue that is not 0."""
+    """SpectrumError where all locations lie below, or all above, every eigenvalue that is no structural zero."""
     stretch = [s.layer.p / s.values.size if scale == "full" else 1.0 for s in spectra]
     largest = max(float(s.values[-1]) * factor for s, factor in zip(spectra, stretch, strict=True))
     smallest = min(float(s.values[0]) * factor for s, factor in zip(spectra, stretch, strict=True))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from threadpoolctl import ThreadpoolController
 
+from registry.ensembles.checks import check_order
 from registry.errors import SpectrumError
 from registry.spectral.devices import CPU, solver_on
 from registry.spectral.eigen import begin, end, spectra
@@ -71,7 +72,7 @@ def network_spectra(
     Raises
     ------
     SpectrumError
-        No layers; as `spectrum`; whatever ``read`` raises.
+        No layers, ``workers`` below 1; as `spectrum`; whatever ``read`` raises.
     RegistryError
         ``cuda`` is asked for, and no device is at hand.
     """
@@ -80,7 +81,8 @@ def network_spectra(
     solver, shared = solver_on(device, precision)
     if approximate:
         solver = Lanczos(solver, LARGE)
-    threads = 1 if shared else workers or _cores()
+    count = _cores() if workers is None else check_order(workers, "number of workers")
+    threads = 1 if shared else count
     costs = [solver.cost(*extents(layer)) for layer in layers]
     work = _Work(threads, solver, sum(costs) / threads)
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:

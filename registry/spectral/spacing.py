@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from registry.ensembles.checks import check_finite
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ def spacing_ratio(values: ArrayLike) -> SpacingRatio:
     SpectrumError
         Fewer than three eigenvalues, or one that is not finite.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    if ordered.ndim != 1 or ordered.size < 3 or not bool(np.isfinite(ordered).all()):
-        raise SpectrumError(f"spacing ratios need at least three finite eigenvalues, not shape {ordered.shape}")
-    gaps = np.diff(ordered)
+    x = check_finite(values, "eigenvalues")
+    if x.ndim != 1 or x.size < 3:
+        raise SpectrumError(f"spacing ratios need a list of at least three eigenvalues, not one of shape {x.shape}")
+    gaps = np.diff(np.sort(x))
     larger = np.maximum(gaps[:-1], gaps[1:])
     ratios = np.divide(np.minimum(gaps[:-1], gaps[1:]), larger, out=np.zeros_like(larger), where=larger > 0)
     error = float(ratios.std(ddof=1) / np.sqrt(ratios.size)) if ratios.size > 1 else float("nan")

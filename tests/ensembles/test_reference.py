@@ -97,6 +97,8 @@ class TestContract:
             lambda r: band(r, SHAPES, X, level=0.0),
             lambda r: band(r, SHAPES, X, draws=50, level=0.99),
             lambda r: band(r, SHAPES, X, seed=-1),
+            lambda r: band(r, SHAPES, X, seed=1.5),
+            lambda r: sampled_cumulative(r, SHAPES, X, seed=None),
         ],
     )
     def test_bad_input(self, name, call):
@@ -156,6 +158,6 @@ def test_periodic_extension_equals_the_plain_mean():
 
 
 def test_periodic_extension_of_nothing():
-    for spectra in ([], [[1.0], []]):
+    for spectra in ([], [[1.0], []], [[1.0], [np.nan]], [[1.0], ["a"]]):
         with pytest.raises(SpectrumError):
             periodic_extension(spectra)

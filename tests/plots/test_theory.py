@@ -23,9 +23,17 @@ def test_ratios_by_hand():
     assert spacing_ratio([0, 1, 4])[0] == spacing_ratio([0, 10, 40])[0]
 
 
-@pytest.mark.parametrize("wrong", [[1, 2], [[1, 2, 3]], [0, 1, np.nan]])
-def test_ratios_need_three_finite_values(wrong):
-    with pytest.raises(SpectrumError, match="three finite"):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([1, 2], r"at least three eigenvalues, not one of shape \(2,\)"),
+        ([[1, 2, 3]], r"shape \(1, 3\)"),
+        ([0, 1, np.nan], "must be finite, not nan"),
+        ([0, "a", 2], "must be numbers, not"),
+    ],
+)
+def test_ratios_need_three_finite_values(wrong, words):
+    with pytest.raises(SpectrumError, match=words):
         spacing_ratio(wrong)
 
 

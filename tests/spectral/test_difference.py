@@ -159,6 +159,8 @@ def test_locations():
         (lambda: layer_cumulative(by_hand([0.5, np.nan], 2, 2), X), "eigenvalue nan"),
         (lambda: layer_cumulative(by_hand([0.5, np.inf], 2, 2), X), "eigenvalue inf"),
         (lambda: layer_cumulative(by_hand([-0.5, 1.0], 2, 2), X), "eigenvalue -0.5"),
+        (lambda: layer_cumulative(by_hand([1.5, 0.5], 2, 2), X), "layer0 must ascend: 0.5 follows 1.5"),
+        (lambda: layer_cumulative(by_hand([1.5, np.nan, 0.5], 3, 3), X), "eigenvalue nan"),
         (lambda: layer_cumulative(by_hand([1.0], 2, 2), X), "\\(2, 2\\)"),
         (lambda: layer_cumulative(by_hand([], 2, 2), X), "shape \\(0,\\)"),
         (lambda: spectral_difference(HAND, [3.0, 4.0]), "from 3 on miss the spectrum, which ends at 2.5"),

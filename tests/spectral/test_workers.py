@@ -185,3 +185,11 @@ def test_a_broken_layer_whose_product_is_shared_is_named() -> None:
 def test_a_network_without_layers() -> None:
     with pytest.raises(SpectrumError, match="no layers"):
         network_spectra([], weights)
+
+
+@pytest.mark.parametrize(
+    ("workers", "words"), [(0, "workers must be at least 1, not 0"), (-1, "not -1"), (1.5, "must be an integer")]
+)
+def test_workers_that_can_do_nothing(workers: Any, words: str) -> None:
+    with pytest.raises(SpectrumError, match=words):
+        network_spectra([layer(2, 3)], weights, workers=workers)
