@@ -31,6 +31,8 @@ __all__ = ["picture_differences", "picture_spectrum"]
 LOCATIONS = 600
 """Locations of a curve, of constant ratio from ``FIRST`` on."""
 FIRST = 1e-2
+FARTHEST = 1e9
+"""Where pictures end at the latest: beyond any layer's order, which no eigenvalue over the mean exceeds."""
 BIN = 0.05
 """Width of a bin of a spectrum, in decades of x."""
 NEGLECTED = 0.01
@@ -55,7 +57,8 @@ def picture_differences(
     Raises
     ------
     UsageError
-        No names, more than a picture shows, an unknown reference, an ``x_max`` within the circular support.
+        No names, more than a picture shows, an unknown reference, a scale on which it is not defined, an ``x_max``
+        within the circular support or beyond `FARTHEST`.
     RegistryError
         As `stored_spectra` and `spectral_difference`.
     """
@@ -64,8 +67,12 @@ def picture_differences(
         raise UsageError(f"one picture shows 1 to {LARGEST} networks, not {len(wanted)}", "draw several pictures")
     if reference not in REFERENCES:
         raise UsageError(f"there is no reference {reference!r}", f"known: {', '.join(REFERENCES)}")
-    if x_max is not None and not 2 < x_max < np.inf:
-        raise UsageError(f"x_max must be finite and above 2, where the circular support ends, not {x_max:g}")
+    if scale not in REFERENCES[reference].scales:
+        raise UsageError(f"the reference {reference} is not defined on the scale {scale}", "take the scale proper")
+    if x_max is not None and not 2 < x_max <= FARTHEST:
+        raise UsageError(
+            f"x_max must be above 2, where the circular support ends, and at most {FARTHEST:g}, not {x_max:g}"
+        )
     networks = {name: stored_spectra(store, name) for name in wanted}
     x = _locations(networks.values(), scale, x_max)
     return DifferencePicture(
