@@ -61,6 +61,8 @@ def test_pruefer_phase_rises_by_all_phases_around_the_circle(order, beta):
     assert counts.shape == (50, 3)
     assert (counts >= 0).all()
     assert (counts.sum(axis=1) == order).all()
+    # Short of the whole circle it is not all of them.
+    assert (counts[:, :2].sum(axis=1) < order).any()
 
 
 @pytest.mark.parametrize("beta", BETAS)

@@ -33,6 +33,9 @@ def test_by_hand():
     mean = np.array([0, 1 / 3, (0.5 + 2 / 3) / 2, (0.5 + 2 / 3) / 2, (1 + 2 / 3) / 2, 1, 1])
     np.testing.assert_allclose(cumulative(HAND, X), mean, rtol=0, atol=1e-16)
     np.testing.assert_allclose(spectral_difference(HAND, X), np.minimum(X / 2, 1) - mean, rtol=0, atol=2.3e-16)
+    # Counting eigenvalues instead of layers would not do.
+    pooled = np.searchsorted(np.sort(np.concatenate([s.values for s in HAND])), X, side="right") / 5
+    assert np.abs(pooled - mean).max() > 0.01
 
 
 def test_full_scale_is_of_all_eigenvalues_of_the_product():
