@@ -45,7 +45,7 @@ THEORY = (("Poisson", 0), ("β = 1", 1), ("β = 2", 2), ("β = 4", 4))
 
 def picture_differences(
     store: Store,
-    names: Sequence[str],
+    names: str | Sequence[str],
     *,
     scale: Scale,
     reference: str,
@@ -62,7 +62,7 @@ def picture_differences(
     RegistryError
         As `stored_spectra` and `spectral_difference`.
     """
-    wanted = tuple(dict.fromkeys(names))
+    wanted = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     if not 1 <= len(wanted) <= LARGEST:
         raise UsageError(f"one picture shows 1 to {LARGEST} networks, not {len(wanted)}", "draw several pictures")
     if reference not in REFERENCES:

@@ -91,10 +91,11 @@ def test_differences_are_those_of_the_matrices(filled, shown, tmp_path, scale):
 
 def test_reference_sample_and_range_are_as_asked(filled, shown, tmp_path):
     file = tmp_path / "x.svg"
-    filled.plot_csd(["large"], file)
+    filled.plot_csd("large", file)
     filled.plot_csd(["large", "large"], file, seed=7, reference="cse", x_max=3.0)
     filled.plot_csd(["large"], file, scale="proper", reference="wishart")
     expected, sampled, wishart = shown
+    assert [curve.name for curve in expected.curves] == ["large"]
     assert len(sampled.curves) == 1
     assert sampled.locations[-1] == 3.0
     assert (sampled.sample, sampled.reference) == (7, "cse")

@@ -41,7 +41,7 @@ class Showing(Part):
 
     def plot_csd(
         self,
-        names: Sequence[str],
+        names: str | Sequence[str],
         file: str | Path,
         *,
         scale: Scale = "full",
@@ -51,7 +51,7 @@ class Showing(Part):
         x_max: float | None = None,
         title: str = "",
     ) -> None:
-        """Draw cumulative spectral differences of up to 8 stored models into a PNG, SVG or PDF file.
+        """Draw cumulative spectral differences of one to 8 stored models into a PNG, SVG or PDF file.
 
         ``reference``: ``cue``, ``coe``, ``cse`` or ``wishart``, its expectation, or with a ``seed`` one member of it.
         Raises ``UsageError``, what ``spectrum`` raises, or ``RegistryError`` where the file cannot be written or
