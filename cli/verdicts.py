@@ -145,17 +145,15 @@ def training(found: Conjugacy) -> str:
 
 def tail(found: Conjugacy) -> str:
     """The tail class and what it means."""
-    meanings = {
-        "edge": "its tail ends where that of uncorrelated weights can",
-        "long": "its tail reaches beyond what uncorrelated weights can",
-    }
-    return f"{found.tail_class}: {meanings[found.tail_class]}"
+    long = found.tail_class == "long"
+    meaning = "reaches beyond what uncorrelated weights can" if long else "ends where that of uncorrelated weights can"
+    return f"{found.tail_class}: its tail {meaning}"
 
 
 def conjugate(found: Conjugacy) -> str:
     """Where the spectral difference stays within each delta, and how many times as far out as of Gaussian weights."""
     gaussian = dict(found.wishart_tail)
-    parts = []
+    parts: list[str] = []
     for delta, x in found.tail:
         ratio = x / gaussian[delta] if gaussian.get(delta) else None
         # Said once, of the first.
