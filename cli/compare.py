@@ -31,7 +31,8 @@ def compare(
         jsonout.write(jsonout.comparison(compared))
         return
     tables.say(
-        f"{compared.a.name} and {compared.b.name}: {verdicts.why(compared.verdict)}",
+        f"{compared.a.name} and {compared.b.name}: "
+        + ("equivalent" if compared.verdict.equivalent else f"not equivalent: {verdicts.unlike(compared.verdict)}"),
         f"{verdicts.sentence(compared.verdict, compared.calibration)} ({verdicts.calibrated(compared.calibration)})",
         verdicts.basis(compared.spec, compared.metric, compared.verdict.accuracy)
         + "; distances: "

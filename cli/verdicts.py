@@ -51,14 +51,24 @@ def sentence(verdict: Verdict, calibration: Calibration, searched: int | None = 
     unrelated = (
         "all unrelated pairs measured" if verdict.closer_than == 1.0 else f"{closer(verdict)} of unrelated pairs"
     )
+    distance, accuracy = _apart(verdict.distance, verdict.accuracy)
     parts = [
-        f"distance {number(verdict.distance)}",
-        f"{side} the accuracy {number(verdict.accuracy)}",
+        f"distance {distance}",
+        f"{side} the accuracy {accuracy}",
         f"closer than {unrelated}",
     ]
     if searched is not None:
         parts.append(_false_passes(verdict.rate, calibration, searched))
     return ", ".join(parts)
+
+
+def _apart(a: float, b: float) -> tuple[str, str]:
+    """Two numbers by as many digits as tell them apart: at least three."""
+    for digits in range(3, 17):
+        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if a == b or texts[0] != texts[1]:
+            return texts
+    return repr(a), repr(b)
 
 
 def closer(verdict: Verdict) -> str:

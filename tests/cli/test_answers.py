@@ -239,6 +239,15 @@ def test_compare_of_unequal_models_is_no_error(archreg: Callable[..., Any], fake
     assert done.code == 0
     assert "a and b: not equivalent: one is trained, the other untrained" in done.out
     assert archreg("compare", "a", "b", "--json").document["equivalent"] is False
+    # Just beyond the accuracy, by digits that tell; the distance is said once.
+    far = samples.verdict(0.03500042, equivalent=False, reasons=("distance 0.035 beyond the accuracy 0.035",))
+    fake.answers["compare"] = replace(equal, verdict=far)
+    first, second, *_ = archreg("compare", "a", "b").out.splitlines()
+    assert first == "a and b: not equivalent: too far"
+    assert second.startswith("distance 0.0350004, beyond the accuracy 0.035, ")
+    nearly = samples.verdict(float(np.nextafter(0.035, 1)), equivalent=False)
+    fake.answers["compare"] = replace(equal, verdict=nearly)
+    assert f"distance {nearly.distance!r}, beyond the accuracy 0.035, " in archreg("compare", "a", "b").out
 
 
 def test_classes_of_a_model_that_is_not_stored_come_from_its_conjugacy(
