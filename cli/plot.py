@@ -10,6 +10,7 @@ import typer
 from registry.cli import jsonout, tables
 from registry.cli.options import AsJson, Database, open_registry
 from registry.cli.values import parse_amount
+from registry.ensembles import REFERENCES
 
 __all__ = ["app", "csd", "spectrum"]
 
@@ -39,8 +40,10 @@ def csd(
         typer.Option(help="Structural zeros counted, as in the paper, or left out."),
     ] = "full",
     reference: Annotated[
-        Literal["cue", "coe", "cse", "wishart"],
-        typer.Option(help="Conjugate ensemble; wishart goes with --scale proper."),
+        str,
+        typer.Option(
+            metavar="NAME", help=f"Conjugate ensemble: {', '.join(REFERENCES)}; wishart goes with --scale proper."
+        ),
     ] = "cue",
     seed: Annotated[
         int | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.catalog.details import stored_spectra
-from registry.ensembles import REFERENCES, expected_cumulative
+from registry.ensembles import REFERENCES, Wishart, expected_cumulative
 from registry.ensembles.fluctuations import SPACING_RATIOS
 from registry.ensembles.wishart import marchenko_pastur_edges
 from registry.errors import UsageError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from registry.ensembles import Reference
     from registry.spectral.difference import Scale
     from registry.storage import Store
     from registry.types import Spectrum
@@ -73,13 +74,16 @@ def picture_differences(
         raise UsageError(
             f"x_max must be above 2, where the circular support ends, and at most {FARTHEST:g}, not {x_max:g}"
         )
+    conjugate = REFERENCES[reference]
     networks = {name: stored_spectra(store, name) for name in wanted}
     x = _locations(networks.values(), scale, x_max)
     return DifferencePicture(
         locations=x,
-        curves=tuple(_curve(name, spectra, x, reference, sample, scale) for name, spectra in networks.items()),
+        curves=tuple(_curve(name, spectra, x, conjugate, sample, scale) for name, spectra in networks.items()),
         scale=scale,
-        reference=reference,
+        reference=conjugate.title,
+        law=conjugate.law,
+        support=conjugate.support,
         sample=sample,
         level=BAND_LEVEL,
         resamples=RESAMPLES,
@@ -131,14 +135,19 @@ def _locations(networks: Collection[Sequence[Spectrum]], scale: Scale, x_max: fl
 
 
 def _curve(
-    name: str, spectra: Sequence[Spectrum], x: NDArray[np.float64], reference: str, sample: int | None, scale: Scale
+    name: str,
+    spectra: Sequence[Spectrum],
+    x: NDArray[np.float64],
+    conjugate: Reference,
+    sample: int | None,
+    scale: Scale,
 ) -> Curve:
     """One network's difference with its band, and that of Gaussian weights."""
-    conjugate, shapes = REFERENCES[reference], _shapes(spectra)
+    shapes = _shapes(spectra)
     values = spectral_difference(spectra, x, reference=conjugate, seed=sample, scale=scale)
     lower, upper = bootstrap_band(spectra, x, reference=conjugate, sample=sample, scale=scale)
     gaussian = None
-    if reference != "wishart":
+    if not isinstance(conjugate, Wishart):
         gaussian = expected_cumulative(conjugate, shapes, x) - gaussian_cumulative(shapes, x, scale)
     return Curve(name, len(spectra), values, lower, upper, gaussian)
 

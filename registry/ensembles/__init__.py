@@ -2,7 +2,7 @@
 
 ``circular``: COE, CUE, CSE and any beta, without a matrix; ``wishart``: Gaussian matrices of the layers' shapes;
 ``reference``: one interface to both for whole networks; ``periodic``: the paper's extension. A new reference is a class
-with the three methods of `Reference` and a line in ``REFERENCES``.
+with what `Reference` asks for and a line in ``REFERENCES``, from which differences, pictures and commands take it.
 """
 
 from __future__ import annotations

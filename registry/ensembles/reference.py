@@ -40,12 +40,29 @@ BAND_DRAWS = 299
 """Simulated networks behind a band. The 297th of 299 is exceeded by one more with probability 3 / 300."""
 BAND_LEVEL = 0.99
 """Level of a band: 1 in 100 networks of the ensemble itself leaves it."""
+NAMED: dict[float, str] = {
+    1: "orthogonal ensemble (COE)",
+    2: "unitary ensemble (CUE)",
+    4: "symplectic ensemble (CSE)",
+}
 LARGEST_SIMULATED = 2048
 """Largest min(p, q) that is simulated as it is; see `Wishart.deviations`."""
 
 
 class Reference(Hashable, Protocol):
     """A conjugate ensemble, layer by layer. Equal ones hash alike: what they draw is kept."""
+
+    @property
+    def title(self) -> str:
+        """What it is, for captions: ``circular unitary ensemble (CUE)``."""
+
+    @property
+    def law(self) -> str:
+        """Its expected density, in words."""
+
+    @property
+    def support(self) -> float | None:
+        """Where its expected spectrum ends whatever the shapes; None where they decide."""
 
     @property
     def scales(self) -> tuple[str, ...]:
@@ -68,6 +85,21 @@ class Circular:
     """Circular ensembles of the layers' orders p, x = theta / pi: uniform on (0, 2] whatever ``beta`` and the order."""
 
     beta: float = 2
+
+    @property
+    def title(self) -> str:
+        """By its name where it has one, else by ``beta``."""
+        return f"circular {NAMED.get(self.beta, f'ensemble of β = {self.beta:g}')}"
+
+    @property
+    def law(self) -> str:
+        """The same for all."""
+        return "uniform on (0, 2]"
+
+    @property
+    def support(self) -> float | None:
+        """2, the whole circle."""
+        return 2.0
 
     @property
     def scales(self) -> tuple[str, ...]:
@@ -101,6 +133,21 @@ class Circular:
 @dataclass(frozen=True, slots=True)
 class Wishart:
     """Gaussian matrices of the layers' shapes, on the `proper` scale."""
+
+    @property
+    def title(self) -> str:
+        """As the Wishart ensemble."""
+        return "Gaussian weights of the same shapes (Wishart)"
+
+    @property
+    def law(self) -> str:
+        """One for each aspect."""
+        return "the Marchenko–Pastur laws of the layers, mixed"
+
+    @property
+    def support(self) -> float | None:
+        """None: Marchenko-Pastur's edge depends on the aspect."""
+        return None
 
     @property
     def scales(self) -> tuple[str, ...]:

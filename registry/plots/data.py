@@ -39,14 +39,17 @@ class Curve:
 class DifferencePicture:
     """Spectral differences of networks at common locations (K,), x >= 0, increasing.
 
-    ``reference``: ``cue``, ``coe``, ``cse`` or ``wishart``; ``sample``: seed of the one member of it that was drawn,
-    None for its expectation; ``level``, ``resamples``, ``seed``: of the bands.
+    ``reference``, ``law``: what the conjugate ensemble and its expected density are called; ``support``: where that
+    ends, None where the layers decide; ``sample``: seed of the one member of it that was drawn, None for its
+    expectation; ``level``, ``resamples``, ``seed``: of the bands.
     """
 
     locations: NDArray[np.float64]
     curves: tuple[Curve, ...]
     scale: str
     reference: str
+    law: str
+    support: float | None
     sample: int | None
     level: float
     resamples: int

@@ -39,12 +39,6 @@ HANDLE = 0.55
 """Width of a line in the legend with its blanks, in inches."""
 PANEL = 3.5
 """Width of a panel in inches: one column of a paper, two the page."""
-REFERENCES = {
-    "cue": "circular unitary ensemble (CUE)",
-    "coe": "circular orthogonal ensemble (COE)",
-    "cse": "circular symplectic ensemble (CSE)",
-    "wishart": "Gaussian weights of the same shapes (Wishart)",
-}
 SCALES = {
     "full": "Full scale (all p eigenvalues of a layer's W Wᵀ, structural zeros counted)",
     "proper": "Proper scale (structural zeros left out)",
@@ -87,13 +81,10 @@ def draw_difference(picture: DifferencePicture, *, axes: Axes = "both", title: s
 
 def caption(picture: DifferencePicture) -> str:
     """What the curves and bands are, in a few sentences."""
-    reference = REFERENCES[picture.reference]
-    if picture.sample is not None:
-        which = f"one member of the conjugate ensemble, {reference}, seed {picture.sample}"
-    elif picture.reference == "wishart":
-        which = f"the expected conjugate ensemble, {reference}"
+    if picture.sample is None:
+        which = f"the expected conjugate ensemble, {picture.reference}: {picture.law}"
     else:
-        which = "the expected conjugate circular ensemble, uniform on (0, 2] for CUE, COE and CSE alike"
+        which = f"one member of the conjugate ensemble, {picture.reference}, seed {picture.sample}"
     bands = f"{100 * picture.level:g} % of {picture.resamples} resamplings of the layers (seed {picture.seed})"
     return f"{SCALES[picture.scale]}. Reference: {which}. Bands: {bands}."
 
@@ -125,8 +116,8 @@ def _linear(panel: Panel, picture: DifferencePicture) -> None:
     panel.set_xlim(0, min(1.05 * end, float(x[-1])))
     panel.yaxis.set_major_locator(MaxNLocator(MARKS, steps=(1, 2, 2.5, 5, 10)))
     panel.axhline(0, color=GREY, linewidth=THIN, zorder=0)
-    if picture.reference != "wishart":
-        panel.axvline(EDGE, color=GREY, linewidth=THIN, linestyle=(0, (2, 2)), zorder=0)
+    if picture.support is not None:
+        panel.axvline(picture.support, color=GREY, linewidth=THIN, linestyle=(0, (2, 2)), zorder=0)
 
 
 def _logarithmic(panel: Panel, picture: DifferencePicture) -> None:
@@ -160,8 +151,7 @@ def _references(picture: DifferencePicture, *, linear: bool) -> list[tuple[Line2
     """Legend lines of the references; the conjugate ensemble itself is 0, which logarithmic axes do not have."""
     entries = []
     if linear:
-        ensemble = "Gaussian" if picture.reference == "wishart" else "circular"
-        entries.append((Line2D([], [], color=GREY, linewidth=THIN), f"conjugate {ensemble} ensemble (zero)"))
+        entries.append((Line2D([], [], color=GREY, linewidth=THIN), "zero: the conjugate ensemble"))
     if any(curve.gaussian is not None for curve in picture.curves):
         entries.append((Line2D([], [], color=COLOURS[0], linewidth=THIN), "thin: Gaussian weights, same shapes"))
     return entries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from registry.ensembles import REFERENCES
 from registry.plots import Curve, DifferencePicture, SpectrumPicture
 from registry.types import Conjugacy
 
@@ -33,7 +34,8 @@ def differences(*names, reference="cue", gaussian=True, sample=None):
         values = np.clip(x / 2, 0, 1) - 1 + np.exp(-x / (1 + number / 4))
         own = values / 2 if gaussian else None
         curves.append(Curve(name, number + 1, values, values - 0.02, values + 0.03, own))
-    return DifferencePicture(x, tuple(curves), "full", reference, sample, 0.95, 1000, 0)
+    known = REFERENCES[reference]
+    return DifferencePicture(x, tuple(curves), "full", known.title, known.law, known.support, sample, 0.95, 1000, 0)
 
 
 def spectrum(name="net", layers=7, **changes):

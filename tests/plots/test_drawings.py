@@ -76,7 +76,7 @@ def test_axes(axes, scales):
     figure = draw_difference(differences("a"), axes=axes)
     assert [panel.get_xscale() for panel in panels(figure)] == scales
     assert figure.get_figwidth() == 3.5 * len(scales)
-    assert ("conjugate circular ensemble (zero)" in legend_texts(figure)) == ("linear" in scales)
+    assert ("zero: the conjugate ensemble" in legend_texts(figure)) == ("linear" in scales)
 
 
 def test_a_network_within_the_reference_has_an_empty_tail():
@@ -92,7 +92,7 @@ def test_legend_and_caption_name_what_is_shown():
     assert legend_texts(figure) == [
         "first (1 layer)",
         "second (2 layers)",
-        "conjugate circular ensemble (zero)",
+        "zero: the conjugate ensemble",
         "thin: Gaussian weights, same shapes",
     ]
     [below] = figure.subfigs[1].texts
@@ -102,7 +102,7 @@ def test_legend_and_caption_name_what_is_shown():
     assert "seed 3" in said
     assert "95 % of 1000 resamplings of the layers (seed 0)" in said
     wishart = draw_difference(differences("a", reference="wishart", gaussian=False))
-    assert legend_texts(wishart) == ["a (1 layer)", "conjugate Gaussian ensemble (zero)"]
+    assert legend_texts(wishart) == ["a (1 layer)", "zero: the conjugate ensemble"]
 
 
 def test_numbers_of_networks_and_axes_are_bounded():

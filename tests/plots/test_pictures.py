@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from registry import Registry
 from registry.catalog import picturing
+from registry.ensembles import REFERENCES, Circular
 from registry.errors import RegistryError, SpectrumError, UnknownModelError, UsageError
 from registry.plots import LARGEST
 
@@ -86,7 +87,19 @@ def test_differences_are_those_of_the_matrices(filled, shown, tmp_path, scale):
         assert curve.gaussian is not None
         # At 0, the structural zeros alone; at its edges the closed form rounds by the root of an epsilon.
         assert curve.gaussian[0] == pytest.approx(0 if scale == "proper" else -F[0], abs=1e-7)
-    assert (picture.scale, picture.reference, picture.sample) == (scale, "cue", None)
+    assert (picture.scale, picture.reference, picture.sample) == (scale, REFERENCES["cue"].title, None)
+
+
+def test_a_new_reference_is_a_line(filled, shown, tmp_path, monkeypatch):
+    monkeypatch.setitem(REFERENCES, "third", Circular(beta=3))
+    file = tmp_path / "x.svg"
+    filled.plot_csd(["large"], file, seed=7, reference="third")
+    filled.plot_csd(["large"], file, seed=7, reference="cse")
+    third, cse = shown
+    assert third.reference == "circular ensemble of β = 3"
+    assert (third.curves[0].values != cse.curves[0].values).any()
+    with pytest.raises(UsageError, match="known: coe, cue, cse, wishart, third"):
+        filled.plot_csd(["large"], file, reference="fourth")
 
 
 def test_reference_sample_and_range_are_as_asked(filled, shown, tmp_path):
@@ -98,7 +111,7 @@ def test_reference_sample_and_range_are_as_asked(filled, shown, tmp_path):
     assert [curve.name for curve in expected.curves] == ["large"]
     assert len(sampled.curves) == 1
     assert sampled.locations[-1] == 3.0
-    assert (sampled.sample, sampled.reference) == (7, "cse")
+    assert (sampled.sample, sampled.reference) == (7, REFERENCES["cse"].title)
     inside = (sampled.locations > 0.05) & (sampled.locations < 1.95)
     away = np.interp(sampled.locations, expected.locations, expected.curves[0].values) - sampled.curves[0].values
     assert 1e-3 < np.abs(away[inside]).max() < 0.3

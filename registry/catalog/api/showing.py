@@ -53,7 +53,7 @@ class Showing(Part):
     ) -> None:
         """Draw cumulative spectral differences of one to 8 stored models into a PNG, SVG or PDF file.
 
-        ``reference``: ``cue``, ``coe``, ``cse`` or ``wishart``, its expectation, or with a ``seed`` one member of it.
+        ``reference``: a name of ``registry.ensembles.REFERENCES``: its expectation, or one member by its ``seed``.
         Raises ``UsageError``, what ``spectrum`` raises, or ``RegistryError`` where the file cannot be written or
         Matplotlib is missing.
         """
