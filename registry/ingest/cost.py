@@ -32,13 +32,16 @@ def seconds_by_size(refs: Sequence[ModelRef]) -> list[float]:
     return [SECONDS_PER_MODEL + (typical if ref.bytes is None else ref.bytes) / BYTES_PER_SECOND for ref in refs]
 
 
-def memory_by_size(ref: ModelRef, *, torch: bool) -> int:
+def memory_by_size(ref: ModelRef, *, torch: bool, largest: int | None = None, threads: int = 1) -> int:
     """Bytes that measuring a model is expected to need, 0 where its size is not known; ``torch``: and torch with it.
 
-    Twice its own, a rule of thumb: of most formats a layer is read at a time, and a square layer takes six times its
-    own in float64.
+    A layer a thread in float64, whose Gram matrix and copy take four times its own if it is square, and the weights of
+    one more: of tensors no larger than ``largest``; where that is not known, twice the file, a rule of thumb.
     """
-    return 0 if ref.bytes is None else (TORCH_BYTES if torch else WORKER_BYTES) + 2 * ref.bytes
+    if ref.bytes is None:
+        return 0
+    working = 2 * ref.bytes if largest is None else (5 * threads + 1) * largest
+    return (TORCH_BYTES if torch else WORKER_BYTES) + working
 
 
 def cores() -> int:

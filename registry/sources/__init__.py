@@ -1,14 +1,14 @@
 """Where weights come from, and which matrices are taken from them.
 
 `expand` turns a reference into models, `deferred` a refused one into one that fails when it is opened;
-`layers_by_header` looks at one, `open_ref` and `open_module` open one, `plan_weights` applies the matrix rule,
-`layer_matrix` reads one matrix, `discard` removes what was downloaded. Importing this loads neither torch nor
-torchvision.
+`layers_by_header` and `largest_tensor` look at one, `open_ref` and `open_module` open one, `plan_weights` applies the
+matrix rule, `layer_matrix` reads one matrix, `discard` removes what was downloaded. Importing this loads neither torch
+nor torchvision.
 """
 
 from __future__ import annotations
 
-from registry.sources.glance import layers_by_header
+from registry.sources.glance import largest_tensor, layers_by_header
 from registry.sources.matrix import layer_matrix
 from registry.sources.module import open_module
 from registry.sources.references import deferred, expand
@@ -22,6 +22,7 @@ __all__ = [
     "deferred",
     "discard",
     "expand",
+    "largest_tensor",
     "layer_matrix",
     "layers_by_header",
     "open_module",

@@ -1,17 +1,20 @@
-"""A model's layers by its file's header, before any of the weights are read."""
+"""What a file's header tells of a model, before any of the weights are read."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import RegistryError
+from registry.sources.archive import check_archive, zip_entries
+from registry.sources.files import check_file
 from registry.sources.rule import layers_by_shape
 from registry.sources.table import SOURCES, open_ref
 
 if TYPE_CHECKING:
     from registry.types import LayerMatrix, ModelRef
 
-__all__ = ["layers_by_header"]
+__all__ = ["largest_tensor", "layers_by_header"]
 
 
 def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | None:
@@ -32,3 +35,19 @@ def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | Non
         (layer, (8 if infos[layer.tensor].dtype == "float64" else 4) * layer.p * layer.q)
         for layer in layers_by_shape(infos)
     )
+
+
+def largest_tensor(ref: ModelRef) -> int | None:
+    """Bytes of the largest tensor of a file of torch that can be mapped, by its directory; torch is not loaded.
+
+    None for whatever else, and for what is not sound.
+    """
+    if ref.source != "torch":
+        return None
+    path = Path(ref.target)
+    try:
+        size = check_file(path)
+        entries = zip_entries(path, size) if check_archive(path, size) else []
+    except RegistryError:
+        return None
+    return max((entry.file_size for entry in entries), default=None)

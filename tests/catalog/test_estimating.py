@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from registry import Registry
 from registry.catalog import estimating
 from registry.ingest import cores
-from registry.sources import expand, layers_by_header, open_ref, plan_weights
+from registry.sources import expand, largest_tensor, layers_by_header, open_ref, plan_weights
 from registry.sources.safetensors import SafetensorsCheckpoint
 
 if TYPE_CHECKING:
@@ -113,6 +113,18 @@ def test_of_small_and_other_files_the_size_is_all(reg: Registry, tmp_path: Path)
     assert found[1].memory > found[2].memory > found[0].memory > 0  # with torch
     assert found[3].memory == 0
     assert found[3].seconds > 0  # the mean of the others
+
+
+def test_of_a_file_of_torch_that_is_mapped_the_largest_tensor(reg: Registry, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    state = {f"{i}.weight": torch.ones(500, 1000) * i for i in range(10)}
+    torch.save(state, tmp_path / "mapped.pt")
+    torch.save(state, tmp_path / "whole.pt", _use_new_zipfile_serialization=False)
+    mapped, whole = ref_of(tmp_path / "mapped.pt"), ref_of(tmp_path / "whole.pt")
+    assert (largest_tensor(mapped), largest_tensor(whole)) == (2_000_000, None)
+    of_mapped, of_whole = reg.estimate([mapped]).memory, reg.estimate([whole]).memory
+    assert of_whole - of_mapped == 2 * (whole.bytes or 0) - (5 * cores() + 1) * 2_000_000
+    assert largest_tensor(ref_of(sparse(tmp_path / "x.safetensors", {"a.weight": (10, 10)}))) is None
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "npz"])
