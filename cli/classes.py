@@ -96,6 +96,7 @@ def _show(partition: Partition, *, as_json: bool) -> None:
     pairs = partition.models * (partition.models - 1) // 2
     noun = "pairs, were all unrelated"
     tables.say(verdicts.judged(partition.accuracy, partition.rate, pairs, partition.calibration, noun))
+    tables.say(*verdicts.approximate(*(member for c in partition.classes for member in c.members)))
     if partition.note:
         tables.hint(f"not kept: {partition.note}")
     elif partition.kept:
@@ -146,6 +147,7 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         for m in group.members
     ]
     tables.table(("member", "family", ">parameters", ">size", "metrics"), rows)
+    tables.say(*verdicts.approximate(*group.members))
 
 
 def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:

@@ -24,7 +24,9 @@ def test_show_says_what_is_approximate(archreg: Callable[..., Any], fake: Any, s
     assert archreg("show", "x", "--json").document["layers"][0]["method"] == "lanczos"
 
 
-@pytest.mark.parametrize("words", ["nearest x", "compare x y", "compress x", "select --like x"])
+@pytest.mark.parametrize(
+    "words", ["nearest x", "compare x y", "compress x", "select --like x", "classes", "classes --class x"]
+)
 def test_verdicts_say_what_is_approximate(words: str, archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert "Lanczos" not in archreg(*words.split()).out
     exact, near = samples.summary("exact"), samples.summary("near", approximate=3)
@@ -33,10 +35,14 @@ def test_verdicts_say_what_is_approximate(words: str, archreg: Callable[..., Any
     pair = samples.answers["compare"]("a", "b")
     smaller = replace(samples.answers["compress"]("x"), model=first)
     chosen = Selected(Choice(near, (1.0, 2.0), 0.1), (Choice(exact, (1.0, 2.0), 0.1),))
+    classes = samples.answers["classes"]
+    sorted_ = replace(classes.classes[0], members=(first, exact, near))
     fake.answers |= {
         "search": replace(found, neighbours=tuple(Neighbour(x, samples.verdict()) for x in (exact, near))),
         "compare": replace(pair, a=first, b=near),
         "compress": replace(smaller, candidates=(replace(samples.candidate, model=near),)),
+        "classes": replace(classes, classes=(sorted_,)),
+        "kept_class": lambda _: replace(classes, classes=(sorted_,)),
         "select": replace(samples.answers["select"], like=first, classes=(chosen,)),
     }
     assert (
