@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -142,6 +143,24 @@ def test_a_topology_of_other_layers_is_refused(asked: Filled, tmp_path: Path) ->
         done = reg.import_from(forged)
         assert (done.added, [each.message for each in done.failed]) == (3, ["its topology is not that of its layers"])
         assert reg.check() == ()
+
+
+def test_pythons_collector_rests_meanwhile_and_is_left_as_it_was(asked: Filled, tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def stop(_done: int, _all: int) -> None:
+        seen.append(gc.isenabled())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asked.reg.export(tmp_path / "out.db", progress=stop)
+    assert (seen, gc.isenabled()) == ([False], True)
+    gc.disable()
+    try:
+        asked.reg.export(tmp_path / "out.db")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_an_import_goes_on_after_an_interruption(
