@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import ingest, memory, porting, retrieval, speed, startup
+from benchmarks import approximate, ingest, memory, porting, retrieval, speed, startup
 
 
 def main() -> None:
@@ -11,7 +11,8 @@ def main() -> None:
         ("Start-up", startup.main),
         ("Ingest of the zoo", ingest.main),
         ("Memory of an ingest", memory.main),
-        ("Export and import", porting.main),
+        ("Export and import", lambda: porting.main(["10000"])),
+        ("Very large layers", lambda: approximate.main([])),
         ("Family retrieval", retrieval.main),
         ("Speed of the method", speed.main),
     ):
