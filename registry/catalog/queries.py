@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,20 +29,23 @@ __all__ = ["Query", "resolve", "stored"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """The model asked about; ``model.id`` is 0 where it is not stored. ``vector``: float32 (spec.length,).
+    """The model asked about; ``id`` is 0 where it is not stored. ``vector``: float32 (spec.length,).
 
-    ``spectra`` gives those of its layers, ``figures`` its conjugacy, read when called; None where they were not stored.
+    ``kind``: its tail class and training class. The rest is read when called, and ``spectra``, those of its layers, and
+    ``figures``, its conjugacy, are None where they were not stored.
     """
 
-    model: ModelSummary
+    id: int
+    kind: Kind
     vector: NDArray[np.float32]
+    summary: Callable[[], ModelSummary]
     figures: Callable[[], Conjugacy | None]
     spectra: Callable[[], tuple[Spectrum, ...] | None]
 
     @property
-    def kind(self) -> Kind:
-        """Tail class and training class."""
-        return self.model.tail_class, self.model.training_class
+    def model(self) -> ModelSummary:
+        """Its summary. Raises ``UnknownModelError`` where it was removed since it was asked about."""
+        return self.summary()
 
     @property
     def conjugacy(self) -> Conjugacy | None:
@@ -89,11 +93,14 @@ def stored(store: Store, reference: Asked, spec: FingerprintSpec) -> Query | Non
     """The stored model of exactly that name, None where there is none. Raises as ``resolve``."""
     if not isinstance(reference, str):
         return None
-    model = store.find_named(reference)
-    if model is None:
+    named = store.subject(reference, spec.hash)
+    if named is None:
         return None
-    _refuse_other_weights(reference, model)
-    return _stored(store, model, spec)
+    summary = cache(lambda: store.summary(named.model_id))
+    _refuse_other_weights(reference, summary)
+    if named.vector is None:
+        raise _unmeasured(reference, spec)
+    return _of(store, named.model_id, named.kind, named.vector, summary)
 
 
 def _names_a_source(text: str) -> bool:
@@ -118,28 +125,39 @@ def _weight_suffixes() -> frozenset[str]:
     return SUFFIXES
 
 
-def _refuse_other_weights(text: str, model: ModelSummary) -> None:
+def _refuse_other_weights(text: str, summary: Callable[[], ModelSummary]) -> None:
     path = Path(text)
     if path.suffix.lower() not in _weight_suffixes() or not _is(text, Path.is_file):
         return
     from registry.sources import expand, open_ref, plan_weights
 
+    content_hash = summary().content_hash
     with open_ref(expand(path)[0]) as checkpoint:
-        if plan_weights(checkpoint).content_hash == model.content_hash:
+        if plan_weights(checkpoint).content_hash == content_hash:
             return
     raise AmbiguousError(
         f"{text!r} is a stored model and also a file with other weights",
-        f"write ./{text} for the file, sha256:{model.content_hash[:12]} for the stored model",
+        f"write ./{text} for the file, sha256:{content_hash[:12]} for the stored model",
     )
 
 
 def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
     vector = store.vector(spec.hash, model.id)
     if vector is None:
-        raise SpecMismatchError(
-            f"{model.name} has no {spec.label} fingerprint", f"run: archreg refingerprint --fingerprint {spec.name}"
-        )
-    return Query(model, vector, lambda: store.conjugacy([model.id]).get(model.id), lambda: store.spectra(model.id))
+        raise _unmeasured(model.name, spec)
+    return _of(store, model.id, (model.tail_class, model.training_class), vector, lambda: model)
+
+
+def _of(
+    store: Store, model_id: int, kind: Kind, vector: NDArray[np.float32], summary: Callable[[], ModelSummary]
+) -> Query:
+    figures, spectra = lambda: store.conjugacy([model_id]).get(model_id), lambda: store.spectra(model_id)
+    return Query(model_id, kind, vector, summary, figures, spectra)
+
+
+def _unmeasured(name: str, spec: FingerprintSpec) -> SpecMismatchError:
+    remedy = f"run: archreg refingerprint --fingerprint {spec.name}"
+    return SpecMismatchError(f"{name} has no {spec.label} fingerprint", remedy)
 
 
 def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
@@ -164,7 +182,8 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
     measured = measure(checkpoint, plan)
     vector = next(fingerprint.vector for fingerprint in measured.fingerprints if fingerprint.spec == spec)
     model = _summary(checkpoint.ref, plan, measured)
-    return Query(model, vector, lambda: measured.conjugacy, lambda: measured.spectra)
+    kind = (model.tail_class, model.training_class)
+    return Query(0, kind, vector, lambda: model, lambda: measured.conjugacy, lambda: measured.spectra)
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:

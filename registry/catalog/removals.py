@@ -58,7 +58,7 @@ def removals(
         rows.append((text, np.isin(every, ids), unknown, near))
     if like is not None:
         equivalent, _ = gallery_of(store, like, replace(by, asked=True), Filter()).equivalent()
-        passing = np.isin(every, [*equivalent.tolist(), like.model.id])
+        passing = np.isin(every, [*equivalent.tolist(), like.id])
         rows.append((f"equivalent to {like.model.name}", passing, 0, ()))
     if figures is not None:
         # Of other models it is not known here, nor would it help: these have passed all else.

@@ -13,12 +13,14 @@ from registry.errors import UsageError
 from registry.types import Neighbour, Search
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from registry.catalog.queries import Query
     from registry.catalog.terms import Terms
     from registry.storage import Store
-    from registry.types import Filter
+    from registry.types import Filter, ModelSummary
 
     Found = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -51,12 +53,18 @@ class Wanted:
             object.__setattr__(self, "k", DEFAULT_K)
 
 
-def search_for(store: Store, query: Query, by: Terms, where: Filter, wanted: Wanted) -> Search:
-    """The nearest stored models but the one asked about; O(n d), or by an index where one is current."""
+def search_for(
+    store: Store, query: Query, by: Terms, where: Filter, wanted: Wanted, *, just_read: bool = False
+) -> Search:
+    """The nearest stored models but the one asked about; O(n d), or by an index where one is current.
+
+    ``just_read``: the query is of the snapshot that this is called in, so that an index has the very vector itself.
+    """
     with store.snapshot():
         ids = passing(store, where)
-        unknown = 0 if ids is None else store.unknown_count(where, query.model.id)
-        found, note = (None, "") if wanted.exact else _indexed(store, query, by, ids, wanted)
+        unknown = 0 if ids is None else store.unknown_count(where, query.id)
+        asked = query.id if just_read else query.vector
+        found, note = (None, "") if wanted.exact else _indexed(store, query, by, ids, wanted, asked)
         if found is None:
             found = _searched(_gallery(store, query, by, ids), wanted)
         return replace(found, unknown=unknown, note=note)
@@ -68,22 +76,26 @@ def _searched(gallery: Gallery, wanted: Wanted) -> Search:
 
 
 def _answer(gallery: Gallery, found: Found, wanted: Wanted, *, indexed: bool = False) -> Search:
-    by = gallery.by
+    by, query = gallery.by, gallery.query
+    ids = found[0].tolist()
+    told = {model.id: model for model in gallery.store.summaries(ids=[*ids, query.id])}
     return Search(
-        model=gallery.query.model,
+        model=told.get(query.id) or query.model,
         spec=by.spec,
         metric=by.distance.name,
         accuracy=by.accuracy,
         rate=by.rate,
         searched=gallery.searched,
-        neighbours=gallery.neighbours(*found, len(found[0])),
+        neighbours=gallery.judged([told[model] for model in ids], found[1]),
         calibration=by.calibration,
         radius=wanted.radius,
         indexed=indexed,
     )
 
 
-def _indexed(store: Store, query: Query, by: Terms, ids: list[int] | None, wanted: Wanted) -> tuple[Search | None, str]:
+def _indexed(
+    store: Store, query: Query, by: Terms, ids: list[int] | None, wanted: Wanted, asked: NDArray[np.float32] | int
+) -> tuple[Search | None, str]:
     """What an index finds, ranked by exact distances; None where the exact search is needed, or cheaper; and why."""
     index = store.index(by.spec, by.distance.name)
     if index is None:
@@ -96,16 +108,16 @@ def _indexed(store: Store, query: Query, by: Terms, ids: list[int] | None, wante
     if ids is not None and VISIT * (k + 1) * count > len(ids) ** 2:
         return None, ""  # (k + 1) count / len(ids) steps until enough pass, against reading those that do
     kind = query.kind if wanted.equivalent else None
-    near, vectors = store.near(index, query.vector, k + 1, ids=ids, kind=kind)
-    searched = count if ids is None else len(ids)
-    own = bool(query.model.id) and (ids is None or query.model.id in ids)
+    near, vectors = store.near(index, asked, k + 1, ids=ids, kind=kind)
+    searched = count if ids is None else store.count_vectors(index, ids)
+    own = bool(query.id) and (ids is None or query.id in ids)
     by = by.among(searched - own)
     radius = wanted.radius
     if wanted.equivalent:
         radius = by.accuracy if radius is None else min(radius, by.accuracy)
     gallery = Gallery(store, query, by, Candidates(near, vectors, lambda: np.empty(0)), searched - own)
     found = gallery.nearest(k, radius)
-    if len(near) < min(k + 1, searched) and len(found[0]) == np.count_nonzero(near != query.model.id):
+    if len(near) < min(k + 1, searched) and len(found[0]) == np.count_nonzero(near != query.id):
         return None, ""  # the scan gave up before enough passed, or was past the radius: no filter may cost answers
     return _answer(gallery, found, wanted, indexed=True), ""
 
@@ -141,7 +153,7 @@ class Gallery:
             radius=radius,
         )
         ids = self.among.ids[found]
-        others = np.flatnonzero(ids != self.query.model.id)[:k]
+        others = np.flatnonzero(ids != self.query.id)[:k]
         return ids[others], distances[others]
 
     def _alike(self) -> NDArray[np.bool_]:
@@ -158,10 +170,13 @@ class Gallery:
     def neighbours(self, ids: NDArray[np.int64], distances: NDArray[np.float64], k: int) -> tuple[Neighbour, ...]:
         """The ``k`` nearest of these, each with its verdict."""
         chosen = nearest(distances, ids, k)
-        models = summaries_of(self.store, ids[chosen].tolist())
+        return self.judged(summaries_of(self.store, ids[chosen].tolist()), distances[chosen])
+
+    def judged(self, models: Sequence[ModelSummary], distances: NDArray[np.float64]) -> tuple[Neighbour, ...]:
+        """Models at their distances, each with its verdict."""
         return tuple(
-            Neighbour(model, judged(self.query, model, float(distances[row]), self.by, self.searched))
-            for row, model in zip(chosen.tolist(), models, strict=True)
+            Neighbour(model, judged(self.query, model, distance, self.by, self.searched))
+            for model, distance in zip(models, distances.tolist(), strict=True)
         )
 
 
@@ -173,7 +188,7 @@ def gallery_of(store: Store, query: Query, by: Terms, where: Filter) -> Gallery:
 def _gallery(store: Store, query: Query, by: Terms, ids: list[int] | None) -> Gallery:
     found = candidates(store, by.spec, ids)
     there = found.ids if found.rows is None else found.ids[found.rows]
-    searched = len(there) - int((there == query.model.id).sum())
+    searched = len(there) - int((there == query.id).sum())
     return Gallery(store, query, by.among(searched), found, searched)
 
 

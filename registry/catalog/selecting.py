@@ -48,7 +48,7 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
     passing = store.sizes(where)
     searched, distances = len(passing), dict[int, float]()
     if like is not None:
-        searched -= any(size.model_id == like.model.id for size in passing)
+        searched -= any(size.model_id == like.id for size in passing)
         by, distances = _equivalents(store, by, where, like)
         passing = [size for size in passing if size.model_id in distances]
     else:
@@ -88,7 +88,7 @@ def _equivalents(store: Store, by: Terms, where: Filter, like: Query) -> tuple[T
     gallery = gallery_of(store, like, by, where)
     ids, distances = gallery.equivalent()
     found = dict(zip(ids.tolist(), distances.tolist(), strict=True))
-    return gallery.by, {**found, like.model.id: 0.0} if like.model.id else found
+    return gallery.by, {**found, like.id: 0.0} if like.id else found
 
 
 def _front(

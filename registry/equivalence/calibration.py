@@ -165,6 +165,7 @@ def rate_at(calibration: Calibration, accuracy: float) -> float:
     return float(np.interp(accuracy, distances, fractions))
 
 
+@lru_cache(maxsize=64)
 def rate_bound(calibration: Calibration, accuracy: float) -> float:
     """``rate_at``, or the calibration's resolution where it cannot tell so small a rate: at most so many pass."""
     return max(rate_at(calibration, accuracy), calibration.resolution)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         StoredClass,
         StoredLayer,
         StoredPartition,
+        Subject,
     )
     from registry.storage.store import Store
 
@@ -44,6 +45,7 @@ _HOMES = {
     "StoredClass": "records",
     "StoredLayer": "records",
     "StoredPartition": "records",
+    "Subject": "records",
     "seal": "portable",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "StoredClass",
     "StoredLayer",
     "StoredPartition",
+    "Subject",
     "seal",
 ]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import LargeBinary
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from registry.storage.failures import driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,16 +50,6 @@ def _processor(column: Column[Any], connection: Connection) -> Any:
 
 
 def _copy(connection: Connection, statement: str, values: Sequence[tuple[Any, ...]]) -> None:
-    import psycopg
-
-    driver: Any = connection.connection.driver_connection
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in values:
-                copy.write_row(row)
-    except psycopg.DataError as error:
-        raise DataError(statement, None, error) from error
-    except psycopg.IntegrityError as error:
-        raise IntegrityError(statement, None, error) from error
-    except psycopg.Error as error:
-        raise DBAPIError(statement, None, error) from error
+    with driver(connection) as below, below.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in values:
+            copy.write_row(row)

@@ -11,27 +11,16 @@ from sqlalchemy import delete, exists, insert, select
 from registry.storage.cards import utc_now
 from registry.storage.records import Label
 from registry.storage.schema import architectures, calibrations, fingerprints, models, specs
-from registry.types.calibrations import Calibration
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["drop_calibration", "find_calibration", "labels", "put_calibration"]
+    from registry.types.calibrations import Calibration
+
+__all__ = ["SAME", "drop_calibration", "labels", "put_calibration"]
 
 SAME = ("rate", "accuracy", "source", "accuracy_low", "accuracy_high", "models", "families")
 """Of a calibration, what is a column of its own name beside the key."""
-
-
-def find_calibration(connection: Connection, spec_hash: str, metric: str) -> Calibration | None:
-    """Return the calibration of a spec and metric, None where there is none."""
-    statement = select(calibrations).filter_by(spec_hash=spec_hash, metric=metric)
-    row = connection.execute(statement).mappings().first()
-    if row is None:
-        return None
-    quantiles = tuple((fraction, distance) for fraction, distance in json.loads(row["quantiles"]))
-    created = row["created"].isoformat(timespec="seconds")
-    same = {name: row[name] for name in ("spec_hash", "metric", *SAME)}
-    return Calibration(quantiles=quantiles, created=created, **same)
 
 
 def put_calibration(connection: Connection, given: Calibration) -> None:

@@ -8,12 +8,13 @@ insert in their own transaction, deletions cascade, and where a writer could not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from registry.storage.packing import FLOAT32, unpacked
+from registry.storage.failures import driver
+from registry.storage.packing import unpacked
 from registry.storage.schema import specs
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from registry.storage.remembered import SpecState
+    from registry.storage.standing import SpecState
 
 __all__ = [
     "BEHIND",
@@ -47,15 +48,36 @@ MAX_K = 200  # neighbours that an index is asked for at most: its list of candid
 OPERATORS = {"l1": "<+>", "l2": "<->"}
 """Distances that an index can be for, by pgvector's operator; the operator class is ``vector_NAME_ops``."""
 
+EF_SEARCH = 80  # candidates held during a search, at least
 OLDEST = (0, 8)  # pgvector: iterative scans
 
 
+class Facts(NamedTuple):
+    """What there is of a spec's index: may its table be read, is it valid for the distance, where is pgvector.
+
+    None where there is no table, no index, no pgvector; of that, the schema, quoted, and the version.
+    """
+
+    readable: bool | None
+    valid: bool | None
+    extension: list[str] | None
+
+
 class Opened(NamedTuple):
-    """What a connection may make of an index: the schema of pgvector, or why it cannot be used."""
+    """What a connection may make of an index: the schema of pgvector, quoted, or why it cannot be used."""
 
     schema: str
     problem: str = ""
     remedy: str = ""
+
+
+class OpenIndex(NamedTuple):
+    """A derived index as a question finds it; ``held``: how many vectors, where it can be used."""
+
+    opened: Opened
+    state: SpecState
+    metric: str
+    held: int
 
 
 def table_name(spec_id: int) -> str:
@@ -82,36 +104,36 @@ def is_current_version(version: str) -> bool:
 # The planner knows no cost of distances: with a filter it would rather compute all of them and sort.
 _WASTEFUL = ("enable_seqscan", "enable_sort", "enable_bitmapscan")
 
-_OPENED = """
-SELECT extension.nspname, extension.extversion, has_table_privilege(kept.oid, 'SELECT'),
-    coalesce(found.indisvalid, false)
-FROM pg_catalog.pg_class AS kept
-JOIN pg_catalog.pg_namespace AS home ON home.oid = kept.relnamespace AND home.nspname = current_schema()
-LEFT JOIN pg_catalog.pg_class AS named ON named.relnamespace = home.oid AND named.relname = %(index)s
-LEFT JOIN pg_catalog.pg_index AS found ON found.indexrelid = named.oid AND found.indrelid = kept.oid
-LEFT JOIN (
-    SELECT n.nspname, e.extversion FROM pg_catalog.pg_extension AS e
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
-) AS extension ON true
-WHERE kept.relname = %(table)s AND kept.relkind = 'r'
-"""
+_HERE = "quote_ident(current_schema()) || '.archreg_vectors_' || specs.id"
+# The cheapest ways to ask: a join of catalogs takes longer to plan than all else that a question reads.
+FACTS: Final = (
+    text(f"has_table_privilege(to_regclass({_HERE}), 'SELECT')"),
+    text(
+        "(SELECT found.indisvalid FROM pg_catalog.pg_index AS found"  # noqa: S608 - constants
+        f" WHERE found.indexrelid = to_regclass({_HERE} || '_' || :metric) AND found.indrelid = to_regclass({_HERE}))"
+    ),
+    text(
+        "(SELECT ARRAY[e.extnamespace::regnamespace::text, e.extversion]"
+        " FROM pg_catalog.pg_extension AS e WHERE e.extname = 'vector')"
+    ),
+)
+"""Columns of `Facts` beside those of ``specs``; ``metric`` is the distance."""
 OTHERS = select(specs.c.name, specs.c.version).where(specs.c.indexed.is_not(None)).order_by(specs.c.id)
 
 
-def opened(connection: Connection, spec: SpecState, metric: str, label: str) -> Opened | None:
+def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, label: str) -> Opened | None:
     """Return what can be made of the index for a spec and distance; None where no index is there at all."""
     again = f"run: archreg index build --fingerprint {label.split(' ', 1)[0]} --distance {metric}"
     if spec.indexed is None:
         others = [f"{name} v{version}" for name, version in connection.execute(OTHERS)]
         return Opened("", f"the index is of {', '.join(others)}, not of {label}", again) if others else None
-    names = {"table": table_name(spec.id), "index": index_name(spec.id, metric)}
-    row = connection.exec_driver_sql(_OPENED, names).first()
-    if row is None or row[0] is None:
+    if facts.readable is None or facts.extension is None:
         return Opened("", "the index is gone", again)
-    schema, version, readable, valid = row
-    if not readable:
-        return Opened("", "this role may not read the index", f"ask its owner for: GRANT SELECT ON {names['table']}")
-    if not valid:
+    schema, version = facts.extension
+    if not facts.readable:
+        remedy = f"ask its owner for: GRANT SELECT ON {table_name(spec.id)}"
+        return Opened("", "this role may not read the index", remedy)
+    if not facts.valid:
         return Opened("", f"the index is of another distance than {metric}", again)
     if not is_current_version(version):
         return Opened("", f"pgvector {version} is older than 0.8", "ALTER EXTENSION vector UPDATE")
@@ -122,31 +144,31 @@ def opened(connection: Connection, spec: SpecState, metric: str, label: str) -> 
 
 def find(
     connection: Connection,
-    spec: SpecState,
-    metric: str,
-    schema: str,
-    query: NDArray[np.float32],
+    index: OpenIndex,
+    query: NDArray[np.float32] | int,
     k: int,
     *,
     ids: Sequence[int] | None = None,
     kind: tuple[str, str] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return ids (m,) and stored vectors (m, d) of some more than ``k`` models that an index finds near, in no order.
+    """Return ids (m,) and vectors (m, d) of some more than ``k`` models that an index finds near, in no order.
 
-    ``ids``: only among these; ``kind``: only of that tail class and training class. Under either the index is scanned
-    on until enough pass, or some 20,000 did not; there can be fewer than ``k`` then.
+    ``query``: a vector, or the id of a model that has one in the index; ``ids``: only among these; ``kind``: only of
+    that tail class and training class. Under either the index is scanned on until enough pass, or some 20,000 did not;
+    there can be fewer than ``k`` then.
     """
     wanted = 2 * k + 12  # those whose order float32 cannot tell, and the model itself
     settings = {
-        "hnsw.ef_search": str(min(1000, max(200, 2 * wanted))),
+        "hnsw.ef_search": str(min(1000, max(EF_SEARCH, 2 * wanted))),
         "hnsw.iterative_scan": "relaxed_order",  # they are ranked anew
-        **dict.fromkeys(_WASTEFUL, "off"),
     }
-    local = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
-    connection.exec_driver_sql(f"SELECT {local}")
-    quoted = connection.dialect.identifier_preparer.quote(schema)
-    table = table_name(spec.id)
-    conditions, joined, values = [], "", {"query": literal(query), "wanted": wanted}
+    quoted, table = index.opened.schema, table_name(index.state.id)
+    conditions, joined = [], ""
+    values: dict[str, Any] = {"wanted": wanted}
+    if isinstance(query, int):
+        near, values["query"] = f"(SELECT vector FROM {table} WHERE model_id = %(query)s)", query  # noqa: S608
+    else:
+        near, values["query"] = f"%(query)s::{quoted}.vector", literal(query)
     if ids is not None:
         conditions.append(f"{table}.model_id = ANY(%(ids)s)")
         values["ids"] = list(ids)
@@ -156,20 +178,31 @@ def find(
         values |= {"tail": kind[0], "training": kind[1]}
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     statement = f"""
-        WITH near AS MATERIALIZED (
-            SELECT {table}.model_id FROM {table} {joined} {where}
-            ORDER BY {table}.vector OPERATOR({quoted}.{OPERATORS[metric]}) %(query)s::{quoted}.vector LIMIT %(wanted)s
-        )
-        SELECT fingerprints.model_id, fingerprints.vector FROM near
-        JOIN fingerprints ON fingerprints.spec_id = {spec.id:d} AND fingerprints.model_id = near.model_id
+        SELECT {table}.model_id, {table}.vector FROM {table} {joined} {where}
+        ORDER BY {table}.vector OPERATOR({quoted}.{OPERATORS[index.metric]}) {near} LIMIT %(wanted)s
     """  # noqa: S608 - names made of numbers, the operator from a table, all values bound
-    driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor:
-        rows = cursor.execute(statement, values, binary=True).fetchall()
-        # For this statement alone: the same transaction goes on with others.
-        cursor.execute("; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _WASTEFUL))
-    vectors = np.frombuffer(b"".join(vector for _, vector in rows), FLOAT32).reshape(len(rows), spec.length)
+    rows = _under(connection, settings, _WASTEFUL if conditions else (), statement, values)
+    layout = np.dtype([("dimensions", ">i2"), ("unused", ">i2"), ("vector", ">f4", (index.state.length,))])
+    vectors = np.frombuffer(b"".join(vector for _, vector in rows), layout)["vector"].astype(np.float32)
     return np.array([model_id for model_id, _ in rows], np.int64), vectors
+
+
+def _under(
+    connection: Connection, settings: Mapping[str, str], off: Sequence[str], statement: str, values: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    """Run a statement under settings of the server; return its rows as the server has them.
+
+    ``off``: what is switched off for this statement alone. The same transaction goes on with others, and the planner is
+    to take what suits them; the settings of the index are of no use to those.
+    """
+    given = [*settings.items(), *((name, "off") for name in off)]
+    local = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in given)
+    with driver(connection) as below, below.cursor(binary=True) as cursor:
+        cursor.execute(f"SELECT {local}")
+        rows = cursor.execute(statement, values).fetchall()
+        if off:
+            below.execute("; ".join(f"SET LOCAL {name} TO DEFAULT" for name in off))
+        return list(rows)
 
 
 def follow(connection: Connection, spec_id: int, vectors: Mapping[int, bytes]) -> bool:

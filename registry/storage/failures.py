@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
@@ -13,9 +13,11 @@ from registry.errors import ReadOnlyError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy import Connection
+
     from registry.storage.url import Address
 
-__all__ = ["guarded", "is_conflict", "is_passing", "wrapped"]
+__all__ = ["driver", "guarded", "is_conflict", "is_passing", "wrapped"]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES = {
@@ -99,3 +101,17 @@ def guarded(address: Address, *, writing: bool = False) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise wrapped(error, address, writing=writing) from error
+
+
+@contextmanager
+def driver(connection: Connection) -> Iterator[Any]:
+    """Yield the driver's own connection; what it raises is raised as SQLAlchemy would, had it come from there."""
+    below: Any = connection.connection.driver_connection
+    base = connection.dialect.loaded_dbapi.Error
+    try:
+        yield below
+    except base as error:
+        lost = connection.dialect.is_disconnect(error, below, None)
+        if lost:
+            connection.invalidate(error)
+        raise DBAPIError.instance(None, None, error, base, connection_invalidated=lost) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, Integer, Text, and_, any_, bindparam, exists, func, or_, select
 
@@ -13,11 +13,11 @@ from registry.storage.schema import architectures, metrics, models, tags
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from registry.types.filters import Filter, MetricBound
 
-__all__ = ["among", "conditions", "listed", "unknown"]
+__all__ = ["among", "conditions", "filtered", "listed", "unknown"]
 
 
 def among(column: ColumnElement[int], ids: Sequence[int], connection: Connection) -> ColumnElement[bool]:
@@ -63,6 +63,12 @@ def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
         for key, value in wanted.tags
     ]
     return found
+
+
+def filtered(columns: Select[Any], wanted: Filter | None) -> Select[Any]:
+    """Return a statement of ``models`` joined to their architectures, of the rows that a filter lets through."""
+    statement = columns.join(architectures, architectures.c.id == models.c.architecture_id)
+    return statement.where(*conditions(wanted)) if wanted is not None else statement
 
 
 def unknown(wanted: Filter) -> ColumnElement[bool] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sqlalchemy import func, select, update
@@ -10,9 +10,10 @@ from sqlalchemy import func, select, update
 from registry.errors import SpecMismatchError, StorageError, UsageError
 from registry.storage import derived
 from registry.storage.derived import OPERATORS, index_name, table_name
+from registry.storage.failures import driver
 from registry.storage.records import IndexReport
-from registry.storage.remembered import SpecState, state_of
 from registry.storage.schema import fingerprints, specs
+from registry.storage.standing import SpecState, standing, state_of
 from registry.storage.vectors import vector_blocks
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["build", "check_metric", "drop", "report"]
 
 WORK_MEMORY_MB = 1_024  # maintenance_work_mem of a build at most: 100,000 vectors of 480 numbers take some 300 MB
+EF_CONSTRUCTION = 128  # twice pgvector's: what it misses is whole neighbourhoods, which a longer search hardly finds
 INSTALL = "install pgvector 0.8 or later on the server, then as its superuser: CREATE EXTENSION vector"
 
 
@@ -67,7 +69,7 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
         connection.exec_driver_sql(
             f"CREATE INDEX {name} ON {table_name(state.id)}"
-            f" USING hnsw (vector {quoted}.vector_{each}_ops) WITH (m = 16, ef_construction = 64)"
+            f" USING hnsw (vector {quoted}.vector_{each}_ops) WITH (m = 16, ef_construction = {EF_CONSTRUCTION})"
         )
     connection.exec_driver_sql(f"ANALYZE {table_name(state.id)}")
     connection.execute(update(specs).where(specs.c.id == state.id).values(indexed=state.stamp))
@@ -139,7 +141,6 @@ def _copy(connection: Connection, state: SpecState, table: str) -> None:
     """Fill the table by COPY in its binary form: a row's numbers big-endian behind their lengths."""
     fields = [("fields", ">i2"), ("a", ">i4"), ("spec", ">i4"), ("b", ">i4"), ("model", ">i4"), ("c", ">i4")]
     layout = np.dtype([*fields, ("length", ">i2"), ("unused", ">i2"), ("vector", ">f4", (state.length,))])
-    driver: Any = connection.connection.driver_connection
     wanted = [fingerprints.c.spec_id == state.id]
     statement = f"COPY {table} (spec_id, model_id, vector) FROM STDIN (FORMAT binary)"
     # The driver does one thing at a time: the blocks come one by one, each copied on its own.
@@ -147,7 +148,7 @@ def _copy(connection: Connection, state: SpecState, table: str) -> None:
         rows = np.zeros(len(ids), layout)
         rows["fields"], rows["a"], rows["b"], rows["c"] = 3, 4, 4, 4 + 4 * state.length
         rows["spec"], rows["model"], rows["length"], rows["vector"] = state.id, ids, state.length, vectors
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        with driver(connection) as below, below.cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff")
 
 
@@ -174,10 +175,10 @@ def drop(connection: Connection, spec_hash: str | None = None) -> int:
 def report(connection: Connection, spec: FingerprintSpec, metric: str) -> IndexReport | None:
     """Return how the index of a spec for a distance stands to the vectors; None where there is none. O(n)."""
     check_metric(metric)
-    state = state_of(connection, spec.hash)
-    if state is None or state.indexed is None:
+    state, _, facts = standing(connection, spec.hash, metric)
+    if state is None or state.indexed is None or facts is None:
         return None
-    found = derived.opened(connection, state, metric, spec.label)
+    found = derived.opened(connection, state, facts, metric, spec.label)
     stored = connection.scalar(select(func.count()).select_from(fingerprints).where(fingerprints.c.spec_id == state.id))
     missing = extra = held = 0
     if _exists(connection, table_name(state.id)):

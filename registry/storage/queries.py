@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +11,22 @@ from sqlalchemy import func, select
 from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError
 from registry.storage import schema
 from registry.storage.checking import HASH_PREFIX
-from registry.storage.filters import among, conditions, unknown
-from registry.storage.packing import layer_of, to_conjugacy, to_metric
+from registry.storage.filters import filtered, unknown
+from registry.storage.packing import layer_of, to_conjugacy
 from registry.storage.records import CONJUGACY_RULE, DetailsRows, Holding
 from registry.storage.schema import architectures, conjugacy, models, names
-from registry.types.models import ModelSummary, Stats
+from registry.types.models import Stats
 from registry.types.weights import SkippedTensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection, RowMapping, Select
+    from sqlalchemy import Connection, RowMapping
 
     from registry.storage.url import Address
     from registry.types.filters import Filter
-    from registry.types.weights import Metric
 
-__all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "summaries", "unknown_count"]
+__all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "unknown_count"]
 
 SHORT = 12
 NEAR = 2_000  # names compared at most when one is not found: difflib takes some 50 microseconds a pair
@@ -102,14 +100,9 @@ def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spe
     return list(connection.scalars(statement))
 
 
-def _filtered(columns: Select[Any], wanted: Filter | None) -> Select[Any]:
-    statement = columns.join(architectures, architectures.c.id == models.c.architecture_id)
-    return statement.where(*conditions(wanted)) if wanted is not None else statement
-
-
 def candidate_ids(connection: Connection, wanted: Filter | None) -> list[int]:
     """Return the ids of the models that a filter lets through, ascending."""
-    statement = _filtered(select(models.c.id).select_from(models), wanted).order_by(models.c.id)
+    statement = filtered(select(models.c.id).select_from(models), wanted).order_by(models.c.id)
     return list(connection.scalars(statement))
 
 
@@ -120,71 +113,6 @@ def unknown_count(connection: Connection, wanted: Filter, besides: int) -> int:
         return 0
     counted = select(func.count()).select_from(models.join(architectures)).where(left_out, models.c.id != besides)
     return connection.scalar(counted) or 0
-
-
-def summaries(
-    connection: Connection, wanted: Filter | None = None, ids: Sequence[int] | None = None
-) -> list[ModelSummary]:
-    """Return the models that a filter lets through, of ``ids`` if given, by name: three queries, however many."""
-    layers = schema.layers.c
-    counted = select(layers.model_id, func.count().label("n")).where(layers.method != "").group_by(layers.model_id)
-    approximate = counted.subquery()
-    statement = select(
-        models,
-        architectures.c.family,
-        architectures.c.name.label("architecture"),
-        conjugacy.c.tail_class,
-        conjugacy.c.training_class,
-        approximate.c.n.label("approximate"),
-    ).select_from(models)
-    statement = _filtered(statement, wanted).outerjoin(conjugacy, conjugacy.c.model_id == models.c.id)
-    statement = statement.outerjoin(approximate, approximate.c.model_id == models.c.id)
-    if ids is not None:
-        statement = statement.where(among(models.c.id, ids, connection))
-    rows = connection.execute(statement).mappings().all()
-    found = [row["id"] for row in rows] if ids is not None or wanted is not None else None
-    named = _grouped(connection, select(names.c.model_id, names.c.name).order_by(names.c.id), found)
-    measured = _grouped(connection, _metrics(), found)
-    return sorted(
-        (
-            _summary(
-                row,
-                tuple(name["name"] for name in named[row["id"]]),
-                tuple(to_metric(metric) for metric in measured[row["id"]]),
-            )
-            for row in rows
-        ),
-        key=lambda summary: summary.name,
-    )
-
-
-def _metrics() -> Select[Any]:
-    table = schema.metrics
-    return select(table).order_by(table.c.model_id, table.c.name, table.c.dataset, table.c.split)
-
-
-def _grouped(connection: Connection, rows: Select[Any], ids: Sequence[int] | None) -> dict[int, list[RowMapping]]:
-    if ids is not None:
-        rows = rows.where(among(rows.selected_columns.model_id, ids, connection))
-    grouped: dict[int, list[RowMapping]] = defaultdict(list)
-    for row in connection.execute(rows).mappings():
-        grouped[row["model_id"]].append(row)
-    return grouped
-
-
-def _summary(row: RowMapping, known: tuple[str, ...], measured: tuple[Metric, ...]) -> ModelSummary:
-    same = ("id", "content_hash", "topology", "parameters", "bytes", "layers", "matrix_rule", "family", "architecture")
-    card = ("task", "dataset", "licence", "source", "gflops")
-    return ModelSummary(
-        name=known[0] if known else short_hash(row["content_hash"]),
-        names=known,
-        created=row["created"].isoformat(timespec="seconds"),
-        tail_class=row["tail_class"] or "",
-        training_class=row["training_class"] or "",
-        approximate=row["approximate"] or 0,
-        metrics=measured,
-        **{key: row[key] for key in (*same, *card)},
-    )
 
 
 def details_rows(connection: Connection, model_id: int) -> DetailsRows:

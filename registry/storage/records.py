@@ -10,6 +10,9 @@ from registry.types.weights import ModelCard
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
@@ -27,6 +30,7 @@ __all__ = [
     "StoredClass",
     "StoredLayer",
     "StoredPartition",
+    "Subject",
 ]
 
 
@@ -115,6 +119,18 @@ class DetailsRows:
     training: str
     seed: int | None
     tool_version: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A stored model as a question is about it; ``vector`` float32 (d,), None where it has none under the spec.
+
+    ``kind``: tail class and training class, empty where they are not known.
+    """
+
+    model_id: int
+    kind: tuple[str, str]
+    vector: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)

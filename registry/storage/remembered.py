@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sqlalchemy import select
@@ -11,46 +11,17 @@ from registry.storage import schema
 from registry.storage.vectors import count_vectors, vector_blocks
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from registry.storage.derived import Opened
+    from registry.storage.standing import SpecState
 
-__all__ = ["OpenIndex", "Remembered", "SpecState", "state_of"]
+__all__ = ["Remembered"]
 
-specs, fingerprints, conjugacy = schema.specs, schema.fingerprints, schema.conjugacy
+fingerprints, conjugacy = schema.fingerprints, schema.conjugacy
 
 UNKNOWN = ("", "")
 ROOM = 1_024  # rows kept free at least, beside a quarter: pages that nothing was written to cost no memory
-
-
-class SpecState(NamedTuple):
-    """The row of a spec, as far as it tells whether what is remembered is current."""
-
-    id: int
-    created: datetime
-    length: int
-    stamp: int
-    removed: int
-    indexed: int | None
-
-
-class OpenIndex(NamedTuple):
-    """A derived index as a question finds it; ``held``: how many vectors, where it can be used."""
-
-    opened: Opened
-    state: SpecState
-    metric: str
-    held: int
-
-
-def state_of(connection: Connection, spec_hash: str) -> SpecState | None:
-    """Return the spec's state, None where no such spec is stored; one row by its key."""
-    columns = (specs.c[name] for name in SpecState._fields)
-    row = connection.execute(select(*columns).where(specs.c.hash == spec_hash)).first()
-    return None if row is None else SpecState(*row)
 
 
 class Remembered:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import func, select
 
-from registry.errors import UsageError
+from registry.errors import UnknownModelError, UsageError
 from registry.storage import (
     adding,
     calibration_rows,
@@ -22,15 +22,17 @@ from registry.storage import (
     merging,
     partitions,
     queries,
+    summaries,
     vectors,
 )
 from registry.storage.engine import make_engine, reading
 from registry.storage.exporting import Selection
 from registry.storage.failures import guarded
 from registry.storage.records import CONJUGACY_RULE
-from registry.storage.remembered import OpenIndex, Remembered, SpecState, state_of
+from registry.storage.remembered import Remembered
 from registry.storage.runs import Runs
 from registry.storage.schema import models, names
+from registry.storage.standing import SpecState, Standing, standing, state_of
 from registry.storage.transactions import Mode
 from registry.storage.url import Address
 from registry.storage.version import HEAD, current_version, require_head
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         Size,
         StoredClass,
         StoredPartition,
+        Subject,
     )
     from registry.types import (
         Calibration,
@@ -137,11 +140,17 @@ class Store(Runs):
             raise
         return cls(address, engine, mode, None if after is None else after.memory)
 
+    def _standing(self, spec_hash: str, metric: str) -> Standing:
+        return self._once((spec_hash, metric), lambda connection: standing(connection, spec_hash, metric))
+
+    def _state(self, spec_hash: str) -> SpecState | None:
+        return self._once(spec_hash, lambda connection: state_of(connection, spec_hash))
+
     def _change(self, name: str, work: Callable[[Connection, int], object]) -> ModelSummary:
         def change(connection: Connection) -> ModelSummary:
             model_id = queries.resolve(connection, name, self._address)
             work(connection, model_id)
-            return queries.summaries(connection, ids=[model_id])[0]
+            return summaries.summaries(connection, ids=[model_id])[0]
 
         return self._write(change)
 
@@ -215,7 +224,7 @@ class Store(Runs):
 
         def find(connection: Connection) -> ModelSummary | None:
             ids = connection.scalars(select(models.c.id).where(models.c.content_hash == content_hash)).all()
-            return queries.summaries(connection, ids=ids)[0] if ids else None
+            return summaries.summaries(connection, ids=ids)[0] if ids else None
 
         return self._read(find)
 
@@ -230,12 +239,19 @@ class Store(Runs):
     def find(self, name: str) -> ModelSummary:
         """Return the model of that name or hash."""
         return self._read(
-            lambda c: queries.summaries(c, ids=[queries.resolve(c, name, self._address)])[0],
+            lambda c: summaries.summaries(c, ids=[queries.resolve(c, name, self._address)])[0],
         )
+
+    def summary(self, model_id: int) -> ModelSummary:
+        """Return the model of that id; `UnknownModelError` where there is none any more."""
+        found = self.summaries(ids=[model_id])
+        if not found:
+            raise UnknownModelError("the model was removed meanwhile")
+        return found[0]
 
     def summaries(self, wanted: Filter | None = None, ids: Sequence[int] | None = None) -> list[ModelSummary]:
         """Return the models that a filter lets through, of ``ids`` if given, ordered by name."""
-        return self._read(lambda connection: queries.summaries(connection, wanted, ids))
+        return self._read(lambda connection: summaries.summaries(connection, wanted, ids))
 
     def candidate_ids(self, wanted: Filter | None = None) -> list[int]:
         """Return the ids of the models that a filter lets through, ascending."""
@@ -245,14 +261,9 @@ class Store(Runs):
         """Return how many models, but that one, a filter leaves out only for bounds on what is not known of them."""
         return self._read(lambda connection: queries.unknown_count(connection, wanted, besides))
 
-    def find_named(self, name: str) -> ModelSummary | None:
-        """Return the model of exactly that name, None where there is none."""
-
-        def named(connection: Connection) -> ModelSummary | None:
-            model_id = connection.scalar(select(names.c.model_id).where(names.c.name == name))
-            return None if model_id is None else queries.summaries(connection, ids=[model_id])[0]
-
-        return self._read(named)
+    def subject(self, name: str, spec_hash: str) -> Subject | None:
+        """Return the model of exactly that name as a question by a spec is about it, None where there is none."""
+        return self._read(lambda connection: summaries.subject(connection, name, spec_hash))
 
     def sizes(self, wanted: Filter) -> list[Size]:
         """Return how large the models are that a filter lets through, by id."""
@@ -306,7 +317,9 @@ class Store(Runs):
         Without a change it costs one row. Its arrays are good until the next call.
         """
         memory = self.memory.setdefault(spec_hash, Remembered())
-        self._read(lambda connection: memory.refresh(connection, state_of(connection, spec_hash)))
+        with self.snapshot():
+            state = self._state(spec_hash)
+            self._read(lambda connection: memory.refresh(connection, state))
         return memory
 
     def of_kind(self, spec_hash: str, kind: tuple[str, str]) -> NDArray[np.bool_]:
@@ -318,38 +331,39 @@ class Store(Runs):
         """Return one model's vector under a spec, None where it has none."""
         return self._read(lambda connection: vectors.read_vector(connection, spec_hash, model_id))
 
-    def index(self, spec: FingerprintSpec, metric: str) -> OpenIndex | None:
+    def index(self, spec: FingerprintSpec, metric: str) -> derived.OpenIndex | None:
         """Return what can be made of a derived index for a spec and distance; None where none is there at all."""
         if self._engine.dialect.name != "postgresql":
             return None
 
-        def open_index(connection: Connection) -> OpenIndex | None:
-            state = state_of(connection, spec.hash)
-            found = None if state is None else derived.opened(connection, state, metric, spec.label)
-            if state is None or found is None:
+        with self.snapshot():
+            state, _, facts = self._standing(spec.hash, metric)
+            if state is None or facts is None:
                 return None
-            if found.problem:
-                return OpenIndex(found, state, metric, 0)
+            found = self._read(lambda connection: derived.opened(connection, state, facts, metric, spec.label))
+            if found is None or found.problem:
+                return None if found is None else derived.OpenIndex(found, state, metric, 0)
             # Counting is O(n): once a change.
             if self._counted.get(spec.hash, (None, 0))[0] != state:
-                self._counted[spec.hash] = (state, vectors.count_vectors(connection, state.id))
-            return OpenIndex(found, state, metric, self._counted[spec.hash][1])
-
-        return self._read(open_index)
+                count = self._read(lambda connection: vectors.count_vectors(connection, state.id))
+                self._counted[spec.hash] = (state, count)
+            return derived.OpenIndex(found, state, metric, self._counted[spec.hash][1])
 
     def near(
         self,
-        index: OpenIndex,
-        query: NDArray[np.float32],
+        index: derived.OpenIndex,
+        query: NDArray[np.float32] | int,
         k: int,
         *,
         ids: Sequence[int] | None = None,
         kind: tuple[str, str] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return ids and vectors of some more than ``k`` models that the index finds near; see `derived.find`."""
-        return self._read(
-            lambda c: derived.find(c, index.state, index.metric, index.opened.schema, query, k, ids=ids, kind=kind)
-        )
+        return self._read(lambda connection: derived.find(connection, index, query, k, ids=ids, kind=kind))
+
+    def count_vectors(self, index: derived.OpenIndex, ids: Sequence[int]) -> int:
+        """Return how many of those models have a vector in the index."""
+        return self._read(lambda connection: vectors.count_vectors(connection, index.state.id, ids))
 
     def build_index(self, spec: FingerprintSpec, metric: str) -> int | None:
         """Make the derived index for a spec and distance; return how many vectors it holds, None on SQLite."""
@@ -410,7 +424,7 @@ class Store(Runs):
 
         def remove(connection: Connection) -> ModelSummary:
             model_id = queries.resolve(connection, name, self._address)
-            summary = queries.summaries(connection, ids=[model_id])[0]
+            summary = summaries.summaries(connection, ids=[model_id])[0]
             changes.remove(connection, model_id)
             return summary
 
@@ -418,7 +432,7 @@ class Store(Runs):
 
     def calibration(self, spec_hash: str, metric: str) -> Calibration | None:
         """Return the calibration of a spec and metric, None where there is none."""
-        return self._read(lambda connection: calibrations.find_calibration(connection, spec_hash, metric))
+        return self._standing(spec_hash, metric).calibration
 
     def put_calibration(self, given: Calibration) -> None:
         """Store a calibration in place of the one of its spec and metric."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -14,7 +14,7 @@ from registry.storage.engine import reading, writing
 from registry.storage.failures import guarded, is_conflict, is_passing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -41,6 +41,7 @@ class Transactions:
         self._engine = engine
         self._mode = mode
         self._snapshot: Connection | None = None
+        self._seen: dict[Hashable, Any] = {}
 
     @property
     def url(self) -> str:
@@ -76,12 +77,22 @@ class Transactions:
                 yield
             finally:
                 self._snapshot = None
+                self._seen.clear()
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         if self._snapshot is not None:
             return work(self._snapshot)
         with guarded(self._address), reading(self._engine) as connection:
             return work(connection)
+
+    def _once(self, key: Hashable, work: Callable[[Connection], T]) -> T:
+        """Read, but within a snapshot the first time only: what was read there does not change."""
+        if self._snapshot is None:
+            return self._read(work)
+        if key not in self._seen:
+            self._seen[key] = work(self._snapshot)
+        found: T = self._seen[key]
+        return found
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         if self._mode == "read":

@@ -9,6 +9,7 @@ import numpy as np
 from sqlalchemy import exists, func, select
 
 from registry.storage import schema
+from registry.storage.failures import driver
 from registry.storage.filters import among
 from registry.storage.packing import FLOAT32, layer_of, spec_of, to_conjugacy, unpacked
 from registry.types.spectra import Spectrum
@@ -69,9 +70,11 @@ def read_vector(connection: Connection, spec_hash: str, model_id: int) -> NDArra
     return None if blob is None else unpacked(blob)
 
 
-def count_vectors(connection: Connection, spec_id: int) -> int:
-    """Return how many vectors are stored under a spec; O(n)."""
+def count_vectors(connection: Connection, spec_id: int, ids: Sequence[int] | None = None) -> int:
+    """Return how many vectors are stored under a spec, of all models or of those of ``ids``; O(n)."""
     counted = select(func.count()).select_from(fingerprints).where(fingerprints.c.spec_id == spec_id)
+    if ids is not None:
+        counted = counted.where(among(fingerprints.c.model_id, ids, connection))
     return connection.scalar(counted) or 0
 
 
@@ -89,17 +92,17 @@ def _blocks(connection: Connection, statement: Select[Any]) -> Iterator[list[tup
     """Run a statement by the driver's own cursor: no row objects, and Postgres sends bytes as bytes, not as digits."""
     compiled = statement.compile(dialect=connection.dialect)
     values: Any = compiled.construct_params()
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        values = [values[name] for name in compiled.positiontup or ()]
-        cursor = driver.cursor()
-    else:
-        # The server keeps the result and gives it out in blocks: this process never holds it twice.
-        cursor = driver.cursor(name="archreg_vectors", binary=True)
-    with closing(cursor):
-        cursor.execute(str(compiled), values)
-        while rows := cursor.fetchmany(BLOCK):
-            yield rows
+    with driver(connection) as below:
+        if connection.dialect.name == "sqlite":
+            values = [values[name] for name in compiled.positiontup or ()]
+            cursor = below.cursor()
+        else:
+            # The server keeps the result and gives it out in blocks: this process never holds it twice.
+            cursor = below.cursor(name="archreg_vectors", binary=True)
+        with closing(cursor):
+            cursor.execute(str(compiled), values)
+            while rows := cursor.fetchmany(BLOCK):
+                yield rows
 
 
 def missing_fingerprints(connection: Connection, spec_hash: str) -> list[int]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine, event
 
-from registry import MetricBound, Registry
+from registry import Metric, MetricBound, Registry
 from registry.catalog import searching, terms
-from registry.errors import UsageError
+from registry.catalog.api import asking
+from registry.errors import StorageError, UsageError
 from tests.catalog.conftest import Filled, fill
 
 if TYPE_CHECKING:
@@ -114,6 +116,102 @@ def test_an_index_answers_as_the_exact_search(indexed: Filled) -> None:
     checked = reg.index_check(queries=3)
     assert checked is not None
     assert (checked.recall, checked.queries, checked.stored, checked.missing, checked.extra) == (1.0, 3, 3, 0, 0)
+
+
+def test_the_index_answers_by_what_others_wrote_meanwhile(indexed: Filled) -> None:
+    """Whatever a look-up has read before, the next one is of the database as it is."""
+    reg = indexed.reg
+    with Registry(indexed.url) as other:
+        for change in (
+            lambda: other.rename("twin", "renamed"), lambda: other.tag("slim", owner="anna"),
+            lambda: other.set("slim", family="other"), lambda: other.set_metric("slim", Metric("top1", 1.5)),
+            lambda: other.remove("renamed"), lambda: other.ingest(indexed.files / "twin.safetensors", name="back"),
+            lambda: other.calibrate(rate=0.5), other.reset_calibration, other.index_drop, other.index_build,
+            lambda: other.index_build(metric="l2"), lambda: other.rename("wide", "was wide"),
+            lambda: other.rename("back", "wide"),
+        ):  # fmt: skip
+            change()
+            asked = "was wide" if "was wide" in {model.name for model in reg.models()} else "wide"
+            for question in ({}, {"family": "conv"}, {"metric": "l2"}, {"equivalent": True}):
+                with Registry(indexed.url) as fresh:
+                    exact = fresh.search(asked, exact=True, **question)
+                found = reg.search(asked, **question)
+                assert replace(found, indexed=False, note="") == exact
+        assert reg.search("wide").indexed
+        assert reg.search("wide", metric="l2").indexed
+        other.index_drop()
+        assert not reg.search("wide").indexed
+
+
+def test_a_model_that_goes_while_it_is_asked_about(indexed: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked by its weights it is found before the search begins, and the index has it no more."""
+    reg, file = indexed.reg, indexed.files / "wide.safetensors"
+    expected = reg.search("wide", exact=True)
+    really = asking.Asking._question
+
+    def meanwhile(*given: Any, **options: Any) -> Any:
+        asked = really(*given, **options)
+        with Registry(indexed.url) as another:
+            another.remove("wide")
+        return asked
+
+    monkeypatch.setattr(asking.Asking, "_question", meanwhile)
+    found = reg.search(file)
+    assert found.indexed
+    assert [(n.model, n.distance) for n in found.neighbours] == [(n.model, n.distance) for n in expected.neighbours]
+    assert found.model == expected.model
+
+
+def test_a_look_up_by_the_index_asks_little(indexed: Filled) -> None:
+    """A server far away is waited for as often as it is asked; the search itself goes past SQLAlchemy, in two."""
+    indexed.reg.search("wide")
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert indexed.reg.search("wide").indexed
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(seen) == 3, seen
+
+
+def test_models_without_a_vector_were_not_searched(indexed: Filled, postgres: Postgres) -> None:
+    with postgres.connect(indexed.url.partition("@/")[2].partition("?")[0]) as connection:
+        connection.execute(
+            "WITH gone AS (DELETE FROM fingerprints AS f USING names AS n, specs AS s WHERE n.name = 'twin'"
+            " AND n.model_id = f.model_id AND s.id = f.spec_id AND s.name = 'layered' RETURNING f.spec_id)"
+            " UPDATE specs SET stamp = stamp + 1, removed = stamp + 1, indexed = stamp + 1"
+            " WHERE id IN (SELECT spec_id FROM gone)"
+        )
+    for question in ({}, {"family": "conv"}):
+        found, exact = indexed.reg.search("wide", **question), indexed.reg.search("wide", exact=True, **question)
+        assert found.indexed
+        assert replace(found, indexed=False) == exact
+        assert found.searched == (1 if question else 2)  # not twin, nor the one asked about
+
+
+def test_a_server_without_pgvector(filled: Filled, postgres: Postgres) -> None:
+    """Where the server looks for extensions there is none; all else works, and nothing is left of the attempt."""
+    if not filled.url.startswith("postgresql"):
+        pytest.skip("no extension in a file")
+    name = filled.url.partition("@/")[2].partition("?")[0]
+    with postgres.connect(name) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET extension_control_path = '/nonexistent'".encode())
+    with Registry(filled.url) as reg:
+        before = reg.search("wide")
+        with pytest.raises(StorageError, match="the server has no extension pgvector") as missing:
+            reg.index_build()
+        assert (missing.value.remedy or "").startswith("install pgvector 0.8 or later on the server")
+        assert reg.search("wide") == before
+        assert (before.indexed, before.note, names(before)[0]) == (False, "", "twin")
+        assert reg.index_check() is None
+        assert reg.index_drop() == 0
+        reg.remove("twin")
+        reg.ingest(filled.files / "twin.safetensors", name="again")
+        assert names(reg.search("wide"))[0] == "again"
 
 
 def test_another_distance_or_a_stale_index_is_said_and_all_are_searched(indexed: Filled, postgres: Postgres) -> None:

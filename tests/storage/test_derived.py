@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from registry.errors import SpecMismatchError, StorageError, UsageError
 from registry.storage import Store, derived
+from registry.storage.failures import is_passing
+from registry.types import Metric
 from tests.storage.factory import OTHER, SPEC, new_model, vector_of
 
 if TYPE_CHECKING:
@@ -152,7 +155,7 @@ def test_roles(url: str, postgres: Postgres) -> None:
             assert writer.drop_spec(SPEC.hash) == 6  # the table stays, empty
         with postgres.connect(name) as connection:
             # Privileges given later, to the program's own tables alone.
-            tables = "models, names, specs, fingerprints, conjugacy, architectures, archreg_version"
+            tables = "models, names, specs, fingerprints, conjugacy, architectures, calibrations, archreg_version"
             connection.execute(f"GRANT ALL ON {tables} TO late_{name}".encode())
             connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO late_{name}".encode())
         store.put_fingerprints(first, [vector_of(51, SPEC)])
@@ -209,6 +212,37 @@ def test_a_registry_in_a_schema_of_its_own(postgres: Postgres) -> None:
             assert b.build_index(SPEC, "l1") == 5
     finally:
         postgres.drop(name)
+
+
+def test_what_the_driver_itself_raises_is_told_like_the_rest(url: str, postgres: Postgres) -> None:
+    """Vectors are read, found and copied past SQLAlchemy, whose errors alone would be expected."""
+    name = name_of(url)
+    ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+    with Store.open(url, mode="write") as store:
+        fill(store, 3)
+        store.build_index(SPEC, "l1")
+        index: Any = store.index(SPEC, "l1")
+        query = vector_of(1, SPEC).vector
+        reads = {"found": lambda: store.near(index, query, 2), "read": lambda: store.fingerprints(SPEC.hash)}
+        for read in reads.values():
+            with pytest.raises(StorageError, match="connection") as lost, store.snapshot():  # noqa: PT012 - in it
+                store.count()
+                with postgres.connect(name) as connection:
+                    connection.execute(ours, (name,))
+                read()
+            assert isinstance(lost.value.__cause__, OperationalError)
+            assert is_passing(lost.value.__cause__)
+            read()  # by a new connection
+        with postgres.connect(name) as connection:
+            connection.execute(f"DROP TABLE {derived.table_name(index.state.id)}".encode())
+        with pytest.raises(StorageError, match="does not exist"):
+            store.near(index, query, 2)
+        with postgres.connect(name) as connection:
+            connection.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
+            connection.execute("CREATE TRIGGER no BEFORE INSERT ON fingerprints EXECUTE FUNCTION no()")
+            connection.execute("CREATE TRIGGER no BEFORE INSERT ON metrics EXECUTE FUNCTION no()")
+        with pytest.raises(StorageError, match=r": no$"):
+            store.set_metric("m1", Metric("top1", 1.0))  # by COPY
 
 
 def test_nothing_to_index(url: str) -> None:

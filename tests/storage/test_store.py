@@ -325,6 +325,21 @@ class TestFinding:
             counts.append(len([statement for statement in seen if "SELECT" in statement]))
         assert set(counts) == {3}
 
+    def test_a_few_by_id_are_told_as_in_bulk(self, store: Store) -> None:
+        first = store.add(new_model("b")).model_id
+        for value, name in ((0.1 + 0.2, "z"), (5e-324, "a"), (1.7e308, "m"), (-0.0, "\"'\\{}[],ü")):
+            store.set_metric("b", Metric(name, value, "d", name, None if value < 1 else False, name))
+        store.add(replace(new_model("a second name"), plan=new_model("b").plan))
+        bare = store.add(new_model("bare", 5)).model_id
+        store.add(new_model("bare", 6), replace=True)
+        told = store.summaries()
+        assert [model.name for model in told][1:] == ["bare", f"sha256:{new_model('', 5).plan.content_hash[:12]}"]
+        assert store.summaries(ids=[first, bare]) == [told[0], told[2]]
+        assert [store.summary(model.id) for model in told] == told
+        assert (told[0].names, len(told[0].metrics)) == (("b", "a second name"), 6)
+        with pytest.raises(UnknownModelError, match="removed meanwhile"):
+            store.summary(10**6)
+
     def test_lists_of_ids_have_no_limit(self, store: Store) -> None:
         model_id = store.add(new_model("a")).model_id
         ids = range(1_000_000, 1_070_000)

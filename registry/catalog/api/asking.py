@@ -78,7 +78,7 @@ class Asking(Part):
             _, by = self._terms(fingerprint, metric, accuracy)
             subject = stored(store, query, by.spec)
             if subject is not None:
-                return search_for(store, subject, by, where, wanted)
+                return search_for(store, subject, by, where, wanted, just_read=True)
         store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
         return search_for(store, subject, by, where, wanted)
 
