@@ -34,6 +34,10 @@ Identity = Annotated[
     str | None, typer.Option("--class", metavar="IDENTITY", help="Show one class that was kept, with all its members.")
 ]
 Kept = Annotated[bool, typer.Option("--kept", help="List what was kept: by which terms, when, how many classes.")]
+Forget = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="NUMBER", help="Forget what was kept under a number that --kept lists."),
+]
 Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the classes and their identities in the database.")]
 
 
@@ -42,6 +46,7 @@ def classes(
     rule: Rule = None,
     identity: Identity = None,
     kept: Kept = False,
+    forget: Forget = None,
     keep: Keep = True,
     db: Database = None,
     as_json: AsJson = False,
@@ -52,15 +57,18 @@ def classes(
     """Sort the models into classes within which every two are equivalent within the accuracy.
 
     Classes are kept in the database where it may be written, and read back until a model is added, removed or measured
-    anew. A class keeps its identity as long as it shares half of its models, or more, with what it was.
+    anew. A class keeps its identity as long as it shares half of its models, or more, with what it was, and its classes
+    were not forgotten meanwhile.
     """
-    if kept or identity is not None:
-        given = [f"--{name.replace('_', '-')}" for name in filters] + ["--rule"] * (rule is not None)
-        if given or (kept and identity is not None):
-            other = given[0] if given else "--kept"
-            raise UsageError(f"{other} does not go with {'--class' if identity is not None else '--kept'}")
+    ways = {"--kept": kept, "--forget": forget is not None, "--class": identity is not None}
+    [*others, way] = [name for name, asked in ways.items() if asked] or [""]
+    given = [f"--{name.replace('_', '-')}" for name in filters] + ["--rule"] * (rule is not None) + others
+    if way and given:
+        raise UsageError(f"{given[0]} does not go with {way}")
     with open_registry(db) as registry:
-        if identity is not None:
+        if forget is not None:
+            _tell_forgotten(registry.forget_partition(forget), as_json=as_json)
+        elif identity is not None:
             _show_class(registry.kept_class(identity), as_json=as_json)
         elif kept:
             _show_kept(registry.kept_partitions(), as_json=as_json)
@@ -150,6 +158,19 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
     tables.say(*verdicts.approximate(*group.members))
 
 
+def _tell_forgotten(forgotten: KeptPartition, *, as_json: bool) -> None:
+    if as_json:
+        jsonout.write({"forgotten": forgotten})
+        return
+    terms = (
+        f"{forgotten.fingerprint}, {forgotten.metric}, accuracy {tables.number(forgotten.accuracy)}, {forgotten.rule}"
+    )
+    scope = "".join(f", {name} {value}" for name, value in forgotten.scope)
+    tables.say(
+        f"forgot {_counted(forgotten.classes, 'class')} of {_counted(forgotten.models, 'model')}: {terms}{scope}"
+    )
+
+
 def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
     if as_json:
         jsonout.write({"partitions": partitions})
@@ -159,6 +180,7 @@ def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
         return
     rows = [
         (
+            str(p.id),
             tables.moment(p.created),
             f"{p.fingerprint}, {p.metric}",
             tables.number(p.accuracy),
@@ -169,4 +191,4 @@ def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
         )
         for p in partitions
     ]
-    tables.table(("made", "judged by", ">accuracy", "rule", ">models", ">classes", "only models of"), rows)
+    tables.table((">number", "made", "judged by", ">accuracy", "rule", ">models", ">classes", "only models of"), rows)

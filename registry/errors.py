@@ -17,7 +17,7 @@
     │   └── ReadOnlyError          a write to a database or by a role that may only read
     ├── NameTakenError             the name belongs to other weights
     ├── UnknownModelError          no stored model has that name
-    ├── UnknownClassError          no class that is kept has that identity
+    ├── UnknownClassError          no class or partition that is kept has that identity or number
     └── EmptyRegistryError         the registry holds nothing that could answer
 """
 
@@ -121,7 +121,7 @@ class UnknownModelError(RegistryError):
 
 
 class UnknownClassError(RegistryError):
-    """No class that is kept has that identity."""
+    """No class that is kept has that identity, or no partition that number."""
 
 
 class EmptyRegistryError(RegistryError):

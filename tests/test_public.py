@@ -29,6 +29,7 @@ METHODS = {
     "equivalent": f"(a, b, *, {TERMS})",
     "estimate": "(refs, *, approximate=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
+    "forget_partition": "(partition_id)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "index_build": "(*, fingerprint='layered', metric=None)",
     "index_check": "(*, fingerprint='layered', metric=None, k=10, queries=100, seed=0)",

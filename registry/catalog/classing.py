@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from registry.catalog.database import Database
     from registry.catalog.terms import Terms
     from registry.equivalence import Kind, Rule
-    from registry.storage import Store, StoredPartition
+    from registry.storage import PartitionRow, Store, StoredPartition
     from registry.types import FingerprintSpec, ModelSummary
 
-__all__ = ["classes_of", "kept_class", "kept_partitions", "memberships_of"]
+__all__ = ["classes_of", "forget_partition", "kept_class", "kept_partitions", "memberships_of"]
 
 DIGITS = 12  # of an identity
 # What members may have in common: texts of a model's summary.
@@ -200,19 +200,27 @@ def kept_class(store: Store, identity: str) -> Partition:
 def kept_partitions(store: Store) -> tuple[KeptPartition, ...]:
     """What partitions are kept, the newest first."""
     labels = {spec.hash: spec.label for spec in store.specs()}
-    return tuple(
-        KeptPartition(
-            fingerprint=labels[row.key.spec_hash],
-            metric=row.key.metric,
-            accuracy=row.key.accuracy,
-            rule=row.key.rule,
-            scope=tuple((name, str(value)) for name, value in json.loads(row.key.scope).items()),
-            models=row.models,
-            classes=row.classes,
-            created=_time(row.created),
-        )
-        for row in store.partitions()
+    return tuple(_kept_partition(row, labels) for row in store.partitions())
+
+
+def _kept_partition(row: PartitionRow, labels: Mapping[str, str]) -> KeptPartition:
+    return KeptPartition(
+        id=row.id,
+        fingerprint=labels[row.key.spec_hash],
+        metric=row.key.metric,
+        accuracy=row.key.accuracy,
+        rule=row.key.rule,
+        scope=tuple((name, str(value)) for name, value in json.loads(row.key.scope).items()),
+        models=row.models,
+        classes=row.classes,
+        created=_time(row.created),
     )
+
+
+def forget_partition(store: Store, partition_id: int) -> KeptPartition:
+    """Forget a partition, with its classes and their identities; what it was."""
+    row = store.drop_partition(partition_id)
+    return _kept_partition(row, {spec.hash: spec.label for spec in store.specs()})
 
 
 def memberships_of(store: Store, model_id: int) -> tuple[Membership, ...]:

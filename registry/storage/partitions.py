@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Select
 
-__all__ = ["all_partitions", "classes_with", "find_class", "find_partition", "put_partition"]
+__all__ = ["all_partitions", "classes_with", "drop_partition", "find_class", "find_partition", "put_partition"]
+
+
+_ROWS = select(
+    partitions,
+    specs.c.hash,
+    select(func.count()).where(classes.c.partition_id == partitions.c.id).scalar_subquery().label("classes"),
+).join(specs)
 
 
 def find_partition(connection: Connection, key: PartitionKey) -> StoredPartition | None:
@@ -136,10 +143,27 @@ def _insert_classes(connection: Connection, partition_id: int, given: Sequence[S
 
 def all_partitions(connection: Connection) -> list[PartitionRow]:
     """Return the partitions that are kept, the newest first."""
-    count = select(func.count()).where(classes.c.partition_id == partitions.c.id).scalar_subquery()
-    statement = select(partitions, specs.c.hash, count.label("classes")).join(specs)
-    rows = connection.execute(statement.order_by(partitions.c.created.desc(), partitions.c.id.desc()))
-    return [PartitionRow(_key(row), row.models, row.classes, row.created) for row in rows]
+    rows = connection.execute(_ROWS.order_by(partitions.c.created.desc(), partitions.c.id.desc()))
+    return [_row(row) for row in rows]
+
+
+def drop_partition(connection: Connection, partition_id: int) -> PartitionRow:
+    """Forget a partition and its classes; return what it was.
+
+    Raises
+    ------
+    UnknownClassError
+        None of that id is kept.
+    """
+    found = connection.execute(_ROWS.where(partitions.c.id == partition_id)).first()
+    if found is None:
+        raise UnknownClassError(f"no classes are kept under the number {partition_id}", "see archreg classes --kept")
+    connection.execute(delete(partitions).where(partitions.c.id == partition_id))
+    return _row(found)
+
+
+def _row(row: Any) -> PartitionRow:
+    return PartitionRow(row.id, _key(row), row.models, row.classes, row.created)
 
 
 def _key(row: Any) -> PartitionKey:
@@ -170,7 +194,7 @@ def find_class(connection: Connection, identity: str) -> tuple[PartitionRow, int
     for row in found:
         count = connection.scalar(select(func.count()).where(classes.c.partition_id == row.id)) or 0
         for each in _classes(connection, row.id, row.identity):
-            return PartitionRow(_key(row), row.models, count, row.created), row.number, each
+            return PartitionRow(row.id, _key(row), row.models, count, row.created), row.number, each
     raise UnknownClassError(f"no class {identity!r} is kept", "see archreg classes, and archreg classes --kept")
 
 

@@ -182,6 +182,7 @@ class StoredPartition:
 class PartitionRow:
     """A partition without its classes: how many models it was of, how many classes it has, when it was made."""
 
+    id: int
     key: PartitionKey
     models: int
     classes: int

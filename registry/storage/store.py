@@ -464,6 +464,10 @@ class Store(Runs):
         """Return what partitions are kept, the newest first."""
         return self._read(partitions.all_partitions)
 
+    def drop_partition(self, partition_id: int) -> PartitionRow:
+        """Forget a kept partition; return what it was."""
+        return self._write(lambda connection: partitions.drop_partition(connection, partition_id))
+
     def find_class(self, identity: str) -> tuple[PartitionRow, int, StoredClass]:
         """Return a kept class by its identity or the beginning of it: its partition, its number, itself."""
         return self._read(lambda connection: partitions.find_class(connection, identity))

@@ -57,8 +57,12 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class KeptPartition:
-    """A partition that the database holds, without its classes; ``scope``: the filter of its models, fields given."""
+    """A partition that the database holds, without its classes; ``scope``: the filter of its models, fields given.
 
+    ``id``: its number, by which it can be forgotten; classes made anew by the same terms get another.
+    """
+
+    id: int
     fingerprint: str
     metric: str
     accuracy: float

@@ -133,6 +133,24 @@ def test_one_class_and_its_models(filled: Filled) -> None:
         filled.reg.kept_class("x")
 
 
+def test_what_is_kept_is_forgotten_alone_and_made_anew(filled: Filled) -> None:
+    reg = filled.reg
+    whole = reg.classes(accuracy=WIDE)
+    reg.classes(accuracy=WIDE, family="conv")
+    conv, first = reg.kept_partitions()
+    assert (first.scope, first.classes) == ((), len(whole.classes))
+    assert reg.forget_partition(first.id) == first
+    assert reg.kept_partitions() == (conv,)
+    with pytest.raises(UnknownClassError, match="is kept"):
+        reg.kept_class(whole.classes[0].identity)
+    assert [member.members for member in reg.show("wide").memberships] == [conv.models]
+    with pytest.raises(UnknownClassError, match=f"no classes are kept under the number {first.id}") as unknown:
+        reg.forget_partition(first.id)
+    assert "--kept" in (unknown.value.remedy or "")
+    again = reg.classes(accuracy=WIDE)
+    assert (again.kept, again.classes) == (True, whole.classes)  # the same medoids give the same identities
+
+
 def test_not_to_be_kept(filled: Filled) -> None:
     asked = filled.reg.classes(accuracy=1e-3, keep=False)
     assert (asked.kept, asked.created, asked.note) == (False, "", "")

@@ -281,8 +281,11 @@ SAMPLES: dict[str, Any] = {
     ),
     "kept_partitions": (
         KeptPartition(
-            "layered v1", "l1", 0.035, "cover", (("family", "resnet"),), 12_345, 67, "2026-01-02T03:04:05+00:00"
+            12, "layered v1", "l1", 0.035, "cover", (("family", "resnet"),), 12_345, 67, "2026-01-02T03:04:05+00:00"
         ),
+    ),
+    "forget_partition": lambda number: KeptPartition(
+        number, "layered v1", "l1", 0.035, "complete", (("family", "vgg"),), 2, 1, "2026-01-02T03:04:05+00:00"
     ),
     "compress": lambda query, **_settings: Compression(
         summary(query),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from registry.errors import UnknownClassError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -92,12 +94,27 @@ def test_one_class(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_what_is_kept(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("classes", "--kept")
-    assert "2026-01-02 03:04:05 UTC  layered v1, l1     0.035  cover  12,345       67  family resnet" in done.out
+    [row] = [" ".join(line.split()) for line in done.out.splitlines() if "cover" in line]
+    assert row == "12 2026-01-02 03:04:05 UTC layered v1, l1 0.035 cover 12,345 67 family resnet"
     [kept] = archreg("classes", "--kept", "--json").document["partitions"]
     assert (kept["scope"], kept["rule"], kept["models"], kept["classes"]) == ({"family": "resnet"}, "cover", 12345, 67)
     fake.answers["kept_partitions"] = ()
     done = archreg("classes", "--kept")
     assert (done.code, done.out, done.err) == (0, "", "no classes are kept; make them: archreg classes\n")
+
+
+def test_what_was_kept_is_forgotten(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("classes", "--forget", "12")
+    assert fake.called("forget_partition") == ((12,), {})
+    assert (done.code, done.out) == (
+        0,
+        "forgot 1 class of 2 models: layered v1, l1, accuracy 0.035, complete, family vgg\n",
+    )
+    assert archreg("classes", "--forget", "12", "--json").document["forgotten"]["id"] == 12
+    fake.answers["forget_partition"] = UnknownClassError("no classes are kept under the number 13", "see --kept")
+    done = archreg("classes", "--forget", "13")
+    assert (done.code, done.err) == (1, "archreg: no classes are kept under the number 13\n  see --kept\n")
+    assert archreg("classes", "--forget", "0").code == 2
 
 
 @pytest.mark.parametrize(
@@ -107,6 +124,8 @@ def test_what_is_kept(archreg: Callable[..., Any], fake: Any) -> None:
         (("--class", "c1", "--family", "resnet"), "--family does not go with --class"),
         (("--kept", "--max-params", "1M"), "--max-params does not go with --kept"),
         (("--kept", "--rule", "single"), "--rule does not go with --kept"),
+        (("--forget", "1", "--kept"), "--kept does not go with --forget"),
+        (("--forget", "1", "--family", "resnet"), "--family does not go with --forget"),
     ],
 )
 def test_what_does_not_go_together(archreg: Callable[..., Any], fake: Any, words: tuple[str, ...], said: str) -> None:

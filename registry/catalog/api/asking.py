@@ -161,6 +161,15 @@ class Asking(Part):
 
         return kept_partitions(self._database.readable())
 
+    def forget_partition(self, partition_id: int) -> KeptPartition:
+        """Forget the kept partition of that ``id``, with its classes and their identities; returns what it was.
+
+        Classes by the same terms are made anew when next asked for. Raises ``UnknownClassError``.
+        """
+        from registry.catalog.classing import forget_partition
+
+        return forget_partition(self._database.writable(), partition_id)
+
     def distances(
         self, *, fingerprint: str = "layered", metric: str | None = None, **filters: Any
     ) -> tuple[list[str], NDArray[np.float64]]:
