@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,10 +11,13 @@ from registry import Registry
 from registry.catalog import calibrating
 from registry.catalog.calibrating import sampled
 from registry.equivalence import accuracy_for, shipped
-from registry.errors import EmptyRegistryError, SpecMismatchError, UsageError
+from registry.errors import EmptyRegistryError, ReadOnlyError, SpecMismatchError, UsageError
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
 from tests.catalog.factory import made
+
+if TYPE_CHECKING:
+    from tests.conftest import Postgres
 
 
 @pytest.fixture
@@ -134,6 +137,33 @@ def test_identical_unrelated_models_are_refused(fill: Any) -> None:
     reg = fill(*families(0.0, 0.0, 0.0, 0.0, 5.0))
     with pytest.raises(UsageError, match="at distance 0, more than the rate"):
         reg.calibrate(rate=0.05)
+
+
+def test_a_role_that_may_only_read(postgres: Postgres) -> None:
+    name = postgres.new_database()
+    try:
+        with Store.open(postgres.url(name), mode="create") as store:
+            for model in families(0.0, 0.1, 0.4, 1.1, 2.6, 5.7):
+                store.add(model)
+        with postgres.connect(name) as connection:
+            connection.execute(f"CREATE ROLE reader_{name} LOGIN".encode())
+            connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader_{name}".encode())
+        with Registry(postgres.url(name, user=f"reader_{name}")) as reader:
+            before = reader.calibration()
+            with pytest.raises(ReadOnlyError, match="permission denied for table calibrations") as refused:
+                reader.calibrate(rate=0.1)
+            assert refused.value.remedy == (
+                "connect as a role, and to a server, that may write; archreg calibrate --dry-run only shows it"
+            )
+            assert reader.calibrate(rate=0.1, dry_run=True).calibration.models == 12
+            with pytest.raises(ReadOnlyError, match="permission denied"):
+                reader.reset_calibration()
+            assert reader.calibration() == before
+    finally:
+        with postgres.connect(name) as connection:
+            connection.execute(f"DROP OWNED BY reader_{name}".encode())
+            connection.execute(f"DROP ROLE reader_{name}".encode())
+        postgres.drop(name)
 
 
 def test_a_calibration_of_another_spec_never_applies(fill: Any, database_url: str) -> None:

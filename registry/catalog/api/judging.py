@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.catalog.api.base import Part
+from registry.errors import ReadOnlyError
 
 if TYPE_CHECKING:
     from registry.types import Calibrated, Calibration
@@ -30,16 +31,20 @@ class Judging(Part):
         in (0, 1). Of more than 2,000 labelled models, as many of each family are drawn; ``seed`` is of that and of the
         bootstrap. What is kept holds for this fingerprint and distance until the next, or ``reset_calibration``.
 
-        Raises ``UsageError`` where the labels are too few to show the rate.
+        Raises ``UsageError`` where the labels are too few to show the rate, ``ReadOnlyError`` where it cannot be kept.
         """
         from registry.catalog.calibrating import learn
 
         store, by = self._terms(fingerprint, metric, None)
-        if not dry_run:
+        if dry_run:
+            return learn(store, by, rate, seed)
+        try:
             store = self._database.writable()
-        found = learn(store, by, rate, seed)
-        if not dry_run:
+            found = learn(store, by, rate, seed)
             store.put_calibration(found.calibration)
+        except ReadOnlyError as error:
+            remedy = f"{error.remedy}; archreg calibrate --dry-run only shows it"
+            raise ReadOnlyError(error.message, remedy) from error
         return found
 
     def calibration(self, *, fingerprint: str = "layered", metric: str | None = None) -> Calibration:
