@@ -64,6 +64,11 @@ ROWS = (
     Row("... answers, at least, of 10", ("indexed", "answers"), "10", 1.0),
     Row("`index build`, L1, s", ("indexed", "build l1"), "60", 1.0, quantiles=False),
     Row("`index build`, L2, s", ("indexed", "build l2"), "60", 1.0, quantiles=False),
+    *(
+        Row(f"{title}, `archreg classes`, a new process{when}, s", (where, kind), aim, 1.0, quantiles=False)
+        for title, where in (("SQLite", "sqlite"), ("Postgres", "postgres"))
+        for when, kind, aim in ((", made and kept", "classes", "120"), (", read back", "classes again", ""))
+    ),
     Row("an ingested model is found at once", ("indexed", "added"), "yes", 1.0),
 )
 
@@ -89,13 +94,13 @@ def measure(real: Real, size: int, folder: Path) -> dict[str, dict[str, Any]]:
     """All figures of one size, by database and question."""
     path = folder / f"{size}.db"
     fill(str(path), real, size)
-    found = {"sqlite": {**_apart(str(path), "exact"), "cold": _cold(path, size)}}
+    found = {"sqlite": {**_apart(str(path), "exact"), "cold": _cold(path, size), **_classes(str(path))}}
     print(f"{size}: SQLite done", file=sys.stderr)
     try:
         with postgres() as pattern:
             url = pattern.format("postgres")
             fill(url, real, size)
-            found["postgres"] = _apart(url, "exact")
+            found["postgres"] = {**_apart(url, "exact"), **_classes(url)}
             found["indexed"] = _apart(url, "indexed")
     except ImportError as error:
         print(f"without Postgres: {error}", file=sys.stderr)
@@ -110,13 +115,19 @@ def _apart(url: str, kind: str) -> dict[str, Any]:
 
 
 def _cold(path: Path, size: int, rounds: int = 5) -> list[float]:
-    seconds = []
-    for number in range(rounds):
-        words = [sys.executable, "-m", "registry.cli.app", "nearest", f"m{number * size // rounds}", "--db", str(path)]
-        begun = time.perf_counter()
-        subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
-        seconds.append(time.perf_counter() - begun)
-    return seconds
+    return [_command("nearest", f"m{number * size // rounds}", "--db", str(path)) for number in range(rounds)]
+
+
+def _classes(url: str) -> dict[str, list[float]]:
+    """The command that sorts all models into classes, by the rule that their number calls for; then the same again."""
+    return {kind: [_command("classes", "--db", url)] for kind in ("classes", "classes again")}
+
+
+def _command(*words: str) -> float:
+    begun = time.perf_counter()
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([sys.executable, "-m", "registry.cli.app", *words], check=True, **output)
+    return time.perf_counter() - begun
 
 
 def table(found: dict[int, dict[str, dict[str, Any]]]) -> str:

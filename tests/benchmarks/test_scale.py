@@ -39,6 +39,14 @@ def test_all_questions_are_timed(small: str) -> None:
         assert reg.stats().models == 250
 
 
+def test_classes_are_made_and_read_back(small: str) -> None:
+    timed = run._classes(small)
+    assert set(timed) == {"classes", "classes again"}
+    with Registry(small) as reg:
+        [kept] = reg.kept_partitions()
+        assert (kept.models, kept.rule) == (250, "complete")
+
+
 def test_rows_depend_on_the_seed_and_their_number_alone() -> None:
     real = np.random.default_rng(0).random((5, 7)).astype(np.float32)
     source, vectors = filling.perturbed(real, 4_100)
