@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.retrieval.learning import SHIPPED
 from benchmarks.retrieval.scores import gain_interval
-from registry.spectral.fingerprints import LAYERED_BLOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from benchmarks.retrieval.learning import Numbers
     from benchmarks.retrieval.models import Models
     from benchmarks.retrieval.scores import Scores
 
-__all__ = ["Row", "confusions", "gains", "table", "weights_table"]
+__all__ = ["Row", "confusions", "gains", "numbers_table", "table"]
 
 _KINDS = ("all", "cross-size")
 
@@ -61,15 +62,21 @@ def gains(pairs: Sequence[tuple[str, Row, Row]]) -> list[str]:
     return lines
 
 
-def weights_table(weights: NDArray[np.float64]) -> list[str]:
-    """Weights of the blocks (n, blocks) that n four fifths chose, the first block's being 1: median and quartiles."""
-    low, middle, high = np.quantile(weights, [0.25, 0.5, 0.75], axis=0)
-    return [
-        f"| | {' | '.join(LAYERED_BLOCKS)} |",
-        "| --- " * (len(LAYERED_BLOCKS) + 1) + "|",
-        f"| median | {' | '.join(f'{value:g}' for value in middle)} |",
-        f"| quartiles | {' | '.join(f'{a:g}-{b:g}' for a, b in zip(low, high, strict=True))} |",
+def numbers_table(*fits: Sequence[Numbers]) -> list[str]:
+    """What each series of fits chose for every number, over the shipped one: median and quartiles."""
+    some = [each for each in fits if each]
+    titles = ("by other families", "by timm's, too")
+    lines = [
+        "| block | number | ships |" + "".join(f" {title} | |" for title in titles[: len(some)]),
+        "| --- " * (3 + 2 * len(some)) + "|",
     ]
+    for (block, name), value in SHIPPED.items():
+        line = f"| {block} | {name or 'weight'} | {value:.3g} |"
+        for each in some:
+            low, middle, high = np.quantile([numbers[block, name] / value for numbers in each], [0.25, 0.5, 0.75])
+            line += f" {middle:.2f} | {low:.2f}-{high:.2f} |"
+        lines.append(line)
+    return lines
 
 
 def confusions(models: Models, distances: NDArray[np.float64], row: Row) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from benchmarks.retrieval.folds import SPLITS, block_distances, repeated
+from benchmarks.retrieval.architectures import architectures_of_timm
+from benchmarks.retrieval.folds import SPLITS, held_out
+from benchmarks.retrieval.learning import learned, sample_of
 from benchmarks.retrieval.models import read_models
-from benchmarks.retrieval.report import Row, confusions, gains, table, weights_table
+from benchmarks.retrieval.report import Row, confusions, gains, numbers_table, table
 from benchmarks.retrieval.scores import retrieval
 from benchmarks.retrieval.vectors import SPECTRAL, VECTORS
 from benchmarks.retrieval.watcher import watcher_vectors
@@ -19,8 +22,12 @@ from benchmarks.zoo import zoo_folder
 from registry.spectral.fingerprints import LAYERED_BLOCKS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from benchmarks.retrieval.folds import HeldOut
+    from benchmarks.retrieval.learning import Sample
     from benchmarks.retrieval.models import Models
 
 __all__ = ["main", "markdown"]
@@ -28,6 +35,9 @@ __all__ = ["main", "markdown"]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 MARKER = "retrieval"
 SHIPPED, BARE = "`layered`", "`layered`, spectra taken out"
+LEARNED = "`layered`, learned on other families and on timm's"
+JOINT = 2
+"""Divisions when timm's architectures are learned from, too: each fit takes a quarter of a minute."""
 
 
 def main(manifest: Path | None = None, *, write: bool = False) -> None:
@@ -40,37 +50,51 @@ def main(manifest: Path | None = None, *, write: bool = False) -> None:
     write
         Put the tables into docs/benchmarks.md too, between its ``retrieval`` markers.
     """
-    text = markdown(read_models(manifest or zoo_folder() / "manifest.jsonl"))
+    models = read_models(manifest or zoo_folder() / "manifest.jsonl")
+    try:
+        architectures = architectures_of_timm()
+    except ImportError as error:
+        print(f"without timm's architectures: {error}", file=sys.stderr)
+        architectures = None
+    text = markdown(models, architectures)
     print(text)
     if write:
         rewrite(PAGE, MARKER, [text])
 
 
-def markdown(models: Models) -> str:
-    """Every table of the benchmark."""
+def markdown(models: Models, architectures: Models | None) -> str:
+    """Every table of the benchmark; ``architectures``: of which shapes are all there is, None to do without."""
     vectors = {name: np.array([vector(each) for each in models.spectra]) for name, vector in VECTORS.items()}
     rows = {name: _row(models, name, _distances(found)) for name, found in vectors.items()}
     notes = _watch(models, rows)
-    held, weights, means = _held_out(
-        models, "`layered`, blocks weighed on other families", vectors[SHIPPED], LAYERED_BLOCKS
-    )
-    shapes = [name for name in LAYERED_BLOCKS if name not in SPECTRAL]
-    bare, _, _ = _held_out(models, "the same, spectra taken out", vectors[SHIPPED], shapes)
+    sample = sample_of(models)
+    blocks = list(LAYERED_BLOCKS)
+    shapes = [name for name in blocks if name not in SPECTRAL]
+    (held,) = held_out([sample], blocks)
+    (bare,) = held_out([sample], shapes)
+    others = sample_of(architectures) if architectures else None
+    joint = held_out([sample, others], blocks, JOINT) if others else []
+    strict = [
+        Row("`layered`, learned on other families", held.everything, held.across),
+        Row("the same, spectra taken out", bare.everything, bare.across),
+        *(Row(LEARNED, each.everything, each.across) for each in joint[:1]),
+    ]
     known = len(set(models.family))
     return "\n".join(
         [
             f"{len(models.names)} models, {known} families; {len(rows[SHIPPED].everything.query)} queries, "
             f"{len(rows[SHIPPED].across.query)} across sizes.{notes}",
             "",
-            *table([rows[SHIPPED], held, bare, *(row for name, row in rows.items() if name != SHIPPED)]),
+            *table([rows[SHIPPED], *strict, *(row for name, row in rows.items() if name != SHIPPED)]),
             "",
-            *gains([("as shipped", rows[SHIPPED], rows[BARE]), ("weighed on other families", held, bare)]),
+            *gains([("as shipped", rows[SHIPPED], rows[BARE]), ("learned on other families", *strict[:2])]),
             "",
-            f"Over {SPLITS} divisions into fifths, those weighed on other families had {_ranges(means)}.",
+            f"Over {SPLITS} divisions into fifths, those learned on other families had {_ranges(held.means)}.",
+            *(_shapes_alone(architectures, others, sample, joint) if architectures and others else ()),
             "",
-            "Weights of the blocks, each block's mean distance being 1, as the other four fifths chose them:",
+            f"What four fifths of the families chose, over what ships, in {len(held.numbers)} fits; median and quartiles:",
             "",
-            *weights_table(weights),
+            *numbers_table(held.numbers, joint[0].numbers if joint else []),
             "",
             f"Nearest models of another family by {SHIPPED} as shipped:",
             "",
@@ -79,19 +103,28 @@ def markdown(models: Models) -> str:
     )
 
 
+def _shapes_alone(architectures: Models, sample: Sample, models: Sample, joint: Sequence[HeldOut]) -> Sequence[str]:
+    """The table of the architectures: by what ships, by what the models chose, learned on other families of both."""
+    wanted = (SHIPPED, BARE, "`mme`", "rough count of shapes", "number of parameters")
+    vectors = {name: np.array([VECTORS[name](each) for each in architectures.spectra]) for name in wanted}
+    rows = [_row(architectures, name, _distances(found)) for name, found in vectors.items()]
+    alone = learned([models], list(LAYERED_BLOCKS))
+    rows.insert(1, _row(architectures, "`layered`, learned on the published models", sample.distances(alone)))
+    rows[1:1] = [Row(LEARNED, each.everything, each.across) for each in joint[1:]]
+    return [
+        "",
+        f"timm's architectures, {len(architectures.names)} of {len(set(architectures.family))} of its modules:",
+        "",
+        *table(rows),
+    ]
+
+
 def _distances(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(cdist(vectors, vectors, "cityblock"))
 
 
 def _row(models: Models, name: str, distances: NDArray[np.float64]) -> Row:
     return Row(name, retrieval(distances, models.family), retrieval(distances, models.family, models.topology))
-
-
-def _held_out(
-    models: Models, name: str, vectors: NDArray[np.float64], blocks: list[str] | dict[str, int]
-) -> tuple[Row, NDArray[np.float64], NDArray[np.float64]]:
-    (everything, across), weights, means = repeated(block_distances(vectors, blocks), models.family, models.topology)
-    return Row(name, everything, across), weights, means
 
 
 def _ranges(means: NDArray[np.float64]) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from registry.types import LayerMatrix, Spectrum
 
-__all__ = ["Layers", "embed", "layers_of", "run_points", "shape_points", "spectral_points"]
+__all__ = ["Layers", "embed", "fourier_features", "layers_of", "run_points", "shape_points", "spectral_points"]
 
 # Quantiles of x that a layer is described by, and the x below which differences are numerical noise.
 _QUANTILES = np.array([0.01, 0.03, 0.07, 0.15, 0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.93, 0.97, 0.99])
@@ -76,55 +76,50 @@ def layers_of(layers: Sequence[LayerMatrix]) -> Layers:
 
 
 def shape_points(layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (L, 10), weights (L,): each layer by its depth, shape and kind; n of one shape weigh n^1/2 together."""
-    points = np.stack(
-        [
-            6.0 * layers.depth,
-            0.12 * layers.p,
-            0.25 * layers.q,
-            0.7 * layers.kernel,
-            0.3 * layers.channels,
-            0.8 * layers.dimensions,
-            1.5 * layers.depthwise,
-            *1.5 * layers.kinds,
-        ],
-        axis=1,
-    )
-    return points, layers.repeats**-0.5
+    """Columns (L, 10), weights (L,): each layer by its depth, shape and kind; n of one shape weigh n^1/2 together."""
+    columns = [
+        layers.depth,
+        layers.p,
+        layers.q,
+        layers.kernel,
+        layers.channels,
+        layers.dimensions,
+        layers.depthwise,
+        *layers.kinds,
+    ]
+    return np.stack(columns, axis=1), layers.repeats**-0.5
 
 
 def run_points(layers: Layers, length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Runs of ``length`` consecutive layers by how widths change, hardly by how wide they are.
 
-    Points (L - length + 1, 9 length) and weights. Widths enter as ratios, log2 p/c within a layer, log2 p'/p and
+    Columns (L - length + 1, 9 length) and weights. Widths enter as ratios, log2 p/c within a layer, log2 p'/p and
     log2 c'/p from one to the next, so that a network and its wider kin look alike; every distinct run weighs the same
     however often a block repeats. The last layer stands for those that a shorter network lacks.
     """
     count = len(layers.depth)
     places = np.minimum(np.arange(max(count - length + 1, 1)) + np.arange(length)[:, None], count - 1)
     p, c, kernel, dimensions = (v[places] for v in (layers.p, layers.channels, layers.kernel, layers.dimensions))
-    # The longer the run, the more columns of one property lie between two of them.
-    scale = 1.0 if length == 2 else 0.75
-    points = [
-        0.07 / length * (p + c).sum(axis=0, keepdims=True),
-        0.2 * (p - c),
-        0.3 * (p[1:] - p[:-1]),
-        0.3 * (c[1:] - p[:-1]),
-        0.8 * scale * kernel,
-        3.0 * scale * dimensions,
-        2.5 * scale * layers.depthwise[places],
-        *1.5 * scale * layers.kinds[:, places],
-        0.6 * layers.depth[places[:1]],
+    columns = [
+        (p + c).sum(axis=0, keepdims=True),
+        p - c,
+        p[1:] - p[:-1],
+        c[1:] - p[:-1],
+        kernel,
+        dimensions,
+        layers.depthwise[places],
+        *layers.kinds[:, places],
+        layers.depth[places[:1]],
     ]
     widths = np.concatenate([p, c, kernel, dimensions])
     _, inverse, counts = np.unique(widths, axis=1, return_inverse=True, return_counts=True)
-    return np.concatenate(points).T, 1.0 / counts[inverse.ravel()]
+    return np.concatenate(columns).T, 1.0 / counts[inverse.ravel()]
 
 
 def spectral_points(spectra: Sequence[Spectrum], layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (L, 15) and weights (L,): each layer by its depth, its largest x, and 13 quantiles of x, in decades."""
+    """Columns (L, 15), weights (L,): each layer by its depth, its largest x, and 13 quantiles of x, in decades."""
     described = np.array([_described(spectrum.values) for spectrum in spectra])
-    return np.concatenate([4.0 * layers.depth[:, None], 0.6 * described], axis=1), layers.repeats**-0.5
+    return np.concatenate([layers.depth[:, None], described], axis=1), layers.repeats**-0.5
 
 
 def _described(values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -139,11 +134,11 @@ def _described(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def embed(points: NDArray[np.float64], weights: NDArray[np.float64], features: int, seed: int) -> NDArray[np.float64]:
     """Weighted mean of ``features`` random Fourier features of a unit Gaussian kernel, (features,), each in [-1, 1]."""
-    frequencies, phases = _frequencies(points.shape[1], features, seed)
+    frequencies, phases = fourier_features(points.shape[1], features, seed)
     return np.asarray(weights @ np.cos(points @ frequencies + phases) / weights.sum())
 
 
-def _frequencies(dimension: int, features: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def fourier_features(dimension: int, features: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard normal frequencies (dimension, features) and uniform phases (features,).
 
     Every ``dimension`` frequencies that follow each other are orthogonal, which leaves each one's law as it is and

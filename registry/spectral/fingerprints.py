@@ -11,6 +11,7 @@ from registry.ensembles.wishart import marchenko_pastur_cumulative
 from registry.errors import SpectrumError
 from registry.spectral.descriptors import embed, layers_of, run_points, shape_points, spectral_points
 from registry.spectral.difference import cumulative, depth_weights, layer_cumulatives
+from registry.spectral.scales import WEIGHTS, scales_of
 from registry.types import Fingerprint, FingerprintSpec, Spectrum
 
 if TYPE_CHECKING:
@@ -18,15 +19,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LAYERED_BLOCKS", "fingerprint"]
+__all__ = ["LAYERED_BLOCKS", "SEEDS", "departures", "fingerprint", "points_of"]
 
 LAYERED_BLOCKS = {"shapes": 90, "pairs": 120, "triples": 110, "spectra": 86, "depths": 72, "layers": 1}
 """Numbers of each block of ``layered``, in their order in the vector."""
-
-# What a block's mean absolute difference counts for in the L1 distance: chosen, with the scales in ``descriptors``, by
-# family retrieval across sizes (benchmarks/retrieval), and so that where shapes are at chance what training changed
-# outweighs the scatter between seeds (benchmarks/training).
-_SHAPES, _PAIRS, _TRIPLES, _SPECTRA, _DEPTHS, _LAYERS = 0.75, 1.0, 0.4, 0.56, 0.7, 0.035
+SEEDS = {"shapes": 0, "pairs": 1, "triples": 3, "spectra": 2}
+"""What is added to the spec's seed for the features of each block that is an embedding."""
 
 
 def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerprint:
@@ -64,21 +62,28 @@ def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.f
     F - F_W around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed;
     ``layers``: log2 of one plus their number.
     """
+    found = {name: _embedded(name, *points, spec.seed) for name, points in points_of(spectra).items()}
+    found["depths"] = departures(spectra, spec).ravel()
+    found["layers"] = np.array([np.log2(len(spectra) + 1)])
+    return np.concatenate([WEIGHTS[name] / length * found[name] for name, length in LAYERED_BLOCKS.items()])
+
+
+def points_of(spectra: Sequence[Spectrum]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Points and weights of each block that is an embedding, the columns not yet scaled."""
     layers = layers_of([spectrum.layer for spectrum in spectra])
-    blocks = LAYERED_BLOCKS
-    return np.concatenate(
-        [
-            _SHAPES / blocks["shapes"] * embed(*shape_points(layers), blocks["shapes"], spec.seed),
-            _PAIRS / blocks["pairs"] * embed(*run_points(layers, 2), blocks["pairs"], spec.seed + 1),
-            _TRIPLES / blocks["triples"] * embed(*run_points(layers, 3), blocks["triples"], spec.seed + 3),
-            _SPECTRA / blocks["spectra"] * embed(*spectral_points(spectra, layers), blocks["spectra"], spec.seed + 2),
-            _DEPTHS / blocks["depths"] * _departures(spectra, spec).ravel(),
-            [_LAYERS * np.log2(len(spectra) + 1)],
-        ]
-    )
+    return {
+        "shapes": shape_points(layers),
+        "pairs": run_points(layers, 2),
+        "triples": run_points(layers, 3),
+        "spectra": spectral_points(spectra, layers),
+    }
 
 
-def _departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+def _embedded(name: str, columns: NDArray[np.float64], weights: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    return embed(scales_of(name) * columns, weights, LAYERED_BLOCKS[name], seed + SEEDS[name])
+
+
+def departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
     """F - F_W by depth, (depths, locations): triangular weights around each of the spec's depths."""
     locations = np.array(spec.locations)
     shapes = np.array([sorted((spectrum.layer.p, spectrum.layer.q)) for spectrum in spectra])

@@ -13,7 +13,8 @@ import pytest
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
-from benchmarks.retrieval import folds, run
+from benchmarks.retrieval import run
+from benchmarks.retrieval.learning import SHIPPED, sample_of
 from benchmarks.retrieval.models import Models
 from benchmarks.retrieval.report import Row, confusions, gains
 from benchmarks.retrieval.scores import Scores, gain_interval, retrieval
@@ -73,6 +74,12 @@ def test_the_default_finds_the_family_across_sizes(stored: Zoo) -> None:
         other_hit, other_precision = stored.cross_size(other)
         assert hit > other_hit, other
         assert precision > other_precision, other
+
+
+def test_what_is_learned_is_measured_as_what_ships(stored: Zoo) -> None:
+    sample = sample_of(Models(stored.names, stored.family, stored.topology, stored.spectra, []))
+    # Sums of 479 differences of float32 features.
+    np.testing.assert_allclose(sample.distances(SHIPPED), stored.distances("`layered`"), atol=2e-5)
 
 
 def test_the_papers_finds_half_of_them(stored: Zoo) -> None:
@@ -212,33 +219,6 @@ def test_confusions_name_the_wrong_neighbour() -> None:
     wanted = ["| a2 | b3 | 2.000 | a1 | 4.000 |", "| b3 | a1 | 2.000 | b4 | 6.000 |"]
     assert [line.partition(" | ")[2] for line in lines] == [w[2:] for w in wanted] * 2
     assert [line.split()[1] for line in lines] == ["all", "all", "cross-size", "cross-size"]
-
-
-def test_families_left_out_do_not_choose_their_weights() -> None:
-    rng = np.random.default_rng(1)
-    family = np.repeat([f"f{at:02d}" for at in range(15)], 4)
-    topology = np.array([f"t{at}" for at in range(60)])
-    codes = np.repeat(np.arange(15.0), 4)
-
-    def block(points: np.ndarray) -> np.ndarray:
-        found = np.abs(points[:, None] - points)
-        return found / found.mean()
-
-    telling, noise = block(codes + rng.normal(0, 0.3, 60)), block(rng.normal(size=60))
-    (everything, across), weights = folds.tuned(np.array([telling, noise]), family, topology)
-    assert sorted(everything.query.tolist()) == list(range(60)) == sorted(across.query.tolist())
-    assert (weights[:, 0] == 1).all()
-    assert (weights[:, 1] < 0.5).all()
-    assert everything.mean()[1] > retrieval(telling + noise, family).mean()[1] + 0.05
-    # Labels of a fifth that mean nothing leave the weights that are used for it as they were.
-    fold = folds.fold_of(family)
-    assert sorted({int(fold[family == name].min()) for name in family}) == [0, 1, 2, 3, 4]
-    assert all(len(set(fold[family == name].tolist())) == 1 for name in family)
-    mixed = np.array([telling, noise])
-    out = fold == 2
-    mixed[:, out] = rng.uniform(1, 2, mixed[:, out].shape)
-    mixed[:, :, out] = mixed[:, out].transpose(0, 2, 1)
-    np.testing.assert_array_equal(folds.tuned(mixed, family, topology)[1][2], weights[2])
 
 
 def test_the_page_has_the_markers_of_retrieval() -> None:

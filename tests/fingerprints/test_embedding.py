@@ -9,13 +9,15 @@ from scipy.stats import kstest
 
 from registry.spectral.descriptors import (
     _described,
-    _frequencies,
     embed,
+    fourier_features,
     layers_of,
     run_points,
     shape_points,
     spectral_points,
 )
+from registry.spectral.fingerprints import points_of
+from registry.spectral.scales import COLUMNS, SCALES, scales_of
 from registry.types import LayerMatrix
 from tests.fingerprints.factory import SHAPES, spectra_of, weights_of
 
@@ -73,7 +75,7 @@ def test_how_many_and_in_which_order_does_not_matter() -> None:
 
 
 def test_frequencies_are_normal_and_phases_uniform() -> None:
-    frequencies, phases = _frequencies(7, 3000, 0)
+    frequencies, phases = fourier_features(7, 3000, 0)
     assert (frequencies.shape, phases.shape) == ((7, 3000), (3000,))
     assert kstest(frequencies.ravel(), "norm").pvalue > 0.01
     assert kstest(phases, "uniform", (0, 2 * np.pi)).pvalue > 0.01
@@ -81,9 +83,9 @@ def test_frequencies_are_normal_and_phases_uniform() -> None:
     # Independent of each other: 28 correlations of 3000 draws, each within 4.5 / sqrt(3000).
     correlations = np.corrcoef(np.vstack([frequencies, phases])) - np.eye(8)
     assert np.abs(correlations).max() < 4.5 / np.sqrt(3000)
-    again, _ = _frequencies(7, 3000, 0)
+    again, _ = fourier_features(7, 3000, 0)
     assert again.tobytes() == frequencies.tobytes()
-    assert kstest(frequencies.ravel(), _frequencies(7, 3000, 1)[0].ravel()).pvalue > 0.01
+    assert kstest(frequencies.ravel(), fourier_features(7, 3000, 1)[0].ravel()).pvalue > 0.01
 
 
 def test_quantiles_are_numpys() -> None:
@@ -125,13 +127,17 @@ def test_points_and_their_weights() -> None:
         assert weights.sum() == pytest.approx(len({tuple(row) for row in points[:, :-1]}))
         assert run_points(layers_of([spectra[0].layer]), length)[0].shape == (1, 9 * length)
     assert spectral_points(spectra, layers)[0].shape == (20, 15)
+    for name, (points, weights) in points_of(spectra).items():
+        assert points.shape == (len(weights), len(COLUMNS[name])) == (len(weights), len(scales_of(name)))
+        assert set(COLUMNS[name]) == set(SCALES[name])
 
 
 def test_a_run_by_hand() -> None:
     # 3 channels to 8, 3 x 3; to 16 by 1 x 1; a linear layer that is an attention's, 16 to 4.
     made = [("conv", (8, 3, 3, 3)), ("conv", (16, 8, 1, 1)), ("attention", (4, 16))]
     layers = layers_of([LayerMatrix(i, f"{i}", f"{i}", shape, kind) for i, (kind, shape) in enumerate(made)])
-    points, weights = run_points(layers, 2)
+    columns, weights = run_points(layers, 2)
+    points = columns * scales_of("pairs")
     c = np.log2(3)
     # width; p/c of both; p'/p; c'/p; kernels; dimensions; depthwise; embedding, recurrent, attention; depth.
     first = [0.035 * (7 + c + 3), 0.2 * (3 - c), 0.2, 0.3, 0, 0.8 * np.log2(9), 0, 12, 12, *[0] * 8, 0]
@@ -139,7 +145,7 @@ def test_a_run_by_hand() -> None:
     np.testing.assert_allclose(points, [first, second], atol=1e-12)
     assert weights.tolist() == [1, 1]
     short = run_points(layers_of([LayerMatrix(0, "0", "0", (8, 3, 3, 3), "conv")]), 3)[0]
-    assert (short[0, 1:4] == 0.2 * (3 - c)).all()  # the one layer three times
+    assert (short[0, 1:4] == 3 - c).all()  # the one layer three times
 
 
 @pytest.mark.parametrize("kind", ["embedding", "recurrent", "attention"])
@@ -153,7 +159,8 @@ def test_kinds_of_one_shape_are_told_apart(kind: str) -> None:
 def test_a_wider_network_stays_near_in_its_runs(length: int) -> None:
     def embedded(width: int, build: tuple[tuple[int, ...], ...]) -> np.ndarray:
         shapes = [(p * width, c * width, k, k) for p, c, k in build]
-        return embed(*run_points(layers_of([s.layer for s in spectra_of(weights_of(shapes))]), length), 160, 1)
+        columns, weights = run_points(layers_of([s.layer for s in spectra_of(weights_of(shapes))]), length)
+        return embed(columns * scales_of("pairs" if length == 2 else "triples"), weights, 160, 1)
 
     block = ((4, 2, 3), (4, 4, 1), (8, 4, 3), (8, 8, 1))
     plain, wide = embedded(1, block), embedded(2, block)
