@@ -83,7 +83,7 @@ def plan_of(module: torch.nn.Module, name: str) -> WeightsPlan:
 
 @cache
 def gaussian_values(p: int, q: int) -> NDArray[np.float32]:
-    """(min(p, q),) eigenvalues at equal steps of the Marchenko-Pastur law, mean 1: a Gaussian matrix's, less scatter."""
+    """(min(p, q),) eigenvalues at equal steps of the Marchenko-Pastur law: a Gaussian matrix's, less scatter."""
     small, large = sorted((p, q))
     low, high = (float(edge) for edge in marchenko_pastur_edges(small / large))
     # Closer towards the edges, where the law begins like a square root.
