@@ -98,7 +98,7 @@ def markdown(models: Models, architectures: Models | None) -> str:
             f"{DRAWS} other draws of its random features {SHIPPED} has {_ranges(_redrawn(models))}.",
             *(_shapes_alone(architectures, others, sample, joint) if architectures and others else ()),
             "",
-            f"What four fifths of the families chose, over what ships; median and quartiles of {len(held.numbers)} fits:",
+            f"What four fifths of the families chose, over what ships: median, quartiles of {len(held.numbers)} fits.",
             "",
             *numbers_table(held.numbers, joint[0].numbers if joint else []),
             "",

@@ -13,7 +13,7 @@ from benchmarks.training.networks import STAGES
 from benchmarks.training.variants import VARIANTS, write_variants
 from registry import Registry
 from registry.spectral.conjugacy import TAIL_DELTA
-from registry.spectral.specs import SPECS
+from registry.spectral.specs import DEFAULT_SPEC, SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +59,8 @@ class Side:
 class Pair:
     """A trained network ``a`` against ``b``, under one fingerprint by L1 at its default accuracy.
 
-    ``topology``: architecture of both; ``equivalent``: the registry's verdict; ``within``: by distance alone.
+    ``topology``: architecture of both; ``equivalent``: the registry's verdict; ``within``: by distance alone;
+    ``depths``: what the block ``depths`` is of the L1 distance by ``layered``, whichever fingerprint this is.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Pair:
     distance: float
     accuracy: float
     equivalent: bool
+    depths: float
 
     @property
     def within(self) -> bool:
@@ -101,7 +103,7 @@ def measure(folder: Path, recipes: Sequence[Recipe]) -> list[Pair]:
         ]
         with Registry(f"sqlite:///{made}/models.db") as reg:
             for path in files:
-                reg.ingest(path, name=_name(path.parent.name, path.stem), keep_spectra=False)
+                reg.ingest(path, name=_name(path.parent.name, path.stem))
             return list(_pairs(reg, recipes))
 
 
@@ -117,17 +119,21 @@ def _pairs(reg: Registry, recipes: Sequence[Recipe]) -> Iterator[Pair]:
                 wanted += [(kind, _name(member, "trained"), _name(member, file)) for member in members]
         for kind, a, b in wanted:
             if b in known:
-                for spec in SPECS:
-                    yield _pair(reg, kind, topology, (a, b), spec)
+                yield from _under_each(reg, kind, topology, (a, b))
 
 
-def _pair(reg: Registry, kind: str, topology: str, names: tuple[str, str], fingerprint: str) -> Pair:
-    found = reg.compare(*names, fingerprint=fingerprint, metric="l1")
+def _under_each(reg: Registry, kind: str, topology: str, names: tuple[str, str]) -> Iterator[Pair]:
+    """The pair under every fingerprint; what they differ in is the same of all."""
+    found = {spec: reg.compare(*names, fingerprint=spec, metric="l1") for spec in SPECS}
+    default = found[DEFAULT_SPEC]
     first, second = (
-        _side(name, figures) for name, figures in zip(names, (found.conjugacy_a, found.conjugacy_b), strict=True)
+        _side(name, figures) for name, figures in zip(names, (default.conjugacy_a, default.conjugacy_b), strict=True)
     )
-    verdict = found.verdict
-    return Pair(kind, fingerprint, topology, first, second, verdict.distance, verdict.accuracy, verdict.equivalent)
+    assert default.contrast is not None, names
+    depths = dict(default.contrast.shares)["depths"] * default.verdict.distance
+    for spec, compared in found.items():
+        verdict = compared.verdict
+        yield Pair(kind, spec, topology, first, second, verdict.distance, verdict.accuracy, verdict.equivalent, depths)
 
 
 def _side(name: str, figures: Conjugacy | None) -> Side:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.training.limits import limits_table
 from benchmarks.training.measure import SEED
 from benchmarks.training.scores import distance_area, of_fingerprint, rows, side_area
 from registry.errors import UsageError
@@ -35,6 +36,7 @@ def markdown(pairs: Sequence[Pair], epochs: Sequence[Epochs], accuracies: Sequen
         "",
         *_shares(pairs),
         "",
+        *_limits(pairs),
         _tails(of_fingerprint(pairs, next(iter(SPECS)))),
     ]
     if epochs:
@@ -74,6 +76,19 @@ def _shares(pairs: Sequence[Pair]) -> list[str]:
             line += f" {row.median:.3f} | {nearer} | {row.within:.0%} | {row.equivalent:.0%} |"
         lines.append(line.replace("|  |", "| |"))
     return lines
+
+
+def _limits(pairs: Sequence[Pair]) -> list[str]:
+    table = limits_table(pairs)
+    if not table:
+        return []
+    return [
+        "Limits that let that fraction of the other seeds of all other families pass, and what passes them in the "
+        "family left out, by distance alone. AUC: of other seeds against another task, all topologies together.",
+        "",
+        *table,
+        "",
+    ]
 
 
 def _tails(pairs: Sequence[Pair]) -> str:

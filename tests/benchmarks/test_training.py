@@ -15,6 +15,7 @@ from benchmarks.training import __main__ as program
 from benchmarks.training import families
 from benchmarks.training.epochs import mantel
 from benchmarks.training.families import FAMILIES, RECIPES, SEEDS
+from benchmarks.training.limits import limits, limits_table
 from benchmarks.training.measure import KINDS, SEED, Pair, Side, measure
 from benchmarks.training.networks import STAGES, accuracy_of, stamp, train_all
 from benchmarks.training.report import BEGIN, END, markdown, write_between
@@ -184,7 +185,7 @@ def _pair(kind: str, topology: str, distance: float, z: tuple[float, float] = (3
         for score, x in zip(z, (5.0, tail), strict=True)
     )
     same = first.training_class == second.training_class and first.tail_class == second.tail_class
-    return Pair(kind, "layered", topology, first, second, distance, 0.4, same and distance <= 0.4)
+    return Pair(kind, "layered", topology, first, second, distance, 0.4, same and distance <= 0.4, distance / 4)
 
 
 def test_area_counts_pairs() -> None:
@@ -205,6 +206,24 @@ def test_scores_stay_within_a_topology() -> None:
     assert (found[SEED].pairs, found[SEED].equivalent, found[SEED].area) == (2, 1.0, None)
     assert found["own initialisation"].median == pytest.approx(0.11)
     assert (found["own initialisation"].within, found["own initialisation"].equivalent) == (1.0, 0.5)
+
+
+def test_limits_are_those_of_other_families() -> None:
+    seeds = [
+        _pair(SEED, f"{family}{at}", value) for family, value in (("a", 0.1), ("b", 0.2), ("c", 0.4)) for at in (1, 2)
+    ]
+    task = [_pair("another task, from another initialisation", f"{family}1", 0.3) for family in "abc"]
+    found = {each.rate: each for each in limits([*seeds, *task], lambda pair: pair.distance)}
+    # All of the others' seeds: a and b are judged by c's 0.4, and c by 0.2, which its own seeds and its task exceed.
+    assert (found[1.0].least, found[1.0].largest) == (0.2, 0.4)
+    assert found[1.0].passed == {SEED: pytest.approx(2 / 3), task[0].kind: pytest.approx(2 / 3)}
+    # Half of them: 0.2, 0.1, 0.1; a passes its own, no task does.
+    assert (found[0.5].least, found[0.5].largest) == (0.1, 0.2)
+    assert found[0.5].passed == {SEED: pytest.approx(1 / 3), task[0].kind: 0}
+    lines = limits_table([*seeds, *task, *(replace(pair, fingerprint="mme") for pair in [*seeds, *task])])
+    # Of six seeds four lie below every task, two above.
+    assert sum(line.startswith("| block `depths` | 0.667 |") for line in lines) == 5
+    assert limits_table(seeds[:2]) == []
 
 
 def test_mantel_sees_growth_and_nothing_in_noise() -> None:

@@ -1,0 +1,91 @@
+"""What passes a limit that lets other seeds pass: the trade-off, on families left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.training.measure import SEED
+from benchmarks.training.scores import area, of_fingerprint
+from registry.spectral.specs import DEFAULT_SPEC, SPECS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.training.measure import Pair
+
+__all__ = ["HELD", "RATES", "Limit", "limits", "limits_table"]
+
+RATES = (0.5, 0.8, 0.9, 0.95, 1.0)
+"""Of the other seeds, of families that are not judged, the fraction that the limit lets pass."""
+HELD = (
+    SEED,
+    "another task, from another initialisation",
+    "own initialisation",
+    "own weights shuffled",
+    "after 3 epochs",
+    "pruned by 50 %",
+    "pruned by 90 %",
+    "fine-tuned to another task",
+)
+"""The kinds of pairs that are held against the limits."""
+TASK = HELD[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit on a score: its least and largest over families left out, and the fraction that passes by kind."""
+
+    rate: float
+    least: float
+    largest: float
+    passed: dict[str, float]
+
+
+def limits(pairs: Sequence[Pair], score: Callable[[Pair], float]) -> list[Limit]:
+    """The limits at `RATES`; ``pairs``: of one fingerprint. Each family is judged by the seeds of all others."""
+    families = np.array([_family(pair) for pair in pairs])
+    kinds = np.array([pair.kind for pair in pairs])
+    scores = np.array([score(pair) for pair in pairs])
+    found = []
+    for rate in RATES:
+        passed = np.zeros(len(pairs), np.bool_)
+        chosen = []
+        for family in np.unique(families):
+            own = families == family
+            # The smallest that lets that fraction pass, of the scores that there are.
+            chosen.append(float(np.quantile(scores[(kinds == SEED) & ~own], rate, method="inverted_cdf")))
+            passed[own] = scores[own] <= chosen[-1]
+        shares = {kind: float(passed[kinds == kind].mean()) for kind in HELD if (kinds == kind).any()}
+        found.append(Limit(rate, min(chosen), max(chosen), shares))
+    return found
+
+
+def limits_table(pairs: Sequence[Pair]) -> list[str]:
+    """The trade-off by each fingerprint's distance and by the block ``depths`` alone, whatever the classes.
+
+    Nothing where fewer than two families have other seeds.
+    """
+    if len({_family(pair) for pair in pairs if pair.kind == SEED}) < 2:
+        return []
+    scores: list[tuple[str, Sequence[Pair], Callable[[Pair], float]]] = [
+        (f"`{name}`", of_fingerprint(pairs, name), lambda pair: pair.distance) for name in SPECS
+    ]
+    scores.append(("block `depths`", of_fingerprint(pairs, DEFAULT_SPEC), lambda pair: pair.depths))
+    lines = [
+        f"| L1 distance by | AUC | rate | limit | {' | '.join(HELD)} |",
+        "| --- " * (4 + len(HELD)) + "|",
+    ]
+    for name, some, score in scores:
+        seeds, others = ([score(pair) for pair in some if pair.kind == kind] for kind in (SEED, TASK))
+        for each in limits(some, score):
+            cells = " | ".join(f"{each.passed[kind]:.0%}" if kind in each.passed else "" for kind in HELD)
+            head = f"{name} | {area(seeds, others):.3f}"
+            lines.append(f"| {head} | {each.rate:.0%} | {each.least:.3g}-{each.largest:.3g} | {cells} |")
+    return lines
+
+
+def _family(pair: Pair) -> str:
+    return pair.topology.rstrip("0123456789")
