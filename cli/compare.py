@@ -19,14 +19,20 @@ __all__ = ["compare"]
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A stored name, a file or a reference.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Ask for spectra as near as those of other seeds of one training, too.")
+    ] = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
     question: dict[str, Any],
 ) -> None:
-    """Say whether two models are equivalent within the accuracy, with the evidence. The exit code is 0 either way."""
+    """Say whether two models are equivalent within the accuracy, with the evidence. The exit code is 0 either way.
+
+    The accuracy tells families apart. Among networks of one shape, --strict tells apart what was trained otherwise.
+    """
     with open_registry(db) as registry:
-        compared = registry.compare(a, b, **question)
+        compared = registry.compare(a, b, strict=strict, **question)
     if as_json:
         jsonout.write(jsonout.comparison(compared))
         return

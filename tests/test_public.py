@@ -19,14 +19,14 @@ METHODS = {
     "check": "()",
     "classes": f"(*, {TERMS}, rule=None, keep=True, **filters)",
     "close": "()",
-    "compare": f"(a, b, *, {TERMS})",
+    "compare": f"(a, b, *, {TERMS}, strict=False)",
     "compress": (
         "(query, *, max_ratio=None, max_params=None, max_bytes=None, max_gflops=None, k=10, explain=False, "
         f"{TERMS}, **filters)"
     ),
     "current": "()",
     "distances": "(*, fingerprint='layered', metric=None, **filters)",
-    "equivalent": f"(a, b, *, {TERMS})",
+    "equivalent": f"(a, b, *, {TERMS}, strict=False)",
     "estimate": "(refs, *, approximate=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
     "forget_partition": "(partition_id)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.catalog.terms import judged, summaries_of, vectors_of
-from registry.equivalence import DISTANCES, MAX_COMPLETE
+from registry.equivalence import DISTANCES, MAX_COMPLETE, strictly
 from registry.errors import UsageError
 from registry.types import Comparison
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["compare", "pairwise", "verdict"]
 
 
-def compare(a: Query, b: Query, by: Terms) -> Comparison:
-    """Two models: the verdict by the terms, their distance by every metric, and where they differ."""
+def compare(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Comparison:
+    """Two models: the verdict as by `verdict`, their distance by every metric, and where they differ."""
     distances = tuple(
         (name, float(distance.to_all(a.vector, b.vector[None])[0])) for name, distance in DISTANCES.items()
     )
@@ -32,7 +32,7 @@ def compare(a: Query, b: Query, by: Terms) -> Comparison:
         b=b.model,
         spec=by.spec,
         metric=by.distance.name,
-        verdict=judged(a, b.model, dict(distances)[by.distance.name], by, 1),
+        verdict=verdict(a, b, by, strict=strict),
         distances=distances,
         conjugacy_a=a.conjugacy,
         conjugacy_b=b.conjugacy,
@@ -41,9 +41,29 @@ def compare(a: Query, b: Query, by: Terms) -> Comparison:
     )
 
 
-def verdict(a: Query, b: Query, by: Terms) -> Verdict:
-    """Whether two models are equivalent by the terms."""
-    return judged(a, b.model, float(by.distance.to_all(a.vector, b.vector[None])[0]), by, 1)
+def verdict(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Verdict:
+    """Whether two models are equivalent by the terms; ``strict``: and their spectra as near as other seeds'.
+
+    Raises ``UsageError`` for ``strict`` with a fingerprint that does not resolve spectra by depth.
+    """
+    found = judged(a, b.model, float(by.distance.to_all(a.vector, b.vector[None])[0]), by, 1)
+    return strictly(found, _depths_apart(a, b, by.spec)) if strict else found
+
+
+def _depths_apart(a: Query, b: Query, spec: FingerprintSpec) -> float:
+    """L1 distance of two vectors in the block ``depths``."""
+    import numpy as np
+
+    from registry.spectral.fingerprints import LAYERED_BLOCKS
+    from registry.spectral.specs import LAYERED
+
+    if spec != LAYERED:
+        raise UsageError(f"strict looks at the spectra by depth, which {spec.label} does not hold", "ask by layered")
+    names = list(LAYERED_BLOCKS)
+    ends = np.cumsum(list(LAYERED_BLOCKS.values()))
+    at = names.index("depths")
+    block = slice(ends[at - 1], ends[at])
+    return float(np.abs(a.vector[block].astype(np.float64) - b.vector[block]).sum())
 
 
 def pairwise(

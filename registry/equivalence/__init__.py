@@ -23,7 +23,7 @@ from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance
 from registry.equivalence.metrics import direction
 from registry.equivalence.neighbours import nearest, search
 from registry.equivalence.selection import pareto
-from registry.equivalence.verdicts import Kind, judge
+from registry.equivalence.verdicts import OTHER_SEEDS, Kind, judge, strictly
 
 __all__ = [
     "DEFAULT_DISTANCE",
@@ -31,6 +31,7 @@ __all__ = [
     "DISTANCES",
     "EXACT_UP_TO",
     "MAX_COMPLETE",
+    "OTHER_SEEDS",
     "RULES",
     "Distance",
     "Group",
@@ -51,4 +52,5 @@ __all__ = [
     "search",
     "shipped",
     "sorted_into_groups",
+    "strictly",
 ]

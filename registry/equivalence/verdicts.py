@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry.equivalence.calibration import closer_than, rate_bound
@@ -10,7 +11,11 @@ from registry.types import Verdict
 if TYPE_CHECKING:
     from registry.types import Calibration
 
-__all__ = ["Kind", "judge"]
+__all__ = ["OTHER_SEEDS", "Kind", "judge", "strictly"]
+
+OTHER_SEEDS = 0.0141
+"""The L1 distance in the block ``depths`` of ``layered`` within which lie 95 % of pairs that were trained alike but for
+the seed (benchmarks/training)."""
 
 Kind = tuple[str, str]
 """Tail class and training class of a model; only models of one kind can be equivalent."""
@@ -39,3 +44,14 @@ def judge(distance: float, a: Kind, b: Kind, *, accuracy: float, calibration: Ca
         expected_false=rate * searched,
         reasons=tuple(reasons),
     )
+
+
+def strictly(verdict: Verdict, depths: float) -> Verdict:
+    """The verdict if spectra by depth are to be as near as other seeds' too; ``depths``: their distance.
+
+    On top of the accuracy, which is made for telling families apart and says little among networks of one shape.
+    """
+    if depths <= OTHER_SEEDS:
+        return verdict
+    reason = f"spectra by depth {depths:.3g} apart, beyond the {OTHER_SEEDS:g} of other seeds"
+    return replace(verdict, equivalent=False, reasons=(*verdict.reasons, reason))

@@ -8,7 +8,7 @@ import pytest
 
 from registry import MetricBound, Registry
 from registry.catalog import filling
-from registry.equivalence import DISTANCES, rate_at, shipped
+from registry.equivalence import DISTANCES, OTHER_SEEDS, rate_at, shipped, verdicts
 from registry.errors import (
     DatabaseMissingError,
     EmptyRegistryError,
@@ -16,6 +16,8 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
+from registry.spectral import fingerprint
+from registry.spectral.fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, SPECS
 from registry.storage import Store
 from registry.types import Calibration, Recomputed
@@ -71,6 +73,41 @@ def test_every_question_measures_alike(asked: Filled, fingerprint: str, metric: 
         expected = square[0, labels.index(neighbour.model.name)]
         assert neighbour.distance == pytest.approx(expected, rel=479 * 2e-16)
     assert {name for name, _ in compared.distances} == DISTANCES.keys()
+
+
+@pytest.mark.parametrize("limit", [OTHER_SEEDS, 1e-4])
+def test_strictly_equivalent_is_near_in_the_spectra_by_depth(
+    asked: Filled, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    monkeypatch.setattr(verdicts, "OTHER_SEEDS", limit)
+    reg = asked.reg
+    vectors = dict(zip(*_vectors(reg), strict=True))
+    start = sum(LAYERED_BLOCKS[name] for name in ("shapes", "pairs", "triples", "spectra"))
+    block = slice(start, start + LAYERED_BLOCKS["depths"])
+    seen = set()
+    for other in ("twin", "slim", "dense"):
+        apart = float(np.abs(vectors["wide"][block] - vectors[other][block]).sum())
+        for accuracy in (None, 1e6):
+            plain = reg.equivalent("wide", other, accuracy=accuracy)
+            strict = reg.equivalent("wide", other, accuracy=accuracy, strict=True)
+            assert strict.equivalent == (plain.equivalent and apart <= limit)
+            assert strict.reasons[: len(plain.reasons)] == plain.reasons
+            assert (len(strict.reasons) > len(plain.reasons)) == (apart > limit)
+            assert reg.compare("wide", other, accuracy=accuracy, strict=True).verdict == strict
+            seen.add((plain.equivalent, strict.equivalent))
+    assert ((True, False) in seen) == (limit < OTHER_SEEDS)
+    assert (False, False) in seen
+    assert reg.equivalent("wide", "wide", strict=True).equivalent
+
+
+def test_strictness_asks_for_a_fingerprint_by_depth(asked: Filled) -> None:
+    with pytest.raises(UsageError, match="spectra by depth, which mme v1 does not hold"):
+        asked.reg.compare("wide", "twin", fingerprint="mme", strict=True)
+
+
+def _vectors(reg: Registry) -> tuple[list[str], list[np.ndarray]]:
+    labels = [model.name for model in reg.models()]
+    return labels, [fingerprint(reg.spectrum(name), LAYERED).vector.astype(np.float64) for name in labels]
 
 
 def test_filters(filled: Filled) -> None:

@@ -120,7 +120,13 @@ def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fa
     archreg("list")
     assert fake.called("models") == ((), {})
     archreg("compare", "a", "b")
-    assert fake.called("compare") == (("a", "b"), {"fingerprint": "layered", "metric": None, "accuracy": None})
+    asked = {"fingerprint": "layered", "metric": None, "accuracy": None, "strict": False}
+    assert fake.called("compare") == (("a", "b"), asked)
+
+
+def test_compare_strictly(archreg: Callable[..., Any], fake: Any) -> None:
+    archreg("compare", "a", "b", "--strict")
+    assert fake.called("compare")[1]["strict"] is True
 
 
 def test_nothing_found_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:

@@ -94,13 +94,17 @@ class Asking(Part):
         fingerprint: str = "layered",
         metric: str | None = None,
         accuracy: float | None = None,
+        strict: bool = False,
     ) -> Comparison:
-        """Two models side by side, stored or not: verdict, distances, the classes of both, and where they differ."""
+        """Two models side by side, stored or not: verdict, distances, the classes of both, and where they differ.
+
+        ``strict``: as for ``equivalent``.
+        """
         from registry.catalog.comparing import compare
         from registry.catalog.queries import resolve
 
         store, subject, by = self._question(a, fingerprint, metric, accuracy)
-        return compare(subject, resolve(store, b, by.spec), by)
+        return compare(subject, resolve(store, b, by.spec), by, strict=strict)
 
     def equivalent(
         self,
@@ -110,13 +114,18 @@ class Asking(Part):
         fingerprint: str = "layered",
         metric: str | None = None,
         accuracy: float | None = None,
+        strict: bool = False,
     ) -> Verdict:
-        """Whether two models are equivalent within the accuracy, with the evidence."""
+        """Whether two models are equivalent within the accuracy, with the evidence.
+
+        ``strict``: only if their spectra by depth are no farther apart than those of other seeds of one training, too;
+        by ``layered`` alone.
+        """
         from registry.catalog.comparing import verdict
         from registry.catalog.queries import resolve
 
         store, subject, by = self._question(a, fingerprint, metric, accuracy)
-        return verdict(subject, resolve(store, b, by.spec), by)
+        return verdict(subject, resolve(store, b, by.spec), by, strict=strict)
 
     def classes(
         self,
