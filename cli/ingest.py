@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from registry import Registry
     from registry.types import ModelRef
 
-__all__ = ["Address", "Executor", "Where", "Workers", "exit_by", "ingest", "show_outcomes"]
+__all__ = ["Address", "Executor", "TimeLimit", "Where", "Workers", "exit_by", "ingest", "show_outcomes"]
 
 SOME_FAILED = 3
 Executor = Literal["inprocess", "pool", "ray"]
@@ -35,6 +35,14 @@ Workers = typer.Option(
 )
 Where = typer.Option("--executor", help="Where models are measured: here, in worker processes, on a Ray cluster.")
 Address = typer.Option("--address", metavar="ADDRESS", help="Ray cluster to use; else one is started on this machine.")
+TimeLimit = typer.Option(
+    "--time-limit",
+    min=0,
+    metavar="SECONDS",
+    help="Give a model up, and kill the process that reads it, after so long; 0 for never. Set, it takes a process "
+    "even for one model: nothing can stop what hangs in this one.",
+    show_default="ten minutes and 200 times what its size lets expect; none without processes",
+)
 
 
 @with_options(card=card)
@@ -76,6 +84,7 @@ def ingest(
     workers: Annotated[int | None, Workers] = None,
     executor: Annotated[Executor | None, Where] = None,
     address: Annotated[str | None, Address] = None,
+    time_limit: Annotated[float | None, TimeLimit] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Move a name that other weights have to these.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
     db: Database = None,
@@ -113,6 +122,7 @@ def ingest(
                     workers=workers,
                     executor=executor,
                     address=address,
+                    time_limit=time_limit,
                     command=_command(references, manifest),
                     progress=told,
                 )

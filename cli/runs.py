@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from registry.cli import jsonout, tables
-from registry.cli.ingest import Address, Executor, Where, Workers, exit_by, show_outcomes
+from registry.cli.ingest import Address, Executor, TimeLimit, Where, Workers, exit_by, show_outcomes
 from registry.cli.options import AsJson, Database, open_registry
 from registry.cli.progress import reporter
 
@@ -92,6 +92,7 @@ def retry(
     workers: Annotated[int | None, Workers] = None,
     executor: Annotated[Executor | None, Where] = None,
     address: Annotated[str | None, Address] = None,
+    time_limit: Annotated[float | None, TimeLimit] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
     db: Database = None,
     as_json: AsJson = False,
@@ -106,7 +107,14 @@ def retry(
             outcomes = (
                 ()
                 if found is None
-                else registry.retry(found.id, workers=workers, executor=executor, address=address, progress=told)
+                else registry.retry(
+                    found.id,
+                    workers=workers,
+                    executor=executor,
+                    address=address,
+                    time_limit=time_limit,
+                    progress=told,
+                )
             )
         finally:
             told.end()

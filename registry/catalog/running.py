@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from registry.catalog.estimating import TORCH_SOURCES, estimate
 from registry.catalog.filling import Hashes, Reading
 from registry.catalog.storing import Journal, Options, Planned, from_record, is_whole, store_read
 from registry.errors import StorageError, UsageError
-from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, run
+from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, limit_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from registry.catalog.database import Database
     from registry.ingest import Progress
-    from registry.types import Checkpoint, Ingested, ModelRef, WeightsPlan
+    from registry.types import Checkpoint, Ingested, ModelEstimate, ModelRef, WeightsPlan
 
 __all__ = ["ingest_checkpoint", "ingest_refs", "retry"]
 
@@ -51,7 +51,7 @@ def ingest_refs(
         if setting.name == "ray":
             raise UsageError("Ray's nodes measure on their cores", "leave --device out")
         if not setting.name and setting.workers is None:  # the device is one, and shared by whoever asks
-            setting = Setting("inprocess")
+            setting = replace(setting, workers=1)
     expected = estimate(refs, setting, approximate=options.approximate).models
     planned = Planned(refs, options, [model.seconds for model in expected], command)
     settled = chosen(setting, len(refs), sum(planned.costs))
@@ -61,9 +61,8 @@ def ingest_refs(
         journal = Journal(database, planned, discard)
         # Fail before an hour of spectra rather than after it: an existing database must open now.
         results = journal.open()
-        left = [Task(at, ref, memory=expected[at].memory) for at, ref in enumerate(refs) if at not in results]
-        costs = [planned.costs[task.position] for task in left]
-        watcher.begin([task.ref for task in left], costs, done=len(results))
+        left = [_task(at, ref, expected[at], settled) for at, ref in enumerate(refs) if at not in results]
+        watcher.begin([task.ref for task in left], [task.cost for task in left], done=len(results))
         with journal.kept(), _told(results, len(refs)):
             if left:
                 executor.begin(_reading(database, options, settled))
@@ -72,6 +71,11 @@ def ingest_refs(
         watcher.end()
         executor.close()
     return tuple(results[at] for at in range(len(refs)))
+
+
+def _task(position: int, ref: ModelRef, expected: ModelEstimate, setting: Setting) -> Task:
+    limit = limit_of(ref, expected.seconds) if setting.limit is None else setting.limit
+    return Task(position, ref, memory=expected.memory, cost=expected.seconds, limit=limit)
 
 
 def _modules(refs: Sequence[ModelRef]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import StorageError
+from registry.errors import RegistryError, StorageError
 from registry.types import Ingested, Metric, ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from registry.catalog.filling import Read
     from registry.ingest import Outcome
     from registry.spectral.devices import Device
-    from registry.storage import Entry, NewRun, Store
+    from registry.storage import Added, Entry, NewModel, NewRun, Store
     from registry.types import WeightsPlan
 
-__all__ = ["Journal", "Options", "Planned", "from_record", "is_whole", "store_read", "to_record"]
+__all__ = ["Journal", "Options", "Planned", "from_record", "is_whole", "store_all", "store_read", "to_record"]
 
 BEAT = 15.0  # seconds between signs of life of a run
 PASSING = ("bytes", "time", "cached")  # of a record: what may change while the plan stays the same
@@ -53,21 +53,39 @@ def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
     return {spec.hash for spec in SPECS.values()} <= held.specs and (held.has_spectra or not options.keep_spectra)
 
 
-def store_read(store: Store, read: Read, options: Options, seconds: float, entry: Entry | None = None) -> Ingested:
-    """Store one model that was read, or what is new of it, with the journal's entry; a transaction."""
+def store_read(store: Store, read: Read, options: Options, seconds: float) -> Ingested:
+    """Store one model that was read, or what is new of it; a transaction."""
+    return _ingested(read, store.add(_new_model(read, options), replace=options.replace), seconds)
+
+
+def store_all(
+    store: Store, reads: Sequence[Read], options: Options, entries: Sequence[Entry]
+) -> list[Ingested | RegistryError]:
+    """Store models together, with the journal's entries; what became of each, or why it is refused."""
+    added = store.add_all([_new_model(read, options) for read in reads], entries, replace=options.replace)
+    return [
+        one if isinstance(one, RegistryError) else _ingested(read, one, entry.seconds)
+        for read, one, entry in zip(reads, added, entries, strict=True)
+    ]
+
+
+def _new_model(read: Read, options: Options) -> NewModel:
     from registry import __version__
     from registry.storage import NewModel
 
     new = NewModel(name=read.ref.name, plan=read.plan, card=read.ref.card, tool_version=__version__)
-    if read.measured is not None:
-        new = replace(
-            new,
-            spectra=read.measured.spectra,
-            keep_spectra=options.keep_spectra,
-            conjugacy=read.measured.conjugacy,
-            fingerprints=read.measured.fingerprints,
-        )
-    added = store.add(new, replace=options.replace, entry=entry)
+    if read.measured is None:
+        return new
+    return replace(
+        new,
+        spectra=read.measured.spectra,
+        keep_spectra=options.keep_spectra,
+        conjugacy=read.measured.conjugacy,
+        fingerprints=read.measured.fingerprints,
+    )
+
+
+def _ingested(read: Read, added: Added, seconds: float) -> Ingested:
     message = ""
     if added.status == "named":
         other = next((name for name in added.names if name != read.ref.name), "a model without a name")
@@ -172,19 +190,23 @@ class Journal:
 
         return Entry(self._run_id or 0, outcome.task.position, outcome.seconds, *result)
 
-    def store(self, outcome: Outcome) -> Ingested | None:
-        """Store a model that was read; None where its weights were taken for stored and are not."""
-        read: Read = outcome.value
-        store = self._database.created()
-        if read.measured is None and not is_whole(store, read.plan, self._planned.options):
-            return None
-        if self._run_id is None:
+    def store(self, outcomes: Sequence[Outcome]) -> Sequence[Ingested | RegistryError | None]:
+        """Store models that were read; None where weights were taken for stored and are not."""
+        store, options = self._database.created(), self._planned.options
+        found: list[Ingested | RegistryError | None] = [None] * len(outcomes)
+        reads: list[Read] = [outcome.value for outcome in outcomes]
+        sound = [
+            at for at, read in enumerate(reads) if read.measured is not None or is_whole(store, read.plan, options)
+        ]
+        if sound and self._run_id is None:
             self._begin(store)
             store.record([replace(entry, run_id=self._run_id or 0) for entry in self._early])
-        result = store_read(store, read, self._planned.options, outcome.seconds, self._entry(outcome))
-        if self._planned.options.discard_weights:
-            self._discard(outcome.task.ref)
-        return result
+        entries = [self._entry(outcomes[at]) for at in sound]
+        for at, result in zip(sound, store_all(store, [reads[at] for at in sound], options, entries), strict=True):
+            found[at] = result
+            if options.discard_weights and isinstance(result, Ingested):
+                self._discard(outcomes[at].task.ref)
+        return found
 
     def fail(self, outcome: Outcome, result: Ingested) -> None:
         """Put down a failure, once there is a journal."""

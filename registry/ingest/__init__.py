@@ -5,6 +5,7 @@ from registry.ingest.cost import (
     SECONDS_PER_MODEL,
     WORKER_BYTES,
     cores,
+    limit_of,
     memory_by_size,
     seconds_by_size,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Task",
     "chosen",
     "cores",
+    "limit_of",
     "memory_by_size",
     "read_manifest",
     "run",

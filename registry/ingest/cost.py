@@ -10,7 +10,15 @@ if TYPE_CHECKING:
 
     from registry.types import ModelRef
 
-__all__ = ["READ_PER_SECOND", "SECONDS_PER_MODEL", "WORKER_BYTES", "cores", "memory_by_size", "seconds_by_size"]
+__all__ = [
+    "READ_PER_SECOND",
+    "SECONDS_PER_MODEL",
+    "WORKER_BYTES",
+    "cores",
+    "limit_of",
+    "memory_by_size",
+    "seconds_by_size",
+]
 
 # Measured on one core: six of torchvision's networks at 61 to 120 MB a second, of which reading and hashing them is at
 # 700 to 970; the rest of a model on 163 of under 1 MB.
@@ -20,6 +28,10 @@ SECONDS_PER_MODEL: Final = 0.02
 WORKER_BYTES: Final = 120_000_000
 """A process that has loaded NumPy and SciPy."""
 TORCH_BYTES: Final = 650_000_000  # with torch, pages of its libraries counted
+# Of a limit that nobody has set: what hangs is to end some day, and nothing that is merely slow.
+LEAST_LIMIT: Final = 600.0  # seconds
+TIMES_EXPECTED: Final = 200  # by its bytes, a checkpoint that is one square matrix of 1 GB takes 80 times what is expected
+SLOWEST_DOWNLOAD: Final = 100e3  # bytes a second
 
 
 def seconds_by_size(refs: Sequence[ModelRef]) -> list[float]:
@@ -30,6 +42,15 @@ def seconds_by_size(refs: Sequence[ModelRef]) -> list[float]:
     known = [ref.bytes for ref in refs if ref.bytes is not None]
     typical = sum(known) / len(known) if known else 0.0
     return [SECONDS_PER_MODEL + (typical if ref.bytes is None else ref.bytes) / BYTES_PER_SECOND for ref in refs]
+
+
+def limit_of(ref: ModelRef, expected: float) -> float:
+    """Seconds after which a model that is expected to take so long is given up, where no limit is set.
+
+    Ten minutes, 200 times what is expected, and for a download an hour and what it takes at 100 kB/s.
+    """
+    limit = LEAST_LIMIT + TIMES_EXPECTED * expected
+    return limit if ref.cached else limit + 3600.0 + (ref.bytes or 0) / SLOWEST_DOWNLOAD
 
 
 def memory_by_size(ref: ModelRef, *, torch: bool, largest: int | None = None, threads: int = 1) -> int:

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["Keeper", "run"]
 
 GLANCE = 2.0  # seconds between looks at what other runs have done
+# What has come back may wait so long, and until it is so much, to be written by one transaction with what comes next.
+HOLD = 0.25  # seconds
+TOGETHER = 64
 LIVES = 3  # of a task whose process went away, where nothing says that it was the task's fault
 
 
 class Keeper(Protocol):
     """Who stores what comes back, and the journal with it: alone in writing, in one thread."""
 
-    def store(self, outcome: Outcome) -> Ingested | None:
-        """Store a value; None where the task has to be done again, by force."""
+    def store(self, outcomes: Sequence[Outcome]) -> Sequence[Ingested | RegistryError | None]:
+        """Store values together; of each: what became of it, why it is refused, or None to have it done by force."""
 
     def fail(self, outcome: Outcome, result: Ingested) -> None:
         """Put down a failure."""
@@ -70,21 +73,36 @@ class _Run:
         self._back: deque[Outcome] = deque()
         self._deaths: dict[int, int] = {}
         self._started: set[int] = set()
-        self._looked = time.monotonic()
+        self._looked = self._held = time.monotonic()
         self._executor, self._keeper, self._watcher = executor, keeper, watcher
 
     def go(self) -> None:
         """Keep the executor busy and store what comes back, until nothing is left."""
-        while self._waiting or self._suspects or self._flying:
+        while (undone := bool(self._waiting or self._suspects or self._flying)) or self._back:
             self._look()
             self._fill()
-            self._back.extend(self._executor.wait(GLANCE))
-            self._settle()
+            self._collect()
+            if not undone or len(self._back) >= TOGETHER or self._left() <= 0:
+                self._settle()
 
     def rest(self) -> None:
         """Store what has come back, and wait for nothing more."""
         self._back.extend(self._executor.wait(0))
         self._settle()
+
+    def _left(self) -> float:
+        """Seconds that may be waited."""
+        return HOLD - (time.monotonic() - self._held) if self._back else GLANCE
+
+    def _collect(self) -> None:
+        if not self._flying:
+            return
+        outcomes = self._executor.wait(max(0.0, self._left()))
+        if outcomes and not self._back:
+            self._held = time.monotonic()
+        self._back.extend(outcomes)  # before they are in flight no more: an interruption may come in between
+        for outcome in outcomes:
+            self._flying.pop(outcome.task.position, None)
 
     def _look(self) -> None:
         if time.monotonic() - self._looked < GLANCE:
@@ -99,7 +117,7 @@ class _Run:
 
     def _fill(self) -> None:
         """Give out what there is room for; a suspect only where nothing else is in flight that it could take along."""
-        while self._waiting and len(self._flying) < self._executor.slots:
+        while self._waiting and self._executor.room(self._waiting[0]):
             self._submit(self._waiting.popleft())
         if self._suspects and not self._flying:
             self._submit(self._suspects.popleft())
@@ -116,38 +134,36 @@ class _Run:
 
     def _settle(self) -> None:
         """Take in what has come back; what an interruption cuts short is still there for `rest`."""
+        sound = [outcome for outcome in self._back if outcome.sound]
+        stored = iter(self._keeper.store(sound) if sound else ())
         while self._back:
-            self._take(self._back[0])
-            self._flying.pop(self._back.popleft().task.position, None)
+            outcome = self._back[0]
+            self._take(outcome, next(stored) if outcome.sound else None)
+            self._back.popleft()
 
-    def _take(self, outcome: Outcome) -> None:
+    def _take(self, outcome: Outcome, stored: Ingested | RegistryError | None) -> None:
         task = outcome.task
         if outcome.died and self._may_live(task):
             return
-        result = self._stored(outcome) if outcome.error is None and not outcome.died else self._failure(outcome)
-        if result is None:
+        if not outcome.sound:
+            self._done(task, self._failure(outcome))
+        elif stored is None:
             self._waiting.appendleft(task.forced())
+        elif isinstance(stored, RegistryError):
+            self._done(task, self._fail(outcome, stored.message, stored.remedy or ""))
         else:
-            self._done(task, result)
+            self._done(task, stored)
 
     def _may_live(self, task: Task) -> bool:
         """Whether a task whose process went away gets another chance: alone, where others may have been to blame."""
         self._deaths[task.position] = deaths = self._deaths.get(task.position, 0) + 1
-        if self._executor.exact and deaths < LIVES:
+        if self._executor.apart and deaths < LIVES:
             self._waiting.append(task)
-        elif not self._executor.exact and deaths == 1:
+        elif not self._executor.apart and deaths == 1:
             self._suspects.append(task)
         else:
             return False
         return True
-
-    def _stored(self, outcome: Outcome) -> Ingested | None:
-        try:
-            return self._keeper.store(outcome)
-        except StorageError:
-            raise
-        except RegistryError as error:
-            return self._fail(outcome, error.message, error.remedy or "")
 
     def _failure(self, outcome: Outcome) -> Ingested:
         error, target = outcome.error, outcome.task.ref.target
@@ -156,6 +172,12 @@ class _Run:
                 outcome,
                 f"{target} killed the worker process (out of memory or a crash)",
                 "ingest it alone, on a machine with more memory: --workers 1",
+            )
+        if outcome.late:
+            return self._fail(
+                outcome,
+                f"{target} took longer than its limit of {outcome.task.limit:g} s and was stopped",
+                "if the file is what it should be, give it longer: --time-limit SECONDS, 0 for no limit",
             )
         if isinstance(error, StorageError):
             raise error

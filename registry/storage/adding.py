@@ -1,15 +1,18 @@
-"""Storing a model with all that belongs to it, or finding that it is known."""
+"""Storing models with all that belongs to them, or finding that they are known."""
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import delete, insert, select
 
 from registry.errors import NameTakenError
 from registry.storage import schema
+from registry.storage.bulk import insert_rows
 from registry.storage.cards import put_card, stored_card, utc_now
 from registry.storage.checking import check_model, check_name
+from registry.storage.filters import listed
 from registry.storage.inserting import insert_models, insert_spectra, replace_layers
 from registry.storage.measured import put_measured
 from registry.storage.queries import is_exact, short_hash
@@ -17,22 +20,26 @@ from registry.storage.records import Added
 from registry.storage.schema import models, names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection, Row
 
     from registry.storage.records import NewModel
+    from registry.types.spectra import Conjugacy, Fingerprint
 
 __all__ = ["add", "claim_name"]
 
 
-def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Added:
-    """Store a model. Known weights get the name and whatever else is new.
+def add(connection: Connection, given: Sequence[NewModel], *, replace: bool = False) -> list[Added]:
+    """Store models, each after the one before it. Known weights get the name and whatever else is new.
 
     By another matrix rule, or exact where they were approximate and the other way around, they get new layers, too.
+    Some 25 statements for all that are new under free names, however many; as many again for each of the others.
 
     Raises
     ------
     NameTakenError
-        The name is that of other weights, and ``replace`` is not asked for.
+        A name is that of other weights, and ``replace`` is not asked for.
     SpecMismatchError
         The spectra are not those of the plan's layers, or a fingerprint is of another matrix rule.
     SpectrumError
@@ -40,22 +47,68 @@ def add(connection: Connection, new: NewModel, *, replace: bool = False) -> Adde
     UsageError
         The name cannot be one, or there are no spectra and the weights are not known by this rule.
     """
-    check_name(new.name)
-    check_model(new)
+    for new in given:
+        check_name(new.name)
+        check_model(new)
+    fresh = _insert_fresh(connection, given)
+    vectors: dict[int, tuple[Fingerprint, ...]] = {}
+    figures: dict[int, tuple[Conjugacy, int]] = {}
+    gone: set[int] = set()
+    found = []
+    for at, new in enumerate(given):
+        if at in fresh:
+            found.append(Added(fresh[at], "added", new.name, (new.name,)))
+        else:
+            found.append(_place(connection, new, gone, replace=replace))
+        model_id = found[-1].model_id
+        vectors[model_id] = vectors.get(model_id, ()) + new.fingerprints
+        if new.conjugacy is not None:
+            figures[model_id] = new.conjugacy, new.conjugacy_rule
+    put_measured(connection, vectors, figures, gone=gone)  # last: other writers wait from here on
+    return found
+
+
+def _insert_fresh(connection: Connection, given: Sequence[NewModel]) -> dict[int, int]:
+    """Insert, all at once, the models of new weights under names that are free; return their ids by position.
+
+    Of several with the same weights or the same name that is the first. On Postgres they go in one order whoever
+    writes, so that of two writers of the same models one waits for the other, and not each for each.
+    """
+    hashes, called = [new.plan.content_hash for new in given], [new.name for new in given]
+    known = select(models.c.content_hash).where(listed(models.c.content_hash, set(hashes), connection))
+    taken = select(names.c.name).where(listed(names.c.name, set(called), connection))
+    seen = {*connection.scalars(known), *connection.scalars(taken)}  # no name looks like a hash
+    fresh = []
+    for at, new in enumerate(given):
+        if seen.isdisjoint((new.plan.content_hash, new.name)):
+            fresh.append(at)
+        seen |= {new.plan.content_hash, new.name}
+    if connection.dialect.name == "postgresql":
+        fresh.sort(key=hashes.__getitem__)
+    ids = insert_models(connection, [given[at] for at in fresh])
+    now = utc_now()
+    rows = [{"name": called[at], "model_id": id_, "created": now} for at, id_ in zip(fresh, ids, strict=True)]
+    if connection.dialect.name == "postgresql":
+        rows.sort(key=itemgetter("name"))
+    insert_rows(connection, names, rows)
+    return dict(zip(fresh, ids, strict=True))
+
+
+def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bool) -> Added:
+    """Store one model but for its vectors and figures; ``gone`` gets the specs whose vectors of it are deleted."""
     known = connection.execute(
         select(models.c.id, models.c.matrix_rule).where(models.c.content_hash == new.plan.content_hash)
     ).first()
     named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
     if known is None:
-        [model_id], gone = insert_models(connection, [new]), frozenset[int]()
+        [model_id] = insert_models(connection, [new])
     else:
-        model_id, gone = known.id, _renew(connection, known, new, named=named)
+        model_id = known.id
+        gone |= _renew(connection, known, new, named=named)
     if not named:
         connection.execute(insert(names).values(name=new.name, model_id=model_id, created=utc_now()))
     status: Literal["added", "named", "known"] = "added" if known is None else "known" if named else "named"
     all_names = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id))
-    figures = {} if new.conjugacy is None else {model_id: (new.conjugacy, new.conjugacy_rule)}
-    put_measured(connection, {model_id: new.fingerprints}, figures, gone=gone)  # last: other writers wait from here on
     return Added(model_id, status, new.name, tuple(all_names))
 
 

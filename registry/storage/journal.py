@@ -156,19 +156,24 @@ def _copy(connection: Connection, run_id: int, rows: Iterable[Row[*tuple[Any, ..
         connection.execute(update(items).where(items.c.run_id == run_id, items.c.position == bindparam("at")), values)
 
 
-def record(connection: Connection, entry: Entry, model_id: int | None = None) -> None:
-    """Write what became of an item; the run's heart beats with it."""
-    values = {
-        "state": entry.state,
-        "attempts": items.c.attempts + 1,
-        "error": _plain(entry.message) if entry.state == "failed" else "",
-        "remedy": _plain(entry.remedy) if entry.state == "failed" else "",
-        "seconds": entry.seconds,
-        "model_id": model_id,
-    }
-    where = (items.c.run_id == entry.run_id, items.c.position == entry.position)
-    connection.execute(update(items).where(*where).values(values))
-    beat(connection, entry.run_id)
+def record(connection: Connection, given: Sequence[tuple[Entry, int | None]]) -> None:
+    """Write what became of items, and the models that they led to; the hearts of their runs beat with it."""
+    rows = [
+        {
+            "run": entry.run_id,
+            "at": entry.position,
+            "state": entry.state,
+            "error": _plain(entry.message) if entry.state == "failed" else "",
+            "remedy": _plain(entry.remedy) if entry.state == "failed" else "",
+            "seconds": entry.seconds,
+            "model_id": model_id,
+        }
+        for entry, model_id in given
+    ]
+    where = (items.c.run_id == bindparam("run"), items.c.position == bindparam("at"))
+    connection.execute(update(items).where(*where).values(attempts=items.c.attempts + 1), rows)
+    for run_id in {entry.run_id for entry, _ in given}:
+        beat(connection, run_id)
 
 
 def beat(connection: Connection, run_id: int) -> None:

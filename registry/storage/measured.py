@@ -19,7 +19,7 @@ from registry.errors import SpecMismatchError, UnknownModelError
 from registry.storage import derived, schema
 from registry.storage.bulk import insert_rows
 from registry.storage.cards import insert_missing, utc_now
-from registry.storage.filters import among
+from registry.storage.filters import among, listed
 from registry.storage.packing import conjugacy_row, packed_vector, spec_row
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def put_measured(
     moved = _put_figures(connection, figures)
     restamped = specs_held(connection, moved) if moved else set()
     vectors: dict[int, dict[int, bytes]] = {}
-    for spec in sorted(packed, key=lambda spec: spec.hash):
-        insert_missing(connection, specs, {**spec_row(spec), "created": utc_now()})
-        spec_id = connection.scalars(select(specs.c.id).where(specs.c.hash == spec.hash)).one()
+    for spec, spec_id in _spec_ids(connection, packed).items():
         vectors[spec_id] = packed[spec]
         mine = among(fingerprints.c.model_id, list(packed[spec]), connection)
         connection.execute(delete(fingerprints).where(fingerprints.c.spec_id == spec_id, mine))
@@ -79,6 +77,19 @@ def put_measured(
         insert_rows(connection, fingerprints, rows)
         if indexed and not derived.follow(connection, spec_id, of_spec):
             connection.execute(update(specs).where(specs.c.id == spec_id).values(indexed=derived.BEHIND))
+
+
+def _spec_ids(connection: Connection, given: Collection[FingerprintSpec]) -> dict[FingerprintSpec, int]:
+    """Return the ids of specs; those that are missing are put there."""
+    hashes = [spec.hash for spec in given]
+    query = select(specs.c.hash, specs.c.id).where(listed(specs.c.hash, hashes, connection))
+    found = {hash_: int(id_) for hash_, id_ in connection.execute(query)}
+    missing = sorted((spec for spec in given if spec.hash not in found), key=lambda spec: spec.hash)
+    for spec in missing:
+        insert_missing(connection, specs, {**spec_row(spec), "created": utc_now()})
+    if missing:
+        found = {hash_: int(id_) for hash_, id_ in connection.execute(query)}
+    return {spec: found[spec.hash] for spec in given}
 
 
 def _packed(

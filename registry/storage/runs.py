@@ -10,8 +10,6 @@ from registry.storage.transactions import Transactions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
-
     from registry.storage.journal import Begun, Entry, NewRun
     from registry.types import Run, RunItem
 
@@ -27,12 +25,9 @@ class Runs(Transactions):
 
     def record(self, entries: Sequence[Entry]) -> None:
         """Write what became of items that led to no model."""
-
-        def put(connection: Connection) -> None:
-            for entry in entries:
-                journal.record(connection, entry)
-
-        self._patiently(lambda: self._write(put))
+        rows = [(entry, None) for entry in entries]
+        if rows:
+            self._patiently(lambda: self._write(lambda connection: journal.record(connection, rows)))
 
     def adopt(self, run_id: int) -> list[int]:
         """Take over what other runs of the same plan have finished; return its positions. Writes only if need be."""

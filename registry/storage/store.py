@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import func, select
 
-from registry.errors import UnknownModelError, UsageError
+from registry.errors import RegistryError, StorageError, UnknownModelError, UsageError
 from registry.storage import (
     adding,
     calibration_rows,
@@ -154,19 +154,37 @@ class Store(Runs):
 
         return self._write(change)
 
-    def add(self, new: NewModel, *, replace: bool = False, entry: Entry | None = None) -> Added:
+    def add(self, new: NewModel, *, replace: bool = False) -> Added:
         """Store a model, or add the name and what else is new to known weights; see `registry.storage.adding.add`.
 
-        ``entry``: of the journal, written in the same transaction. Waits for a database that is gone for a while.
+        Waits, as `add_all`, for a database that is gone for a while.
+        """
+        return self._patiently(lambda: self._write(lambda c: adding.add(c, [new], replace=replace)[0]))
+
+    def add_all(
+        self, given: Sequence[NewModel], entries: Sequence[Entry], *, replace: bool = False
+    ) -> list[Added | RegistryError]:
+        """Store models in one transaction, or where one of them is refused, in one each; return why, in its place.
+
+        ``entries``: of the journal, one a model, written in the same transaction.
         """
 
-        def put(connection: Connection) -> Added:
-            added = adding.add(connection, new, replace=replace)
-            if entry is not None:
-                journal.record(connection, dataclasses.replace(entry, state=added.status), added.model_id)
-            return added
+        def put(connection: Connection) -> list[Added | RegistryError]:
+            added = adding.add(connection, given, replace=replace)
+            done = zip(entries, added, strict=True)
+            rows = [(dataclasses.replace(entry, state=each.status), each.model_id) for entry, each in done]
+            journal.record(connection, rows)
+            return [*added]
 
-        return self._patiently(lambda: self._write(put))
+        try:
+            return self._patiently(lambda: self._write(put)) if given else []
+        except StorageError:
+            raise
+        except RegistryError as error:
+            if len(given) == 1:
+                return [error]
+            alone = zip(given, entries, strict=True)
+            return [each for new, entry in alone for each in self.add_all([new], [entry], replace=replace)]
 
     @contextmanager
     def selection(self, wanted: Filter | None = None, names: Sequence[str] = ()) -> Iterator[Selection]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,22 @@ from registry.ingest import EXECUTORS, Outcome, Setting, Silent, run
 from tests.ingest.factory import Keeper, tasks, work
 
 if TYPE_CHECKING:
+    from registry.errors import RegistryError
+    from registry.ingest.executors import Executor
     from registry.types import Ingested
+
+
+def filled(executor: Executor) -> int:
+    """How many tasks it has room for; they are done in the end."""
+    given = tasks(*["slow:0.1"] * 16)
+    count = 0
+    while executor.room(given[count]):
+        executor.submit(given[count])
+        count += 1
+    back = 0
+    while back < count:
+        back += len(executor.wait(60))
+    return count
 
 
 def main(folder: Path) -> None:
@@ -29,28 +45,31 @@ def main(folder: Path) -> None:
     class Killing(Keeper):
         killed = 0.0
 
-        def store(self, outcome: Outcome) -> Ingested | None:
+        def one(self, outcome: Outcome) -> Ingested | RegistryError | None:
             if len(self.stored) == 3 and not self.killed:
                 self.killed = time.monotonic()
                 cluster.remove_node(second, allow_graceful=False)
-            return super().store(outcome)
+            return super().one(outcome)
 
     executor = EXECUTORS["ray"](Setting("ray", None, cluster.address), ())
     try:
-        assert executor.slots == 4, executor.slots  # two cores, and as many waiting
         executor.begin(work)
+        assert filled(executor) == 4  # two cores, and as many waiting
         keeper = Killing()
-        names = [*(f"slow:0.{n}" for n in range(1, 9)), f"kill-once:{folder / 'mark'}", "kill", "raise", "bug"]
+        names = [*(f"slow:0.{n}" for n in range(1, 9)), f"kill-once:{folder / 'mark'}", "kill", "raise", "bug", "hang"]
         results: dict[int, Ingested] = {}
-        run(tasks(*names), executor, keeper, Silent(), results)
+        given = tasks(*names, limit=60.0)
+        given[-1] = replace(given[-1], limit=2.0)
+        run(given, executor, keeper, Silent(), results)
     finally:
         executor.close()
         cluster.shutdown()
     assert keeper.killed
     failed = {names[at]: result.message for at, result in results.items() if result.status == "failed"}
-    assert sorted(keeper.stored) == sorted(names[:-3]), (keeper.stored, failed)
-    assert set(failed) == {"kill", "raise", "bug"}, failed
+    assert sorted(keeper.stored) == sorted(names[:-4]), (keeper.stored, failed)
+    assert set(failed) == {"kill", "raise", "bug", "hang"}, failed
     assert "killed the worker process" in failed["kill"]
+    assert failed["hang"] == "/hang took longer than its limit of 2 s and was stopped"
     assert failed["raise"] == "no tensors"
     assert not ray.is_initialized()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ import pytest
 
 from registry.errors import RegistryError, UsageError
 from registry.ingest import EXECUTORS, Setting, Silent, chosen, run
+from registry.ingest.executors.inprocess import InProcess
 from registry.ingest.executors.pool import Pool
 from tests.ingest.factory import Keeper, tasks, work
 
@@ -57,19 +61,26 @@ def test_all_come_back_with_values_and_errors(executor: Executor) -> None:
     assert (results[0].message, results[0].remedy) == ("no tensors", "save it again")
 
 
-def test_no_more_is_in_flight_than_slots(executor: Executor) -> None:
-    for task in tasks("a", "b")[: executor.slots]:
-        executor.submit(task)
-    back = 0
-    while back < min(2, executor.slots):
-        back += len(executor.wait(5))
-    assert executor.wait(0) == []
+def test_room_is_bounded_and_comes_back(executor: Executor) -> None:
+    given = [replace(task, cost=0.15) for task in tasks(*["slow:0.01"] * 20)]
+    for _ in range(2):
+        count = 0
+        while executor.room(given[count]):
+            executor.submit(given[count])
+            count += 1
+        assert count == (1 if isinstance(executor, InProcess) else 6)  # three a worker take no longer than it may wait
+        back = 0
+        while back < count:
+            back += len(executor.wait(5))
+        assert executor.wait(0) == []
+    assert executor.room(replace(given[0], cost=1e9))
 
 
 def test_closing_drops_what_is_in_flight(executor: Executor) -> None:
     begun = time.monotonic()
-    for task in tasks("slow:30", "slow:30")[: executor.slots]:
-        executor.submit(task)
+    for task in tasks("slow:30", "slow:30"):
+        if executor.room(task):
+            executor.submit(task)
     executor.close()
     assert time.monotonic() - begun < 20
 
@@ -82,6 +93,27 @@ def test_a_file_that_kills_its_worker_is_one_failed_item(pool: Pool) -> None:
     assert keeper.failed == ["kill", "kill"]
     assert results[1].message == "/kill killed the worker process (out of memory or a crash)"
     assert results[1].remedy
+
+
+def test_a_file_that_hangs_is_one_failed_item(pool: Pool) -> None:
+    """In C, holding the interpreter's lock: nothing within the process could stop it."""
+    keeper = Keeper()
+    results: dict[int, Ingested] = {}
+    run(tasks("a", "hang", "b", "c", "slow", limit=1.0), pool, keeper, Silent(), results)
+    assert [results[at].status for at in range(5)] == ["added", "failed", "added", "added", "added"]
+    assert keeper.failed == ["hang"]
+    late = results[1]
+    assert late.message == "/hang took longer than its limit of 1 s and was stopped"
+    assert "--time-limit" in late.remedy
+    assert late.seconds == 1.0
+    pool.submit(tasks("slow:1.5")[0])  # the control: no limit of its own, nor what is left of another's
+    assert [outcome.sound for outcome in pool.wait(60)] == [True]
+
+
+def test_what_cannot_be_sent_back_is_one_failed_item(pool: Pool) -> None:
+    results = outcomes(pool, ["a", "odd", "b"])
+    assert [result.status for result in results] == ["added", "failed", "added"]
+    assert "unexpected error" in results[1].message
 
 
 def test_workers_use_one_thread_each_and_the_main_module_stays(request: pytest.FixtureRequest) -> None:
@@ -103,7 +135,7 @@ pool = Pool(2, ())  # without a guard against running this in workers
 pool.begin(work)
 for task in tasks("slow:60", "slow:60"):
     pool.submit(task)
-print(*[process.pid for process in pool._processes], flush=True)
+print(*[worker._process.pid for worker in pool._workers], flush=True)
 {then}
 """
 
@@ -143,9 +175,21 @@ def test_which_executor_suits() -> None:
     assert chosen(Setting("", 1), 50, 100.0) == Setting("inprocess", 1)
     assert chosen(Setting("pool", 1), 50, 100.0) == Setting("pool", 1)
     assert chosen(Setting("ray", 4, "auto"), 50, 0.1) == Setting("ray", 4, "auto")
+    assert chosen(Setting("", 1, limit=9.0), 1, 0.1) == Setting("pool", 1, limit=9.0)  # it takes a process to be killed
+    assert chosen(Setting("", 1, limit=0.0), 1, 0.1) == Setting("inprocess", 1)
 
 
-@pytest.mark.parametrize("setting", [Setting("dask"), Setting("pool", 0), Setting("pool", 2, "auto")])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("dask"),
+        Setting("pool", 0),
+        Setting("pool", 2, "auto"),
+        Setting("inprocess", limit=5.0),
+        Setting("pool", limit=-1.0),
+        Setting("pool", limit=math.nan),
+    ],
+)
 def test_settings_that_are_refused(setting: Setting) -> None:
     with pytest.raises(UsageError) as refused:
         chosen(setting, 9, 9.0)
@@ -157,8 +201,8 @@ def test_workers_that_do_not_start() -> None:
     broken.begin(work)
     try:
         broken.submit(tasks("kill")[0])
-        with pytest.raises(RegistryError, match="no worker process could be started"):
-            broken.wait(60)
+        with pytest.raises(RegistryError, match=r"be started: ModuleNotFoundError: .* 'registry\.nothing'"):
+            collections.deque(iter(lambda: broken.wait(60), None))  # one worker's end after the other's
     finally:
         broken.close()
 

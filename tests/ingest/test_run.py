@@ -10,12 +10,14 @@ import pytest
 from registry.errors import NameTakenError, ReadOnlyError, StorageError
 from registry.ingest import Silent, run
 from registry.ingest.executors.inprocess import InProcess
+from registry.ingest.run import TOGETHER
 from tests.ingest.factory import Keeper, tasks, work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.ingest import Progress
+    from registry.errors import RegistryError
+    from registry.ingest import Outcome, Progress
     from registry.types import Ingested, ModelRef
 
 
@@ -38,6 +40,12 @@ class Watch:
         self.told.append("end")
 
 
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes back is stored at once."""
+    monkeypatch.setattr(sys.modules["registry.ingest.run"], "HOLD", 0.0)
+
+
 def outcomes(names: Sequence[str], keeper: Keeper, watcher: Progress | None = None) -> dict[int, Ingested]:
     executor = InProcess()
     executor.begin(work)
@@ -46,6 +54,7 @@ def outcomes(names: Sequence[str], keeper: Keeper, watcher: Progress | None = No
     return results
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_all_in_order() -> None:
     watch, keeper = Watch(), Keeper()
     results = outcomes("abc", keeper, watch)
@@ -54,6 +63,7 @@ def test_all_in_order() -> None:
     assert outcomes("", Keeper()) == {}
 
 
+@pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize(
     ("name", "message", "remedy"),
     [
@@ -91,6 +101,7 @@ def test_what_cannot_be_stored_is_one_item() -> None:
     ]
 
 
+@pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize("error", [StorageError("the disk is full"), ReadOnlyError("read only"), ZeroDivisionError()])
 def test_what_ends_a_run(error: BaseException) -> None:
     watch, keeper = Watch(), Keeper(error)
@@ -105,13 +116,14 @@ class Once(Keeper):
 
     interrupted = False
 
-    def store(self, outcome: object) -> Ingested | None:
-        if outcome.task.ref.name == "b" and not self.interrupted:  # type: ignore[attr-defined]
+    def store(self, outcomes: Sequence[Outcome]) -> list[Ingested | RegistryError | None]:
+        if outcomes[-1].task.ref.name == "b" and not self.interrupted:
             self.interrupted = True
             raise KeyboardInterrupt
-        return super().store(outcome)  # type: ignore[arg-type]
+        return super().store(outcomes)
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_an_interruption_finishes_the_write_in_hand() -> None:
     keeper = Once()
     with pytest.raises(KeyboardInterrupt):
@@ -119,11 +131,36 @@ def test_an_interruption_finishes_the_write_in_hand() -> None:
     assert keeper.stored == ["a", "b"]
 
 
+class StoppingAtC(Silent):
+    def start(self, ref: ModelRef) -> None:
+        if ref.name == "c":
+            raise KeyboardInterrupt
+
+
+def test_an_interruption_stores_what_waits_to_be_stored() -> None:
+    keeper = Keeper()
+    with pytest.raises(KeyboardInterrupt):
+        outcomes(["a", "raise", "b", "c"], keeper, StoppingAtC())
+    assert (keeper.writes, keeper.stored, keeper.failed) == ([2], ["a", "b"], ["raise"])
+
+
+def test_what_comes_back_is_stored_together_but_not_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper()
+    names = [f"a{n}" for n in range(TOGETHER + 3)]
+    results = outcomes([*names, "bug", "slow:0.3", "last"], keeper)
+    assert keeper.writes == [TOGETHER, 4, 1]
+    assert [results[at].status for at in range(len(results))] == ["added"] * len(names) + ["failed", "added", "added"]
+    monkeypatch.setattr(sys.modules["registry.ingest.run"], "HOLD", 1e9)
+    patient = Keeper()
+    outcomes([*names, "bug", "slow:0.3", "last"], patient)
+    assert patient.writes == [TOGETHER, 5]
+
+
 def test_what_has_to_be_done_again_is() -> None:
     keeper = Keeper(again=["b"])
     results = outcomes("abc", keeper)
     assert [results[at].status for at in range(3)] == ["added"] * 3
-    assert keeper.stored == ["a", "b", "c"]
+    assert keeper.stored == ["a", "c", "b"]
 
 
 def test_what_others_have_done_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,7 @@ class Filling(Part):
         workers: int | None = None,
         executor: str | None = None,
         address: str | None = None,
+        time_limit: float | None = None,
         command: str = "",
         progress: Progress | None = None,
     ) -> tuple[Ingested, ...]:
@@ -84,7 +85,9 @@ class Filling(Part):
         ``device``: where spectra are computed, ``cpu``, ``cuda``, or ``auto`` for ``cuda`` where one is at hand;
         ``approximate``: layers of order min(p, q) > 8,192 by stochastic Lanczos quadrature, and marked so.
         ``workers``: processes, by default as many as cores, or this one alone where the job is small or the device is
-        no CPU; ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster; ``command``: how
+        no CPU; ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster; ``time_limit``:
+        seconds after which a model is given up and its process killed, so that it is not measured in this one, 0 for
+        never, by default far more than its size lets expect, where it is measured in another process; ``command``: how
         this was asked for, as ``runs`` is to show it. The same plan started again goes on where it was left, with what
         failed tried again.
 
@@ -97,7 +100,8 @@ class Filling(Part):
         from registry.spectral.devices import device_at_hand
 
         options = Options(replace, keep_spectra, discard_weights, device_at_hand(device), approximate)
-        return ingest_refs(self._database, refs, options, Setting(executor or "", workers, address), command, progress)
+        setting = Setting(executor or "", workers, address, time_limit)
+        return ingest_refs(self._database, refs, options, setting, command, progress)
 
     def ingest(
         self,

@@ -39,6 +39,7 @@ class Running(Part):
         workers: int | None = None,
         executor: str | None = None,
         address: str | None = None,
+        time_limit: float | None = None,
         progress: Progress | None = None,
     ) -> tuple[Ingested, ...]:
         """Do again what failed or was left of a run, by its own options; the rest as in ``ingest_all``.
@@ -48,4 +49,4 @@ class Running(Part):
         from registry.catalog.running import retry
         from registry.ingest import Setting
 
-        return retry(self._database, run, Setting(executor or "", workers, address), progress)
+        return retry(self._database, run, Setting(executor or "", workers, address, time_limit), progress)

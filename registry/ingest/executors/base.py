@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,17 +13,23 @@ if TYPE_CHECKING:
 
     from registry.types import ModelRef
 
-__all__ = ["Executor", "Outcome", "Task", "Work", "attempt"]
+__all__ = ["Executor", "Outcome", "Task", "Work", "attempt", "confined"]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A model to be measured. ``force``: even if it seems to be stored already; ``memory``: bytes it may need."""
+    """A model to be measured.
+
+    ``force``: even if it seems to be stored already; ``memory``: bytes it may need; ``cost``: seconds it is expected to
+    take; ``limit``: seconds after which a process of its own is killed, 0 for never.
+    """
 
     position: int
     ref: ModelRef
     force: bool = False
     memory: int = 0
+    cost: float = 0.0
+    limit: float = 0.0
 
     def forced(self) -> Task:
         """The same, by force."""
@@ -35,28 +42,38 @@ Work = Callable[[Task], Any]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task: the ``value`` of the work or the ``error`` it raised; ``died``: its process went away."""
+    """What became of a task: the ``value`` of the work or the ``error`` it raised.
+
+    ``died``: its process went away; ``late``: it was made to, as the task took longer than its limit.
+    """
 
     task: Task
     seconds: float
     value: Any = None
     error: Exception | None = None
     died: bool = False
+    late: bool = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is a value."""
+        return self.error is None and not (self.died or self.late)
 
 
 class Executor(Protocol):
     """Where tasks are done. Nothing is written there: whoever runs them stores what comes back.
 
-    Making one starts its workers, so that they are up when it is known what to do. ``slots``: tasks in flight at most,
-    which keeps all workers busy and bounds what waits in memory; ``exact``: whether a death is the task's own: where it
-    is not, whatever was in flight has died with it.
+    Making one starts what its workers start from, so that they are up when it is known what to do. ``apart``: whether
+    tasks have memory of their own, so that none can be the death of another.
     """
 
-    slots: int
-    exact: bool
+    apart: bool
 
     def begin(self, work: Work) -> None:
         """Say what is done with every task; before the first."""
+
+    def room(self, task: Task) -> bool:
+        """Whether to give it this task now: it keeps workers busy, and as little waiting for them as does that."""
 
     def submit(self, task: Task) -> None:
         """Take a task; it may begin at once."""
@@ -76,3 +93,19 @@ def attempt(work: Work, task: Task) -> Outcome:
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one model is that model's failure
         return Outcome(task, time.perf_counter() - begun, error=error)
     return Outcome(task, time.perf_counter() - begun, value)
+
+
+def confined(work: Work, task: Task) -> Outcome:
+    """`attempt`, for a process of its own: it is killed by SIGALRM once the task takes longer than its limit.
+
+    By the system, and not from within Python: what hangs may do so in a C function that never comes back. Where there
+    are no such timers there is no limit.
+    """
+    if not task.limit or not hasattr(signal, "setitimer"):
+        return attempt(work, task)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, task.limit)
+    try:
+        return attempt(work, task)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -14,10 +14,9 @@ __all__ = ["InProcess"]
 
 
 class InProcess:
-    """Does a task when it is waited for."""
+    """Does a task when it is waited for. Nothing can stop it: limits are for processes that can be killed."""
 
-    slots = 1
-    exact = True
+    apart = True
 
     def __init__(self) -> None:
         self._work: Work | None = None
@@ -26,6 +25,10 @@ class InProcess:
     def begin(self, work: Work) -> None:
         """Remember the work."""
         self._work = work
+
+    def room(self, task: Task) -> bool:  # noqa: ARG002
+        """One at a time."""
+        return not self._tasks
 
     def submit(self, task: Task) -> None:
         """Keep it for `wait`."""

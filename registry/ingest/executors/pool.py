@@ -7,21 +7,21 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import cache
+from collections import deque
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from multiprocessing import forkserver
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.reduction import ForkingPickler
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import RegistryError
-from registry.ingest.executors.base import Outcome, attempt
+from registry.ingest.executors.base import Outcome, confined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from multiprocessing.process import BaseProcess
-    from multiprocessing.queues import Queue
+    from multiprocessing.connection import Connection
 
     from registry.ingest.executors.base import Task, Work
 
@@ -31,95 +31,153 @@ __all__ = ["Pool"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # Never a fork of this process, which has threads. A server to fork from loads the modules once for all workers.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-CONTEXT = multiprocessing.get_context(METHOD)
-_given: Queue[Work] | None = None
+CONTEXT: Any = multiprocessing.get_context(METHOD)
+# A worker gets tasks before it is through with what it has where all of it takes no longer than this: enough that it
+# never waits for this process to finish a write, too little for another worker to stand idle in the end.
+AHEAD = 0.5  # seconds
 
 
 class Pool:
-    """Worker processes with one BLAS thread each, started at once; they end with this process, however it ends.
+    """Worker processes with one BLAS thread each; they end with this process, however it ends.
 
-    A worker that dies takes the pool with it: it is made anew, and what was in flight comes back as died.
+    A worker that dies, or is killed at a task's limit, takes along the task that it was at, and no other.
     """
 
-    exact = False
+    apart = False
 
     def __init__(self, workers: int, modules: Sequence[str]) -> None:
-        self.slots = 2 * workers
-        self._workers = workers
+        self._count = workers
         self._modules = tuple(modules)
         self._work: Work | None = None
-        self._given: Queue[Work] = CONTEXT.Queue()
-        self._tasks: dict[Future[Outcome], Task] = {}
-        self._started: list[Future[None]] = []
-        self._processes: list[BaseProcess] = []
-        self._pool = self._start()
-
-    def _start(self) -> ProcessPoolExecutor:
-        before = set(multiprocessing.active_children())
-        self._given = CONTEXT.Queue()
-        pool = ProcessPoolExecutor(self._workers, CONTEXT, _begin, (self._given,))
+        self._workers: list[_Worker] = []
+        self._back: SimpleQueue[tuple[_Worker, Outcome | Exception | None]] = SimpleQueue()
+        self._left: deque[Task] = deque()  # by workers that died before they came to them
         if METHOD == "forkserver":
             CONTEXT.set_forkserver_preload(list(self._modules))
-        with _clean_start():
-            self._started = [pool.submit(_load, self._modules) for _ in range(self._workers)]
-        self._processes = [child for child in multiprocessing.active_children() if child not in before]
-        return pool
+            with _clean_start():
+                forkserver.ensure_running()
 
     def begin(self, work: Work) -> None:
-        """Send the work to every worker; each takes it before its first task."""
+        """Start the workers."""
         self._work = work
-        for _ in range(self._workers):
-            self._given.put(work)
+        for _ in range(self._count):
+            self._start()
+
+    def _start(self) -> None:
+        with _clean_start():
+            self._workers.append(_Worker((self._work, self._modules), self._back))
+
+    def room(self, task: Task) -> bool:
+        """Whether a worker is free, or soon."""
+        return not self._left and any(worker.room(task) for worker in self._workers)
 
     def submit(self, task: Task) -> None:
-        """Give it to the next worker that is free."""
-        try:
-            future = self._pool.submit(_do, task)
-        except BrokenProcessPool:
-            self._renew()
-            future = self._pool.submit(_do, task)
-        self._tasks[future] = task
+        """Give it to the worker that is expected to be free first."""
+        min(self._workers, key=lambda worker: worker.cost).give(task)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Return what is done; a death is told with all that it took."""
-        finished, _ = wait(self._tasks, timeout=seconds, return_when=FIRST_COMPLETED)
-        outcomes = [self._outcome(future, self._tasks.pop(future)) for future in finished]
-        if any(outcome.died for outcome in outcomes):
-            rest, _ = wait(self._tasks)  # all of them are broken, too
-            outcomes += [self._outcome(future, self._tasks.pop(future)) for future in rest]
-            self._renew()
-        return outcomes
-
-    def _outcome(self, future: Future[Outcome], task: Task) -> Outcome:
+        """Return what is done, and what died or was killed."""
+        found: list[Outcome] = []
         try:
-            return future.result()
-        except BrokenProcessPool:
-            return Outcome(task, 0.0, died=True)
-        except Exception as error:  # noqa: BLE001 - what could not be sent back
-            return Outcome(task, 0.0, error=error)
+            self._take(found, *(self._back.get(timeout=seconds) if seconds > 0 else self._back.get_nowait()))
+            while True:
+                self._take(found, *self._back.get_nowait())
+        except Empty:
+            return found
 
-    def _renew(self) -> None:
-        if not any(future.done() and future.exception() is None for future in self._started):
-            raise RegistryError("no worker process could be started", "run it in this process: --workers 1")
-        self._let_go()
-        self._pool = self._start()
-        if self._work is not None:
-            self.begin(self._work)
+    def _take(self, found: list[Outcome], worker: _Worker, told: Outcome | Exception | None) -> None:
+        if isinstance(told, Outcome):
+            worker.tasks.popleft()
+            found.append(told)
+        elif worker.up and told is not None:  # what could not be sent back
+            found.append(Outcome(worker.tasks.popleft(), 0.0, error=told))
+        elif worker in self._workers:
+            found += self._buried(worker, told)
+        while self._left and any(each.room(self._left[0]) for each in self._workers):
+            self.submit(self._left.popleft())
+
+    def _buried(self, worker: _Worker, reason: Exception | None) -> list[Outcome]:
+        """What a worker that has gone took along; another starts in its place."""
+        self._workers.remove(worker)
+        late = worker.end() == -getattr(signal, "SIGALRM", 0)
+        begun = [worker.tasks.popleft()] if worker.up and worker.tasks else []
+        self._left += worker.tasks
+        if worker.up:
+            self._start()
+        elif not self._workers:
+            why = f": {reason}" if reason else ""
+            raise RegistryError(f"no worker process could be started{why}", "run it in this process: --workers 1")
+        return [Outcome(task, task.limit if late else 0.0, died=not late, late=late) for task in begun]
 
     def close(self) -> None:
         """End the workers, whatever they are at: they write nothing."""
-        unfinished = bool(self._tasks) or not all(future.done() for future in self._started)
-        self._tasks.clear()
-        if unfinished:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in self._processes:
-                process.terminate()
-        self._let_go()
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
 
-    def _let_go(self) -> None:
-        self._pool.shutdown(wait=True)
-        self._given.close()
-        self._given.cancel_join_thread()  # what no worker took, nobody will
+
+class _Worker:
+    """A process, the tasks it has been given, oldest first, and the thread that takes in what it has to say."""
+
+    def __init__(self, given: tuple[Any, ...], back: SimpleQueue[Any]) -> None:
+        self.tasks: deque[Task] = deque()
+        self.up = False
+        self._pipe, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, *given), daemon=True)
+        self._process.start()
+        theirs.close()
+        # In a thread: an interruption of the main one must not cut a message in two, nor a long write there keep
+        # the worker from going on.
+        self._thread = threading.Thread(target=self._receive, args=(back,), daemon=True)
+        self._thread.start()
+
+    @property
+    def cost(self) -> float:
+        """Seconds that its tasks are expected to take."""
+        return sum(task.cost for task in self.tasks)
+
+    def room(self, task: Task) -> bool:
+        """Whether it has nothing to do, or so little that it should not have to wait for more."""
+        return not self.tasks or self.cost + task.cost <= AHEAD
+
+    def give(self, task: Task) -> None:
+        """Send a task; should the process have gone, the thread tells so."""
+        self.tasks.append(task)
+        with suppress(OSError):
+            self._pipe.send(task)
+
+    def _receive(self, back: SimpleQueue[Any]) -> None:
+        told: Outcome | Exception | None
+        while True:
+            try:
+                told = self._pipe.recv()
+            except (EOFError, OSError):
+                break
+            except Exception as error:  # noqa: BLE001 - whatever the value is that cannot be had again
+                told = error
+            if told is None:
+                self.up = True
+            else:
+                back.put((self, told))
+        back.put((self, None))
+
+    def stop(self) -> None:
+        """Let it go once it has nothing to do, else end it."""
+        if self.up and not self.tasks:
+            with suppress(OSError):
+                self._pipe.send(None)
+        else:
+            self._process.terminate()
+
+    def end(self) -> int:
+        """Wait for its end; return the exit code."""
+        self._process.join()
+        self._thread.join()
+        self._pipe.close()
+        code: int = self._process.exitcode
+        return code
 
 
 @contextmanager
@@ -146,19 +204,26 @@ def _clean_start() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _begin(given: Queue[Work]) -> None:
-    """In a worker, before its first task."""
-    global _given
-    _given = given
+def _serve(pipe: Connection, work: Work, modules: Sequence[str]) -> None:
+    """What a worker does: say that it is up, then tasks until there are no more."""
     # Ctrl-C reaches every process of the terminal: it is for the one that writes to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _load(modules: Sequence[str]) -> None:
-    """Start a worker, before there is a task."""
-    for module in modules:
-        import_module(module)
+    try:
+        for module in modules:
+            import_module(module)
+    except Exception as error:  # noqa: BLE001 - told by the other process
+        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        return
+    pipe.send(None)
+    with suppress(EOFError, BrokenPipeError):
+        while (task := pipe.recv()) is not None:
+            outcome = confined(work, task)
+            try:
+                message = ForkingPickler.dumps(outcome)
+            except Exception as error:  # noqa: BLE001 - what cannot be sent is that task's failure
+                message = ForkingPickler.dumps(Outcome(task, outcome.seconds, error=RuntimeError(str(error))))
+            pipe.send_bytes(message)
 
 
 def _end_with_parent() -> None:
@@ -166,14 +231,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait_for([parent.sentinel])
         os._exit(1)
-
-
-def _do(task: Task) -> Outcome:
-    return attempt(_work(), task)
-
-
-@cache
-def _work() -> Work:
-    if _given is None:
-        raise RuntimeError("no worker of a pool")
-    return _given.get()

@@ -6,17 +6,21 @@ import importlib
 import os
 import socket
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import RegistryError, UsageError
-from registry.ingest.executors.base import Outcome, attempt
+from registry.ingest.executors.base import Outcome, confined
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from registry.ingest.executors.base import Task, Work
 
 __all__ = ["Ray"]
 
 REACH_SECONDS = 5.0
+HEARD = 1.0  # seconds that may pass until this process hears that a task has begun
 
 
 class Ray:
@@ -33,7 +37,7 @@ class Ray:
         No cluster answers at ``address``; None is a cluster of this machine alone, started for the purpose.
     """
 
-    exact = True
+    apart = True
 
     def __init__(self, workers: int | None, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -47,11 +51,11 @@ class Ray:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         self._most = int(max((node.get("memory", 0) for node in nodes), default=0))
         cores = int(sum(node.get("CPU", 0) for node in nodes))
-        self.slots = 2 * max(1, min(cores, workers or cores))
+        self._slots = 2 * max(1, min(cores, workers or cores))
         # A death is told, not repaired here: the run decides, for every executor alike.
-        self._do = self._ray.remote(num_cpus=1, max_retries=0)(attempt)
+        self._do = self._ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_told)
         self._work: Any = None
-        self._tasks: dict[Any, tuple[Task, float]] = {}
+        self._tasks: dict[Any, _Given] = {}
 
     def _connect(self, address: str | None, workers: int | None) -> None:
         if address is not None:
@@ -76,35 +80,64 @@ class Ray:
         """Put the work where every node can fetch it once."""
         self._work = self._ray.put(work)
 
+    def room(self, task: Task) -> bool:  # noqa: ARG002
+        """A task at work and one that waits for each core."""
+        return len(self._tasks) < self._slots
+
     def submit(self, task: Task) -> None:
         """Ask for one core and the task's memory, which no node has more of than all its own."""
         resources = {"memory": min(task.memory, self._most)} if task.memory and self._most else {}
-        self._tasks[self._do.options(**resources).remote(self._work, task)] = (task, time.perf_counter())
+        self._tasks[self._do.options(**resources).remote(self._work, task)] = _Given(task)
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Return what is done."""
-        if not self._tasks:
-            return []
-        finished, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=seconds)
-        return [self._outcome(reference, *self._tasks.pop(reference)) for reference in finished]
+        end = time.monotonic() + seconds
+        while self._tasks:
+            left = max(0.0, end - time.monotonic())
+            ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=left, fetch_local=False)
+            outcomes = [outcome for told in ready if (outcome := self._heard(told)) is not None]
+            if outcomes or not ready:
+                return outcomes
+        return []
 
-    def _outcome(self, reference: Any, task: Task, begun: float) -> Outcome:
-        seconds = time.perf_counter() - begun
+    def _heard(self, told: Any) -> Outcome | None:
+        """What a task says, or what became of it; None where it says no more than that it has begun."""
+        given = self._tasks[told]
+        seconds = 0.0 if given.begun is None else time.monotonic() - given.begun
         try:
-            outcome: Outcome = self._ray.get(reference)
+            outcome: Outcome | None = self._ray.get(next(told))
         except self._ray.exceptions.RayTaskError as error:  # what could not be sent back
-            return Outcome(task, seconds, error=error)
+            outcome = Outcome(given.task, seconds, error=error)
         except self._ray.exceptions.RayError:  # its worker, or the node that it was on
-            return Outcome(task, seconds, died=True)
+            late = given.begun is not None and 0.0 < given.task.limit <= seconds + HEARD
+            outcome = Outcome(given.task, seconds, died=not late, late=late)
+        if outcome is None:
+            given.begun = time.monotonic()
+        else:
+            del self._tasks[told]
         return outcome
 
     def close(self) -> None:
         """Cancel what is unfinished; a cluster that was joined goes on, one that was started ends."""
-        for reference in self._tasks:
-            self._ray.cancel(reference, force=True)
+        for told in self._tasks:
+            self._ray.cancel(told, force=True)
         self._tasks.clear()
         if self._owned:
             self._ray.shutdown()
+
+
+@dataclass(slots=True)
+class _Given:
+    """A task, and when it said that it had begun: until then it waits for a core."""
+
+    task: Task
+    begun: float | None = None
+
+
+def _told(work: Work, task: Task) -> Iterator[Outcome | None]:
+    """Say that the task has begun, then what became of it."""
+    yield None
+    yield confined(work, task)
 
 
 def _reach(address: str) -> None:
