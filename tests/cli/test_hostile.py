@@ -6,7 +6,9 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from tests.sources.corpus import HARMLESS, HOSTILE, make_corpus
+import torch
+
+from tests.sources.corpus import HARMLESS, HOSTILE, hanging, make_corpus, sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,38 @@ def test_hostile_files_fail_one_by_one(
     assert tree(tmp_path / "files") == before
     assert list(working.iterdir()) == []
     assert [path.name for path in outside.iterdir()] == ["secret.safetensors"]
+
+
+def test_a_file_that_hangs_is_one_failed_item(
+    archreg: Callable[..., Any], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHREG_DB", database_url)
+    for seed in (1, 2, 3):
+        torch.save(sound(seed), tmp_path / f"m{seed}.pt")
+    hanging(tmp_path / "m2.pt")
+    done = archreg("ingest", str(tmp_path), "--time-limit", "3", "--quiet")
+    assert (done.code, done.out) == (3, "2 added, 1 failed\n")
+    message = f"{tmp_path / 'm2.pt'} took longer than its limit of 3 s and was stopped"
+    remedy = "if the file is what it should be, give it longer: --time-limit SECONDS, 0 for no limit"
+    assert done.err == f"archreg: {message}\n  {remedy}\n"
+    [item] = archreg("runs", "failures", "--json").document["items"]
+    assert (item["name"], item["attempts"], item["message"], item["remedy"]) == ("m2", 1, message, remedy)
+    assert item["seconds"] == 3.0
+    torch.save(sound(2), tmp_path / "m2.pt")
+    again = archreg("ingest", str(tmp_path), "--time-limit", "60", "--workers", "1", "--quiet")
+    assert (again.code, again.out) == (0, "1 added, 2 already stored\n")
+    # One reference alone is read in a process that can be killed as well, and leaves no database behind.
+    hanging(tmp_path / "m2.pt")
+    alone = archreg("ingest", str(tmp_path / "m2.pt"), "--time-limit", "1", "--quiet", "--db", str(tmp_path / "x.db"))
+    assert alone.code == 1
+    assert not (tmp_path / "x.db").exists()
+
+
+def test_a_limit_takes_a_process(archreg: Callable[..., Any], tmp_path: Path) -> None:
+    torch.save(sound(), tmp_path / "m.pt")
+    refused = archreg("ingest", str(tmp_path), "--time-limit", "1", "--executor", "inprocess")
+    assert refused.code == 2
+    assert "a model that is read in this process cannot be stopped" in refused.err
 
 
 def test_an_index_that_is_refused_ends_with_1(archreg: Callable[..., Any], tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
         "workers": None,
         "executor": None,
         "address": None,
+        "time_limit": None,
         "command": "archreg ingest a.pt",
         "replace": True,
         "keep_spectra": False,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Make = Callable[[Path, Path], object]
 
-__all__ = ["HARMLESS", "HOSTILE", "Hostile", "make_corpus", "sound"]
+__all__ = ["HARMLESS", "HOSTILE", "Hostile", "hanging", "make_corpus", "sound"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,14 @@ def called(*instructions: bytes) -> Make:
             archive.writestr("x/version", b"3\n")
 
     return make
+
+
+def hanging(path: Path) -> None:
+    """A dictionary whose key is tuples within tuples, each twice in the one around it: its hash takes 2^60 steps in C.
+
+    No reader comes back from it, so that it is no part of the corpus.
+    """
+    called(b"}", b")", b"q\x00h\x00\x86" * 60, b"N", b"s")(path, path)
 
 
 def text(value: str) -> bytes:
