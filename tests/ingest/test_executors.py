@@ -62,13 +62,16 @@ def test_all_come_back_with_values_and_errors(executor: Executor) -> None:
 
 
 def test_room_is_bounded_and_comes_back(executor: Executor) -> None:
-    given = [replace(task, cost=0.15) for task in tasks(*["slow:0.01"] * 20)]
+    given = [replace(task, cost=0.15) for task in tasks(*["slow:0.05"] * 99)]
     for _ in range(2):
         count = 0
         while executor.room(given[count]):
             executor.submit(given[count])
             count += 1
-        assert count == (1 if isinstance(executor, InProcess) else 6)  # three a worker take no longer than it may wait
+        if isinstance(executor, InProcess):
+            assert count == 1
+        else:  # two a worker, of which some may be done by then, and 2 seconds a worker that wait
+            assert 30 <= count < 40
         back = 0
         while back < count:
             back += len(executor.wait(5))

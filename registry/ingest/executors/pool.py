@@ -20,7 +20,7 @@ from registry.errors import RegistryError
 from registry.ingest.executors.base import Outcome, confined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
 
     from registry.ingest.executors.base import Task, Work
@@ -32,9 +32,12 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXP
 # Never a fork of this process, which has threads. A server to fork from loads the modules once for all workers.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 CONTEXT: Any = multiprocessing.get_context(METHOD)
-# A worker gets tasks before it is through with what it has where all of it takes no longer than this: enough that it
-# never waits for this process to finish a write, too little for another worker to stand idle in the end.
+# A worker has one task more than it is at where both together are expected to take no longer than this, so that it need
+# not wait for the next. Otherwise whoever is free first takes it, and none stands idle while another has two.
 AHEAD = 0.5  # seconds
+AHEAD_BYTES = 1 << 15  # of such a task: one that does not fit the pipe would wait for who waits to send its result
+# Tasks wait here, a worker, that are expected to take so long: enough to go on with while this process writes.
+WAITING = 2.0  # seconds
 
 
 class Pool:
@@ -49,9 +52,11 @@ class Pool:
         self._count = workers
         self._modules = tuple(modules)
         self._work: Work | None = None
+        self._lock = threading.Lock()  # over the tasks, here and of the workers
         self._workers: list[_Worker] = []
-        self._back: SimpleQueue[tuple[_Worker, Outcome | Exception | None]] = SimpleQueue()
-        self._left: deque[Task] = deque()  # by workers that died before they came to them
+        self._waiting: deque[Task] = deque()
+        self._back: SimpleQueue[Outcome | _Worker] = SimpleQueue()  # a worker: it has ended
+        self._found: list[Outcome] = []  # taken from there; what an interruption cuts short is still here
         if METHOD == "forkserver":
             CONTEXT.set_forkserver_preload(list(self._modules))
             with _clean_start():
@@ -65,91 +70,100 @@ class Pool:
 
     def _start(self) -> None:
         with _clean_start():
-            self._workers.append(_Worker((self._work, self._modules), self._back))
+            worker = _Worker(self._work, self._modules)
+        self._workers.append(worker)
+        worker.listen(self._hear)
 
     def room(self, task: Task) -> bool:
-        """Whether a worker is free, or soon."""
-        return not self._left and any(worker.room(task) for worker in self._workers)
+        """Whether a worker is free, or may be before this process gives out the next."""
+        with self._lock:
+            free = sum(not worker.tasks for worker in self._workers) > len(self._waiting)
+            return free or sum(each.cost for each in self._waiting) + task.cost <= WAITING * self._count
 
     def submit(self, task: Task) -> None:
-        """Give it to the worker that is expected to be free first."""
-        min(self._workers, key=lambda worker: worker.cost).give(task)
+        """Give it to the worker that is free first."""
+        with self._lock:
+            self._waiting.append(task)
+            self._feed()
+
+    def _feed(self) -> None:
+        for worker in sorted(self._workers, key=lambda worker: worker.cost):
+            while self._waiting and worker.take(self._waiting[0]):
+                self._waiting.popleft()
+
+    def _hear(self, worker: _Worker, told: Outcome | Exception | None) -> None:
+        """What a worker says, in the thread that listens to it; None is its end."""
+        if told is None:
+            self._back.put(worker)
+            return
+        with self._lock:
+            task = worker.tasks.popleft()
+            self._feed()
+        self._back.put(told if isinstance(told, Outcome) else Outcome(task, 0.0, error=told))
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Return what is done, and what died or was killed."""
-        found: list[Outcome] = []
-        try:
-            self._take(found, *(self._back.get(timeout=seconds) if seconds > 0 else self._back.get_nowait()))
+        with suppress(Empty):
+            told = self._back.get(timeout=seconds) if seconds > 0 else self._back.get_nowait()
             while True:
-                self._take(found, *self._back.get_nowait())
-        except Empty:
-            return found
+                self._found += [told] if isinstance(told, Outcome) else self._buried(told)
+                told = self._back.get_nowait()
+        found, self._found = self._found, []
+        return found
 
-    def _take(self, found: list[Outcome], worker: _Worker, told: Outcome | Exception | None) -> None:
-        if isinstance(told, Outcome):
-            worker.tasks.popleft()
-            found.append(told)
-        elif worker.up and told is not None:  # what could not be sent back
-            found.append(Outcome(worker.tasks.popleft(), 0.0, error=told))
-        elif worker in self._workers:
-            found += self._buried(worker, told)
-        while self._left and any(each.room(self._left[0]) for each in self._workers):
-            self.submit(self._left.popleft())
-
-    def _buried(self, worker: _Worker, reason: Exception | None) -> list[Outcome]:
+    def _buried(self, worker: _Worker) -> list[Outcome]:
         """What a worker that has gone took along; another starts in its place."""
-        self._workers.remove(worker)
         late = worker.end() == -getattr(signal, "SIGALRM", 0)
-        begun = [worker.tasks.popleft()] if worker.up and worker.tasks else []
-        self._left += worker.tasks
+        with self._lock:
+            self._workers.remove(worker)
+            begun = [worker.tasks.popleft()] if worker.up and worker.tasks else []
+            self._waiting.extendleft(reversed(worker.tasks))
         if worker.up:
             self._start()
         elif not self._workers:
-            why = f": {reason}" if reason else ""
+            why = f": {worker.reason}" if worker.reason else ""
             raise RegistryError(f"no worker process could be started{why}", "run it in this process: --workers 1")
+        with self._lock:
+            self._feed()
         return [Outcome(task, task.limit if late else 0.0, died=not late, late=late) for task in begun]
 
     def close(self) -> None:
         """End the workers, whatever they are at: they write nothing."""
-        for worker in self._workers:
-            worker.stop()
+        with self._lock:
+            self._waiting.clear()
+            for worker in self._workers:
+                worker.stop()
         for worker in self._workers:
             worker.end()
         self._workers.clear()
 
 
 class _Worker:
-    """A process, the tasks it has been given, oldest first, and the thread that takes in what it has to say."""
+    """A process, and the tasks it has been given, oldest first.
 
-    def __init__(self, given: tuple[Any, ...], back: SimpleQueue[Any]) -> None:
+    ``up``: it has started; ``reason``: why it could not.
+    """
+
+    def __init__(self, work: Work | None, modules: Sequence[str]) -> None:
         self.tasks: deque[Task] = deque()
         self.up = False
+        self.reason = ""
         self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=_serve, args=(theirs, *given), daemon=True)
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, work, modules), daemon=True)
         self._process.start()
         theirs.close()
-        # In a thread: an interruption of the main one must not cut a message in two, nor a long write there keep
-        # the worker from going on.
-        self._thread = threading.Thread(target=self._receive, args=(back,), daemon=True)
+        self._thread: threading.Thread | None = None
+
+    def listen(self, hear: Callable[[_Worker, Outcome | Exception | None], None]) -> None:
+        """Take in what it says in a thread.
+
+        An interruption of the main one must not cut a message in two, nor a long write there keep the worker waiting.
+        """
+        self._thread = threading.Thread(target=self._receive, args=(hear,), daemon=True)
         self._thread.start()
 
-    @property
-    def cost(self) -> float:
-        """Seconds that its tasks are expected to take."""
-        return sum(task.cost for task in self.tasks)
-
-    def room(self, task: Task) -> bool:
-        """Whether it has nothing to do, or so little that it should not have to wait for more."""
-        return not self.tasks or self.cost + task.cost <= AHEAD
-
-    def give(self, task: Task) -> None:
-        """Send a task; should the process have gone, the thread tells so."""
-        self.tasks.append(task)
-        with suppress(OSError):
-            self._pipe.send(task)
-
-    def _receive(self, back: SimpleQueue[Any]) -> None:
-        told: Outcome | Exception | None
+    def _receive(self, hear: Callable[[_Worker, Outcome | Exception | None], None]) -> None:
+        told: Outcome | Exception | str | None
         while True:
             try:
                 told = self._pipe.recv()
@@ -159,12 +173,31 @@ class _Worker:
                 told = error
             if told is None:
                 self.up = True
+            elif isinstance(told, str):
+                self.reason = told
             else:
-                back.put((self, told))
-        back.put((self, None))
+                hear(self, told)
+        hear(self, None)
+
+    @property
+    def cost(self) -> float:
+        """Seconds that its tasks are expected to take."""
+        return sum(task.cost for task in self.tasks)
+
+    def take(self, task: Task) -> bool:
+        """Give it a task if it has nothing to do, or so little that it should not have to wait for more."""
+        if len(self.tasks) > 1 or (self.tasks and self.cost + task.cost > AHEAD):
+            return False
+        message = ForkingPickler.dumps(task)
+        if self.tasks and len(message) > AHEAD_BYTES:
+            return False
+        self.tasks.append(task)
+        with suppress(OSError):  # it has gone, and will be told to have
+            self._pipe.send_bytes(message)
+        return True
 
     def stop(self) -> None:
-        """Let it go once it has nothing to do, else end it."""
+        """Let it go where it has nothing to do, else end it."""
         if self.up and not self.tasks:
             with suppress(OSError):
                 self._pipe.send(None)
@@ -174,7 +207,8 @@ class _Worker:
     def end(self) -> int:
         """Wait for its end; return the exit code."""
         self._process.join()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         self._pipe.close()
         code: int = self._process.exitcode
         return code
@@ -213,7 +247,7 @@ def _serve(pipe: Connection, work: Work, modules: Sequence[str]) -> None:
         for module in modules:
             import_module(module)
     except Exception as error:  # noqa: BLE001 - told by the other process
-        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        pipe.send(f"{type(error).__name__}: {error}")
         return
     pipe.send(None)
     with suppress(EOFError, BrokenPipeError):
