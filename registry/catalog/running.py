@@ -12,7 +12,7 @@ from registry.catalog.estimating import TORCH_SOURCES, estimate
 from registry.catalog.filling import Hashes, Reading
 from registry.catalog.storing import Journal, Options, Planned, from_record, is_whole, store_read
 from registry.errors import StorageError, UsageError
-from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, limit_of, run
+from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, kin_of, limit_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +75,7 @@ def ingest_refs(
 
 def _task(position: int, ref: ModelRef, expected: ModelEstimate, setting: Setting) -> Task:
     limit = limit_of(ref, expected.seconds) if setting.limit is None else setting.limit
-    return Task(position, ref, memory=expected.memory, cost=expected.seconds, limit=limit)
+    return Task(position, ref, memory=expected.memory, cost=expected.seconds, limit=limit, kin=kin_of(ref))
 
 
 def _modules(refs: Sequence[ModelRef]) -> list[str]:

@@ -15,6 +15,7 @@ __all__ = [
     "SECONDS_PER_MODEL",
     "WORKER_BYTES",
     "cores",
+    "kin_of",
     "limit_of",
     "memory_by_size",
     "seconds_by_size",
@@ -30,7 +31,7 @@ WORKER_BYTES: Final = 120_000_000
 TORCH_BYTES: Final = 650_000_000  # with torch, pages of its libraries counted
 # Of a limit that nobody has set: what hangs is to end some day, and nothing that is merely slow.
 LEAST_LIMIT: Final = 600.0  # seconds
-TIMES_EXPECTED: Final = 200  # by its bytes, a checkpoint that is one square matrix of 1 GB takes 80 times what is expected
+TIMES_EXPECTED: Final = 200  # by its size, a file that is one large square matrix takes far longer than is expected
 SLOWEST_DOWNLOAD: Final = 100e3  # bytes a second
 
 
@@ -51,6 +52,11 @@ def limit_of(ref: ModelRef, expected: float) -> float:
     """
     limit = LEAST_LIMIT + TIMES_EXPECTED * expected
     return limit if ref.cached else limit + 3600.0 + (ref.bytes or 0) / SLOWEST_DOWNLOAD
+
+
+def kin_of(ref: ModelRef) -> str:
+    """What models that are likely to be of the same shapes have in common: their folder, or their architecture."""
+    return ref.target.rpartition("/")[0] or ref.target.partition(".")[0]
 
 
 def memory_by_size(ref: ModelRef, *, torch: bool, largest: int | None = None, threads: int = 1) -> int:

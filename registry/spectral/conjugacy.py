@@ -49,9 +49,11 @@ BAND_LOCATIONS = np.exp(0.2 * np.sinh(np.linspace(-np.arcsinh(34.5), np.arcsinh(
 """Where F - F_W is looked at: 64 locations from 1e-3 to 8, closest (2 %) about 1, where spectra of long thin matrices
 concentrate. The band is a supremum over the same ones."""
 
-# Candidates at which the conjugate Wishart's differences are scanned, before bisection.
+# Candidates at which the conjugate Wishart's differences are scanned; the step between two of them is divided again and
+# again, into as many parts as keep a call of NumPy busy.
 SCANNED = np.linspace(0, TAIL_EDGE, 1025)
-HALVINGS = 40
+PARTS = np.linspace(0, 1, 65)
+DIVISIONS = 7
 # What sums of some 1e5 weights err by: fractions that are equal to delta on paper are so here.
 ROUNDING = 1e-11
 
@@ -209,16 +211,16 @@ def _wishart_from(counted: tuple[tuple[tuple[int, int], int], ...], deltas: tupl
     scanned = departures(SCANNED)
     found = []
     for delta in deltas:
-        beyond = np.flatnonzero(scanned > delta)
-        if not beyond.size:
+        points, departed = SCANNED, scanned > delta
+        if not departed.any():
             found.append(0.0)
             continue
-        last = int(beyond[-1])
-        low, high = float(SCANNED[last]), float(SCANNED[last + 1])
-        for _ in range(HALVINGS):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if departures(np.array([middle]))[0] > delta else (low, middle)
-        found.append(high)
+        for _ in range(DIVISIONS):
+            last = int(np.flatnonzero(departed)[-1])
+            points = points[last] + (points[last + 1] - points[last]) * PARTS
+            departed = departures(points) > delta
+            departed[0], departed[-1] = True, False  # as they were found to be, whatever rounding says now
+        found.append(float(points[int(np.flatnonzero(departed)[-1]) + 1]))
     return tuple(found)
 
 

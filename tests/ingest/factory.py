@@ -41,6 +41,9 @@ def work(task: Task) -> Any:
         raise MemoryError
     if kind == "hang":
         hash(nested(60))
+    if kind == "pid":
+        time.sleep(0.02)
+        return os.getpid()
     if kind == "odd":
         return lambda: None
     if kind == "slow":

@@ -21,7 +21,8 @@ class Task:
     """A model to be measured.
 
     ``force``: even if it seems to be stored already; ``memory``: bytes it may need; ``cost``: seconds it is expected to
-    take; ``limit``: seconds after which a process of its own is killed, 0 for never.
+    take; ``limit``: seconds after which a process of its own is killed, 0 for never; ``kin``: the same for models that
+    are likely to be of the same shapes, which a process computes the ensembles of once.
     """
 
     position: int
@@ -30,6 +31,7 @@ class Task:
     memory: int = 0
     cost: float = 0.0
     limit: float = 0.0
+    kin: str = ""
 
     def forced(self) -> Task:
         """The same, by force."""

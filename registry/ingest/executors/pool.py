@@ -37,7 +37,7 @@ CONTEXT: Any = multiprocessing.get_context(METHOD)
 AHEAD = 0.5  # seconds
 AHEAD_BYTES = 1 << 15  # of such a task: one that does not fit the pipe would wait for who waits to send its result
 # Tasks wait here, a worker, that are expected to take so long: enough to go on with while this process writes.
-WAITING = 2.0  # seconds
+WAITING = 1.0  # seconds
 
 
 class Pool:
@@ -88,8 +88,19 @@ class Pool:
 
     def _feed(self) -> None:
         for worker in sorted(self._workers, key=lambda worker: worker.cost):
-            while self._waiting and worker.take(self._waiting[0]):
-                self._waiting.popleft()
+            while self._waiting:
+                at = self._next(worker)
+                if not worker.take(self._waiting[at]):
+                    break
+                del self._waiting[at]
+
+    def _next(self, worker: _Worker) -> int:
+        """Which of those that wait is for a worker: the first of its kin, else of nobody's, else of all."""
+        taken = {each.kin for each in self._workers}
+        return min(range(len(self._waiting)), key=lambda at: (self._rank(worker, self._waiting[at], taken), at))
+
+    def _rank(self, worker: _Worker, task: Task, taken: set[str | None]) -> int:
+        return 0 if task.kin == worker.kin else 1 + (task.kin in taken)
 
     def _hear(self, worker: _Worker, told: Outcome | Exception | None) -> None:
         """What a worker says, in the thread that listens to it; None is its end."""
@@ -141,11 +152,12 @@ class Pool:
 class _Worker:
     """A process, and the tasks it has been given, oldest first.
 
-    ``up``: it has started; ``reason``: why it could not.
+    ``kin``: of the last of them; ``up``: it has started; ``reason``: why it could not.
     """
 
     def __init__(self, work: Work | None, modules: Sequence[str]) -> None:
         self.tasks: deque[Task] = deque()
+        self.kin: str | None = None
         self.up = False
         self.reason = ""
         self._pipe, theirs = CONTEXT.Pipe()
@@ -192,6 +204,7 @@ class _Worker:
         if self.tasks and len(message) > AHEAD_BYTES:
             return False
         self.tasks.append(task)
+        self.kin = task.kin
         with suppress(OSError):  # it has gone, and will be told to have
             self._pipe.send_bytes(message)
         return True
