@@ -34,6 +34,8 @@ __all__ = ["extents", "network_spectra"]
 LOCKED = 500
 # Weights of layers that go together, beyond which they go as they are.
 TOGETHER = 2**20
+# Mean cost of a layer, in multiplications, below which handing it to a thread takes longer than another core gains.
+WORTH_THREADS = 1_000_000
 
 
 def network_spectra(
@@ -61,7 +63,8 @@ def network_spectra(
     read
         Gives a layer's weights (p, q); called in this thread alone.
     workers
-        Threads; the cores this process may use by default. On a CUDA device it is one.
+        Threads, or 1 for this one alone; by default the cores this process may use, where layers are large enough for
+        that to pay. On a CUDA device it is one.
     precision
         As in `layer_spectrum`.
     device
@@ -81,17 +84,31 @@ def network_spectra(
     solver, shared = solver_on(device, precision)
     if approximate:
         solver = Lanczos(solver, LARGE)
-    count = _cores() if workers is None else check_order(workers, "number of workers")
-    threads = 1 if shared else count
     costs = [solver.cost(*extents(layer)) for layer in layers]
-    work = _Work(threads, solver, sum(costs) / threads)
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    worth = _cores() if sum(costs) > WORTH_THREADS * len(costs) else 1
+    count = worth if workers is None else check_order(workers, "number of workers")
+    with _blas().limit(limits=1, user_api="blas"):
+        if count == 1 and not shared:  # a device computes while this thread reads
+            parts = (spectra(task, [read(layer) for layer in task], solver) for task in _tasks(layers, costs))
+            found = {one.layer: one for part in parts for one in part}
+        else:
+            threads = 1 if shared else count
+            found = _of_threads(layers, costs, read, _Work(threads, solver, sum(costs) / threads))
+    return tuple(found[layer] for layer in layers)
+
+
+def _of_threads(
+    layers: Sequence[LayerMatrix],
+    costs: Sequence[int],
+    read: Callable[[LayerMatrix], NDArray[np.floating]],
+    work: _Work,
+) -> dict[LayerMatrix, Spectrum]:
+    with ThreadPoolExecutor(work.threads) as pool:
         for task in _tasks(layers, costs):
             if not work.give(task, read, pool):
                 break
     # In the order they were given out, so that of several broken layers the same one is named every time.
-    found = {one.layer: one for future in work.futures for one in future.result()}
-    return tuple(found[layer] for layer in layers)
+    return {one.layer: one for future in work.futures for one in future.result()}
 
 
 def _tasks(layers: Sequence[LayerMatrix], costs: Sequence[int]) -> Iterator[list[LayerMatrix]]:
@@ -112,7 +129,7 @@ class _Work:
 
     def __init__(self, threads: int, solver: Solver, share: float) -> None:
         self.futures: list[Future[tuple[Spectrum, ...]]] = []
-        self._threads, self._solver, self._share = threads, solver, share
+        self.threads, self._solver, self._share = threads, solver, share
         self._free, self._broken = Semaphore(threads + 1), Event()
 
     def give(
@@ -128,7 +145,7 @@ class _Work:
             and self._solver.cost(*extents(task[0])) > self._share
             and len(column_blocks(task[0].p, task[0].q)) > 1
         ):
-            begun = begin(task[0], read(task[0]), self._solver, partial(_side_by_side, pool, self._threads))
+            begun = begin(task[0], read(task[0]), self._solver, partial(_side_by_side, pool, self.threads))
             future = pool.submit(lambda: tuple(end([begun], self._solver)))
         else:
             future = pool.submit(spectra, task, [read(layer) for layer in task], self._solver)

@@ -65,7 +65,7 @@ def test_few_layers_are_in_memory_at_a_time(workers: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(network, "spectra", slow)
     assert len(network_spectra(LAYERS, read, workers=workers)) == len(LAYERS)
     # Reading is much faster than this spectrum, so that the bound is also reached: layers do overlap.
-    assert most[0] == workers + 1
+    assert most[0] == (workers + 1 if workers > 1 else 1)  # one alone reads and computes by turns
 
 
 def test_the_costly_go_first(monkeypatch: pytest.MonkeyPatch) -> None:

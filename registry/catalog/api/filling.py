@@ -97,9 +97,8 @@ class Filling(Part):
         from registry.catalog.running import ingest_refs
         from registry.catalog.storing import Options
         from registry.ingest import Setting
-        from registry.spectral.devices import device_at_hand
 
-        options = Options(replace, keep_spectra, discard_weights, device_at_hand(device), approximate)
+        options = Options(replace, keep_spectra, discard_weights, _found(device), approximate)
         setting = Setting(executor or "", workers, address, time_limit)
         return ingest_refs(self._database, refs, options, setting, command, progress)
 
@@ -128,9 +127,8 @@ class Filling(Part):
         from registry.catalog.running import ingest_checkpoint
         from registry.catalog.storing import Options
         from registry.sources import open_module, open_ref
-        from registry.spectral.devices import device_at_hand
 
-        options = Options(replace, keep_spectra, device=device_at_hand(device), approximate=approximate)
+        options = Options(replace, keep_spectra, device=_found(device), approximate=approximate)
         known = card_of(card)
         if isinstance(reference, str | Path):
             refs = expand_all([reference], None, key=key, seed=seed, name=name, card=known)
@@ -158,3 +156,11 @@ class Filling(Part):
 
         specs = tuple(SPECS.values()) if fingerprint is None else (spec_of(fingerprint),)
         return refingerprint(self._database, specs, progress, judge=fingerprint is None)
+
+
+def _found(device: Device) -> Device:
+    if device == "cpu":  # workers start the sooner for what this process need not load
+        return device
+    from registry.spectral.devices import device_at_hand
+
+    return device_at_hand(device)
