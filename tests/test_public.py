@@ -53,7 +53,7 @@ METHODS = {
     "remove": "(name)",
     "rename": "(old, new)",
     "reset_calibration": "(*, fingerprint='layered', metric=None)",
-    "retry": "(run, *, workers=None, executor=None, address=None, progress=None)",
+    "retry": "(run, *, workers=None, executor=None, address=None, time_limit=None, progress=None)",
     "run_items": "(run, *, states=())",
     "runs": "(run=None)",
     "search": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
