@@ -40,7 +40,7 @@ METHODS = {
     ),
     "ingest_all": (
         "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', approximate=False, "
-        "workers=None, executor=None, address=None, command='', progress=None)"
+        "workers=None, executor=None, address=None, time_limit=None, command='', progress=None)"
     ),
     "kept_class": "(identity)",
     "kept_partitions": "()",

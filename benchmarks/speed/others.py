@@ -59,19 +59,22 @@ def against_weightwatcher(rounds: int) -> list[Comparison]:
             for number in numbers:
                 watcher.get_ESD(layer=number)
 
-        threads = quicker(theirs)
         tasks = {
-            "theirs": Task(theirs, threads),
-            "describe": Task(lambda: [watcher.describe() for _ in numbers], threads),
+            "theirs, 1": Task(theirs, 1),
+            "theirs, 2": Task(theirs, 2),
+            "describe": Task(lambda: [watcher.describe() for _ in numbers], 1),
             "ours": Task(lambda: _from_module(net), 2),
         }
         found = interleaved(tasks, rounds)
-    share = f"{np.median(found['describe'].wall) / np.median(found['theirs'].wall):.0%}"
+    # Others' work at its best: the faster of both.
+    threads = min((1, 2), key=lambda count: float(np.median(found[f"theirs, {count}"].wall)))
+    best = found[f"theirs, {threads}"]
     title = (
-        f"{NETWORK}: weightwatcher's `get_ESD`, BLAS threads: {threads}, {share} of it describing the network anew "
+        f"{NETWORK}: weightwatcher's `get_ESD`, BLAS threads: {threads}, "
+        f"{np.median(found['describe'].wall) / np.median(best.wall):.0%} of it describing the network anew "
         "/ ours, 2 cores"
     )
-    return [Comparison(title, found["theirs"], found["ours"], 10)]
+    return [Comparison(title, best, found["ours"], 10)]
 
 
 def against_bristol(rounds: int) -> list[Comparison]:
