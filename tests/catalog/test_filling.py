@@ -191,6 +191,8 @@ def test_live_modules(database_url: str, tmp_path: Path) -> None:
         assert reg.ingest(module, name="live", family="mlp").status == "added"
         assert reg.ingest(tmp_path / "saved.pt").message.startswith("another name for live")
         assert reg.show("saved").summary.family == "mlp"
+        with pytest.raises(UsageError, match="takes one model"):
+            reg.ingest([])  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="needs a name") as refused:
             reg.ingest(module)
         assert refused.value.remedy

@@ -136,6 +136,8 @@ class Filling(Part):
                 raise UsageError(f"{reference} is {len(refs)} models", "use plan() and ingest_all() for several")
             with open_ref(refs[0]) as checkpoint:
                 return ingest_checkpoint(self._database, checkpoint, options)
+        if isinstance(reference, list | tuple):
+            raise UsageError("ingest() takes one model", "use plan() and ingest_all() for several")
         if not name:
             raise UsageError("a live module needs a name", 'give one: ingest(module, name="my-model")')
         with open_module(reference, name, known) as checkpoint:
