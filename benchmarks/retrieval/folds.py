@@ -1,4 +1,4 @@
-"""What learning adds on families it has not seen: all numbers of ``layered`` learned on four fifths of them."""
+"""What ``layered`` is worth on families it has not seen: learned on four fifths of them, asked by the fifth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.retrieval.learning import learned
+from benchmarks.retrieval.learning import SHIPPED, learned
 from benchmarks.retrieval.scores import Scores, retrieval
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from benchmarks.retrieval.learning import Numbers, Sample
 
-__all__ = ["FOLDS", "SPLITS", "HeldOut", "fold_of", "held_out"]
+    Fits = Sequence[Sequence[Numbers]]
+
+__all__ = ["FOLDS", "SPLITS", "HeldOut", "as_shipped", "fitted", "fold_of", "held_out"]
 
 FOLDS = 5
 SPLITS = 5
@@ -28,13 +30,14 @@ SPLITS = 5
 class HeldOut:
     """Scores of families left out, all and cross-size; each query's mean over divisions.
 
-    ``means``: those of each division, (splits, 2, 3); ``numbers``: what was learned, one a fit.
+    ``means``: those of each division, (splits, 2, 3); ``distances``: by the first of them, (n, n), each row from what
+    was fitted without the family of the model that asks.
     """
 
     everything: Scores
     across: Scores
     means: NDArray[np.float64]
-    numbers: list[Numbers]
+    distances: NDArray[np.float64]
 
 
 def fold_of(family: NDArray[np.str_], seed: int = 0) -> NDArray[np.intp]:
@@ -43,42 +46,41 @@ def fold_of(family: NDArray[np.str_], seed: int = 0) -> NDArray[np.intp]:
     return np.asarray(np.random.default_rng(seed).permutation(len(known))[codes] % FOLDS)
 
 
-def held_out(samples: Sequence[Sample], names: Collection[str], splits: int = SPLITS) -> list[HeldOut]:
-    """Learn the blocks of those names on four fifths of every sample's families; of each, the fifth left out asks.
+def fitted(samples: Sequence[Sample], names: Collection[str], splits: int = SPLITS) -> Fits:
+    """Numbers for the blocks of those names, learned on four fifths of every sample's families.
 
-    It asks among all of its sample, by numbers learned without any model of its family. ``splits * FOLDS`` fits.
+    By division and by the fifth that is left out; ``splits * FOLDS`` fits.
     """
-    divided: list[list[tuple[Scores, Scores]]] = [[] for _ in samples]
-    numbers = []
-    for split in range(splits):
-        folds = [fold_of(sample.family, split) for sample in samples]
-        found: list[list[tuple[Scores, Scores]]] = [[] for _ in samples]
-        for left in range(FOLDS):
-            fitted = learned([sample.of(fold != left) for sample, fold in zip(samples, folds, strict=True)], names)
-            numbers.append(fitted)
-            for at, (sample, fold) in enumerate(zip(samples, folds, strict=True)):
-                distances, asked = sample.distances(fitted, names), fold == left
-                every = retrieval(distances, sample.family).of(asked)
-                found[at].append((every, retrieval(distances, sample.family, sample.topology).of(asked)))
-        for at, pairs in enumerate(found):
-            everything, across = (_joined(scores) for scores in zip(*pairs, strict=True))
-            divided[at].append((everything, across))
     return [
-        HeldOut(
-            *(_averaged([pair[kind] for pair in pairs]) for kind in (0, 1)),
-            np.array([[scores.mean() for scores in pair] for pair in pairs]),
-            numbers,
-        )
-        for pairs in divided
+        [learned([each.of(fold_of(each.family, split) != left) for each in samples], names) for left in range(FOLDS)]
+        for split in range(splits)
     ]
 
 
-def _joined(scores: Sequence[Scores]) -> Scores:
-    query = np.concatenate([each.query for each in scores])
-    order = np.argsort(query)
-    family = np.concatenate([each.family for each in scores])
-    return Scores(query[order], family[order], np.concatenate([each.figures for each in scores])[order])
+def as_shipped(splits: int = SPLITS) -> Fits:
+    """The numbers that ship in the place of learned ones."""
+    return [[SHIPPED] * FOLDS for _ in range(splits)]
 
 
-def _averaged(scores: Sequence[Scores]) -> Scores:
-    return Scores(scores[0].query, scores[0].family, np.mean([each.figures for each in scores], axis=0))
+def held_out(sample: Sample, fits: Fits, names: Collection[str], teacher: Sample | None) -> HeldOut:
+    """Scores by the blocks of those names; each fifth asks among all, by what was fitted without its families.
+
+    ``teacher``: the metric is what four fifths of its families teach, of the same division: the sample itself, the same
+    models changed, or models of other families; None: without a metric.
+    """
+    divided, means, first = [], [], np.empty(0)
+    for split, numbers in enumerate(fits):
+        fold = fold_of(sample.family, split)
+        distances = np.empty((len(fold), len(fold)))
+        for left, each in enumerate(numbers):
+            metric = teacher.of(fold_of(teacher.family, split) != left).metric(each, names) if teacher else None
+            distances[fold == left] = sample.distances(each, names, metric)[fold == left]
+        pair = retrieval(distances, sample.family), retrieval(distances, sample.family, sample.topology)
+        divided.append(pair)
+        means.append([scores.mean() for scores in pair])
+        first = first if split else distances
+    everything, across = (
+        Scores(pairs[0].query, pairs[0].family, np.mean([each.figures for each in pairs], axis=0))
+        for pairs in zip(*divided, strict=True)
+    )
+    return HeldOut(everything, across, np.array(means), first)

@@ -1,38 +1,41 @@
-"""All numbers of ``layered`` that were not derived, learned from labelled models: from a start that looks at no label.
+"""The scales and weights of ``layered``, learned from labelled models: from a start that looks at no label.
 
 The scales of its columns and the weights of its blocks (``registry.spectral.scales``), 34 of them, and a temperature
 beside them. For each query, each model of its family is to stand before all of other families: the logistic loss of
 log sum exp over those of d(query, relative) - d(query, other), with the whole gallery and across sizes, every query's
 relatives weighing the same together, and a family of n queries n^1/2. Logarithms are held by a quadratic penalty to
-where they began: each property at half a standard deviation, each block at the same mean distance.
+where they began: each property at half a standard deviation, each block at the same mean distance. The metric is not in
+it: it follows from the numbers and the same models, in closed form (``benchmarks.retrieval.metric``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.retrieval.metric import learned_metric
 from registry.spectral.descriptors import fourier_features
 from registry.spectral.fingerprints import LAYERED_BLOCKS, SEEDS, departures, points_of
+from registry.spectral.metric import LEARNED
 from registry.spectral.scales import COLUMNS, SCALES, WEIGHTS
 from registry.spectral.specs import LAYERED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from benchmarks.retrieval.models import Models
 
-__all__ = ["SHIPPED", "Numbers", "Sample", "learned", "neutral", "sample_of"]
+__all__ = ["SHIPPED", "Metric", "Numbers", "Sample", "learned", "neutral", "sample_of"]
 
 Numbers = dict[tuple[str, str], float]
 """By block and property; a block's weight by its name and ""."""
+Metric = Mapping[str, NDArray[np.float64]]
+"""By block the matrix that its numbers are multiplied by."""
 
 SHIPPED: Numbers = {
     **{(block, name): value for block, scales in SCALES.items() for name, value in scales.items()},
@@ -51,13 +54,14 @@ class Sample:
     """Models ready to be measured under any numbers.
 
     ``points``: by block, columns (N, columns) of all models' layers or runs, the model each belongs to (N,), and
-    weights (N,) that sum to 1 a model; ``fixed``: the other blocks, (n, numbers).
+    weights (N,) that sum to 1 a model; ``fixed``: the other blocks, (n, numbers); ``seed``: of the random features.
     """
 
     family: NDArray[np.str_]
     topology: NDArray[np.str_]
     points: dict[str, tuple[Tensor, Tensor, Tensor]]
     fixed: dict[str, Tensor]
+    seed: int = LAYERED.seed
 
     def of(self, kept: NDArray[np.bool_]) -> Sample:
         """Those of the models that are marked, (n,)."""
@@ -69,34 +73,51 @@ class Sample:
             if (some := marked[model]) is not None
         }
         fixed = {name: rows[marked] for name, rows in self.fixed.items()}
-        return Sample(self.family[kept], self.topology[kept], points, fixed)
+        return Sample(self.family[kept], self.topology[kept], points, fixed, self.seed)
 
-    def blocks(self, numbers: Mapping[tuple[str, str], Tensor], names: Collection[str]) -> list[Tensor]:
-        """Each block's part of the vectors, (n, its length), as `fingerprint` makes it but for float32."""
-        made = []
+    def rows(self, numbers: Mapping[tuple[str, str], Tensor], names: Collection[str]) -> dict[str, Tensor]:
+        """Each block before metric and weight, (n, its length), as `fingerprint` makes it but for float32."""
+        made = {}
         for name, length in LAYERED_BLOCKS.items():
             if name not in names:
                 continue
             if name in self.fixed:
-                rows = self.fixed[name]
-            else:
-                columns, model, weights = self.points[name]
-                scales = torch.stack([numbers[name, each] for each in COLUMNS[name]])
-                features, phases = map(_single, fourier_features(columns.shape[1], length, LAYERED.seed + SEEDS[name]))
-                waves = torch.cos((columns * scales) @ features + phases) * weights[:, None]
-                rows = torch.zeros(len(self.family), length).index_add_(0, model, waves)
-            made.append(numbers[name, ""] / length * rows)
+                made[name] = self.fixed[name]
+                continue
+            columns, model, weights = self.points[name]
+            scales = torch.stack([numbers[name, each] for each in COLUMNS[name]])
+            features, phases = map(_single, fourier_features(columns.shape[1], length, self.seed + SEEDS[name]))
+            waves = torch.cos((columns * scales) @ features + phases) * weights[:, None]
+            made[name] = torch.zeros(len(self.family), length).index_add_(0, model, waves)
         return made
 
-    def distances(self, numbers: Numbers, names: Collection[str] = tuple(LAYERED_BLOCKS)) -> NDArray[np.float64]:
+    def vectors(
+        self, numbers: Mapping[tuple[str, str], Tensor], names: Collection[str], metric: Metric | None = None
+    ) -> Tensor:
+        """The fingerprints by the blocks of those names, (n, numbers), metric and weights in them."""
+        made = []
+        for name, rows in self.rows(numbers, names).items():
+            turned = rows @ _single(metric[name]) if metric and name in metric else rows
+            made.append(numbers[name, ""] / rows.shape[1] * turned)
+        return torch.cat(made, 1)
+
+    def distances(
+        self, numbers: Numbers, names: Collection[str] = tuple(LAYERED_BLOCKS), metric: Metric | None = None
+    ) -> NDArray[np.float64]:
         """L1 between all models by the blocks of those names, (n, n)."""
         with torch.no_grad():
-            vectors = torch.cat(self.blocks(_tensors(numbers), names), 1)
+            vectors = self.vectors(_tensors(numbers), names, metric)
             return np.asarray(torch.cdist(vectors, vectors, p=1).numpy(), np.float64)
 
+    def metric(self, numbers: Numbers, names: Collection[str] = LEARNED) -> Metric:
+        """The metric that these models teach under those numbers, of those blocks that one is learned for."""
+        with torch.no_grad():
+            rows = self.rows(_tensors(numbers), [name for name in names if name in LEARNED])
+            return learned_metric({name: each.numpy() for name, each in rows.items()}, self.family)
 
-def sample_of(models: Models) -> Sample:
-    """The models' points and labels."""
+
+def sample_of(models: Models, seed: int = LAYERED.seed) -> Sample:
+    """The models' points and labels; ``seed``: of the random features."""
     found = [points_of(spectra) for spectra in models.spectra]
     points = {
         name: (
@@ -110,7 +131,7 @@ def sample_of(models: Models) -> Sample:
         "depths": _single(np.array([departures(spectra, LAYERED).ravel() for spectra in models.spectra])),
         "layers": _single(np.log2([[len(spectra) + 1.0] for spectra in models.spectra])),
     }
-    return Sample(models.family, models.topology, points, fixed)
+    return Sample(models.family, models.topology, points, fixed, seed)
 
 
 def neutral(sample: Sample, names: Collection[str]) -> Numbers:
@@ -148,7 +169,7 @@ def learned(samples: Sequence[Sample], names: Collection[str]) -> Numbers:
         numbers = _tensors(start) | {key: start[key] * factors[at] for at, key in enumerate(free)}
         total = PENALTY * (logarithms[:-1] ** 2).sum()
         for sample, goal in zip(samples, goals, strict=True):
-            vectors = torch.cat(sample.blocks(numbers, names), 1)
+            vectors = sample.vectors(numbers, names)
             distances = torch.cdist(vectors, vectors, p=1) * (TEMPERATURE * factors[-1])
             total = total + sum(_loss(distances, *each) for each in goal) / (len(goal) * len(samples))
         torch.autograd.backward(total)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from registry import Registry
+from registry.sources import layer_matrix, open_ref, plan_weights
+from registry.spectral import network_spectra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,16 +34,22 @@ class Models:
 
 
 def read_models(manifest: Path) -> Models:
-    """Ingest a manifest into a temporary registry and read it back. Raises what the ingest of its models raises."""
-    with tempfile.TemporaryDirectory() as folder, Registry(f"sqlite:///{folder}/models.db") as reg:
-        refs = reg.plan(manifest=manifest)
-        reg.ingest_all(refs)
-        by_name = {ref.name: ref for ref in refs}
-        models = [model for model in reg.models() if model.name in by_name]
-        return Models(
-            [model.name for model in models],
-            np.array([model.family or model.name for model in models]),
-            np.array([model.topology for model in models]),
-            [reg.spectrum(model.name) for model in models],
-            [by_name[model.name] for model in models],
-        )
+    """Plan and measure the models of a manifest, of equal weights the first; no registry is made.
+
+    Raises what planning or reading one of them raises.
+    """
+    found: dict[str, tuple[ModelRef, str, tuple[Spectrum, ...]]] = {}
+    for ref in Registry().plan(manifest=manifest):
+        with open_ref(ref) as checkpoint:
+            plan = plan_weights(checkpoint)
+            if plan.content_hash not in found:
+                spectra = network_spectra(plan.layers, partial(layer_matrix, checkpoint))
+                found[plan.content_hash] = ref, plan.topology, spectra
+    refs, topologies, spectra = zip(*found.values(), strict=True)
+    return Models(
+        [ref.name for ref in refs],
+        np.array([ref.card.family or ref.name for ref in refs]),
+        np.array(topologies),
+        list(spectra),
+        list(refs),
+    )

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from benchmarks.retrieval.architectures import architectures_of_timm
-from benchmarks.retrieval.folds import SPLITS, held_out
+from benchmarks.retrieval.folds import FOLDS, SPLITS, as_shipped, fitted, held_out
 from benchmarks.retrieval.learning import learned, sample_of
 from benchmarks.retrieval.models import read_models
-from benchmarks.retrieval.report import Row, confusions, gains, numbers_table, table
-from benchmarks.retrieval.scores import retrieval
-from benchmarks.retrieval.vectors import SPECTRAL, VECTORS
-from benchmarks.retrieval.watcher import watcher_vectors
+from benchmarks.retrieval.report import confusions, gains, numbers_table, table
+from benchmarks.retrieval.rows import (
+    BARE,
+    BLOCKS,
+    LAYERED,
+    of_distances,
+    of_held_out,
+    of_others,
+    of_parts,
+    of_vectors,
+    of_watcher,
+)
+from benchmarks.retrieval.vectors import PARTS
 from benchmarks.speed.harness import rewrite
 from benchmarks.zoo import zoo_folder
-from registry.spectral import fingerprint
-from registry.spectral.fingerprints import LAYERED_BLOCKS
-from registry.spectral.specs import LAYERED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from benchmarks.retrieval.folds import HeldOut
+    from benchmarks.retrieval.folds import Fits
     from benchmarks.retrieval.learning import Sample
     from benchmarks.retrieval.models import Models
 
@@ -37,8 +39,8 @@ __all__ = ["main", "markdown"]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 MARKER = "retrieval"
-SHIPPED, BARE = "`layered`", "`layered`, spectra taken out"
-LEARNED = "`layered`, learned on other families and on timm's"
+LEARNED = "all learned on other families"
+JOINT_LEARNED = f"{LEARNED} and on timm's"
 JOINT = 2
 """Divisions when timm's architectures are learned from, too: each fit takes a quarter of a minute."""
 DRAWS = 10
@@ -51,7 +53,7 @@ def main(manifest: Path | None = None, *, write: bool = False) -> None:
     Parameters
     ----------
     manifest
-        Its models are ingested into a temporary registry; it must name families.
+        Its models are measured; it must name families.
     write
         Put the tables into docs/benchmarks.md too, between its ``retrieval`` markers.
     """
@@ -69,54 +71,56 @@ def main(manifest: Path | None = None, *, write: bool = False) -> None:
 
 def markdown(models: Models, architectures: Models | None) -> str:
     """Every table of the benchmark; ``architectures``: of which shapes are all there is, None to do without."""
-    vectors = {name: np.array([vector(each) for each in models.spectra]) for name, vector in VECTORS.items()}
-    rows = {name: _row(models, name, _distances(found)) for name, found in vectors.items()}
-    notes = _watch(models, rows)
     sample = sample_of(models)
-    blocks = list(LAYERED_BLOCKS)
-    shapes = [name for name in blocks if name not in SPECTRAL]
-    (held,) = held_out([sample], blocks)
-    (bare,) = held_out([sample], shapes)
     others = sample_of(architectures) if architectures else None
-    joint = held_out([sample, others], blocks, JOINT) if others else []
+    ships = held_out(sample, as_shipped(), BLOCKS, sample)
+    parts = of_parts(models, sample)
+    watched, note = of_watcher(models)
+    fits, bare = fitted([sample], BLOCKS), fitted([sample], PARTS[BARE])
+    joint = fitted([sample, others], BLOCKS, JOINT) if others else []
+    held = held_out(sample, fits, BLOCKS, sample)
     strict = [
-        Row("`layered`, learned on other families", held.everything, held.across),
-        Row("the same, spectra taken out", bare.everything, bare.across),
-        *(Row(LEARNED, each.everything, each.across) for each in joint[:1]),
+        of_held_out(LEARNED, held),
+        of_held_out("the same, without the metric", held_out(sample, fits, BLOCKS, None)),
+        of_held_out("the same, spectra taken out", held_out(sample, bare, PARTS[BARE], sample)),
+        *([of_held_out(JOINT_LEARNED, held_out(sample, joint, BLOCKS, sample))] if joint else ()),
     ]
-    known = len(set(models.family))
+    first = of_held_out(LAYERED, ships)
     return "\n".join(
         [
-            f"{len(models.names)} models, {known} families; {len(rows[SHIPPED].everything.query)} queries, "
-            f"{len(rows[SHIPPED].across.query)} across sizes.{notes}",
+            f"{len(models.names)} models, {len(set(models.family))} families; {len(first.everything.query)} queries, "
+            f"{len(first.across.query)} across sizes.{note}",
             "",
-            *table([rows[SHIPPED], *strict, *(row for name, row in rows.items() if name != SHIPPED)]),
+            *table([first, *strict, *parts.values(), *of_vectors(models, gaussian=True), *watched]),
             "",
-            *gains([("as shipped", rows[SHIPPED], rows[BARE]), ("learned on other families", *strict[:2])]),
+            *gains([("numbers that ship", first, parts[BARE]), (LEARNED, strict[0], strict[2])]),
             "",
-            f"Over {SPLITS} divisions into fifths, those learned on other families had {_ranges(held.means)}. Over "
-            f"{DRAWS} other draws of its random features {SHIPPED} has {_ranges(_redrawn(models))}.",
+            f"Over {SPLITS} divisions into fifths, {LAYERED} had {_ranges(ships.means)}; {LEARNED}: "
+            f"{_ranges(held.means)}. By {DRAWS} other draws of its random features {LAYERED} has "
+            f"{_ranges(_redrawn(models))}.",
             *(_shapes_alone(architectures, others, sample, joint) if architectures and others else ()),
             "",
-            f"What four fifths of the families chose, over what ships: median, quartiles of {len(held.numbers)} fits.",
+            f"What four fifths of the families chose, over what ships: median, quartiles of {SPLITS * FOLDS} fits.",
             "",
-            *numbers_table(held.numbers, joint[0].numbers if joint else []),
+            *numbers_table(*([each for split in some for each in split] for some in (fits, joint))),
             "",
-            f"Nearest models of another family by {SHIPPED} as shipped:",
+            f"Nearest models of another family by {LAYERED}, in the first of the divisions:",
             "",
-            *confusions(models, _distances(vectors[SHIPPED]), rows[SHIPPED]),
+            *confusions(models, ships.distances, of_distances(LAYERED, models, ships.distances)),
         ]
     )
 
 
-def _shapes_alone(architectures: Models, sample: Sample, models: Sample, joint: Sequence[HeldOut]) -> Sequence[str]:
+def _shapes_alone(architectures: Models, others: Sample, sample: Sample, joint: Fits) -> list[str]:
     """The table of the architectures: by what ships, by what the models chose, learned on other families of both."""
-    wanted = (SHIPPED, BARE, "`mme`", "rough count of shapes", "number of parameters")
-    vectors = {name: np.array([VECTORS[name](each) for each in architectures.spectra]) for name in wanted}
-    rows = [_row(architectures, name, _distances(found)) for name, found in vectors.items()]
-    alone = learned([models], list(LAYERED_BLOCKS))
-    rows.insert(1, _row(architectures, "`layered`, learned on the published models", sample.distances(alone)))
-    rows[1:1] = [Row(LEARNED, each.everything, each.across) for each in joint[1:]]
+    numbers = learned([sample], BLOCKS)
+    metric = sample.metric(numbers)
+    rows = [
+        *of_others(architectures, others, sample),
+        of_distances("all learned on the models above", others, others.distances(numbers, BLOCKS, metric)),
+        of_held_out(JOINT_LEARNED, held_out(others, joint, BLOCKS, sample)),
+        *of_vectors(architectures, gaussian=False),
+    ]
     return [
         "",
         f"timm's architectures, {len(architectures.names)} of {len(set(architectures.family))} of its modules:",
@@ -125,22 +129,10 @@ def _shapes_alone(architectures: Models, sample: Sample, models: Sample, joint: 
     ]
 
 
-def _distances(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(cdist(vectors, vectors, "cityblock"))
-
-
-def _row(models: Models, name: str, distances: NDArray[np.float64]) -> Row:
-    return Row(name, retrieval(distances, models.family), retrieval(distances, models.family, models.topology))
-
-
 def _redrawn(models: Models) -> NDArray[np.float64]:
-    """Means of `SHIPPED` with other random features, (draws, 2, 3): all and cross-size."""
-    made = []
-    for seed in range(1, DRAWS + 1):
-        spec = replace(LAYERED, seed=10 * seed)
-        row = _row(models, "", _distances(np.array([fingerprint(each, spec).vector for each in models.spectra])))
-        made.append([row.everything.mean(), row.across.mean()])
-    return np.array(made)
+    """Means with other random features, the metric learned for each, (draws, 2, 3): all and cross-size."""
+    samples = [sample_of(models, 10 * draw) for draw in range(1, DRAWS + 1)]
+    return np.array([held_out(each, as_shipped(1), BLOCKS, each).means[0] for each in samples])
 
 
 def _ranges(means: NDArray[np.float64]) -> str:
@@ -148,14 +140,3 @@ def _ranges(means: NDArray[np.float64]) -> str:
     low, high = means.min(axis=0), means.max(axis=0)
     named = [("P@1", 0, 0), ("mAP", 0, 1), ("cross-size P@1", 1, 0), ("cross-size mAP", 1, 1)]
     return ", ".join(f"{name} {low[kind, at]:.3f}-{high[kind, at]:.3f}" for name, kind, at in named)
-
-
-def _watch(models: Models, rows: dict[str, Row]) -> str:
-    """Add WeightWatcher's row where the package can be had; what is to be said of it."""
-    name = "WeightWatcher's columns"
-    try:
-        found, missed = watcher_vectors(models.refs)
-    except ImportError as error:
-        return f" Without WeightWatcher: {error}."
-    rows[name] = _row(models, name, _distances(found))
-    return f" WeightWatcher could not take {missed} of the models."

@@ -1,4 +1,4 @@
-"""The fingerprints as they ship, with parts taken out, and what they must beat: a vector a model, compared by L1."""
+"""The fingerprints as they ship, the parts of the default, and what it must beat: a vector a model, compared by L1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from registry.types import Spectrum
 
-__all__ = ["SPECTRAL", "VECTORS", "layered"]
+__all__ = ["CHANGED", "PARTS", "SPECTRAL", "VECTORS", "layered"]
 
 SPECTRAL = ("spectra", "depths")
 """The blocks of ``layered`` that eigenvalues enter; shapes and kinds alone decide the others."""
@@ -31,11 +31,6 @@ def layered(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
 
 def _mme(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
     return fingerprint(spectra, MME).vector.astype(np.float64)
-
-
-def _without(*cut: str) -> Callable[[Sequence[Spectrum]], NDArray[np.float64]]:
-    kept = np.repeat([name not in cut for name in LAYERED_BLOCKS], list(LAYERED_BLOCKS.values()))
-    return lambda spectra: layered(spectra)[kept]
 
 
 def _gaussian(spectra: Sequence[Spectrum]) -> list[Spectrum]:
@@ -59,15 +54,27 @@ def _shape_count(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
     return np.concatenate([np.quantile(p, tenths), np.quantile(q, tenths), [np.log2(len(spectra))]])
 
 
+PARTS: dict[str, list[str]] = {
+    "`layered`, spectra taken out": [name for name in LAYERED_BLOCKS if name not in SPECTRAL],
+    "`layered`, shapes taken out": list(SPECTRAL),
+    **{
+        f"`layered` without its block `{cut}`": [name for name in LAYERED_BLOCKS if name != cut]
+        for cut in LAYERED_BLOCKS
+    },
+}
+"""The blocks that are left of the default fingerprint."""
+
+CHANGED: dict[str, Callable[[Sequence[Spectrum]], list[Spectrum]]] = {
+    "`layered` without kinds of layers": _of_one_kind,
+    "`layered` of Gaussian weights": _gaussian,
+}
+"""The default fingerprint of other spectra."""
+
 VECTORS: dict[str, Callable[[Sequence[Spectrum]], NDArray[np.float64]]] = {
     "`layered`": layered,
-    "`layered`, spectra taken out": _without(*SPECTRAL),
-    "`layered`, shapes taken out": _without(*(LAYERED_BLOCKS.keys() - set(SPECTRAL))),
-    **{f"`layered` without its block `{name}`": _without(name) for name in LAYERED_BLOCKS},
-    "`layered` without kinds of layers": lambda spectra: layered(_of_one_kind(spectra)),
-    "`layered` of Gaussian weights": lambda spectra: layered(_gaussian(spectra)),
     "`mme`": _mme,
     "`mme` of Gaussian weights": lambda spectra: _mme(_gaussian(spectra)),
     "rough count of shapes": _shape_count,
     "number of parameters": lambda spectra: np.log2([sum(s.layer.p * s.layer.q for s in spectra)]),
 }
+"""All that nothing is learned for here."""

@@ -11,6 +11,7 @@ from registry.ensembles.wishart import marchenko_pastur_cumulative
 from registry.errors import SpectrumError
 from registry.spectral.descriptors import embed, layers_of, run_points, shape_points, spectral_points
 from registry.spectral.difference import cumulative, depth_weights, layer_cumulatives
+from registry.spectral.metric import metric
 from registry.spectral.scales import WEIGHTS, scales_of
 from registry.types import Fingerprint, FingerprintSpec, Spectrum
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LAYERED_BLOCKS", "SEEDS", "departures", "fingerprint", "points_of"]
+__all__ = ["LAYERED_BLOCKS", "SEEDS", "departures", "embeddings", "fingerprint", "points_of"]
 
 LAYERED_BLOCKS = {"shapes": 90, "pairs": 120, "triples": 110, "spectra": 86, "depths": 72, "layers": 1}
 """Numbers of each block of ``layered``, in their order in the vector."""
@@ -58,11 +59,14 @@ def _mme(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float
 def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
     """Six blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
 
-    ``shapes``, ``pairs``, ``triples``, ``spectra``: kernel mean embeddings over layers and runs of layers; ``depths``:
-    F - F_W around each relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed;
-    ``layers``: log2 of one plus their number.
+    ``shapes``, ``pairs``, ``triples``, ``spectra``: kernel mean embeddings over layers and runs of layers, the first
+    three times the learned metric that the spec names as its ``weights``, if any; ``depths``: F - F_W around each
+    relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed; ``layers``: log2 of
+    one plus their number.
     """
-    found = {name: _embedded(name, *points, spec.seed) for name, points in points_of(spectra).items()}
+    found = embeddings(spectra, spec.seed)
+    if spec.weights:
+        found |= {name: found[name] @ matrix for name, matrix in metric(spec.weights).items()}
     found["depths"] = departures(spectra, spec).ravel()
     found["layers"] = np.array([np.log2(len(spectra) + 1)])
     return np.concatenate([WEIGHTS[name] / length * found[name] for name, length in LAYERED_BLOCKS.items()])
@@ -79,8 +83,12 @@ def points_of(spectra: Sequence[Spectrum]) -> dict[str, tuple[NDArray[np.float64
     }
 
 
-def _embedded(name: str, columns: NDArray[np.float64], weights: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    return embed(scales_of(name) * columns, weights, LAYERED_BLOCKS[name], seed + SEEDS[name])
+def embeddings(spectra: Sequence[Spectrum], seed: int) -> dict[str, NDArray[np.float64]]:
+    """Each block that is an embedding, (its length,), numbers in [-1, 1], before any metric and weight."""
+    return {
+        name: embed(scales_of(name) * columns, weights, LAYERED_BLOCKS[name], seed + SEEDS[name])
+        for name, (columns, weights) in points_of(spectra).items()
+    }
 
 
 def departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
@@ -95,5 +103,5 @@ def departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np
 
 _VECTORS: dict[tuple[str, int], Callable[[Sequence[Spectrum], FingerprintSpec], NDArray[np.float64]]] = {
     ("mme", 1): _mme,
-    ("layered", 2): _layered,
+    ("layered", 3): _layered,
 }

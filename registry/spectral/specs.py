@@ -23,13 +23,14 @@ MME = FingerprintSpec(
 
 LAYERED = FingerprintSpec(
     name="layered",
-    version=2,
+    version=3,
     matrix_rule=_RULE,
     locations=_logarithmic(1e-3, 10.0, 12),
     depths=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
     length=90 + 120 + 110 + 86 + 72 + 1,
     reference="wishart",
     beta=1,
+    weights="1",
 )
 """Resolved by depth and matched to the topology: the default of look-ups."""
 

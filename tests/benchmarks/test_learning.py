@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.retrieval import folds
 from benchmarks.retrieval.architectures import gaussian_values, plan_of
-from benchmarks.retrieval.learning import Sample, learned, neutral, sample_of
+from benchmarks.retrieval.learning import SHIPPED, Sample, learned, neutral, sample_of
 from benchmarks.retrieval.models import Models
 from benchmarks.retrieval.scores import retrieval
 from registry.errors import WeightsError
@@ -63,13 +63,13 @@ def test_the_start_looks_at_no_label() -> None:
 
 def test_learning_finds_what_tells_families_apart_on_families_it_has_not_seen() -> None:
     sample = made()
-    (found,) = folds.held_out([sample], BLOCKS, splits=1)
+    found = folds.held_out(sample, folds.fitted([sample], BLOCKS, 1), BLOCKS, sample)
     assert found.everything.query.tolist() == list(range(48))
     before = retrieval(sample.distances(neutral(sample, BLOCKS)), sample.family).mean()[1]
     assert found.everything.mean()[1] > before + 0.05
     # Where labels mean nothing there is nothing to be learned for others.
     mixed = Sample(np.random.default_rng(1).permutation(sample.family), sample.topology, sample.points, sample.fixed)
-    (chance,) = folds.held_out([mixed], BLOCKS, splits=1)
+    chance = folds.held_out(mixed, folds.fitted([mixed], BLOCKS, 1), BLOCKS, mixed)
     assert chance.everything.mean()[1] < before - 0.05
 
 
@@ -84,10 +84,31 @@ def test_families_left_out_do_not_choose_their_numbers() -> None:
         for name, (columns, model, weights) in sample.points.items()
     }
     other = Sample(sample.family, sample.topology, points, sample.fixed)
-    (plain,), (moved,) = (folds.held_out([each], BLOCKS, splits=1) for each in (sample, other))
-    assert moved.numbers[2] == plain.numbers[2]
-    assert moved.numbers[0] != plain.numbers[0]
-    assert learned([sample.of(~out)], BLOCKS) == plain.numbers[2]
+    (plain,), (moved,) = (folds.fitted([each], BLOCKS, 1) for each in (sample, other))
+    assert moved[2] == plain[2]
+    assert moved[0] != plain[0]
+    assert learned([sample.of(~out)], BLOCKS) == plain[2]
+
+
+def test_families_left_out_do_not_choose_their_metric() -> None:
+    sample = made(10, 3)
+    found = folds.held_out(sample, folds.as_shipped(1), BLOCKS, sample)
+    fold = folds.fold_of(sample.family)
+    for left in range(folds.FOLDS):
+        metric = sample.of(fold != left).metric(SHIPPED)
+        own = fold == left
+        np.testing.assert_array_equal(found.distances[own], sample.distances(SHIPPED, BLOCKS, metric)[own])
+        assert (found.distances[~own] != sample.distances(SHIPPED, BLOCKS, metric)[~own]).any()
+    assert found.means.shape == (1, 2, 3)
+    scores = retrieval(found.distances, sample.family, sample.topology)
+    np.testing.assert_array_equal(found.across.figures, scores.figures)
+    # Without a teacher there is no metric; one of other families is divided as they are.
+    plain = folds.held_out(sample, folds.as_shipped(1), BLOCKS, None)
+    np.testing.assert_array_equal(plain.distances, sample.distances(SHIPPED))
+    teacher = made(7, 3)
+    taught = folds.held_out(sample, folds.as_shipped(1), BLOCKS, teacher)
+    metric = teacher.of(folds.fold_of(teacher.family) != 1).metric(SHIPPED)
+    np.testing.assert_array_equal(taught.distances[fold == 1], sample.distances(SHIPPED, BLOCKS, metric)[fold == 1])
 
 
 def test_blocks_that_are_left_out_stay_as_they_began() -> None:

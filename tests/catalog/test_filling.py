@@ -419,7 +419,7 @@ def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: 
         ) as stuck:
             reg.refingerprint()
         assert stuck.value.remedy == "ingest their weights again, without --no-spectra"
-        assert reg.show("wide").fingerprints == ("layered v2", "mme v1")  # the rest was done
+        assert reg.show("wide").fingerprints == ("layered v3", "mme v1")  # the rest was done
 
         # And that remedy works.
         result = reg.ingest(files / "slim.safetensors")
@@ -454,7 +454,7 @@ def test_figures_of_layers(filled: Filled) -> None:
     filled.reg.ingest(filled.files / "wide.safetensors")
     assert filled.reg.show("wide") == shown
     assert shown.tags == (("made", "wide"),)
-    assert shown.fingerprints == ("layered v2", "mme v1")
+    assert shown.fingerprints == ("layered v3", "mme v1")
     assert shown.conjugacy is not None
     assert {tensor.name for tensor in shown.skipped} == {f"layers.{at}.bias" for at in range(5)}
 

@@ -284,7 +284,7 @@ def test_models_of_other_specs_do_not_take_part(filled: Filled) -> None:
     with Store.open(filled.url, mode="write") as store:
         store.drop_spec(LAYERED.hash)
     for ask in (lambda: filled.reg.nearest("wide"), filled.reg.classes, filled.reg.distances):
-        with pytest.raises(SpecMismatchError, match="layered v2 fingerprint") as missing:
+        with pytest.raises(SpecMismatchError, match="layered v3 fingerprint") as missing:
             ask()
         assert "archreg refingerprint --fingerprint layered" in (missing.value.remedy or "")
     assert names(filled.reg.nearest("wide", fingerprint="mme"))[0] == "twin"
@@ -372,7 +372,7 @@ def test_changes(filled: Filled) -> None:
     assert [model.name for model in reg.models()] == ["dense", "slim", "twin"]
     stats = reg.stats()
     assert (stats.models, stats.names, dict(stats.families)) == (3, 3, {"conv": 2, "mlp": 1})
-    assert dict(stats.fingerprints) == {"layered v2": 3, "mme v1": 3}
+    assert dict(stats.fingerprints) == {"layered v3": 3, "mme v1": 3}
     assert sum(count for _, count in stats.training_classes) == sum(count for _, count in stats.tail_classes) == 3
     assert reg.check() == ()
     assert reg.current() == stats.schema_version == reg.upgrade()

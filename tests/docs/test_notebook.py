@@ -40,7 +40,8 @@ def test_most_published_models_are_trained_with_long_tails(shown: dict[str, Any]
 def test_the_smaller_networks_of_the_design_stand_in(shown: dict[str, Any]) -> None:
     answer = shown["answer"]
     assert answer.equivalent
-    assert [candidate.model.architecture for candidate in answer.candidates[:3]] == ["resnet20", "resnet32", "resnet44"]
+    of_the_design = [one.model.architecture for one in answer.candidates if "akamaster" in one.model.name]
+    assert of_the_design[:3] == ["resnet20", "resnet32", "resnet44"]
 
 
 def test_layered_finds_more_kin_than_mme(shown: dict[str, Any]) -> None:

@@ -1,0 +1,54 @@
+"""Learn the metric that ships with ``layered``: ``python -m benchmarks.metric``.
+
+It writes registry/spectral/metric-1.npz from the zoo's spectra and families; `benchmarks.retrieval.metric` says how. A
+file that moves a number has a new name, ``LAYERED.weights``; the spec's version and ``benchmarks.calibrate`` follow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import registry.spectral
+from benchmarks.retrieval.metric import learned_metric
+from benchmarks.retrieval.models import read_models
+from benchmarks.zoo import zoo_folder
+from registry.spectral.fingerprints import embeddings
+from registry.spectral.metric import LEARNED, file_of
+from registry.spectral.specs import LAYERED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from registry.types import Spectrum
+
+__all__ = ["main", "metric_of"]
+
+TARGET = Path(registry.spectral.__file__).with_name(file_of(LAYERED.weights))
+
+
+def metric_of(
+    spectra: Sequence[Sequence[Spectrum]], family: NDArray[np.str_], seed: int = LAYERED.seed
+) -> dict[str, NDArray[np.float64]]:
+    """The metric learned from these models, with the random features of that seed."""
+    found = [embeddings(each, seed) for each in spectra]
+    return learned_metric({name: np.array([each[name] for each in found]) for name in LEARNED}, family)
+
+
+def main() -> None:
+    """Measure the zoo, learn, write the file and print how unequal directions are."""
+    models = read_models(zoo_folder() / "manifest.jsonl")
+    found = metric_of(models.spectra, models.family)
+    # Half the digits of float64 are more than 163 models decide.
+    np.savez(TARGET, **{name: matrix.astype(np.float32) for name, matrix in found.items()})  # type: ignore[arg-type]
+    for name, matrix in found.items():
+        values = np.linalg.eigvalsh(matrix)
+        print(f"{name:8s} {len(matrix)} directions, counting {values[0]:.2f} to {values[-1]:.2f} times")
+
+
+if __name__ == "__main__":
+    main()
