@@ -150,15 +150,15 @@ class _Resampling:
 
 
 @lru_cache(maxsize=64)
-def _curve(quantiles: tuple[tuple[float, float], ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _curve(calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fractions and distances (n,) of a calibration, as arrays: each verdict of an answer asks for them."""
-    fractions, distances = np.array(quantiles).T
+    fractions, distances = np.array(calibration.quantiles).T
     return fractions, distances
 
 
 def rate_at(calibration: Calibration, accuracy: float) -> float:
     """Fraction of unrelated pairs at most ``accuracy`` apart, linear between the stored quantiles."""
-    fractions, distances = _curve(calibration.quantiles)
+    fractions, distances = _curve(calibration)
     if accuracy < distances[0]:
         return 0.0
     # Of equal distances np.interp takes the last: a step of the distribution counts whole.
@@ -171,13 +171,14 @@ def rate_bound(calibration: Calibration, accuracy: float) -> float:
     return max(rate_at(calibration, accuracy), calibration.resolution)
 
 
+@lru_cache(maxsize=64)
 def accuracy_for(calibration: Calibration, rate: float) -> float:
     """The largest accuracy at which ``rate_at`` does not exceed ``rate``: its inverse, and just below any step over it.
 
     Below the calibration's resolution that is the number just below the smallest distance between unrelated models that
     was measured; nothing is extrapolated. From 1 on it is the largest one measured.
     """
-    fractions, distances = _curve(calibration.quantiles)
+    fractions, distances = _curve(calibration)
     last = np.append(distances[1:] > distances[:-1], True)
     first = np.append(True, last[:-1])
     steps, reached, approached = distances[last], fractions[last], fractions[first]

@@ -29,6 +29,10 @@ class Calibration:
     families: int | None = None
     created: str = ""
 
+    def __hash__(self) -> int:
+        """Of what nearly always tells two apart: the quantiles are hundreds of numbers, and it is asked often."""
+        return hash((self.spec_hash, self.metric, self.accuracy, self.created))
+
     @property
     def resolution(self) -> float:
         """The smallest rate it can tell: that of the nearest of the unrelated pairs it was measured on."""
