@@ -53,13 +53,12 @@ OLDEST = (0, 8)  # pgvector: iterative scans
 
 
 class Facts(NamedTuple):
-    """What there is of a spec's index: may its table be read, is it valid for the distance, where is pgvector.
+    """What there is of a spec's index: is it valid for the distance and may its table be read, where is pgvector.
 
-    None where there is no table, no index, no pgvector; of that, the schema, quoted, and the version.
+    None where there is no such index, no pgvector; of that, the schema, quoted, and the version.
     """
 
-    readable: bool | None
-    valid: bool | None
+    usable: bool | None
     extension: list[str] | None
 
 
@@ -107,9 +106,8 @@ _WASTEFUL = ("enable_seqscan", "enable_sort", "enable_bitmapscan")
 _HERE = "quote_ident(current_schema()) || '.archreg_vectors_' || specs.id"
 # The cheapest ways to ask: a join of catalogs takes longer to plan than all else that a question reads.
 FACTS: Final = (
-    text(f"has_table_privilege(to_regclass({_HERE}), 'SELECT')"),
     text(
-        "(SELECT found.indisvalid FROM pg_catalog.pg_index AS found"  # noqa: S608 - constants
+        "(SELECT found.indisvalid AND has_table_privilege(found.indrelid, 'SELECT') FROM pg_catalog.pg_index AS found"  # noqa: S608 - constants
         f" WHERE found.indexrelid = to_regclass({_HERE} || '_' || :metric) AND found.indrelid = to_regclass({_HERE}))"
     ),
     text(
@@ -127,19 +125,27 @@ def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, l
     if spec.indexed is None:
         others = [f"{name} v{version}" for name, version in connection.execute(OTHERS)]
         return Opened("", f"the index is of {', '.join(others)}, not of {label}", again) if others else None
-    if facts.readable is None or facts.extension is None:
+    readable = facts.usable or _readable(connection, table_name(spec.id))
+    if readable is None or facts.extension is None:
         return Opened("", "the index is gone", again)
     schema, version = facts.extension
-    if not facts.readable:
+    if not readable:
         remedy = f"ask its owner for: GRANT SELECT ON {table_name(spec.id)}"
         return Opened("", "this role may not read the index", remedy)
-    if not facts.valid:
+    if not facts.usable:
         return Opened("", f"the index is of another distance than {metric}", again)
     if not is_current_version(version):
         return Opened("", f"pgvector {version} is older than 0.8", "ALTER EXTENSION vector UPDATE")
     if spec.indexed != spec.stamp:
         return Opened("", "the index is behind the vectors", again)
     return Opened(schema)
+
+
+def _readable(connection: Connection, table: str) -> bool | None:
+    """Whether this role may read the table, None where it is not there."""
+    may = "SELECT has_table_privilege(to_regclass(quote_ident(current_schema()) || '.' || %(table)s), 'SELECT')"
+    found: bool | None = connection.exec_driver_sql(may, {"table": table}).scalar()
+    return found
 
 
 def find(

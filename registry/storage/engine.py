@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
+
+from registry.storage.failures import driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,33 +88,60 @@ def _sqlite_engine(path: Path, access: Access) -> Engine:
 
 
 def _postgres_engine(address: Address, access: Access) -> Engine:
-    # No prepared statements: poolers that change the server connection between transactions lose them.
-    arguments: dict[str, Any] = {"prepare_threshold": None}
+    arguments: dict[str, Any] = {"prepare_threshold": None, "autocommit": True}
     if "connect_timeout" not in address.url.query:
         arguments["connect_timeout"] = 10
     options: dict[str, Any] = {"poolclass": NullPool} if access == "migrate" else {"pool_size": 1, "max_overflow": 4}
-    return create_engine(
-        address.url,
-        connect_args=arguments,
-        pool_pre_ping=True,
-        hide_parameters=True,
-        use_native_hstore=False,
-        **options,
+    engine = create_engine(
+        address.url, connect_args=arguments, hide_parameters=True, use_native_hstore=False, **options
     )
+
+    @event.listens_for(engine, "connect")
+    def allow_prepared(connection: Any, _record: object) -> None:
+        # Poolers that change the server connection between transactions lose what is prepared on it. They answer for
+        # the server with a process number of their own, made up.
+        [(process,)] = connection.execute("SELECT pg_backend_pid()").fetchall()
+        if process == connection.info.backend_pid:
+            connection.prepare_threshold = sys.maxsize  # what asks for it, and nothing else
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # The driver would have its own options set, and reset, every time that a connection leaves the pool.
+        reads = connection.get_execution_options().get("archreg_read", False)
+        with driver(connection) as below:
+            below.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if reads else "BEGIN")
+
+    return engine
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in one transaction that sees one state of the database and cannot change it."""
-    options: dict[str, Any] = {}
-    if engine.dialect.name == "postgresql":
-        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with engine.connect().execution_options(**options) as connection, connection.begin():
+    with _begun(engine, archreg_read=True) as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in one transaction that is committed at the end, or leaves nothing."""
-    with engine.connect().execution_options(archreg_write=True) as connection, connection.begin():
+    with _begun(engine, archreg_write=True) as connection:
         yield connection
+
+
+@contextmanager
+def _begun(engine: Engine, **options: bool) -> Iterator[Connection]:
+    """Begin a transaction; a connection that was lost since it was last used is found out by that, and made anew.
+
+    The pool holds one at most: the second is new. So none is asked whether it is alive, which is a round trip.
+    """
+    for last in (False, True):
+        with engine.connect().execution_options(**options) as connection:
+            try:
+                transaction = connection.begin()
+            except DBAPIError as error:
+                if last or not error.connection_invalidated:
+                    raise
+                continue
+            with transaction:
+                yield connection
+            return

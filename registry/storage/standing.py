@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, bindparam, literal, select
+from sqlalchemy import and_, bindparam, select
 
 from registry.storage import schema
 from registry.storage.calibrations import SAME
+from registry.storage.compiled import Compiled
 from registry.storage.derived import FACTS, Facts
 from registry.types.calibrations import Calibration
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row, Select, TextClause
+    from sqlalchemy import Connection, Select, TextClause
 
 __all__ = ["SpecState", "Standing", "standing", "state_of"]
 
@@ -43,46 +45,50 @@ class Standing(NamedTuple):
 
 _STATE: Final = tuple(specs.c[name] for name in SpecState._fields)
 _OF_SPEC: Final = specs.c.hash == bindparam("spec")
-_CALIBRATION: Final = (*SAME, "quantiles", "created")
+_CALIBRATION: Final = tuple(calibrations.c[name] for name in (*SAME, "quantiles", "created"))
+_CALIBRATED: Final = and_(calibrations.c.spec_hash == bindparam("spec"), calibrations.c.metric == bindparam("metric"))
 
 
-def _standing(*more: TextClause) -> Select[Any]:
-    """One row, whatever is stored; made once, since SQLAlchemy takes as long to make it as the database to answer."""
-    held = [calibrations.c[name].label(f"calibration_{name}") for name in _CALIBRATION]
-    calibrated = and_(calibrations.c.spec_hash == bindparam("spec"), calibrations.c.metric == bindparam("metric"))
-    row = select(literal(1).label("one")).subquery()
-    return select(*_STATE, *held, *more).select_from(
-        row.outerjoin(specs, _OF_SPEC).outerjoin(calibrations, calibrated),
-    )
+def _standing(*more: TextClause) -> Compiled:
+    """One row where the spec is stored."""
+    columns: Select[Any] = select(*_STATE, *_CALIBRATION, *more)
+    return Compiled(columns.select_from(specs.outerjoin(calibrations, _CALIBRATED)).where(_OF_SPEC))
 
 
 _STATEMENTS: Final = {"sqlite": _standing(), "postgresql": _standing(*FACTS)}
-_STATE_ALONE: Final = select(*_STATE).where(_OF_SPEC)
+_STATE_ALONE: Final = Compiled(select(*_STATE).where(_OF_SPEC))
+_CALIBRATION_ALONE: Final = Compiled(select(*_CALIBRATION).where(_CALIBRATED))
 
 
 def state_of(connection: Connection, spec_hash: str) -> SpecState | None:
     """Return the spec's state, None where no such spec is stored; one row by its key."""
-    row = connection.execute(_STATE_ALONE, {"spec": spec_hash}).first()
+    row = _STATE_ALONE.first(connection, {"spec": spec_hash})
     return None if row is None else SpecState(*row)
 
 
 def standing(connection: Connection, spec_hash: str, metric: str) -> Standing:
     """Return how things stand with a spec and distance."""
     given = {"spec": spec_hash, "metric": metric}
-    row = connection.execute(_STATEMENTS[connection.dialect.name], given).one()
+    row = _STATEMENTS[connection.dialect.name].first(connection, given)
+    if row is None:
+        alone = _CALIBRATION_ALONE.first(connection, given)
+        return Standing(None, None if alone is None else _calibration(spec_hash, metric, alone), None)
+    known, end = row[len(_STATE) :], len(_CALIBRATION)
     return Standing(
-        state=None if row.id is None else SpecState(*row[: len(_STATE)]),
-        calibration=None if row.calibration_created is None else _calibration(row, spec_hash, metric),
-        facts=Facts(*row[-len(Facts._fields) :]) if connection.dialect.name == "postgresql" else None,
+        state=SpecState(*row[: len(_STATE)]),
+        calibration=None if known[end - 1] is None else _calibration(spec_hash, metric, known[:end]),
+        facts=Facts(*known[end:]) if known[end:] else None,
     )
 
 
-def _calibration(row: Row[Any], spec_hash: str, metric: str) -> Calibration:
-    quantiles = json.loads(row.calibration_quantiles)
+@lru_cache(maxsize=64)
+def _calibration(spec_hash: str, metric: str, row: tuple[Any, ...]) -> Calibration:
+    """Of `_CALIBRATION`; remembered, since to read the quantiles takes longer than all else that is read here."""
+    *same, quantiles, created = row
     return Calibration(
         spec_hash=spec_hash,
         metric=metric,
-        quantiles=tuple((fraction, distance) for fraction, distance in quantiles),
-        created=row.calibration_created.isoformat(timespec="seconds"),
-        **{name: getattr(row, f"calibration_{name}") for name in SAME},
+        quantiles=tuple((fraction, distance) for fraction, distance in json.loads(quantiles)),
+        created=created.isoformat(timespec="seconds"),
+        **dict(zip(SAME, same, strict=True)),
     )

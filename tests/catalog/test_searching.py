@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, event
 
 from registry import Metric, MetricBound, Registry
 from registry.catalog import searching, terms
@@ -162,20 +161,21 @@ def test_a_model_that_goes_while_it_is_asked_about(indexed: Filled, monkeypatch:
     assert found.model == expected.model
 
 
-def test_a_look_up_by_the_index_asks_little(indexed: Filled) -> None:
-    """A server far away is waited for as often as it is asked; the search itself goes past SQLAlchemy, in two."""
+def test_a_look_up_by_the_index_asks_little(indexed: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server far away is waited for as often as it is asked, and once more for the end."""
+    import psycopg
+
     indexed.reg.search("wide")
     seen: list[str] = []
+    really = psycopg.Cursor.execute
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        seen.append(statement)
+    def note(cursor: Any, statement: Any, *given: Any, **options: Any) -> Any:
+        seen.append(str(statement))
+        return really(cursor, statement, *given, **options)
 
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        assert indexed.reg.search("wide").indexed
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-    assert len(seen) == 3, seen
+    monkeypatch.setattr(psycopg.Cursor, "execute", note)
+    assert indexed.reg.search("wide").indexed
+    assert [words.split()[0] for words in seen] == ["BEGIN", *["SELECT"] * 5], seen
 
 
 def test_models_without_a_vector_were_not_searched(indexed: Filled, postgres: Postgres) -> None:

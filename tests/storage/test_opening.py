@@ -392,13 +392,6 @@ class TestPostgres:
             Store.open(postgres.url(name, options="-csearch_path=three"), mode="create")
         postgres.drop(name)
 
-    def test_no_statement_is_prepared_on_the_server(self, postgres: Postgres, migrated_database: str) -> None:
-        with Store.open(postgres.url(migrated_database), mode="read") as store:
-            for _ in range(10):
-                store.count()
-            with store._engine.connect() as connection:
-                assert connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar() == 0
-
     def test_a_table_of_somebody_elses_is_not_overwritten(self, postgres: Postgres) -> None:
         name = postgres.new_database()
         with postgres.connect(name) as connection:

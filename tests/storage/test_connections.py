@@ -1,0 +1,144 @@
+"""Connections to Postgres: lost ones are made anew, poolers are noticed, and readers change nothing."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry.errors import StorageError
+from registry.storage import Store
+from registry.storage.engine import reading
+from tests.storage.factory import SPEC, new_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Postgres
+
+PREPARED = "SELECT count(*) FROM pg_prepared_statements"
+MADE_UP = (0x3B9ACA07).to_bytes(4, "big")  # beyond the numbers that Linux gives to processes
+
+
+@pytest.fixture
+def url(postgres: Postgres, migrated_database: str) -> str:
+    """A registry to be read, with nothing in it."""
+    return postgres.url(migrated_database)
+
+
+@contextmanager
+def pooler(postgres: Postgres) -> Iterator[str]:
+    """Yield the folder of a socket behind which is the server, but the number of its process is made up."""
+    # A message of the server's: a letter, the length of the rest, the number of the process, a secret.
+    key = b"K" + (12).to_bytes(4, "big")
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                before, found, after = data.partition(key)
+                target.sendall(before + found + MADE_UP + after[4:] if found and target in clients else data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(f"{postgres.socket}/.s.PGSQL.5432")
+                clients.append(client)
+                opened.extend((client, server))
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=carry, args=pair, daemon=True).start()
+
+    clients: list[socket.socket] = []
+    opened: list[socket.socket] = []
+    with tempfile.TemporaryDirectory(prefix="archreg-pool-") as folder, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(Path(folder) / ".s.PGSQL.5432"))
+        listening.listen()
+        accepting = threading.Thread(target=serve, daemon=True)
+        accepting.start()
+        try:
+            yield folder
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+            for each in opened:
+                each.close()
+
+
+def prepared_after_questions(url: str) -> int:
+    with Store.open(url, mode="read") as store:
+        for _ in range(10):
+            assert store.count() == 0
+            assert store.subject("nobody", SPEC.hash) is None
+            assert store.index(SPEC, "l1") is None
+        with store._engine.connect() as connection:
+            return int(connection.exec_driver_sql(PREPARED).scalar_one())
+
+
+def test_what_every_question_asks_is_prepared_and_nothing_else(url: str) -> None:
+    assert prepared_after_questions(url) == 3  # of a spec and what belongs to it, a calibration alone, of a name
+
+
+def test_nothing_is_prepared_behind_a_pooler(url: str, postgres: Postgres) -> None:
+    with pooler(postgres) as folder:
+        assert prepared_after_questions(url.replace(postgres.socket, folder)) == 0
+
+
+def end_all(postgres: Postgres, url: str) -> None:
+    """End all connections to a database, as a server does that is started anew."""
+    ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+    with postgres.connect() as connection:
+        assert connection.execute(ended, (url.partition("@/")[2].partition("?")[0],)).fetchall()
+
+
+def test_a_connection_lost_between_questions_is_made_anew(postgres: Postgres, postgres_url: str) -> None:
+    with Store.open(postgres_url, mode="create") as store:
+        store.add(new_model("first", 1))
+        end_all(postgres, postgres_url)
+        assert store.count() == 1
+        assert store.subject("first", SPEC.hash) is not None
+        end_all(postgres, postgres_url)
+        assert store.subject("first", SPEC.hash) is not None
+        end_all(postgres, postgres_url)
+        store.set_card("first", {"task": "none"})
+        # What has begun sees one state or none.
+        with pytest.raises(StorageError, match="connection"), store.snapshot():  # noqa: PT012 - in it
+            store.count()
+            end_all(postgres, postgres_url)
+            store.count()
+        assert store.count() == 1
+
+
+def test_where_the_server_is_gone_no_more_is_tried(
+    url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    tried: list[object] = []
+
+    def refused(*given: object, **_: object) -> None:
+        tried.append(given)
+        raise psycopg.OperationalError("connection refused")
+
+    with Store.open(url, mode="read") as store:
+        store.count()
+        end_all(postgres, url)
+        monkeypatch.setattr(psycopg, "connect", refused)
+        with pytest.raises(StorageError, match="connection refused"):
+            store.count()
+    assert len(tried) == 1
+
+
+def test_readers_see_one_state_and_change_nothing(url: str) -> None:
+    with Store.open(url, mode="write") as store, reading(store._engine) as connection:
+        for name, value in (("transaction_isolation", "repeatable read"), ("transaction_read_only", "on")):
+            assert connection.exec_driver_sql(f"SHOW {name}").scalar() == value
+    with Store.open(url, mode="write") as store:
+        assert store._write(lambda c: c.exec_driver_sql("SHOW transaction_read_only").scalar()) == "off"
+        assert store._write(lambda c: c.exec_driver_sql("SHOW transaction_isolation").scalar()) == "read committed"
