@@ -1,11 +1,11 @@
-"""`Runs`: what `registry.storage.Store` has of the journal of ingests."""
+"""The journal of ingests."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from registry.storage import history, journal
-from registry.storage.transactions import Transactions
+from registry.storage.api.base import Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from registry.storage.journal import Begun, Entry, NewRun
     from registry.types import Run, RunItem
 
-__all__ = ["Runs"]
+__all__ = ["Running"]
 
 
-class Runs(Transactions):
+class Running(Part):
     """Runs and their items. What an ingest writes waits for a database that is gone for a while."""
 
     def begin_run(self, new: NewRun) -> Begun:
