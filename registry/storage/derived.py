@@ -125,7 +125,7 @@ def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, l
     if spec.indexed is None:
         others = [f"{name} v{version}" for name, version in connection.execute(OTHERS)]
         return Opened("", f"the index is of {', '.join(others)}, not of {label}", again) if others else None
-    readable = facts.usable or _readable(connection, table_name(spec.id))
+    readable = facts.usable or _may(connection, table_name(spec.id), "SELECT")
     if readable is None or facts.extension is None:
         return Opened("", "the index is gone", again)
     schema, version = facts.extension
@@ -141,10 +141,10 @@ def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, l
     return Opened(schema)
 
 
-def _readable(connection: Connection, table: str) -> bool | None:
-    """Whether this role may read the table, None where it is not there."""
-    may = "SELECT has_table_privilege(to_regclass(quote_ident(current_schema()) || '.' || %(table)s), 'SELECT')"
-    found: bool | None = connection.exec_driver_sql(may, {"table": table}).scalar()
+def _may(connection: Connection, table: str, privilege: str) -> bool | None:
+    """Whether this role has a privilege on the table, None where it is not there."""
+    may = "SELECT has_table_privilege(to_regclass(quote_ident(current_schema()) || '.' || %(table)s), %(privilege)s)"
+    found: bool | None = connection.exec_driver_sql(may, {"table": table, "privilege": privilege}).scalar()
     return found
 
 
@@ -214,8 +214,7 @@ def _under(
 def follow(connection: Connection, spec_id: int, vectors: Mapping[int, bytes]) -> bool:
     """Insert stored vectors by model into the index; False where this role may not, or it is gone."""
     table = table_name(spec_id)
-    may = "SELECT has_table_privilege(to_regclass(quote_ident(current_schema()) || '.' || %(table)s), 'INSERT')"
-    if not connection.exec_driver_sql(may, {"table": table}).scalar():
+    if not _may(connection, table, "INSERT"):
         return False
     rows = [(spec_id, model_id, literal(unpacked(vector))) for model_id, vector in vectors.items()]
     connection.exec_driver_sql(f"INSERT INTO {table} (spec_id, model_id, vector) VALUES (%s, %s, %s)", rows)  # noqa: S608 - a number

@@ -102,7 +102,7 @@ def _postgres_engine(address: Address, access: Access) -> Engine:
         # the server with a process number of their own, made up.
         [(process,)] = connection.execute("SELECT pg_backend_pid()").fetchall()
         if process == connection.info.backend_pid:
-            connection.prepare_threshold = sys.maxsize  # what asks for it, and nothing else
+            connection.prepare_threshold = sys.maxsize  # what asks for it, and no other statement
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
