@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import signal
 import sys
@@ -79,7 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # A stored name must never fail to print because the terminal's encoding lacks a letter.
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
-    app(args=None if arguments is None else list(arguments), prog_name="archreg")
+    # A command makes few cycles and ends soon: seldom is a search for them worth its time, and at the end, when the
+    # system takes all memory back, never (a tenth of a second).
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="archreg")
+    finally:
+        gc.freeze()
 
 
 if __name__ == "__main__":

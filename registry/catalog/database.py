@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from registry.errors import DatabaseMissingError
-from registry.places import default_database
+from registry.places import default_database, no_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,8 @@ class Database:
 
     def existing(self) -> Store | None:
         """The store if there is one already, else None; it is not made yet, so that a failure leaves nothing behind."""
+        if self._store is None and no_file(self.url):
+            return None  # SQLAlchemy, a fifth of a second, is not loaded to find that out
         try:
             return self.writable()
         except DatabaseMissingError:

@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from multiprocessing import forkserver
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.reduction import ForkingPickler
 from queue import Empty, SimpleQueue
@@ -43,13 +42,12 @@ WAITING = 1.0  # seconds
 class Pool:
     """Worker processes with one BLAS thread each; they end with this process, however it ends.
 
-    A worker that dies, or is killed at a task's limit, takes along the task that it was at, and no other.
+    They start at once, and load the modules while this process still looks for what there is to do. One that dies, or is killed at a task's limit, takes along the task that it was at, and no other.
     """
 
     apart = False
 
     def __init__(self, workers: int, modules: Sequence[str]) -> None:
-        self._count = workers
         self._modules = tuple(modules)
         self._work: Work | None = None
         self._lock = threading.Lock()  # over the tasks, here and of the workers
@@ -59,26 +57,26 @@ class Pool:
         self._found: list[Outcome] = []  # taken from there; what an interruption cuts short is still here
         if METHOD == "forkserver":
             CONTEXT.set_forkserver_preload(list(self._modules))
-            with _clean_start():
-                forkserver.ensure_running()
+        with _clean_start():
+            self._workers += [_Worker(self._modules) for _ in range(workers)]
 
     def begin(self, work: Work) -> None:
-        """Start the workers."""
+        """Tell the workers what they are for."""
         self._work = work
-        for _ in range(self._count):
-            self._start()
+        for worker in self._workers:
+            worker.begin(work, self._hear)
 
     def _start(self) -> None:
         with _clean_start():
-            worker = _Worker(self._work, self._modules)
+            worker = _Worker(self._modules)
         self._workers.append(worker)
-        worker.listen(self._hear)
+        worker.begin(self._work, self._hear)
 
     def room(self, task: Task) -> bool:
         """Whether a worker is free, or may be before this process gives out the next."""
         with self._lock:
             free = sum(not worker.tasks for worker in self._workers) > len(self._waiting)
-            return free or sum(each.cost for each in self._waiting) + task.cost <= WAITING * self._count
+            return free or sum(each.cost for each in self._waiting) + task.cost <= WAITING * len(self._workers)
 
     def submit(self, task: Task) -> None:
         """Give it to the worker that is free first."""
@@ -155,22 +153,24 @@ class _Worker:
     ``kin``: of the last of them; ``up``: it has started; ``reason``: why it could not.
     """
 
-    def __init__(self, work: Work | None, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str]) -> None:
         self.tasks: deque[Task] = deque()
         self.kin: str | None = None
         self.up = False
         self.reason = ""
         self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=_serve, args=(theirs, work, modules), daemon=True)
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, modules), daemon=True)
         self._process.start()
         theirs.close()
         self._thread: threading.Thread | None = None
 
-    def listen(self, hear: Callable[[_Worker, Outcome | Exception | None], None]) -> None:
-        """Take in what it says in a thread.
+    def begin(self, work: Work | None, hear: Callable[[_Worker, Outcome | Exception | None], None]) -> None:
+        """Give it the work, and take in what it says in a thread.
 
         An interruption of the main one must not cut a message in two, nor a long write there keep the worker waiting.
         """
+        with suppress(OSError):  # it has gone, and will be told to have
+            self._pipe.send(work)
         self._thread = threading.Thread(target=self._receive, args=(hear,), daemon=True)
         self._thread.start()
 
@@ -251,8 +251,8 @@ def _clean_start() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(pipe: Connection, work: Work, modules: Sequence[str]) -> None:
-    """What a worker does: say that it is up, then tasks until there are no more."""
+def _serve(pipe: Connection, modules: Sequence[str]) -> None:
+    """What a worker does: say that it is up, take the work, then tasks until there are no more."""
     # Ctrl-C reaches every process of the terminal: it is for the one that writes to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -264,6 +264,7 @@ def _serve(pipe: Connection, work: Work, modules: Sequence[str]) -> None:
         return
     pipe.send(None)
     with suppress(EOFError, BrokenPipeError):
+        work: Work = pipe.recv()
         while (task := pipe.recv()) is not None:
             outcome = confined(work, task)
             try:
