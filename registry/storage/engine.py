@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ __all__ = ["Access", "is_frozen", "make_engine", "reading", "sqlite_uri", "writi
 
 Access = Literal["read", "write", "migrate"]
 BUSY_SECONDS = 30
+
+# Of many rows of which one is refused, psycopg logs that the rest was not sent. The refusal itself is raised, and met;
+# where nobody has set logging up, Python would print the rest.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 def make_engine(address: Address, access: Access) -> Engine:
