@@ -42,7 +42,8 @@ WAITING = 1.0  # seconds
 class Pool:
     """Worker processes with one BLAS thread each; they end with this process, however it ends.
 
-    They start at once, and load the modules while this process still looks for what there is to do. One that dies, or is killed at a task's limit, takes along the task that it was at, and no other.
+    They start at once, and load the modules while this process still looks for what there is to do. One that dies, or
+    is killed at a task's limit, takes along the task that it was at, and no other.
     """
 
     apart = False
