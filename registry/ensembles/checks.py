@@ -20,20 +20,20 @@ __all__ = [
     "check_finite",
     "check_locations",
     "check_numbers",
-    "check_order",
-    "check_seed",
+    "check_reference",
     "check_shapes",
+    "check_whole",
 ]
 
 
-def check_order(order: int, name: str = "order") -> int:
-    """``order`` as an int of at least 1; SpectrumError otherwise."""
+def check_whole(number: int, name: str, least: int = 1) -> int:
+    """``number`` as an int of at least ``least``; SpectrumError naming it otherwise."""
     try:
-        value = index(order)
+        value = index(number)
     except TypeError:
-        raise SpectrumError(f"{name} must be an integer, not {order!r}") from None
-    if value < 1:
-        raise SpectrumError(f"{name} must be at least 1, not {value}")
+        raise SpectrumError(f"{name} must be an integer, not {number!r}") from None
+    if value < least:
+        raise SpectrumError(f"{name} must be at least {least}, not {value}")
     return value
 
 
@@ -45,17 +45,6 @@ def check_beta(beta: float) -> float:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise SpectrumError(f"the Dyson index beta must be finite and positive, not {beta!r}")
-    return value
-
-
-def check_seed(seed: int) -> int:
-    """``seed`` as an int that is not negative; SpectrumError otherwise."""
-    try:
-        value = index(seed)
-    except TypeError:
-        raise SpectrumError(f"seeds must be integers, not {seed!r}") from None
-    if value < 0:
-        raise SpectrumError(f"seeds must not be negative, not {value}")
     return value
 
 
@@ -76,11 +65,19 @@ def check_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return numbers
 
 
+def check_reference(reference: object) -> None:
+    """SpectrumError for what is no conjugate ensemble: the name of one, above all."""
+    if not hasattr(reference, "deviations"):
+        raise SpectrumError(
+            f"reference must be a conjugate ensemble, not {reference!r}", "take one of registry.ensembles.REFERENCES"
+        )
+
+
 def check_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Shapes (p, q) of a network's layers as ints of at least 1; SpectrumError where there are none."""
     if not len(shapes):
         raise SpectrumError("no layers: an ensemble mixed of none is undefined")
-    return [(check_order(p, "p"), check_order(q, "q")) for p, q in shapes]
+    return [(check_whole(p, "p"), check_whole(q, "q")) for p, q in shapes]
 
 
 def check_locations(locations: ArrayLike) -> NDArray[np.float64]:

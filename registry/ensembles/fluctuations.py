@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_finite, check_locations, check_numbers, check_order
+from registry.ensembles.checks import check_finite, check_locations, check_numbers, check_whole
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def number_variance(order: int, beta: int, arc: ArrayLike) -> NDArray[np.float64
     SpectrumError
         Order below 1, another beta, an angle outside [0, 2 pi].
     """
-    order = check_order(order)
+    order = check_whole(order, "order")
     missing = order - _form_factor(order, beta)
     theta = check_numbers(arc, "arcs")
     if not bool(np.all((theta >= 0) & (theta <= 2 * pi))):
@@ -90,7 +90,7 @@ def mixed_variance(orders: Sequence[int], beta: int, locations: ArrayLike) -> ND
     if not len(orders):
         raise SpectrumError("no layers: an ensemble mixed of none is undefined")
     arcs = np.minimum(pi * check_locations(locations), 2 * pi)
-    distinct, layers = np.unique([check_order(p) for p in orders], return_counts=True)
+    distinct, layers = np.unique([check_whole(p, "order") for p in orders], return_counts=True)
     total = sum(
         (
             count * number_variance(int(p), beta, arcs) / float(p) ** 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_order
+from registry.ensembles.checks import check_whole
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def haar_unitary(order: int, rng: np.random.Generator) -> NDArray[np.complex128]
     SpectrumError
         Order below 1.
     """
-    order = check_order(order)
+    order = check_whole(order, "order")
     ginibre = rng.standard_normal((order, order)) + 1j * rng.standard_normal((order, order))
     unitary, upper = np.linalg.qr(ginibre)
     diagonal = np.diagonal(upper)
@@ -71,7 +71,7 @@ def circular_matrix(order: int, beta: int, rng: np.random.Generator) -> NDArray[
     SpectrumError
         Order below 1, another beta.
     """
-    order = check_order(order)
+    order = check_whole(order, "order")
     if beta not in (1, 2, 4):
         raise SpectrumError(f"dense circular matrices exist for beta 1, 2 and 4, not {beta!r}")
     unitary = haar_unitary(2 * order if beta == 4 else order, rng)

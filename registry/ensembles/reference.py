@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from registry.ensembles.checks import check_beta, check_locations, check_order, check_seed, check_shapes
+from registry.ensembles.checks import check_beta, check_locations, check_reference, check_shapes, check_whole
 from registry.ensembles.circular import sample_counts
 from registry.ensembles.wishart import marchenko_pastur_cumulative, sample_cumulative
 from registry.errors import SpectrumError
@@ -204,7 +204,7 @@ def expected_cumulative(
     SpectrumError
         No layers, an extent below 1, unusable locations.
     """
-    kinds = Counter(reference.kind(shape) for shape in check_shapes(shapes))
+    kinds = Counter(_kinds(reference, shapes))
     values = reference.expected(list(kinds), check_locations(locations))
     return np.asarray(np.array(list(kinds.values())) @ values / len(shapes))
 
@@ -232,7 +232,7 @@ def layer_references(
         As `expected_cumulative`; a negative seed.
     """
     x = check_locations(locations)
-    kinds = [reference.kind(shape) for shape in check_shapes(shapes)]
+    kinds = _kinds(reference, shapes)
     distinct = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
     values = reference.expected(list(distinct), x)[[distinct[kind] for kind in kinds]]
     if seed is not None:
@@ -265,8 +265,8 @@ def sampled_cumulative(
     SpectrumError
         As `expected_cumulative`; draws below 1, a negative seed.
     """
-    x, draws = check_locations(locations), check_order(draws, "draws")
-    kinds = [reference.kind(shape) for shape in check_shapes(shapes)]
+    x, draws = check_locations(locations), check_whole(draws, "draws")
+    kinds = _kinds(reference, shapes)
     total = np.zeros((draws, x.size))
     for _, found in _members(reference, kinds, x, seed, draws):
         total += found.sum(axis=0)
@@ -313,7 +313,7 @@ def band(
     SpectrumError
         As `expected_cumulative`; a negative seed, a level outside (0, 1) or beyond what the draws can say.
     """
-    x, draws = check_locations(locations), check_order(draws, "draws")
+    x, draws = check_locations(locations), check_whole(draws, "draws")
     if not 0 < level < 1:
         raise SpectrumError(f"level must lie within (0, 1), not {level!r}")
     # The level's own rounding must not push a whole number over itself.
@@ -322,8 +322,14 @@ def band(
         raise SpectrumError(
             f"{draws} draws cannot say where level {level:g} lies", f"take at least {ceil(1 / (1 - level)) - 1}"
         )
-    kinds = tuple(sorted(reference.kind(shape) for shape in check_shapes(shapes)))
+    kinds = tuple(sorted(_kinds(reference, shapes)))
     return float(_suprema(reference, kinds, tuple(x.tolist()), seed, draws)[rank - 1])
+
+
+def _kinds(reference: Reference, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """The kind of each layer, by its shape."""
+    check_reference(reference)
+    return [reference.kind(shape) for shape in check_shapes(shapes)]
 
 
 @lru_cache(maxsize=1024)
@@ -360,4 +366,4 @@ def _members(
 
 def _generator(seed: int, *kind: int) -> np.random.Generator:
     """A generator of its own for one kind of layer."""
-    return np.random.default_rng([check_seed(seed), *kind])
+    return np.random.default_rng([check_whole(seed, "seed", 0), *kind])

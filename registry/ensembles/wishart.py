@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_locations, check_numbers, check_order, check_shapes
+from registry.ensembles.checks import check_locations, check_numbers, check_shapes, check_whole
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -202,9 +202,9 @@ def sample_cumulative(
     SpectrumError
         p, q or draws below 1, unusable locations.
     """
-    n, m = sorted((check_order(p, "p"), check_order(q, "q")))
+    n, m = sorted((check_whole(p, "p"), check_whole(q, "q")))
     x = check_locations(locations)
-    diagonal, below = _chi_squares(n, m, rng, check_order(draws, "draws"))
+    diagonal, below = _chi_squares(n, m, rng, check_whole(draws, "draws"))
     means = (diagonal.sum(axis=1) + below.sum(axis=1)) / n
     counts = np.empty((draws, x.size), dtype=np.int64)
     block = max(1, CACHED // x.size)

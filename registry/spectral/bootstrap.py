@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.ensembles import REFERENCES, Reference
-from registry.ensembles.checks import check_order, check_seed
+from registry.ensembles.checks import check_whole
 from registry.errors import SpectrumError
 from registry.spectral.difference import spectral_difference
 
@@ -74,13 +74,14 @@ def bootstrap_band(
     SpectrumError
         As `spectral_difference`; resamples below 1, a negative seed, a level outside (0, 1).
     """
-    count = check_order(resamples, "resamples")
+    count = check_whole(resamples, "resamples")
     if not (isfinite(level) and 0 < level < 1):
         raise SpectrumError(f"level must lie within (0, 1), not {level!r}")
     layers = spectral_difference(spectra, locations, reference=reference, seed=sample, scale=scale, by="layer")
     total = len(layers)
     # How often each layer is drawn, which is all that a mean over draws depends on.
-    drawn = np.random.default_rng(check_seed(seed)).multinomial(total, np.full(total, 1 / total), size=count) / total
+    rng = np.random.default_rng(check_whole(seed, "seed", 0))
+    drawn = rng.multinomial(total, np.full(total, 1 / total), size=count) / total
     edges = np.empty((2, layers.shape[1]))
     block = max(1, HELD // count)
     for start in range(0, layers.shape[1], block):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_order
+from registry.ensembles.checks import check_whole
 from registry.spectral.difference import check_spectra, depth_weights, layer_cumulatives, logarithmic_locations
 from registry.spectral.fingerprints import LAYERED_BLOCKS, fingerprint
 from registry.spectral.specs import LAYERED
@@ -52,7 +52,7 @@ def contrast(a: Sequence[Spectrum], b: Sequence[Spectrum], *, layers: int = LAYE
     SpectrumError
         No layers, an empty, incomplete or not finite spectrum, ``layers`` below 1.
     """
-    count = check_order(layers, "number of layers named")
+    count = check_whole(layers, "number of layers named")
     check_spectra(a)
     check_spectra(b)
     location, difference = _largest_difference(a, b)

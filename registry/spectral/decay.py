@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_seed
+from registry.ensembles.checks import check_whole
 from registry.ensembles.wishart import largest_eigenvalues
 from registry.spectral.difference import check_spectra
 from registry.types import Decay
@@ -75,7 +75,7 @@ def decay(spectra: Sequence[Spectrum], *, seed: int = 0) -> Decay:
         No layers, an empty, incomplete or not finite spectrum, a negative seed.
     """
     check_spectra(spectra)
-    check_seed(seed)
+    check_whole(seed, "seed", 0)
     threshold = tail_threshold([(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra])
     tails = [s.values[np.searchsorted(s.values, threshold, side="right") :].astype(np.float64) for s in spectra]
     orders = np.array([s.values.size for s, tail in zip(spectra, tails, strict=True) if tail.size])

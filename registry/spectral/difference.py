@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from registry.ensembles import REFERENCES, Reference, layer_references, periodic_cumulative
-from registry.ensembles.checks import check_locations, check_order
+from registry.ensembles.checks import check_locations, check_numbers, check_reference, check_whole
 from registry.errors import SpectrumError
+from registry.types import Spectrum
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
-
-    from registry.types import Spectrum
 
 __all__ = [
     "By",
     "Scale",
+    "check_layers",
     "check_spectra",
     "cumulative",
     "density_difference",
@@ -36,6 +35,7 @@ Scale = Literal["proper", "full"]
 """``proper``: over the min(p, q) eigenvalues that are not structural zeros; ``full``: over all p, zeros counted."""
 By = Literal["network", "layer", "depth"]
 """What a difference is resolved by."""
+_SPECTRA = "Registry.spectrum gives those of a stored model"
 
 
 def linear_locations(start: float, stop: float, count: int) -> NDArray[np.float64]:
@@ -167,15 +167,17 @@ def spectral_difference(
     ------
     SpectrumError
         No layers, an empty or not finite spectrum, locations unusable or all off the spectrum, a scale on which the
-        reference is not defined, unknown ``by``, unusable depths.
+        reference is not defined, a reference that is only named, unknown ``by``, unusable depths.
     """
+    check_reference(reference)
     x = check_locations(locations)
     layers = layer_cumulatives(spectra, x, scale)
     _check_reach(spectra, x, scale)
+    depths = tuple(check_numbers(depths, "depths").ravel().tolist())
     if scale not in reference.scales:
         raise SpectrumError(f"{reference} is not defined on the {scale} scale", "take the proper scale")
-    if (by == "depth") != bool(len(depths)):
-        raise SpectrumError(f"depths {tuple(depths)} do not go with by={by!r}", "give depths with by='depth' alone")
+    if (by == "depth") != bool(depths):
+        raise SpectrumError(f"depths {depths} do not go with by={by!r}", "give depths with by='depth' alone")
     shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
     difference = layer_references(reference, shapes, x, seed=seed) - layers
     match by:
@@ -248,7 +250,7 @@ def depth_weights(layers: int, depths: Sequence[float]) -> NDArray[np.float64]:
     nodes = check_locations(depths)
     if nodes[-1] > 1:
         raise SpectrumError(f"relative depths must lie within [0, 1], not {nodes[-1]:g}")
-    count = check_order(layers, "number of layers")
+    count = check_whole(layers, "number of layers")
     places = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
     weights = np.array([np.interp(places, nodes, unit) for unit in np.eye(nodes.size)])
     for row in np.flatnonzero(weights.sum(axis=1) == 0):
@@ -270,9 +272,7 @@ def _check_range(start: float, stop: float, count: int) -> int:
     """The number of locations, where start < stop are finite and it is at least 2."""
     if not (isfinite(start) and isfinite(stop) and start < stop):
         raise SpectrumError(f"locations must rise from one finite number to another, not from {start!r} to {stop!r}")
-    if check_order(count, "number of locations") < 2:
-        raise SpectrumError(f"a range of locations has at least 2, not {count}")
-    return count
+    return check_whole(count, "number of locations", 2)
 
 
 def _check_scale(scale: str) -> None:
@@ -281,10 +281,20 @@ def _check_scale(scale: str) -> None:
         raise SpectrumError(f"scale must be proper or full, not {scale!r}")
 
 
+def check_layers(spectra: Sequence[Spectrum]) -> None:
+    """SpectrumError for what is no list of spectra, or an empty one."""
+    if not isinstance(spectra, Sequence):
+        raise SpectrumError(f"spectra must be a list, one a layer, not {type(spectra).__name__}", _SPECTRA)
+    wrong = next((type(layer).__name__ for layer in spectra if not isinstance(layer, Spectrum)), None)
+    if wrong is not None:
+        raise SpectrumError(f"spectra must be a list of Spectrum, one a layer, not of {wrong}", _SPECTRA)
+    if not spectra:
+        raise SpectrumError("no layers: the spectrum of a network without any is undefined")
+
+
 def check_spectra(spectra: Sequence[Spectrum]) -> None:
     """SpectrumError where there are no layers, or one's spectrum is empty, incomplete, not finite or not ascending."""
-    if not len(spectra):
-        raise SpectrumError("no layers: the spectrum of a network without any is undefined")
+    check_layers(spectra)
     for spectrum in spectra:
         values, layer = spectrum.values, spectrum.layer
         if values.shape != (min(layer.p, layer.q),):

@@ -10,7 +10,7 @@ from registry.ensembles import Circular, expected_cumulative
 from registry.ensembles.wishart import marchenko_pastur_cumulative
 from registry.errors import SpectrumError
 from registry.spectral.descriptors import embed, layers_of, run_points, shape_points, spectral_points
-from registry.spectral.difference import cumulative, depth_weights, layer_cumulatives
+from registry.spectral.difference import check_layers, cumulative, depth_weights, layer_cumulatives
 from registry.spectral.metric import metric
 from registry.spectral.scales import WEIGHTS, scales_of
 from registry.types import Fingerprint, FingerprintSpec, Spectrum
@@ -33,8 +33,9 @@ def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerpri
 
     Raises ``SpectrumError`` for a network without layers, values that are not finite, or a spec of another version.
     """
-    if not spectra:
-        raise SpectrumError("a fingerprint needs at least one layer")
+    check_layers(spectra)
+    if not isinstance(spec, FingerprintSpec):
+        raise SpectrumError(f"spec must be a FingerprintSpec, not {spec!r}", "take one of registry.spectral.SPECS")
     compute = _VECTORS.get((spec.name, spec.version))
     if compute is None:
         raise SpectrumError(f"this version does not compute {spec.label}", "use the version that stored it")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from threadpoolctl import ThreadpoolController
 
-from registry.ensembles.checks import check_order
+from registry.ensembles.checks import check_whole
 from registry.errors import SpectrumError
 from registry.spectral.devices import CPU, solver_on
 from registry.spectral.eigen import begin, end, spectra
@@ -86,7 +86,7 @@ def network_spectra(
         solver = Lanczos(solver, LARGE)
     costs = [solver.cost(*extents(layer)) for layer in layers]
     worth = _cores() if sum(costs) > WORTH_THREADS * len(costs) else 1
-    count = worth if workers is None else check_order(workers, "number of workers")
+    count = worth if workers is None else check_whole(workers, "number of workers")
     with _blas().limit(limits=1, user_api="blas"):
         if count == 1 and not shared:  # a device computes while this thread reads
             parts = (spectra(task, [read(layer) for layer in task], solver) for task in _tasks(layers, costs))

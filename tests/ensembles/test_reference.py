@@ -106,6 +106,13 @@ class TestContract:
             call(REFERENCES[name])
 
 
+@pytest.mark.parametrize("ask", [expected_cumulative, sampled_cumulative, layer_references, band])
+def test_a_reference_that_is_only_named(ask):
+    with pytest.raises(SpectrumError, match="must be a conjugate ensemble, not 'cue'") as refused:
+        ask("cue", SHAPES, X)
+    assert "registry.ensembles.REFERENCES" in refused.value.remedy
+
+
 def test_expected_circular_is_uniform():
     np.testing.assert_array_equal(expected_cumulative(Circular(), SHAPES, [0.0, 0.5, 2.0, 7.0]), [0, 0.25, 1, 1])
     with pytest.raises(SpectrumError):

@@ -188,8 +188,13 @@ def test_the_last_number_counts_layers() -> None:
 @every_spec
 def test_what_has_no_fingerprint(spec: FingerprintSpec) -> None:
     spectra = spectra_of(weights_of())
-    with pytest.raises(SpectrumError, match="at least one layer"):
+    with pytest.raises(SpectrumError, match="no layers"):
         fingerprint([], spec)
+    with pytest.raises(SpectrumError, match="a list of Spectrum, one a layer, not of ndarray"):
+        fingerprint([np.eye(3)], spec)  # type: ignore[list-item]
+    with pytest.raises(SpectrumError, match=f"spec must be a FingerprintSpec, not '{spec.name}'") as refused:
+        fingerprint(spectra, spec.name)  # type: ignore[arg-type]
+    assert "registry.spectral.SPECS" in str(refused.value.remedy)
     with pytest.raises(SpectrumError, match="v9") as refused:
         fingerprint(spectra, replace(spec, version=9))
     assert refused.value.remedy

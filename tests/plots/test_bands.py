@@ -80,5 +80,5 @@ def test_reference_and_scale_are_those_of_the_difference():
 
 @pytest.mark.parametrize("wrong", [{"level": 0.0}, {"level": 1.0}, {"level": np.nan}, {"seed": -1}, {"resamples": 0}])
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(SpectrumError, match=r"level|seeds|resamples"):
+    with pytest.raises(SpectrumError, match=r"level|seed|resamples"):
         bootstrap_band([by_hand([0.5, 1.5], 2, 4)], X, **wrong)

@@ -164,7 +164,7 @@ def test_a_spectrum_is_that_of_the_matrices(filled, shown, tmp_path):
         ({"x_max": float("nan")}, UsageError, "above 2"),
         ({"x_max": 1e300}, UsageError, r"at most 1e\+09, not 1e\+300"),
         ({"axes": "polar"}, UsageError, "linear"),
-        ({"seed": -1}, SpectrumError, "negative"),
+        ({"seed": -1}, SpectrumError, "seed must be at least 0"),
     ],
 )
 def test_wrong_requests_are_refused(filled, tmp_path, settings, error, says):

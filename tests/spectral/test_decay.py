@@ -271,5 +271,5 @@ def test_bad_spectra(spectra):
         decay(spectra)
     with pytest.raises(SpectrumError, match="must be at least 1"):
         tail_threshold([(0, 3)])
-    with pytest.raises(SpectrumError, match="seeds must not be negative, not -1"):
+    with pytest.raises(SpectrumError, match="seed must be at least 0, not -1"):
         decay([by_hand([0.5, 1.5], 2, 2)], seed=-1)

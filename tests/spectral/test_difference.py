@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from registry.ensembles import REFERENCES, expected_cumulative, sampled_cumulative
 from registry.errors import SpectrumError
+from registry.spectral import conjugacy, contrast
 from registry.spectral.difference import (
     cumulative,
     density_difference,
@@ -174,6 +175,14 @@ def test_locations():
         (lambda: spectral_difference(HAND, X, by="depth", depths=(0.5, 2.0)), "2"),
         (lambda: spectral_difference(HAND, X, seed=-1), "-1"),
         (lambda: density_difference(HAND, [1.0]), "two edges"),
+        (lambda: spectral_difference(HAND, X, reference="cue"), "must be a conjugate ensemble, not 'cue'"),
+        (lambda: density_difference(HAND, X, reference=None), "must be a conjugate ensemble, not None"),
+        (lambda: spectral_difference(HAND, X, by="depth", depths=["deep"]), "depths must be numbers"),
+        (lambda: spectral_difference(HAND, X, seed="a"), "seed must be an integer, not 'a'"),
+        (lambda: spectral_difference(HAND[0], X), "spectra must be a list, one a layer, not Spectrum"),
+        (lambda: spectral_difference([np.eye(3)], X), "a list of Spectrum, one a layer, not of ndarray"),
+        (lambda: conjugacy(None), "spectra must be a list, one a layer, not NoneType"),
+        (lambda: contrast(HAND, HAND[0]), "spectra must be a list, one a layer, not Spectrum"),
     ],
 )
 def test_bad_input(call, words):
