@@ -2,19 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from math import nextafter
-from typing import TYPE_CHECKING
+from math import ceil, floor, isfinite, nextafter
+from typing import TYPE_CHECKING, Any
 
+from registry.catalog.arguments import number, several, text
 from registry.errors import UsageError
-from registry.types import MetricBound
+from registry.types import Filter, MetricBound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from registry.types import Filter, ModelSummary
+    from registry.types import ModelSummary
 
-__all__ = ["consistent", "metric_bounds", "smaller"]
+__all__ = ["consistent", "metric_bounds", "smaller", "typed"]
+
+TEXTS = ("family", "architecture", "task", "dataset", "licence")
+SIZES: dict[str, Callable[[float], int]] = {
+    "min_params": ceil,
+    "max_params": floor,
+    "min_bytes": ceil,
+    "max_bytes": floor,
+}
+LARGEST = 2**63 - 1  # that a database holds
+
+
+def typed(where: Filter) -> Filter:
+    """The filter with every field of its kind; sizes may be given as floats such as 1e6, None is no filter.
+
+    Raises ``UsageError`` naming the field that is not.
+    """
+    given: dict[str, Any] = {name: text(getattr(where, name) or "", name) for name in TEXTS}
+    for name, rounded in SIZES.items():
+        value = getattr(where, name)
+        given[name] = None if value is None else _held(rounded(_finite(value, name)), name)
+    given["max_gflops"] = None if where.max_gflops is None else _finite(where.max_gflops, "max_gflops")
+    given["metrics"] = tuple(map(_typed_bound, several(where.metrics or (), "metrics")))
+    given["tags"] = tuple(map(_typed_tag, several(where.tags or (), "tags")))
+    return Filter(**given)
+
+
+def _finite(value: Any, name: str) -> float:
+    if not isfinite(number(value, name)):
+        raise UsageError(f"{name} must be finite, not {value}", "leave it out")
+    return value  # type: ignore[no-any-return]  # as it came: a float does not hold every int
+
+
+def _held(value: int, name: str) -> int:
+    if not -LARGEST <= value <= LARGEST:
+        raise UsageError(f"{name} must be below 2^63, not {value:.3g}", "leave it out")
+    return value
+
+
+def _typed_bound(bound: Any) -> MetricBound:
+    if not isinstance(bound, MetricBound):
+        raise UsageError(
+            f"metrics holds {bound!r}, which is no bound",
+            'write metrics=[MetricBound("top1", minimum=92)]',
+        )
+    text(bound.name, "a bound's name")
+    text(bound.dataset, "a bound's dataset")
+    for value in (bound.minimum, bound.maximum):
+        if value is not None:
+            _finite(value, f"the bound on {bound.name}")
+    return bound
+
+
+def _typed_tag(pair: Any) -> tuple[str, str]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise UsageError(f"tags holds {pair!r}, which is no pair", 'write tags=[("stage", "production")]')
+    return text(pair[0], "a tag's key"), text(pair[1], f"the tag {pair[0]}")
 
 
 def consistent(where: Filter) -> Filter:
@@ -42,6 +100,8 @@ def smaller(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filt
 
     ``max_ratio``: of its parameters, in (0, 1]. Raises ``UsageError`` for another, and where nothing can be so small.
     """
+    if max_ratio is not None:
+        number(max_ratio, "max_ratio")
     by_params = where.max_params is not None or max_ratio is not None
     if max_ratio is not None and not 0.0 < max_ratio <= 1.0:
         raise UsageError(f"max_ratio must lie in (0, 1], not {max_ratio}")
@@ -56,9 +116,12 @@ def smaller(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filt
 
 
 def metric_bounds(least: Mapping[str, float], most: Mapping[str, float]) -> tuple[MetricBound, ...]:
-    """Bounds by ``name`` or ``name@dataset``, one for each."""
+    """Bounds by ``name`` or ``name@dataset``, one for each. Raises ``UsageError`` for what is no mapping of texts."""
+    for name, given in (("min_metric", least), ("max_metric", most)):
+        if not isinstance(given, Mapping):
+            raise UsageError(f"{name} must be a mapping, not {given!r}", f'write {name}={{"top1@cifar10": 92}}')
     found = []
-    for text in dict.fromkeys([*least, *most]):
-        name, _, dataset = text.partition("@")
-        found.append(MetricBound(name, least.get(text), most.get(text), dataset))
+    for key in dict.fromkeys([*least, *most]):
+        name, _, dataset = text(key, "a metric's name").partition("@")
+        found.append(MetricBound(name, least.get(key), most.get(key), dataset))
     return tuple(found)

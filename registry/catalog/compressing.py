@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from registry.catalog.arguments import whole
 from registry.catalog.bounds import smaller
 from registry.catalog.removals import removals
-from registry.catalog.searching import check_count, gallery_of
+from registry.catalog.searching import gallery_of
 from registry.equivalence import direction
 from registry.types import Candidate, Compression, MetricChange
 
@@ -28,7 +29,7 @@ def compress(
     Smaller in what ``where`` and ``max_ratio`` bound, in parameters by default. Best is the smallest: in gigaflops or
     bytes where those alone are bounded, else in parameters; of equal size, the nearest.
     """
-    check_count(k)
+    whole(k, "k", 1)
     narrowed = smaller(query.model, where, max_ratio)
     gallery = gallery_of(store, query, by, narrowed)
     ids, distances = gallery.equivalent()

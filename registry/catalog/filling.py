@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from registry.catalog.arguments import several
 from registry.types import Conjugacy, Fingerprint, ModelCard, ModelRef, Recomputed, Spectrum, WeightsPlan
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def expand_all(
     from registry.errors import SourceError, UsageError
     from registry.sources import deferred, expand
 
-    if isinstance(references, str):
-        raise UsageError(f"references is a list, not the text {references!r}", f"write [{references!r}]")
-    refs = [ref for reference in references for ref in expand(reference, key=key, seed=seed)]
+    refs = [ref for reference in several(references, "references") for ref in expand(reference, key=key, seed=seed)]
     if manifest is not None:
         from registry.ingest import read_manifest
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.catalog.searching import check_count
+from registry.catalog.arguments import whole
 from registry.equivalence import search
 from registry.types import IndexCheck
 
@@ -22,8 +22,8 @@ def check_index(
     store: Store, spec: FingerprintSpec, distance: Distance, *, k: int, queries: int, seed: int
 ) -> IndexCheck | None:
     """Rows that are missing or too many, and the recall over stored models drawn at random; O(n d) a query."""
-    check_count(k)
-    check_count(queries)
+    whole(k, "k", 1)
+    whole(queries, "queries", 1)
     with store.snapshot():
         report = store.index_report(spec, distance.name)
         if report is None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from registry.catalog.arguments import several
 from registry.catalog.details import stored_spectra
 from registry.ensembles import REFERENCES, Wishart, expected_cumulative
 from registry.ensembles.fluctuations import SPACING_RATIOS
@@ -63,7 +64,7 @@ def picture_differences(
     RegistryError
         As `stored_spectra` and `spectral_difference`.
     """
-    wanted = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+    wanted = (names,) if isinstance(names, str) else tuple(dict.fromkeys(several(names, "names")))
     if not 1 <= len(wanted) <= LARGEST:
         raise UsageError(f"one picture shows 1 to {LARGEST} networks, not {len(wanted)}", "draw several pictures")
     if reference not in REFERENCES:

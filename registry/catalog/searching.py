@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from registry.catalog.arguments import number, whole
 from registry.catalog.terms import Candidates, candidates, judged, passing, summaries_of
 from registry.equivalence import nearest, search
 from registry.errors import UsageError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Found = tuple[NDArray[np.int64], NDArray[np.float64]]
 
-__all__ = ["Gallery", "Wanted", "check_count", "gallery_of", "search_for"]
+__all__ = ["Gallery", "Wanted", "gallery_of", "search_for"]
 
 DEFAULT_K = 10
 INDEXED_K = 200  # neighbours that an index is asked for at most; more are searched for exactly
@@ -46,8 +47,8 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.k is not None:
-            check_count(self.k)
-        if self.radius is not None and not 0.0 <= self.radius < float("inf"):
+            whole(self.k, "k", 1)
+        if self.radius is not None and not 0.0 <= number(self.radius, "radius") < float("inf"):
             raise UsageError(f"radius must be a distance, zero or larger, not {self.radius}")
         if self.k is None and self.radius is None:
             object.__setattr__(self, "k", DEFAULT_K)
@@ -190,9 +191,3 @@ def _gallery(store: Store, query: Query, by: Terms, ids: list[int] | None) -> Ga
     there = found.ids if found.rows is None else found.ids[found.rows]
     searched = len(there) - int((there == query.id).sum())
     return Gallery(store, query, by.among(searched), found, searched)
-
-
-def check_count(k: int) -> None:
-    """``UsageError`` for fewer than one."""
-    if k < 1:
-        raise UsageError(f"k must be at least 1, not {k}")

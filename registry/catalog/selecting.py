@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.catalog.aims import Figures, default_aims, resolved
+from registry.catalog.arguments import whole
 from registry.catalog.removals import removals
-from registry.catalog.searching import check_count, gallery_of
+from registry.catalog.searching import gallery_of
 from registry.catalog.terms import require_models, summaries_of
 from registry.equivalence import pareto, rule_for, sorted_into_groups
 from registry.types import Choice, Filter, Selected, Selection
@@ -43,7 +44,7 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
 
     Raises ``EmptyRegistryError``, or ``UsageError`` where none of the models that pass has the figure of an aim.
     """
-    check_count(k)
+    whole(k, "k", 1)
     require_models(store)
     passing = store.sizes(where)
     searched, distances = len(passing), dict[int, float]()

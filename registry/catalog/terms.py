@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from registry.catalog.arguments import number
 from registry.equivalence import accuracy_for, distance_named, judge, rate_bound, shipped
 from registry.errors import EmptyRegistryError, SpecMismatchError, UsageError
 from registry.types import Filter
@@ -75,7 +76,7 @@ def terms(store: Store, spec: FingerprintSpec, metric: str | None, accuracy: flo
     asked = accuracy is not None
     if accuracy is None:
         accuracy = calibration.accuracy
-    elif not 0.0 <= accuracy < float("inf"):
+    elif not 0.0 <= number(accuracy, "accuracy") < float("inf"):
         raise UsageError(f"accuracy must be a distance, zero or larger, not {accuracy}")
     return Terms(spec, distance, accuracy, calibration, asked)
 

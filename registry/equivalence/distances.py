@@ -184,7 +184,7 @@ DISTANCES = {
 
 def distance_named(name: str | None) -> Distance:
     """The distance of that name, the default for None. Raises ``UsageError`` naming the known ones."""
-    found = DISTANCES.get((name or DEFAULT_DISTANCE).lower())
+    found = DISTANCES.get(str(name or DEFAULT_DISTANCE).lower())
     if found is None:
         raise UsageError(f"unknown distance {name!r}", f"known: {', '.join(DISTANCES)}")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.errors import UnsafeError
+from registry.errors import UnsafeError, UsageError
 from registry.sources.source import MAX_TENSORS
 from registry.sources.unwrap import stripped
 from registry.types import ModelCard, ModelRef
@@ -35,7 +35,14 @@ def open_module(module: torch.nn.Module, name: str = "", card: ModelCard | None 
         A tensor has no data (meta device) or is sparse.
     UnsafeError
         More than a million tensors.
+    UsageError
+        It is no module.
     """
+    if not hasattr(module, "state_dict"):
+        raise UsageError(
+            f"a model is a name, a reference, a path or a torch.nn.Module, not {type(module).__name__}",
+            "of several, ask for one at a time",
+        )
     import torch
 
     from registry.sources.tensors import TorchCheckpoint

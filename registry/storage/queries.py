@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
-from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError
+from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError, UsageError
 from registry.storage import schema
 from registry.storage.checking import HASH_PREFIX
 from registry.storage.filters import filtered, unknown
@@ -49,6 +49,8 @@ def resolve(connection: Connection, reference: str, address: Address) -> int:
     EmptyRegistryError
         Nothing is stored at all.
     """
+    if not isinstance(reference, str):
+        raise UsageError(f"a model is asked for by its name, a text, not {reference!r}")
     found = connection.scalar(select(names.c.model_id).where(names.c.name == reference))
     if found is not None:
         return int(found)

@@ -84,7 +84,9 @@ class Asking(Part):
 
     def search_all(self, queries: Iterable[str | Path | torch.nn.Module], **terms: Any) -> tuple[Search, ...]:
         """``search`` for each of several, by the same terms, in their order; the first that fails ends it."""
-        return tuple(self.search(query, **terms) for query in queries)
+        from registry.catalog.arguments import several
+
+        return tuple(self.search(query, **terms) for query in several(queries, "queries"))
 
     def compare(
         self,
@@ -160,9 +162,10 @@ class Asking(Part):
 
         Raises ``UnknownClassError``, or ``AmbiguousError`` where several identities start so.
         """
+        from registry.catalog.arguments import text
         from registry.catalog.classing import kept_class
 
-        return kept_class(self._database.readable(), identity)
+        return kept_class(self._database.readable(), text(identity, "identity"))
 
     def kept_partitions(self) -> tuple[KeptPartition, ...]:
         """The partitions that the database holds, the newest first."""
@@ -175,9 +178,10 @@ class Asking(Part):
 
         Classes by the same terms are made anew when next asked for. Raises ``UnknownClassError``.
         """
+        from registry.catalog.arguments import whole
         from registry.catalog.classing import forget_partition
 
-        return forget_partition(self._database.writable(), partition_id)
+        return forget_partition(self._database.writable(), whole(partition_id, "partition_id"))
 
     def distances(
         self, *, fingerprint: str = "layered", metric: str | None = None, **filters: Any

@@ -60,13 +60,16 @@ def spec_of(name: str) -> FingerprintSpec:
 
 
 def filter_of(fields: dict[str, Any]) -> Filter:
-    """The filter of those keywords. Raises ``UsageError`` for an unknown one, or bounds that exclude each other."""
-    from registry.catalog.bounds import consistent
+    """The filter of those keywords.
+
+    Raises ``UsageError`` for an unknown one, a value of the wrong kind, or bounds that exclude each other.
+    """
+    from registry.catalog.bounds import consistent, typed
 
     unknown = fields.keys() - Filter.__slots__
     if unknown:
         raise UsageError(f"unknown filter {sorted(unknown)[0]!r}", f"known: {', '.join(Filter.__slots__)}")
-    return consistent(Filter(**fields))
+    return consistent(typed(Filter(**fields)))
 
 
 def card_of(fields: dict[str, Any]) -> ModelCard:

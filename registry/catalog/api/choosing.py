@@ -71,12 +71,13 @@ class Choosing(Part):
         left, ``removals`` says what each constraint removed. O(n) to read, O(n f a + f^2 d) for f models on the front.
         """
         from registry.catalog.aims import parse_aim
+        from registry.catalog.arguments import several, text
         from registry.catalog.bounds import metric_bounds
         from registry.catalog.selecting import select
 
-        wanted = [parse_aim(aim) for aim in aims]
+        wanted = [parse_aim(text(aim, "an aim")) for aim in several(aims, "aims")]
         bounds = metric_bounds(min_metric or {}, max_metric or {})
-        where = filter_of({**filters, "metrics": (*filters.get("metrics", ()), *bounds)})
+        where = filter_of({**filters, "metrics": (*several(filters.get("metrics") or (), "metrics"), *bounds)})
         if like is None:
             store, by = self._terms(fingerprint, metric, accuracy)
             return select(store, by, where, wanted, None, k)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.api.base import Part, card_of, spec_of
+from registry.catalog.arguments import several
 from registry.errors import UsageError
-from registry.types import ModelCard
+from registry.types import ModelCard, ModelRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from registry.ingest import Progress
     from registry.spectral.devices import Device
-    from registry.types import Estimate, Ingested, ModelRef, Recomputed
+    from registry.types import Estimate, Ingested, Recomputed
 
 __all__ = ["Filling"]
 
@@ -62,6 +63,7 @@ class Filling(Part):
         from registry.catalog.estimating import estimate
         from registry.ingest import Setting
 
+        refs = _planned(refs)
         return estimate(refs, Setting(executor or "", workers), approximate=approximate)
 
     def ingest_all(
@@ -98,6 +100,7 @@ class Filling(Part):
         from registry.catalog.storing import Options
         from registry.ingest import Setting
 
+        refs = _planned(refs)
         options = Options(replace, keep_spectra, discard_weights, _found(device), approximate)
         setting = Setting(executor or "", workers, address, time_limit)
         return ingest_refs(self._database, refs, options, setting, command, progress)
@@ -138,9 +141,9 @@ class Filling(Part):
                 return ingest_checkpoint(self._database, checkpoint, options)
         if isinstance(reference, list | tuple):
             raise UsageError("ingest() takes one model", "use plan() and ingest_all() for several")
-        if not name:
+        if not name and hasattr(reference, "state_dict"):
             raise UsageError("a live module needs a name", 'give one: ingest(module, name="my-model")')
-        with open_module(reference, name, known) as checkpoint:
+        with open_module(reference, name or "", known) as checkpoint:
             return ingest_checkpoint(self._database, checkpoint, options)
 
     def refingerprint(
@@ -158,6 +161,14 @@ class Filling(Part):
 
         specs = tuple(SPECS.values()) if fingerprint is None else (spec_of(fingerprint),)
         return refingerprint(self._database, specs, progress, judge=fingerprint is None)
+
+
+def _planned(refs: Sequence[ModelRef]) -> tuple[ModelRef, ...]:
+    """The plan. Raises ``UsageError`` for references that were not planned."""
+    for ref in (planned := several(refs, "refs")):
+        if not isinstance(ref, ModelRef):
+            raise UsageError(f"refs is what plan() returns, not {ref!r}", "write ingest_all(plan([...]))")
+    return planned
 
 
 def _found(device: Device) -> Device:

@@ -33,8 +33,10 @@ class Judging(Part):
 
         Raises ``UsageError`` where the labels are too few to show the rate, ``ReadOnlyError`` where it cannot be kept.
         """
+        from registry.catalog.arguments import number, whole
         from registry.catalog.calibrating import learn
 
+        rate, seed = number(rate, "rate"), whole(seed, "seed", 0)
         store, by = self._terms(fingerprint, metric, None)
         if dry_run:
             return learn(store, by, rate, seed)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.api.base import Part
+from registry.catalog.arguments import text
+from registry.errors import UsageError
+from registry.types import Metric
 
 if TYPE_CHECKING:
-    from registry.types import Metric, ModelSummary
+    from registry.types import ModelSummary
 
 __all__ = ["Managing"]
 
@@ -21,15 +24,20 @@ class Managing(Part):
 
     def set_metric(self, name: str, metric: Metric) -> ModelSummary:
         """Add a metric, or change the one of the same name, data set and split."""
+        if not isinstance(metric, Metric):
+            raise UsageError(f"a metric is a Metric, not {metric!r}", 'write Metric("top1", 92.6, "cifar10", "test")')
         return self._database.writable().set_metric(name, metric)
 
     def tag(self, name: str, /, **tags: str | None) -> tuple[tuple[str, str], ...]:
         """Set tags of a model, None removing one; returns all its tags."""
+        for key, value in tags.items():
+            if value is not None:
+                text(value, f"the tag {key}")
         return self._database.writable().tag(name, tags)
 
     def rename(self, old: str, new: str) -> ModelSummary:
         """Give a stored name another spelling. Raises ``NameTakenError`` if the new one is in use."""
-        return self._database.writable().rename(old, new)
+        return self._database.writable().rename(old, text(new, "a name"))
 
     def remove(self, name: str) -> ModelSummary:
         """Remove a model with all its names, spectra and fingerprints; returns what was removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.catalog.api.base import Part
+from registry.catalog.arguments import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ class Running(Part):
     def runs(self, run: int | None = None) -> list[Run]:
         """All runs, the newest first, or the one of that id. Raises ``UsageError`` where there is none of it."""
         store = self._database.readable()
-        return store.runs() if run is None else [store.run(run)]
+        return store.runs() if run is None else [store.run(whole(run, "run"))]
 
     def run_items(self, run: int, *, states: Sequence[str] = ()) -> list[RunItem]:
         """The models of a run in its order, all or those ``waiting``, ``added``, ``named``, ``known``, ``failed``.
@@ -29,7 +30,7 @@ class Running(Part):
         Raises ``UsageError`` where there is no such run.
         """
         store = self._database.readable()
-        store.run(run)
+        store.run(whole(run, "run"))
         return store.run_items(run, states)
 
     def retry(
@@ -49,4 +50,4 @@ class Running(Part):
         from registry.catalog.running import retry
         from registry.ingest import Setting
 
-        return retry(self._database, run, Setting(executor or "", workers, address, time_limit), progress)
+        return retry(self._database, whole(run, "run"), Setting(executor or "", workers, address, time_limit), progress)

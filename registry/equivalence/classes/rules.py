@@ -197,7 +197,7 @@ def rule_for(name: str | None, models: int) -> Rule:
 
     Raises ``UsageError`` naming the known ones.
     """
-    found = RULES.get((name or ("complete" if models <= EXACT_UP_TO else "cover")).lower())
+    found = RULES.get(str(name or ("complete" if models <= EXACT_UP_TO else "cover")).lower())
     if found is None:
         raise UsageError(f"unknown rule {name!r}", f"known: {', '.join(RULES)}")
     return found

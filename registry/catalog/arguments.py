@@ -1,0 +1,49 @@
+"""What the methods of ``Registry`` are given: of the right kind, or one line that says what it must be.
+
+A text where a number belongs would be compared as each database sees fit; it is refused before any is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Real
+from operator import index
+from typing import Any
+
+from registry.errors import UsageError
+
+__all__ = ["number", "several", "text", "whole"]
+
+
+def number(value: Any, name: str) -> float:
+    """A real number. Raises ``UsageError`` for anything else, the text of one and a truth value included."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UsageError(f"{name} must be a number, not {value!r}")
+    return float(value)
+
+
+def whole(value: Any, name: str, least: int | None = None) -> int:
+    """A whole number, of at least ``least``. Raises ``UsageError``."""
+    try:
+        found = index(value)
+    except TypeError:
+        raise UsageError(f"{name} must be a whole number, not {value!r}") from None
+    if least is not None and found < least:
+        raise UsageError(f"{name} must be at least {least}, not {found}")
+    return found
+
+
+def text(value: Any, name: str) -> str:
+    """A text. Raises ``UsageError``."""
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be a text, not {value!r}")
+    return value
+
+
+def several(values: Any, name: str) -> tuple[Any, ...]:
+    """A list, of whatever. Raises ``UsageError``, above all for a text alone, which is no list of letters."""
+    if isinstance(values, str):
+        raise UsageError(f"{name} is a list, not the text {values!r}", f"write [{values!r}]")
+    if not isinstance(values, Iterable):
+        raise UsageError(f"{name} is a list, not {values!r}")
+    return tuple(values)
