@@ -48,7 +48,7 @@ def _row(model: ModelSummary) -> tuple[str, ...]:
 
 def _counted(count: int, *, filtered: bool) -> str:
     if count:
-        return f"{tables.whole(count)} models" if count > 1 else "1 model"
+        return tables.counted(count, "model")
     if filtered:
         return "no stored model passes the filters"
     return "the registry is empty; fill it: archreg ingest FILE..., or archreg ingest torchvision:resnet18"
@@ -99,7 +99,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "parameters": tables.whole(model.parameters),
         "size": tables.size(model.bytes),
         "gigaflops": tables.number(model.gflops) if model.gflops is not None else "",
-        "layers": f"{tables.whole(model.layers)}, {len(details.skipped)} tensors left out",
+        "layers": f"{tables.whole(model.layers)}, {tables.counted(len(details.skipped), 'tensor')} left out",
         "metrics": tables.metrics(model.metrics),
         "training class": verdicts.training(conjugacy) if conjugacy else model.training_class,
         "tail class": verdicts.tail(conjugacy) if conjugacy else model.tail_class,
@@ -126,7 +126,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
 def _membership(found: Membership) -> str:
     """A kept class in words: ``class 1f0c8a2b9d3e of 12 models (complete, accuracy 0.384)``."""
     judged = f"{found.fingerprint}, {found.metric}, accuracy {tables.number(found.accuracy)}, {found.rule}"
-    return f"class {found.identity} of {tables.whole(found.members)} models ({judged})"
+    return f"class {found.identity} of {tables.counted(found.members, 'model')} ({judged})"
 
 
 def _approximate(count: int) -> str:
@@ -180,4 +180,4 @@ def spectra(
     if as_json:
         jsonout.write({"file": str(output), "layers": layers, "eigenvalues": values})
     else:
-        tables.say(f"wrote {tables.whole(values)} eigenvalues of {tables.whole(layers)} layers to {output}")
+        tables.say(f"wrote {tables.counted(values, 'eigenvalue')} of {tables.counted(layers, 'layer')} to {output}")

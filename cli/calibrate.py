@@ -62,7 +62,7 @@ def _tell_reset(holds: Calibration, *, as_json: bool) -> None:
 def _show(found: Calibrated, *, stored: bool) -> None:
     tables.say(_accuracy(found.calibration), f"before: {_accuracy(found.previous)}")
     if found.unlabelled:
-        tables.say(f"{tables.whole(found.unlabelled)} models without a family were left out")
+        tables.say(f"{tables.counted(found.unlabelled, 'model')} without a family left out")
     if found.labelled > (found.calibration.models or 0):
         tables.say(f"a sample of {tables.whole(found.labelled)} labelled models, as many of each family")
     columns = ("pairs", ">families", ">number", ">median distance", ">within", ">equivalent")

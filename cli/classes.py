@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from registry.cli import jsonout, tables, verdicts
-from registry.cli.options import AsJson, Database, filters, open_registry, question_of_all, with_options
+from registry.cli.options import AsJson, Database, filters, is_given, open_registry, question_of_all, with_options
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the classes a
 
 @with_options(question=question_of_all, filters=filters)
 def classes(
+    context: typer.Context,
     rule: Rule = None,
     identity: Identity = None,
     kept: Kept = False,
@@ -63,6 +64,8 @@ def classes(
     ways = {"--kept": kept, "--forget": forget is not None, "--class": identity is not None}
     [*others, way] = [name for name, asked in ways.items() if asked] or [""]
     given = [f"--{name.replace('_', '-')}" for name in filters] + ["--rule"] * (rule is not None) + others
+    given += [f"--{name}" for name in ("fingerprint", "distance", "accuracy") if is_given(context, name)]
+    given += ["--keep/--no-keep"] * is_given(context, "keep")
     if way and given:
         raise UsageError(f"{given[0]} does not go with {way}")
     with open_registry(db) as registry:
@@ -83,8 +86,9 @@ def _show(partition: Partition, *, as_json: bool) -> None:
     several = [c for c in partition.classes if len(c.members) > 1]
     alone = len(partition.classes) - len(several)
     tables.say(
-        f"{_counted(partition.models, 'model')}, {_counted(len(several), 'class')} of several, "
-        f"{_counted(alone, 'model')} alone: " + verdicts.basis(partition.spec, partition.metric, partition.accuracy),
+        f"{tables.counted(partition.models, 'model')}, {tables.counted(len(several), 'class')} of several, "
+        f"{tables.counted(alone, 'model')} alone: "
+        + verdicts.basis(partition.spec, partition.metric, partition.accuracy),
         RULES[partition.rule] + _widest(partition),
     )
     if several:
@@ -109,10 +113,6 @@ def _show(partition: Partition, *, as_json: bool) -> None:
         tables.hint(f"not kept: {partition.note}")
     elif partition.kept:
         tables.hint("one class with all its members: archreg classes --class IDENTITY")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{tables.whole(count)} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def _widest(partition: Partition) -> str:
@@ -166,9 +166,8 @@ def _tell_forgotten(forgotten: KeptPartition, *, as_json: bool) -> None:
         f"{forgotten.fingerprint}, {forgotten.metric}, accuracy {tables.number(forgotten.accuracy)}, {forgotten.rule}"
     )
     scope = "".join(f", {name} {value}" for name, value in forgotten.scope)
-    tables.say(
-        f"forgot {_counted(forgotten.classes, 'class')} of {_counted(forgotten.models, 'model')}: {terms}{scope}"
-    )
+    classes, models = tables.counted(forgotten.classes, "class"), tables.counted(forgotten.models, "model")
+    tables.say(f"forgot {classes} of {models}: {terms}{scope}")
 
 
 def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:

@@ -66,11 +66,11 @@ def _show_compression(found: Compression) -> None:
         tables.say("no smaller model passes")
         show_removals(found.removals)
         return
-    among = f"the {tables.whole(found.searched)} smaller models"
+    among = tables.counted(found.searched, "smaller model")
     if found.equivalent:
-        tables.say(f"of {among} these are equivalent, the best first:")
+        tables.say(f"of the {among} these are equivalent, the best first:")
     else:
-        tables.say(f"none of {among} is equivalent; the nearest, not equivalent:")
+        tables.say(f"none of the {among} is equivalent; the nearest, not equivalent:")
     columns = (
         "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "why not",
         "known changes",

@@ -32,4 +32,4 @@ def distances(
     if as_json:
         jsonout.write({"file": str(output), "models": len(names), **measure})
     else:
-        tables.say(f"wrote the distances between {tables.whole(len(names))} models to {output}")
+        tables.say(f"wrote the distances between {tables.counted(len(names), 'model')} to {output}")

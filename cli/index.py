@@ -44,7 +44,7 @@ def build(
     elif held is None:
         tables.say("searches in a SQLite file are exact and need no index")
     else:
-        tables.say(f"the index holds {tables.whole(held)} {fingerprint} fingerprints, by {distance}")
+        tables.say(f"the index holds {tables.counted(held, f'{fingerprint} fingerprint')}, by {distance}")
 
 
 @app.command(epilog="\b\nExamples:\n  archreg index check\n  archreg index check -k 20 --queries 500 --json")
@@ -74,12 +74,13 @@ def check(
 
 def _sentences(found: IndexCheck) -> list[str]:
     said = [
-        f"{found.spec.label}, {found.metric}: {tables.whole(found.held)} of {tables.whole(found.stored)} vectors, "
+        f"{found.spec.label}, {found.metric}: {tables.whole(found.held)} of {tables.counted(found.stored, 'vector')}, "
         f"{tables.whole(found.missing)} missing, {tables.whole(found.extra)} left over"
     ]
     if found.recall is not None:
         said.append(
-            f"finds {tables.percent(found.recall)} of the {found.k} nearest, over {tables.whole(found.queries)} models"
+            f"finds {tables.percent(found.recall)} of the {found.k} nearest, "
+            f"over {tables.counted(found.queries, 'model')}"
         )
     if found.problem:
         said.append(f"not used: {found.problem}; {found.remedy}")
@@ -100,4 +101,6 @@ def drop(
     if as_json:
         jsonout.write({"dropped": dropped})
     else:
-        tables.say(f"dropped the indexes of {dropped} fingerprints" if dropped else "there was no index")
+        tables.say(
+            f"dropped the indexes of {tables.counted(dropped, 'fingerprint')}" if dropped else "there was no index"
+        )

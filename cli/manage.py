@@ -168,8 +168,8 @@ def refingerprint(
     if as_json:
         jsonout.write({"computed": done.fingerprints, "judged": done.conjugacy})
         return
-    judged = f", and judged {tables.whole(done.conjugacy)} models anew" if done.conjugacy else ""
-    tables.say(f"computed {tables.whole(done.fingerprints)} fingerprints{judged}")
+    judged = f", and judged {tables.counted(done.conjugacy, 'model')} anew" if done.conjugacy else ""
+    tables.say(f"computed {tables.counted(done.fingerprints, 'fingerprint')}{judged}")
 
 
 def _counter(finished: int, total: int) -> None:

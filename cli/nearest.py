@@ -97,7 +97,7 @@ def _show(query: str, found: Search, *, equivalent: bool) -> None:
     tables.say(verdicts.judged(found.accuracy, found.rate, found.searched, found.calibration))
     tables.say(*verdicts.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
     if found.unknown:
-        tables.say(f"{tables.whole(found.unknown)} models were left out: a value that is bounded is not known of them")
+        tables.say(f"{tables.counted(found.unknown, 'model')} left out: a value that is bounded is not known of them")
     if found.indexed:
         tables.say("found by the index, which can miss some: --exact searches all")
     if found.note:

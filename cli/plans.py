@@ -47,8 +47,8 @@ def show_plan(
     unknown = f", and {len(refs) - len(known)} of unknown size" if len(known) < len(refs) else ""
     processes = f"{estimate.workers} worker processes" if estimate.workers > 1 else "one process"
     tables.say(
-        f"{tables.whole(len(refs))} models, {tables.size(sum(known))}{unknown}",
-        f"to download: {len(missing)} models, {tables.size(sum(missing))}",
+        f"{tables.counted(len(refs), 'model')}, {tables.size(sum(known))}{unknown}",
+        f"to download: {tables.counted(len(missing), 'model')}, {tables.size(sum(missing))}",
         f"estimated besides downloads: {_duration(estimate.seconds)} and {tables.size(estimate.memory)} of memory, "
         f"on {processes}",
     )

@@ -71,7 +71,7 @@ def csd(
     if as_json:
         jsonout.write({"file": str(output), "models": shown})
     else:
-        tables.say(f"drew {tables.whole(len(shown))} network{'s' if len(shown) > 1 else ''} into {output}")
+        tables.say(f"drew {tables.counted(len(shown), 'network')} into {output}")
 
 
 @app.command(epilog="\b\nExamples:\n  archreg plot spectrum resnet20 -o resnet20.png")

@@ -90,10 +90,10 @@ def _tell(done: Transfer, words: dict[str, str], *, as_json: bool, would: str = 
         jsonout.write({**jsonout.plain(done), "failed": len(done.failed), "failures": done.failed})
     else:
         counts = {text: getattr(done, status) for status, text in words.items()}
-        word = "calibration" if done.calibrations == 1 else "calibrations"
-        counts |= {word: done.calibrations, "failed": len(done.failed)}
-        told = ", ".join(f"{tables.whole(count)} {text}" for text, count in counts.items() if count)
-        tables.say(f"{done.file}: {would}{told or 'no models'}")
+        told = [f"{tables.whole(count)} {text}" for text, count in counts.items() if count]
+        told += [tables.counted(done.calibrations, "calibration")] * bool(done.calibrations)
+        told += [f"{tables.whole(len(done.failed))} failed"] * bool(done.failed)
+        tables.say(f"{done.file}: {would}{', '.join(told) or 'no models'}")
     if done.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -58,14 +58,15 @@ def select(
 
 def _show(found: Selection) -> None:
     of = f" and are equivalent to {found.like.name}" if found.like else ""
-    tables.say(f"{tables.whole(found.passed)} of {tables.whole(found.models)} models pass the constraints{of}")
+    passes = "passes" if found.passed == 1 else "pass"
+    tables.say(f"{tables.whole(found.passed)} of {tables.counted(found.models, 'model')} {passes} the constraints{of}")
     if not found.classes:
         show_removals(found.removals)
         return
     for aim, count in found.unknown:
         tables.say(f"{tables.whole(count)} of them are left out: no figure is known for {aim}")
-    classes = "1 class" if found.count == 1 else f"{tables.whole(found.count)} classes"
     aims = " and ".join(aim.label for aim in found.aims)
+    classes = tables.counted(found.count, "class")
     tables.say(f"{tables.whole(found.on_front)} that none beats in {aims}, in {classes} of equivalents:")
     metrics = [
         (number, aim) for number, aim in enumerate(found.aims) if aim.what not in ("parameters", "bytes", "gflops")
@@ -82,7 +83,7 @@ def _show(found: Selection) -> None:
     )
     tables.table(columns, _rows(found, [number for number, _ in shown]))
     if found.count > len(found.classes):
-        tables.say(f"and {tables.whole(found.count - len(found.classes))} more classes; -k shows more")
+        tables.say(f"and {tables.counted(found.count - len(found.classes), 'class')} more; -k shows more")
     chosen = (choice.model for group in found.classes for choice in (group.best, *group.others))
     tables.say(*verdicts.approximate(*((found.like,) if found.like else ()), *chosen))
     if found.like:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from registry.types import Metric
 
 __all__ = [
+    "counted",
     "hint",
     "is_terminal",
     "layer_shape",
@@ -112,6 +113,11 @@ def number(value: float | None) -> str:
 def whole(value: int) -> str:
     """A count, with its thousands apart."""
     return f"{value:,}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count of things: ``1 model``, ``2 models``, ``1,200 classes``."""
+    return f"{whole(count)} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def size(count: int | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.cli.tables import number, percent, whole
+from registry.cli.tables import counted, number, percent, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,7 @@ def unlike(verdict: Verdict) -> str:
 def approximate(*models: ModelSummary) -> tuple[str, ...]:
     """That distances and classes rest on approximate spectra, and whose; nothing where all are exact."""
     counts = {model.name: model.approximate for model in models if model.approximate}
-    named = [f"{name} ({counts[name]} layer{'s' if counts[name] > 1 else ''})" for name in list(counts)[:NAMED]]
+    named = [f"{name} ({counted(counts[name], 'layer')})" for name in list(counts)[:NAMED]]
     if len(counts) > NAMED:
         named.append(f"{whole(len(counts) - NAMED)} more")
     if not named:
@@ -175,7 +175,7 @@ def conjugate(found: Conjugacy) -> str:
 def decay(found: Decay) -> str:
     """How a tail decays: ``power law, exponent 2.4 (Vuong 3.1, 412 eigenvalues beyond x = 4.2)``."""
     one = found.exceedances == 1
-    place = f"{whole(found.exceedances)} eigenvalue{'' if one else 's'} beyond x = {number(found.threshold)}"
+    place = f"{counted(found.exceedances, 'eigenvalue')} beyond x = {number(found.threshold)}"
     if found.statistic is None:
         return f"undecided: {place} {'is' if one else 'are'} not enough to tell"
     exponential, power = f"exponential, rate {number(found.rate)}", f"power law, exponent {number(found.exponent)}"

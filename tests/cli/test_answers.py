@@ -291,7 +291,7 @@ def test_select(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert lines[3].split()[:4] == ["name", "top1@cifar10/test", "parameters", "size"]
     assert lines[4].split()[:3] == ["resnet8", "87.5", "78,042"]
     assert lines[5].startswith("  resnet20")
-    assert lines[6] == "and 1 more classes; -k shows more"
+    assert lines[6] == "and 1 class more; -k shows more"
     assert lines[7].endswith("accuracy 0.035, calibrated on 163 published models of 20 families")
     document = archreg("select", "--json").document
     assert document["aims"] == ["max top1@cifar10/test", "min parameters"]
@@ -338,7 +338,7 @@ def test_calibrate(archreg: Callable[..., Any], fake: Any, samples: Any) -> None
         "calibrated on 812 models of this registry, of 31 families, 2026-01-02"
     )
     assert lines[1].startswith("before: accuracy 0.035 (too few families for an interval)")
-    assert lines[2] == "3 models without a family were left out"
+    assert lines[2] == "3 models without a family left out"
     assert "same family" in done.out
     assert "73.0 %" in done.out
     assert lines[-1] == "stored: answers go by it from now on"

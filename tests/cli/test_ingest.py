@@ -158,7 +158,7 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("ingest", "all", "--dry-run")
     assert done.code == 0
     assert "3 models, 60 MB, and 1 of unknown size" in done.out
-    assert "to download: 1 models, 46 MB" in done.out
+    assert "to download: 1 model, 46 MB" in done.out
     assert "estimated besides downloads: 2 s and 270 MB of memory, on 2 worker processes" in done.out
     [estimated] = [call[2] for call in fake.calls if call[0] == "estimate"]
     assert estimated == {"approximate": False, "workers": None, "executor": None}

@@ -74,7 +74,7 @@ def test_rm_asks_on_a_terminal(
 
 def test_refingerprint(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("refingerprint")
-    assert done.out == "computed 2 fingerprints, and judged 1 models anew\n"
+    assert done.out == "computed 2 fingerprints, and judged 1 model anew\n"
     assert done.err == "2/2 models\n"
     done = archreg("refingerprint", "--quiet", "--fingerprint", "mme")
     assert (done.out, done.err) == ("computed 2 fingerprints\n", "")

@@ -53,7 +53,7 @@ def test_what_is_said_of_the_search(archreg: Callable[..., Any], fake: Any, samp
     found = replace(samples.answers["search"](), unknown=1200, indexed=True)
     fake.answers["search"] = found
     done = archreg("nearest", "a", "--radius", "0.1", "--exact")
-    assert "1,200 models were left out: a value that is bounded is not known of them" in done.out
+    assert "1,200 models left out: a value that is bounded is not known of them" in done.out
     assert "--exact searches all" in done.out
     assert fake.called("search")[1]["radius"] == 0.1
     assert fake.called("search")[1]["exact"] is True
@@ -82,5 +82,5 @@ def test_index(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert archreg("index", "check", "--json").document["index"]["recall"] is None
     fake.answers["index_check"] = None
     assert archreg("index", "check").out == "there is no such index: every search is exact\n"
-    assert archreg("index", "drop").out == "dropped the indexes of 1 fingerprints\n"
+    assert archreg("index", "drop").out == "dropped the indexes of 1 fingerprint\n"
     assert archreg("index", "build", "--distance", "linf").code == 2
