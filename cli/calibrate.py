@@ -39,8 +39,9 @@ def calibrate(
     nothing is, the calibration on published models that ships does. Of more than 2,000 labelled models, as many of each
     family are drawn at random.
     """
-    if reset and (dry_run or is_given(context, "rate")):
-        raise UsageError("--reset goes with neither --rate nor --dry-run", "archreg calibrate --reset")
+    given = [f"--{name.replace('_', '-')}" for name in ("rate", "seed", "dry_run") if is_given(context, name)]
+    if reset and given:
+        raise UsageError(f"{given[0]} does not go with --reset", "archreg calibrate --reset")
     with open_registry(db) as registry:
         if reset:
             _tell_reset(registry.reset_calibration(**measure), as_json=as_json)

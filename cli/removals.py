@@ -22,7 +22,8 @@ def show_removals(removals: Sequence[Removal]) -> None:
         if removal.near:
             tables.say(f"no model has {removal.constraint}; near: {', '.join(removal.near)}")
     helping = [f"without '{x.constraint}' {tables.whole(x.without)} would pass" for x in removals if x.without]
-    tables.say("; ".join(helping) or "no single constraint is to blame: more than one has to go")
+    if len(removals) > 1 or helping:
+        tables.say("; ".join(helping) or "no single constraint is to blame: more than one has to go")
 
 
 def _row(removal: Removal) -> tuple[str, ...]:

@@ -14,14 +14,14 @@ from registry.errors import UsageError
 from registry.types import Aim
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from registry.storage import Size
     from registry.types import Filter, Metric
 
-__all__ = ["Figures", "default_aims", "parse_aim", "resolved"]
+__all__ = ["Figures", "default_aims", "distinct", "parse_aim", "resolved"]
 
 SIZES = {"params": "parameters", "parameters": "parameters", "bytes": "bytes", "size": "bytes", "gflops": "gflops"}
 DISTANCE = "distance"
@@ -103,6 +103,15 @@ def resolved(aim: Aim, figures: Figures) -> Aim:
             f"say which: --aim {way}:{places[0]}",
         )
     return next(iter(found.values()))
+
+
+def distinct(aims: Iterable[Aim]) -> tuple[Aim, ...]:
+    """The aims, each once. Raises ``UsageError`` for one that is to be large and small, by which none beats another."""
+    found: dict[str, Aim] = {}
+    for aim in aims:
+        if found.setdefault(aim.place, aim).maximise != aim.maximise:
+            raise UsageError(f"{aim.place} cannot be aimed at both ways, max and min", "drop one of the aims")
+    return tuple(found.values())
 
 
 def default_aims(where: Filter, figures: Figures) -> tuple[Aim, ...]:

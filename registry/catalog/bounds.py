@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from registry.types import ModelSummary
 
-__all__ = ["consistent", "metric_bounds", "smaller", "typed"]
+__all__ = ["asked", "below", "consistent", "metric_bounds", "smaller", "typed"]
 
 TEXTS = ("family", "architecture", "task", "dataset", "licence")
 SIZES: dict[str, Callable[[float], int]] = {
@@ -95,24 +95,37 @@ def consistent(where: Filter) -> Filter:
     return where
 
 
-def smaller(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filter:
-    """The filter, narrowed to models smaller than ``model`` in whatever it bounds from above: parameters by default.
-
-    ``max_ratio``: of its parameters, in (0, 1]. Raises ``UsageError`` for another, and where nothing can be so small.
-    """
-    if max_ratio is not None:
-        number(max_ratio, "max_ratio")
-    by_params = where.max_params is not None or max_ratio is not None
-    if max_ratio is not None and not 0.0 < max_ratio <= 1.0:
+def asked(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filter:
+    """The filter with ``max_ratio``, of the model's parameters, in (0, 1], as a bound. Raises ``UsageError``."""
+    if max_ratio is None:
+        return where
+    if not 0.0 < number(max_ratio, "max_ratio") <= 1.0:
         raise UsageError(f"max_ratio must lie in (0, 1], not {max_ratio}")
-    if by_params or (where.max_bytes is None and where.max_gflops is None):
-        bounds = [model.parameters - 1, int((1.0 if max_ratio is None else max_ratio) * model.parameters)]
-        where = replace(where, max_params=min([*bounds, *([] if where.max_params is None else [where.max_params])]))
-    if where.max_bytes is not None:
-        where = replace(where, max_bytes=min(where.max_bytes, model.bytes - 1))
-    if where.max_gflops is not None and model.gflops is not None:
-        where = replace(where, max_gflops=min(where.max_gflops, nextafter(model.gflops, 0.0)))
-    return consistent(where)
+    return _both(where, Filter(max_params=int(max_ratio * model.parameters)))
+
+
+def below(model: ModelSummary, where: Filter) -> Filter:
+    """What is smaller than ``model`` in whatever ``where`` bounds from above: parameters by default."""
+    by_bytes, by_gflops = where.max_bytes is not None, where.max_gflops is not None
+    return Filter(
+        max_params=model.parameters - 1 if where.max_params is not None or not (by_bytes or by_gflops) else None,
+        max_bytes=model.bytes - 1 if by_bytes else None,
+        max_gflops=nextafter(model.gflops, 0.0) if by_gflops and model.gflops is not None else None,
+    )
+
+
+def smaller(model: ModelSummary, where: Filter) -> Filter:
+    """The filter, narrowed to what is `below` the model. Raises ``UsageError`` where nothing can be so small."""
+    return consistent(_both(where, below(model, where)))
+
+
+def _both(where: Filter, most: Filter) -> Filter:
+    """``where``, and at most what ``most`` bounds."""
+    bounds: dict[str, Any] = {}
+    for name in ("max_params", "max_bytes", "max_gflops"):
+        known = [bound for bound in (getattr(where, name), getattr(most, name)) if bound is not None]
+        bounds[name] = min(known, default=None)
+    return replace(where, **bounds)
 
 
 def metric_bounds(least: Mapping[str, float], most: Mapping[str, float]) -> tuple[MetricBound, ...]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry.catalog.arguments import whole
-from registry.catalog.bounds import smaller
+from registry.catalog.bounds import asked, smaller
 from registry.catalog.removals import removals
 from registry.catalog.searching import gallery_of
 from registry.equivalence import direction
@@ -30,7 +30,8 @@ def compress(
     bytes where those alone are bounded, else in parameters; of equal size, the nearest.
     """
     whole(k, "k", 1)
-    narrowed = smaller(query.model, where, max_ratio)
+    where = asked(query.model, where, max_ratio)
+    narrowed = smaller(query.model, where)
     gallery = gallery_of(store, query, by, narrowed)
     ids, distances = gallery.equivalent()
     equivalent = bool(len(ids))
@@ -52,7 +53,7 @@ def compress(
         equivalent=equivalent,
         candidates=tuple(candidates),
         calibration=by.calibration,
-        removals=() if found else removals(store, by, narrowed),
+        removals=() if found else removals(store, by, where, than=query.model),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from registry.catalog.bounds import below
 from registry.catalog.searching import gallery_of
 from registry.types import Filter, Removal
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from registry.catalog.queries import Query
     from registry.catalog.terms import Terms
     from registry.storage import Store
-    from registry.types import Aim, MetricBound
+    from registry.types import Aim, MetricBound, ModelSummary
 
 __all__ = ["removals"]
 
@@ -41,14 +42,17 @@ def removals(
     where: Filter,
     *,
     like: Query | None = None,
+    than: ModelSummary | None = None,
     figures: Figures | None = None,
     aims: Sequence[Aim] = (),
 ) -> tuple[Removal, ...]:
     """Of each constraint, how many models fail it, and how many would pass if it alone were dropped; O(c n).
 
-    ``like``: that they be equivalent to it is a constraint, too; so is that ``figures`` has something for each aim.
+    ``like``: that they be equivalent to it is a constraint, too; so is that ``figures`` has something for each aim, and
+    that they be smaller ``than`` a model, which cannot be dropped: where none is, nothing else is told.
     """
     every = np.array(store.candidate_ids(), dtype=np.int64)
+    fixed = f"smaller than {than.name}" if than is not None else ""
     rows: list[tuple[str, NDArray[np.bool_], int, tuple[str, ...]]] = []
     for text, field, alone in _constraints(where):
         ids = store.candidate_ids(alone)
@@ -56,6 +60,11 @@ def removals(
         unknown = 0 if known is None else len(every) - len(store.candidate_ids(known))
         near = _near(store, field, getattr(alone, field)) if field in TEXTS and not ids else ()
         rows.append((text, np.isin(every, ids), unknown, near))
+    if than is not None and (small := below(than, where)) != Filter():
+        ids = store.candidate_ids(small)
+        if not ids:
+            return (Removal(fixed, len(every), 0),)
+        rows.append((fixed, np.isin(every, ids), 0, ()))
     if like is not None:
         equivalent, _ = gallery_of(store, like, replace(by, asked=True), Filter()).equivalent()
         passing = np.isin(every, [*equivalent.tolist(), like.id])
@@ -67,7 +76,7 @@ def removals(
     failed = ~np.array([passing for _, passing, _, _ in rows]).reshape(len(rows), len(every))
     times = failed.sum(axis=0)
     return tuple(
-        Removal(text, int(fails.sum()), int((fails & (times == 1)).sum()), unknown, near)
+        Removal(text, int(fails.sum()), 0 if text == fixed else int((fails & (times == 1)).sum()), unknown, near)
         for (text, _, unknown, near), fails in zip(rows, failed, strict=True)
     )
 

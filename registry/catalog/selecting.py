@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.catalog.aims import Figures, default_aims, resolved
+from registry.catalog.aims import Figures, default_aims, distinct, resolved
 from registry.catalog.arguments import whole
 from registry.catalog.removals import removals
 from registry.catalog.searching import gallery_of
@@ -56,7 +56,7 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
         by = by.among(len(passing))
     metrics = [(model, metric) for model, metric in store.metrics(where) if not like or model in distances]
     figures = Figures(passing, metrics, distances if like else None)
-    chosen = tuple(resolved(aim, figures) for aim in aims or default_aims(where, figures)) if passing else ()
+    chosen = distinct(resolved(aim, figures) for aim in aims or default_aims(where, figures)) if passing else ()
     values = np.array([figures.of(aim) for aim in chosen]).reshape(len(chosen), len(passing)).T
     known = np.isfinite(values).all(axis=1) & bool(chosen)
     front = _front(figures.ids[known], values[known], chosen, distances)

@@ -147,6 +147,28 @@ def test_an_empty_answer_says_what_removed_the_models(reg: Registry) -> None:
     assert reg.select(like="a-mid", accuracy=0.0, family="b").removals[-1].without == 1
 
 
+def test_what_is_not_smaller_would_not_pass_without_a_constraint(reg: Registry) -> None:
+    sizes = {model.name: model.parameters for model in reg.models()}
+    for name, own in sizes.items():
+        fewer = sum(size < own for size in sizes.values())
+        none = reg.compress(name, max_params=0)
+        assert none.candidates == ()
+        told = [(r.constraint, r.removes, r.without) for r in none.removals]
+        if fewer:
+            bound = ("at most 0 parameters", len(sizes), fewer)
+            assert told == [bound, (f"smaller than {name}", len(sizes) - fewer, 0)]
+            assert reg.compress(name, accuracy=0.0).searched == fewer
+        else:  # no constraint is to blame
+            assert told == [(f"smaller than {name}", len(sizes), 0)]
+
+
+def test_an_aim_counts_once_and_one_way(reg: Registry) -> None:
+    once = reg.select(aims=("max:top1@cifar10", "min:params"))
+    assert reg.select(aims=("max:top1@cifar10", "max:top1@CIFAR10/test", "min:params", "min:parameters")) == once
+    with pytest.raises(UsageError, match="top1@cifar10/test cannot be aimed at both ways"):
+        reg.select(aims=("max:top1@cifar10", "min:top1@cifar10/test"))
+
+
 def test_aims_that_no_model_reaches_together(reg: Registry) -> None:
     found = reg.select(aims=("max:top1@svhn", "min:gflops"))
     assert (found.classes, found.passed) == ((), 8)
