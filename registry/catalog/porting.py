@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from registry.errors import EmptyRegistryError, RegistryError, UsageError
+from registry.errors import EmptyRegistryError, RegistryError, StorageError, UsageError
 from registry.types import Ingested, Transfer
 
 if TYPE_CHECKING:
@@ -57,11 +57,23 @@ def export(
             raise EmptyRegistryError("no stored model passes; nothing was written", "widen the filters")
         with whole_file(path) as partial, tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as name:
             draft = Path(name) / path.name
-            with Store.open(str(draft), mode="create") as target:
+            with _called(path, draft), Store.open(str(draft), mode="create") as target:
                 done = _move(selection, target, str(path), spectra=spectra, progress=progress)
-            seal(draft)
+            with _called(path, draft):
+                seal(draft)
             draft.replace(partial)
     return done
+
+
+@contextmanager
+def _called(path: Path, draft: Path) -> Iterator[None]:
+    """Let errors of the draft, which will be gone, be of the file that it was to be."""
+    try:
+        yield
+    except StorageError as error:
+        if str(draft) in error.message:
+            raise StorageError(error.message.replace(str(draft), str(path)), error.remedy) from error
+        raise
 
 
 def _check_target(path: Path, database: Database, *, overwrite: bool) -> None:

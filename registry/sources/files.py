@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -12,7 +13,16 @@ from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsErro
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["GENERIC_STEMS", "INDEX", "check_file", "default_names", "matching_files", "settled", "weight_files"]
+__all__ = [
+    "GENERIC_STEMS",
+    "INDEX",
+    "check_file",
+    "default_names",
+    "matching_files",
+    "settled",
+    "size_of",
+    "weight_files",
+]
 
 INDEX = ".index.json"
 """How the name of a shard index ends."""
@@ -32,7 +42,7 @@ def check_file(path: Path) -> int:
     NotFoundError
         Nothing is there.
     SourceError
-        It is not a regular file, may not be read, or has a name that is no UTF-8.
+        It is not a regular file, may not be read or looked at, or has a name that is no UTF-8.
     UnsafeError
         It is a link that leads out of its folder.
     WeightsError
@@ -40,6 +50,15 @@ def check_file(path: Path) -> int:
     """
     if _utf8(str(path)) != str(path):
         raise SourceError(f"{_utf8(str(path))} has a name that is no UTF-8", "rename the file")
+    try:
+        return _checked_size(path)
+    except OSError as error:  # a folder on the way that may not be entered, a link to a name too long for any file
+        raise SourceError(
+            f"{path} cannot be looked at: {error.strerror}", "check the path and the permissions of its folders"
+        ) from error
+
+
+def _checked_size(path: Path) -> int:
     if path.is_dir():
         raise SourceError(
             f"{path} is a folder, not a file", "give a file in it, or give the folder to ingest all of it"
@@ -59,6 +78,15 @@ def check_file(path: Path) -> int:
     return size
 
 
+def size_of(path: Path) -> int | None:
+    """Size in bytes of a file; None of what `check_file` will refuse: nothing there, no file, or out of reach."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
 def settled(path: Path, root: Path | None) -> Path:
     """The absolute path to open: links that may be followed are followed here, what `check_file` meets later is not.
 
@@ -73,7 +101,7 @@ def settled(path: Path, root: Path | None) -> Path:
 
 def _leaves(path: Path) -> bool:
     """Whether it is a link out of its folder, or, in the Hugging Face cache of links, out of the repository's."""
-    if not path.is_symlink():
+    if not os.path.islink(path):  # noqa: PTH114 - which does not raise in a folder that may not be entered
         return False
     folder = Path(os.path.realpath(path.parent))
     snapshots = folder.parent

@@ -19,6 +19,7 @@ MAX_BYTES = 64 * 2**20
 """Of an index; a million tensors' names are more than any has."""
 
 _MAX_SHARDS = 800  # each is an open file, of which a process may have 1,024
+_LONGEST = 255  # bytes of a file's name, in any file system of today
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _REMEDY = "download the index again, with all its shards"
 
@@ -58,9 +59,15 @@ def read_index(path: Path) -> dict[str, Path]:
         raise UnsafeError(f"{path} claims {len(tensors)} tensors in {len(names)} files", "save it in fewer files")
     suffix = Path(path.name[: -len(INDEX)]).suffix.lower()
     for name in names:
-        if Path(name).name != name or "\\" in name or not name.isprintable() or not name.lower().endswith(suffix):
+        if not _is_plain(name) or not name.lower().endswith(suffix):
             raise UnsafeError(f"{path} names the shard {name[:100]!r}, which is no {suffix} file beside it", _REMEDY)
     return {tensor: path.parent / file for tensor, file in tensors.items()}
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it can only be the name of a file beside the index."""
+    plain = Path(name).name == name and "\\" not in name and name.isprintable()
+    return plain and len(name.encode()) <= _LONGEST
 
 
 def shards_of(index: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from registry.errors import AmbiguousError, NotFoundError
-from registry.sources.files import check_file, default_names, matching_files, settled, weight_files
+from registry.sources.files import check_file, default_names, matching_files, settled, size_of, weight_files
 from registry.sources.index import is_index, shards_of, whole_models
 from registry.sources.table import DEFERRED, SOURCES, SUFFIXES, source_of_file
 from registry.types import ModelRef
@@ -141,6 +141,6 @@ def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> Mo
         )
     target = settled(path, folder)
     files = shards_of(target) if is_index(target) else [target]
-    # What is missing or no file fails when it is opened, as one model of several.
-    sizes = [file.stat().st_size for file in files if file.is_file()]
+    # What is missing, out of reach or no file fails when it is opened, as one model of several.
+    sizes = [size for file in files if (size := size_of(file)) is not None]
     return ModelRef(source=source.name, target=str(target), name=name, key=key, bytes=sum(sizes) if sizes else None)

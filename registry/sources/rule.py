@@ -152,6 +152,10 @@ def _no_matrix(checkpoint: Checkpoint, infos: Mapping[str, TensorInfo]) -> Weigh
     if not infos:
         return WeightsError(f"{where} holds no tensors", "save the whole state dict")
     large = [info for info in infos.values() if len(info.shape) >= 2]
+    if large and all(info.dtype.startswith("complex") for info in large):
+        return WeightsError(
+            f"{where} holds complex weights only ({large[0].dtype})", "save their real and imaginary parts as tensors"
+        )
     if (large and not any(is_float(info.dtype) for info in large)) or any("quant" in i.dtype for i in infos.values()):
         kinds = ", ".join(sorted({info.dtype for info in large if not is_float(info.dtype)}))
         return WeightsError(

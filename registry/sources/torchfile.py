@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_VIEWS = 100  # a file's tensors may share storages, but not without bounds
 _TOLD = 256 * 2**20  # bytes to be read whole from which on it is said before
+# Round what is wrong, torch tells to load without weights_only.
+_REASON = re.compile(r"WeightsUnpickler error: (.*?)(?: Check the documentation|$)")
 _GLOBAL = re.compile(r"(?:GLOBAL|global:?|class|function)\s+`?([\w.]+\.[\w.]+)")
 
 
@@ -136,7 +138,8 @@ def _refused(path: Path, error: pickle.UnpicklingError) -> RegistryError:
     if any(word in text for word in ("nsupported", "not allowed", "lacklisted", "is blocked")):
         wanted = _GLOBAL.search(text)
         return _would_run(path, wanted[1] if wanted else "code")
-    return WeightsError(f"{path} is a damaged pickle: {text[:160]}", DAMAGED)
+    reason = _REASON.search(text)
+    return WeightsError(f"{path} is a damaged pickle: {(reason[1] if reason else text)[:160]}", DAMAGED)
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:

@@ -177,12 +177,16 @@ class PortableFile:
 
 
 def seal(path: Path) -> None:
-    """Make a SQLite file that nobody has open one without a log: it can be read wherever nothing can be written."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode=DELETE")
-    finally:
-        connection.close()
+    """Make a SQLite file that nobody has open one without a log: it can be read wherever nothing can be written.
+
+    What is in the log still is written then; raises ``StorageError`` where there is no room for it.
+    """
+    with guarded(Address.parse(str(path)), writing=True):
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode=DELETE")
+        finally:
+            connection.close()
 
 
 def _columns(table: Table) -> str:

@@ -6,6 +6,7 @@ import gc
 import shutil
 import sqlite3
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,8 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
-from registry.storage import Store
+from registry.storage import Store, portable
+from registry.storage.failures import guarded
 from tests.catalog.conftest import fill
 
 if TYPE_CHECKING:
@@ -109,6 +111,36 @@ def test_a_file_that_is_there_stays_until_the_new_one_is_whole(
     asked.reg.export(file, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.db"]
     assert Registry(file).stats().models == 4
+
+
+@pytest.mark.parametrize("moment", ["models", "log"])
+def test_a_full_disk_is_told_of_the_file_that_was_asked_for(
+    moment: str, asked: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the models are written, and while the log is written back at the end."""
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    def full(store: Store, *_: Any, **__: Any) -> None:
+        with guarded(store._address):
+            raise error
+
+    class Full:
+        def execute(self, _statement: str) -> None:
+            raise error
+
+        def close(self) -> None:
+            pass
+
+    if moment == "models":
+        monkeypatch.setattr(Store, "merge", full)
+    else:
+        monkeypatch.setattr(portable, "sqlite3", SimpleNamespace(connect=lambda *_, **__: Full()))
+    with pytest.raises(StorageError) as stopped:
+        asked.reg.export(tmp_path / "out.db")
+    assert stopped.value.message == f"{tmp_path / 'out.db'}: database or disk is full"
+    assert stopped.value.remedy == "free some disk space and run it again"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_registry_is_not_moved_onto_itself(files: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import json
 import os
 import pickle
 import struct
+import tarfile
+import warnings
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,11 +95,11 @@ def storage(count: int, key: str = "0") -> bytes:
     )  # fmt: skip
 
 
-def tensor(count: int, shape: tuple[int, int], strides: tuple[int, int], offset: int = 0) -> bytes:
+def tensor(count: int, shape: tuple[int, int], strides: tuple[int, int], offset: int = 0, key: str = "0") -> bytes:
     """A tensor as torch.save pickles it, with whatever it claims; an archive of it has no such storage."""
     numbers = [b"J" + struct.pack("<i", n) for n in (offset, *shape, *strides)]
     sizes = numbers[1] + numbers[2] + b"\x86" + numbers[3] + numbers[4] + b"\x86"
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage(count) + numbers[0] + sizes + b"\x89}tR"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage(count, key) + numbers[0] + sizes + b"\x89}tR"
 
 
 def deflated(path: Path, _: Path) -> None:
@@ -203,6 +205,47 @@ def doubled(path: Path, _: Path) -> None:
     path.write_text(json.dumps({"weight_map": mapped}))
 
 
+def two_pickles(path: Path, outside: Path) -> None:
+    """An archive of two pickles of one name, the second of which runs code."""
+    called(b"}" + text("epoch") + b"K\x01s")(path, outside)
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+        warnings.simplefilter("ignore")  # zipfile's, on names that are there already
+        archive.writestr("x/data.pkl", pickle.dumps(Runs(outside), 2))
+
+
+def npz_twice(path: Path, _: Path) -> None:
+    """Two arrays of one name: readers differ in which they take."""
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")
+        for value in (1.0, 2.0):
+            with archive.open("w.npy", "w") as file:
+                np.lib.format.write_array(file, np.full((3, 3), value))
+
+
+def npz_encrypted(path: Path, _: Path) -> None:
+    np.savez(path, w=np.eye(4))
+    data = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.find(mark) + flags] |= 1
+    path.write_bytes(data)
+
+
+def tarred(path: Path, _: Path) -> None:
+    """What torch wrote in its first year, with an entry that leads out of the folder."""
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("../../outside/evil"))
+
+
+def piped_shard(path: Path, outside: Path) -> None:
+    indexed("model-00002-of-00002.safetensors")(path, outside)
+    os.mkfifo(path.parent / "model-00002-of-00002.safetensors")
+
+
+def device_shard(path: Path, outside: Path) -> None:
+    indexed("model-00002-of-00002.safetensors")(path, outside)
+    (path.parent / "model-00002-of-00002.safetensors").symlink_to("/dev/zero")
+
+
 INDEX = "model.safetensors.index.json"
 
 HOSTILE = (
@@ -219,6 +262,7 @@ HOSTILE = (
             UnsafeError, "would run .*getattr"),
     Hostile("module", "x.pt", saved(lambda _: torch.nn.Linear(2, 2)), UnsafeError, r"would run torch\.nn\.modules"),
     Hostile("torchscript", "x.pt", torchscript, WeightsError, "TorchScript archive"),
+    Hostile("runs-second", "x.pt", two_pickles, SourceError, r"would run \w+\.mkdir|no tensors"),
     # pickles that lie
     Hostile("pickle-text", "x.pt", written("<html>not found</html>"), WeightsError, "neither a zip archive nor"),
     Hostile("pickle-marks", "x.pt", written(b"\x80\x02" + b"(" * 100), WeightsError, "torch|pickle"),
@@ -229,6 +273,10 @@ HOSTILE = (
             WeightsError, "cannot be read by torch"),
     Hostile("pickle-offset", "x.pt", called(b"}" + text("a") + tensor(4, (2, 2), (2, 1), -64) + b"s"),
             WeightsError, "cannot be read by torch"),
+    Hostile("pickle-id", "x.pt", called(text("/etc/passwd") + b"Q"), WeightsError, "damaged pickle: persistent_load"),
+    Hostile("pickle-path", "x.pt", called(b"}" + text("a") + tensor(4, (2, 2), (2, 1), key="../../secret") + b"s"),
+            WeightsError, "cannot be read by torch"),
+    Hostile("tar", "x.pt", tarred, WeightsError, "neither a zip archive nor"),
     Hostile("giant-pickle", "x.pt", giant(b"\x80\x02"), UnsafeError, "a bare pickle of 5.0 GiB"),
     Hostile("wide", "x.pt", saved(lambda _: {"a": torch.zeros(1).expand(10**6, 10**6)}), UnsafeError,
             "of a storage of 4"),
@@ -251,6 +299,8 @@ HOSTILE = (
             WeightsError, "bytes do not fill"),
     Hostile("npz-code", "x.npz", npz_member(npy("__import__('os').mkdir('created')")), WeightsError, "no sound header"),
     Hostile("npz-text", "x.npz", written("text"), WeightsError, "damaged zip"),
+    Hostile("npz-twice", "x.npz", npz_twice, WeightsError, "several arrays of one name"),
+    Hostile("npz-encrypted", "x.npz", npz_encrypted, SourceError, "packed or encrypted"),
     # safetensors headers
     Hostile("header-short", "x.safetensors", written(b"abc"), WeightsError, "reaches beyond its end"),
     Hostile("header-beyond", "x.safetensors", written((2**63).to_bytes(8, "little") + b"{}"), WeightsError,
@@ -268,6 +318,13 @@ HOSTILE = (
             "no sound safetensors"),
     Hostile("negative", "x.safetensors", header({"a": {**F32, "shape": [-2, -2]}}, bytes(16)), WeightsError,
             "no sound safetensors"),
+    Hostile("offset-negative", "x.safetensors", header({"a": {**F32, "data_offsets": [-16, 0]}}, bytes(16)),
+            WeightsError, "no sound safetensors"),
+    Hostile("field-twice", "x.safetensors", header(b'{"a": {"dtype": "F32", "dtype": "F64"}}', bytes(16)),
+            WeightsError, "no sound safetensors"),
+    Hostile("metadata-deep", "x.safetensors", header(b'{"__metadata__": ' + b'{"a": ' * 9999), WeightsError,
+            "no sound safetensors"),
+    Hostile("name-of-a-megabyte", "x.safetensors", header({"a" * 2**20: F32}, bytes(16)), UnsafeError, "too long"),
     Hostile("many-dimensions", "x.safetensors", header({"a": {**F32, "shape": [2, 2] + [1] * 5000}}, bytes(16)),
             UnsafeError, "5002 dimensions"),
     Hostile("nul-in-header", "x.safetensors", header({"a\0b": F32}, bytes(16)), UnsafeError, "no valid text"),
@@ -279,6 +336,10 @@ HOSTILE = (
     Hostile("index-backslash", INDEX, indexed("..\\..\\outside\\secret.safetensors"), UnsafeError, "file beside it"),
     Hostile("index-control", INDEX, indexed("\x1b[2J.safetensors"), UnsafeError, "file beside it"),
     Hostile("index-kind", INDEX, indexed("payload.bin"), UnsafeError, "file beside it"),
+    Hostile("index-long", INDEX, indexed("a" * 5000 + ".safetensors"), UnsafeError, "file beside it"),
+    Hostile("index-itself", INDEX, indexed(INDEX), UnsafeError, "file beside it"),
+    Hostile("index-pipe", INDEX, piped_shard, SourceError, "not a regular file"),
+    Hostile("index-device", INDEX, device_shard, UnsafeError, "leads out of its folder"),
     Hostile("index-link", INDEX, linked_shard, UnsafeError, "leads out of its folder"),
     Hostile("index-missing", INDEX, indexed("model-00002-of-00002.safetensors"), NotFoundError, "no file"),
     Hostile("index-stale", INDEX, indexed("model-00001-of-00002.safetensors"), WeightsError, "'b.weight' is not in"),
@@ -292,10 +353,13 @@ HOSTILE = (
             "leads out of its folder"),
     Hostile("link-to-nothing", "x.pt", lambda p, _: p.symlink_to("gone.pt"), NotFoundError, "no file"),
     Hostile("link-loop", "x.pt", lambda p, _: p.symlink_to("x.pt"), SourceError, "x.pt"),
+    Hostile("link-long", "x.pt", lambda p, _: p.symlink_to("a" * 300), SourceError, "cannot be looked at"),
     Hostile("pipe", "x.pt", lambda p, _: os.mkfifo(p), SourceError, "not a regular file"),
     Hostile("no-utf8", os.fsdecode(b"\xff.pt"), lambda p, _: p.write_bytes(b"x"), SourceError, "no UTF-8"),
     Hostile("empty", "x.safetensors", written(b""), WeightsError, "is empty"),
     # weights that cannot be used
+    Hostile("complex", "x.pt", saved(lambda _: {"a": torch.eye(4, dtype=torch.complex64)}), WeightsError,
+            "complex weights only"),
     Hostile("shard", "model-00001-of-00003.safetensors", lambda p, _: save_file(sound(), p), WeightsError,
             "one of 3 shards"),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from registry.errors import AmbiguousError, NotFoundError, RegistryError, SourceError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
 from registry.types import ModelRef
-from tests.sources.corpus import HARMLESS, HOSTILE, Hostile, make_corpus
+from tests.sources.corpus import HARMLESS, HOSTILE, Hostile, called, make_corpus, text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +96,30 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "x.pt").write_bytes(b"x")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
     refused(tmp_path / "x.pt", SourceError, "may not be read")
+
+
+def test_what_is_out_of_reach_is_one_model_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder that may be listed, not entered: of it the names alone can be had."""
+    (tmp_path / "locked").mkdir()
+    for name in ("locked/a.safetensors", "b.safetensors"):
+        save_file(STATE, tmp_path / name)
+    within, stat = tmp_path / "locked" / "a.safetensors", type(tmp_path).stat
+
+    def refusing(path: Path, **options: bool) -> os.stat_result:
+        if path == within:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(type(tmp_path), "stat", refusing)  # root may enter every folder
+    open_ref(expand(tmp_path)[0]).close()
+    with pytest.raises(SourceError, match=r"a\.safetensors cannot be looked at: Permission denied") as caught:
+        open_ref(expand(tmp_path)[1])
+    assert "permissions" in (caught.value.remedy or "")
+
+
+def test_torch_is_not_quoted_where_it_says_how_to_load_all_the_same(tmp_path: Path) -> None:
+    called(text("/etc/passwd") + b"Q")(tmp_path / "x.pt", tmp_path)
+    refused(tmp_path / "x.pt", WeightsError, r"x\.pt is a damaged pickle: persistent_load id must")
 
 
 def test_special_files_are_refused(tmp_path: Path) -> None:
