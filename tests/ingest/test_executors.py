@@ -186,6 +186,30 @@ def test_workers_end_with_their_process(how: signal.Signals, tmp_path: Path) -> 
         time.sleep(0.05)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="interrupts a process group")
+def test_ctrl_c_while_workers_load_their_modules_is_no_traceback_of_theirs(tmp_path: Path) -> None:
+    (tmp_path / "slow_to_load.py").write_text(
+        "import pathlib, time\npathlib.Path(__file__).with_name('loading').touch()\ntime.sleep(3)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\nfrom registry.ingest.executors.pool import Pool\n"
+        "try:\n    pool = Pool(2, ('slow_to_load',))\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass\n"
+    )
+    command = [sys.executable, str(script)]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), str(tmp_path)])  # the server to fork from has no other
+    env = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        end = time.monotonic() + 60
+        while not (tmp_path / "loading").exists():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
 def test_which_executor_suits() -> None:
     assert chosen(None, 1, 100.0) == Setting("inprocess", 1)
     assert chosen(None, 50, 1.0) == Setting("inprocess", 1)  # over before workers are up

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.reduction import ForkingPickler
 from queue import Empty, SimpleQueue
@@ -58,6 +59,8 @@ class Pool:
         self._found: list[Outcome] = []  # taken from there; what an interruption cuts short is still here
         if METHOD == "forkserver":
             CONTEXT.set_forkserver_preload(list(self._modules))
+            with _clean_start():
+                _start_server()
         with _clean_start():
             self._workers += [_Worker(self._modules) for _ in range(workers)]
 
@@ -226,6 +229,16 @@ class _Worker:
         self._pipe.close()
         code: int = self._process.exitcode
         return code
+
+
+def _start_server() -> None:
+    """Start what workers are forked from, with the mask of this thread: Ctrl-C would end it while it loads modules."""
+    resource_tracker.ensure_running()  # which the server's start does otherwise, and takes the mask off
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
 
 @contextmanager
