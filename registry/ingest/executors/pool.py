@@ -270,14 +270,14 @@ def _serve(pipe: Connection, modules: Sequence[str]) -> None:
     # Ctrl-C reaches every process of the terminal: it is for the one that writes to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        for module in modules:
-            import_module(module)
-    except Exception as error:  # noqa: BLE001 - told by the other process
-        pipe.send(f"{type(error).__name__}: {error}")
-        return
-    pipe.send(None)
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, ConnectionError):  # whoever started it has gone
+        try:
+            for module in modules:
+                import_module(module)
+        except Exception as error:  # noqa: BLE001 - told by the other process
+            pipe.send(f"{type(error).__name__}: {error}")
+            return
+        pipe.send(None)
         work: Work = pipe.recv()
         while (task := pipe.recv()) is not None:
             outcome = confined(work, task)
