@@ -44,6 +44,10 @@ class Database:
         except DatabaseMissingError:
             return None
 
+    def load(self) -> None:
+        """Load what opening a database takes, and open none: while worker processes load what they need."""
+        import registry.storage.store  # noqa: F401
+
     def close(self) -> None:
         """Close the connection, if any was made."""
         if self._store is not None:

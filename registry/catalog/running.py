@@ -61,6 +61,8 @@ def ingest_refs(
         journal = Journal(database, planned, discard)
         # Fail before an hour of spectra rather than after it: an existing database must open now.
         results = journal.open()
+        if settled.name != "inprocess":
+            database.load()
         left = [_task(at, ref, expected[at], settled) for at, ref in enumerate(refs) if at not in results]
         watcher.begin([task.ref for task in left], [task.cost for task in left], done=len(results))
         with journal.kept(), _told(results, len(refs)):

@@ -43,13 +43,13 @@ WAITING = 1.0  # seconds
 class Pool:
     """Worker processes with one BLAS thread each; they end with this process, however it ends.
 
-    They start at once, and load the modules while this process still looks for what there is to do. One that dies, or
-    is killed at a task's limit, takes along the task that it was at, and no other.
+    A worker that dies, or is killed at a task's limit, takes along the task that it was at, and no other.
     """
 
     apart = False
 
     def __init__(self, workers: int, modules: Sequence[str]) -> None:
+        self._count = workers
         self._modules = tuple(modules)
         self._work: Work | None = None
         self._lock = threading.Lock()  # over the tasks, here and of the workers
@@ -61,26 +61,24 @@ class Pool:
             CONTEXT.set_forkserver_preload(list(self._modules))
             with _clean_start():
                 _start_server()
-        with _clean_start():
-            self._workers += [_Worker(self._modules) for _ in range(workers)]
 
     def begin(self, work: Work) -> None:
-        """Tell the workers what they are for."""
+        """Start the workers."""
         self._work = work
-        for worker in self._workers:
-            worker.begin(work, self._hear)
+        for _ in range(self._count):
+            self._start()
 
     def _start(self) -> None:
         with _clean_start():
-            worker = _Worker(self._modules)
+            worker = _Worker(self._work, self._modules)
         self._workers.append(worker)
-        worker.begin(self._work, self._hear)
+        worker.listen(self._hear)
 
     def room(self, task: Task) -> bool:
         """Whether a worker is free, or may be before this process gives out the next."""
         with self._lock:
             free = sum(not worker.tasks for worker in self._workers) > len(self._waiting)
-            return free or sum(each.cost for each in self._waiting) + task.cost <= WAITING * len(self._workers)
+            return free or sum(each.cost for each in self._waiting) + task.cost <= WAITING * self._count
 
     def submit(self, task: Task) -> None:
         """Give it to the worker that is free first."""
@@ -157,24 +155,22 @@ class _Worker:
     ``kin``: of the last of them; ``up``: it has started; ``reason``: why it could not.
     """
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, work: Work | None, modules: Sequence[str]) -> None:
         self.tasks: deque[Task] = deque()
         self.kin: str | None = None
         self.up = False
         self.reason = ""
         self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=_serve, args=(theirs, modules), daemon=True)
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, work, modules), daemon=True)
         self._process.start()
         theirs.close()
         self._thread: threading.Thread | None = None
 
-    def begin(self, work: Work | None, hear: Callable[[_Worker, Outcome | Exception | None], None]) -> None:
-        """Give it the work, and take in what it says in a thread.
+    def listen(self, hear: Callable[[_Worker, Outcome | Exception | None], None]) -> None:
+        """Take in what it says in a thread.
 
         An interruption of the main one must not cut a message in two, nor a long write there keep the worker waiting.
         """
-        with suppress(OSError):  # it has gone, and will be told to have
-            self._pipe.send(work)
         self._thread = threading.Thread(target=self._receive, args=(hear,), daemon=True)
         self._thread.start()
 
@@ -265,8 +261,8 @@ def _clean_start() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(pipe: Connection, modules: Sequence[str]) -> None:
-    """What a worker does: say that it is up, take the work, then tasks until there are no more."""
+def _serve(pipe: Connection, work: Work, modules: Sequence[str]) -> None:
+    """What a worker does: say that it is up, then tasks until there are no more."""
     # Ctrl-C reaches every process of the terminal: it is for the one that writes to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -278,7 +274,6 @@ def _serve(pipe: Connection, modules: Sequence[str]) -> None:
             pipe.send(f"{type(error).__name__}: {error}")
             return
         pipe.send(None)
-        work: Work = pipe.recv()
         while (task := pipe.recv()) is not None:
             outcome = confined(work, task)
             try:
