@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import signal
@@ -62,6 +63,15 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _freeze() -> None:
+    """Spare the search for cycles at the very end, a tenth of a second: the system takes all memory back.
+
+    But where torch is loaded: extensions of its would print what they then find alive.
+    """
+    if "torch" not in sys.modules:
+        gc.freeze()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``archreg`` and exit the process.
 
@@ -80,13 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # A stored name must never fail to print because the terminal's encoding lacks a letter.
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
-    # A command makes few cycles and ends soon: seldom is a search for them worth its time, and at the end, when the
-    # system takes all memory back, never (a tenth of a second).
-    gc.set_threshold(50_000, 20, 50)
-    try:
-        app(args=None if arguments is None else list(arguments), prog_name="archreg")
-    finally:
-        gc.freeze()
+    if arguments is None:  # the process is this command's own
+        # It makes few cycles and ends soon: seldom is a search for them worth its time.
+        gc.set_threshold(50_000, 20, 50)
+        atexit.register(_freeze)
+    app(args=None if arguments is None else list(arguments), prog_name="archreg")
 
 
 if __name__ == "__main__":

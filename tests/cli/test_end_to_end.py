@@ -365,3 +365,13 @@ def test_a_reader_that_leaves_early_is_no_error(questioned: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m registry.cli.app list --db {shlex.quote(str(questioned))} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr.replace("4 models\n", "") == ""
+
+
+def test_a_command_that_loads_torch_says_nothing_at_its_end(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"a.weight": torch.randn(8, 6)}, tmp_path / "x.pt")
+    words = ["ingest", str(tmp_path / "x.pt"), "--workers", "1", "--quiet", "--db", str(tmp_path / "r.db")]
+    command = [sys.executable, "-m", "registry.cli.app", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1 added\n", "")
