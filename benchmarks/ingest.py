@@ -81,7 +81,7 @@ def _inner(folder: str) -> None:
 
 def _apart(work: Callable[[tuple[ModelRef, ...]], object], shares: Sequence[tuple[ModelRef, ...]]) -> float:
     """Seconds of the slower of new processes, one a share: nothing that is computed once is there already."""
-    with multiprocessing.get_context("forkserver").Pool(len(shares)) as pool:
+    with multiprocessing.get_context("spawn").Pool(len(shares)) as pool:
         return max(pool.map(partial(_timed_share, work), shares, chunksize=1))
 
 
