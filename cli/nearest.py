@@ -94,7 +94,8 @@ def _expanded(queries: Sequence[str]) -> list[str]:
 def _show(query: str, found: Search, *, equivalent: bool) -> None:
     tables.say(f"nearest to {query}: {verdicts.basis(found.spec, found.metric, found.accuracy)}")
     _show_neighbours(found, equivalent=equivalent)
-    tables.say(verdicts.judged(found.accuracy, found.rate, found.searched, found.calibration))
+    if found.searched:
+        tables.say(verdicts.judged(found.accuracy, found.rate, found.searched, found.calibration))
     tables.say(*verdicts.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
     if found.unknown:
         tables.say(f"{tables.counted(found.unknown, 'model')} left out: a value that is bounded is not known of them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "unknown_count"]
 
 SHORT = 12
+SEPARATOR = re.compile(r"[/:\\-]")
 NEAR = 2_000  # names compared at most when one is not found: difflib takes some 50 microseconds a pair
 
 
@@ -70,18 +72,24 @@ def resolve(connection: Connection, reference: str, address: Address) -> int:
 
 
 def _near(connection: Connection, reference: str) -> list[str]:
+    """Up to three names spelt nearly so, as a whole or from a folder or a dash on, or that hold it."""
+    asked = reference.strip().lower()
+    if not asked:
+        return []
     folded = func.lower(names.c.name)
-    likely = folded.startswith(reference[:2].lower(), autoescape=True) | folded.contains(
-        reference.lower(), autoescape=True
-    )
+    likely = folded.startswith(asked[:2], autoescape=True) | folded.contains(asked[:3], autoescape=True)
     known = connection.scalars(select(names.c.name).where(likely).order_by(names.c.name).limit(NEAR)).all()
     if not known:
         known = connection.scalars(select(names.c.name).order_by(names.c.name).limit(NEAR)).all()
     # Without regard to case, but offered as stored; part of a longer name is nearer than difflib has it.
-    by_key = {name.lower(): name for name in known}
-    close = get_close_matches(reference.lower(), by_key, n=3, cutoff=0.6)
-    longer = [key for key in by_key if reference.lower() in key][: 3 - len(close)]
-    return [by_key[key] for key in dict.fromkeys([*close, *longer])]
+    by_ending: dict[str, list[str]] = {}
+    for name in known:
+        folded_name = name.lower()
+        for start in (0, *(found.end() for found in SEPARATOR.finditer(folded_name))):
+            by_ending.setdefault(folded_name[start:], []).append(name)
+    close = get_close_matches(asked, by_ending, n=3, cutoff=0.6)
+    near = [name for ending in close for name in by_ending[ending]]
+    return list(dict.fromkeys([*near, *(name for name in known if asked in name.lower())]))[:3]
 
 
 def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool) -> list[str]:

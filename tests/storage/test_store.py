@@ -241,10 +241,19 @@ class TestFinding:
 
     @pytest.mark.parametrize(
         ("asked", "near"),
-        [("resnt20", "resnet20"), ("RESNET20", "resnet20"), ("net56", "resnet56"), ("vgg_16", "VGG16")],
+        [
+            ("resnt20", "resnet20"),
+            ("RESNET20", "resnet20"),
+            ("net56", "resnet56"),
+            ("vgg_16", "VGG16"),
+            # From a folder or a dash on, as people say names.
+            ("mobilnet_v3", "zoo/mobilenet_v3"),
+            ("alexnt", "timm:big-alexnet"),
+            ("big-alexnet1", "timm:big-alexnet"),
+        ],
     )
     def test_near_names_are_offered(self, store: Store, asked: str, near: str) -> None:
-        for seed, name in enumerate(("resnet20", "resnet56", "VGG16")):
+        for seed, name in enumerate(("resnet20", "resnet56", "VGG16", "zoo/mobilenet_v3", "timm:big-alexnet")):
             store.add(new_model(name, seed))
         with pytest.raises(UnknownModelError) as caught:
             store.find(asked)
@@ -253,8 +262,9 @@ class TestFinding:
 
     def test_nothing_is_offered_where_nothing_is_near(self, store: Store) -> None:
         store.add(new_model("resnet20"))
-        with pytest.raises(UnknownModelError, match="archreg list"):
-            store.find("zzzzzzzz%")
+        for asked in ("zzzzzzzz%", "", " "):
+            with pytest.raises(UnknownModelError, match="archreg list"):
+                store.find(asked)
 
     def test_hashes(self, store: Store) -> None:
         for seed in range(20):  # more than 16: two hashes share their first digit
