@@ -94,15 +94,18 @@ def sound(url: str) -> None:
         assert registry.check() == ()
 
 
-def kill_and_resume(url: str, folder: Path, seconds: float, *words: str) -> tuple[int, int]:
-    """Kill an ingest after so many seconds with SIGKILL, and run it again to its end.
+def kill_and_resume(url: str, folder: Path, seconds: float, *words: str, begun: bool = False) -> tuple[int, int]:
+    """Kill an ingest after so many seconds, counted from its first model where it is to have ``begun``; run it again.
 
     Returns how many models were stored when it was killed (-1: no database yet), and how many the second start read.
     """
     from registry import Registry
     from registry.errors import DatabaseMissingError
 
-    process = ingest(url, folder, "--quiet", *words)
+    process = ingest(url, folder, *words)
+    assert process.stderr is not None
+    if begun:
+        process.stderr.readline()
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -174,15 +177,16 @@ def _kills(kind: str, new_url: Callable[[], str], models: Path, kills: int, rng:
         process = ingest(whole, models, *words)
         assert process.stderr is not None
         assert process.stderr.readline().startswith("[1/")
-        # Of an ingest so short, much is the start of Python, when there is nothing yet to lose.
-        earliest = 0.8 * (time.perf_counter() - begun)
+        first = time.perf_counter() - begun
         finished(process)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - begun - first
         expected = content(whole)
         stored = []
-        for _ in range(kills // 2):
+        for at in range(kills // 2):
             url = new_url()
-            before, _again = kill_and_resume(url, models, rng.uniform(earliest, seconds), *words)
+            # Of an ingest so short, much is the start of Python, when there is nothing yet to lose: one in five there.
+            moment = rng.uniform(0, seconds if at % 5 else first)
+            before, _again = kill_and_resume(url, models, moment, *words, begun=at % 5 > 0)
             stored.append(before)
             assert content(url) == expected
             sound(url)
