@@ -66,7 +66,7 @@ bench: .venv/.dev build/bench/.installed
 bench-speed: .venv/.dev build/bench/.installed
 	$(BIN)/python -m benchmarks.speed $(BENCH)
 
-# Some ten minutes, most of it learning; BENCH=MANIFEST for other models than the zoo's, BENCH=--write for the page.
+# Some four minutes, most of it learning; BENCH=MANIFEST for other models than the zoo's, BENCH=--write for the page.
 bench-retrieval: .venv/.dev build/bench/.installed
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.retrieval $(BENCH)
 
