@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = {"sources", "spectral", "equivalence", "storage", "ingest", "plots", "ensembles"}
-GROUND = {"types", "errors", "files", "places"}
+GROUND = {"types", "errors", "files", "places", "spelling"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
     "files": {"errors"},
     "places": set(),
+    "spelling": set(),
     **dict.fromkeys(PARTS, GROUND),
     "spectral": GROUND | {"ensembles"},
     "migrations": GROUND | {"storage"},  # the environment opens the database, under Alembic's own command too

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from registry.catalog.bounds import below
 from registry.catalog.searching import gallery_of
+from registry.spelling import near_spellings
 from registry.types import Filter, Removal
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def removals(
         ids = store.candidate_ids(alone)
         known = _figure_known(field, alone)
         unknown = 0 if known is None else len(every) - len(store.candidate_ids(known))
-        near = _near(store, field, getattr(alone, field)) if field in TEXTS and not ids else ()
-        rows.append((text, np.isin(every, ids), unknown, near))
+        near = near_spellings(getattr(alone, field), store.texts(field)) if field in TEXTS and not ids else ()
+        rows.append((text, np.isin(every, ids), unknown, tuple(near)))
     if than is not None and (small := below(than, where)) != Filter():
         ids = store.candidate_ids(small)
         if not ids:
@@ -106,11 +106,3 @@ def _bound(bound: MetricBound) -> str:
     least = "" if bound.minimum is None else f" at least {bound.minimum:g}"
     most = "" if bound.maximum is None else f" at most {bound.maximum:g}"
     return f"{place}{least}{most}"
-
-
-def _near(store: Store, field: str, value: str) -> tuple[str, ...]:
-    """Known values spelt nearly so, or that hold it."""
-    known = {text.lower(): text for text in store.texts(field)}
-    close = get_close_matches(value.lower(), known, n=3, cutoff=0.6)
-    longer = [text for text in known if value.lower() in text][: 3 - len(close)]
-    return tuple(known[text] for text in dict.fromkeys([*close, *longer]))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
 from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError, UsageError
+from registry.spelling import near_spellings
 from registry.storage import schema
 from registry.storage.checking import HASH_PREFIX
 from registry.storage.filters import filtered, unknown
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "unknown_count"]
 
 SHORT = 12
-SEPARATOR = re.compile(r"[/:\\-]")
 NEAR = 2_000  # names compared at most when one is not found: difflib takes some 50 microseconds a pair
 
 
@@ -72,24 +70,14 @@ def resolve(connection: Connection, reference: str, address: Address) -> int:
 
 
 def _near(connection: Connection, reference: str) -> list[str]:
-    """Up to three names spelt nearly so, as a whole or from a folder or a dash on, or that hold it."""
+    """Some of the stored names that are spelt nearly so."""
     asked = reference.strip().lower()
-    if not asked:
-        return []
     folded = func.lower(names.c.name)
     likely = folded.startswith(asked[:2], autoescape=True) | folded.contains(asked[:3], autoescape=True)
     known = connection.scalars(select(names.c.name).where(likely).order_by(names.c.name).limit(NEAR)).all()
     if not known:
         known = connection.scalars(select(names.c.name).order_by(names.c.name).limit(NEAR)).all()
-    # Without regard to case, but offered as stored; part of a longer name is nearer than difflib has it.
-    by_ending: dict[str, list[str]] = {}
-    for name in known:
-        folded_name = name.lower()
-        for start in (0, *(found.end() for found in SEPARATOR.finditer(folded_name))):
-            by_ending.setdefault(folded_name[start:], []).append(name)
-    close = get_close_matches(asked, by_ending, n=3, cutoff=0.6)
-    near = [name for ending in close for name in by_ending[ending]]
-    return list(dict.fromkeys([*near, *(name for name in known if asked in name.lower())]))[:3]
+    return near_spellings(asked, known)
 
 
 def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool) -> list[str]:
