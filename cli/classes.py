@@ -106,7 +106,7 @@ def _show(partition: Partition, *, as_json: bool) -> None:
         ]
         tables.table(("class", "around", ">models", ">diameter", "classes", "all are", "members"), rows)
     pairs = partition.models * (partition.models - 1) // 2
-    noun = "pairs, were all unrelated"
+    noun = "pair, were it unrelated" if pairs == 1 else "pairs, were all unrelated"
     tables.say(verdicts.judged(partition.accuracy, partition.rate, pairs, partition.calibration, noun))
     tables.say(*verdicts.approximate(*(member for c in partition.classes for member in c.members)))
     if partition.note:

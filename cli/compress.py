@@ -66,11 +66,7 @@ def _show_compression(found: Compression) -> None:
         tables.say("no smaller model passes")
         show_removals(found.removals)
         return
-    among = tables.counted(found.searched, "smaller model")
-    if found.equivalent:
-        tables.say(f"of the {among} these are equivalent, the best first:")
-    else:
-        tables.say(f"none of the {among} is equivalent; the nearest, not equivalent:")
+    tables.say(_headline(found))
     columns = (
         "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "why not",
         "known changes",
@@ -84,6 +80,17 @@ def _show_compression(found: Compression) -> None:
     tables.say(*verdicts.approximate(model, *(candidate.model for candidate in found.candidates)))
     if not any(candidate.changes for candidate in found.candidates):
         tables.say("no stored metric is shared: nothing is known of what would be lost; archreg set NAME --metric ...")
+
+
+def _headline(found: Compression) -> str:
+    """Over the table: among how many smaller models its rows were found, and whether they are equivalent."""
+    if found.searched == 1:
+        return f"the only smaller model is {'' if found.equivalent else 'not '}equivalent:"
+    among = tables.counted(found.searched, "smaller model")
+    if not found.equivalent:
+        return f"none of the {among} is equivalent; the nearest, not equivalent:"
+    several = len(found.candidates) > 1
+    return f"of the {among} {'these are equivalent, the best first' if several else 'this one is equivalent'}:"
 
 
 def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:

@@ -174,6 +174,6 @@ def refingerprint(
 
 def _counter(finished: int, total: int) -> None:
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r{finished}/{total} models" + ("\n" if finished == total else ""))
+        sys.stderr.write(f"\r{finished}/{tables.counted(total, 'model')}" + ("\n" if finished == total else ""))
     elif finished == total or finished % 1000 == 0:
-        sys.stderr.write(f"{finished}/{total} models\n")
+        sys.stderr.write(f"{finished}/{tables.counted(total, 'model')}\n")

@@ -125,6 +125,6 @@ def _lines() -> Callable[[int, int], None]:
             told = now
             rate = done / (now - began)
             left = tables.whole(round((total - done) / rate))
-            tables.hint(f"{tables.whole(done)}/{tables.whole(total)} models, {rate:.0f} a second, {left} s left")
+            tables.hint(f"{tables.whole(done)}/{tables.counted(total, 'model')}, {rate:.0f} a second, {left} s left")
 
     return tell

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from registry.cli.errors import harmless, report
 from registry.errors import RegistryError
+from registry.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,8 @@ class Lines(Failures):
         """Remember how many there are, and tell how many were done before."""
         self._finished, self._total = done, done + len(refs)
         if done:
-            sys.stderr.write(f"{done} of {self._total} models are stored already by an earlier start of this run\n")
+            stored = f"{done} of {counted(self._total, 'model')} {'is' if done == 1 else 'are'} stored already"
+            sys.stderr.write(f"{stored} by an earlier start of this run\n")
 
     def done(self, ref: ModelRef, result: Ingested) -> None:
         """Tell what became of a model."""
@@ -107,7 +109,7 @@ class Bars(Failures):
         elapsed = time.monotonic() - self._began
         rate = f", {60 * self._finished / elapsed:.0f} a minute" if self._finished and elapsed > 0 else ""
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._before + self._finished}/{self._total} models{rate}{failed}"
+        return f"{self._before + self._finished}/{counted(self._total, 'model')}{rate}{failed}"
 
     def _described(self) -> str:
         more = f" and {len(self._in_hand) - SHOWN} more" if len(self._in_hand) > SHOWN else ""

@@ -64,7 +64,8 @@ def _show(found: Selection) -> None:
         show_removals(found.removals)
         return
     for aim, count in found.unknown:
-        tables.say(f"{tables.whole(count)} of them are left out: no figure is known for {aim}")
+        verb = "is" if count == 1 else "are"
+        tables.say(f"{tables.whole(count)} of them {verb} left out: no figure is known for {aim}")
     aims = " and ".join(aim.label for aim in found.aims)
     classes = tables.counted(found.count, "class")
     tables.say(f"{tables.whole(found.on_front)} that none beats in {aims}, in {classes} of equivalents:")

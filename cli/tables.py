@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from registry.cli.errors import harmless
+from registry.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -113,11 +114,6 @@ def number(value: float | None) -> str:
 def whole(value: int) -> str:
     """A count, with its thousands apart."""
     return f"{value:,}"
-
-
-def counted(count: int, noun: str) -> str:
-    """A count of things: ``1 model``, ``2 models``, ``1,200 classes``."""
-    return f"{whole(count)} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def size(count: int | None) -> str:

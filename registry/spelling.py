@@ -1,18 +1,26 @@
-"""Known names that somebody may have meant."""
+"""How words are spelt: known names that somebody may have meant, and nouns behind their counts."""
 
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["near_spellings"]
+__all__ = ["counted", "near_spellings"]
 
 SEPARATOR = re.compile(r"[/:\\-]")
 MOST = 3
+
+
+def counted(count: int, noun: str) -> str:
+    """A count of things: ``1 model``, ``2 models``, ``1,200 classes``, ``3 families``."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and not noun.endswith(("ay", "ey", "oy", "uy")):
+        return f"{count:,} {noun[:-1]}ies"
+    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def near_spellings(asked: str, known: Iterable[str]) -> list[str]:
@@ -20,6 +28,8 @@ def near_spellings(asked: str, known: Iterable[str]) -> list[str]:
 
     Without regard to case, but as they are known. Some 50 microseconds a text.
     """
+    from difflib import get_close_matches  # which no command needs that finds what it was asked for
+
     asked = asked.strip().lower()
     if not asked:
         return []

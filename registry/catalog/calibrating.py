@@ -10,6 +10,7 @@ import numpy as np
 from registry.catalog.terms import require_models, terms
 from registry.equivalence import calibrate
 from registry.errors import SpecMismatchError, UsageError
+from registry.spelling import counted
 from registry.types import Calibrated, Relation
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def _measured(
     count = len(set(families))
     if count < 2:
         raise UsageError(
-            f"calibration needs models of at least two families, and the {len(chosen)} labelled ones are of {count}",
+            "calibration needs labelled models of at least two families, "
+            f"not {counted(len(chosen), 'model')} of {counted(count, 'family')}",
             "label them: archreg set NAME --family TEXT",
         )
     _, vectors = store.fingerprints(by.spec.hash, ids=[label.model_id for label in chosen])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from registry.catalog.arguments import several
+from registry.spelling import counted
 from registry.types import Conjugacy, Fingerprint, ModelCard, ModelRef, Recomputed, Spectrum, WeightsPlan
 
 if TYPE_CHECKING:
@@ -203,8 +204,10 @@ def refingerprint(
             progress(number, len(models))
     if stuck:
         more = f" and {len(stuck) - STUCK_NAMED} more" if len(stuck) > STUCK_NAMED else ""
+        have = "has" if len(stuck) == 1 else "have"
         raise SpecMismatchError(
-            f"{len(stuck)} models have no stored spectra of this matrix rule: {', '.join(stuck[:STUCK_NAMED])}{more}",
+            f"{counted(len(stuck), 'model')} {have} no stored spectra of this matrix rule: "
+            f"{', '.join(stuck[:STUCK_NAMED])}{more}",
             "ingest their weights again, without --no-spectra",
         )
     return Recomputed(computed, judged)

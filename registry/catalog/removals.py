@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from registry.catalog.bounds import below
 from registry.catalog.searching import gallery_of
-from registry.spelling import near_spellings
+from registry.spelling import counted, near_spellings
 from registry.types import Filter, Removal
 
 if TYPE_CHECKING:
@@ -28,11 +28,10 @@ __all__ = ["removals"]
 
 TEXTS = ("family", "architecture", "task", "dataset", "licence")
 BOUNDS = {
-    "min_params": "at least {:,} parameters",
-    "max_params": "at most {:,} parameters",
-    "min_bytes": "at least {:,} bytes",
-    "max_bytes": "at most {:,} bytes",
-    "max_gflops": "at most {:g} gigaflops",
+    "min_params": ("at least", "parameter"),
+    "max_params": ("at most", "parameter"),
+    "min_bytes": ("at least", "byte"),
+    "max_bytes": ("at most", "byte"),
 }
 
 
@@ -97,8 +96,16 @@ def _constraints(where: Filter) -> Iterator[tuple[str, str, Filter]]:
         elif field.name == "tags":
             yield from ((f"tag {key}={text}", "tags", Filter(tags=((key, text),))) for key, text in value)
         elif value != field.default:
-            text = BOUNDS[field.name].format(value) if field.name in BOUNDS else f"{field.name} {value}"
-            yield text, field.name, Filter(**{field.name: value})
+            yield _words(field.name, value), field.name, Filter(**{field.name: value})
+
+
+def _words(field: str, value: Any) -> str:
+    if field == "max_gflops":
+        return f"at most {value:g} gigaflops"
+    if field not in BOUNDS:
+        return f"{field} {value}"
+    side, noun = BOUNDS[field]
+    return f"{side} {counted(value, noun)}"
 
 
 def _bound(bound: MetricBound) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.files import INDEX, check_file
 from registry.sources.source import MAX_TENSORS
+from registry.spelling import counted
 
 __all__ = ["MAX_BYTES", "is_index", "is_shard", "read_index", "refuse_shard", "shards_of", "whole_models"]
 
@@ -56,7 +57,9 @@ def read_index(path: Path) -> dict[str, Path]:
         raise WeightsError(f"{path} has no weight_map from tensors to files", _REMEDY)
     names = sorted(set(tensors.values()))
     if len(tensors) > MAX_TENSORS or len(names) > _MAX_SHARDS:
-        raise UnsafeError(f"{path} claims {len(tensors)} tensors in {len(names)} files", "save it in fewer files")
+        raise UnsafeError(
+            f"{path} claims {len(tensors)} tensors in {counted(len(names), 'file')}", "save it in fewer files"
+        )
     suffix = Path(path.name[: -len(INDEX)]).suffix.lower()
     for name in names:
         if not _is_plain(name) or not name.lower().endswith(suffix):

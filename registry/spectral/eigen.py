@@ -185,7 +185,10 @@ def _exponent(weights: NDArray[np.generic]) -> int:
     largest = max(abs(float(weights.max())), abs(float(weights.min())))
     if not np.isfinite(largest):
         wrong = int(weights.size - np.count_nonzero(np.isfinite(weights)))
-        raise SpectrumError(f"{wrong} of {weights.size} weights are NaN or infinite", "leave this checkpoint out")
+        raise SpectrumError(
+            f"{wrong} of {weights.size} weights {'is' if wrong == 1 else 'are'} NaN or infinite",
+            "leave this checkpoint out",
+        )
     if largest == 0:
         raise SpectrumError("all weights are zero: the spectrum has no scale", "leave this layer out")
     # Of the smallest floats there are, the squares stay in range after 2^1000, and 2^-exponent is itself a float.

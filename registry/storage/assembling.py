@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from registry.errors import RegistryError, SpectrumError, StorageError, UnsafeError
+from registry.spelling import counted
 from registry.storage import schema
 from registry.storage.cards import MODEL_FIELDS
 from registry.storage.cells import extents, rows_of, text_of
@@ -205,7 +206,7 @@ def _model(row: Row, design: Row, children: dict[str, list[Row]], specs: dict[in
 
 def _layers(rows: list[Row], count: int) -> tuple[LayerMatrix, ...]:
     if len(rows) != count or not rows:
-        raise StorageError(f"it says {count} layers and has {len(rows)}")
+        raise StorageError(f"it says {counted(count, 'layer')} and has {len(rows)}")
     found, offset = [], 0
     for position, row in enumerate(rows):
         shape = extents(row["shape"])
@@ -241,7 +242,7 @@ def _fingerprint(row: Row, specs: dict[int, FingerprintSpec | str]) -> Fingerpri
     if isinstance(spec, str):
         raise SpectrumError(f"the spec of one of its vectors cannot be used: {spec}")
     if len(row["vector"]) % 4:
-        raise SpectrumError(f"its {spec.label} vector has {len(row['vector'])} bytes")
+        raise SpectrumError(f"its {spec.label} vector has {counted(len(row['vector']), 'byte')}")
     return Fingerprint(spec, np.asarray(unpacked(row["vector"])))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.errors import SpecMismatchError, SpectrumError, UsageError
+from registry.spelling import counted
 from registry.types.weights import ModelCard
 
 if TYPE_CHECKING:
@@ -150,7 +151,9 @@ def _check_spectra(spectra: Sequence[Spectrum]) -> None:
     for spectrum in spectra:
         order = min(spectrum.layer.p, spectrum.layer.q)
         if spectrum.values.shape != (order,) or not order:
-            raise SpectrumError(f"layer {spectrum.layer.name} has {order} eigenvalues, not {spectrum.values.shape}")
+            raise SpectrumError(
+                f"layer {spectrum.layer.name} has {counted(order, 'eigenvalue')}, not {spectrum.values.shape}"
+            )
     values = np.concatenate([spectrum.values for spectrum in spectra])
     counts = np.array([len(spectrum.values) for spectrum in spectra])
     starts = np.cumsum(counts) - counts

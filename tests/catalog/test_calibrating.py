@@ -117,11 +117,11 @@ def test_relations(fill: Any) -> None:
 
 def test_labels_too_few_are_refused_and_nothing_is_stored(fill: Any) -> None:
     reg = fill(made("a", 0.0), made("b", 1.0))
-    with pytest.raises(UsageError, match="at least two families, and the 0 labelled ones are of 0") as refused:
+    with pytest.raises(UsageError, match="at least two families, not 0 models of 0 families") as refused:
         reg.calibrate()
     assert "archreg set NAME --family" in (refused.value.remedy or "")
     reg.set("a", family="one")
-    with pytest.raises(UsageError, match="the 1 labelled ones are of 1"):
+    with pytest.raises(UsageError, match="not 1 model of 1 family"):
         reg.calibrate()
     reg.set("b", family="two")
     with pytest.raises(UsageError, match=r"2 models of 2 families cannot show a rate of 0\.01") as refused:

@@ -374,7 +374,7 @@ def test_figures_without_spectra_need_the_weights(filled: Filled, measured: list
     assert measured == ["dense"]
     for name in ("dense", "wide"):
         outdated(filled.url, name)
-    with pytest.raises(SpecMismatchError, match="1 models have no stored spectra of this matrix rule: dense"):
+    with pytest.raises(SpecMismatchError, match="1 model has no stored spectra of this matrix rule: dense"):
         filled.reg.refingerprint()
     result = filled.reg.ingest(filled.files / "dense.safetensors", keep_spectra=False)
     assert result.message == "already stored; what was missing of it is added"
@@ -414,9 +414,7 @@ def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: 
         assert reg.ingest(files / "slim.safetensors", keep_spectra=False).message == "already stored; nothing added"
         reg.close()
         forget(database_url, MME.hash)
-        with pytest.raises(
-            SpecMismatchError, match="1 models have no stored spectra of this matrix rule: slim"
-        ) as stuck:
+        with pytest.raises(SpecMismatchError, match="1 model has no stored spectra of this matrix rule: slim") as stuck:
             reg.refingerprint()
         assert stuck.value.remedy == "ingest their weights again, without --no-spectra"
         assert reg.show("wide").fingerprints == ("layered v3", "mme v1")  # the rest was done

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         (1, "class", "1 class"),
         (2, "class", "2 classes"),
         (1, "smaller model", "1 smaller model"),
+        (0, "family", "0 families"),
+        (1, "family", "1 family"),
+        (2, "key", "2 keys"),
     ],
 )
 def test_counted(count: int, noun: str, words: str) -> None:
@@ -35,17 +38,35 @@ def test_answers_about_one(archreg: Callable[..., Any], fake: Any, samples: Any,
     fake.answers["distances"] = (["a"], np.zeros((1, 1)))
     fake.answers["index_drop"] = fake.answers["index_build"] = 1
     fake.answers["compress"] = replace(answers["compress"]("a"), searched=1)
-    fake.answers["select"] = replace(answers["select"], models=1, passed=1)
+    fake.answers["select"] = replace(answers["select"], models=1, passed=1, unknown=(("max top1@cifar10/test", 1),))
+    fake.answers["classes"] = replace(answers["classes"], models=2)
     fake.answers["search"] = replace(answers["search"](), unknown=1)
     for words, said in (
         (("distances", "-o", str(tmp_path / "d.npz")), "the distances between 1 model to"),
         (("index", "drop"), "dropped the indexes of 1 fingerprint\n"),
         (("index", "build"), "the index holds 1 layered fingerprint, by l1"),
-        (("compress", "a"), "of the 1 smaller model these are equivalent"),
+        (("compress", "a"), "\nthe only smaller model is equivalent:\n"),
         (("select",), "1 of 1 model passes the constraints"),
+        (("select",), "1 of them is left out: no figure is known for max top1@cifar10/test"),
+        (("classes",), "expected among the 1 pair, were it unrelated ("),
         (("nearest", "a"), "1 model left out: a value that is bounded"),
         (("show", "a"), "1 tensor left out"),
     ):
         done = archreg(*words)
         assert done.code == 0, done.err
         assert said in done.out
+
+
+def test_one_or_several_smaller_models(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    found = samples.answers["compress"]("a")
+    for changes, said in (
+        ({"searched": 1, "equivalent": False}, "the only smaller model is not equivalent:"),
+        ({"searched": 139}, "of the 139 smaller models this one is equivalent:"),
+        (
+            {"searched": 139, "candidates": found.candidates * 2},
+            "of the 139 smaller models these are equivalent, the best first:",
+        ),
+        ({"searched": 139, "equivalent": False}, "none of the 139 smaller models is equivalent; the nearest, not"),
+    ):
+        fake.answers["compress"] = replace(found, **changes)
+        assert f"\n{said}" in archreg("compress", "a").out

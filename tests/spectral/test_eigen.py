@@ -146,7 +146,7 @@ def test_another_driver_takes_over(monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("W", "words"),
     [
-        (np.array([[1.0, np.nan], [0, 1]]), "1 of 4 weights are NaN or infinite"),
+        (np.array([[1.0, np.nan], [0, 1]]), "1 of 4 weights is NaN or infinite"),
         (np.array([[1.0, np.inf], [-np.inf, 1]], dtype=np.float32), "2 of 4 weights"),
         (np.zeros((3, 4)), "all weights are zero"),
         (np.zeros((0, 4)), "shape \\(0, 4\\)"),
