@@ -9,10 +9,13 @@ import typer
 
 from registry.cli import arrays, jsonout, tables, verdicts
 from registry.cli.options import AsJson, Database, filters, open_registry, with_options
+from registry.cli.removals import unmatched_texts
+from registry.errors import EmptyRegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from registry import Registry
     from registry.types import LayerFigures, Membership, ModelDetails, ModelSummary
 
 __all__ = ["list_models", "show", "spectra", "stats"]
@@ -25,13 +28,16 @@ def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[s
     """List the stored models, all or those that pass the filters."""
     with open_registry(db) as registry:
         models = registry.models(**filters)
+        unmatched, why = ({}, []) if models else _none(registry, filters)
     if as_json:
-        jsonout.write({"models": models})
+        jsonout.write({"models": models, **jsonout.unmatched(unmatched)})
         return
     if models:
         columns = ("name", "family", ">parameters", ">size", ">layers", "classes", "metrics")
         tables.table(columns, map(_row, models))
-    tables.hint(_counted(len(models), filtered=bool(filters)))
+        tables.hint(tables.counted(len(models), "model"))
+    for sentence in why:
+        tables.hint(sentence)
 
 
 def _row(model: ModelSummary) -> tuple[str, ...]:
@@ -46,12 +52,13 @@ def _row(model: ModelSummary) -> tuple[str, ...]:
     )
 
 
-def _counted(count: int, *, filtered: bool) -> str:
-    if count:
-        return tables.counted(count, "model")
-    if filtered:
-        return "no stored model passes the filters"
-    return "the registry is empty; fill it: archreg ingest FILE..., or archreg ingest torchvision:resnet18"
+def _none(registry: Registry, filters: dict[str, Any]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
+    """Why there is no model to list: texts that none has, and the sentences that say so."""
+    try:
+        unmatched = registry.unmatched(**filters)
+    except EmptyRegistryError as error:
+        return {}, [f"{error.message}; {error.remedy}"]
+    return unmatched, ["no stored model passes the filters", *unmatched_texts(filters, unmatched)]
 
 
 def show(

@@ -8,6 +8,7 @@ import typer
 
 from registry.cli import jsonout, tables, verdicts
 from registry.cli.options import AsJson, Database, filters, is_given, open_registry, question_of_all, with_options
+from registry.cli.removals import unmatched_texts
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,13 +77,16 @@ def classes(
         elif kept:
             _show_kept(registry.kept_partitions(), as_json=as_json)
         else:
-            _show(registry.classes(rule=rule, keep=keep, **question, **filters), as_json=as_json)
+            partition = registry.classes(rule=rule, keep=keep, **question, **filters)
+            unmatched = {} if partition.models else registry.unmatched(**filters)
+            if as_json:
+                jsonout.write({**jsonout.classes(partition), **jsonout.unmatched(unmatched)})
+            else:
+                _show(partition)
+                tables.say(*unmatched_texts(filters, unmatched))
 
 
-def _show(partition: Partition, *, as_json: bool) -> None:
-    if as_json:
-        jsonout.write(jsonout.classes(partition))
-        return
+def _show(partition: Partition) -> None:
     several = [c for c in partition.classes if len(c.members) > 1]
     alone = len(partition.classes) - len(several)
     tables.say(

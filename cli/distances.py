@@ -9,6 +9,7 @@ import typer
 
 from registry.cli import arrays, jsonout, tables
 from registry.cli.options import AsJson, Database, filters, measure, open_registry, with_options
+from registry.cli.removals import unmatched_texts
 
 __all__ = ["distances"]
 
@@ -28,8 +29,10 @@ def distances(
     arrays.check_output(output)
     with open_registry(db) as registry:
         names, matrix = registry.distances(**measure, **filters)
+        unmatched = {} if names else registry.unmatched(**filters)
     arrays.write_arrays(output, names=np.array(names, dtype=np.str_), distances=matrix)
     if as_json:
-        jsonout.write({"file": str(output), "models": len(names), **measure})
+        jsonout.write({"file": str(output), "models": len(names), **measure, **jsonout.unmatched(unmatched)})
     else:
         tables.say(f"wrote the distances between {tables.counted(len(names), 'model')} to {output}")
+        tables.say(*unmatched_texts(filters, unmatched))

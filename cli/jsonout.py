@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from registry.types import Candidate, FingerprintSpec, MetricChange, Neighbour
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from registry.types import (
         Calibrated,
         Calibration,
@@ -30,7 +32,18 @@ if TYPE_CHECKING:
         Selection,
     )
 
-__all__ = ["calibrated", "calibration", "classes", "comparison", "compression", "plain", "search", "selection", "write"]
+__all__ = [
+    "calibrated",
+    "calibration",
+    "classes",
+    "comparison",
+    "compression",
+    "plain",
+    "search",
+    "selection",
+    "unmatched",
+    "write",
+]
 
 # Fields whose tuples of pairs are mappings; named, because an empty tuple does not tell.
 PAIRS = {
@@ -126,6 +139,11 @@ def search(query: str, found: Search) -> dict[str, Any]:
         "note": found.note,
         "neighbours": found.neighbours,
     }
+
+
+def unmatched(texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What an empty document says besides: the texts asked for that no model has, each with known ones near to it."""
+    return {"unmatched": texts} if texts else {}
 
 
 def comparison(compared: Comparison) -> dict[str, Any]:

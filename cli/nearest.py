@@ -10,6 +10,7 @@ import typer
 from registry.cli import jsonout, tables, verdicts
 from registry.cli.errors import report
 from registry.cli.options import AsJson, Database, filters, open_registry, question, with_options
+from registry.cli.removals import unmatched_texts
 from registry.cli.values import parse_amount
 from registry.errors import RegistryError, UsageError
 
@@ -57,7 +58,7 @@ def nearest(
     several = len(asked) > 1 or "-" in queries
     wanted = {"k": k, "radius": radius, "equivalent": equivalent, "exact": exact, **question, **filters}
     documents: list[dict[str, Any]] = []
-    failed = False
+    failed, unmatched = False, None
     with open_registry(db) as registry:
         for query in asked:
             try:
@@ -71,12 +72,16 @@ def nearest(
                 report(error, about=query)
                 documents.append({"query": query, "error": error.message, "remedy": error.remedy})
                 continue
+            if not found.searched and unmatched is None:
+                unmatched = registry.unmatched(**filters)
             if as_json:
                 documents.append(jsonout.search(query, found))
             else:
                 _show(query, found, equivalent=equivalent)
     if as_json:
-        jsonout.write({"queries": documents} if several else documents[0])
+        jsonout.write({**({"queries": documents} if several else documents[0]), **jsonout.unmatched(unmatched or {})})
+    else:
+        tables.say(*unmatched_texts(filters, unmatched or {}))
     if failed:
         raise typer.Exit(SOME_FAILED)
 

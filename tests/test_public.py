@@ -65,6 +65,7 @@ METHODS = {
     "spectrum": "(name)",
     "stats": "()",
     "tag": "(name, /, **tags)",
+    "unmatched": "(**filters)",
     "upgrade": "()",
 }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from registry.types import ModelSummary
 
-__all__ = ["asked", "below", "consistent", "metric_bounds", "smaller", "typed"]
+__all__ = ["TEXTS", "asked", "below", "consistent", "metric_bounds", "smaller", "typed"]
 
 TEXTS = ("family", "architecture", "task", "dataset", "licence")
 SIZES: dict[str, Callable[[float], int]] = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.catalog.terms import require_models, terms
+from registry.catalog.terms import terms
 from registry.equivalence import calibrate
 from registry.errors import SpecMismatchError, UsageError
 from registry.spelling import counted
@@ -40,7 +40,7 @@ def learn(store: Store, by: Terms, rate: float, seed: int) -> Calibrated:
     Raises ``EmptyRegistryError``, ``SpecMismatchError`` where no model has a vector of this spec, ``UsageError`` where
     the labels are too few to show the rate, or what ``calibrate`` raises.
     """
-    require_models(store)
+    store.require_models()
     every = store.labels(by.spec.hash)
     if not every:
         raise SpecMismatchError(

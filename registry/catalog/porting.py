@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from registry.catalog.unmatched import unmatched
 from registry.errors import EmptyRegistryError, RegistryError, StorageError, UsageError
 from registry.types import Ingested, Transfer
 
@@ -54,7 +55,9 @@ def export(
     store = database.readable()
     with store.selection(wanted, names) as selection:
         if not selection.ids:
-            raise EmptyRegistryError("no stored model passes; nothing was written", "widen the filters")
+            near = [f"{field} {value}" for field, values in unmatched(store, wanted).items() for value in values]
+            remedy = f"did you mean {', '.join(near)}?" if near else "widen the filters"
+            raise EmptyRegistryError("no stored model passes; nothing was written", remedy)
         with whole_file(path) as partial, tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as name:
             draft = Path(name) / path.name
             with _called(path, draft), Store.open(str(draft), mode="create") as target:

@@ -10,7 +10,8 @@ import numpy as np
 
 from registry.catalog.bounds import below
 from registry.catalog.searching import gallery_of
-from registry.spelling import counted, near_spellings
+from registry.catalog.unmatched import near
+from registry.spelling import counted
 from registry.types import Filter, Removal
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["removals"]
 
-TEXTS = ("family", "architecture", "task", "dataset", "licence")
 BOUNDS = {
     "min_params": ("at least", "parameter"),
     "max_params": ("at most", "parameter"),
@@ -57,8 +57,7 @@ def removals(
         ids = store.candidate_ids(alone)
         known = _figure_known(field, alone)
         unknown = 0 if known is None else len(every) - len(store.candidate_ids(known))
-        near = near_spellings(getattr(alone, field), store.texts(field)) if field in TEXTS and not ids else ()
-        rows.append((text, np.isin(every, ids), unknown, tuple(near)))
+        rows.append((text, np.isin(every, ids), unknown, () if ids else near(store, field, alone)))
     if than is not None and (small := below(than, where)) != Filter():
         ids = store.candidate_ids(small)
         if not ids:

@@ -11,7 +11,7 @@ from registry.catalog.aims import Figures, default_aims, distinct, resolved
 from registry.catalog.arguments import whole
 from registry.catalog.removals import removals
 from registry.catalog.searching import gallery_of
-from registry.catalog.terms import require_models, summaries_of
+from registry.catalog.terms import summaries_of
 from registry.equivalence import pareto, rule_for, sorted_into_groups
 from registry.types import Choice, Filter, Selected, Selection
 
@@ -45,7 +45,7 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
     Raises ``EmptyRegistryError``, or ``UsageError`` where none of the models that pass has the figure of an aim.
     """
     whole(k, "k", 1)
-    require_models(store)
+    store.require_models()
     passing = store.sizes(where)
     searched, distances = len(passing), dict[int, float]()
     if like is not None:

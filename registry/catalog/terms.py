@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from registry.catalog.arguments import number
 from registry.equivalence import accuracy_for, distance_named, judge, rate_bound, shipped
-from registry.errors import EmptyRegistryError, SpecMismatchError, UsageError
+from registry.errors import SpecMismatchError, UsageError
 from registry.types import Filter
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = [
     "candidates",
     "judged",
     "passing",
-    "require_models",
     "summaries_of",
     "terms",
     "vectors_of",
@@ -121,7 +120,7 @@ def candidates(store: Store, spec: FingerprintSpec, wanted: Sequence[int] | None
         found = Candidates(memory.ids, memory.vectors, lambda: memory.squares, rows, remembered=True)
     if len(found.ids if found.rows is None else found.rows):
         return found
-    require_models(store)
+    store.require_models()
     if wanted is None or wanted:
         raise SpecMismatchError(
             f"none of these models has a {spec.label} fingerprint",
@@ -149,14 +148,6 @@ def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDAr
         order = ids.argsort()
         ids, vectors = ids[order], vectors[order]
     return ids, vectors
-
-
-def require_models(store: Store) -> None:
-    """Raises ``EmptyRegistryError`` where nothing is stored."""
-    if not store.count():
-        raise EmptyRegistryError(
-            "the registry is empty", "fill it: archreg ingest FILE_OR_FOLDER, or archreg ingest torchvision:resnet18"
-        )
 
 
 def summaries_of(store: Store, ids: list[int]) -> list[ModelSummary]:

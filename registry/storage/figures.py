@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
+from registry.spelling import near_spellings
 from registry.storage.filters import conditions
+from registry.storage.queries import near_known
 from registry.storage.records import Size
 from registry.storage.schema import architectures, metrics, models
 from registry.types.weights import Metric
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from registry.types.filters import Filter
 
-__all__ = ["measured", "sizes", "texts"]
+__all__ = ["measured", "near_texts", "sizes"]
 
 TEXTS = {
     "family": architectures.c.family,
@@ -25,6 +27,8 @@ TEXTS = {
     "dataset": models.c.dataset,
     "licence": models.c.licence,
 }
+MEASURED: Final = select(metrics.c.dataset).where(metrics.c.dataset != "")
+"""Where a model is of a data set, too."""
 
 
 def sizes(connection: Connection, wanted: Filter) -> list[Size]:
@@ -45,10 +49,11 @@ def measured(connection: Connection, wanted: Filter) -> list[tuple[int, Metric]]
     return [(model_id, Metric(*known)) for model_id, *known in connection.execute(ordered)]
 
 
-def texts(connection: Connection, field: str) -> list[str]:
-    """Return the known values of a text that a filter goes by, ascending."""
+def near_texts(connection: Connection, field: str, asked: str) -> list[str]:
+    """Return some known values of a text that a filter goes by, those spelt nearly as the one asked for."""
     column = TEXTS[field]
-    found = set(connection.scalars(select(column).select_from(models).join(architectures).distinct()))
+    known = select(column).select_from(models).join(architectures).where(column != "")
     if field == "dataset":
-        found |= set(connection.scalars(select(metrics.c.dataset).distinct()))
-    return sorted(found - {""})
+        trained, measured = near_known(connection, known, asked), near_known(connection, MEASURED, asked)
+        return near_spellings(asked, sorted({*trained, *measured}))
+    return near_known(connection, known, asked)

@@ -21,15 +21,24 @@ from registry.types.weights import SkippedTensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import Connection, RowMapping, Select
 
     from registry.storage.url import Address
     from registry.types.filters import Filter
 
-__all__ = ["candidate_ids", "details_rows", "resolve", "short_hash", "stats", "unknown_count"]
+__all__ = [
+    "candidate_ids",
+    "details_rows",
+    "near_known",
+    "require_models",
+    "resolve",
+    "short_hash",
+    "stats",
+    "unknown_count",
+]
 
 SHORT = 12
-NEAR = 2_000  # names compared at most when one is not found: difflib takes some 50 microseconds a pair
+NEAR = 2_000  # texts compared at most when one is not found: difflib takes some 50 microseconds a pair
 
 
 def short_hash(content_hash: str) -> str:
@@ -62,22 +71,29 @@ def resolve(connection: Connection, reference: str, address: Address) -> int:
             raise AmbiguousError(f"several models' hashes start with {prefix}", "give more of its digits")
         if ids:
             return int(ids[0])
-    if connection.scalar(select(models.c.id).limit(1)) is None:
-        raise EmptyRegistryError(f"{address.label} holds no models yet", address.command("ingest REF"))
-    near = _near(connection, reference)
+    require_models(connection, address)
+    near = near_known(connection, select(names.c.name), reference)
     remedy = f"did you mean {', '.join(near)}?" if near else f"see {address.command('list')}"
     raise UnknownModelError(f"no model is named {reference!r}", remedy)
 
 
-def _near(connection: Connection, reference: str) -> list[str]:
-    """Some of the stored names that are spelt nearly so."""
-    asked = reference.strip().lower()
-    folded = func.lower(names.c.name)
-    likely = folded.startswith(asked[:2], autoescape=True) | folded.contains(asked[:3], autoescape=True)
-    known = connection.scalars(select(names.c.name).where(likely).order_by(names.c.name).limit(NEAR)).all()
-    if not known:
-        known = connection.scalars(select(names.c.name).order_by(names.c.name).limit(NEAR)).all()
-    return near_spellings(asked, known)
+def require_models(connection: Connection, address: Address) -> None:
+    """`EmptyRegistryError` with the command that fills it where nothing is stored."""
+    if connection.scalar(select(models.c.id).limit(1)) is None:
+        remedy = f"fill it: {address.command('ingest REF')}, REF a file, a folder, or torchvision:resnet18"
+        raise EmptyRegistryError(f"{address.label} holds no models", remedy)
+
+
+def near_known(connection: Connection, known: Select[Any], asked: str) -> list[str]:
+    """Return some of the texts that a statement of one column gives which are spelt nearly so."""
+    [column] = known.selected_columns
+    known = known.distinct().order_by(column)
+    texts = connection.scalars(known.limit(NEAR + 1)).all()
+    if len(texts) > NEAR:
+        likely, folded = asked.strip().lower(), func.lower(column)
+        found = folded.startswith(likely[:2], autoescape=True) | folded.contains(likely[:3], autoescape=True)
+        texts = connection.scalars(known.where(found).limit(NEAR)).all() or texts[:NEAR]
+    return near_spellings(asked, texts)
 
 
 def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool) -> list[str]:

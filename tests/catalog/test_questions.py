@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from registry import MetricBound, Registry
+from registry import Metric, MetricBound, Registry
 from registry.catalog import filling
 from registry.equivalence import DISTANCES, OTHER_SEEDS, rate_at, shipped, verdicts
 from registry.errors import (
@@ -248,6 +248,7 @@ def test_an_empty_registry_says_how_to_fill_it(database_url: str, files: Path) -
         reg.remove("slim")
         assert reg.models() == []
         assert reg.stats().models == 0
+        told: set[str] = set()
         for ask in (
             lambda: reg.nearest("slim"),
             lambda: reg.nearest(files / "slim.safetensors"),
@@ -255,10 +256,17 @@ def test_an_empty_registry_says_how_to_fill_it(database_url: str, files: Path) -
             reg.distances,
             lambda: reg.compress(files / "wide.safetensors"),
             lambda: reg.show("slim"),
+            lambda: reg.remove("slim"),
+            reg.select,
+            reg.calibrate,
+            lambda: reg.export(files / "out.db"),
+            reg.unmatched,
         ):
             with pytest.raises(EmptyRegistryError) as empty:
                 ask()
-            assert "archreg ingest" in str(empty.value) or "ingest REF" in str(empty.value)
+            told.add(str(empty.value))
+        [only] = told  # in the same words, whatever was asked
+        assert "holds no models (fill it: archreg ingest REF --db " in only
         # Two files compare all the same.
         assert reg.compare(files / "wide.safetensors", files / "twin.safetensors").verdict.equivalent
 
@@ -386,3 +394,29 @@ def test_questions_measure_stored_models_never(asked: Filled, monkeypatch: pytes
     for name in NETWORKS:
         asked.reg.nearest(name)
         asked.reg.nearest(asked.files / f"{name}.safetensors")
+
+
+def test_texts_that_no_model_has_are_offered_near_ones(filled: Filled) -> None:
+    reg = filled.reg
+    reg.set("wide", architecture="wide-net", task="Vision", licence="MIT")
+    asked = {"family": "conf", "architecture": "widenet", "task": "visoin", "dataset": "digitz", "licence": "mti"}
+    assert reg.unmatched(**asked, max_params=1) == {
+        "family": ("conv",),
+        "architecture": ("wide-net",),
+        "task": ("Vision",),
+        "dataset": ("digits",),
+        "licence": ("MIT",),
+    }
+    # Each by itself: a text that some model has is no reason, whatever else removes it; and nothing may be near.
+    assert reg.unmatched(family="CONV", task="vision", max_params=1) == {}
+    assert reg.unmatched(family="zzzzzz", dataset="digits") == {"family": ()}
+    assert reg.unmatched() == {}
+    # Where a metric was measured is a data set of its model's, too.
+    assert reg.models(dataset="digits") == reg.models()
+    reg.set_metric("wide", Metric("top1", 9.0, "svhn", "test"))
+    assert reg.unmatched(dataset="shvn") == {"dataset": ("svhn",)}
+    with pytest.raises(UsageError, match="unknown filter 'familie'"):
+        reg.unmatched(familie="conv")
+    with pytest.raises(EmptyRegistryError, match=r"nothing was written \(did you mean family conv\?\)"):
+        reg.export(filled.files / "none.db", family="conf")
+    assert not (filled.files / "none.db").exists()

@@ -237,6 +237,7 @@ SAMPLES: dict[str, Any] = {
     "run_items": _items,
     "runs": lambda *_run: [RUN],
     "models": [summary(), summary("resnet32")],
+    "unmatched": {},
     "show": lambda name: ModelDetails(
         summary(name),
         (LayerFigures(0, "conv1.weight", "conv", (16, 3, 3, 3), 16, 27, 0.25, 4.0, 3.5, math.nan),),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from registry.cli import jsonout, tables
+from registry.errors import EmptyRegistryError
 from registry.types import Choice, Decay, Metric, MetricBound, ModelSummary, Neighbour, Removal, Search, Verdict
 
 if TYPE_CHECKING:
@@ -436,10 +437,11 @@ def test_list(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert done.err == "2 models\n"
     assert [model["name"] for model in archreg("list", "--json").document["models"]] == ["resnet20", "resnet32"]
     fake.answers["models"] = []
+    assert "no stored model passes" in archreg("list", "--family", "vgg").err
+    fake.answers["unmatched"] = EmptyRegistryError("zoo.db holds no models", "fill it: archreg ingest REF")
     empty = archreg("list")
     assert (empty.code, empty.out) == (0, "")
-    assert "archreg ingest" in empty.err
-    assert "no stored model passes" in archreg("list", "--family", "vgg").err
+    assert empty.err == "zoo.db holds no models; fill it: archreg ingest REF\n"
     assert archreg("list", "--json").document == {"models": []}
 
 

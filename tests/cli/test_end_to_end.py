@@ -375,3 +375,33 @@ def test_a_command_that_loads_torch_says_nothing_at_its_end(tmp_path: Path) -> N
     command = [sys.executable, "-m", "registry.cli.app", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("1 added\n", "")
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("nearest", "wide"), ("classes",), ("distances", "-o", "d.npz")], ids=lambda words: words[0]
+)
+def test_a_misspelt_filter_is_offered_near_ones(
+    filled: Archreg, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = filled(*words, "--family", "conf", "--task", "zzzzz")
+    assert done.code == 0
+    assert "no model has family conf; near: conv\nno model has task zzzzz\n" in done.out + done.err
+    assert filled(*words, "--family", "conf", "--json").document["unmatched"] == {"family": ["conv"]}
+    # Nothing is said where something was found, or where it was another filter that removed all.
+    for filters in (("--family", "CONV"), ("--family", "conv", "--max-params", "1")):
+        done = filled(*words, *filters)
+        assert (done.code, "no model has" in done.out + done.err) == (0, False)
+        assert "unmatched" not in filled(*words, *filters, "--json").document
+
+
+def test_near_ones_cost_nothing_where_something_is_found(filled: Archreg, monkeypatch: pytest.MonkeyPatch) -> None:
+    from registry.catalog import unmatched
+
+    def asked(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(unmatched, "unmatched", asked)
+    for words in (("list",), ("nearest", "wide"), ("classes",)):
+        assert filled(*words, "--family", "conv").code == 0
+    assert filled("list", "--family", "conf").code == 1  # the control: here it is asked

@@ -20,6 +20,7 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
+from registry.storage import queries
 from registry.storage.records import CONJUGACY_RULE, Label
 from registry.storage.schema import metadata
 from registry.storage.version import HEAD
@@ -236,7 +237,10 @@ class TestFinding:
         with pytest.raises(EmptyRegistryError) as caught:
             store.find("a")
         assert caught.value.remedy is not None
-        assert caught.value.remedy.startswith("archreg ingest REF --db ")
+        assert caught.value.remedy.startswith("fill it: archreg ingest REF --db ")
+        with pytest.raises(EmptyRegistryError) as same:
+            store.require_models()
+        assert same.value.args == caught.value.args
         assert store.count() == 0
 
     @pytest.mark.parametrize(
@@ -259,6 +263,18 @@ class TestFinding:
             store.find(asked)
         assert caught.value.remedy is not None
         assert near in caught.value.remedy
+
+    def test_of_many_names_those_that_begin_or_hold_the_same_are_compared(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(queries, "NEAR", 2)
+        for seed, name in enumerate(("a20", "b20", "c20", "resnet20", "wide-resnet", "vgg")):
+            store.add(new_model(name, seed))
+        for asked, near in (("RESNT20", "resnet20, wide-resnet"), ("resnet", "wide-resnet, resnet20"), ("bb20", "b20")):
+            with pytest.raises(UnknownModelError) as caught:
+                store.find(asked)
+            assert caught.value.remedy == f"did you mean {near}?"
+        assert store.near_texts("family", "x") == []
 
     def test_nothing_is_offered_where_nothing_is_near(self, store: Store) -> None:
         store.add(new_model("resnet20"))

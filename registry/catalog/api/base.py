@@ -44,11 +44,10 @@ class Part:
     ) -> tuple[Store, Query, Terms]:
         """``among``: the stored models, of which there must be some: said before weights are read or downloaded."""
         from registry.catalog.queries import resolve
-        from registry.catalog.terms import require_models
 
         store, by = self._terms(fingerprint, metric, accuracy)
         if among:
-            require_models(store)
+            store.require_models()
         return store, resolve(store, query, by.spec), by
 
 

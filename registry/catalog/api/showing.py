@@ -24,6 +24,16 @@ class Showing(Part):
         """The stored models that pass the filters, by name."""
         return self._database.readable().summaries(filter_of(filters))
 
+    def unmatched(self, **filters: Any) -> dict[str, tuple[str, ...]]:
+        """Each text of the filters that no model has, by its field, with up to three known ones spelt nearly so.
+
+        What a question whose answer is empty is asked next: ``{"family": ("resnet",)}`` for the family ``resnt``; empty
+        where each alone has its models. Raises ``EmptyRegistryError`` where nothing is stored. O(n).
+        """
+        from registry.catalog.unmatched import unmatched
+
+        return unmatched(self._database.readable(), filter_of(filters))
+
     def show(self, name: str) -> ModelDetails:
         """Everything stored of one model. Raises ``UnknownModelError`` with near names."""
         from registry.catalog.details import details

@@ -39,6 +39,10 @@ class Finding(Part):
         """Return how many models are stored."""
         return self._read(lambda connection: connection.scalar(select(func.count()).select_from(models)) or 0)
 
+    def require_models(self) -> None:
+        """Raise `EmptyRegistryError`, with the command that fills it, where nothing is stored."""
+        self._read(lambda connection: queries.require_models(connection, self._address))
+
     def has_name(self, name: str) -> bool:
         """Whether a model has exactly that name."""
         return self._read(lambda c: c.scalar(select(names.c.id).where(names.c.name == name)) is not None)
@@ -78,9 +82,9 @@ class Finding(Part):
         """Return the metrics of the models that a filter lets through, with the model's id, ascending."""
         return self._read(lambda connection: figures.measured(connection, wanted))
 
-    def texts(self, field: str) -> list[str]:
-        """Return the known values of ``family``, ``architecture``, ``task``, ``dataset`` or ``licence``, ascending."""
-        return self._read(lambda connection: figures.texts(connection, field))
+    def near_texts(self, field: str, asked: str) -> list[str]:
+        """Return known values of ``family``, ``architecture``, ``task``, ``dataset`` or ``licence`` spelt nearly so."""
+        return self._read(lambda connection: figures.near_texts(connection, field, asked))
 
     def details_rows(self, model_id: int) -> DetailsRows:
         """Return everything stored of a model but summary, spectra and vectors."""
