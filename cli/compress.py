@@ -38,10 +38,10 @@ def compress(
 ) -> None:
     """Find smaller models equivalent to this one: what they save and what is known to change.
 
-    Smaller in what --max-ratio, --max-params, --max-bytes or --max-gflops bound; without any of them, in parameters.
-    The best come first: the smallest, in gigaflops or bytes where those alone are bounded, else in parameters; of
-    equal size, the nearest. Where none is equivalent, the nearest smaller ones are shown, marked as not equivalent, and
-    the exit code is still 0.
+    Smaller in what --max-ratio, --max-params, --max-bytes or --max-gflops bound; in parameters without any of them, and
+    where --max-gflops stands alone and the model's own are not known. The best come first: the smallest, in gigaflops
+    or bytes where those alone are bounded, else in parameters; of equal size, the nearest. Where none is equivalent,
+    the nearest smaller ones are shown, marked as not equivalent, and the exit code is still 0.
 
     Only a metric that is stored of both models, on the same data set and split, says anything of what is lost.
     """
@@ -62,6 +62,8 @@ def _show_compression(found: Compression) -> None:
         f"{model.name}: {tables.whole(model.parameters)} parameters, {tables.size(model.bytes)}{cost}; "
         + verdicts.basis(found.spec, found.metric, found.accuracy)
     )
+    if found.note:
+        tables.say(found.note)
     if not found.candidates:
         tables.say("no smaller model passes")
         show_removals(found.removals)

@@ -197,6 +197,7 @@ def compression(found: Compression) -> dict[str, Any]:
         "equivalent": found.equivalent,
         "candidates": found.candidates,
         "removals": found.removals,
+        "note": found.note,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import ceil, floor, isfinite, nextafter
+from math import ceil, floor, inf, isfinite, nextafter
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.arguments import number, several, text
@@ -105,12 +105,12 @@ def asked(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filter
 
 
 def below(model: ModelSummary, where: Filter) -> Filter:
-    """What is smaller than ``model`` in whatever ``where`` bounds from above: parameters by default."""
-    by_bytes, by_gflops = where.max_bytes is not None, where.max_gflops is not None
+    """What is smaller than ``model`` in whatever ``where`` bounds from above and is known of it: else in parameters."""
+    by_bytes, by_gflops = where.max_bytes is not None, where.max_gflops is not None and model.gflops is not None
     return Filter(
         max_params=model.parameters - 1 if where.max_params is not None or not (by_bytes or by_gflops) else None,
         max_bytes=model.bytes - 1 if by_bytes else None,
-        max_gflops=nextafter(model.gflops, 0.0) if by_gflops and model.gflops is not None else None,
+        max_gflops=nextafter(model.gflops, -inf) if by_gflops and model.gflops is not None else None,
     )
 
 

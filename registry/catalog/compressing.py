@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry.catalog.arguments import whole
-from registry.catalog.bounds import asked, smaller
+from registry.catalog.bounds import asked, below, smaller
 from registry.catalog.removals import removals
 from registry.catalog.searching import gallery_of
 from registry.equivalence import direction
@@ -26,18 +26,18 @@ def compress(
 ) -> Compression:
     """Smaller equivalents, the best first; where there is none, the nearest of the smaller ones, nearest first; O(n d).
 
-    Smaller in what ``where`` and ``max_ratio`` bound, in parameters by default. Best is the smallest: in gigaflops or
-    bytes where those alone are bounded, else in parameters; of equal size, the nearest.
+    Smaller in what ``where`` and ``max_ratio`` bound; in parameters by default, and where gigaflops alone are bounded
+    and the model's own are not known. Best is the smallest: in gigaflops or bytes where those alone are bounded, else
+    in parameters; of equal size, the nearest.
     """
     whole(k, "k", 1)
     where = asked(query.model, where, max_ratio)
-    narrowed = smaller(query.model, where)
-    gallery = gallery_of(store, query, by, narrowed)
+    gallery = gallery_of(store, query, by, smaller(query.model, where))
     ids, distances = gallery.equivalent()
     equivalent = bool(len(ids))
     if equivalent:
         every = gallery.neighbours(ids, distances, len(ids))
-        found = tuple(sorted(every, key=lambda n: (*_size(n.model, narrowed), n.distance, n.model.id)))[:k]
+        found = tuple(sorted(every, key=lambda n: (*_size(n.model, where), n.distance, n.model.id)))[:k]
     else:
         found = gallery.neighbours(*gallery.nearest(k, None), k)
     candidates = (_candidate(query.model, neighbour) for neighbour in found)
@@ -54,11 +54,22 @@ def compress(
         candidates=tuple(candidates),
         calibration=by.calibration,
         removals=() if found else removals(store, by, where, than=query.model),
+        note=_note(query.model, where),
     )
 
 
+def _note(model: ModelSummary, where: Filter) -> str:
+    """Where the model's own cost is not known, of which nothing can be said to be less: what smaller means instead."""
+    if where.max_gflops is None or model.gflops is not None:
+        return ""
+    small = below(model, where)
+    nouns = {"parameters": small.max_params, "bytes": small.max_bytes}
+    told = " and ".join(noun for noun, bound in nouns.items() if bound is not None)
+    return f"the gigaflops of {model.name} are not known: smaller is meant in {told}"
+
+
 def _size(model: ModelSummary, bounds: Filter) -> tuple[float, ...]:
-    if bounds.max_params is not None:
+    if bounds.max_params is not None or (bounds.max_bytes is None and bounds.max_gflops is None):
         return (model.parameters,)
     # What is bounded is known of whatever passed.
     return (model.bytes,) if bounds.max_gflops is None else (model.gflops or 0.0, model.bytes)

@@ -58,8 +58,8 @@ def removals(
         known = _figure_known(field, alone)
         unknown = 0 if known is None else len(every) - len(store.candidate_ids(known))
         rows.append((text, np.isin(every, ids), unknown, () if ids else near(store, field, alone)))
-    if than is not None and (small := below(than, where)) != Filter():
-        ids = store.candidate_ids(small)
+    if than is not None:
+        ids = store.candidate_ids(below(than, where))
         if not ids:
             return (Removal(fixed, len(every), 0),)
         rows.append((fixed, np.isin(every, ids), 0, ()))

@@ -77,7 +77,8 @@ class Removal:
 class Compression:
     """Smaller stand-ins, best first. Where ``equivalent`` is False none is, and the candidates are merely near.
 
-    ``removals``: what each constraint removed, where there is no candidate at all.
+    ``removals``: what each constraint removed, where there is no candidate at all; ``note``: in what smaller is meant,
+    where it is not in the gigaflops that were bounded, because those of ``model`` are not known.
     """
 
     model: ModelSummary
@@ -90,6 +91,7 @@ class Compression:
     candidates: tuple[Candidate, ...]
     calibration: Calibration
     removals: tuple[Removal, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,12 @@ def test_an_empty_answer_says_what_removed_the_models(reg: Registry) -> None:
         ("top1@svhn at least 5", 7, 0, 7),
     ]
     none = reg.compress("b-tiny", max_gflops=1.5, licence="MIT")
+    # Its own gigaflops are not known, nor then what is below them: it is no candidate for itself.
+    assert none.note == "the gigaflops of b-tiny are not known: smaller is meant in parameters"
     assert [(r.constraint, r.removes, r.without, r.unknown) for r in none.removals] == [
-        ("licence MIT", 4, 1, 0),
-        ("at most 1.5 gigaflops", 7, 4, 6),
+        ("licence MIT", 4, 0, 0),
+        ("at most 1.5 gigaflops", 7, 0, 6),
+        ("smaller than b-tiny", 5, 0, 0),
     ]
 
     misspelt = reg.select(task="visoin")
@@ -160,6 +163,30 @@ def test_what_is_not_smaller_would_not_pass_without_a_constraint(reg: Registry) 
             assert reg.compress(name, accuracy=0.0).searched == fewer
         else:  # no constraint is to blame
             assert told == [(f"smaller than {name}", len(sizes), 0)]
+
+
+def test_of_unknown_gigaflops_nothing_is_said_to_be_below(reg: Registry) -> None:
+    def smaller(name: str, **bounds: float) -> tuple[list[str], int, str]:
+        found = reg.compress(name, accuracy=100.0, **bounds)
+        return [each.model.name for each in found.candidates], found.searched, found.note
+
+    in_words = "the gigaflops of {} are not known: smaller is meant in {}"
+    reg.set("a-beaten", gflops=None)  # as it is: 250 parameters, between a-mid and a-large
+    reg.set("d-other", gflops=5.0)
+    assert smaller("a-beaten", max_gflops=9.0) == (
+        ["a-mid", "d-other"], 2, in_words.format("a-beaten", "parameters")
+    )  # fmt: skip
+    assert smaller("a-beaten", max_gflops=9.0, max_bytes=10_000) == (
+        ["a-mid", "d-other"], 2, in_words.format("a-beaten", "bytes")
+    )  # fmt: skip
+    both = in_words.format("a-beaten", "parameters and bytes")
+    assert smaller("a-beaten", max_gflops=9.0, max_bytes=10_000, max_ratio=0.5) == (["d-other"], 1, both)
+    # Known, it is the measure, whatever the parameters are; and nothing is below what costs nothing.
+    reg.set("a-beaten", gflops=1.5)
+    assert smaller("a-beaten", max_gflops=9.0) == (["a-large"], 1, "")
+    reg.set("d-other", gflops=0.0)
+    none = reg.compress("d-other", max_gflops=9.0)
+    assert [(r.constraint, r.removes, r.without) for r in none.removals] == [("smaller than d-other", 8, 0)]
 
 
 def test_an_aim_counts_once_and_one_way(reg: Registry) -> None:

@@ -427,7 +427,12 @@ def test_compress_where_none_is_equivalent(archreg: Callable[..., Any], fake: An
     assert lines[2].split() == ["constraint", "fail", "it", "unknown", "left", "without", "it"]
     assert lines[3].split() == ["at", "most", "1", "gigaflops", "9", "8", "7"]
     assert lines[4] == "without 'at most 1 gigaflops' 7 would pass"
-    assert archreg("compress", "resnet20", "--json").document["candidates"] == []
+    document = archreg("compress", "resnet20", "--json").document
+    assert (document["candidates"], document["note"]) == ([], "")
+    note = "the gigaflops of resnet20 are not known: smaller is meant in parameters"
+    fake.answers["compress"] = replace(samples.answers["compress"]("resnet20"), note=note)
+    assert archreg("compress", "resnet20", "--max-gflops", "1").out.splitlines()[1] == note
+    assert archreg("compress", "resnet20", "--max-gflops", "1", "--json").document["note"] == note
 
 
 def test_list(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:

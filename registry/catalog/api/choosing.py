@@ -36,7 +36,8 @@ class Choosing(Part):
         """Smaller stored models that can stand in, the best first; O(n d).
 
         Smaller in what is bounded: ``max_ratio``, of the parameters of the model asked about, in (0, 1];
-        ``max_params``; ``max_bytes``; ``max_gflops``, which models of unknown cost fail. Without any of them: fewer
+        ``max_params``; ``max_bytes``; ``max_gflops``, which models of unknown cost fail. Without any of them, or where
+        gigaflops alone are bounded and those of the model asked about are not known (``note`` says so): fewer
         parameters. Best is the smallest, in gigaflops or bytes where those alone are bounded, else in parameters; of
         equal size, the nearest. Where none is equivalent, the nearest smaller ones, and ``equivalent`` is False.
         ``explain``: with where each candidate differs from the original.
