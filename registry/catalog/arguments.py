@@ -5,14 +5,16 @@ A text where a number belongs would be compared as each database sees fit; it is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from numbers import Real
 from operator import index
+from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
 
-__all__ = ["number", "several", "text", "whole"]
+__all__ = ["number", "path", "place", "several", "text", "whole"]
 
 
 def number(value: Any, name: str) -> float:
@@ -38,6 +40,19 @@ def text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{name} must be a text, not {value!r}")
     return value
+
+
+def path(value: Any, name: str) -> Path:
+    """A path, given as one or as a text. Raises ``UsageError``."""
+    return Path(place(value, name, "a path"))
+
+
+def place(value: Any, name: str, kind: str = "a URL or a path") -> str:
+    """A URL or a path as a text. Raises ``UsageError`` for what is neither text nor path, a path of bytes included."""
+    found = value if isinstance(value, str) else os.fspath(value) if isinstance(value, os.PathLike) else None
+    if not isinstance(found, str):
+        raise UsageError(f"{name} must be {kind}, not {value!r}", "give a text or a pathlib.Path")
+    return found
 
 
 def several(values: Any, name: str) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from registry.catalog.arguments import place
 from registry.errors import DatabaseMissingError
 from registry.places import default_database, no_file
 
@@ -19,7 +20,7 @@ class Database:
     """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
 
     def __init__(self, url: str | Path | None) -> None:
-        self.url = str(url or default_database())
+        self.url = default_database() if url is None else place(url, "url") or default_database()
         self._store: Store | None = None
         self._mode = ""
 

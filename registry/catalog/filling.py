@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from registry.catalog.arguments import several
+from registry.catalog.arguments import several, text, whole
+from registry.errors import SourceError, UsageError
 from registry.spelling import counted
 from registry.types import Conjugacy, Fingerprint, ModelCard, ModelRef, Recomputed, Spectrum, WeightsPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from registry.catalog.database import Database
     from registry.ingest import Task
@@ -48,10 +49,14 @@ def expand_all(
     A manifest's seed, where it gives one, is also that of a random initialisation. What a line of it names and is not
     there fails when it is opened, alone.
     """
-    from registry.errors import SourceError, UsageError
     from registry.sources import deferred, expand
 
-    refs = [ref for reference in several(references, "references") for ref in expand(reference, key=key, seed=seed)]
+    for given, what in ((key, "key"), (name, "name")):
+        if given is not None:
+            text(given, what)
+    whole(seed, "seed")
+    asked = [_reference(each) for each in several(references, "references")]
+    refs = [ref for reference in asked for ref in expand(reference, key=key, seed=seed)]
     if manifest is not None:
         from registry.ingest import read_manifest
 
@@ -72,6 +77,15 @@ def expand_all(
             raise UsageError(f"--name needs exactly one model, not {len(refs)}", "name models in a manifest instead")
         refs = [replace(refs[0], name=name)]
     return tuple(replace(ref, card=ref.card.updated(card)) for ref in refs)
+
+
+def _reference(given: Any) -> str | Path:
+    """A reference. Raises ``UsageError`` for what is neither a text nor a path."""
+    if isinstance(given, str | Path):
+        return given
+    raise UsageError(
+        f"a reference is a text or a path, not {type(given).__name__}", "a torch.nn.Module is for ingest() to take"
+    )
 
 
 def measure(

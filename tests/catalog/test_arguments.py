@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -67,6 +68,30 @@ WRONG: list[tuple[Callable[[Any], Any], str]] = [
     (lambda reg: reg.run_items("x"), "run must be a whole number, not 'x'"),
     (lambda reg: reg.retry("x"), "run must be a whole number, not 'x'"),
     (lambda reg: reg.plan(5), "references is a list, not 5"),
+    (lambda reg: reg.plan([None]), "a reference is a text or a path, not NoneType"),
+    (lambda reg: reg.plan([["wide"]]), "a reference is a text or a path, not list"),
+    (lambda reg: reg.plan([b"wide"]), "a reference is a text or a path, not bytes"),
+    (lambda reg: reg.plan(["wide"], name=5), "name must be a text, not 5"),
+    (lambda reg: reg.plan(["wide"], key=5), "key must be a text, not 5"),
+    (lambda reg: reg.plan(["wide"], seed="x"), "seed must be a whole number, not 'x'"),
+    (lambda reg: reg.plan(manifest=5), "manifest must be a path, not 5"),
+    (lambda reg: reg.plan(manifest=["a"]), "manifest must be a path, not ['a']"),
+    (lambda reg: reg.ingest("wide", name=5), "name must be a text, not 5"),
+    (lambda reg: reg.export(None), "file must be a path, not None"),
+    (lambda reg: reg.export(5), "file must be a path, not 5"),
+    (lambda reg: reg.export(b"out.db"), "file must be a path, not b'out.db'"),
+    (lambda reg: reg.export("out.db", names="wide"), "names is a list, not the text 'wide'"),
+    (lambda reg: reg.export("out.db", names=5), "names is a list, not 5"),
+    (lambda reg: reg.import_from(None), "file must be a path, not None"),
+    (lambda reg: reg.import_from(["a"]), "file must be a path, not ['a']"),
+    (lambda reg: reg.plot_csd("wide", None), "file must be a path, not None"),
+    (lambda reg: reg.plot_spectrum("wide", 5), "file must be a path, not 5"),
+    (lambda reg: reg.compare(None, "wide"), "a torch.nn.Module, not NoneType"),
+    (lambda reg: reg.compress(5), "a torch.nn.Module, not int"),
+    (lambda reg: reg.select(like=5), "a torch.nn.Module, not int"),
+    (lambda _: Registry(5), "url must be a URL or a path, not 5"),
+    (lambda _: Registry(False), "url must be a URL or a path, not False"),
+    (lambda _: Registry([]), "url must be a URL or a path, not []"),
     (lambda reg: reg.ingest(None), "a torch.nn.Module, not NoneType"),
     (lambda reg: reg.ingest_all("wide"), "refs is a list, not the text 'wide'"),
     (lambda reg: reg.ingest_all(["wide"]), "refs is what plan() returns, not 'wide'"),
@@ -80,6 +105,8 @@ def test_what_is_of_the_wrong_kind_is_named(filled: Filled) -> None:
             call(filled.reg)
         assert message in refused.value.message
         assert "\n" not in refused.value.message
+        if "must be a path" in message or "or a path" in message:
+            assert refused.value.remedy
     assert filled.reg.models() == before
 
 
@@ -97,6 +124,26 @@ def test_the_kinds_that_go(filled: Filled) -> None:
     assert reg.models(min_params=middle + 0.5) == reg.models(min_params=middle + 1)
     assert len(reg.models(family=None, metrics=None, tags=None, max_gflops=None)) == len(sizes)
     assert len(reg.nearest("wide", np.int64(2), radius=np.float32(1e6))) == 2
+
+
+def test_the_paths_that_go(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Place:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def __fspath__(self) -> str:
+            return self.text
+
+    for number, kind in enumerate((str, pathlib.Path, Place)):
+        file = kind(str(tmp_path / f"out{number}.db"))
+        assert filled.reg.export(file).added == len(filled.reg.models())  # type: ignore[arg-type]
+        assert filled.reg.import_from(file, dry_run=True).added == 0  # type: ignore[arg-type]
+        with Registry(file) as out:  # type: ignore[arg-type]
+            assert out.models()
+    monkeypatch.setenv("ARCHREG_DB", str(tmp_path / "out0.db"))
+    for none in (None, ""):
+        with Registry(none) as out:
+            assert out.models()
 
 
 def test_wrong_questions_leave_no_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.api.base import Part, card_of, spec_of
-from registry.catalog.arguments import several
+from registry.catalog.arguments import path, several, text
 from registry.errors import UsageError
 from registry.types import ModelCard, ModelRef
 
@@ -44,8 +44,8 @@ class Filling(Part):
         """
         from registry.catalog.filling import expand_all
 
-        path = None if manifest is None else Path(manifest)
-        return expand_all(references, path, key=key, seed=seed, name=name, card=card)
+        lines = None if manifest is None else path(manifest, "manifest")
+        return expand_all(references, lines, key=key, seed=seed, name=name, card=card)
 
     def estimate(
         self,
@@ -141,6 +141,8 @@ class Filling(Part):
                 return ingest_checkpoint(self._database, checkpoint, options)
         if isinstance(reference, list | tuple):
             raise UsageError("ingest() takes one model", "use plan() and ingest_all() for several")
+        if name is not None:
+            text(name, "name")
         if not name and hasattr(reference, "state_dict"):
             raise UsageError("a live module needs a name", 'give one: ingest(module, name="my-model")')
         with open_module(reference, name or "", known) as checkpoint:

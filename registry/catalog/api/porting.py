@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.api.base import Part, filter_of
-from registry.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from registry.types import Transfer
 
@@ -39,14 +38,13 @@ class Porting(Part):
         The file appears whole or not at all. Raises ``EmptyRegistryError`` where no model is meant, ``RegistryError``
         where the file is there and ``overwrite`` is not asked for, or cannot be written.
         """
+        from registry.catalog.arguments import path, several
         from registry.catalog.porting import export
 
-        if isinstance(names, str):
-            raise UsageError(f"names is a list, not the text {names!r}", f"write [{names!r}]")
         return export(
             self._database,
-            Path(file),
-            names,
+            path(file, "file"),
+            several(names, "names"),
             filter_of(filters),
             spectra=spectra,
             overwrite=overwrite,
@@ -74,6 +72,7 @@ class Porting(Part):
         Raises ``NotFoundError``, ``SchemaVersionError`` (an older file is upgraded as a copy) or ``StorageError`` where
         the file is no registry or the database refuses; what was stored before stays.
         """
+        from registry.catalog.arguments import path
         from registry.catalog.porting import import_from
 
-        return import_from(self._database, Path(file), replace=replace, dry_run=dry_run, progress=progress)
+        return import_from(self._database, path(file, "file"), replace=replace, dry_run=dry_run, progress=progress)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.api.base import Part, filter_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from registry.plots import Axes
     from registry.spectral.difference import Scale
@@ -67,23 +67,25 @@ class Showing(Part):
         Raises ``UsageError``, what ``spectrum`` raises, or ``RegistryError`` where the file cannot be written or
         Matplotlib is missing.
         """
+        from registry.catalog.arguments import path
         from registry.catalog.picturing import picture_differences
         from registry.plots import check_picture, plot_difference
 
-        path = Path(file)
-        check_picture(path)
+        picture_file = path(file, "file")
+        check_picture(picture_file)
         store = self._database.readable()
         picture = picture_differences(store, names, scale=scale, reference=reference, sample=seed, x_max=x_max)
-        plot_difference(picture, path, axes=axes, title=title)
+        plot_difference(picture, picture_file, axes=axes, title=title)
 
     def plot_spectrum(self, name: str, file: str | Path, *, title: str = "") -> None:
         """Draw the spectrum of one stored model by depth into a PNG, SVG or PDF file. Raises as ``plot_csd``."""
+        from registry.catalog.arguments import path
         from registry.catalog.picturing import picture_spectrum
         from registry.plots import check_picture, plot_spectrum
 
-        path = Path(file)
-        check_picture(path)
-        plot_spectrum(picture_spectrum(self._database.readable(), name), path, title=title)
+        picture_file = path(file, "file")
+        check_picture(picture_file)
+        plot_spectrum(picture_spectrum(self._database.readable(), name), picture_file, title=title)
 
     def stats(self) -> Stats:
         """What the registry holds."""
