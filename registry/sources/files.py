@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GENERIC_STEMS",
     "INDEX",
+    "Found",
     "check_file",
     "default_names",
     "matching_files",
@@ -110,26 +112,38 @@ def _leaves(path: Path) -> bool:
     return not Path(os.path.realpath(path)).is_relative_to(folder)
 
 
-def weight_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Everything below ``folder`` that is called like a file of weights, sorted by path.
+class Found(NamedTuple):
+    """Weights below the folder ``root``, and what there may not be looked into; both sorted."""
 
-    Links to folders are not followed; what trainers keep of their optimisers is left out.
+    root: Path
+    files: list[Path]
+    barred: list[Path]
+
+
+def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
+    """Everything below ``folder`` that is called like a file of weights.
+
+    Links to folders are not followed, and so none leads round in a ring; what trainers keep of their optimisers is left
+    out.
 
     Raises
     ------
     NotFoundError
-        There is no such file.
+        There is no such file, and nothing that may not be looked into.
     SourceError
-        A folder may not be listed.
+        The folder itself may not be listed.
     """
-    found = sorted(_below(folder, suffixes))
-    if not found:
+    barred: dict[Path, str] = {}
+    found = sorted(_below(folder, suffixes, barred))
+    if folder in barred:
+        raise SourceError(f"{folder} cannot be listed: {barred[folder]}", "check its permissions")
+    if not found and not barred:
         raise NotFoundError(f"no weights in folder {folder}", _known(suffixes))
-    return found
+    return Found(folder, found, sorted(barred))
 
 
-def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> tuple[Path, list[Path]] | None:
-    """The folder that a pattern starts from, and the weights that match or are in folders that match; sorted.
+def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
+    """The weights that match a pattern or are in folders that match, below the folder that it starts from.
 
     None where there is no ``*``, ``?`` or ``[`` in it. ``**`` means any number of folders; links to folders are not
     followed, hidden ones matched only by a pattern that has a part with a leading dot.
@@ -137,7 +151,7 @@ def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> tuple[Path, list
     Raises
     ------
     NotFoundError
-        Nothing matches.
+        Nothing matches, and there is nothing that may not be looked into.
     """
     if not any(_MAGIC & set(part) for part in pattern.parts):
         return None
@@ -145,38 +159,72 @@ def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> tuple[Path, list
     root, parts = Path(pattern.anchor), list(pattern.parts[1 if pattern.anchor else 0 :])
     while len(parts) > 1 and (root / parts[0]).is_dir():
         root /= parts.pop(0)
-    hidden = any(part.startswith(".") for part in parts)
+    if any("**" in part and part != "**" for part in parts):
+        raise NotFoundError(f"{pattern} is no pattern: ** is a part of its own", "write it like 'runs/**/best.pt'")
+    barred: dict[Path, str] = {}
     found: set[Path] = set()
-    try:
-        for path in root.glob("/".join(parts)):
-            if not hidden and any(part.startswith(".") for part in path.relative_to(root).parts):
-                continue
-            if any(part.is_symlink() and part.is_dir() for part in _between(root, path)):
-                continue
-            found.update(_below(path, suffixes) if path.is_dir() else _weights([path], suffixes))
-    except (ValueError, NotImplementedError) as error:
-        raise NotFoundError(f"{pattern} is no pattern: {error}", "write it like 'runs/*/best.pt'") from error
-    if not found:
+    for path, is_folder in _matching(root, parts, barred, hidden=any(part.startswith(".") for part in parts)):
+        found.update(_below(path, suffixes, barred) if is_folder else _weights([path], suffixes))
+    if not found and not barred:
         raise NotFoundError(f"no weights match {pattern}", _known(suffixes))
-    return root, sorted(found)
+    return Found(root, sorted(found), sorted(barred))
 
 
-def _between(root: Path, path: Path) -> Iterator[Path]:
-    """``path`` and the folders above it that are below ``root``."""
-    return (part for part in (path, *path.parents) if part != root and part.is_relative_to(root))
+# By hand, because pathlib's own glob is silent of what it may not look into.
+def _matching(folder: Path, parts: list[str], barred: dict[Path, str], *, hidden: bool) -> Iterator[tuple[Path, bool]]:
+    """What is below a folder by the parts of a pattern, and whether it is a folder; ``barred`` takes up what may be."""
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        if not rest:
+            yield folder, True
+            return
+        waiting = [folder]
+        while waiting:
+            within = waiting.pop()
+            yield from _matching(within, rest, barred, hidden=hidden)
+            waiting += [path for path, is_folder in _children(within, "*", barred, hidden=hidden) if is_folder]
+        return
+    for path, is_folder in _children(folder, part, barred, hidden=hidden):
+        if not rest:
+            yield path, is_folder
+        elif is_folder:
+            yield from _matching(path, rest, barred, hidden=hidden)
+
+
+def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool) -> Iterator[tuple[Path, bool]]:
+    """What in a folder is called as a part of a pattern says, and whether it is a folder; no links to folders."""
+    looked_at = folder if _MAGIC & set(part) else folder / part
+    try:
+        if looked_at == folder:
+            with os.scandir(folder) as entries:
+                found = [
+                    (folder / entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink())
+                    for entry in entries
+                    if fnmatch(entry.name, part) and (hidden or not entry.name.startswith("."))
+                ]
+        else:
+            mode = looked_at.lstat().st_mode
+            found = [(looked_at, stat.S_ISDIR(mode), stat.S_ISLNK(mode))]
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name that no file can have
+        return
+    except OSError as error:
+        barred[looked_at] = error.strerror or str(error)
+        return
+    for path, is_folder, is_link in found:
+        if not (is_link and os.path.isdir(path)):  # noqa: PTH112 - which does not raise where it may not look
+            yield path, is_folder
 
 
 def _known(suffixes: tuple[str, ...]) -> str:
     return f"files of these suffixes are read: {' '.join(sorted(suffixes))}"
 
 
-def _unreadable(error: OSError) -> NoReturn:
-    raise SourceError(f"{error.filename} cannot be listed: {error.strerror}", "check its permissions") from error
-
-
-def _below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder, onerror=_unreadable, followlinks=False):
-        yield from _weights((Path(parent, name) for name in names), suffixes)
+def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str]) -> Iterator[Path]:
+    waiting = [folder]
+    while waiting:
+        children = list(_children(waiting.pop(), "*", barred, hidden=True))
+        waiting += [path for path, is_folder in children if is_folder]
+        yield from _weights((path for path, is_folder in children if not is_folder), suffixes)
 
 
 def _weights(paths: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[Path]:

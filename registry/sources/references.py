@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from registry.errors import AmbiguousError, NotFoundError
-from registry.sources.files import check_file, default_names, matching_files, settled, size_of, weight_files
+from registry.sources.files import Found, check_file, default_names, matching_files, settled, size_of, weight_files
 from registry.sources.index import is_index, shards_of, whole_models
 from registry.sources.table import DEFERRED, SOURCES, SUFFIXES, source_of_file
 from registry.types import ModelRef
@@ -38,7 +38,8 @@ def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> t
     Returns
     -------
     tuple of ModelRef
-        At least one, sorted by path or name.
+        At least one, sorted by path or name; behind them, as models that fail when they are opened, folders below the
+        one given that may not be listed.
 
     Raises
     ------
@@ -102,14 +103,16 @@ def resolved(ref: ModelRef) -> ModelRef:
 def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
     suffixes = tuple(SUFFIXES)
     if path.is_dir():
-        return _file_refs(weight_files(path, suffixes), path, key)
+        return _file_refs(weight_files(path, suffixes), key)
     if path.exists():
         if not path.is_file():
             check_file(path)
         return (_file_ref(path, default_names([path], None)[0], None, key),)
     found = matching_files(path, suffixes)
     if found is not None:
-        return _file_refs(found[1], found[0], key)
+        return _file_refs(found, key)
+    if path.is_symlink():
+        raise NotFoundError(f"{path} is a link that leads nowhere", "check where it points to")
     near = _near_files(path)
     raise NotFoundError(
         f"no file or folder {path}",
@@ -127,9 +130,12 @@ def _near_files(path: Path) -> str | None:
     return str(folder / near[0]) if near else None
 
 
-def _file_refs(files: list[Path], folder: Path, key: str | None) -> tuple[ModelRef, ...]:
-    whole = whole_models(files)
-    return tuple(_file_ref(f, name, folder, key) for f, name in zip(whole, default_names(whole, folder), strict=True))
+def _file_refs(found: Found, key: str | None) -> tuple[ModelRef, ...]:
+    """The models that were found, and behind them what may not be looked into, each to fail by itself when opened."""
+    whole = whole_models(found.files)
+    names = default_names(whole, found.root)
+    refs = [_file_ref(file, name, found.root, key) for file, name in zip(whole, names, strict=True)]
+    return (*refs, *(deferred(path, key=key) for path in found.barred))
 
 
 def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> ModelRef:

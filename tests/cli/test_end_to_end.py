@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Archreg = Callable[..., Any]
 
@@ -375,6 +375,34 @@ def test_a_command_that_loads_torch_says_nothing_at_its_end(tmp_path: Path) -> N
     command = [sys.executable, "-m", "registry.cli.app", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("1 added\n", "")
+
+
+def test_a_folder_that_may_not_be_listed_fails_alone(
+    archreg: Archreg, weights: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHREG_DB", database_url)
+    locked, scandir = weights / "locked", os.scandir
+    locked.mkdir()
+
+    def refusing(place: Any = ".") -> Any:
+        if isinstance(place, str | Path) and Path(place) == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # root may list every folder
+    planned = archreg("ingest", str(weights), "--dry-run", "--json")
+    assert [model["source"] for model in planned.document["models"]] == ["safetensors"] * 4 + ["deferred"]
+    done = archreg("ingest", str(weights), "--workers", "1", "--json")
+    assert (done.code, done.document["added"], done.document["failed"]) == (3, 4, 1)
+    failed = done.document["models"][-1]
+    assert failed["message"] == f"{locked} cannot be listed: Permission denied"
+    assert f"{locked} cannot be listed: Permission denied\n  check its permissions\n" in done.err
+    [item] = archreg("runs", "failures", "--json").document["items"]
+    assert (item["message"], item["remedy"]) == (failed["message"], "check its permissions")
+    # Once it may be, what failed is tried again.
+    save_file(network(9, SLIM), locked / "more.safetensors")
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert (archreg("runs", "retry", "--quiet").code, len(archreg("list", "--json").document["models"])) == (0, 5)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
+from registry.errors import AmbiguousError, NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import SUFFIXES, expand, open_ref
 from registry.sources.files import check_file
 
@@ -60,6 +62,82 @@ def test_links_that_leave_the_folder_are_not_followed(folder: Path) -> None:
             open_ref(refs["gone"])
 
 
+@pytest.fixture
+def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that may not be listed, among others; root may list every folder, so it is the system that refuses."""
+    touch(folder / "runs" / "a" / "best.pt", folder / "runs" / "locked" / "best.pt", folder / "runs" / "z" / "best.pt")
+    touch(folder / "runs" / "z" / "deep" / "best.pt")
+    path, scandir = folder / "runs" / "locked", os.scandir
+
+    def refusing(place: Any = ".") -> Any:
+        if isinstance(place, str | Path) and Path(place).absolute() == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    return path
+
+
+def test_a_folder_that_may_not_be_listed_is_one_model_that_fails(locked: Path) -> None:
+    others = {"runs": ["a/best", "z/best", "z/deep/best"], "runs/*/*.pt": ["a/best", "z/best"]}
+    others |= {"runs/*": others["runs"], "runs/**/*.pt": others["runs"], "runs/[l-z]*/b*": ["z/best"]}
+    for reference, names in others.items():
+        *refs, last = expand(reference)
+        assert [ref.name for ref in refs] == names
+        assert (last.source, last.bytes, last.target) == ("deferred", None, str(locked))
+        with pytest.raises(SourceError, match=r"runs/locked cannot be listed: Permission denied") as refused:
+            open_ref(last)
+        assert refused.value.remedy == "check its permissions"
+    # What is in it and known by its name is in reach.
+    assert [ref.name for ref in expand("runs/*/best.pt")] == ["a/best", "locked/best", "z/best"]
+    # Alone it is refused at once, and whoever may list it later is told what there is.
+    with pytest.raises(SourceError, match="cannot be listed"):
+        expand("runs/locked")
+
+
+def test_a_folder_that_could_not_be_listed_is_tried_again(locked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, last = expand("runs")
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match=r"best\.pt"):  # which is no file of weights, as the test made it
+        open_ref(last)
+    touch(locked / "last.pt")
+    with pytest.raises(AmbiguousError, match=r"runs/locked is 2 models \(ingest it again, by itself\)"):
+        open_ref(last)
+
+
+def test_a_folder_that_may_not_be_entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(folder / "runs" / "a" / "best.pt", folder / "runs" / "locked" / "best.pt")
+    inside, lstat = folder / "runs" / "locked" / "best.pt", Path.lstat
+
+    def refusing(path: Path) -> os.stat_result:
+        if path.absolute() == inside:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", refusing)
+    assert [ref.name for ref in expand("runs/*/best.pt")] == ["a/best", str(Path("runs/locked/best.pt"))]
+
+
+def test_links_in_a_ring_are_not_followed(folder: Path) -> None:
+    touch(folder / "zoo" / "a" / "in.pt")
+    (folder / "zoo" / "a" / "up").symlink_to(folder / "zoo")
+    (folder / "zoo" / "b").symlink_to(folder / "zoo" / "a" / "up" / "a")
+    (folder / "zoo" / "self.pt").symlink_to(folder / "zoo" / "self.pt")
+    (folder / "zoo" / "one").symlink_to(folder / "zoo" / "two")
+    (folder / "zoo" / "two").symlink_to(folder / "zoo" / "one")
+    for reference in ("zoo", "zoo/**", "zoo/**/*.pt", "zoo/*"):
+        inside, ring = expand(reference)
+        assert (inside.name, ring.name) == ("a/in", "self")
+        with pytest.raises(NotFoundError, match=r"no file .*self\.pt"):
+            open_ref(ring)
+    assert [ref.name for ref in expand("zoo/*/*.pt")] == ["a/in"]
+    for named in ("zoo/self.pt", "zoo/one"):
+        with pytest.raises(NotFoundError, match="is a link that leads nowhere"):
+            expand(named)
+    # A link that is named itself is followed, into whatever folder.
+    assert [ref.name for ref in expand("zoo/b")] == ["in"]
+
+
 def test_a_link_that_is_named_is_followed_to_anywhere(folder: Path) -> None:
     touch(folder / "out" / "secret.pt", folder / "zoo" / "x")
     (folder / "zoo" / "link.pt").symlink_to(folder / "out" / "secret.pt")
@@ -103,7 +181,7 @@ def test_patterns(pattern: str, names: list[str], folder: Path) -> None:
         assert all(Path(ref.target).is_file() and ref.bytes == 1 for ref in refs)
 
 
-@pytest.mark.parametrize("pattern", ["runs/*/none.pt", "runs/**.pt", "runs/*.txt", "gone/*.pt"])
+@pytest.mark.parametrize("pattern", ["runs/*/none.pt", "runs/**.pt", "runs/*.txt", "gone/*.pt", "runs/*/\0.pt"])
 def test_patterns_that_match_nothing_say_so(pattern: str, folder: Path) -> None:
     touch(folder / "runs" / "x.pt", folder / "runs" / "x.txt")
     with pytest.raises(NotFoundError, match=r"no weights match|is no pattern") as caught:
