@@ -84,6 +84,8 @@ def _sentences(found: IndexCheck) -> list[str]:
         )
     if found.problem:
         said.append(f"not used: {found.problem}; {found.remedy}")
+    elif found.remedy:
+        said.append(f"searches by it can miss models: {found.remedy}")
     return said
 
 

@@ -63,6 +63,6 @@ def _recall(
         _, vectors = store.near(index, query, k + 1)
         # By distance, not by name: of models equally near, any is as good as another.
         found = np.sort(distance.to_all(query, vectors))[: len(exact)]
-        hits += int((found <= apart[-1]).sum()) - 1  # all but the query itself, which is its own nearest
+        hits += max(int((found <= apart[-1]).sum()) - 1, 0)  # all but the query itself, which is its own nearest
         wanted += len(exact) - 1
     return hits / wanted, len(rows)

@@ -109,16 +109,22 @@ def _indexed(
     if ids is not None and VISIT * (k + 1) * count > len(ids) ** 2:
         return None, ""  # (k + 1) count / len(ids) steps until enough pass, against reading those that do
     kind = query.kind if wanted.equivalent else None
+    own = bool(query.id) and (ids is None or query.id in ids)
+    asked = asked if own else query.vector
     near, vectors = store.near(index, asked, k + 1, ids=ids, kind=kind)
     searched = count if ids is None else store.count_vectors(index, ids)
-    own = bool(query.id) and (ids is None or query.id in ids)
+    short = len(near) < min(k + 1, searched)
+    # At no cost where what was found can be all. Of what passes a filter the scan may not have come to enough.
+    gone = isinstance(asked, int) and asked not in near and store.index_lacks(index, asked)
+    if gone or (short and not (len(near) and (ids or kind)) and store.index_lacks(index)):
+        return None, f"the index lacks some of the vectors, so all were searched; {index.opened.remedy}"
     by = by.among(searched - own)
     radius = wanted.radius
     if wanted.equivalent:
         radius = by.accuracy if radius is None else min(radius, by.accuracy)
     gallery = Gallery(store, query, by, Candidates(near, vectors, lambda: np.empty(0)), searched - own)
     found = gallery.nearest(k, radius)
-    if len(near) < min(k + 1, searched) and len(found[0]) == np.count_nonzero(near != query.id):
+    if short and len(found[0]) == np.count_nonzero(near != query.id):
         return None, ""  # the scan gave up before enough passed, or was past the radius: no filter may cost answers
     return _answer(gallery, found, wanted, indexed=True), ""
 

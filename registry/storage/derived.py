@@ -36,6 +36,7 @@ __all__ = [
     "follow",
     "index_name",
     "is_current_version",
+    "lacks",
     "literal",
     "opened",
     "table_name",
@@ -63,7 +64,10 @@ class Facts(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """What a connection may make of an index: the schema of pgvector, quoted, or why it cannot be used."""
+    """What a connection may make of an index: the schema of pgvector, quoted, or why it cannot be used.
+
+    ``remedy``: what mends the problem; where there is none, what makes the index anew.
+    """
 
     schema: str
     problem: str = ""
@@ -138,7 +142,7 @@ def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, l
         return Opened("", f"pgvector {version} is older than 0.8", "ALTER EXTENSION vector UPDATE")
     if spec.indexed != spec.stamp:
         return Opened("", "the index is behind the vectors", again)
-    return Opened(schema)
+    return Opened(schema, remedy=again)
 
 
 def _may(connection: Connection, table: str, privilege: str) -> bool | None:
@@ -191,6 +195,15 @@ def find(
     layout = np.dtype([("dimensions", ">i2"), ("unused", ">i2"), ("vector", ">f4", (index.state.length,))])
     vectors = np.frombuffer(b"".join(vector for _, vector in rows), layout)["vector"].astype(np.float32)
     return np.array([model_id for model_id, _ in rows], np.int64), vectors
+
+
+def lacks(connection: Connection, index: OpenIndex, model_id: int | None = None) -> bool:
+    """Whether the index is without the vector of that model; of any model, O(n) for None."""
+    table = table_name(index.state.id)
+    if model_id is None:
+        return bool(connection.exec_driver_sql(f"SELECT count(*) < {index.held:d} FROM {table}").scalar())  # noqa: S608 - numbers
+    mine = f"SELECT NOT EXISTS (SELECT FROM {table} WHERE model_id = {model_id:d})"  # noqa: S608 - numbers
+    return bool(connection.exec_driver_sql(mine).scalar())
 
 
 def _under(

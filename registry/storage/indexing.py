@@ -57,7 +57,7 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
             f"no model has a {spec.label} fingerprint", f"run: archreg refingerprint --fingerprint {spec.name}"
         )
     metrics = {metric}
-    if state.indexed != state.stamp or not _exists(connection, table_name(state.id)):
+    if state.indexed != state.stamp or not _is_whole(connection, state):
         metrics |= {other for other in OPERATORS if _exists(connection, index_name(state.id, other))}
         _fill(connection, state, schema)
     count = int(connection.exec_driver_sql(f"SELECT count(*) FROM {table_name(state.id)}").scalar_one())  # noqa: S608
@@ -111,6 +111,17 @@ def _extension(connection: Connection) -> str:
 def _exists(connection: Connection, name: str) -> bool:
     qualified = "SELECT to_regclass(quote_ident(current_schema()) || '.' || %(name)s) IS NOT NULL"
     return bool(connection.exec_driver_sql(qualified, {"name": name}).scalar())
+
+
+def _is_whole(connection: Connection, state: SpecState) -> bool:
+    """Whether the table is there and has as many rows as there are vectors; it has none that are of no vector. O(n)."""
+    if not _exists(connection, table_name(state.id)):
+        return False
+    counted = (
+        f"SELECT (SELECT count(*) FROM {table_name(state.id)})"  # noqa: S608 - numbers
+        f" = (SELECT count(*) FROM fingerprints WHERE spec_id = {state.id:d})"
+    )
+    return bool(connection.exec_driver_sql(counted).scalar())
 
 
 def _fill(connection: Connection, state: SpecState, schema: str) -> None:
@@ -191,5 +202,6 @@ def report(connection: Connection, spec: FingerprintSpec, metric: str) -> IndexR
             f" (SELECT FROM fingerprints AS f WHERE f.spec_id = {state.id:d} AND f.model_id = v.model_id))"
         )
         held, missing, extra = connection.exec_driver_sql(counted).one()
-    problem, remedy = ("", "") if found is None else (found.problem, found.remedy)
+    problem = "" if found is None else found.problem
+    remedy = found.remedy if found is not None and (problem or missing or extra) else ""
     return IndexReport(int(stored or 0), int(held), int(missing), int(extra), problem, remedy)

@@ -57,7 +57,7 @@ class IndexCheck:
 
     ``stored`` vectors, of which it holds ``held``, with ``missing`` and ``extra`` rows; ``recall``: the fraction of
     the ``k`` nearest that it finds, over ``queries`` stored models, None where it cannot be used; ``problem``: why not,
-    and ``remedy``, empty where searches use it.
+    empty where searches use it; ``remedy``: what mends that, or that rows are missing or too many.
     """
 
     spec: FingerprintSpec

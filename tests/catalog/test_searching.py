@@ -86,6 +86,11 @@ def test_what_others_store_is_found_at_once(filled: Filled) -> None:
     assert names(filled.reg.search("wide"))[0] == "back"
 
 
+QUESTIONS: tuple[tuple[tuple[str, Any], ...], ...] = (
+    (), (("k", 1),), (("k", 2), ("family", "conv")), (("equivalent", True),), (("k", 3), ("radius", 1e-2)),
+)  # fmt: skip
+
+
 @pytest.fixture
 def indexed(postgres_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filled]:
     """A registry in Postgres, as no file has an index, which is asked however few the models are."""
@@ -231,6 +236,50 @@ def test_another_distance_or_a_stale_index_is_said_and_all_are_searched(indexed:
     assert reg.index_drop() == 1
     assert reg.search("wide").note == ""
     assert reg.index_check() is None
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "DELETE FROM {}",
+        "TRUNCATE {}",
+        "DELETE FROM {} WHERE model_id <> {own}",
+        "DELETE FROM {} WHERE model_id = {own}",
+    ],
+)
+def test_an_index_that_somebody_emptied_is_said_and_all_are_searched(
+    taken: str, indexed: Filled, postgres: Postgres
+) -> None:
+    reg = indexed.reg
+    own = reg.show("wide").summary.id
+    exact = {question: reg.search("wide", exact=True, **dict(question)) for question in QUESTIONS}
+    with postgres.connect(indexed.url.partition("@/")[2].partition("?")[0]) as connection:
+        [(table,)] = connection.execute(
+            "SELECT relname FROM pg_class WHERE relname LIKE 'archreg_vectors%' AND relkind = 'r'"
+        ).fetchall()
+        connection.execute(taken.format(table, own=own).encode())
+    remedy = "run: archreg index build --fingerprint layered --distance l1"
+    note = f"the index lacks some of the vectors, so all were searched; {remedy}"
+    for question, expected in exact.items():
+        found = reg.search("wide", **dict(question))
+        assert replace(found, note="", indexed=False) == expected
+        # Of what passes a filter there may be too little because a scan gave up.
+        partly = "<>" in taken and ("family" in dict(question) or "equivalent" in dict(question))
+        assert (found.indexed, found.note) == (False, "" if partly else note)
+    # A model that does not pass its own question's filter is not missed in the index.
+    other = reg.search("wide", family="mlp")
+    assert replace(other, note="", indexed=False) == reg.search("wide", family="mlp", exact=True)
+    checked = reg.index_check(queries=4, k=2)
+    assert checked is not None
+    assert (checked.missing > 0, checked.problem, checked.remedy) == (True, "", remedy)
+    assert reg.index_build() == 4
+    for question, expected in exact.items():
+        found = reg.search("wide", **dict(question))
+        assert replace(found, indexed=False) == expected
+    assert reg.search("wide").indexed
+    checked = reg.index_check(queries=4, k=2)
+    assert checked is not None
+    assert (checked.missing, checked.recall, checked.remedy) == (0, 1.0, "")
 
 
 def test_a_file_needs_no_index(asked: Filled) -> None:

@@ -74,6 +74,9 @@ def test_index(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert done.code == 0
     assert "163 of 163 vectors, 0 missing, 0 left over" in done.out
     assert "finds 98.8 % of the 10 nearest, over 100 models" in done.out
+    fake.answers["index_check"] = replace(sound, held=161, missing=2, remedy="run: archreg index build")
+    done = archreg("index", "check")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "searches by it can miss models: run: archreg index build")
     behind = replace(sound, missing=2, recall=None, problem="the index is behind", remedy="build it")
     fake.answers["index_check"] = behind
     done = archreg("index", "check")

@@ -52,6 +52,10 @@ class Indexing(Part):
         """Return ids and vectors of some more than ``k`` models that the index finds near; see `derived.find`."""
         return self._read(lambda connection: derived.find(connection, index, query, k, ids=ids, kind=kind))
 
+    def index_lacks(self, index: derived.OpenIndex, model_id: int | None = None) -> bool:
+        """Whether the index is without the vector of that model, or for None of any, as somebody's SQL leaves it."""
+        return self._read(lambda connection: derived.lacks(connection, index, model_id))
+
     def count_vectors(self, index: derived.OpenIndex, ids: Sequence[int]) -> int:
         """Return how many of those models have a vector in the index."""
         return self._read(lambda connection: vectors.count_vectors(connection, index.state.id, ids))
