@@ -80,7 +80,7 @@ def resolve(connection: Connection, reference: str, address: Address) -> int:
 def require_models(connection: Connection, address: Address) -> None:
     """`EmptyRegistryError` with the command that fills it where nothing is stored."""
     if connection.scalar(select(models.c.id).limit(1)) is None:
-        remedy = f"fill it: {address.command('ingest REF')}, REF a file, a folder, or torchvision:resnet18"
+        remedy = f"fill it: {address.command('ingest FILE_OR_FOLDER')}, or torchvision:resnet18 instead of a file"
         raise EmptyRegistryError(f"{address.label} holds no models", remedy)
 
 

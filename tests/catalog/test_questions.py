@@ -266,7 +266,7 @@ def test_an_empty_registry_says_how_to_fill_it(database_url: str, files: Path) -
                 ask()
             told.add(str(empty.value))
         [only] = told  # in the same words, whatever was asked
-        assert "holds no models (fill it: archreg ingest REF --db " in only
+        assert "holds no models (fill it: archreg ingest FILE_OR_FOLDER --db " in only
         # Two files compare all the same.
         assert reg.compare(files / "wide.safetensors", files / "twin.safetensors").verdict.equivalent
 

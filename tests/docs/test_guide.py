@@ -52,6 +52,8 @@ def test_every_command_of_the_guide(
         done = archreg(*words)
         assert done.code == 0, (words, done.err)
         said[shlex.join(words)] = done.out
+        if words[0] == "list":
+            said[shlex.join(words)] += done.err
     # What the guide says that they show, whatever the distances are.
     resnet56 = "resnet-cifar/akamaster-resnet56"
     assert "4 of 163 models pass" in said["select --dataset cifar10"]
@@ -59,6 +61,7 @@ def test_every_command_of_the_guide(
     assert "0 of 163 models pass" in none
     assert "without 'at most 500,000 parameters' 2 would pass" in none
     assert "near: " in said["select --family resnet"]
+    assert "no model has family resnet-cifra; near: resnet-cifar\n" in said["list --family resnet-cifra"]
     assert "min gflops" in said[f"select --like {resnet56} --aim min:gflops --aim max:top1"]
     half = said[f"compress {resnet56} --max-ratio 0.5 --explain"]
     assert "resnet-cifar/akamaster-resnet20" in half

@@ -68,7 +68,10 @@ class TestEitherDatabase:
         with Store.open(store.url, mode="write") as implied:
             with pytest.raises(EmptyRegistryError) as caught:
                 implied.find("a")
-            assert caught.value.remedy == "fill it: archreg ingest REF, REF a file, a folder, or torchvision:resnet18"
+            assert (
+                caught.value.remedy
+                == "fill it: archreg ingest FILE_OR_FOLDER, or torchvision:resnet18 instead of a file"
+            )
             implied.add(new_model("a"))
             monkeypatch.setenv("ARCHREG_DB", "other.db")
             with pytest.raises(UnknownModelError) as missing:

@@ -237,7 +237,7 @@ class TestFinding:
         with pytest.raises(EmptyRegistryError) as caught:
             store.find("a")
         assert caught.value.remedy is not None
-        assert caught.value.remedy.startswith("fill it: archreg ingest REF --db ")
+        assert caught.value.remedy.startswith("fill it: archreg ingest FILE_OR_FOLDER --db ")
         with pytest.raises(EmptyRegistryError) as same:
             store.require_models()
         assert same.value.args == caught.value.args
