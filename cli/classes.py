@@ -87,6 +87,9 @@ def classes(
 
 
 def _show(partition: Partition) -> None:
+    if not partition.models:
+        tables.say("no stored model passes the filters")
+        return
     several = [c for c in partition.classes if len(c.members) > 1]
     alone = len(partition.classes) - len(several)
     tables.say(

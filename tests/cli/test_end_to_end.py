@@ -415,6 +415,7 @@ def test_a_misspelt_filter_is_offered_near_ones(
     done = filled(*words, "--family", "conf", "--task", "zzzzz")
     assert done.code == 0
     assert "no model has family conf; near: conv\nno model has task zzzzz\n" in done.out + done.err
+    assert "pairs" not in done.out
     assert filled(*words, "--family", "conf", "--json").document["unmatched"] == {"family": ["conv"]}
     # Nothing is said where something was found, or where it was another filter that removed all.
     for filters in (("--family", "CONV"), ("--family", "conv", "--max-params", "1")):
