@@ -13,6 +13,7 @@ from registry.catalog.filling import Hashes, Reading
 from registry.catalog.storing import Journal, Options, Planned, from_record, is_whole, store_read
 from registry.errors import StorageError, UsageError
 from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, kin_of, limit_of, run
+from registry.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +92,8 @@ def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
     """Where the run ends before its time, say how far it came and how to go on."""
 
     def reached() -> str:
-        return f"{sum(result.status != 'failed' for result in results.values())} of {total} models are stored"
+        stored = sum(result.status != "failed" for result in results.values())
+        return f"{stored} of {counted(total, 'model')} {'is' if stored == 1 else 'are'} stored"
 
     try:
         yield

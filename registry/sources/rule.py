@@ -16,6 +16,7 @@ from registry.sources.identity import Facts, identify
 from registry.sources.order import depth_order
 from registry.sources.skip import NOT_PARAMETERS, skip_reason
 from registry.sources.split import Piece, is_conv1d_model, pieces_of
+from registry.spelling import counted
 from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
 
 if TYPE_CHECKING:
@@ -162,5 +163,5 @@ def _no_matrix(checkpoint: Checkpoint, infos: Mapping[str, TensorInfo]) -> Weigh
             f"{where} holds quantised or integer weights only ({kinds})", "use the weights before quantisation"
         )
     return WeightsError(
-        f"{where} has no matrix of at least 2 x 2 among its {len(infos)} tensors", "see its tensors' shapes"
+        f"{where} has no matrix of at least 2 x 2 among its {counted(len(infos), 'tensor')}", "see its tensors' shapes"
     )

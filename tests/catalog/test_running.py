@@ -203,7 +203,7 @@ def test_a_full_disk_is_a_clean_stop(
         done = run.done
         assert done == 3 if workers == 1 else done <= 3
         assert (run.state, reg.stats().models, run.waiting) == ("stopped", done, 6 - done)
-        onward = f"{done} of 6 models are stored, and the same command goes on with the rest"
+        onward = f"{done} of 6 models {'is' if done == 1 else 'are'} stored, and the same command goes on with the rest"
         assert stopped.value.remedy == f"free some disk space and run it again; {onward}"
         again = sorted(result.status for result in reg.ingest_all(refs, workers=workers))
         assert again == ["added"] * (6 - done) + ["known"] * done
@@ -403,7 +403,7 @@ def test_ctrl_c_ends_well(database_url: str, tmp_path: Path) -> None:
         [run] = reg.runs()
         assert 10 <= run.done < 300
         assert (run.state, run.done) == ("interrupted", reg.stats().models)
-        assert told == f"archreg: interrupted: {run.done} of 300 models are stored"
+        assert told == f"archreg: interrupted: {run.done} of 300 models {'is' if run.done == 1 else 'are'} stored"
         assert reg.check() == ()
     assert remedy == "  what was finished is kept; run the same command again to go on"
     assert "Traceback" not in err
