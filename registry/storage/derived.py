@@ -35,11 +35,14 @@ __all__ = [
     "find",
     "follow",
     "index_name",
+    "is_mine",
     "is_current_version",
     "lacks",
     "literal",
+    "may",
     "opened",
     "table_name",
+    "usage_of",
 ]
 
 BEHIND = -1
@@ -56,7 +59,8 @@ OLDEST = (0, 8)  # pgvector: iterative scans
 class Facts(NamedTuple):
     """What there is of a spec's index: is it valid for the distance and may its table be read, where is pgvector.
 
-    None where there is no such index, no pgvector; of that, the schema, quoted, and the version.
+    None where there is no such index, no pgvector; of that, the schema, quoted, the version, and whether this role may
+    use the schema, ``true`` or ``false``.
     """
 
     usable: bool | None
@@ -98,6 +102,11 @@ def literal(vector: NDArray[np.float32]) -> str:
     return "[" + ",".join([f"{number:.9g}" for number in vector.tolist()]) + "]"
 
 
+def usage_of(schema: str) -> str:
+    """Return the remedy where a role may not use the schema that pgvector is in."""
+    return f"ask its owner for: GRANT USAGE ON SCHEMA {schema}"
+
+
 def is_current_version(version: str) -> bool:
     """Whether a version of pgvector has what this needs."""
     numbers = [int(part) if part.isdigit() else 0 for part in version.split(".")[:2]]
@@ -115,7 +124,8 @@ FACTS: Final = (
         f" WHERE found.indexrelid = to_regclass({_HERE} || '_' || :metric) AND found.indrelid = to_regclass({_HERE}))"
     ),
     text(
-        "(SELECT ARRAY[e.extnamespace::regnamespace::text, e.extversion]"
+        "(SELECT ARRAY[e.extnamespace::regnamespace::text, e.extversion,"
+        " has_schema_privilege(e.extnamespace, 'USAGE')::text]"
         " FROM pg_catalog.pg_extension AS e WHERE e.extname = 'vector')"
     ),
 )
@@ -129,10 +139,12 @@ def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, l
     if spec.indexed is None:
         others = [f"{name} v{version}" for name, version in connection.execute(OTHERS)]
         return Opened("", f"the index is of {', '.join(others)}, not of {label}", again) if others else None
-    readable = facts.usable or _may(connection, table_name(spec.id), "SELECT")
+    readable = facts.usable or may(connection, table_name(spec.id), "SELECT")
     if readable is None or facts.extension is None:
         return Opened("", "the index is gone", again)
-    schema, version = facts.extension
+    schema, version, mine = facts.extension
+    if mine != "true":
+        return Opened("", f"this role may not use the schema of pgvector, {schema}", usage_of(schema))
     if not readable:
         remedy = f"ask its owner for: GRANT SELECT ON {table_name(spec.id)}"
         return Opened("", "this role may not read the index", remedy)
@@ -145,7 +157,7 @@ def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, l
     return Opened(schema, remedy=again)
 
 
-def _may(connection: Connection, table: str, privilege: str) -> bool | None:
+def may(connection: Connection, table: str, privilege: str) -> bool | None:
     """Whether this role has a privilege on the table, None where it is not there."""
     may = "SELECT has_table_privilege(to_regclass(quote_ident(current_schema()) || '.' || %(table)s), %(privilege)s)"
     found: bool | None = connection.exec_driver_sql(may, {"table": table, "privilege": privilege}).scalar()
@@ -227,22 +239,25 @@ def _under(
 def follow(connection: Connection, spec_id: int, vectors: Mapping[int, bytes]) -> bool:
     """Insert stored vectors by model into the index; False where this role may not, or it is gone."""
     table = table_name(spec_id)
-    if not _may(connection, table, "INSERT"):
+    if not may(connection, table, "INSERT"):
         return False
     rows = [(spec_id, model_id, literal(unpacked(vector))) for model_id, vector in vectors.items()]
     connection.exec_driver_sql(f"INSERT INTO {table} (spec_id, model_id, vector) VALUES (%s, %s, %s)", rows)  # noqa: S608 - a number
     return True
 
 
-def discard(connection: Connection, spec_id: int) -> bool:
-    """Drop a spec's table where it is there and this role's to drop; an empty one that is left does no harm."""
-    if connection.dialect.name != "postgresql":
-        return False
+def is_mine(connection: Connection, spec_id: int) -> bool:
+    """Whether a spec's table is there and this role's to change."""
     mine = (
         "SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class AS c"
         " WHERE c.oid = to_regclass(quote_ident(current_schema()) || '.' || %(table)s)"
     )
-    if not connection.exec_driver_sql(mine, {"table": table_name(spec_id)}).scalar():
+    return bool(connection.exec_driver_sql(mine, {"table": table_name(spec_id)}).scalar())
+
+
+def discard(connection: Connection, spec_id: int) -> bool:
+    """Drop a spec's table where it is there and this role's to drop; an empty one that is left does no harm."""
+    if connection.dialect.name != "postgresql" or not is_mine(connection, spec_id):
         return False
     connection.exec_driver_sql(f"DROP TABLE {table_name(spec_id)}")
     return True

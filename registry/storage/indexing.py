@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from registry.errors import SpecMismatchError, StorageError, UsageError
 from registry.storage import derived
-from registry.storage.derived import OPERATORS, index_name, table_name
+from registry.storage.derived import OPERATORS, index_name, table_name, usage_of
 from registry.storage.failures import driver
 from registry.storage.records import IndexReport
 from registry.storage.schema import fingerprints, specs
@@ -42,7 +42,7 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
     Raises
     ------
     StorageError
-        pgvector is not there, too old, or this role may not create it.
+        pgvector is not there, too old, or this role may not create or use it; or the index there is another role's.
     SpecMismatchError
         No vector of the spec is stored.
     """
@@ -56,6 +56,8 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
         raise SpecMismatchError(
             f"no model has a {spec.label} fingerprint", f"run: archreg refingerprint --fingerprint {spec.name}"
         )
+    if not derived.is_mine(connection, state.id) and _exists(connection, table_name(state.id)):
+        raise _anothers(spec.name, state.id)
     metrics = {metric}
     if state.indexed != state.stamp or not _is_whole(connection, state):
         metrics |= {other for other in OPERATORS if _exists(connection, index_name(state.id, other))}
@@ -63,13 +65,12 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
     count = int(connection.exec_driver_sql(f"SELECT count(*) FROM {table_name(state.id)}").scalar_one())  # noqa: S608
     memory = min(WORK_MEMORY_MB, max(64, count * state.length * 8 // 2**20))
     connection.exec_driver_sql(f"SET LOCAL maintenance_work_mem = '{memory}MB'")
-    quoted = connection.dialect.identifier_preparer.quote(schema)
     for each in sorted(metrics):
         name = index_name(state.id, each)
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
         connection.exec_driver_sql(
             f"CREATE INDEX {name} ON {table_name(state.id)}"
-            f" USING hnsw (vector {quoted}.vector_{each}_ops) WITH (m = 16, ef_construction = {EF_CONSTRUCTION})"
+            f" USING hnsw (vector {schema}.vector_{each}_ops) WITH (m = 16, ef_construction = {EF_CONSTRUCTION})"
         )
     connection.exec_driver_sql(f"ANALYZE {table_name(state.id)}")
     connection.execute(update(specs).where(specs.c.id == state.id).values(indexed=state.stamp))
@@ -77,10 +78,11 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
 
 
 def _extension(connection: Connection) -> str:
-    """Return the schema that pgvector is in; create it where it is available, trusted or this role a superuser."""
+    """Return the schema that pgvector is in, quoted; create it where it is available, trusted or this role a superuser."""
     found = (
-        "SELECT n.nspname, e.extversion FROM pg_catalog.pg_extension AS e"
-        " JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+        "SELECT quote_ident(n.nspname), e.extversion, has_schema_privilege(n.oid, 'USAGE')"
+        " FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace"
+        " WHERE e.extname = 'vector'"
     )
     row = connection.exec_driver_sql(found).first()
     if row is None:
@@ -102,7 +104,9 @@ def _extension(connection: Connection) -> str:
             )
         connection.exec_driver_sql("CREATE EXTENSION vector")
         row = connection.exec_driver_sql(found).one()
-    schema, version = row
+    schema, version, mine = row
+    if not mine:
+        raise StorageError(f"pgvector is in the schema {schema}, which this role may not use", usage_of(schema))
     if not derived.is_current_version(version):
         raise StorageError(f"pgvector {version} is older than 0.8", "ask its owner for: ALTER EXTENSION vector UPDATE")
     return str(schema)
@@ -127,11 +131,10 @@ def _is_whole(connection: Connection, state: SpecState) -> bool:
 def _fill(connection: Connection, state: SpecState, schema: str) -> None:
     """Make the table, copy the vectors into it, and let those use it who may use the vectors."""
     table = table_name(state.id)
-    quoted = connection.dialect.identifier_preparer.quote(schema)
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
     connection.exec_driver_sql(
         f"CREATE TABLE {table} (spec_id integer NOT NULL, model_id integer PRIMARY KEY,"
-        f" vector {quoted}.vector({state.length}) NOT NULL)"
+        f" vector {schema}.vector({state.length}) NOT NULL)"
     )
     connection.exec_driver_sql(f"ALTER TABLE {table} ALTER vector SET STORAGE PLAIN")
     _copy(connection, state, table)
@@ -177,10 +180,13 @@ def drop(connection: Connection, spec_hash: str | None = None) -> int:
     found = connection.execute(wanted.order_by(specs.c.id).with_for_update(key_share=True)).all()
     for spec_id, name in found:
         if not derived.discard(connection, spec_id) and _exists(connection, table_name(spec_id)):
-            remedy = f"as its owner: DROP TABLE {table_name(spec_id)}"
-            raise StorageError(f"the index of {name} is another role's", remedy)
+            raise _anothers(name, spec_id)
         connection.execute(update(specs).where(specs.c.id == spec_id).values(indexed=None))
     return len(found)
+
+
+def _anothers(name: str, spec_id: int) -> StorageError:
+    return StorageError(f"the index of {name} is another role's", f"as its owner: DROP TABLE {table_name(spec_id)}")
 
 
 def report(connection: Connection, spec: FingerprintSpec, metric: str) -> IndexReport | None:
@@ -191,9 +197,10 @@ def report(connection: Connection, spec: FingerprintSpec, metric: str) -> IndexR
         return None
     found = derived.opened(connection, state, facts, metric, spec.label)
     stored = connection.scalar(select(func.count()).select_from(fingerprints).where(fingerprints.c.spec_id == state.id))
-    missing = extra = held = 0
-    if _exists(connection, table_name(state.id)):
-        table = table_name(state.id)
+    table = table_name(state.id)
+    readable = derived.may(connection, table, "SELECT")
+    missing, extra, held = 0 if readable is False else int(stored or 0), 0, 0
+    if readable:
         counted = (
             f"SELECT (SELECT count(*) FROM {table}),"  # noqa: S608 - a number
             f" (SELECT count(*) FROM fingerprints AS f WHERE f.spec_id = {state.id:d} AND NOT EXISTS"

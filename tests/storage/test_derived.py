@@ -115,6 +115,9 @@ def test_what_goes_round_the_index_is_noticed(url: str, postgres: Postgres) -> N
         with postgres.connect(name_of(url)) as connection:
             connection.execute(f"DROP TABLE {table}".encode())
         assert "gone" in store.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
+        report = store.index_report(SPEC, "l1")
+        assert report is not None
+        assert (report.stored, report.held, report.missing) == (4, 0, 4)
         store.put_fingerprints(first, [vector_of(10, SPEC)])
         assert store.build_index(SPEC, "l1") == 4
         assert store.drop_spec(SPEC.hash) == 4
@@ -150,8 +153,10 @@ def test_roles(url: str, postgres: Postgres) -> None:
         with Store.open(postgres.url(name, user=f"writer_{name}"), mode="write") as writer:
             writer.put_fingerprints(first, [vector_of(50, SPEC)])
             assert writer.index(SPEC, "l1").opened.problem == ""  # type: ignore[union-attr]
-            with pytest.raises(StorageError, match="another role's"):
-                writer.drop_index()
+            for change in (writer.drop_index, lambda: writer.build_index(SPEC, "l1")):
+                with pytest.raises(StorageError, match="another role's") as theirs:
+                    change()
+                assert "as its owner: DROP TABLE" in (theirs.value.remedy or "")
             assert writer.drop_spec(SPEC.hash) == 6  # the table stays, empty
         with postgres.connect(name) as connection:
             # Privileges given later, to the program's own tables alone.
@@ -165,6 +170,7 @@ def test_roles(url: str, postgres: Postgres) -> None:
             connection.execute(f"REVOKE ALL ON {table} FROM late_{name}".encode())
         with Store.open(postgres.url(name, user=f"late_{name}"), mode="write") as late:
             assert "may not read the index" in late.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
+            assert "may not read the index" in late.index_report(SPEC, "l1").problem  # type: ignore[union-attr]
             late.put_fingerprints(first, [vector_of(52, SPEC)])  # cannot follow, and says so
         assert "behind" in store.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
     with postgres.connect(name) as connection:
@@ -211,6 +217,40 @@ def test_a_registry_in_a_schema_of_its_own(postgres: Postgres) -> None:
             assert len(a.near(index, vector_of(1, SPEC).vector, 3)[0]) == 4
             assert b.build_index(SPEC, "l1") == 5
     finally:
+        postgres.drop(name)
+
+
+def test_whoever_may_not_use_the_schema_of_pgvector_does_without(postgres: Postgres) -> None:
+    name = postgres.new_database()
+    guest = f"guest_{name}"
+    try:
+        with postgres.connect(name) as connection:
+            connection.execute('CREATE SCHEMA "Ext"; CREATE EXTENSION vector SCHEMA "Ext"')
+            connection.execute(f"CREATE ROLE {guest} LOGIN; GRANT CREATE ON SCHEMA public TO {guest}".encode())
+        url = postgres.url(name, user=guest)
+        with Store.open(url, mode="create") as store:
+            [first, *_] = fill(store, 4)
+            with pytest.raises(StorageError, match='pgvector is in the schema "Ext", which this role may not') as refused:
+                store.build_index(SPEC, "l1")
+            assert refused.value.remedy == 'ask its owner for: GRANT USAGE ON SCHEMA "Ext"'
+            with postgres.connect(name) as connection:
+                connection.execute(f'GRANT USAGE ON SCHEMA "Ext" TO {guest}'.encode())
+            assert store.build_index(SPEC, "l1") == 4
+            assert store.index(SPEC, "l1").opened.problem == ""  # type: ignore[union-attr]
+            with postgres.connect(name) as connection:
+                connection.execute(f'REVOKE USAGE ON SCHEMA "Ext" FROM {guest}'.encode())
+            opened = store.index(SPEC, "l1").opened  # type: ignore[union-attr]
+            assert opened.problem == 'this role may not use the schema of pgvector, "Ext"'
+            assert opened.remedy == 'ask its owner for: GRANT USAGE ON SCHEMA "Ext"'
+            assert store.index_report(SPEC, "l1").held == 4  # type: ignore[union-attr]
+            store.put_fingerprints(first, [vector_of(9, SPEC)])  # which needs no name of that schema
+            assert "may not use" in store.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
+            with postgres.connect(name) as connection:
+                connection.execute(f'GRANT USAGE ON SCHEMA "Ext" TO {guest}'.encode())
+            assert store.index(SPEC, "l1").opened.problem == ""  # type: ignore[union-attr]
+    finally:
+        with postgres.connect(name) as connection:
+            connection.execute(f"DROP OWNED BY {guest} CASCADE; DROP ROLE {guest}".encode())
         postgres.drop(name)
 
 
