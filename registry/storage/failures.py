@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,14 +23,19 @@ __all__ = ["driver", "guarded", "is_conflict", "is_passing", "wrapped"]
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES = {
     "28P01": "check the user and the password",
-    "28000": "check the user and the password",
+    "25P03": "raise idle_in_transaction_session_timeout and run it again",
+    "25P04": "raise transaction_timeout and run it again",
+    "28000": "check the user and the password, and what pg_hba.conf lets in",
     "3D000": "create the database first: createdb NAME",
     "3F000": "create the schema that search_path names, or set another search_path",
+    "40P01": "others were at work on the same rows: run it again",
     "42501": "ask the owner of the database for the privilege",
+    "42P07": "that is no registry's: give it a schema of its own, by ?options=-csearch_path%3DSCHEMA at the URL's end",
     "53100": "free some disk space and run it again",
     "53300": "wait for other clients to finish, or raise max_connections",
     "55P03": "wait for the other writer and run it again",
     "57014": "raise statement_timeout and run it again",
+    "57P03": "wait until the server has started and run it again",
 }
 # https://www.sqlite.org/rescode.html
 _SQLITE = {
@@ -42,7 +48,19 @@ _SQLITE = {
 }
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 _PASSING = ("57P01", "57P02", "57P03", "53300")  # shut down, crashed, starting up, too many connections
-_REFUSALS = ("authentication failed", "does not exist", "could not translate host name", "no pg_hba.conf entry")
+# What the server says to those whom it does not let in: the driver passes on the words, and no state.
+_WORDS = {
+    "authentication failed": "28P01",
+    "no pg_hba.conf entry": "28000",
+    "is not permitted to log in": "28000",
+    "remaining connection slots": "53300",
+    "too many c": "53300",  # clients; connections for role, for database
+    "is starting up": "57P03",
+    "is shutting down": "57P03",
+    "in recovery mode": "57P03",
+}
+_MISSING = {"database": "3D000", "role": "28000"}
+_REFUSALS = ("28P01", "28000", "3D000")
 
 
 def is_conflict(error: DBAPIError) -> bool:
@@ -60,7 +78,8 @@ def is_passing(error: DBAPIError) -> bool:
         return state.startswith("08") or state in _PASSING
     # The driver gives no state where there was no answer, nor where the server refused to let anybody in.
     words = str(cause)
-    return isinstance(error, OperationalError) and not any(refusal in words for refusal in _REFUSALS)
+    refused = _state_of(words) in _REFUSALS or "could not translate host name" in words
+    return isinstance(error, OperationalError) and not refused
 
 
 def wrapped(error: Exception, address: Address, *, writing: bool = False) -> StorageError:
@@ -85,13 +104,24 @@ def wrapped(error: Exception, address: Address, *, writing: bool = False) -> Sto
             return ReadOnlyError(message, "make the file and its folder writable, or write to a copy")
         return StorageError(message, _SQLITE.get(code))
     state = getattr(cause, "sqlstate", None)
+    if state == "42501" and text.startswith("must be owner"):
+        return ReadOnlyError(message, "connect as its owner")
     if state == "25006" or (state == "42501" and writing):
         return ReadOnlyError(message, "connect as a role, and to a server, that may write")
-    if state is None and "password authentication failed" in text:
-        state = "28P01"
-    if state is None and "connection" in lines[0]:
-        return StorageError(message, "check that the server runs and that host and port are right")
+    if state is None and (state := _state_of(text)) is None:
+        if "definition of service" in text:
+            return StorageError(message, "name one of the file that PGSERVICEFILE names, else ~/.pg_service.conf")
+        if "connection" in text or "resolve host" in text:
+            return StorageError(message, "check that the server runs and that host and port are right")
     return StorageError(message, _POSTGRES.get(state or ""))
+
+
+def _state_of(words: str) -> str | None:
+    """The state that a refusal to connect would have, had it one."""
+    found = re.search(r'FATAL: +(database|role) "[^"]*" does not exist', words)
+    if found is not None:
+        return _MISSING[found[1]]
+    return next((state for part, state in _WORDS.items() if part in words), None)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -367,8 +368,43 @@ class TestPostgres:
         assert caught.value.remedy
 
     def test_a_missing_database_is_named(self, postgres: Postgres) -> None:
-        with pytest.raises(StorageError, match='database "nowhere" does not exist'):
+        with pytest.raises(StorageError, match='database "nowhere" does not exist') as caught:
             Store.open(postgres.url("nowhere"), mode="create")
+        assert caught.value.remedy == "create the database first: createdb NAME"
+
+    def test_whoever_is_not_let_in_is_told_why(self, postgres: Postgres, migrated_database: str) -> None:
+        with postgres.connect() as connection:
+            connection.execute("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+            connection.execute("CREATE ROLE no_user NOLOGIN")
+        try:
+            for user, message, remedy in (
+                ("crowded", "too many connections", "wait for other clients to finish"),
+                ("no_user", "not permitted to log in", "check the user"),
+                ("nobody_at_all", "does not exist", "check the user"),
+            ):
+                with pytest.raises(StorageError, match=message) as caught:
+                    Store.open(postgres.url(migrated_database, user=user), mode="read")
+                assert (caught.value.remedy or "").startswith(remedy)
+        finally:
+            with postgres.connect() as connection:
+                connection.execute("DROP ROLE crowded; DROP ROLE no_user")
+
+    @pytest.mark.parametrize(
+        ("setting", "remedy"),
+        [("idle_in_transaction_session_timeout=50ms", "idle_in_transaction"), ("statement_timeout=50ms", "statement")],
+    )
+    def test_what_a_timeout_ended_says_which(
+        self, postgres: Postgres, migrated_database: str, setting: str, remedy: str
+    ) -> None:
+        url = postgres.url(migrated_database, options=f"-c{setting}")
+        with Store.open(url, mode="read") as store:
+            with pytest.raises(StorageError, match="timeout") as caught, store.snapshot():  # noqa: PT012 - in it
+                if remedy == "statement":
+                    store._read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(1)"))
+                time.sleep(0.5)
+                store.count()
+            assert (caught.value.remedy or "").startswith(f"raise {remedy}")
+            assert store.count() == 0
 
     def test_tenants_by_search_path_do_not_see_each_other(self, postgres: Postgres) -> None:
         name = postgres.new_database()
@@ -399,8 +435,9 @@ class TestPostgres:
         name = postgres.new_database()
         with postgres.connect(name) as connection:
             connection.execute("CREATE TABLE models (id int)")
-        with pytest.raises(StorageError, match='"models" already exists'):
+        with pytest.raises(StorageError, match='"models" already exists') as caught:
             Store.open(postgres.url(name), mode="create")
+        assert "search_path" in (caught.value.remedy or "")
         with postgres.connect(name) as connection:
             tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         assert tables == [("models",)]
