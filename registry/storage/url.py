@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -16,6 +17,10 @@ from registry.places import default_database
 __all__ = ["Address"]
 
 SUPPORTED = "a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+SECRETS = ("password", "sslpassword", "oauth_client_secret")  # of a URL's options
+# What would be taken for a path and made a file of, its password in its name.
+_SLIP = re.compile(r"postgres(ql)?(\+\w+)?:", re.IGNORECASE)
+_PAIR = re.compile(r"(host|hostaddr|port|dbname|user|password|service|sslmode|options)\s*=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Address:
         if not text.strip():
             raise UsageError("the database is the empty string", f"give {SUPPORTED}")
         if "://" not in text:
+            if _SLIP.match(text) or (_PAIR.match(text.lstrip()) and (" " in text.strip() or "/" not in text)):
+                raise _unreadable()
             return cls(text, URL.create("sqlite", database=text), Path(text))
         scheme = text.partition("://")[0].lower()
         if scheme in ("sqlite", "sqlite+pysqlite"):
@@ -74,11 +81,12 @@ class Address:
                 "Postgres needs the driver psycopg, which is not installed",
                 "pip install 'architecture-registry[postgres]'",
             )
-        if url.password is None and "password" not in url.query:
+        if "@" in (url.host or ""):  # the rest of a password
+            raise UsageError("the database URL has more than one @", "write those within the password as %40")
+        hidden = {name: "***" for name in SECRETS if name in url.query}
+        if url.password is None and not hidden:
             return cls(text, url)
-        shown = url.set(drivername="postgresql")
-        if "password" in shown.query:
-            shown = shown.update_query_dict({"password": "***"})
+        shown = url.set(drivername="postgresql").update_query_dict(hidden)
         return cls(shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***"), url)
 
     def command(self, verb: str) -> str:
@@ -87,7 +95,7 @@ class Address:
 
     def redacted(self, text: str) -> str:
         """Return ``text`` without this address's password, wherever a driver put it."""
-        secrets = [self.url.password, self.url.query.get("password")]
+        secrets = [self.url.password, *(self.url.query.get(name) for name in SECRETS)]
         for secret in secrets:
             if isinstance(secret, str) and secret:
                 text = text.replace(secret, "***")
@@ -98,5 +106,9 @@ def _made(text: str) -> URL:
     try:
         return make_url(text)
     except (ArgumentError, ValueError):
-        # The text, and what the parser says of it, may hold a password: neither is repeated.
-        raise UsageError("the database URL cannot be read", f"give {SUPPORTED}") from None
+        raise _unreadable() from None
+
+
+def _unreadable() -> UsageError:
+    # The text, and what a parser says of it, may hold a password: neither is repeated.
+    return UsageError("the database URL cannot be read", f"give {SUPPORTED}")

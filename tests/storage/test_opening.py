@@ -147,6 +147,18 @@ class TestAddresses:
         Store.open(f"sqlite:///{tmp_path}/b.db", mode="create").close()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["b.db", "zoo #1%20?.db"]
 
+    @pytest.mark.parametrize("folder", ["host=a", "postgres", "a b"])
+    def test_a_path_may_look_a_little_like_more(self, tmp_path: Path, folder: str) -> None:
+        (tmp_path / folder).mkdir()
+        for start in (f"{folder}/", f"{tmp_path}/{folder}/"):
+            assert Address.parse(f"{start}zoo.db").path == Path(f"{start}zoo.db")
+
+    @pytest.mark.parametrize("option", ["password", "sslpassword", "oauth_client_secret"])
+    def test_secrets_among_the_options_are_not_shown(self, option: str) -> None:
+        address = Address.parse(f"postgresql://anna@host/db?{option}=s3cret")
+        assert address.label == f"postgresql://anna@host/db?{option}=***"
+        assert address.redacted("no s3cret") == "no ***"
+
     @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
     def test_postgres_goes_through_psycopg(self, scheme: str) -> None:
         address = Address.parse(f"{scheme}://anna:s3cret@host:6432/db?sslmode=require")
@@ -156,7 +168,9 @@ class TestAddresses:
     @pytest.mark.parametrize(
         "text",
         ["", "mysql://h/d", "sqlite://", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "sqlite://host/a.db",
-         "sqlite:///file:a.db", "postgresql+asyncpg://h/d", "postgresql://u:s3cret@h:port/d"],
+         "sqlite:///file:a.db", "postgresql+asyncpg://h/d", "postgresql://u:s3cret@h:port/d",
+         "postgresql://u:pa@s3cret@h/d", "postgresql:/u:s3cret@h/d", "Postgres:u:s3cret@h/d", "dbname=zoo",
+         "host=h dbname=zoo password=s3cret", "password=s3cret host=/run/postgresql"],
     )  # fmt: skip
     def test_other_databases_are_refused(self, text: str) -> None:
         with pytest.raises(UsageError) as caught:
