@@ -24,6 +24,7 @@ VERSION_TABLE: Final = "archreg_version"
 HEAD: Final = "v0002"
 """The revision that this program reads and writes. Revisions are ``vNNNN``: in order of text, in order of time."""
 
+_ELSEWHERE: Final = {"f": "foreign table", "v": "view", "m": "materialized view"}
 _MAGIC: Final = b"SQLite format 3\0"
 
 
@@ -59,7 +60,8 @@ def current_version(address: Address, engine: Engine) -> str | None:
     Raises
     ------
     StorageError
-        The database cannot be reached, or the file is something else. Such a file is not touched.
+        The database cannot be reached, or the file is something else. Such a file is not touched. Or what the schema
+        has are views of another.
     """
     if address.path is not None:
         return _sqlite_version(address, address.path)
@@ -86,14 +88,19 @@ def schema_version(connection: Connection) -> str | None:
     else:
         found = connection.scalar(
             text(
-                "SELECT count(*) FROM pg_catalog.pg_class AS c"
+                "SELECT c.relkind::text FROM pg_catalog.pg_class AS c"
                 " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
-                " WHERE n.nspname = current_schema() AND c.relname = :name AND c.relkind = 'r'"
+                " WHERE n.nspname = current_schema() AND c.relname = :name"
             ),
             {"name": VERSION_TABLE},
         )
     if not found:
         return None
+    if found in _ELSEWHERE:
+        raise StorageError(
+            f"{VERSION_TABLE} of this schema is a {_ELSEWHERE[found]}: the registry that it shows is elsewhere",
+            "connect to where it is, or give this one a schema of its own by search_path",
+        )
     return connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")) or ""  # noqa: S608 - a constant
 
 

@@ -445,6 +445,30 @@ class TestPostgres:
             Store.open(postgres.url(name, options="-csearch_path=three"), mode="create")
         postgres.drop(name)
 
+    @pytest.mark.parametrize("kind", ["view", "foreign table"])
+    def test_a_schema_that_shows_another_registry_is_not_filled(self, postgres: Postgres, kind: str) -> None:
+        name = postgres.new_database()
+        Store.open(postgres.url(name), mode="create").close()
+        with postgres.connect(name) as connection:
+            connection.execute("CREATE SCHEMA shown; CREATE SCHEMA own")
+            connection.execute("CREATE FOREIGN DATA WRAPPER away; CREATE SERVER away FOREIGN DATA WRAPPER away")
+            for table in ("archreg_version", "models"):
+                view = f"CREATE VIEW shown.{table} AS SELECT * FROM public.{table}"
+                foreign = f"CREATE FOREIGN TABLE shown.{table} (version_num text) SERVER away"
+                connection.execute((view if kind == "view" else foreign).encode())
+            connection.execute("CREATE FOREIGN TABLE own.my_models (id int) SERVER away")  # of no matter
+        url = postgres.url(name, options="-csearch_path=shown")
+        for attempt in (lambda: Store.open(url, mode="read"), lambda: Store.open(url, mode="create"), lambda: migrate.upgrade(url)):
+            with pytest.raises(StorageError, match=f"is a {kind}") as caught:
+                attempt()
+            assert not isinstance(caught.value, DatabaseMissingError)
+            assert caught.value.remedy
+        own = postgres.url(name, options="-csearch_path=own,shown")
+        with Store.open(own, mode="create") as store:
+            assert store.count() == 0
+        assert migrate.check(own) == ()
+        postgres.drop(name)
+
     def test_a_table_of_somebody_elses_is_not_overwritten(self, postgres: Postgres) -> None:
         name = postgres.new_database()
         with postgres.connect(name) as connection:
