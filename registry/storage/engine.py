@@ -27,6 +27,8 @@ __all__ = ["Access", "is_frozen", "make_engine", "reading", "sqlite_uri", "writi
 
 Access = Literal["read", "write", "migrate"]
 BUSY_SECONDS = 30
+# A peer that is gone without a word is noticed within two minutes; the system would wait two hours, or for ever.
+LIVELINESS = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6, "tcp_user_timeout": 120_000}
 
 # Of many rows of which one is refused, psycopg logs that the rest was not sent. The refusal itself is raised, and met;
 # where nobody has set logging up, Python would print the rest.
@@ -94,7 +96,8 @@ def _sqlite_engine(path: Path, access: Access) -> Engine:
 
 def _postgres_engine(address: Address, access: Access) -> Engine:
     arguments: dict[str, Any] = {"prepare_threshold": None, "autocommit": True}
-    if "connect_timeout" not in address.url.query:
+    arguments |= {name: value for name, value in LIVELINESS.items() if name not in address.url.query}
+    if not ("connect_timeout" in address.url.query or "PGCONNECT_TIMEOUT" in os.environ):
         arguments["connect_timeout"] = 10
     options: dict[str, Any] = {"poolclass": NullPool} if access == "migrate" else {"pool_size": 1, "max_overflow": 4}
     engine = create_engine(

@@ -146,6 +146,24 @@ def test_readers_see_one_state_and_change_nothing(url: str) -> None:
         assert store._write(lambda c: c.exec_driver_sql("SHOW transaction_isolation").scalar()) == "read committed"
 
 
+def test_a_peer_that_is_gone_without_a_word_is_noticed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parameters(more: str = "") -> dict[str, str]:
+        with Store.open(url + more, mode="read") as store, reading(store._engine) as connection:
+            below: psycopg.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+            return below.info.get_parameters()
+
+    import psycopg
+
+    given = parameters()
+    assert (given["keepalives_idle"], given["keepalives_interval"], given["keepalives_count"]) == ("60", "10", "6")
+    assert (given["tcp_user_timeout"], given["connect_timeout"]) == ("120000", "10")
+    own = parameters("&keepalives_idle=5&tcp_user_timeout=0&connect_timeout=3")
+    assert (own["keepalives_idle"], own["keepalives_interval"]) == ("5", "10")
+    assert (own["tcp_user_timeout"], own["connect_timeout"]) == ("0", "3")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "4")
+    assert parameters()["connect_timeout"] == "4"
+
+
 LOGGED = """
 import logging, sys
 import registry.storage.engine
