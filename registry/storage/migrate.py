@@ -19,7 +19,7 @@ from registry.storage.engine import make_engine, reading, writing
 from registry.storage.failures import guarded
 from registry.storage.schema import metadata
 from registry.storage.url import Address
-from registry.storage.version import HEAD, VERSION_TABLE, current_version, require_head
+from registry.storage.version import HEAD, VERSION_TABLE, current_version, require_head, require_writable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -38,6 +38,8 @@ def upgrade(url: str) -> str:
         There is no such SQLite file.
     SchemaVersionError
         The schema is newer than this program.
+    ReadOnlyError
+        The file may only be read by this user, or the tables are another role's.
     StorageError
         The file is something else, or the database refused; nothing was changed.
     """
@@ -48,6 +50,7 @@ def upgrade(url: str) -> str:
         if (version is None and address.path is not None) or (version or "") > HEAD:
             require_head(address, version)
         if version != HEAD:
+            require_writable(address)
             _run(address, engine)
     finally:
         engine.dispose()

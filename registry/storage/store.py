@@ -13,7 +13,7 @@ from registry.storage.api.running import Running
 from registry.storage.engine import make_engine
 from registry.storage.transactions import Mode
 from registry.storage.url import Address
-from registry.storage.version import current_version, require_head
+from registry.storage.version import current_version, require_head, require_writable
 
 __all__ = ["Mode", "Store"]
 
@@ -48,6 +48,8 @@ class Store(Filling, Running, Finding, Measuring, Indexing, Judging, Changing):
             Nothing is there, and ``mode`` is not ``create``.
         SchemaVersionError
             Its schema is older, and the remedy is the command that upgrades it; or newer.
+        ReadOnlyError
+            It is to be written, and a file that this user may only read.
         StorageError
             It cannot be reached, or is something else, which is not touched.
         """
@@ -63,6 +65,8 @@ class Store(Filling, Running, Finding, Measuring, Indexing, Judging, Changing):
                 migrate.create(address)
                 version = current_version(address, engine)
             require_head(address, version)
+            if mode != "read":
+                require_writable(address)
         except BaseException:
             engine.dispose()
             raise

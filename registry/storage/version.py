@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from registry.errors import DatabaseMissingError, SchemaVersionError, StorageError
-from registry.storage.engine import make_engine, reading, sqlite_uri
+from registry.errors import DatabaseMissingError, ReadOnlyError, SchemaVersionError, StorageError
+from registry.storage.engine import is_frozen, make_engine, reading, sqlite_uri
 from registry.storage.failures import guarded
 from registry.storage.url import Address
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["HEAD", "VERSION_TABLE", "current_version", "require_head", "schema_version", "version_at"]
+__all__ = ["HEAD", "VERSION_TABLE", "current_version", "require_head", "require_writable", "schema_version", "version_at"]
 
 VERSION_TABLE: Final = "archreg_version"
 HEAD: Final = "v0002"
@@ -51,6 +51,20 @@ def require_head(address: Address, version: str | None) -> None:
         raise SchemaVersionError(
             f"{address.label} has schema {version}, newer than this program's {HEAD}",
             "pip install --upgrade architecture-registry",
+        )
+
+
+def require_writable(address: Address) -> None:
+    """Refuse to write a file that this user may not: to try would leave a log beside it that locks its owner out.
+
+    Raises
+    ------
+    ReadOnlyError
+        The file or its folder may not be written.
+    """
+    if address.path is not None and is_frozen(address.path):
+        raise ReadOnlyError(
+            f"{address.label} may only be read by this user", "make the file and its folder writable, or write to a copy"
         )
 
 

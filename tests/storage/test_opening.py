@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from registry.storage.version import HEAD, version_at
 from tests.storage.factory import SPEC, new_model, vector_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from registry.storage.store import Mode
     from tests.conftest import Postgres
@@ -266,10 +267,18 @@ def look_around(path: Path) -> str:
     return f"{names} {vectors} {refused}"
 
 
-def as_nobody(path: Path) -> str:
-    """Return what `look_around` does for a user without rights: root may write anywhere."""
+def upgrade_it(path: Path) -> str:
+    """Try to upgrade a registry that may not be written, and return what came of it."""
+    try:
+        return migrate.upgrade(str(path))
+    except ReadOnlyError as error:
+        return "may only be read" if "may only be read" in error.message else error.message
+
+
+def as_nobody(path: Path, do: Callable[[Path], str] = look_around) -> str:
+    """Return what ``do`` does for a user without rights: root may write anywhere."""
     if os.geteuid() != 0:
-        return look_around(path)
+        return do(path)
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
@@ -277,7 +286,7 @@ def as_nobody(path: Path) -> str:
         os.setgid(65534)
         os.setuid(65534)
         try:
-            said = look_around(path)
+            said = do(path)
         except BaseException as error:  # noqa: BLE001 - told to the parent
             said = repr(error)
         os.write(theirs, said.encode())
@@ -310,8 +319,19 @@ class TestPermissions:
             path.chmod(0o444)
             shared.chmod(folder_mode)
             names = ["a", "later"] if live else ["a"]
+            before = sorted(shared.iterdir())
             assert as_nobody(path) == f"{names} ({len(names)}, 3) 2"
+            assert sorted(shared.iterdir()) == before
         assert migrate.check(str(path)) == ()
+
+    def test_whoever_may_not_write_leaves_nothing_that_locks_the_owner_out(self, shared: Path) -> None:
+        for name in ("v0001.sqlite", f"{HEAD}.sqlite"):
+            shutil.copy(ROOT / "tests" / "assets" / name, shared)
+            (shared / name).chmod(0o444)
+        shared.chmod(0o777)  # a log of theirs would have the file's mode, and be theirs
+        said = [as_nobody(shared / "v0001.sqlite", upgrade_it), as_nobody(shared / f"{HEAD}.sqlite")]
+        assert said == ["may only be read", "['first', 'second', 'third'] (2, 3) 2"]
+        assert sorted(path.name for path in shared.iterdir()) == ["v0001.sqlite", f"{HEAD}.sqlite"]
 
     def test_a_read_only_role_reads_and_cannot_write(self, postgres: Postgres) -> None:
         name = postgres.new_database()
