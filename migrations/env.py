@@ -12,9 +12,10 @@ from registry.errors import StorageError
 from registry.places import default_database
 from registry.storage.engine import make_engine, writing
 from registry.storage.migrate import is_ours
+from registry.storage.ownership import claim, hand_over, tables_there
 from registry.storage.schema import metadata
 from registry.storage.url import Address
-from registry.storage.version import VERSION_TABLE, current_version
+from registry.storage.version import HEAD, VERSION_TABLE, current_version, schema_version
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -25,11 +26,14 @@ LOCK = 0x61726368  # "arch": tells this program's advisory locks from others'
 def run(connection: Connection) -> None:
     """Run the revisions within the connection's transaction."""
     sqlite = connection.dialect.name == "sqlite"
-    schema = None
+    schema, before = None, set[str]()
     if not sqlite:
         # Held until COMMIT, and so by the transaction and not by the session, which a pooler may give to another.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock, hashtext(current_schema()))"), {"lock": LOCK})
         schema = connection.scalar(text("SELECT current_schema()"))
+        if schema_version(connection) not in (None, HEAD):
+            before = tables_there(connection)
+            claim(connection, before)
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -42,6 +46,7 @@ def run(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+    hand_over(connection, before)
     if sqlite:
         # Foreign keys are off while tables are copied; this is what they would have caught.
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()

@@ -11,6 +11,7 @@ from registry.errors import SpecMismatchError, StorageError, UsageError
 from registry.storage import derived
 from registry.storage.derived import OPERATORS, index_name, table_name, usage_of
 from registry.storage.failures import driver
+from registry.storage.ownership import share
 from registry.storage.records import IndexReport
 from registry.storage.schema import fingerprints, specs
 from registry.storage.standing import SpecState, standing, state_of
@@ -142,13 +143,7 @@ def _fill(connection: Connection, state: SpecState, schema: str) -> None:
         f"ALTER TABLE {table} ADD FOREIGN KEY (spec_id, model_id)"
         " REFERENCES fingerprints (spec_id, model_id) ON DELETE CASCADE"
     )
-    grants = (
-        "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,"
-        " a.privilege_type FROM pg_catalog.pg_class AS c, aclexplode(c.relacl) AS a"
-        " WHERE c.oid = 'fingerprints'::regclass AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')"
-    )
-    for role, privilege in connection.exec_driver_sql(grants).all():
-        connection.exec_driver_sql(f"GRANT {privilege} ON {table} TO {role}")
+    share(connection, table, like="fingerprints")
 
 
 def _copy(connection: Connection, state: SpecState, table: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,9 +19,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import ForeignKeyConstraint, text
 
-from registry.errors import StorageError
-from registry.storage import Store, migrate
+from registry.errors import ReadOnlyError, StorageError
+from registry.storage import Store, migrate, ownership
 from registry.storage.engine import make_engine, reading
+from registry.storage.journal import NewRun
 from registry.storage.schema import metadata
 from registry.storage.url import Address
 from registry.storage.version import HEAD, version_at
@@ -168,6 +170,85 @@ def test_a_migration_waits_for_another(postgres: Postgres) -> None:
         other.execute("SELECT pg_advisory_unlock_all()")
         assert done.result(timeout=30.0) == HEAD
     postgres.drop(name)
+
+
+@pytest.fixture
+def old(postgres: Postgres) -> Iterator[tuple[str, str]]:
+    """Name and URL of a database of the first schema that belongs to a role of the database's name."""
+    name = postgres.new_database()
+    with postgres.connect(name) as connection:
+        for role in (name, f"{name}_reader", f"{name}_writer"):
+            connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+        connection.execute(f"GRANT CREATE ON SCHEMA public TO {name}".encode())
+    url = postgres.url(name, user=name)
+    execute(url, (ASSETS / "v0001.sql").read_text(encoding="utf-8"))
+    yield name, url
+    with postgres.connect(name) as connection:
+        for role in (name, f"{name}_reader", f"{name}_writer"):
+            connection.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
+    postgres.drop(name)
+
+
+def test_new_tables_are_their_owners_and_shared_like_the_others(postgres: Postgres, old: tuple[str, str]) -> None:
+    name, url = old
+    reader, writer = (postgres.url(name, user=f"{name}_{what}") for what in ("reader", "writer"))
+    execute(url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}_reader, PUBLIC")
+    execute(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}_writer")
+    execute(url, f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}_writer")
+    with pytest.raises(ReadOnlyError, match=f"the tables are the role {name}'s") as caught:
+        migrate.upgrade(writer)
+    assert caught.value.remedy == f"connect as {name}"
+    assert version_at(url) == "v0001"
+    assert migrate.upgrade(postgres.url(name)) == HEAD  # the superuser's tables they are not
+    with postgres.connect(name) as connection:
+        owners = connection.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    assert owners == [(name,)]
+    with Store.open(writer, mode="write") as store:
+        assert store.add(new_model("fourth", 4)).status == "added"
+        run = store.begin_run(NewRun("plan", "archreg ingest", "{}", "0", [('{"target": "a"}', "a", 1.0)]))
+    with Store.open(reader, mode="read") as store:
+        assert [found.id for found in store.runs()] == [run.id]
+        with pytest.raises(ReadOnlyError):
+            store._mode = "write"
+            store.end_run(run.id, "done")
+    assert migrate.check(reader) == ()
+
+
+def test_an_upgrade_waits_for_whoever_uses_the_tables_and_holds_nobody_up(
+    postgres: Postgres, old: tuple[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, url = old
+    monkeypatch.setattr(ownership, "PAUSE", 0.1)
+    with postgres.connect(name) as other, postgres.connect(name) as third, ThreadPoolExecutor(1) as thread:
+        # Tables in the other order than an upgrade would take them: to wait for both would be a deadlock.
+        other.execute("BEGIN; SELECT count(*) FROM specs; SELECT count(*) FROM fingerprints")
+        done = thread.submit(migrate.upgrade, url)
+        third.execute("SET statement_timeout = '5s'")
+        for _ in range(20):
+            other.execute("SELECT count(*) FROM layers")
+            third.execute("SELECT count(*) FROM specs")
+            time.sleep(0.05)
+        assert not done.done()
+        other.execute("COMMIT")
+        assert done.result(timeout=30.0) == HEAD
+    assert [record.message for record in caplog.records if record.name == "registry"] == [
+        "others use the database; waiting for a moment without them"
+    ]
+    assert migrate.check(url) == ()
+
+
+def test_an_upgrade_gives_up_in_the_end_and_has_changed_nothing(
+    postgres: Postgres, old: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, url = old
+    monkeypatch.setattr(ownership, "PATIENCE", 0.2)
+    monkeypatch.setattr(ownership, "PAUSE", 0.1)
+    with postgres.connect(name) as other:
+        other.execute("BEGIN; SELECT count(*) FROM layers")
+        with pytest.raises(StorageError, match=r"in use for 0\.2 s"):
+            migrate.upgrade(url)
+        assert version_at(url) == "v0001"
+    assert migrate.upgrade(url) == HEAD
 
 
 @pytest.mark.parametrize("version", FROZEN)
