@@ -23,10 +23,12 @@ def upgrade(db: Database = None, as_json: AsJson = False) -> None:
     """Bring the database to this program's schema; a database that is there already keeps what it holds."""
     with open_registry(db) as registry:
         revision = registry.upgrade()
+        outdated = registry.outdated()
     if as_json:
-        jsonout.write({"revision": revision})
+        jsonout.write({"revision": revision, "outdated": outdated})
     else:
         tables.say(f"the database is at {revision}")
+        _advise(outdated)
 
 
 @app.command(epilog="\b\nExamples:\n  archreg db current")
@@ -48,11 +50,19 @@ def check(db: Database = None, as_json: AsJson = False) -> None:
     """
     with open_registry(db) as registry:
         problems = registry.check()
+        outdated = None if problems else registry.outdated()  # damage is told, whatever else cannot be read
     if as_json:
-        jsonout.write({"problems": problems})
-    elif not problems:
-        tables.say("the database is sound")
+        jsonout.write({"problems": problems, "outdated": outdated})
     else:
-        tables.say(*problems)
+        tables.say(*(problems or ("the database is sound",)))
+        _advise(outdated)
     if problems:
         raise typer.Exit(StorageError.exit_code)
+
+
+def _advise(outdated: int | None) -> None:
+    if outdated:
+        tables.hint(
+            f"{tables.counted(outdated, 'model')} stored by an older version, left out of some answers until: "
+            "archreg refingerprint"
+        )

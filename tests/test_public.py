@@ -46,6 +46,7 @@ METHODS = {
     "kept_partitions": "()",
     "models": "(**filters)",
     "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
+    "outdated": "()",
     "plan": "(references=(), *, manifest=None, key=None, seed=0, name=None, card=ModelCard())",
     "plot_csd": "(names, file, *, scale='full', reference='cue', seed=None, axes='both', x_max=None, title='')",
     "plot_spectrum": "(name, file, *, title='')",

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from registry.catalog.database import Database
     from registry.ingest import Task
     from registry.spectral.devices import Device
+    from registry.storage import Store
     from registry.types import Checkpoint, FingerprintSpec
 
-__all__ = ["Hashes", "Measured", "Read", "Reading", "expand_all", "measure", "refingerprint"]
+__all__ = ["Hashes", "Measured", "Read", "Reading", "expand_all", "measure", "outdated", "refingerprint"]
 
 STUCK_NAMED = 10
 """Models that an error names at most."""
@@ -178,6 +179,27 @@ class Hashes:
         return plan.rule == self.rule and bytes.fromhex(plan.content_hash[:16]) in self.starts
 
 
+def outdated(database: Database) -> int:
+    """How many models lack something that this version would store; O(n)."""
+    from registry.spectral.specs import SPECS
+
+    store = database.readable()
+    with store.snapshot():
+        missing, unjudged = _missing(store, tuple(SPECS.values()), judge=True)
+    return len(missing.keys() | unjudged)
+
+
+def _missing(
+    store: Store, specs: Sequence[FingerprintSpec], *, judge: bool
+) -> tuple[dict[int, list[FingerprintSpec]], set[int]]:
+    """By model, the specs of which it has no fingerprint; and the models without figures, if those count."""
+    missing: dict[int, list[FingerprintSpec]] = {}
+    for spec in specs:
+        for model_id in store.missing_fingerprints(spec.hash):
+            missing.setdefault(model_id, []).append(spec)
+    return missing, set(store.missing_conjugacy()) if judge else set()
+
+
 def refingerprint(
     database: Database,
     specs: Sequence[FingerprintSpec],
@@ -195,11 +217,7 @@ def refingerprint(
     from registry.spectral import conjugacy, fingerprint
 
     store = database.writable()
-    missing: dict[int, list[FingerprintSpec]] = {}
-    for spec in specs:
-        for model_id in store.missing_fingerprints(spec.hash):
-            missing.setdefault(model_id, []).append(spec)
-    unjudged = set(store.missing_conjugacy()) if judge else set()
+    missing, unjudged = _missing(store, specs, judge=judge)
     models = store.summaries(ids=sorted(missing.keys() | unjudged))
     computed, judged, stuck = 0, 0, []
     for number, model in enumerate(models, 1):

@@ -330,6 +330,7 @@ def test_refingerprinting_gives_the_same_bits(filled: Filled) -> None:
     filled.reg.close()
     forget(filled.url, LAYERED.hash, MME.hash)
     assert filled.reg.stats().fingerprints == ()
+    assert filled.reg.outdated() == 4
     told: list[tuple[int, int]] = []
     assert filled.reg.refingerprint(fingerprint="mme") == Recomputed(4, 0)
     assert filled.reg.refingerprint(progress=lambda done, total: told.append((done, total))) == Recomputed(4, 0)
@@ -351,6 +352,7 @@ def test_figures_of_older_thresholds_are_computed_anew(filled: Filled) -> None:
     for name in ("slim", "twin", "wide"):
         outdated(filled.url, name)
     assert filled.reg.show("slim") != before["slim"]
+    assert filled.reg.outdated() == 3
     # A fingerprint asked for alone is that alone.
     assert filled.reg.refingerprint(fingerprint="mme") == Recomputed(0, 0)
 
@@ -365,6 +367,7 @@ def test_figures_of_older_thresholds_are_computed_anew(filled: Filled) -> None:
     assert told == [(1, 2), (2, 2)]
     assert {name: filled.reg.show(name) for name in NETWORKS} == before
     assert filled.reg.refingerprint() == Recomputed(0, 0)
+    assert filled.reg.outdated() == 0
 
 
 def test_figures_without_spectra_need_the_weights(filled: Filled, measured: list[str]) -> None:

@@ -343,6 +343,7 @@ SAMPLES: dict[str, Any] = {
     "upgrade": "v0001",
     "current": "v0001",
     "check": (),
+    "outdated": 0,
     "export": Transfer("out.db", 2, 2, 0, 0, 0),
     "import_from": Transfer("out.db", 2, 2, 0, 0, 0),
 }

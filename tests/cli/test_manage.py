@@ -93,4 +93,15 @@ def test_database(archreg: Callable[..., Any], fake: Any) -> None:
     assert (damaged.code, damaged.out) == (1, "3 spectra have no model\n")
     damaged = archreg("db", "check", "--json")
     assert damaged.code == 1
-    assert damaged.document == {"problems": ["3 spectra have no model"]}
+    assert damaged.document == {"problems": ["3 spectra have no model"], "outdated": None}
+
+
+@pytest.mark.parametrize("command", ["upgrade", "check"])
+def test_what_an_older_version_stored_is_said(command: str, archreg: Callable[..., Any], fake: Any) -> None:
+    assert archreg("db", command).err == ""
+    fake.answers["outdated"] = 2
+    done = archreg("db", command)
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert done.err.startswith("2 models stored by an older version")
+    assert "archreg refingerprint" in done.err
+    assert archreg("db", command, "--json").document["outdated"] == 2

@@ -164,6 +164,15 @@ class Filling(Part):
         specs = tuple(SPECS.values()) if fingerprint is None else (spec_of(fingerprint),)
         return refingerprint(self._database, specs, progress, judge=fingerprint is None)
 
+    def outdated(self) -> int:
+        """How many models lack something that this version would store, and are left out where it is asked for. O(n).
+
+        An older version stored them; `refingerprint` computes what is missing.
+        """
+        from registry.catalog.filling import outdated
+
+        return outdated(self._database)
+
 
 def _planned(refs: Sequence[ModelRef]) -> tuple[ModelRef, ...]:
     """The plan. Raises ``UsageError`` for references that were not planned."""
