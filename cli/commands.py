@@ -48,8 +48,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "runs": Command(
         "registry.cli.runs:app",
-        "Show runs of ingest, what failed in them, and run that again.",
-        ("archreg runs list", "archreg runs failures", "archreg runs retry 7"),
+        "Show runs of ingest, what failed in them, run that again, and forget them.",
+        ("archreg runs list", "archreg runs failures", "archreg runs retry 7", "archreg runs forget --older-than 30"),
     ),
     "list": Command(
         "registry.cli.browse:list_models",

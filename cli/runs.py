@@ -1,4 +1,4 @@
-"""The journal of ingests: ``runs list``, ``runs show``, ``runs failures``, ``runs retry``."""
+"""The journal of ingests: ``runs list``, ``runs show``, ``runs failures``, ``runs retry``, ``runs forget``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import typer
 
 from registry.cli import jsonout, tables
 from registry.cli.ingest import Address, Executor, TimeLimit, Where, Workers, exit_by, show_outcomes
-from registry.cli.options import AsJson, Database, open_registry
+from registry.cli.options import AsJson, Database, Limit, open_registry
 from registry.cli.progress import reporter
+from registry.errors import UsageError
 
 if TYPE_CHECKING:
     from registry import Registry
     from registry.types import Run, RunItem
 
-__all__ = ["app", "failures", "list_runs", "retry", "show"]
+__all__ = ["app", "failures", "forget", "list_runs", "retry", "show"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 RunId = Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of the run; the newest by default.")]
@@ -24,21 +25,24 @@ NONE = "no runs yet: archreg ingest REF..."
 
 @app.callback()
 def _runs() -> None:
-    """Show runs of ingest, what failed in them, and run that again."""
+    """Show runs of ingest, what failed in them, run that again, and forget them."""
 
 
-@app.command("list", epilog="\b\nExamples:\n  archreg runs list\n  archreg runs list --json")
-def list_runs(db: Database = None, as_json: AsJson = False) -> None:
+@app.command("list", epilog="\b\nExamples:\n  archreg runs list\n  archreg runs list -k 100 --json")
+def list_runs(k: Limit = 20, db: Database = None, as_json: AsJson = False) -> None:
     """List the runs, the newest first."""
     with open_registry(db) as registry:
-        runs = registry.runs()
+        runs = registry.runs(limit=k + 1)
+    older, runs = runs[k:], runs[:k]
     if as_json:
         jsonout.write({"runs": runs})
-        return
-    if not runs:
+    elif not runs:
         tables.hint(NONE)
-    columns = (">run", "state", "started", ">stored", ">failed", ">waiting", "command")
-    tables.table(columns, [_row(run) for run in runs])
+    else:
+        columns = (">run", "state", "started", ">stored", ">failed", ">waiting", "command")
+        tables.table(columns, [_row(run) for run in runs])
+    if older:
+        tables.hint(f"there are older ones: archreg runs list -k {10 * k}")
 
 
 def _row(run: Run) -> tuple[str, ...]:
@@ -122,9 +126,34 @@ def retry(
     exit_by(outcomes)
 
 
+@app.command(epilog="\b\nExamples:\n  archreg runs forget 7\n  archreg runs forget --older-than 30")
+def forget(
+    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of the run.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, metavar="DAYS", help="All runs whose last sign of life is so long ago.")
+    ] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take runs out of the journal; the models that they stored stay.
+
+    Every ingest of a folder that has changed is a run of its own, with a line for each file: forget old ones from time
+    to time. What a forgotten run had left is done by the same command, which begins anew: stored models are recognised
+    by their weights. A run that is at work is not forgotten.
+    """
+    if (run is None) == (older_than is None):
+        raise UsageError("forget takes a run or --older-than", "archreg runs list shows the runs")
+    with open_registry(db) as registry:
+        forgotten = registry.forget_runs(run, older_than=older_than)
+    if as_json:
+        jsonout.write({"forgotten": forgotten})
+    else:
+        tables.say(f"forgot {tables.counted(forgotten, 'run')}")
+
+
 def _found(registry: Registry, run: int | None) -> Run | None:
     """The run of that number, or the newest; None where there is none at all."""
-    runs = registry.runs(run)
+    runs = registry.runs(limit=1) if run is None else registry.runs(run)
     return runs[0] if runs else None
 
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping
 
-__all__ = ["STALE", "is_alive", "list_runs", "run_items", "run_plan"]
+__all__ = ["STALE", "is_alive", "list_runs", "run_items", "run_plan", "unknown"]
 
 STALE: Final = timedelta(seconds=60)
 """A run whose heart has not beaten for so long is nobody's."""
 
 
-def list_runs(connection: Connection, run_id: int | None = None) -> list[Run]:
-    """Return the runs, the newest first, or the one of that id.
+def list_runs(connection: Connection, run_id: int | None = None, limit: int | None = None) -> list[Run]:
+    """Return the runs, the newest first, ``limit`` at most, or the one of that id; O(n) in the items of those.
 
     Raises
     ------
@@ -42,13 +42,16 @@ def list_runs(connection: Connection, run_id: int | None = None) -> list[Run]:
     )
     if run_id is not None:
         counted = counted.where(items.c.run_id == run_id)
+    elif limit is not None:
+        counted = counted.where(items.c.run_id.in_(select(runs.c.id).order_by(runs.c.id.desc()).limit(limit)))
     count = counted.subquery()
     statement = select(runs, count).outerjoin(count, count.c.run_id == runs.c.id).order_by(runs.c.id.desc())
+    statement = statement.limit(limit)
     if run_id is not None:
         statement = statement.where(runs.c.id == run_id)
     found = [_run(row) for row in connection.execute(statement).mappings()]
     if run_id is not None and not found:
-        raise _unknown(run_id)
+        raise unknown(run_id)
     return found
 
 
@@ -82,12 +85,13 @@ def run_plan(connection: Connection, run_id: int) -> tuple[str, str, list[str]]:
     """
     row = connection.execute(select(runs.c.command, runs.c.options).where(runs.c.id == run_id)).first()
     if row is None:
-        raise _unknown(run_id)
+        raise unknown(run_id)
     found = connection.scalars(select(items.c.reference).where(items.c.run_id == run_id).order_by(items.c.position))
     return row.command, row.options, list(found)
 
 
-def _unknown(run_id: int) -> UsageError:
+def unknown(run_id: int) -> UsageError:
+    """The error where there is no run of that id."""
     return UsageError(f"there is no run {run_id}", "archreg runs list shows those there are")
 
 

@@ -79,7 +79,7 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
 
 
 def _extension(connection: Connection) -> str:
-    """Return the schema that pgvector is in, quoted; create it where it is available, trusted or this role a superuser."""
+    """Return the schema of pgvector, quoted; create it where it is available, trusted or this role a superuser."""
     found = (
         "SELECT quote_ident(n.nspname), e.extversion, has_schema_privilege(n.oid, 'USAGE')"
         " FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace"

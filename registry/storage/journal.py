@@ -12,19 +12,21 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, insert, select, text, update
+from sqlalchemy import and_, bindparam, delete, insert, select, text, update
 
+from registry.errors import UsageError
 from registry.storage.cards import utc_now
-from registry.storage.history import is_alive
+from registry.storage.history import is_alive, unknown
 from registry.storage.schema import items, names, runs
 from registry.types.runs import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection, Row
 
-__all__ = ["Begun", "Entry", "NewRun", "adopt", "beat", "begin", "elsewhere", "end", "record"]
+__all__ = ["Begun", "Entry", "NewRun", "adopt", "beat", "begin", "elsewhere", "end", "forget", "record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,30 @@ def end(connection: Connection, run_id: int, state: str) -> None:
     connection.execute(update(runs).where(runs.c.id == run_id).values(state=state, heartbeat=now, finished=now))
 
 
+def forget(connection: Connection, *, run_id: int | None = None, before: datetime | None = None) -> int:
+    """Delete one run with its items, or all that were last at work ``before``; return how many. O(n) in their items.
+
+    Runs at work stay: a plan of theirs could not be gone on with.
+
+    Raises
+    ------
+    UsageError
+        There is no run of that id, or it is at work.
+    """
+    wanted = [runs.c.id == run_id] if before is None else [runs.c.heartbeat < before]
+    states = select(runs.c.id, runs.c.heartbeat, runs.c.worker).where(*wanted)
+    if before is None and connection.execute(states).first() is None:
+        raise unknown(int(run_id or 0))
+    at_work = [row.id for row in connection.execute(states.where(runs.c.state == "running")) if _beats(row)]
+    if before is None and at_work:
+        raise UsageError(f"run {run_id} is at work", "stop it first: archreg runs show tells its process")
+    return connection.execute(delete(runs).where(*wanted, runs.c.id.not_in(at_work))).rowcount
+
+
+def _beats(run: Row[*tuple[Any, ...]]) -> bool:
+    return is_alive(run.heartbeat, run.worker)
+
+
 def elsewhere(connection: Connection, run_id: int) -> dict[int, int]:
     """Return what this run waits for and other runs of the same plan have finished: the model by position."""
     theirs = items.alias()
@@ -213,7 +239,7 @@ def _worker() -> str:
 
 
 def _is_anothers(run: Row[*tuple[Any, ...]]) -> bool:
-    return run.state == "running" and run.worker != _worker() and is_alive(run.heartbeat, run.worker)
+    return run.state == "running" and run.worker != _worker() and _beats(run)
 
 
 def _plain(words: str) -> str:

@@ -30,8 +30,8 @@ __all__ = ["check", "create", "drift", "is_ours", "upgrade"]
 def upgrade(url: str) -> str:
     """Bring the registry at ``url`` to this program's schema and return its version; on Postgres, make it if need be.
 
-    All of it is one transaction: it happens, or nothing does. Several at once wait for each other, and on Postgres for a
-    moment without anybody else; tables that are new belong to the owner of the others, and whoever may use those may
+    All of it is one transaction: it happens, or nothing does. Several at once wait for each other, and on Postgres for
+    a moment without anybody else; tables that are new belong to the owner of the others, and whoever may use those may
     use them.
 
     Raises

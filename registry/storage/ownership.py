@@ -61,7 +61,8 @@ def claim(connection: Connection, tables: Collection[str]) -> None:
     while not _done(connection, statement):
         if time.monotonic() > end:
             raise StorageError(
-                f"the tables were in use for {PATIENCE:g} s on end", "see who uses them in pg_stat_activity; run it again"
+                f"the tables were in use for {PATIENCE:g} s on end",
+                "pg_stat_activity shows by whom; end that, or wait, and run it again",
             )
         if not said:
             log.warning("others use the database; waiting for a moment without them")
@@ -87,9 +88,9 @@ def _owner(connection: Connection) -> tuple[str, bool]:
     """Return the owner of the tables, quoted, and whether this role may do what the owner may."""
     found = (
         "SELECT quote_ident(pg_get_userbyid(c.relowner)), pg_has_role(c.relowner, 'USAGE')"
-        f" FROM pg_catalog.pg_class AS c WHERE c.oid = {_oid(MODEL)}"
+        " FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass(quote_ident(current_schema()) || '.' || %(name)s)"
     )
-    owner, ours = connection.exec_driver_sql(found).one()
+    owner, ours = connection.exec_driver_sql(found, {"name": MODEL}).one()
     return owner, ours
 
 
@@ -102,7 +103,8 @@ def hand_over(connection: Connection, before: Collection[str]) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO {owner}")
         share(connection, table, like=MODEL)
         sequence = f"{table}_id_seq"
-        if connection.exec_driver_sql(f"SELECT {_oid(sequence)} IS NOT NULL").scalar():
+        there = "SELECT to_regclass(quote_ident(current_schema()) || '.' || %(name)s) IS NOT NULL"
+        if connection.exec_driver_sql(there, {"name": sequence}).scalar():
             share(connection, f"SEQUENCE {sequence}", like=f"{MODEL}_id_seq")
 
 
@@ -111,13 +113,8 @@ def share(connection: Connection, new: str, *, like: str) -> None:
     grants = (
         "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,"
         " a.privilege_type FROM pg_catalog.pg_class AS c, aclexplode(c.relacl) AS a"
-        f" WHERE c.oid = {_oid(like)} AND a.grantee <> c.relowner"
+        " WHERE c.oid = to_regclass(quote_ident(current_schema()) || '.' || %(name)s) AND a.grantee <> c.relowner"
         " AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'USAGE') ORDER BY 1, 2"
     )
-    for role, privilege in connection.exec_driver_sql(grants).all():
+    for role, privilege in connection.exec_driver_sql(grants, {"name": like}).all():
         connection.exec_driver_sql(f"GRANT {privilege} ON {new} TO {role}")
-
-
-def _oid(name: str) -> str:
-    """SQL of what has a name in the schema in use, and in no other of the search path; NULL where nothing has."""
-    return f"to_regclass(quote_ident(current_schema()) || '.{name}')"

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["HEAD", "VERSION_TABLE", "current_version", "require_head", "require_writable", "schema_version", "version_at"]
+__all__ = [
+    "HEAD",
+    "VERSION_TABLE",
+    "current_version",
+    "require_head",
+    "require_writable",
+    "schema_version",
+    "version_at",
+]
 
 VERSION_TABLE: Final = "archreg_version"
 HEAD: Final = "v0002"
@@ -64,7 +72,8 @@ def require_writable(address: Address) -> None:
     """
     if address.path is not None and is_frozen(address.path):
         raise ReadOnlyError(
-            f"{address.label} may only be read by this user", "make the file and its folder writable, or write to a copy"
+            f"{address.label} may only be read by this user",
+            "make the file and its folder writable, or write to a copy",
         )
 
 

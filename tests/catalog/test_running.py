@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -318,8 +319,6 @@ def test_two_runs_of_one_plan_share_it(database_url: str, models: Path, measured
 
 
 def test_a_run_is_dead_without_a_process_or_a_heartbeat(database_url: str, models: Path) -> None:
-    from datetime import UTC, datetime, timedelta
-
     with Registry(database_url) as reg:
         reg.ingest_all(reg.plan([models]))
         as_if(database_url, state="running", worker=f"{os.uname().nodename}:999999999")
@@ -328,6 +327,35 @@ def test_a_run_is_dead_without_a_process_or_a_heartbeat(database_url: str, model
         assert reg.runs()[0].state == "running"
         as_if(database_url, heartbeat=datetime.now(UTC) - timedelta(minutes=2))
         assert reg.runs()[0].state == "died"
+
+
+def test_runs_are_forgotten_and_their_models_stay(database_url: str, models: Path) -> None:
+    with Registry(database_url) as reg:
+        refs = reg.plan([models])
+        for count in (1, 2, 3, 6):
+            reg.ingest_all(refs[:count])
+        assert [run.id for run in reg.runs(limit=2)] == [4, 3]
+        assert [(run.id, run.items) for run in reg.runs(limit=9)] == [(4, 6), (3, 3), (2, 2), (1, 1)]
+        as_if(database_url, state="running", worker=f"{os.uname().nodename}:{os.getppid()}")
+        with pytest.raises(UsageError, match="run 1 is at work"):
+            reg.forget_runs(1)
+        assert reg.forget_runs(older_than=1) == 0
+        assert reg.forget_runs(3) == 1
+        assert reg.forget_runs(older_than=0) == 2
+        assert [(run.id, run.state) for run in reg.runs()] == [(1, "running")]
+        as_if(database_url, worker=f"{os.uname().nodename}:999999999", heartbeat=datetime.now(UTC) - timedelta(days=3))
+        assert reg.forget_runs(older_than=3.5) == 0
+        assert reg.forget_runs(older_than=2.5) == 1
+        with Store.open(database_url, mode="read") as store:
+            assert store._read(lambda c: c.exec_driver_sql("SELECT count(*) FROM items").scalar()) == 0
+        assert (reg.runs(), reg.stats().models) == ([], 6)
+        assert [result.message for result in reg.ingest_all(refs)] == ["already stored; nothing added"] * 6
+        assert [run.id for run in reg.runs()] == [5]  # a number is never given twice
+        for given in ({"run": 4}, {}, {"run": 5, "older_than": 1}, {"older_than": -1}, {"older_than": float("nan")}):
+            with pytest.raises(UsageError) as refused:
+                reg.forget_runs(**given)
+            assert refused.value.remedy
+        assert reg.check() == ()
 
 
 def as_if(url: str, **values: Any) -> None:

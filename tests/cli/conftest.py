@@ -235,7 +235,8 @@ SAMPLES: dict[str, Any] = {
     "refingerprint": _refingerprint,
     "retry": _retry,
     "run_items": _items,
-    "runs": lambda *_run: [RUN],
+    "runs": lambda *_run, **_limit: [RUN],
+    "forget_runs": 1,
     "models": [summary(), summary("resnet32")],
     "unmatched": {},
     "show": lambda name: ModelDetails(

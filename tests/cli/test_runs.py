@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,24 @@ def test_list(archreg: Callable[..., Any], fake: Any) -> None:
     assert row.split() == ["7", "died", "2026-01-02", "03:04:05", "UTC", "1", "1", "1", "archreg", "ingest", "models/"]
     [run] = archreg("runs", "list", "--json").document["runs"]
     assert (run["id"], run["state"], run["items"], run["failed"]) == (7, "died", 3, 1)
+
+
+def test_a_long_list_ends_and_says_so(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    runs = [replace(samples.run, id=number) for number in range(30, 0, -1)]
+    fake.answers["runs"] = lambda *_run, limit=None: runs[:limit]
+    done = archreg("runs", "list")
+    assert [line.split()[0] for line in done.out.splitlines()[1:]] == [str(number) for number in range(30, 10, -1)]
+    assert done.err == "there are older ones: archreg runs list -k 200\n"
+    done = archreg("runs", "list", "-k", "30", "--json")
+    assert (len(done.document["runs"]), done.err) == (30, "")
+
+
+def test_forget(archreg: Callable[..., Any], fake: Any) -> None:
+    assert archreg("runs", "forget", "7").out == "forgot 1 run\n"
+    assert fake.called("forget_runs") == ((7,), {"older_than": None})
+    assert archreg("runs", "forget", "--older-than", "0.5", "--json").document == {"forgotten": 1}
+    for words in ((), ("7", "--older-than", "1"), ("--older-than", "-1")):
+        assert archreg("runs", "forget", *words).code == 2
 
 
 def test_show(archreg: Callable[..., Any], fake: Any) -> None:
@@ -54,7 +73,7 @@ def test_retry(archreg: Callable[..., Any], fake: Any) -> None:
 def test_without_any_run(words: str, archreg: Callable[..., Any], fake: Any) -> None:
     fake.answers["runs"] = []
     done = archreg("runs", words)
-    assert done.code == 0
+    assert (done.code, done.out.replace("nothing to read\n", "")) == (0, "")
     assert "no runs yet: archreg ingest REF..." in done.err
 
 

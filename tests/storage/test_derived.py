@@ -230,7 +230,9 @@ def test_whoever_may_not_use_the_schema_of_pgvector_does_without(postgres: Postg
         url = postgres.url(name, user=guest)
         with Store.open(url, mode="create") as store:
             [first, *_] = fill(store, 4)
-            with pytest.raises(StorageError, match='pgvector is in the schema "Ext", which this role may not') as refused:
+            with pytest.raises(
+                StorageError, match='pgvector is in the schema "Ext", which this role may not'
+            ) as refused:
                 store.build_index(SPEC, "l1")
             assert refused.value.remedy == 'ask its owner for: GRANT USAGE ON SCHEMA "Ext"'
             with postgres.connect(name) as connection:

@@ -473,12 +473,16 @@ class TestPostgres:
             connection.execute("CREATE SCHEMA shown; CREATE SCHEMA own")
             connection.execute("CREATE FOREIGN DATA WRAPPER away; CREATE SERVER away FOREIGN DATA WRAPPER away")
             for table in ("archreg_version", "models"):
-                view = f"CREATE VIEW shown.{table} AS SELECT * FROM public.{table}"
+                view = f"CREATE VIEW shown.{table} AS TABLE public.{table}"
                 foreign = f"CREATE FOREIGN TABLE shown.{table} (version_num text) SERVER away"
                 connection.execute((view if kind == "view" else foreign).encode())
             connection.execute("CREATE FOREIGN TABLE own.my_models (id int) SERVER away")  # of no matter
         url = postgres.url(name, options="-csearch_path=shown")
-        for attempt in (lambda: Store.open(url, mode="read"), lambda: Store.open(url, mode="create"), lambda: migrate.upgrade(url)):
+        for attempt in (
+            lambda: Store.open(url, mode="read"),
+            lambda: Store.open(url, mode="create"),
+            lambda: migrate.upgrade(url),
+        ):
             with pytest.raises(StorageError, match=f"is a {kind}") as caught:
                 attempt()
             assert not isinstance(caught.value, DatabaseMissingError)

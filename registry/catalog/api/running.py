@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 from registry.catalog.api.base import Part
-from registry.catalog.arguments import whole
+from registry.catalog.arguments import number, whole
+from registry.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,14 +17,36 @@ if TYPE_CHECKING:
 
 __all__ = ["Running"]
 
+CENTURY: Final = 36_500  # days
+
 
 class Running(Part):
     """Runs of ``ingest_all``, what became of their models, and running them again."""
 
-    def runs(self, run: int | None = None) -> list[Run]:
-        """All runs, the newest first, or the one of that id. Raises ``UsageError`` where there is none of it."""
+    def runs(self, run: int | None = None, *, limit: int | None = None) -> list[Run]:
+        """The runs, the newest first, ``limit`` at most, or the one of that id.
+
+        Raises ``UsageError`` where there is none of it.
+        """
         store = self._database.readable()
-        return store.runs() if run is None else [store.run(whole(run, "run"))]
+        if run is None:
+            return store.runs(None if limit is None else whole(limit, "limit", 1))
+        return [store.run(whole(run, "run"))]
+
+    def forget_runs(self, run: int | None = None, *, older_than: float | None = None) -> int:
+        """Take one run out of the journal, or all that were last at work ``older_than`` days ago; returns how many.
+
+        Models stay. What a run had left is done by the same references again, which finds what is stored by its
+        weights. Runs at work stay: ``UsageError`` if one is named, or where there is no such run.
+        """
+        if (run is None) == (older_than is None):
+            raise UsageError("forget_runs() takes a run or older_than", "give one of them")
+        if older_than is None:
+            return self._database.writable().forget_runs(whole(run, "run"))
+        days = number(older_than, "older_than")
+        if not 0 <= days <= CENTURY:
+            raise UsageError(f"older_than is {days:g} days", f"give a number of days from 0 to {CENTURY:,}")
+        return self._database.writable().forget_runs(before=datetime.now(UTC) - timedelta(days=days))
 
     def run_items(self, run: int, *, states: Sequence[str] = ()) -> list[RunItem]:
         """The models of a run in its order, all or those ``waiting``, ``added``, ``named``, ``known``, ``failed``.

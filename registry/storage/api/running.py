@@ -9,6 +9,7 @@ from registry.storage.api.base import Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from registry.storage.journal import Begun, Entry, NewRun
     from registry.types import Run, RunItem
@@ -48,9 +49,13 @@ class Running(Part):
         """Say that a run is ``done``, ``interrupted`` or ``stopped``."""
         self._write(lambda connection: journal.end(connection, run_id, state))
 
-    def runs(self) -> list[Run]:
-        """Return the runs of the journal, the newest first."""
-        return self._read(history.list_runs)
+    def forget_runs(self, run_id: int | None = None, *, before: datetime | None = None) -> int:
+        """Take a run, or those last at work before, out of the journal; return how many. Models stay."""
+        return self._write(lambda connection: journal.forget(connection, run_id=run_id, before=before))
+
+    def runs(self, limit: int | None = None) -> list[Run]:
+        """Return the runs of the journal, the newest first, ``limit`` at most."""
+        return self._read(lambda connection: history.list_runs(connection, limit=limit))
 
     def run(self, run_id: int) -> Run:
         """Return one run. Raises `UsageError` where there is none of that id."""
