@@ -28,6 +28,7 @@ _POSTGRES = {
     "28000": "check the user and the password, and what pg_hba.conf lets in",
     "3D000": "create the database first: createdb NAME",
     "3F000": "create the schema that search_path names, or set another search_path",
+    "40001": "others changed the same rows, here or on the server that this one follows: run it again",
     "40P01": "others were at work on the same rows: run it again",
     "42501": "ask the owner of the database for the privilege",
     "42P07": "that is no registry's: give it a schema of its own, by ?options=-csearch_path%3DSCHEMA at the URL's end",
@@ -111,6 +112,8 @@ def wrapped(error: Exception, address: Address, *, writing: bool = False) -> Sto
     if state is None and (state := _state_of(text)) is None:
         if "definition of service" in text:
             return StorageError(message, "name one of the file that PGSERVICEFILE names, else ~/.pg_service.conf")
+        if "unsupported startup parameter" in text:
+            return StorageError(message, "a pooler takes none; for a schema: ALTER ROLE NAME SET search_path = SCHEMA")
         if "connection" in text or "resolve host" in text:
             return StorageError(message, "check that the server runs and that host and port are right")
     return StorageError(message, _POSTGRES.get(state or ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -161,6 +162,30 @@ def test_a_peer_that_is_gone_without_a_word_is_noticed(url: str, monkeypatch: py
     assert (own["tcp_user_timeout"], own["connect_timeout"]) == ("0", "3")
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "4")
     assert parameters()["connect_timeout"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("unsupported startup parameter: options", "ALTER ROLE NAME SET search_path"),
+        ('definition of service "zip" not found', "PGSERVICEFILE"),
+        ("failed to resolve host 'nowhere'", "host and port are right"),
+        ("FATAL:  the database system is starting up", "wait until the server has started"),
+        ("FATAL:  sorry, too many clients already", "max_connections"),
+    ],
+)
+def test_what_is_said_before_anybody_is_let_in(
+    url: str, monkeypatch: pytest.MonkeyPatch, said: str, remedy: str
+) -> None:
+    import psycopg
+
+    def refused(*_given: object, **_more: object) -> None:
+        raise psycopg.OperationalError(said)
+
+    monkeypatch.setattr(psycopg, "connect", refused)
+    with pytest.raises(StorageError, match=re.escape(said)) as caught:
+        Store.open(url, mode="read")
+    assert remedy in (caught.value.remedy or "")
 
 
 LOGGED = """

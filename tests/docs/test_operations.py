@@ -1,0 +1,56 @@
+"""What the page for teams says of roles is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry.errors import ReadOnlyError
+from registry.storage import Store, migrate
+from registry.storage.version import HEAD
+from tests.storage.factory import SPEC, new_model, vector_of
+
+if TYPE_CHECKING:
+    from tests.conftest import Postgres
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def test_the_roles_of_the_page_may_do_what_it_says(postgres: Postgres) -> None:
+    [script] = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    name = postgres.new_database()
+    kinds = ("owner", "writer", "reader")
+    with postgres.connect(name) as connection:
+        connection.execute(script.replace("registry_", f"{name}_").encode())
+        for kind in kinds[1:]:
+            connection.execute(f"ALTER ROLE {name}_{kind} LOGIN".encode())
+    owner, writer, reader = (
+        postgres.url(name, user=f"{name}_{kind}", options="-csearch_path=registry") for kind in kinds
+    )
+    try:
+        assert migrate.upgrade(owner) == HEAD
+        with Store.open(writer, mode="create") as store:
+            [first, _] = [store.add(new_model(f"m{seed}", seed)).model_id for seed in (1, 2)]
+        with Store.open(owner, mode="write") as store:
+            assert store.build_index(SPEC, "l1") == 2
+        with Store.open(writer, mode="write") as store:
+            store.put_fingerprints(first, [vector_of(9, SPEC)])
+            store.remove("m2")
+        with Store.open(reader, mode="write") as store:
+            index = store.index(SPEC, "l1")
+            assert index is not None
+            assert (index.opened.problem, index.held) == ("", 1)
+            assert len(store.near(index, vector_of(1, SPEC).vector, 1)[0]) == 1
+            assert store.runs() == []
+            with pytest.raises(ReadOnlyError):
+                store.remove("m1")
+        for url in (owner, writer, reader):
+            assert migrate.check(url) == ()
+    finally:
+        with postgres.connect(name) as connection:
+            for kind in kinds:
+                connection.execute(f"DROP OWNED BY {name}_{kind} CASCADE; DROP ROLE {name}_{kind}".encode())
+        postgres.drop(name)
