@@ -63,6 +63,5 @@ def check(db: Database = None, as_json: AsJson = False) -> None:
 def _advise(outdated: int | None) -> None:
     if outdated:
         tables.hint(
-            f"{tables.counted(outdated, 'model')} stored by an older version, left out of some answers until: "
-            "archreg refingerprint"
+            f"some answers leave out {tables.counted(outdated, 'model')} of an older version: archreg refingerprint"
         )

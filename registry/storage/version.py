@@ -118,6 +118,8 @@ def schema_version(connection: Connection) -> str | None:
             {"name": VERSION_TABLE},
         )
     if not found:
+        if connection.dialect.name != "sqlite":
+            _refuse_hidden(connection)
         return None
     if found in _ELSEWHERE:
         raise StorageError(
@@ -125,6 +127,30 @@ def schema_version(connection: Connection) -> str | None:
             "connect to where it is, or give this one a schema of its own by search_path",
         )
     return connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")) or ""  # noqa: S608 - a constant
+
+
+def _refuse_hidden(connection: Connection) -> None:
+    """Raise ``StorageError`` where nothing is found since this role may not look, or where there is no schema."""
+    schema, hidden, role = connection.execute(
+        text(
+            "SELECT current_schema(), (SELECT min(quote_ident(n.nspname)) FROM pg_catalog.pg_class AS c"
+            " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE c.relname = :name AND NOT has_schema_privilege(n.oid, 'USAGE') AND n.nspname::text = ANY("
+            "regexp_split_to_array(replace(current_setting('search_path'), '\"', ''), ' *, *')"
+            ")), quote_ident(current_user)"
+        ),
+        {"name": VERSION_TABLE},
+    ).one()
+    if hidden is not None:
+        raise StorageError(
+            f"the schema {hidden} has a registry, and this role may not use the schema",
+            f"ask its owner for: GRANT USAGE ON SCHEMA {hidden} TO {role}",
+        )
+    if schema is None:
+        raise StorageError(
+            "no schema has been selected: search_path names none that is there",
+            "create the schema that search_path names, or set another search_path",
+        )
 
 
 def _sqlite_version(address: Address, path: Path) -> str | None:

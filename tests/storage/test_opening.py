@@ -461,8 +461,31 @@ class TestPostgres:
         with postgres.connect(name) as connection:
             found = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname IN ('one', 'two')").fetchone()
             assert found == (2 * (len(metadata.tables) + 1),)
-        with pytest.raises(StorageError, match="no schema has been selected"):
-            Store.open(postgres.url(name, options="-csearch_path=three"), mode="create")
+        modes: tuple[Mode, ...] = ("read", "create")
+        for mode in modes:
+            with pytest.raises(StorageError, match="no schema has been selected") as caught:
+                Store.open(postgres.url(name, options="-csearch_path=three"), mode=mode)
+            assert "create the schema" in (caught.value.remedy or "")
+        postgres.drop(name)
+
+    def test_a_schema_that_may_not_be_used_is_not_called_empty(self, postgres: Postgres) -> None:
+        name = postgres.new_database()
+        with postgres.connect(name) as connection:
+            connection.execute(f'CREATE SCHEMA "Own"; CREATE ROLE {name} LOGIN'.encode())
+        Store.open(postgres.url(name, options='-csearch_path="Own"'), mode="create").close()
+        for path in ('"Own"', 'nowhere,"Own",public'):
+            url = postgres.url(name, user=name, options=f"-csearch_path={path}")
+            modes: tuple[Mode, ...] = ("read", "create")
+            for mode in modes:
+                with pytest.raises(StorageError, match='"Own" has a registry, and this role may not') as caught:
+                    Store.open(url, mode=mode)
+                assert not isinstance(caught.value, DatabaseMissingError)
+                assert caught.value.remedy == f'ask its owner for: GRANT USAGE ON SCHEMA "Own" TO {name}'
+        elsewhere = postgres.url(name, user=name, options="-csearch_path=public")
+        with pytest.raises(DatabaseMissingError):
+            Store.open(elsewhere, mode="read")
+        with postgres.connect(name) as connection:
+            connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
         postgres.drop(name)
 
     @pytest.mark.parametrize("kind", ["view", "foreign table"])
