@@ -101,14 +101,22 @@ def hand_over(connection: Connection, before: Collection[str]) -> None:
     owner, _ = _owner(connection)
     for table in sorted(tables_there(connection) - set(before)):
         connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO {owner}")
-        share(connection, table, like=MODEL)
+        _share(connection, table, like=MODEL)
         sequence = f"{table}_id_seq"
         there = "SELECT to_regclass(quote_ident(current_schema()) || '.' || %(name)s) IS NOT NULL"
         if connection.exec_driver_sql(there, {"name": sequence}).scalar():
-            share(connection, f"SEQUENCE {sequence}", like=f"{MODEL}_id_seq")
+            _share(connection, f"SEQUENCE {sequence}", like=f"{MODEL}_id_seq")
 
 
-def share(connection: Connection, new: str, *, like: str) -> None:
+def share(connection: Connection, table: str, *, like: str) -> None:
+    """Let those use a new table who may use another; one that a superuser makes is the owner's of the others."""
+    superuser = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    if connection.exec_driver_sql(superuser).scalar():
+        connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO {_owner(connection)[0]}")
+    _share(connection, table, like=like)
+
+
+def _share(connection: Connection, new: str, *, like: str) -> None:
     """Grant on what is new, a table or ``SEQUENCE name``, what others hold on what there was."""
     grants = (
         "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,"

@@ -34,8 +34,14 @@ def test_the_roles_of_the_page_may_do_what_it_says(postgres: Postgres) -> None:
         assert migrate.upgrade(owner) == HEAD
         with Store.open(writer, mode="create") as store:
             [first, _] = [store.add(new_model(f"m{seed}", seed)).model_id for seed in (1, 2)]
-        with Store.open(owner, mode="write") as store:
-            assert store.build_index(SPEC, "l1") == 2
+        superuser = postgres.url(name, options="-csearch_path=registry")
+        for url in (superuser, owner):
+            with Store.open(url, mode="write") as store:  # a superuser's is the owner's
+                assert store.build_index(SPEC, "l1") == 2
+                if url == superuser:
+                    continue
+                assert store.drop_index() == 1
+                assert store.build_index(SPEC, "l1") == 2
         with Store.open(writer, mode="write") as store:
             store.put_fingerprints(first, [vector_of(9, SPEC)])
             store.remove("m2")
