@@ -242,5 +242,5 @@ class TestReadOnly:
         with os.fdopen(ours) as pipe:
             said = pipe.read()
         assert said.startswith("2 False ")
-        assert "readonly" in said
+        assert "may only be read" in said
         assert said.endswith(" 4")
