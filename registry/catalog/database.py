@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from registry.catalog.arguments import place
-from registry.errors import DatabaseMissingError
-from registry.places import default_database, no_file
+from registry.errors import DatabaseMissingError, RegistryError
+from registry.places import anchored, default_database, no_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from registry.storage import Store
 
 __all__ = ["Database"]
@@ -20,9 +19,27 @@ class Database:
     """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
 
     def __init__(self, url: str | Path | None) -> None:
-        self.url = default_database() if url is None else place(url, "url") or default_database()
+        self._place = (place(url, "url") if url is not None else "") or default_database()
+        self._folder = _working_folder()
         self._store: Store | None = None
         self._mode = ""
+
+    @property
+    def url(self) -> str:
+        """As it was given, or from the folder that was the working one then, where it is no longer."""
+        return self._place if _working_folder() == self._folder else anchored(self._place, self._folder)
+
+    @property
+    def label(self) -> str:
+        """The same, without a password."""
+        if "://" not in self._place:
+            return self.url
+        from registry.storage.url import Address
+
+        try:
+            return Address.parse(self.url).label
+        except RegistryError:  # what cannot be read may hold a password, too
+            return "..."
 
     def readable(self) -> Store:
         """The store, to be asked. Raises ``DatabaseMissingError`` where there is none."""
@@ -62,3 +79,11 @@ class Database:
         self.close()
         self._store, self._mode = Store.open(self.url, mode=mode, after=before), mode
         return self._store
+
+
+def _working_folder() -> str:
+    """The working folder, empty where it has been removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from registry.catalog.api.asking import Asking
 from registry.catalog.api.choosing import Choosing
@@ -25,12 +25,20 @@ class Registry(Filling, Running, Asking, Choosing, Judging, Indexing, Showing, M
 
     ``url``: an SQLAlchemy URL or the path of an SQLite file; None for the environment's ``ARCHREG_DB``, else
     ``archreg.db`` in the working folder. Nothing is opened before the first question. A question to a missing database
-    raises ``DatabaseMissingError``; ``ingest`` and ``import_from`` alone create one. Not shared between threads.
+    raises ``DatabaseMissingError``; ``ingest`` and ``import_from`` alone create one. Threads that share one wait for
+    each other; for questions side by side, and in every process, open one each.
 
-    Questions take a stored name, a reference such as ``torchvision:resnet50`` or a path. ``fingerprint`` is ``layered``
-    or ``mme``; ``metric`` one of ``l1``, ``l2``, ``linf``; ``accuracy`` a distance, the calibrated one by default;
-    further keywords are the fields of ``Filter``.
+    Questions take a stored name, a reference such as ``torchvision:resnet50``, a path or a ``torch.nn.Module``.
+    ``fingerprint`` is ``layered`` or ``mme``; ``metric`` one of ``l1``, ``l2``, ``linf``; ``accuracy`` a distance, the
+    calibrated one by default; further keywords are the fields of ``Filter``.
     """
+
+    def __repr__(self) -> str:
+        """The place, without a password."""
+        return f"Registry({self._database.label!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is a connection, which cannot be pickled or copied; open another by the same URL")
 
     def __enter__(self) -> Self:
         return self

@@ -90,8 +90,8 @@ class Asking(Part):
 
     def compare(
         self,
-        a: str | Path,
-        b: str | Path,
+        a: str | Path | torch.nn.Module,
+        b: str | Path | torch.nn.Module,
         *,
         fingerprint: str = "layered",
         metric: str | None = None,
@@ -110,8 +110,8 @@ class Asking(Part):
 
     def equivalent(
         self,
-        a: str | Path,
-        b: str | Path,
+        a: str | Path | torch.nn.Module,
+        b: str | Path | torch.nn.Module,
         *,
         fingerprint: str = "layered",
         metric: str | None = None,

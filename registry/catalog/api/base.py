@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from inspect import isfunction
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from registry.catalog.database import Database
 from registry.errors import UsageError
 from registry.types import Filter, ModelCard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import torch
@@ -20,12 +24,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "card_of", "filter_of", "spec_of"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class Part:
-    """A part of ``Registry``: its methods, by what they are for."""
+    """A part of ``Registry``: its methods, by what they are for.
+
+    One method is at work at a time, whichever threads call: they share a connection, its snapshot and the vectors that
+    are remembered.
+    """
 
     def __init__(self, url: str | Path | None = None) -> None:
         self._database = Database(url)
+        self._turn = RLock()
+
+    def __init_subclass__(cls) -> None:
+        for name, method in list(vars(cls).items()):
+            if isfunction(method) and not name.startswith("_"):
+                setattr(cls, name, _in_turn(method))
 
     def _terms(self, fingerprint: str, metric: str | None, accuracy: float | None) -> tuple[Store, Terms]:
         from registry.catalog.terms import terms
@@ -49,6 +66,17 @@ class Part:
         if among:
             store.require_models()
         return store, resolve(store, query, by.spec), by
+
+
+def _in_turn(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """The method, waiting for what another thread has begun; what a method itself asks for is part of it."""
+
+    @wraps(method)
+    def alone(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    return alone
 
 
 def spec_of(name: str) -> FingerprintSpec:

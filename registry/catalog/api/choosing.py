@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import torch
+
     from registry.types import Compression, Selection
 
 __all__ = ["Choosing"]
@@ -20,7 +22,7 @@ class Choosing(Part):
 
     def compress(
         self,
-        query: str | Path,
+        query: str | Path | torch.nn.Module,
         *,
         max_ratio: float | None = None,
         max_params: int | None = None,
@@ -52,7 +54,7 @@ class Choosing(Part):
         self,
         *,
         aims: Sequence[str] = (),
-        like: str | Path | None = None,
+        like: str | Path | torch.nn.Module | None = None,
         min_metric: Mapping[str, float] | None = None,
         max_metric: Mapping[str, float] | None = None,
         k: int = 20,

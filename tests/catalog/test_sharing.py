@@ -1,0 +1,97 @@
+"""One registry in several threads, after a change of the working folder, shown and copied."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from registry import Registry
+from registry.errors import DatabaseMissingError
+
+if TYPE_CHECKING:
+    from tests.catalog.conftest import Filled
+
+
+def test_threads_wait_for_each_other(filled: Filled) -> None:
+    alone = {name: filled.reg.nearest(name, k=3) for name in ("wide", "slim")}
+    barrier = threading.Barrier(4)
+
+    def ask(name: str) -> bool:
+        barrier.wait()
+        return all(filled.reg.nearest(name, k=3) == alone[name] for _ in range(30))
+
+    def store(name: str) -> bool:
+        barrier.wait()
+        done = [filled.reg.ingest(torch.nn.Linear(4, 3), name=f"{name}{n}", tags=[("kind", name)]) for n in range(5)]
+        return [each.status for each in done] == ["added"] * 5
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, ["wide", "slim", "wide", "slim"]))
+        assert all(pool.map(store, ["a", "b", "c", "d"]))
+    assert len(filled.reg.models(tags=[("kind", "d")])) == 5
+    assert filled.reg.check() == ()
+
+
+def test_a_thread_waits_while_another_is_asked(asked: Filled) -> None:
+    told = threading.Event()
+    with asked.reg._turn:  # as within any method
+        other = threading.Thread(target=lambda: (asked.reg.stats(), told.set()))
+        other.start()
+        assert asked.reg.stats().models  # its own thread does not wait
+        assert not told.wait(0.2)
+    assert told.wait(30)
+    other.join()
+
+
+def test_within_a_running_event_loop(asked: Filled) -> None:
+    async def ask() -> list[int]:
+        here = len(asked.reg.nearest("wide", k=2))
+        others = await asyncio.gather(*(asyncio.to_thread(asked.reg.nearest, "wide", 2) for _ in range(4)))
+        return [here, *map(len, others)]
+
+    assert asyncio.run(ask()) == [2] * 5
+
+
+@pytest.mark.parametrize("url", ["zoo.db", "sqlite:///zoo.db", Path("zoo.db"), None])
+def test_a_relative_path_is_from_where_it_was_given(
+    tmp_path: Path, url: str | Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARCHREG_DB", raising=False)
+    name = "archreg.db" if url is None else "zoo.db"
+    unopened, opened = Registry(url), Registry(url)
+    with pytest.raises(DatabaseMissingError, match=rf"^(sqlite:///)?{name} holds no registry yet"):
+        opened.models()
+    monkeypatch.chdir(elsewhere)
+    with unopened, opened:
+        unopened.ingest(torch.nn.Linear(4, 3), name="one")
+        opened.ingest(torch.nn.Linear(4, 3), name="other")
+        assert [model.name for model in unopened.models()] == ["one", "other"]
+        assert (
+            repr(opened) == f"Registry({('sqlite:///' if url == 'sqlite:///zoo.db' else '') + str(tmp_path / name)!r})"
+        )
+    assert (tmp_path / name).exists()
+    assert not list(elsewhere.iterdir())
+    with pytest.raises(DatabaseMissingError, match=f"{name} holds no registry yet"):
+        Registry(url).models()
+
+
+def test_a_registry_shows_where_it_is_without_a_password(asked: Filled) -> None:
+    assert repr(asked.reg) == f"Registry({asked.reg._database.url!r})"
+    shown = repr(Registry("postgresql://me:secret@host/db"))
+    assert shown == "Registry('postgresql://me:***@host/db')"
+    assert repr(Registry("postgresql://me:secret@host:port/db")) == "Registry('...')"
+
+
+def test_a_registry_cannot_be_pickled(asked: Filled) -> None:
+    with pytest.raises(TypeError, match=r"Registry\('.*registry\.db'\) is a connection"):
+        pickle.dumps(asked.reg)
