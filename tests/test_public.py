@@ -36,7 +36,7 @@ METHODS = {
     "index_check": "(*, fingerprint='layered', metric=None, k=10, queries=100, seed=0)",
     "index_drop": "(*, fingerprint=None)",
     "ingest": (
-        "(reference, *, name=None, key=None, seed=0, replace=False, keep_spectra=True, device='cpu', "
+        "(reference, *, name=None, key=None, seed=None, replace=False, keep_spectra=True, device='cpu', "
         "approximate=False, **card)"
     ),
     "ingest_all": (

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil, floor, inf, isfinite, nextafter
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.arguments import number, several, text
+from registry.catalog.cards import typed_tag
 from registry.errors import UsageError
 from registry.types import Filter, MetricBound
 
@@ -39,14 +41,14 @@ def typed(where: Filter) -> Filter:
         given[name] = None if value is None else _held(rounded(_finite(value, name)), name)
     given["max_gflops"] = None if where.max_gflops is None else _finite(where.max_gflops, "max_gflops")
     given["metrics"] = tuple(map(_typed_bound, several(where.metrics or (), "metrics")))
-    given["tags"] = tuple(map(_typed_tag, several(where.tags or (), "tags")))
+    given["tags"] = tuple(map(typed_tag, several(where.tags or (), "tags")))
     return Filter(**given)
 
 
 def _finite(value: Any, name: str) -> float:
-    if not isfinite(number(value, name)):
+    if not isfinite(found := number(value, name)):
         raise UsageError(f"{name} must be finite, not {value}", "leave it out")
-    return value  # type: ignore[no-any-return]  # as it came: a float does not hold every int
+    return int(value) if isinstance(value, Integral) else found  # a float does not hold every int
 
 
 def _held(value: int, name: str) -> int:
@@ -63,16 +65,9 @@ def _typed_bound(bound: Any) -> MetricBound:
         )
     text(bound.name, "a bound's name")
     text(bound.dataset, "a bound's dataset")
-    for value in (bound.minimum, bound.maximum):
-        if value is not None:
-            _finite(value, f"the bound on {bound.name}")
-    return bound
-
-
-def _typed_tag(pair: Any) -> tuple[str, str]:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise UsageError(f"tags holds {pair!r}, which is no pair", 'write tags=[("stage", "production")]')
-    return text(pair[0], "a tag's key"), text(pair[1], f"the tag {pair[0]}")
+    name = f"the bound on {bound.name}"
+    least, most = (None if value is None else _finite(value, name) for value in (bound.minimum, bound.maximum))
+    return replace(bound, minimum=least, maximum=most)
 
 
 def consistent(where: Filter) -> Filter:

@@ -55,7 +55,7 @@ def expand_all(
     for given, what in ((key, "key"), (name, "name")):
         if given is not None:
             text(given, what)
-    whole(seed, "seed")
+    seed = whole(seed, "seed")
     asked = [_reference(each) for each in several(references, "references")]
     refs = [ref for reference in asked for ref in expand(reference, key=key, seed=seed)]
     if manifest is not None:

@@ -73,9 +73,8 @@ def terms(store: Store, spec: FingerprintSpec, metric: str | None, accuracy: flo
     distance = distance_named(metric)
     calibration = store.calibration(spec.hash, distance.name) or shipped(spec, distance.name)
     asked = accuracy is not None
-    if accuracy is None:
-        accuracy = calibration.accuracy
-    elif not 0.0 <= number(accuracy, "accuracy") < float("inf"):
+    accuracy = calibration.accuracy if accuracy is None else number(accuracy, "accuracy")
+    if not 0.0 <= accuracy < float("inf"):
         raise UsageError(f"accuracy must be a distance, zero or larger, not {accuracy}")
     return Terms(spec, distance, accuracy, calibration, asked)
 

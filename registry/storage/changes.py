@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
@@ -33,10 +34,10 @@ __all__ = [
 ]
 
 _TEXTS = tuple(f.name for f in fields(ModelCard) if f.default == "")
-_NUMBERS = {"seed": int, "gflops": float}
+_NUMBERS = ("seed", "gflops")
 
 
-def set_card(connection: Connection, model_id: int, changes: Mapping[str, str | float | None]) -> None:
+def set_card(connection: Connection, model_id: int, changes: Mapping[str, Any]) -> None:
     """Set fields of a model's card; None and the empty string make them unknown.
 
     Raises
@@ -50,10 +51,12 @@ def set_card(connection: Connection, model_id: int, changes: Mapping[str, str | 
             known[field] = value or ""
         elif field in _NUMBERS and (value is None or value == ""):
             known[field] = None
-        elif field in _NUMBERS and isinstance(value, int | float) and value == _NUMBERS[field](value):
-            known[field] = _NUMBERS[field](value)
-            if field == "gflops" and not 0.0 <= known[field] < math.inf:
+        elif field == "gflops" and isinstance(value, Real):
+            known[field] = float(value)
+            if not 0.0 <= known[field] < math.inf:
                 raise UsageError(f"gflops cannot be {value!r}", "give a finite number that is not negative")
+        elif field == "seed" and (isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())):
+            known[field] = int(value)
         else:
             raise UsageError(
                 f"{field} cannot be set to {value!r}",

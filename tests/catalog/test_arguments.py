@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry import MetricBound, Registry
+from registry import Metric, MetricBound, ModelCard, Registry
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ WRONG: list[tuple[Callable[[Any], Any], str]] = [
     (lambda reg: reg.set_metric("wide", "top1=3"), "a metric is a Metric, not 'top1=3'"),
     (lambda reg: reg.runs("x"), "run must be a whole number, not 'x'"),
     (lambda reg: reg.run_items("x"), "run must be a whole number, not 'x'"),
+    (lambda reg: reg.run_items(1, states="failed"), "states is a list, not the text 'failed'"),
+    (lambda reg: reg.run_items(1, states=["faild"]), "no model of a run is 'faild'"),
     (lambda reg: reg.retry("x"), "run must be a whole number, not 'x'"),
     (lambda reg: reg.plan(5), "references is a list, not 5"),
     (lambda reg: reg.plan([None]), "a reference is a text or a path, not NoneType"),
@@ -92,6 +94,22 @@ WRONG: list[tuple[Callable[[Any], Any], str]] = [
     (lambda _: Registry(5), "url must be a URL or a path, not 5"),
     (lambda _: Registry(False), "url must be a URL or a path, not False"),
     (lambda _: Registry([]), "url must be a URL or a path, not []"),
+    (lambda reg: reg.plan(["x.pt"], card={"family": "conv"}), "card is a ModelCard, not {'family': 'conv'}"),
+    (lambda reg: reg.plan(["x.pt"], card=ModelCard(seed="1")), "seed must be a whole number, not '1'"),
+    (lambda reg: reg.plan(["x.pt"], seed=1.5), "seed must be a whole number, not 1.5"),
+    (lambda reg: reg.ingest("x.pt", seed="1"), "seed must be a whole number, not '1'"),
+    (lambda reg: reg.ingest("x.pt", gflops="1"), "gflops must be a number, not '1'"),
+    (lambda reg: reg.ingest("x.pt", gflops=-1), "gflops cannot be -1"),
+    (lambda reg: reg.ingest("x.pt", gflops=float("inf")), "gflops cannot be inf"),
+    (lambda reg: reg.ingest("x.pt", family=3), "family must be a text, not 3"),
+    (lambda reg: reg.ingest("x.pt", tags={"made": "wide"}), "tags holds 'made', which is no pair"),
+    (lambda reg: reg.ingest("x.pt", tags=[("made", 1)]), "the tag made must be a text, not 1"),
+    (lambda reg: reg.ingest("x.pt", metrics=[("top1", 9)]), "a metric is a Metric, not ('top1', 9)"),
+    (lambda reg: reg.ingest("x.pt", metrics=Metric("top1", 9)), "metrics is a list, not Metric("),
+    (lambda reg: reg.set_metric("wide", Metric("top1", "9")), "the metric top1 must be a number, not '9'"),
+    (lambda reg: reg.set_metric("wide", Metric("top1", 9, None)), "a metric's dataset must be a text, not None"),
+    (lambda reg: reg.set_metric("wide", Metric("top1", 9, higher_is_better="no")), "must be True, False or None"),
+    (lambda reg: reg.set("wide", seed=float("nan")), "seed cannot be set to nan"),
     (lambda reg: reg.ingest(None), "a torch.nn.Module, not NoneType"),
     (lambda reg: reg.ingest_all("wide"), "refs is a list, not the text 'wide'"),
     (lambda reg: reg.ingest_all(["wide"]), "refs is what plan() returns, not 'wide'"),
@@ -124,6 +142,28 @@ def test_the_kinds_that_go(filled: Filled) -> None:
     assert reg.models(min_params=middle + 0.5) == reg.models(min_params=middle + 1)
     assert len(reg.models(family=None, metrics=None, tags=None, max_gflops=None)) == len(sizes)
     assert len(reg.nearest("wide", np.int64(2), radius=np.float32(1e6))) == 2
+    assert len(reg.models(metrics=[MetricBound("top1", minimum=np.float32(97.5))])) == 1
+    assert reg.classes(accuracy=np.float32(0.25), rule="single") == reg.classes(accuracy=0.25, rule="single")
+
+
+def test_what_is_said_of_a_model_is_kept_as_it_was_meant(filled: Filled, tmp_path: Path) -> None:
+    """NumPy's numbers are numbers, None is unknown, pairs may be lists, lists may be arrays and iterators."""
+    import numpy as np
+    import torch
+
+    reg = filled.reg
+    better = np.bool_(True)
+    metrics = [Metric("top1", np.float32(90.5), "digits", "test", higher_is_better=better)]
+    card = {"seed": np.int64(3), "gflops": np.float32(1.5), "task": None, "tags": [["stage", "draft"]]}
+    reg.ingest(torch.nn.Linear(5, 4), name="one", metrics=iter(metrics), **card)
+    kept = reg.show("one")
+    assert (kept.seed, kept.summary.gflops, kept.summary.task) == (3, 1.5, "")
+    assert kept.summary.metrics == (Metric("top1", 90.5, "digits", "test", higher_is_better=True),)
+    assert kept.tags == (("stage", "draft"),)
+    assert reg.set("one", seed=np.int32(4), gflops=np.float32(0.5)).gflops == 0.5
+    assert reg.show("one").seed == 4
+    for names in (np.array(["one", "wide"]), {"one", "wide"}, iter(["one", "wide"])):
+        assert reg.export(tmp_path / "part.db", names=names, overwrite=True).added == 2
 
 
 def test_the_paths_that_go(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

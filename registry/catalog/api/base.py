@@ -100,8 +100,10 @@ def filter_of(fields: dict[str, Any]) -> Filter:
 
 
 def card_of(fields: dict[str, Any]) -> ModelCard:
-    """The card of those keywords. Raises ``UsageError`` for an unknown one."""
+    """The card of those keywords. Raises ``UsageError`` for an unknown one, or a value of the wrong kind."""
+    from registry.catalog.cards import typed_card
+
     unknown = fields.keys() - ModelCard.__slots__
     if unknown:
         raise UsageError(f"unknown field {sorted(unknown)[0]!r}", f"known: {', '.join(ModelCard.__slots__)}")
-    return ModelCard(**fields)
+    return typed_card(ModelCard(**fields))

@@ -42,10 +42,11 @@ class Filling(Part):
 
         Raises ``NotFoundError``, ``AmbiguousError`` or ``UsageError`` naming the reference.
         """
+        from registry.catalog.cards import typed_card
         from registry.catalog.filling import expand_all
 
         lines = None if manifest is None else path(manifest, "manifest")
-        return expand_all(references, lines, key=key, seed=seed, name=name, card=card)
+        return expand_all(references, lines, key=key, seed=seed, name=name, card=typed_card(card))
 
     def estimate(
         self,
@@ -111,7 +112,7 @@ class Filling(Part):
         *,
         name: str | None = None,
         key: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         replace: bool = False,
         keep_spectra: bool = True,
         device: Device = "cpu",
@@ -120,8 +121,8 @@ class Filling(Part):
     ) -> Ingested:
         """Ingest one model: a reference, a path, or a live module (which needs a ``name``).
 
-        ``key`` and ``seed`` are those of ``plan`` and go with references; ``device`` and ``approximate`` are those of
-        ``ingest_all``; ``card``: fields of ``ModelCard``.
+        ``key`` is that of ``plan`` and goes with references; ``device`` and ``approximate`` are those of
+        ``ingest_all``; ``card``: fields of ``ModelCard``, among them ``seed``, also that of a random initialisation.
 
         Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
         ``RegistryError`` for a device that cannot be had; then nothing was stored.
@@ -132,9 +133,9 @@ class Filling(Part):
         from registry.sources import open_module, open_ref
 
         options = Options(replace, keep_spectra, device=_found(device), approximate=approximate)
-        known = card_of(card)
+        known = card_of({**card, "seed": seed})
         if isinstance(reference, str | Path):
-            refs = expand_all([reference], None, key=key, seed=seed, name=name, card=known)
+            refs = expand_all([reference], None, key=key, seed=known.seed or 0, name=name, card=known)
             if len(refs) != 1:
                 raise UsageError(f"{reference} is {len(refs)} models", "use plan() and ingest_all() for several")
             with open_ref(refs[0]) as checkpoint:

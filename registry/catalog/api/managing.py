@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from registry.catalog.api.base import Part
 from registry.catalog.arguments import text
-from registry.errors import UsageError
-from registry.types import Metric
 
 if TYPE_CHECKING:
-    from registry.types import ModelSummary
+    from registry.types import Metric, ModelSummary
 
 __all__ = ["Managing"]
 
@@ -24,9 +22,9 @@ class Managing(Part):
 
     def set_metric(self, name: str, metric: Metric) -> ModelSummary:
         """Add a metric, or change the one of the same name, data set and split."""
-        if not isinstance(metric, Metric):
-            raise UsageError(f"a metric is a Metric, not {metric!r}", 'write Metric("top1", 92.6, "cifar10", "test")')
-        return self._database.writable().set_metric(name, metric)
+        from registry.catalog.cards import typed_metric
+
+        return self._database.writable().set_metric(name, typed_metric(metric))
 
     def tag(self, name: str, /, **tags: str | None) -> tuple[tuple[str, str], ...]:
         """Set tags of a model, None removing one; returns all its tags."""

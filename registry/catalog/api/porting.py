@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from registry.catalog.api.base import Part, filter_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from registry.types import Transfer
@@ -22,7 +22,7 @@ class Porting(Part):
         self,
         file: str | Path,
         *,
-        names: Sequence[str] = (),
+        names: Iterable[str] = (),
         spectra: bool = True,
         overwrite: bool = False,
         progress: Callable[[int, int], None] | None = None,

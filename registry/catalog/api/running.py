@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from registry.catalog.api.base import Part
-from registry.catalog.arguments import number, whole
+from registry.catalog.arguments import number, several, whole
 from registry.errors import UsageError
+from registry.types import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from registry.ingest import Progress
     from registry.types import Ingested, Run, RunItem
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Running"]
 
 CENTURY: Final = 36_500  # days
+STATES: Final = ("waiting", *DONE, "failed")
 
 
 class Running(Part):
@@ -48,13 +50,16 @@ class Running(Part):
             raise UsageError(f"older_than is {days:g} days", f"give a number of days from 0 to {CENTURY:,}")
         return self._database.writable().forget_runs(before=datetime.now(UTC) - timedelta(days=days))
 
-    def run_items(self, run: int, *, states: Sequence[str] = ()) -> list[RunItem]:
+    def run_items(self, run: int, *, states: Iterable[str] = ()) -> list[RunItem]:
         """The models of a run in its order, all or those ``waiting``, ``added``, ``named``, ``known``, ``failed``.
 
-        Raises ``UsageError`` where there is no such run.
+        Raises ``UsageError`` where there is no such run, or no such state.
         """
-        store = self._database.readable()
-        store.run(whole(run, "run"))
+        states = several(states, "states")
+        if unknown := [state for state in states if state not in STATES]:
+            raise UsageError(f"no model of a run is {unknown[0]!r}", f"known: {', '.join(STATES)}")
+        store, run = self._database.readable(), whole(run, "run")
+        store.run(run)
         return store.run_items(run, states)
 
     def retry(
