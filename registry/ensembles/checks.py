@@ -21,6 +21,7 @@ __all__ = [
     "check_locations",
     "check_numbers",
     "check_reference",
+    "check_rng",
     "check_shapes",
     "check_whole",
 ]
@@ -73,11 +74,21 @@ def check_reference(reference: object) -> None:
         )
 
 
+def check_rng(rng: object) -> None:
+    """SpectrumError for what draws no numbers: a seed, above all."""
+    if not hasattr(rng, "standard_normal"):
+        raise SpectrumError(f"rng must be a generator of NumPy's, not {rng!r}", "write numpy.random.default_rng(0)")
+
+
 def check_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Shapes (p, q) of a network's layers as ints of at least 1; SpectrumError where there are none."""
-    if not len(shapes):
+    try:
+        layers, pairs = len(shapes), [(p, q) for p, q in shapes]
+    except (TypeError, ValueError):
+        raise SpectrumError(f"shapes must be a list of pairs (p, q), one a layer, not {shapes!r}") from None
+    if not layers:
         raise SpectrumError("no layers: an ensemble mixed of none is undefined")
-    return [(check_whole(p, "p"), check_whole(q, "q")) for p, q in shapes]
+    return [(check_whole(p, "p"), check_whole(q, "q")) for p, q in pairs]
 
 
 def check_locations(locations: ArrayLike) -> NDArray[np.float64]:

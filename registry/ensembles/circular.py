@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_beta, check_numbers, check_whole
+from registry.ensembles.checks import check_beta, check_numbers, check_rng, check_whole
 from registry.ensembles.fluctuations import SPACING_RATIOS, mean_spacing_ratio, mixed_variance, number_variance
 from registry.ensembles.haar import dense_phases, haar_unitary
 from registry.errors import SpectrumError
@@ -77,10 +77,11 @@ def sample_counts(
     Raises
     ------
     SpectrumError
-        Order or draws below 1, beta not positive, edges too few, outside [0, 2 pi] or not increasing.
+        Order or draws below 1, beta not positive, edges too few, outside [0, 2 pi] or not increasing, no generator.
     """
     order, beta, draws = check_whole(order, "order"), check_beta(beta), check_whole(draws, "draws")
     turns = _edge_turns(edges)
+    check_rng(rng)
     counts = np.empty((draws, turns.size - 1), dtype=np.int64)
     for rows, alpha, eta in _verblunsky(order, beta, rng, draws, turns.size):
         counts[rows] = np.diff(_levels(alpha, eta, turns), axis=1)
@@ -105,9 +106,10 @@ def sample_phases(order: int, beta: float, rng: np.random.Generator) -> NDArray[
     Raises
     ------
     SpectrumError
-        Order below 1 or beta not positive.
+        Order below 1, beta not positive, or no generator.
     """
     order, beta = check_whole(order, "order"), check_beta(beta)
+    check_rng(rng)
     _, alpha, eta = next(_verblunsky(order, beta, rng, 1, order))
     return _bisect(alpha, eta, np.arange(order))
 

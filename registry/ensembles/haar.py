@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_whole
+from registry.ensembles.checks import check_rng, check_whole
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def haar_unitary(order: int, rng: np.random.Generator) -> NDArray[np.complex128]
     Raises
     ------
     SpectrumError
-        Order below 1.
+        Order below 1, or no generator.
     """
     order = check_whole(order, "order")
+    check_rng(rng)
     ginibre = rng.standard_normal((order, order)) + 1j * rng.standard_normal((order, order))
     unitary, upper = np.linalg.qr(ginibre)
     diagonal = np.diagonal(upper)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles.checks import check_locations, check_numbers, check_shapes, check_whole
+from registry.ensembles.checks import check_locations, check_numbers, check_rng, check_shapes, check_whole
 from registry.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -200,10 +200,11 @@ def sample_cumulative(
     Raises
     ------
     SpectrumError
-        p, q or draws below 1, unusable locations.
+        p, q or draws below 1, unusable locations, no generator.
     """
     n, m = sorted((check_whole(p, "p"), check_whole(q, "q")))
     x = check_locations(locations)
+    check_rng(rng)
     diagonal, below = _chi_squares(n, m, rng, check_whole(draws, "draws"))
     means = (diagonal.sum(axis=1) + below.sum(axis=1)) / n
     counts = np.empty((draws, x.size), dtype=np.int64)

@@ -270,7 +270,8 @@ def _eigenvalues(spectrum: Spectrum, scale: Scale) -> NDArray[np.float64]:
 
 def _check_range(start: float, stop: float, count: int) -> int:
     """The number of locations, where start < stop are finite and it is at least 2."""
-    if not (isfinite(start) and isfinite(stop) and start < stop):
+    low, high = check_numbers([start, stop], "locations").tolist()
+    if not (isfinite(low) and isfinite(high) and low < high):
         raise SpectrumError(f"locations must rise from one finite number to another, not from {start!r} to {stop!r}")
     return check_whole(count, "number of locations", 2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def layer_spectrum(
     Parameters
     ----------
     W
-        (p, q) real weights, p, q >= 1; float32 or float64 as sources give them.
+        (p, q) real weights, p, q >= 1: an array, or a tensor of torch, also one that is being trained, on a device, or
+        of half precision.
     precision
         Of the Gram matrix; NumPy finds its eigenvalues in float64. ``float32`` is the faster product and errs by up to
         1e-6 of the largest eigenvalue, which small ones are lost in; what that does to cumulatives is in
@@ -63,7 +65,7 @@ def layer_spectrum(
     """
     exact = Lapack(precision)
     solver = Lanczos(exact, LARGE) if approximate else exact
-    begun, exponent = _begin(np.asarray(W), solver, map)
+    begun, exponent = _begin(_array(W), solver, map)
     return _relative(next(solver.solve([begun])), exponent)
 
 
@@ -107,7 +109,7 @@ class Begun:
 
 def begin(layer: LayerMatrix, W: ArrayLike, solver: Solver, each: Each = map) -> Begun:
     """The first step of `spectrum`: the Gram matrix, its terms by ``each``."""
-    weights = np.asarray(W)
+    weights = _array(W)
     if weights.shape not in (layer.shape, (layer.p, layer.q)):
         raise SpectrumError(f"layer {layer.name} has shape {layer.shape}, its weights {weights.shape}")
     with _naming(layer):
@@ -132,10 +134,24 @@ def _naming(layer: LayerMatrix) -> Iterator[None]:
         raise SpectrumError(f"layer {layer.name}: {error.message}", error.remedy) from error
 
 
+def _array(W: Any) -> NDArray[np.generic]:
+    """Weights as an array; NumPy takes no tensor of torch that is being trained, on a device, or of bfloat16."""
+    try:
+        if hasattr(W, "detach"):
+            W = W.detach().cpu()
+            W = W.float() if W.is_floating_point() and W.element_size() < 4 else W
+        return np.asarray(W)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SpectrumError("a layer's weights must be a matrix of numbers") from error
+
+
 def _begin(weights: NDArray[np.generic], solver: Solver, each: Each) -> tuple[Any, int]:
     """What the solver has begun, and the exponent of 2 by which it has divided the weights."""
     if weights.ndim != 2 or weights.size == 0:
-        raise SpectrumError(f"a layer's weights must be a matrix with entries, not of shape {weights.shape}")
+        raise SpectrumError(
+            f"a layer's weights must be a matrix with entries, not of shape {weights.shape}",
+            "reshape a kernel to its outputs and the rest: W.reshape(len(W), -1)" if weights.ndim > 2 else None,
+        )
     if weights.dtype.kind not in "fiu":
         raise SpectrumError(f"a layer's weights must be real numbers, not {weights.dtype}")
     exponent = _exponent(weights)
@@ -177,7 +193,8 @@ def spectral_entropy(values: ArrayLike) -> float:
     if x.ndim != 1 or not x.size or not bool(np.all(np.isfinite(x) & (x >= 0))) or not x.any():
         raise SpectrumError("entropy needs finite eigenvalues of at least 0, not all of them 0")
     share = x[x > 0] / x.sum()
-    return max(0.0, float(-(share @ np.log(share)))) / np.log(x.size) if x.size > 1 else 0.0
+    entropy = -float(share @ np.log(share)) / log(x.size) if x.size > 1 else 0.0
+    return min(max(entropy, 0.0), 1.0)  # whatever rounding says
 
 
 def _exponent(weights: NDArray[np.generic]) -> int:

@@ -88,6 +88,8 @@ class TestContract:
         [
             lambda r: expected_cumulative(r, [], X),
             lambda r: expected_cumulative(r, [(0, 4)], X),
+            lambda r: expected_cumulative(r, iter([(3, 4)]), X),
+            lambda r: band(r, 3, X),
             lambda r: expected_cumulative(r, SHAPES, [1.0, 1.0]),
             lambda r: sampled_cumulative(r, SHAPES, X, draws=0),
             lambda r: sampled_cumulative(r, SHAPES, X, seed=-1),

@@ -181,6 +181,8 @@ def test_locations():
         (lambda: spectral_difference(HAND, X, seed="a"), "seed must be an integer, not 'a'"),
         (lambda: spectral_difference(HAND[0], X), "spectra must be a list, one a layer, not Spectrum"),
         (lambda: spectral_difference([np.eye(3)], X), "a list of Spectrum, one a layer, not of ndarray"),
+        (lambda: linear_locations("0", 1, 3), "locations must be numbers, not \\['0', 1\\]"),
+        (lambda: logarithmic_locations(None, 1, 3), "locations must be numbers, not \\[None, 1\\]"),
         (lambda: conjugacy(None), "spectra must be a list, one a layer, not NoneType"),
         (lambda: contrast(HAND, HAND[0]), "spectra must be a list, one a layer, not Spectrum"),
     ],

@@ -185,12 +185,38 @@ def test_published_weights_with_nan(zoo):
 
 def test_entropy():
     assert spectral_entropy([3.0, 3.0, 3.0]) == pytest.approx(1)
+    found = [spectral_entropy(np.full(n, 0.1)) for n in range(2, 200)]
+    assert min(found) > 1 - 1e-12
+    assert max(found) == 1  # rounding would make it a little more
+    assert {type(value) for value in found} == {float}
     assert spectral_entropy([0.0, 0.0, 3.0]) == 0
     assert spectral_entropy([5.0]) == 0
     assert spectral_entropy([1.0, 3.0]) == pytest.approx(-(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75)))
     for values in ([], [0.0], [1.0, -1.0], [1.0, np.nan]):
         with pytest.raises(SpectrumError):
             spectral_entropy(values)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_tensors_of_torch(dtype):
+    torch = pytest.importorskip("torch")
+    trained = torch.nn.Linear(40, 30).to(getattr(torch, dtype)).weight
+    assert trained.requires_grad
+    mean, values = layer_spectrum(trained)
+    exact, wanted = layer_spectrum(trained.detach().double().numpy())
+    # Casting up to float32 loses nothing, so that the numbers are the very ones.
+    assert mean == exact
+    np.testing.assert_array_equal(values, wanted)
+    np.testing.assert_array_equal(spectrum(layer(30, 40), trained).values, wanted)
+
+
+def test_what_is_no_matrix_of_numbers_is_named():
+    torch = pytest.importorskip("torch")
+    for wrong in ([[1.0, 2.0], [3.0]], torch.eye(3).to_sparse(), torch.empty(3, 3, device="meta")):
+        with pytest.raises(SpectrumError, match="must be a matrix of numbers"):
+            layer_spectrum(wrong)
+    with pytest.raises(SpectrumError, match=r"not of shape \(4, 3, 2, 2\) \(reshape a kernel"):
+        layer_spectrum(np.ones((4, 3, 2, 2)))
 
 
 def test_importing_spectra_loads_neither_scipy_nor_torch():
