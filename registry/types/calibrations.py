@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from registry.types.shown import Shown
 
 __all__ = ["Calibrated", "Calibration", "Relation"]
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+@dataclass(frozen=True, slots=True, repr=False)
+class Calibration(Shown):
     """What distances between unrelated models look like under one spec and metric.
 
     ``accuracy``: the largest distance at which at most ``rate`` of unrelated pairs pass, and (``accuracy_low``,
@@ -21,7 +23,7 @@ class Calibration:
     metric: str
     rate: float
     accuracy: float
-    quantiles: tuple[tuple[float, float], ...]
+    quantiles: tuple[tuple[float, float], ...] = field(repr=False)
     source: str
     accuracy_low: float | None = None
     accuracy_high: float | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from registry.types.shown import Shown
+
 __all__ = ["Filter", "MetricBound"]
 
 
-@dataclass(frozen=True, slots=True)
-class MetricBound:
+@dataclass(frozen=True, slots=True, repr=False)
+class MetricBound(Shown):
     """A bound on a stored metric: ``name`` at least ``minimum`` and at most ``maximum``, on ``dataset`` if given.
 
     A model without that metric fails the bound.
@@ -20,8 +22,8 @@ class MetricBound:
     dataset: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+@dataclass(frozen=True, slots=True, repr=False)
+class Filter(Shown):
     """Which stored models take part; empty fields let every model through. Unknown values fail a bound.
 
     ``max_ratio`` of a question is turned into ``max_params`` before. Text compares without regard to case.

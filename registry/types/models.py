@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from registry.types.shown import Shown
 
 if TYPE_CHECKING:
     from registry.types.partitions import Membership
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["LayerFigures", "ModelDetails", "ModelSummary", "Stats"]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSummary:
+@dataclass(frozen=True, slots=True, repr=False)
+class ModelSummary(Shown):
     """A stored model in one line. ``name`` is its oldest name, ``names`` all of them; created in UTC, ISO 8601.
 
     ``approximate``: of its ``layers``, how many have approximate spectra, on which its fingerprints and classes rest.
@@ -22,20 +24,20 @@ class ModelSummary:
 
     id: int
     name: str
-    names: tuple[str, ...]
-    content_hash: str
-    topology: str
+    names: tuple[str, ...] = field(repr=False)
+    content_hash: str = field(repr=False)
+    topology: str = field(repr=False)
     parameters: int
     bytes: int
     layers: int
-    matrix_rule: str
-    created: str
+    matrix_rule: str = field(repr=False)
+    created: str = field(repr=False)
     family: str = ""
     architecture: str = ""
     task: str = ""
     dataset: str = ""
     licence: str = ""
-    source: str = ""
+    source: str = field(default="", repr=False)
     gflops: float | None = None
     tail_class: str = ""
     training_class: str = ""

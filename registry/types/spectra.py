@@ -20,7 +20,7 @@ METHODS = ("", "lanczos")
 """How a spectrum was found: exactly, or by stochastic Lanczos quadrature."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Spectrum:
     """Eigenvalues of A = W W^T of one layer on the `proper` scale.
 
@@ -34,8 +34,15 @@ class Spectrum:
     values: NDArray[np.float32]
     method: str = ""
 
+    def __repr__(self) -> str:
+        """The layer, and where its eigenvalues begin and end."""
+        layer, x = self.layer, self.values
+        ends = f"{x.size} values from {x[0]:.3g} to {x[-1]:.3g}" if x.size else "no values"
+        found = f", {self.method}" if self.method else ""
+        return f"<Spectrum {layer.name} ({layer.p}, {layer.q}): {ends}, mean {self.mean:.3g}{found}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class FingerprintSpec:
     """Everything that decides a fingerprint's numbers. Only fingerprints of one ``hash`` are ever compared.
 
@@ -65,6 +72,10 @@ class FingerprintSpec:
     def label(self) -> str:
         """Name and version as shown to people: ``layered v2``."""
         return f"{self.name} v{self.version}"
+
+    def __repr__(self) -> str:
+        """What it is called, and the hash of all that it fixes."""
+        return f"<FingerprintSpec {self.label} {self.hash}>"
 
 
 @lru_cache(maxsize=256)
@@ -109,9 +120,13 @@ class Conjugacy:
     decay: Decay | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Fingerprint:
     """A model's vector under one spec: float32 (spec.length,), finite."""
 
     spec: FingerprintSpec
     vector: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        """Of which spec it is, and how long."""
+        return f"<Fingerprint {self.spec.label}: {self.vector.size} numbers>"

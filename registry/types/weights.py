@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from registry.types.shown import Shown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
@@ -54,8 +56,8 @@ class SkippedTensor:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class LayerMatrix:
+@dataclass(frozen=True, slots=True, repr=False)
+class LayerMatrix(Shown):
     """A weight matrix W of shape (p, q) within a checkpoint: where it is, not its numbers.
 
     ``tensor`` is the stored tensor it is cut from; ``name`` equals it, with ``[part]`` behind where a fused tensor was
@@ -92,8 +94,8 @@ class LayerMatrix:
         return self.shape[2:]
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+@dataclass(frozen=True, slots=True, repr=False)
+class Metric(Shown):
     """A published or measured figure of a model."""
 
     name: str
@@ -104,8 +106,8 @@ class Metric:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCard:
+@dataclass(frozen=True, slots=True, repr=False)
+class ModelCard(Shown):
     """What is known of a model besides its weights; the empty string and None mean unknown."""
 
     family: str = ""
@@ -135,8 +137,8 @@ class ModelCard:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRef:
+@dataclass(frozen=True, slots=True, repr=False)
+class ModelRef(Shown):
     """One model that a source can open: ``source`` is the entry of the sources' table that opens it.
 
     ``target`` is what that source understands (an absolute path, ``resnet50.IMAGENET1K_V2``); ``name`` the default name
