@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from registry.errors import WeightsError
@@ -66,7 +67,7 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
     layers, skipped = _layers([name for name in order if reasons[name] is None], infos)
     skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for n, i in infos.items() if (reason := reasons[n])]
     if not layers:
-        raise _no_matrix(checkpoint, infos)
+        raise _no_matrix(checkpoint, infos, skipped)
     return WeightsPlan(
         rule=MATRIX_RULE,
         layers=tuple(layers),
@@ -148,7 +149,9 @@ def _is_parameter(info: TensorInfo, reason: str | None) -> bool:
     return is_float(info.dtype) and reason not in NOT_PARAMETERS and not (reason or "").startswith(_TIED)
 
 
-def _no_matrix(checkpoint: Checkpoint, infos: Mapping[str, TensorInfo]) -> WeightsError:
+def _no_matrix(
+    checkpoint: Checkpoint, infos: Mapping[str, TensorInfo], skipped: Sequence[SkippedTensor]
+) -> WeightsError:
     where = checkpoint.ref.target
     if not infos:
         return WeightsError(f"{where} holds no tensors", "save the whole state dict")
@@ -162,6 +165,11 @@ def _no_matrix(checkpoint: Checkpoint, infos: Mapping[str, TensorInfo]) -> Weigh
         return WeightsError(
             f"{where} holds quantised or integer weights only ({kinds})", "use the weights before quantisation"
         )
+    reasons = Counter("tied" if each.reason.startswith(_TIED) else each.reason for each in skipped)
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return WeightsError(
-        f"{where} has no matrix of at least 2 x 2 among its {counted(len(infos), 'tensor')}", "see its tensors' shapes"
+        f"{where} has no matrix of at least 2 x 2 among its {counted(len(infos), 'tensor')}: {told}",
+        "load its weights first"
+        if reasons["all zeros"]
+        else "give the whole model: a layer has two outputs and inputs",
     )

@@ -271,8 +271,11 @@ def test_nothing_usable_says_why() -> None:
     with pytest.raises(WeightsError, match=r"quantised or integer weights only \(int8\)") as caught:
         plan_weights(ArrayCheckpoint({"a.weight": np.ones((4, 4), np.int8), "a.bias": normal(4)}))
     assert caught.value.remedy
-    with pytest.raises(WeightsError, match="no matrix of at least 2 x 2"):
-        plan_weights(ArrayCheckpoint({"a.weight": normal(1, 4), "a.bias": normal(4)}))
+    with pytest.raises(WeightsError, match="no matrix of at least 2 x 2 among its 3 tensors: 2 fewer than two outputs"):
+        plan_weights(ArrayCheckpoint({"a.weight": normal(1, 4), "b.weight": normal(1, 4), "a.bias": normal(4)}))
+    with pytest.raises(WeightsError, match="tensors: 1 vector or scalar, 1 all zeros") as caught:
+        plan_weights(ArrayCheckpoint({"a.weight": np.zeros((4, 4), np.float32), "a.bias": normal(4)}))
+    assert caught.value.remedy == "load its weights first"
     with pytest.raises(WeightsError, match="no tensors"):
         plan_weights(ArrayCheckpoint({}))
 
