@@ -11,7 +11,7 @@ from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError
 from registry.types import ModelSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     import torch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Checkpoint, Conjugacy, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
 
-    Asked = str | Path | torch.nn.Module
+    Asked = str | Path | torch.nn.Module | Mapping[str, torch.Tensor]
 
 __all__ = ["Query", "resolve", "stored"]
 
@@ -56,8 +56,8 @@ class Query:
 def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
     """A stored name first, then a reference or a path, whose weights are read and measured and not stored.
 
-    A `Path` is always a path, and what is no text is a live module. A stored name that is also a folder means the
-    stored model; ``./NAME`` is the folder.
+    A `Path` is always a path, and what is no text is a live module or a state dict. A stored name that is also a folder
+    means the stored model; ``./NAME`` is the folder.
 
     Raises
     ------

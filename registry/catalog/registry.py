@@ -28,9 +28,9 @@ class Registry(Filling, Running, Asking, Choosing, Judging, Indexing, Showing, M
     raises ``DatabaseMissingError``; ``ingest`` and ``import_from`` alone create one. Threads that share one wait for
     each other; for questions side by side, and in every process, open one each.
 
-    Questions take a stored name, a reference such as ``torchvision:resnet50``, a path or a ``torch.nn.Module``.
-    ``fingerprint`` is ``layered`` or ``mme``; ``metric`` one of ``l1``, ``l2``, ``linf``; ``accuracy`` a distance, the
-    calibrated one by default; further keywords are the fields of ``Filter``.
+    Questions take a stored name, a reference such as ``torchvision:resnet50``, a path, a ``torch.nn.Module`` or its
+    state dict. ``fingerprint`` is ``layered`` or ``mme``; ``metric`` one of ``l1``, ``l2``, ``linf``; ``accuracy`` a
+    distance, the calibrated one by default; further keywords are the fields of ``Filter``.
     """
 
     def __repr__(self) -> str:

@@ -193,9 +193,32 @@ def test_live_modules(database_url: str, tmp_path: Path) -> None:
         assert reg.show("saved").summary.family == "mlp"
         with pytest.raises(UsageError, match="takes one model"):
             reg.ingest([])  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="needs a name") as refused:
-            reg.ingest(module)
-        assert refused.value.remedy
+        for nameless in (module, module.state_dict()):
+            with pytest.raises(UsageError, match="needs a name") as refused:
+                reg.ingest(nameless)
+            assert refused.value.remedy
+        with pytest.raises(WeightsError, match="tensor weight of a lazy module has no shape yet"):
+            reg.ingest(nn.LazyLinear(4), name="lazy")
+
+
+def test_state_dicts_and_modules_are_asked_about_alike(asked: Filled) -> None:
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 8))
+    state = module.state_dict()
+    reg = asked.reg
+    assert [each.distance for each in reg.nearest(state)] == [each.distance for each in reg.nearest(module)]
+    assert reg.compare(state, module).verdict.distance == 0
+    assert reg.equivalent(dict(state), "wide") == reg.equivalent(module, "wide")
+    assert reg.compress(state).candidates == reg.compress(module).candidates
+    assert reg.select(like=state).classes == reg.select(like=module).classes
+    assert reg.search(state).model.name == "state dict"
+    for wrong in ({"state_dict": state, "epoch": 3}, {}):
+        with pytest.raises(UsageError, match=r"that mapping holds no tensors, only: (state_dict, epoch|nothing)"):
+            reg.nearest(wrong)
 
 
 @pytest.mark.parametrize("source", ["broken", "missing"])

@@ -8,12 +8,11 @@ from registry.catalog.api.base import Part, filter_of, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
+    from registry.catalog.queries import Asked
     from registry.types import Comparison, KeptPartition, Neighbour, Partition, Search, Verdict
 
 __all__ = ["Asking"]
@@ -24,7 +23,7 @@ class Asking(Part):
 
     def nearest(
         self,
-        query: str | Path | torch.nn.Module,
+        query: Asked,
         k: int | None = None,
         *,
         radius: float | None = None,
@@ -50,7 +49,7 @@ class Asking(Part):
 
     def search(
         self,
-        query: str | Path | torch.nn.Module,
+        query: Asked,
         k: int | None = None,
         *,
         radius: float | None = None,
@@ -82,7 +81,7 @@ class Asking(Part):
         store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
         return search_for(store, subject, by, where, wanted)
 
-    def search_all(self, queries: Iterable[str | Path | torch.nn.Module], **terms: Any) -> tuple[Search, ...]:
+    def search_all(self, queries: Iterable[Asked], **terms: Any) -> tuple[Search, ...]:
         """``search`` for each of several, by the same terms, in their order; the first that fails ends it."""
         from registry.catalog.arguments import several
 
@@ -90,8 +89,8 @@ class Asking(Part):
 
     def compare(
         self,
-        a: str | Path | torch.nn.Module,
-        b: str | Path | torch.nn.Module,
+        a: Asked,
+        b: Asked,
         *,
         fingerprint: str = "layered",
         metric: str | None = None,
@@ -110,8 +109,8 @@ class Asking(Part):
 
     def equivalent(
         self,
-        a: str | Path | torch.nn.Module,
-        b: str | Path | torch.nn.Module,
+        a: Asked,
+        b: Asked,
         *,
         fingerprint: str = "layered",
         metric: str | None = None,

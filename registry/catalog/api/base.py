@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import torch
-
-    from registry.catalog.queries import Query
+    from registry.catalog.queries import Asked, Query
     from registry.catalog.terms import Terms
     from registry.storage import Store
     from registry.types import FingerprintSpec
@@ -52,7 +50,7 @@ class Part:
 
     def _question(
         self,
-        query: str | Path | torch.nn.Module,
+        query: Asked,
         fingerprint: str,
         metric: str | None,
         accuracy: float | None,

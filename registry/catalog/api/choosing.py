@@ -8,10 +8,8 @@ from registry.catalog.api.base import Part, filter_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    import torch
-
+    from registry.catalog.queries import Asked
     from registry.types import Compression, Selection
 
 __all__ = ["Choosing"]
@@ -22,7 +20,7 @@ class Choosing(Part):
 
     def compress(
         self,
-        query: str | Path | torch.nn.Module,
+        query: Asked,
         *,
         max_ratio: float | None = None,
         max_params: int | None = None,
@@ -54,7 +52,7 @@ class Choosing(Part):
         self,
         *,
         aims: Sequence[str] = (),
-        like: str | Path | torch.nn.Module | None = None,
+        like: Asked | None = None,
         min_metric: Mapping[str, float] | None = None,
         max_metric: Mapping[str, float] | None = None,
         k: int = 20,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,7 @@ from registry.types import ModelCard, ModelRef
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import torch
-
+    from registry.catalog.queries import Asked
     from registry.ingest import Progress
     from registry.spectral.devices import Device
     from registry.types import Estimate, Ingested, Recomputed
@@ -108,7 +108,7 @@ class Filling(Part):
 
     def ingest(
         self,
-        reference: str | Path | torch.nn.Module,
+        reference: Asked,
         *,
         name: str | None = None,
         key: str | None = None,
@@ -119,7 +119,7 @@ class Filling(Part):
         approximate: bool = False,
         **card: Any,
     ) -> Ingested:
-        """Ingest one model: a reference, a path, or a live module (which needs a ``name``).
+        """Ingest one model: a reference, a path, or a live module or its state dict, which need a ``name``.
 
         ``key`` is that of ``plan`` and goes with references; ``device`` and ``approximate`` are those of
         ``ingest_all``; ``card``: fields of ``ModelCard``, among them ``seed``, also that of a random initialisation.
@@ -144,7 +144,7 @@ class Filling(Part):
             raise UsageError("ingest() takes one model", "use plan() and ingest_all() for several")
         if name is not None:
             text(name, "name")
-        if not name and hasattr(reference, "state_dict"):
+        if not name and (hasattr(reference, "state_dict") or isinstance(reference, Mapping)):
             raise UsageError("a live module needs a name", 'give one: ingest(module, name="my-model")')
         with open_module(reference, name or "", known) as checkpoint:
             return ingest_checkpoint(self._database, checkpoint, options)
