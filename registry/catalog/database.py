@@ -19,7 +19,8 @@ class Database:
     """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
 
     def __init__(self, url: str | Path | None) -> None:
-        self._place = (place(url, "url") if url is not None else "") or default_database()
+        given = (place(url, "url") if url is not None else "") or default_database()
+        self._place = str(Path(given).expanduser()) if given.startswith("~") else given
         self._folder = _working_folder()
         self._store: Store | None = None
         self._mode = ""

@@ -53,6 +53,8 @@ class Address:
     def _parsed(cls, text: str) -> Address:
         if not text.strip():
             raise UsageError("the database is the empty string", f"give {SUPPORTED}")
+        if text == ":memory:":
+            raise _in_memory()
         if "://" not in text:
             if _SLIP.match(text) or (_PAIR.match(text.lstrip()) and (" " in text.strip() or "/" not in text)):
                 raise _unreadable()
@@ -68,7 +70,7 @@ class Address:
     def _sqlite(cls, text: str) -> Address:
         url = _made(text)
         if not url.database or url.database == ":memory:":
-            raise UsageError("a database in memory would be gone with this process", "name a file: sqlite:///zoo.db")
+            raise _in_memory()
         if url.query or url.host or url.database.startswith("file:"):
             raise UsageError(f"{text} is more than a path", "a SQLite database takes no options: sqlite:///zoo.db")
         return cls(text, url, Path(url.database))
@@ -100,6 +102,10 @@ class Address:
             if isinstance(secret, str) and secret:
                 text = text.replace(secret, "***")
         return text
+
+
+def _in_memory() -> UsageError:
+    return UsageError("a database in memory would be gone with this process", "name a file: sqlite:///zoo.db")
 
 
 def _made(text: str) -> URL:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from registry import Registry
-from registry.errors import DatabaseMissingError
+from registry.errors import DatabaseMissingError, UsageError
 
 if TYPE_CHECKING:
     from tests.catalog.conftest import Filled
@@ -95,3 +95,20 @@ def test_a_registry_shows_where_it_is_without_a_password(asked: Filled) -> None:
 def test_a_registry_cannot_be_pickled(asked: Filled) -> None:
     with pytest.raises(TypeError, match=r"Registry\('.*registry\.db'\) is a connection"):
         pickle.dumps(asked.reg)
+
+
+@pytest.mark.parametrize("url", [":memory:", "sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_refused_however_it_is_written(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Registry(url) as reg, pytest.raises(UsageError, match="a database in memory would be gone"):
+        reg.ingest(torch.nn.Linear(4, 3), name="one")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Registry("~/zoo.db") as reg:
+        reg.ingest(torch.nn.Linear(4, 3), name="one")
+    assert [path.name for path in tmp_path.iterdir()] == ["zoo.db"]
