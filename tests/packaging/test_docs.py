@@ -109,4 +109,4 @@ def test_this_documentation_is_true(command: list[str]) -> None:
 
 def test_the_example_worked_by_hand_is_what_the_library_says() -> None:
     failed, tried = doctest.testfile(str(ROOT / "docs" / "method.md"), module_relative=False)
-    assert (failed, tried) == (0, 10)
+    assert (failed, tried) == (0, 20)
