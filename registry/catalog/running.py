@@ -6,7 +6,7 @@ import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from registry.catalog.estimating import TORCH_SOURCES, estimate
 from registry.catalog.filling import Hashes, Reading
@@ -16,11 +16,13 @@ from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, kin_of, li
 from registry.spelling import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from registry.catalog.database import Database
     from registry.ingest import Progress
     from registry.types import Checkpoint, Ingested, ModelEstimate, ModelRef, WeightsPlan
+
+    Watcher = Progress | Callable[[int, int], None]
 
 __all__ = ["ingest_checkpoint", "ingest_refs", "retry"]
 
@@ -39,7 +41,7 @@ def ingest_refs(
     options: Options,
     setting: Setting,
     command: str,
-    progress: Progress | None,
+    progress: Watcher | None,
 ) -> tuple[Ingested, ...]:
     """Ingest a plan, or what an earlier start has left of it; what became of every model, in the plan's order."""
     from registry.sources import discard
@@ -56,7 +58,7 @@ def ingest_refs(
     expected = estimate(refs, setting, approximate=options.approximate).models
     planned = Planned(refs, options, [model.seconds for model in expected], command)
     settled = chosen(setting, len(refs), sum(planned.costs))
-    watcher = progress or Silent()
+    watcher = _watcher(progress)
     executor = EXECUTORS[settled.name](settled, _modules(refs))
     try:
         journal = Journal(database, planned, discard)
@@ -74,6 +76,35 @@ def ingest_refs(
         watcher.end()
         executor.close()
     return tuple(results[at] for at in range(len(refs)))
+
+
+class Counting(Silent):
+    """Progress for a function that is told how many models of how many are done."""
+
+    def __init__(self, tell: Callable[[int, int], None]) -> None:
+        self._tell = tell
+
+    def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:  # noqa: ARG002
+        """Count what an earlier start has done as done."""
+        self._done, self._all = done, done + len(refs)
+
+    def done(self, ref: ModelRef, result: Ingested) -> None:  # noqa: ARG002
+        """One more, whatever became of it."""
+        self._done += 1
+        self._tell(self._done, self._all)
+
+
+def _watcher(progress: Watcher | None) -> Progress:
+    """What watches the run. Raises ``UsageError`` for what cannot."""
+    if progress is None:
+        return Silent()
+    if hasattr(progress, "begin"):
+        return cast("Progress", progress)
+    if not callable(progress):
+        raise UsageError(
+            f"progress must be a function of two numbers, not {progress!r}", "or a registry.ingest.Progress"
+        )
+    return Counting(progress)
 
 
 def _task(position: int, ref: ModelRef, expected: ModelEstimate, setting: Setting) -> Task:
@@ -143,7 +174,7 @@ class _Stored:
         return store is not None and is_whole(store, plan, self.options)
 
 
-def retry(database: Database, run_id: int, setting: Setting, progress: Progress | None) -> tuple[Ingested, ...]:
+def retry(database: Database, run_id: int, setting: Setting, progress: Watcher | None) -> tuple[Ingested, ...]:
     """Run again what failed or was left of a run; what became of each of its models, in order."""
     command, options, records = database.writable().run_plan(run_id)
     refs = [from_record(record) for record in records]

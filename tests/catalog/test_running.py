@@ -448,3 +448,15 @@ def test_killed_and_started_again(seconds: float, database_url: str, tmp_path: P
 
 def test_several_write_at_once(database_url: str, tmp_path: Path) -> None:
     write_at_once(database_url, tmp_path, writers=3, each=10)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_may_be_a_function(files: Path, tmp_path: Path, workers: int) -> None:
+    told: list[tuple[int, int]] = []
+    with Registry(tmp_path / "new.db") as reg:
+        refs = reg.plan([files])
+        with pytest.raises(UsageError, match="progress must be a function of two numbers, not True"):
+            reg.ingest_all(refs, progress=True)  # type: ignore[arg-type]
+        reg.ingest_all(refs, workers=workers, progress=lambda done, of: told.append((done, of)))
+        assert told == [(number, len(refs)) for number in range(1, len(refs) + 1)]
+        assert len(reg.ingest_all(refs, progress=lambda *_: pytest.fail("nothing is left"))) == len(refs)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from registry.catalog.queries import Asked
-    from registry.ingest import Progress
+    from registry.catalog.running import Watcher
     from registry.spectral.devices import Device
     from registry.types import Estimate, Ingested, Recomputed
 
@@ -81,7 +81,7 @@ class Filling(Part):
         address: str | None = None,
         time_limit: float | None = None,
         command: str = "",
-        progress: Progress | None = None,
+        progress: Watcher | None = None,
     ) -> tuple[Ingested, ...]:
         """Ingest planned models, a transaction each; a model that fails is a ``failed`` item and the rest go on.
 
@@ -91,8 +91,9 @@ class Filling(Part):
         no CPU; ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster; ``time_limit``:
         seconds after which a model is given up and its process killed, so that it is not measured in this one, 0 for
         never, by default far more than its size lets expect, where it is measured in another process; ``command``: how
-        this was asked for, as ``runs`` is to show it. The same plan started again goes on where it was left, with what
-        failed tried again.
+        this was asked for, as ``runs`` is to show it; ``progress``: a function, told how many models of how many are
+        done, or a ``registry.ingest.Progress``. The same plan started again goes on where it was left, with what failed
+        tried again.
 
         Raises ``StorageError`` where the database itself refuses, or ``KeyboardInterrupt``; what was stored before
         stays. ``RegistryError`` for a device that cannot be had, before anything is read.

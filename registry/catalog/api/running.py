@@ -13,7 +13,7 @@ from registry.types import DONE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from registry.ingest import Progress
+    from registry.catalog.running import Watcher
     from registry.types import Ingested, Run, RunItem
 
 __all__ = ["Running"]
@@ -70,7 +70,7 @@ class Running(Part):
         executor: str | None = None,
         address: str | None = None,
         time_limit: float | None = None,
-        progress: Progress | None = None,
+        progress: Watcher | None = None,
     ) -> tuple[Ingested, ...]:
         """Do again what failed or was left of a run, by its own options; the rest as in ``ingest_all``.
 
