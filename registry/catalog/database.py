@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Database"]
 
+INHERITED: list[Store] = []
+"""Stores that this process was forked with. Their connections are the parent's: closing them would speak on them."""
+
 
 class Database:
     """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
@@ -24,6 +28,7 @@ class Database:
         self._folder = _working_folder()
         self._store: Store | None = None
         self._mode = ""
+        self._process = 0
 
     @property
     def url(self) -> str:
@@ -44,15 +49,18 @@ class Database:
 
     def readable(self) -> Store:
         """The store, to be asked. Raises ``DatabaseMissingError`` where there is none."""
-        return self._store if self._store is not None else self._open("read")
+        held = self._held()
+        return self._open("read") if held is None else held
 
     def writable(self) -> Store:
         """The store, to be changed. Raises ``DatabaseMissingError`` where there is none."""
-        return self._store if self._store is not None and self._mode != "read" else self._open("write")
+        held = self._held(writing=True)
+        return self._open("write") if held is None else held
 
     def created(self) -> Store:
         """The store, to be filled; made where there is none yet."""
-        return self._store if self._store is not None and self._mode != "read" else self._open("create")
+        held = self._held(writing=True)
+        return self._open("create") if held is None else held
 
     def existing(self) -> Store | None:
         """The store if there is one already, else None; it is not made yet, so that a failure leaves nothing behind."""
@@ -69,17 +77,26 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, if any was made."""
-        if self._store is not None:
+        if self._store is None:
+            return
+        if self._process == os.getpid():
             self._store.close()
-            self._store = None
+        else:
+            INHERITED.append(self._store)
+        self._store = None
+
+    def _held(self, *, writing: bool = False) -> Store | None:
+        """The store that this process has open."""
+        return self._store if self._process == os.getpid() and not (writing and self._mode == "read") else None
 
     def _open(self, mode: Literal["read", "write", "create"]) -> Store:
         from registry.storage import Store
 
         before = self._store
         self.close()
-        self._store, self._mode = Store.open(self.url, mode=mode, after=before), mode
-        return self._store
+        store = Store.open(self.url, mode=mode, after=before)
+        self._store, self._mode, self._process = store, mode, os.getpid()
+        return store
 
 
 def _working_folder() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -112,3 +114,30 @@ def test_the_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytes
     with Registry("~/zoo.db") as reg:
         reg.ingest(torch.nn.Linear(4, 3), name="one")
     assert [path.name for path in tmp_path.iterdir()] == ["zoo.db"]
+
+
+FORKED = """
+import multiprocessing, sys
+from registry import Registry
+
+reg = Registry(sys.argv[1])
+alone = {name: reg.nearest(name, k=3) for name in ("wide", "slim")}
+
+
+def ask(number):
+    names = ("wide", "slim")[:: 1 if number % 2 else -1]
+    return all(reg.nearest(name, k=3) == alone[name] for _ in range(40) for name in names)
+
+
+with multiprocessing.get_context("fork").Pool(4) as pool:
+    assert all(pool.map(ask, range(8), chunksize=1))
+assert ask(0)
+"""
+
+
+def test_a_forked_process_opens_its_own(filled: Filled) -> None:
+    """On one connection, answers to one process would come to another."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, filled.url], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (0, "")
