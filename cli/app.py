@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import gc
 import io
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +65,13 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _open_closed() -> None:
+    """Write to nowhere where standard output or error is closed, before a database is given the number of one."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115 - till the end
+
+
 def _freeze() -> None:
     """Spare the search for cycles at the very end, a tenth of a second: the system takes all memory back.
 
@@ -85,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         Always: 0 done, 1 an error, 2 wrong usage, 3 some of several references failed, 130 interrupted, 143 terminated.
     """
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A stored name must never fail to print because the terminal's encoding lacks a letter.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 
@@ -10,6 +11,7 @@ from registry.errors import RegistryError
 __all__ = ["InterruptionError", "Terminated", "harmless", "report", "report_unexpected"]
 
 UNEXPECTED = 1
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Terminated(KeyboardInterrupt):
@@ -56,7 +58,13 @@ def report(error: RegistryError, *, about: str = "", debug: bool = False) -> int
 
 
 def report_unexpected(error: Exception, *, debug: bool) -> int:
-    """Write a bug's error to standard error in one line, its traceback before it if ``debug``; return the exit code."""
+    """Write a bug's error to standard error in one line, its traceback before it if ``debug``; return the exit code.
+
+    A full disk is none: the output's, say.
+    """
+    if isinstance(error, OSError) and error.errno in FULL:
+        told = f"{error.filename} cannot be written" if error.filename else "cannot write"
+        return report(RegistryError(f"{told}: {error.strerror}", "free some disk space and run it again"), debug=debug)
     if debug:
         traceback.print_exception(error)
     what = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,4 +1,4 @@
-"""How words are spelt: known names that somebody may have meant, and nouns behind their counts."""
+"""How words are spelt: known names that somebody may have meant, nouns behind their counts, values in errors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["counted", "near_spellings"]
+__all__ = ["brief", "counted", "near_spellings"]
 
 SEPARATOR = re.compile(r"[/:\\-]")
 MOST = 3
+LONGEST = 60  # letters of a value
+
+
+def brief(value: object) -> str:
+    """A value in one line that is not long: a module tells of all its layers, an array of all its numbers."""
+    told = " ".join(repr(value).split())
+    return told if len(told) <= LONGEST else f"{type(value).__name__} {told[:LONGEST]}..."
 
 
 def counted(count: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
+from registry.spelling import brief
 
 __all__ = ["number", "path", "place", "several", "text", "whole"]
 
@@ -20,16 +21,16 @@ __all__ = ["number", "path", "place", "several", "text", "whole"]
 def number(value: Any, name: str) -> float:
     """A real number. Raises ``UsageError`` for anything else, the text of one and a truth value included."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise UsageError(f"{name} must be a number, not {value!r}")
+        raise UsageError(f"{name} must be a number, not {brief(value)}")
     return float(value)
 
 
 def whole(value: Any, name: str, least: int | None = None) -> int:
-    """A whole number, of at least ``least``. Raises ``UsageError``."""
+    """A whole number, of at least ``least``. Raises ``UsageError``, for a truth value, too."""
     try:
-        found = index(value)
+        found = index(None if isinstance(value, bool) else value)
     except TypeError:
-        raise UsageError(f"{name} must be a whole number, not {value!r}") from None
+        raise UsageError(f"{name} must be a whole number, not {brief(value)}") from None
     if least is not None and found < least:
         raise UsageError(f"{name} must be at least {least}, not {found}")
     return found
@@ -38,7 +39,7 @@ def whole(value: Any, name: str, least: int | None = None) -> int:
 def text(value: Any, name: str) -> str:
     """A text. Raises ``UsageError``."""
     if not isinstance(value, str):
-        raise UsageError(f"{name} must be a text, not {value!r}")
+        raise UsageError(f"{name} must be a text, not {brief(value)}")
     return value
 
 
@@ -51,7 +52,7 @@ def place(value: Any, name: str, kind: str = "a URL or a path") -> str:
     """A URL or a path as a text. Raises ``UsageError`` for what is neither text nor path, a path of bytes included."""
     found = value if isinstance(value, str) else os.fspath(value) if isinstance(value, os.PathLike) else None
     if not isinstance(found, str):
-        raise UsageError(f"{name} must be {kind}, not {value!r}", "give a text or a pathlib.Path")
+        raise UsageError(f"{name} must be {kind}, not {brief(value)}", "give a text or a pathlib.Path")
     return found
 
 
@@ -60,5 +61,5 @@ def several(values: Any, name: str) -> tuple[Any, ...]:
     if isinstance(values, str):
         raise UsageError(f"{name} is a list, not the text {values!r}", f"write [{values!r}]")
     if not isinstance(values, Iterable):
-        raise UsageError(f"{name} is a list, not {values!r}")
+        raise UsageError(f"{name} is a list, not {brief(values)}", "write it as a list, of one if need be: [...]")
     return tuple(values)

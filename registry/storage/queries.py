@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError, UsageError
-from registry.spelling import near_spellings
+from registry.spelling import brief, near_spellings
 from registry.storage import schema
 from registry.storage.checking import HASH_PREFIX
 from registry.storage.filters import filtered, unknown
@@ -59,7 +59,7 @@ def resolve(connection: Connection, reference: str, address: Address) -> int:
         Nothing is stored at all.
     """
     if not isinstance(reference, str):
-        raise UsageError(f"a model is asked for by its name, a text, not {reference!r}")
+        raise UsageError(f"a model is asked for by its name, a text, not {brief(reference)}")
     found = connection.scalar(select(names.c.model_id).where(names.c.name == reference))
     if found is not None:
         return int(found)

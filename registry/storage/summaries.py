@@ -76,7 +76,14 @@ def summaries(
     """
     if connection.dialect.name == "postgresql" and wanted is None and ids is not None and len(ids) <= FEW:
         found = [
-            _summary(of_model, texts, classes or (), approximate, known, (Metric(*each) for each in measured))
+            _summary(
+                of_model,
+                texts,
+                classes or (),
+                approximate,
+                known,
+                (Metric(name, float(value), *of) for name, value, *of in measured),
+            )
             for *of_model, texts, classes, approximate, known, measured in _WHOLE.rows(connection, {"ids": list(ids)})
         ]
     else:

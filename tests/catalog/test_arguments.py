@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from registry import Metric, MetricBound, ModelCard, Registry
@@ -58,6 +59,10 @@ WRONG: list[tuple[Callable[[Any], Any], str]] = [
     (lambda reg: reg.calibrate(seed=-1), "seed must be at least 0, not -1"),
     (lambda reg: reg.index_check(k="x"), "k must be a whole number, not 'x'"),
     (lambda reg: reg.index_check(queries=0), "queries must be at least 1, not 0"),
+    (lambda reg: reg.index_check(k=True), "k must be a whole number, not True"),
+    (lambda reg: reg.nearest("wide", radius=np.eye(40)), "radius must be a number, not ndarray array([[1., 0., 0., "),
+    (lambda reg: reg.ingest_all(np.float64(2)), "refs is a list, not np.float64(2.0)"),
+    (lambda reg: reg.show(np.eye(40)), "by its name, a text, not ndarray"),
     (lambda reg: reg.show(5), "a model is asked for by its name, a text, not 5"),
     (lambda reg: reg.spectrum(None), "a model is asked for by its name, a text, not None"),
     (lambda reg: reg.remove(5), "a model is asked for by its name, a text, not 5"),

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from registry import Registry
+
 Archreg = Callable[..., Any]
 
 
@@ -365,6 +367,29 @@ def test_a_reader_that_leaves_early_is_no_error(questioned: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m registry.cli.app list --db {shlex.quote(str(questioned))} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr.replace("4 models\n", "") == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_written_to_nowhere(tmp_path: Path, weights: Path, closed: str) -> None:
+    database = tmp_path / "closed.db"
+    words = [sys.executable, "-m", "registry.cli.app", "ingest", str(weights), "--db", str(database)]
+    done = subprocess.run(["bash", "-c", f"{shlex.join(words)} {closed}"], capture_output=True, text=True, check=True)
+    assert (done.stdout, "error" in done.stderr) == ("", False)
+    with Registry(database) as registry:  # and nothing of it into the file, which could have their numbers
+        assert len(registry.models()) == 4
+        assert registry.check() == ()
+
+
+@pytest.mark.parametrize("words", [("list",), ("list", "--json"), ("--help",)])
+def test_output_on_a_full_disk_is_one_line(questioned: Path, words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "registry.cli.app", *words]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "ARCHREG_DB": str(questioned)},
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "archreg: cannot write: No space left on device\n  free some disk space and run it again\n"
 
 
 def test_a_command_that_loads_torch_says_nothing_at_its_end(tmp_path: Path) -> None:

@@ -490,6 +490,7 @@ class TestChanging:
         store.set_metric("a", Metric("top1", 80.0, "svhn"))
         changed = store.set_metric("a", Metric("top1", 91.5, "cifar10", source="me"))
         assert changed.metrics == (Metric("top1", 91.5, "cifar10", source="me"), Metric("top1", 80.0, "svhn"))
+        assert [repr(metric.value) for metric in store.summaries(ids=[changed.id])[0].metrics] == ["91.5", "80.0"]
 
     def test_tags(self, store: Store) -> None:
         store.add(new_model("a", card=ModelCard()))
