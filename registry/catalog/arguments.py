@@ -28,9 +28,11 @@ def number(value: Any, name: str) -> float:
 def whole(value: Any, name: str, least: int | None = None) -> int:
     """A whole number, of at least ``least``. Raises ``UsageError``, for a truth value, too."""
     try:
-        found = index(None if isinstance(value, bool) else value)
+        found = None if isinstance(value, bool) else index(value)
     except TypeError:
-        raise UsageError(f"{name} must be a whole number, not {brief(value)}") from None
+        found = None
+    if found is None:
+        raise UsageError(f"{name} must be a whole number, not {brief(value)}")
     if least is not None and found < least:
         raise UsageError(f"{name} must be at least {least}, not {found}")
     return found
