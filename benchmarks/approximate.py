@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 MARKER = "approximate"
-ORDERS = (4096, 8192)
+ORDERS = (4096, 8192, 12288)
 KINDS = ("Gaussian", "rows scaled")
 SOLVERS = {"lanczos": Lanczos(above=1), "": DOUBLE}
 WIDER = 256
