@@ -8,6 +8,7 @@ from typing import Any
 
 from registry.catalog.arguments import number, several, text, whole
 from registry.errors import UsageError
+from registry.spelling import brief
 from registry.types import Metric, ModelCard
 
 __all__ = ["typed_card", "typed_metric", "typed_tag"]
@@ -21,7 +22,7 @@ def typed_card(card: ModelCard) -> ModelCard:
     Raises ``UsageError`` naming the field that is not.
     """
     if not isinstance(card, ModelCard):
-        raise UsageError(f"card is a ModelCard, not {card!r}", 'write card=ModelCard(family="resnet")')
+        raise UsageError(f"card is a ModelCard, not {brief(card)}", 'write card=ModelCard(family="resnet")')
     known: dict[str, Any] = {name: text(getattr(card, name) or "", name) for name in TEXTS}
     gflops = None if card.gflops is None else number(card.gflops, "gflops")
     if gflops is not None and not 0.0 <= gflops < inf:
@@ -39,10 +40,10 @@ def typed_card(card: ModelCard) -> ModelCard:
 def typed_metric(metric: Any) -> Metric:
     """The metric with every field of its kind. Raises ``UsageError``."""
     if not isinstance(metric, Metric):
-        raise UsageError(f"a metric is a Metric, not {metric!r}", 'write Metric("top1", 92.6, "cifar10", "test")')
+        raise UsageError(f"a metric is a Metric, not {brief(metric)}", 'write Metric("top1", 92.6, "cifar10", "test")')
     better = metric.higher_is_better
     if better not in (None, True, False):
-        raise UsageError(f"higher_is_better of {metric.name} must be True, False or None, not {better!r}")
+        raise UsageError(f"higher_is_better of {metric.name} must be True, False or None, not {brief(better)}")
     return Metric(
         text(metric.name, "a metric's name"),
         number(metric.value, f"the metric {metric.name}"),
@@ -56,5 +57,5 @@ def typed_metric(metric: Any) -> Metric:
 def typed_tag(pair: Any) -> tuple[str, str]:
     """A tag, key and value. Raises ``UsageError``."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise UsageError(f"tags holds {pair!r}, which is no pair", 'write tags=[("stage", "production")]')
+        raise UsageError(f"tags holds {brief(pair)}, which is no pair", 'write tags=[("stage", "production")]')
     return text(pair[0], "a tag's key"), text(pair[1], f"the tag {pair[0]}")

@@ -13,7 +13,7 @@ from registry.catalog.filling import Hashes, Reading
 from registry.catalog.storing import Journal, Options, Planned, from_record, is_whole, store_read
 from registry.errors import StorageError, UsageError
 from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, kin_of, limit_of, run
-from registry.spelling import counted
+from registry.spelling import brief, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,7 +102,7 @@ def _watcher(progress: Watcher | None) -> Progress:
         return cast("Progress", progress)
     if not callable(progress):
         raise UsageError(
-            f"progress must be a function of two numbers, not {progress!r}", "or a registry.ingest.Progress"
+            f"progress must be a function of two numbers, not {brief(progress)}", "or a registry.ingest.Progress"
         )
     return Counting(progress)
 

@@ -27,7 +27,7 @@ __all__ = ["Access", "is_frozen", "make_engine", "reading", "sqlite_uri", "writi
 
 Access = Literal["read", "write", "migrate"]
 BUSY_SECONDS = 30
-# A peer that is gone without a word is noticed within two minutes; the system would wait two hours, or for ever.
+# A peer that is gone without a word is noticed after two minutes or so; the system would wait two hours, or for ever.
 LIVELINESS = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6, "tcp_user_timeout": 120_000}
 
 # Of many rows of which one is refused, psycopg logs that the rest was not sent. The refusal itself is raised, and met;
