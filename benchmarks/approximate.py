@@ -98,10 +98,10 @@ def difference(near: Spectrum, exact: Spectrum) -> float:
 
 
 def moved(near: Spectrum, exact: Spectrum, name: str) -> float:
-    """How far the fingerprint of a network of this one layer is from the exact one's, in shipped accuracies (L1)."""
+    """How far the fingerprint of a network of this one layer is from the exact one's, in shipped tolerances (L1)."""
     spec = SPECS[name]
     vectors = [fingerprint([each], spec).vector.astype(np.float64) for each in (near, exact)]
-    return float(np.abs(vectors[0] - vectors[1]).sum()) / shipped(spec, "l1").accuracy
+    return float(np.abs(vectors[0] - vectors[1]).sum()) / shipped(spec, "l1").tolerance
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,28 +18,28 @@ TARGET = Path(__file__).resolve().parents[1] / "registry" / "equivalence" / "cal
 
 
 def main() -> None:
-    """Ingest the zoo into a temporary registry, calibrate, write the file and print the accuracies."""
+    """Ingest the zoo into a temporary registry, calibrate, write the file and print the tolerances."""
     with tempfile.TemporaryDirectory() as folder, Registry(f"sqlite:///{folder}/zoo.db") as reg:
         reg.ingest_all(reg.plan(manifest=zoo_folder() / "manifest.jsonl"))
         families = {model.name: model.family for model in reg.models()}
         records = []
         for spec in SPECS.values():
-            for metric in DISTANCES:
-                names, distances = reg.distances(fingerprint=spec.name, metric=metric)
+            for distance in DISTANCES:
+                names, distances = reg.distances(fingerprint=spec.name, distance=distance)
                 labels = [families[name] for name in names]
                 source = f"{len(names)} published models of {len(set(labels))} families"
                 found = calibrate(
-                    distances, labels, spec_hash=spec.hash, metric=metric, rate=DEFAULT_RATE, source=source
+                    distances, labels, spec_hash=spec.hash, distance=distance, rate=DEFAULT_RATE, source=source
                 )
                 records.append(
                     {
                         "spec": spec.label,
                         "spec_hash": found.spec_hash,
-                        "metric": found.metric,
+                        "distance": found.distance,
                         "rate": found.rate,
-                        "accuracy": _rounded(found.accuracy),
-                        "accuracy_low": _rounded(found.accuracy_low),
-                        "accuracy_high": _rounded(found.accuracy_high),
+                        "tolerance": _rounded(found.tolerance),
+                        "tolerance_low": _rounded(found.tolerance_low),
+                        "tolerance_high": _rounded(found.tolerance_high),
                         "source": found.source,
                         "models": found.models,
                         "families": found.families,
@@ -47,8 +47,8 @@ def main() -> None:
                     }
                 )
                 print(
-                    f"{spec.label:12s} {metric:4s} accuracy {found.accuracy:.6g} at a rate of {found.rate:.0%}, "
-                    f"95 % interval {found.accuracy_low:.3g} to {found.accuracy_high:.3g}"
+                    f"{spec.label:12s} {distance:4s} tolerance {found.tolerance:.6g} at a rate of {found.rate:.0%}, "
+                    f"95 % interval {found.tolerance_low:.3g} to {found.tolerance_high:.3g}"
                 )
     TARGET.write_text(
         json.dumps(records, separators=(",", ":")).replace('{"spec"', '\n{"spec"') + "\n", encoding="utf-8"

@@ -131,8 +131,8 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
 
 
 def _membership(found: Membership) -> str:
-    """A kept class in words: ``class 1f0c8a2b9d3e of 12 models (complete, accuracy 0.384)``."""
-    judged = f"{found.fingerprint}, {found.metric}, accuracy {tables.number(found.accuracy)}, {found.rule}"
+    """A kept class in words: ``class 1f0c8a2b9d3e of 12 models (complete, tolerance 0.384)``."""
+    judged = f"{found.fingerprint}, {found.distance}, tolerance {tables.number(found.tolerance)}, {found.rule}"
     return f"class {found.identity} of {tables.counted(found.members, 'model')} ({judged})"
 
 

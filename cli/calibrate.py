@@ -31,7 +31,7 @@ def calibrate(
     *,
     measure: dict[str, Any],
 ) -> None:
-    """Learn from the labelled models the largest accuracy at which unrelated ones pass at most 1 in 100.
+    """Learn from the labelled models the largest tolerance at which unrelated ones pass at most 1 in 100.
 
     Models of different families are unrelated; those without one are left out. Architecture, training and seed tell how
     closely models of a family are related, and the table shows how many of those pass. The interval is a bootstrap over
@@ -57,11 +57,11 @@ def _tell_reset(holds: Calibration, *, as_json: bool) -> None:
     if as_json:
         jsonout.write({"calibration": jsonout.calibration(holds)})
     else:
-        tables.say(f"back to the one that ships: {_accuracy(holds)}")
+        tables.say(f"back to the one that ships: {_tolerance(holds)}")
 
 
 def _show(found: Calibrated, *, stored: bool) -> None:
-    tables.say(_accuracy(found.calibration), f"before: {_accuracy(found.previous)}")
+    tables.say(_tolerance(found.calibration), f"before: {_tolerance(found.previous)}")
     if found.unlabelled:
         tables.say(f"{tables.counted(found.unlabelled, 'model')} without a family left out")
     if found.labelled > (found.calibration.models or 0):
@@ -82,15 +82,15 @@ def _show(found: Calibrated, *, stored: bool) -> None:
     tables.say("stored: answers go by it from now on" if stored else "nothing was stored")
 
 
-def _accuracy(found: Calibration) -> str:
-    """``accuracy 0.384 (95 % interval 0.35 to 0.41) at a rate of 1 %, calibrated on 163 published models``."""
-    low, high = found.accuracy_low, found.accuracy_high
+def _tolerance(found: Calibration) -> str:
+    """``tolerance 0.384 (95 % interval 0.35 to 0.41) at a rate of 1 %, calibrated on 163 published models``."""
+    low, high = found.tolerance_low, found.tolerance_high
     bounded = (
         f"95 % interval {tables.number(low)} to {tables.number(high)}"
         if low is not None
         else "too few families for an interval"
     )
     return (
-        f"accuracy {tables.number(found.accuracy)} ({bounded}) at a rate of {100 * found.rate:g} %, "
+        f"tolerance {tables.number(found.tolerance)} ({bounded}) at a rate of {100 * found.rate:g} %, "
         + verdicts.calibrated(found)
     )

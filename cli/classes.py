@@ -19,15 +19,15 @@ __all__ = ["classes"]
 MEMBERS_SHOWN = 8
 
 RULES = {
-    "complete": "complete linkage: every two of a class are within the accuracy",
-    "cover": "greedy cover: each within half the accuracy of its class's first model, so every two within all of it",
-    "single": "single linkage: each is within the accuracy of another of its class, the ends of a chain need not be",
+    "complete": "complete linkage: every two of a class are within the tolerance",
+    "cover": "greedy cover: each within half the tolerance of its class's first model, so every two within all of it",
+    "single": "single linkage: each is within the tolerance of another of its class, the ends of a chain need not be",
 }
 
 Rule = Annotated[
     Literal["complete", "cover", "single"] | None,
     typer.Option(
-        help="What a class is: every two members within the accuracy, exactly or by representatives; or chains.",
+        help="What a class is: every two members within the tolerance, exactly or by representatives; or chains.",
         show_default="complete up to 10,000 models, cover beyond",
     ),
 ]
@@ -56,7 +56,7 @@ def classes(
     question: dict[str, Any],
     filters: dict[str, Any],
 ) -> None:
-    """Sort the models into classes within which every two are equivalent within the accuracy.
+    """Sort the models into classes within which every two are equivalent within the tolerance.
 
     Classes are kept in the database where it may be written, and read back until a model is added, removed or measured
     anew. A class keeps its identity as long as it shares half of its models, or more, with what it was, and its classes
@@ -65,7 +65,7 @@ def classes(
     ways = {"--kept": kept, "--forget": forget is not None, "--class": identity is not None}
     [*others, way] = [name for name, asked in ways.items() if asked] or [""]
     given = [f"--{name.replace('_', '-')}" for name in filters] + ["--rule"] * (rule is not None) + others
-    given += [f"--{name}" for name in ("fingerprint", "distance", "accuracy") if is_given(context, name)]
+    given += [f"--{name}" for name in ("fingerprint", "distance", "tolerance") if is_given(context, name)]
     given += ["--keep/--no-keep"] * is_given(context, "keep")
     if way and given:
         raise UsageError(f"{given[0]} does not go with {way}")
@@ -95,7 +95,7 @@ def _show(partition: Partition) -> None:
     tables.say(
         f"{tables.counted(partition.models, 'model')}, {tables.counted(len(several), 'class')} of several, "
         f"{tables.counted(alone, 'model')} alone: "
-        + verdicts.basis(partition.spec, partition.metric, partition.accuracy),
+        + verdicts.basis(partition.spec, partition.distance, partition.tolerance),
         RULES[partition.rule] + _widest(partition),
     )
     if several:
@@ -114,7 +114,7 @@ def _show(partition: Partition) -> None:
         tables.table(("class", "around", ">models", ">diameter", "classes", "all are", "members"), rows)
     pairs = partition.models * (partition.models - 1) // 2
     noun = "pair, were it unrelated" if pairs == 1 else "pairs, were all unrelated"
-    tables.say(verdicts.judged(partition.accuracy, partition.rate, pairs, partition.calibration, noun))
+    tables.say(verdicts.judged(partition.tolerance, partition.rate, pairs, partition.calibration, noun))
     tables.say(*verdicts.approximate(*(member for c in partition.classes for member in c.members)))
     if partition.note:
         tables.hint(f"not kept: {partition.note}")
@@ -123,9 +123,9 @@ def _show(partition: Partition) -> None:
 
 
 def _widest(partition: Partition) -> str:
-    """How wide the widest class is, where it is wider than the accuracy."""
+    """How wide the widest class is, where it is wider than the tolerance."""
     widest = max(partition.classes, key=lambda c: c.diameter, default=None)
-    if widest is None or widest.diameter <= partition.accuracy:
+    if widest is None or widest.diameter <= partition.tolerance:
         return ""
     return f"; the widest class here is {_diameter(widest)} wide"
 
@@ -152,7 +152,7 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         "training class": group.training_class,
         "tail class": group.tail_class,
         **{name.replace("dataset", "data set"): value for name, value in group.shared},
-        "judged by": verdicts.basis(partition.spec, partition.metric, partition.accuracy),
+        "judged by": verdicts.basis(partition.spec, partition.distance, partition.tolerance),
         "rule": RULES[partition.rule],
         "made": tables.moment(partition.created),
     }
@@ -169,9 +169,8 @@ def _tell_forgotten(forgotten: KeptPartition, *, as_json: bool) -> None:
     if as_json:
         jsonout.write({"forgotten": forgotten})
         return
-    terms = (
-        f"{forgotten.fingerprint}, {forgotten.metric}, accuracy {tables.number(forgotten.accuracy)}, {forgotten.rule}"
-    )
+    terms = f"{forgotten.fingerprint}, {forgotten.distance}, tolerance {tables.number(forgotten.tolerance)}"
+    terms += f", {forgotten.rule}"
     scope = "".join(f", {name} {value}" for name, value in forgotten.scope)
     classes, models = tables.counted(forgotten.classes, "class"), tables.counted(forgotten.models, "model")
     tables.say(f"forgot {classes} of {models}: {terms}{scope}")
@@ -188,8 +187,8 @@ def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
         (
             str(p.id),
             tables.moment(p.created),
-            f"{p.fingerprint}, {p.metric}",
-            tables.number(p.accuracy),
+            f"{p.fingerprint}, {p.distance}",
+            tables.number(p.tolerance),
             p.rule,
             tables.whole(p.models),
             tables.whole(p.classes),
@@ -197,4 +196,4 @@ def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
         )
         for p in partitions
     ]
-    tables.table((">number", "made", "judged by", ">accuracy", "rule", ">models", ">classes", "only models of"), rows)
+    tables.table((">number", "made", "judged by", ">tolerance", "rule", ">models", ">classes", "only models of"), rows)

@@ -75,14 +75,14 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command(
         "registry.cli.compare:compare",
         "Say whether two models are equivalent, with the evidence.",
-        ("archreg compare resnet20 resnet32", "archreg compare resnet20 ./new.pt --accuracy 0.05 --json"),
+        ("archreg compare resnet20 resnet32", "archreg compare resnet20 ./new.pt --tolerance 0.05 --json"),
     ),
     "classes": Command(
         "registry.cli.classes:classes",
         "Sort the models into classes of equivalents.",
         (
             "archreg classes",
-            "archreg classes --family resnet --accuracy 0.05 --rule single",
+            "archreg classes --family resnet --tolerance 0.05 --rule single",
             "archreg classes --class 1f0c8a",
         ),
     ),
@@ -102,7 +102,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "calibrate": Command(
         "registry.cli.calibrate:calibrate",
-        "Learn from labelled models which accuracy keeps unrelated ones apart.",
+        "Learn from labelled models which tolerance keeps unrelated ones apart.",
         ("archreg calibrate --dry-run", "archreg calibrate --rate 0.005", "archreg calibrate --reset"),
     ),
     "set": Command(

@@ -27,9 +27,9 @@ def compare(
     *,
     question: dict[str, Any],
 ) -> None:
-    """Say whether two models are equivalent within the accuracy, with the evidence. The exit code is 0 either way.
+    """Say whether two models are equivalent within the tolerance, with the evidence. The exit code is 0 either way.
 
-    The accuracy tells families apart. Among networks of one shape, --strict tells apart what was trained otherwise.
+    The tolerance tells families apart. Among networks of one shape, --strict tells apart what was trained otherwise.
     """
     with open_registry(db) as registry:
         compared = registry.compare(a, b, strict=strict, **question)
@@ -40,9 +40,9 @@ def compare(
         f"{compared.a.name} and {compared.b.name}: "
         + ("equivalent" if compared.verdict.equivalent else f"not equivalent: {verdicts.unlike(compared.verdict)}"),
         f"{verdicts.sentence(compared.verdict, compared.calibration)} ({verdicts.calibrated(compared.calibration)})",
-        verdicts.basis(compared.spec, compared.metric, compared.verdict.accuracy)
+        verdicts.basis(compared.spec, compared.distance, compared.verdict.tolerance)
         + "; distances: "
-        + ", ".join(f"{metric} {tables.number(distance)}" for metric, distance in compared.distances),
+        + ", ".join(f"{name} {tables.number(distance)}" for name, distance in compared.distances),
         *verdicts.approximate(compared.a, compared.b),
         *verdicts.differences(compared.contrast, compared.a.name, compared.b.name),
     )

@@ -60,7 +60,7 @@ def _show_compression(found: Compression) -> None:
     cost = "" if model.gflops is None else f", {tables.number(model.gflops)} gigaflops"
     tables.say(
         f"{model.name}: {tables.whole(model.parameters)} parameters, {tables.size(model.bytes)}{cost}; "
-        + verdicts.basis(found.spec, found.metric, found.accuracy)
+        + verdicts.basis(found.spec, found.distance, found.tolerance)
     )
     if found.note:
         tables.say(found.note)

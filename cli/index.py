@@ -38,9 +38,9 @@ def build(
     Searches go on meanwhile, ingests wait for its end. In a SQLite file there is nothing to build: exit code 0.
     """
     with open_registry(db) as registry:
-        held = registry.index_build(fingerprint=fingerprint, metric=distance)
+        held = registry.index_build(fingerprint=fingerprint, distance=distance)
     if as_json:
-        jsonout.write({"fingerprint": fingerprint, "metric": distance, "built": held is not None, "vectors": held})
+        jsonout.write({"fingerprint": fingerprint, "distance": distance, "built": held is not None, "vectors": held})
     elif held is None:
         tables.say("searches in a SQLite file are exact and need no index")
     else:
@@ -61,7 +61,7 @@ def check(
     Exit code 1 if searches cannot use it, or rows are missing or left over.
     """
     with open_registry(db) as registry:
-        found = registry.index_check(fingerprint=fingerprint, metric=distance, k=k, queries=queries)
+        found = registry.index_check(fingerprint=fingerprint, distance=distance, k=k, queries=queries)
     if as_json:
         jsonout.write({"index": found})
     elif found is None:
@@ -74,8 +74,8 @@ def check(
 
 def _sentences(found: IndexCheck) -> list[str]:
     said = [
-        f"{found.spec.label}, {found.metric}: {tables.whole(found.held)} of {tables.counted(found.stored, 'vector')}, "
-        f"{tables.whole(found.missing)} missing, {tables.whole(found.extra)} left over"
+        f"{found.spec.label}, {found.distance}: {tables.whole(found.held)} of {tables.counted(found.stored, 'vector')}"
+        f", {tables.whole(found.missing)} missing, {tables.whole(found.extra)} left over"
     ]
     if found.recall is not None:
         said.append(

@@ -1,7 +1,7 @@
 """Answers as JSON documents: one a command, on standard output.
 
 Field names are those of the value classes in `registry.types`. A verdict's fields stand beside the model's they are
-about; pairs (tags, distances by metric, counts) become objects; a number that is not finite becomes null.
+about; pairs (tags, distances by name, counts) become objects; a number that is not finite becomes null.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def search(query: str, found: Search) -> dict[str, Any]:
         "query": query,
         "model": found.model,
         "fingerprint": found.spec,
-        "metric": found.metric,
-        "accuracy": found.accuracy,
+        "distance": found.distance,
+        "tolerance": found.tolerance,
         "rate": found.rate,
         "radius": found.radius,
         "searched": found.searched,
@@ -151,7 +151,7 @@ def comparison(compared: Comparison) -> dict[str, Any]:
     return {
         **plain(compared.verdict),
         "fingerprint": compared.spec,
-        "metric": compared.metric,
+        "distance_name": compared.distance,  # ``distance`` is the verdict's number
         "distances": dict(compared.distances),
         "calibration": calibration(compared.calibration),
         "a": _side(compared.a, compared.conjugacy_a),
@@ -171,8 +171,8 @@ def classes(partition: Partition) -> dict[str, Any]:
     """The document of ``classes``."""
     return {
         "fingerprint": partition.spec,
-        "metric": partition.metric,
-        "accuracy": partition.accuracy,
+        "distance": partition.distance,
+        "tolerance": partition.tolerance,
         "rate": partition.rate,
         "rule": partition.rule,
         "searched": partition.models,
@@ -189,8 +189,8 @@ def compression(found: Compression) -> dict[str, Any]:
     return {
         "model": found.model,
         "fingerprint": found.spec,
-        "metric": found.metric,
-        "accuracy": found.accuracy,
+        "distance": found.distance,
+        "tolerance": found.tolerance,
         "rate": found.rate,
         "searched": found.searched,
         "calibration": calibration(found.calibration),
@@ -212,8 +212,8 @@ def selection(found: Selection) -> dict[str, Any]:
     return {
         "aims": aims,
         "fingerprint": found.spec,
-        "metric": found.metric,
-        "accuracy": found.accuracy,
+        "distance": found.distance,
+        "tolerance": found.tolerance,
         "rate": found.rate,
         "calibration": calibration(found.calibration),
         "like": found.like,

@@ -41,7 +41,7 @@ def nearest(
         float | None, typer.Option(parser=parse_amount, metavar="X", help="Only models within this distance.")
     ] = None,
     equivalent: Annotated[
-        bool, typer.Option("--equivalent", help="Only models equivalent within the accuracy.")
+        bool, typer.Option("--equivalent", help="Only models equivalent within the tolerance.")
     ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Search all, even where the database has an index.")] = False,
     db: Database = None,
@@ -97,10 +97,10 @@ def _expanded(queries: Sequence[str]) -> list[str]:
 
 
 def _show(query: str, found: Search, *, equivalent: bool) -> None:
-    tables.say(f"nearest to {query}: {verdicts.basis(found.spec, found.metric, found.accuracy)}")
+    tables.say(f"nearest to {query}: {verdicts.basis(found.spec, found.distance, found.tolerance)}")
     _show_neighbours(found, equivalent=equivalent)
     if found.searched:
-        tables.say(verdicts.judged(found.accuracy, found.rate, found.searched, found.calibration))
+        tables.say(verdicts.judged(found.tolerance, found.rate, found.searched, found.calibration))
     tables.say(*verdicts.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
     if found.unknown:
         tables.say(f"{tables.counted(found.unknown, 'model')} left out: a value that is bounded is not known of them")
@@ -122,7 +122,7 @@ def _nothing(found: Search, *, equivalent: bool) -> str:
     if not found.searched:
         return "there is no other model, or none that passes the filters"
     if equivalent:
-        return "none is equivalent within the accuracy"
+        return "none is equivalent within the tolerance"
     return f"none is within the radius {tables.number(found.radius)}"
 
 

@@ -1,7 +1,7 @@
 """Options that several commands share, and how their texts become values.
 
 Groups of options reach a command as one argument each (`with_options`): ``question`` (fingerprint, distance,
-accuracy) or ``measure`` (without the accuracy), ``filters`` (which models take part) and ``card`` (what is known of a
+tolerance) or ``measure`` (without the tolerance), ``filters`` (which models take part) and ``card`` (what is known of a
 model).
 """
 
@@ -65,10 +65,10 @@ Distance = Annotated[
 
 def measure(fingerprint: Fingerprint = "layered", distance: Distance = None) -> dict[str, Any]:
     """What distances are of, as keyword arguments of a Registry's questions."""
-    return {"fingerprint": fingerprint, "metric": distance}
+    return {"fingerprint": fingerprint, "distance": distance}
 
 
-_accuracy = functools.partial(
+_tolerance = functools.partial(
     typer.Option, parser=parse_amount, metavar="X", help="Largest distance that still counts as equivalent."
 )
 
@@ -76,35 +76,35 @@ _accuracy = functools.partial(
 def question(
     fingerprint: Fingerprint = "layered",
     distance: Distance = None,
-    accuracy: Annotated[
+    tolerance: Annotated[
         float | None,
-        _accuracy(show_default="calibrated, or less, so that among many one false pass is expected at most"),
+        _tolerance(show_default="calibrated, or less, so that among many one false pass is expected at most"),
     ] = None,
 ) -> dict[str, Any]:
     """How a look-up judges, as keyword arguments of a Registry's questions."""
-    return {**measure(fingerprint, distance), "accuracy": accuracy}
+    return {**measure(fingerprint, distance), "tolerance": tolerance}
 
 
 def question_of_two(
     fingerprint: Fingerprint = "layered",
     distance: Distance = None,
-    accuracy: Annotated[
-        float | None, _accuracy(show_default="calibrated, as two alone are judged: 1 in 100 unrelated pairs pass")
+    tolerance: Annotated[
+        float | None, _tolerance(show_default="calibrated, as two alone are judged: 1 in 100 unrelated pairs pass")
     ] = None,
 ) -> dict[str, Any]:
     """How two models are judged; as `question`."""
-    return question(fingerprint, distance, accuracy)
+    return question(fingerprint, distance, tolerance)
 
 
 def question_of_all(
     fingerprint: Fingerprint = "layered",
     distance: Distance = None,
-    accuracy: Annotated[
-        float | None, _accuracy(show_default="calibrated, however many there are: 1 in 100 unrelated pairs pass")
+    tolerance: Annotated[
+        float | None, _tolerance(show_default="calibrated, however many there are: 1 in 100 unrelated pairs pass")
     ] = None,
 ) -> dict[str, Any]:
     """How all models are judged, so that classes last as more come; as `question`."""
-    return question(fingerprint, distance, accuracy)
+    return question(fingerprint, distance, tolerance)
 
 
 def filters(

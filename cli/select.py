@@ -88,10 +88,10 @@ def _show(found: Selection) -> None:
     chosen = (choice.model for group in found.classes for choice in (group.best, *group.others))
     tables.say(*verdicts.approximate(*((found.like,) if found.like else ()), *chosen))
     if found.like:
-        tables.say(verdicts.judged(found.accuracy, found.rate, found.searched, found.calibration))
+        tables.say(verdicts.judged(found.tolerance, found.rate, found.searched, found.calibration))
     else:
         tables.say(
-            f"{verdicts.basis(found.spec, found.metric, found.accuracy)}, {verdicts.calibrated(found.calibration)}"
+            f"{verdicts.basis(found.spec, found.distance, found.tolerance)}, {verdicts.calibrated(found.calibration)}"
         )
 
 

@@ -46,15 +46,15 @@ NAMED = 3
 
 
 def sentence(verdict: Verdict, calibration: Calibration, searched: int | None = None) -> str:
-    """The evidence: distance against accuracy, what unrelated pairs do, and how many false passes that implies."""
-    side = "within" if verdict.distance <= verdict.accuracy else "beyond"
+    """The evidence: distance against tolerance, what unrelated pairs do, and how many false passes that implies."""
+    side = "within" if verdict.distance <= verdict.tolerance else "beyond"
     unrelated = (
         "all unrelated pairs measured" if verdict.closer_than == 1.0 else f"{closer(verdict)} of unrelated pairs"
     )
-    distance, accuracy = _apart(verdict.distance, verdict.accuracy)
+    distance, tolerance = _apart(verdict.distance, verdict.tolerance)
     parts = [
         f"distance {distance}",
-        f"{side} the accuracy {accuracy}",
+        f"{side} the tolerance {tolerance}",
         f"closer than {unrelated}",
     ]
     if searched is not None:
@@ -89,16 +89,16 @@ def calibrated(calibration: Calibration) -> str:
     return f"calibrated on {calibration.source}"
 
 
-def basis(spec: FingerprintSpec, metric: str, accuracy: float) -> str:
-    """By what models were compared: ``layered v2, l1, accuracy 0.035``."""
-    return f"{spec.label}, {metric}, accuracy {number(accuracy)}"
+def basis(spec: FingerprintSpec, distance: str, tolerance: float) -> str:
+    """By what models were compared: ``layered v2, l1, tolerance 0.035``."""
+    return f"{spec.label}, {distance}, tolerance {number(tolerance)}"
 
 
-def judged(accuracy: float, rate: float, searched: int, calibration: Calibration, noun: str = "searched") -> str:
-    """What passing at this accuracy means for as many models as were searched, or pairs of them."""
+def judged(tolerance: float, rate: float, searched: int, calibration: Calibration, noun: str = "searched") -> str:
+    """What passing at this tolerance means for as many models as were searched, or pairs of them."""
     most = "at most " if rate <= calibration.resolution else ""
     return (
-        f"{most}{percent(rate, 2)} of unrelated pairs pass at the accuracy {number(accuracy)}: "
+        f"{most}{percent(rate, 2)} of unrelated pairs pass at the tolerance {number(tolerance)}: "
         f"{_false_passes(rate, calibration, searched, noun)} ({calibrated(calibration)})"
     )
 

@@ -11,11 +11,11 @@ import pytest
 import registry
 from registry import ModelCard, Registry, errors
 
-TERMS = "fingerprint='layered', metric=None, accuracy=None"
+TERMS = "fingerprint='layered', distance=None, tolerance=None"
 SEARCH = "radius=None, equivalent=False, exact=False"
 METHODS = {
-    "calibrate": "(*, fingerprint='layered', metric=None, rate=0.01, seed=0, dry_run=False)",
-    "calibration": "(*, fingerprint='layered', metric=None)",
+    "calibrate": "(*, fingerprint='layered', distance=None, rate=0.01, seed=0, dry_run=False)",
+    "calibration": "(*, fingerprint='layered', distance=None)",
     "check": "()",
     "classes": f"(*, {TERMS}, rule=None, keep=True, **filters)",
     "close": "()",
@@ -25,15 +25,15 @@ METHODS = {
         f"{TERMS}, **filters)"
     ),
     "current": "()",
-    "distances": "(*, fingerprint='layered', metric=None, **filters)",
+    "distances": "(*, fingerprint='layered', distance=None, **filters)",
     "equivalent": f"(a, b, *, {TERMS}, strict=False)",
     "estimate": "(refs, *, approximate=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
     "forget_partition": "(partition_id)",
     "forget_runs": "(run=None, *, older_than=None)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
-    "index_build": "(*, fingerprint='layered', metric=None)",
-    "index_check": "(*, fingerprint='layered', metric=None, k=10, queries=100, seed=0)",
+    "index_build": "(*, fingerprint='layered', distance=None)",
+    "index_check": "(*, fingerprint='layered', distance=None, k=10, queries=100, seed=0)",
     "index_drop": "(*, fingerprint=None)",
     "ingest": (
         "(reference, *, name=None, key=None, seed=None, replace=False, keep_spectra=True, device='cpu', "
@@ -54,7 +54,7 @@ METHODS = {
     "refingerprint": "(*, fingerprint=None, progress=None)",
     "remove": "(name)",
     "rename": "(old, new)",
-    "reset_calibration": "(*, fingerprint='layered', metric=None)",
+    "reset_calibration": "(*, fingerprint='layered', distance=None)",
     "retry": "(run, *, workers=None, executor=None, address=None, time_limit=None, progress=None)",
     "run_items": "(run, *, states=())",
     "runs": "(run=None, *, limit=None)",

@@ -65,16 +65,16 @@ def as_shipped(splits: int = SPLITS) -> Fits:
 def held_out(sample: Sample, fits: Fits, names: Collection[str], teacher: Sample | None) -> HeldOut:
     """Scores by the blocks of those names; each fifth asks among all, by what was fitted without its families.
 
-    ``teacher``: the metric is what four fifths of its families teach, of the same division: the sample itself, the same
-    models changed, or models of other families; None: without a metric.
+    ``teacher``: the transform is what four fifths of its families teach, of the same division: the sample itself, the
+    same models changed, or models of other families; None: without a transform.
     """
     divided, means, first = [], [], np.empty(0)
     for split, numbers in enumerate(fits):
         fold = fold_of(sample.family, split)
         distances = np.empty((len(fold), len(fold)))
         for left, each in enumerate(numbers):
-            metric = teacher.of(fold_of(teacher.family, split) != left).metric(each, names) if teacher else None
-            distances[fold == left] = sample.distances(each, names, metric)[fold == left]
+            transform = teacher.of(fold_of(teacher.family, split) != left).transform(each, names) if teacher else None
+            distances[fold == left] = sample.distances(each, names, transform)[fold == left]
         pair = retrieval(distances, sample.family), retrieval(distances, sample.family, sample.topology)
         divided.append(pair)
         means.append([scores.mean() for scores in pair])

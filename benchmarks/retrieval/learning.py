@@ -4,8 +4,8 @@ The scales of its columns and the weights of its blocks (``registry.spectral.sca
 beside them. For each query, each model of its family is to stand before all of other families: the logistic loss of
 log sum exp over those of d(query, relative) - d(query, other), with the whole gallery and across sizes, every query's
 relatives weighing the same together, and a family of n queries n^1/2. Logarithms are held by a quadratic penalty to
-where they began: each property at half a standard deviation, each block at the same mean distance. The metric is not in
-it: it follows from the numbers and the same models, in closed form (``benchmarks.retrieval.metric``).
+where they began: each property at half a standard deviation, each block at the same mean distance. The transform is
+not in it: it follows from the numbers and the same models, in closed form (``benchmarks.retrieval.transform``).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.retrieval.metric import learned_metric
+from benchmarks.retrieval.transform import learned_transform
 from registry.spectral.descriptors import fourier_features
 from registry.spectral.fingerprints import LAYERED_BLOCKS, SEEDS, departures, points_of
-from registry.spectral.metric import LEARNED
 from registry.spectral.scales import COLUMNS, SCALES, WEIGHTS
 from registry.spectral.specs import LAYERED
+from registry.spectral.transform import LEARNED
 
 if TYPE_CHECKING:
     from benchmarks.retrieval.models import Models
 
-__all__ = ["SHIPPED", "Metric", "Numbers", "Sample", "learned", "neutral", "sample_of"]
+__all__ = ["SHIPPED", "Transform", "Numbers", "Sample", "learned", "neutral", "sample_of"]
 
 Numbers = dict[tuple[str, str], float]
 """By block and property; a block's weight by its name and ""."""
-Metric = Mapping[str, NDArray[np.float64]]
+Transform = Mapping[str, NDArray[np.float64]]
 """By block the matrix that its numbers are multiplied by."""
 
 SHIPPED: Numbers = {
@@ -76,7 +76,7 @@ class Sample:
         return Sample(self.family[kept], self.topology[kept], points, fixed, self.seed)
 
     def rows(self, numbers: Mapping[tuple[str, str], Tensor], names: Collection[str]) -> dict[str, Tensor]:
-        """Each block before metric and weight, (n, its length), as `fingerprint` makes it but for float32."""
+        """Each block before transform and weight, (n, its length), as `fingerprint` makes it but for float32."""
         made = {}
         for name, length in LAYERED_BLOCKS.items():
             if name not in names:
@@ -92,28 +92,28 @@ class Sample:
         return made
 
     def vectors(
-        self, numbers: Mapping[tuple[str, str], Tensor], names: Collection[str], metric: Metric | None = None
+        self, numbers: Mapping[tuple[str, str], Tensor], names: Collection[str], transform: Transform | None = None
     ) -> Tensor:
-        """The fingerprints by the blocks of those names, (n, numbers), metric and weights in them."""
+        """The fingerprints by the blocks of those names, (n, numbers), transform and weights in them."""
         made = []
         for name, rows in self.rows(numbers, names).items():
-            turned = rows @ _single(metric[name]) if metric and name in metric else rows
+            turned = rows @ _single(transform[name]) if transform and name in transform else rows
             made.append(numbers[name, ""] / rows.shape[1] * turned)
         return torch.cat(made, 1)
 
     def distances(
-        self, numbers: Numbers, names: Collection[str] = tuple(LAYERED_BLOCKS), metric: Metric | None = None
+        self, numbers: Numbers, names: Collection[str] = tuple(LAYERED_BLOCKS), transform: Transform | None = None
     ) -> NDArray[np.float64]:
         """L1 between all models by the blocks of those names, (n, n)."""
         with torch.no_grad():
-            vectors = self.vectors(_tensors(numbers), names, metric)
+            vectors = self.vectors(_tensors(numbers), names, transform)
             return np.asarray(torch.cdist(vectors, vectors, p=1).numpy(), np.float64)
 
-    def metric(self, numbers: Numbers, names: Collection[str] = LEARNED) -> Metric:
-        """The metric that these models teach under those numbers, of those blocks that one is learned for."""
+    def transform(self, numbers: Numbers, names: Collection[str] = LEARNED) -> Transform:
+        """The transform that these models teach under those numbers, of those blocks that one is learned for."""
         with torch.no_grad():
             rows = self.rows(_tensors(numbers), [name for name in names if name in LEARNED])
-            return learned_metric({name: each.numpy() for name, each in rows.items()}, self.family)
+            return learned_transform({name: each.numpy() for name, each in rows.items()}, self.family)
 
 
 def sample_of(models: Models, seed: int = LAYERED.seed) -> Sample:

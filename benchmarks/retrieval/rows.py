@@ -35,8 +35,8 @@ __all__ = [
     "of_watcher",
 ]
 
-LAYERED, BARE, UNLEARNED = "`layered`", "`layered`, spectra taken out", "`layered` without its metric"
-IN_SAMPLE = "`layered` by a metric that knows these families"
+LAYERED, BARE, UNLEARNED = "`layered`", "`layered`, spectra taken out", "`layered` without its transform"
+IN_SAMPLE = "`layered` by a transform that knows these families"
 BLOCKS = list(LAYERED_BLOCKS)
 
 
@@ -52,9 +52,9 @@ def of_held_out(name: str, held: HeldOut) -> Row:
 
 
 def of_parts(models: Models, sample: Sample) -> dict[str, Row]:
-    """The default fingerprint less its parts, its metric learned on other families than those that ask.
+    """The default fingerprint less its parts, its transform learned on other families than those that ask.
 
-    And with the metric that ships: what it is worth to those whom it was learned on.
+    And with the transform that ships: what it is worth to those whom it was learned on.
     """
     fits = as_shipped()
     rows = {
@@ -70,11 +70,11 @@ def of_parts(models: Models, sample: Sample) -> dict[str, Row]:
 
 def of_others(models: Models, sample: Sample, teacher: Sample) -> list[Row]:
     """What ships, of families that it was not learned on; ``teacher``: those that it was."""
-    metric = teacher.metric(SHIPPED)
+    transform = teacher.transform(SHIPPED)
     return [
         of_distances(LAYERED, models, _between(models, LAYERED)),
         of_distances(UNLEARNED, models, sample.distances(SHIPPED)),
-        of_distances(BARE, models, sample.distances(SHIPPED, PARTS[BARE], metric)),
+        of_distances(BARE, models, sample.distances(SHIPPED, PARTS[BARE], transform)),
     ]
 
 

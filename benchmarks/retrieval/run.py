@@ -81,7 +81,7 @@ def markdown(models: Models, architectures: Models | None) -> str:
     held = held_out(sample, fits, BLOCKS, sample)
     strict = [
         of_held_out(LEARNED, held),
-        of_held_out("the same, without the metric", held_out(sample, fits, BLOCKS, None)),
+        of_held_out("the same, without the transform", held_out(sample, fits, BLOCKS, None)),
         of_held_out("the same, spectra taken out", held_out(sample, bare, PARTS[BARE], sample)),
         *([of_held_out(JOINT_LEARNED, held_out(sample, joint, BLOCKS, sample))] if joint else ()),
     ]
@@ -114,10 +114,10 @@ def markdown(models: Models, architectures: Models | None) -> str:
 def _shapes_alone(architectures: Models, others: Sample, sample: Sample, joint: Fits) -> list[str]:
     """The table of the architectures: by what ships, by what the models chose, learned on other families of both."""
     numbers = learned([sample], BLOCKS)
-    metric = sample.metric(numbers)
+    transform = sample.transform(numbers)
     rows = [
         *of_others(architectures, others, sample),
-        of_distances("all learned on the models above", others, others.distances(numbers, BLOCKS, metric)),
+        of_distances("all learned on the models above", others, others.distances(numbers, BLOCKS, transform)),
         of_held_out(JOINT_LEARNED, held_out(others, joint, BLOCKS, sample)),
         *of_vectors(architectures, gaussian=False),
     ]
@@ -130,7 +130,7 @@ def _shapes_alone(architectures: Models, others: Sample, sample: Sample, joint: 
 
 
 def _redrawn(models: Models) -> NDArray[np.float64]:
-    """Means with other random features, the metric learned for each, (draws, 2, 3): all and cross-size."""
+    """Means with other random features, the transform learned for each, (draws, 2, 3): all and cross-size."""
     samples = [sample_of(models, 10 * draw) for draw in range(1, DRAWS + 1)]
     return np.array([held_out(each, as_shipped(1), BLOCKS, each).means[0] for each in samples])
 

@@ -55,11 +55,11 @@ def perturbed(real: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
 
 def measure(vectors: Path, rule: str, count: int) -> dict[str, Any]:
-    """Sort so many vectors, all of one kind, at the shipped accuracy: seconds, memory, and what came of it."""
+    """Sort so many vectors, all of one kind, at the shipped tolerance: seconds, memory, and what came of it."""
     made = perturbed(np.load(vectors), count)
-    distance, accuracy = DISTANCES["l1"], shipped(LAYERED, "l1").accuracy
+    distance, tolerance = DISTANCES["l1"], shipped(LAYERED, "l1").tolerance
     begun, worked = time.perf_counter(), time.process_time()
-    groups = sorted_into_groups(made, [()] * count, distance, accuracy, RULES[rule])
+    groups = sorted_into_groups(made, [()] * count, distance, tolerance, RULES[rule])
     return {
         "rule": rule,
         "models": count,
@@ -68,7 +68,7 @@ def measure(vectors: Path, rule: str, count: int) -> dict[str, Any]:
         "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "classes": len(groups),
         "largest": len(groups[0].members),
-        "within": all(group.diameter <= accuracy for group in groups),
+        "within": all(group.diameter <= tolerance for group in groups),
     }
 
 

@@ -54,8 +54,8 @@ def exact(url: str) -> dict[str, Any]:
         begun = time.perf_counter()
         registry.nearest(names[0], K, exact=True)
         found["first"] = [time.perf_counter() - begun]
-        for metric in ("l2", "l1"):
-            found[metric] = _timed(partial(registry.nearest, k=K, metric=metric, exact=True), names)
+        for distance in ("l2", "l1"):
+            found[distance] = _timed(partial(registry.nearest, k=K, distance=distance, exact=True), names)
         found["equivalent"] = _timed(partial(registry.nearest, k=K, equivalent=True, exact=True), names)
         found["filtered"] = _timed(partial(registry.nearest, k=K, tags=(TAG,), exact=True), names)
         found["memory"], found["peak"] = _memory("VmRSS"), _memory("VmHWM")
@@ -66,16 +66,16 @@ def indexed(url: str) -> dict[str, Any]:
     """Building the index, its recall, look-ups by it; and how a new model is found."""
     found: dict[str, Any] = {}
     with Registry(url) as registry:
-        for metric in ("l1", "l2"):
+        for distance in ("l1", "l2"):
             begun = time.perf_counter()
-            registry.index_build(metric=metric)
-            found[f"build {metric}"] = [time.perf_counter() - begun]
+            registry.index_build(distance=distance)
+            found[f"build {distance}"] = [time.perf_counter() - begun]
     with Registry(url) as registry:
         names = _names(registry, 2)
-        for metric in ("l1", "l2"):
-            found[metric] = _timed(partial(registry.nearest, k=K, metric=metric), names)
-            checked = registry.index_check(metric=metric, k=K, queries=ROUNDS)
-            found[f"recall {metric}"] = checked.recall if checked else None
+        for distance in ("l1", "l2"):
+            found[distance] = _timed(partial(registry.nearest, k=K, distance=distance), names)
+            checked = registry.index_check(distance=distance, k=K, queries=ROUNDS)
+            found[f"recall {distance}"] = checked.recall if checked else None
     with Registry(url) as registry:
         found["equivalent"] = _timed(partial(registry.nearest, k=K, equivalent=True), names)
         found["filtered"] = _timed(partial(registry.nearest, k=K, tags=(TAG,)), names)

@@ -2,7 +2,7 @@
 
 Trains small networks on scikit-learn's digits, keeps them in the folder, and holds each against what has its shapes and
 another training: other seeds, its own initialisation, shuffled, pruned, quantised, fine-tuned copies. Every verdict is
-the registry's own at its default accuracy.
+the registry's own at its default tolerance.
 """
 
 from __future__ import annotations

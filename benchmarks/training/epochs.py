@@ -62,7 +62,7 @@ def epochs_apart(zoo: Path) -> list[Epochs]:
         for path in files:
             reg.ingest(path, name=path.stem, keep_spectra=False)
         for spec in SPECS:
-            names, distances = reg.distances(fingerprint=spec, metric="l1")
+            names, distances = reg.distances(fingerprint=spec, distance="l1")
             epochs = np.array([float(match[1]) for name in names if (match := _FILE.match(name))])
             found.append(Epochs(spec, len(names), *mantel(epochs, distances, np.random.default_rng(0))))
     return found

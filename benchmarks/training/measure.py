@@ -57,7 +57,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A trained network ``a`` against ``b``, under one fingerprint by L1 at its default accuracy.
+    """A trained network ``a`` against ``b``, under one fingerprint by L1 at its default tolerance.
 
     ``topology``: architecture of both; ``equivalent``: the registry's verdict; ``within``: by distance alone;
     ``depths``: what the block ``depths`` is of the L1 distance by ``layered``, whichever fingerprint this is.
@@ -69,14 +69,14 @@ class Pair:
     a: Side
     b: Side
     distance: float
-    accuracy: float
+    tolerance: float
     equivalent: bool
     depths: float
 
     @property
     def within(self) -> bool:
         """Whether the distance alone would do."""
-        return self.distance <= self.accuracy
+        return self.distance <= self.tolerance
 
     @property
     def same_tail(self) -> bool:
@@ -124,7 +124,7 @@ def _pairs(reg: Registry, recipes: Sequence[Recipe]) -> Iterator[Pair]:
 
 def _under_each(reg: Registry, kind: str, topology: str, names: tuple[str, str]) -> Iterator[Pair]:
     """The pair under every fingerprint; what they differ in is the same of all."""
-    found = {spec: reg.compare(*names, fingerprint=spec, metric="l1") for spec in SPECS}
+    found = {spec: reg.compare(*names, fingerprint=spec, distance="l1") for spec in SPECS}
     default = found[DEFAULT_SPEC]
     first, second = (
         _side(name, figures) for name, figures in zip(names, (default.conjugacy_a, default.conjugacy_b), strict=True)
@@ -133,7 +133,7 @@ def _under_each(reg: Registry, kind: str, topology: str, names: tuple[str, str])
     depths = dict(default.contrast.shares)["depths"] * default.verdict.distance
     for spec, compared in found.items():
         verdict = compared.verdict
-        yield Pair(kind, spec, topology, first, second, verdict.distance, verdict.accuracy, verdict.equivalent, depths)
+        yield Pair(kind, spec, topology, first, second, verdict.distance, verdict.tolerance, verdict.equivalent, depths)
 
 
 def _side(name: str, figures: Conjugacy | None) -> Side:

@@ -54,7 +54,7 @@ def learn(store: Store, by: Terms, rate: float, seed: int) -> Calibrated:
         previous=terms(store, by.spec, by.distance.name, None).calibration,
         labelled=len(labelled),
         unlabelled=len(every) - len(labelled),
-        relations=_relations(store, chosen, square, found.accuracy),
+        relations=_relations(store, chosen, square, found.tolerance),
     )
 
 
@@ -76,9 +76,9 @@ def _measured(
     day = datetime.now(UTC).date().isoformat()
     source = f"{len(chosen):,} models of this registry, of {count:,} families, {day}"
     found = calibrate(
-        square, families, spec_hash=by.spec.hash, metric=by.distance.name, rate=rate, source=source, seed=seed
+        square, families, spec_hash=by.spec.hash, distance=by.distance.name, rate=rate, source=source, seed=seed
     )
-    if found.accuracy < found.quantiles[0][1]:
+    if found.tolerance < found.quantiles[0][1]:
         raise UsageError(
             f"{len(chosen)} models of {count} families cannot show a rate of {rate:g}: "
             "the nearest unrelated pair alone is more",
@@ -110,7 +110,7 @@ def _known(text: str) -> str:
 
 
 def _relations(
-    store: Store, chosen: Sequence[Label], square: NDArray[np.float64], accuracy: float
+    store: Store, chosen: Sequence[Label], square: NDArray[np.float64], tolerance: float
 ) -> tuple[Relation, ...]:
     """How pairs of each relation lie, unrelated ones first; each family, or pair of families, weighs the same."""
     _, family = np.unique([_known(label.family) for label in chosen], return_inverse=True)
@@ -131,7 +131,7 @@ def _relations(
         low, high = np.minimum(family[first], family[second]), np.maximum(family[first], family[second])
         _, of, counts = np.unique(low * len(chosen) + high, return_inverse=True, return_counts=True)
         weight = 1.0 / (counts[of] * len(counts))
-        within = apart <= accuracy
+        within = apart <= tolerance
         found.append(
             Relation(
                 name=name,

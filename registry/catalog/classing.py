@@ -41,7 +41,7 @@ def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None
     store = database.readable()
     subject = _subject(store, by, where)
     by_rule = rule_for(rule, len(subject.ids))
-    key = PartitionKey(by.spec.hash, by.distance.name, by_rule.name, by.accuracy, _scope(where))
+    key = PartitionKey(by.spec.hash, by.distance.name, by_rule.name, by.tolerance, _scope(where))
     mark, note = subject.mark(), ""
     stored = store.partition(key)
     if stored is not None and stored.mark == mark:
@@ -53,8 +53,8 @@ def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None
         classes = made.named(_members(before)) if stored is None else stored.classes
     return Partition(
         spec=by.spec,
-        metric=by.distance.name,
-        accuracy=by.accuracy,
+        distance=by.distance.name,
+        tolerance=by.tolerance,
         rate=by.rate,
         models=len(subject.ids),
         classes=tuple(_shown(number, each, subject.models) for number, each in enumerate(classes, 1)),
@@ -86,7 +86,7 @@ class _Subject:
         return {model: self.models[model].content_hash for model in self.models}
 
     def sorted_by(self, by: Terms, rule: Rule) -> tuple[StoredClass, ...]:
-        groups = sorted_into_groups(self.vectors, self.kinds, by.distance, by.accuracy, rule)
+        groups = sorted_into_groups(self.vectors, self.kinds, by.distance, by.tolerance, rule)
         return tuple(
             StoredClass(
                 identity="",
@@ -181,12 +181,12 @@ def kept_class(store: Store, identity: str) -> Partition:
     """The partition that has the class of that identity, with that class alone."""
     row, number, found = store.find_class(identity)
     spec = _spec(store, row.key)
-    by = terms(store, spec, row.key.metric, row.key.accuracy)
+    by = terms(store, spec, row.key.distance, row.key.tolerance)
     models = {model.id: model for model in store.summaries(ids=found.members)}
     return Partition(
         spec=spec,
-        metric=row.key.metric,
-        accuracy=row.key.accuracy,
+        distance=row.key.distance,
+        tolerance=row.key.tolerance,
         rate=by.rate,
         models=row.models,
         classes=(_shown(number, found, models),),
@@ -207,8 +207,8 @@ def _kept_partition(row: PartitionRow, labels: Mapping[str, str]) -> KeptPartiti
     return KeptPartition(
         id=row.id,
         fingerprint=labels[row.key.spec_hash],
-        metric=row.key.metric,
-        accuracy=row.key.accuracy,
+        distance=row.key.distance,
+        tolerance=row.key.tolerance,
         rule=row.key.rule,
         scope=tuple((name, str(value)) for name, value in json.loads(row.key.scope).items()),
         models=row.models,
@@ -227,7 +227,7 @@ def memberships_of(store: Store, model_id: int) -> tuple[Membership, ...]:
     """The kept classes that a model is in, of the newest partition first."""
     labels = {spec.hash: spec.label for spec in store.specs()}
     return tuple(
-        Membership(identity, members, labels[key.spec_hash], key.metric, key.accuracy, key.rule)
+        Membership(identity, members, labels[key.spec_hash], key.distance, key.tolerance, key.rule)
         for key, identity, members in store.classes_with(model_id)
     )
 

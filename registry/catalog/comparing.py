@@ -23,7 +23,7 @@ __all__ = ["compare", "pairwise", "verdict"]
 
 
 def compare(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Comparison:
-    """Two models: the verdict as by `verdict`, their distance by every metric, and where they differ."""
+    """Two models: the verdict as by `verdict`, their distance by every norm, and where they differ."""
     distances = tuple(
         (name, float(distance.to_all(a.vector, b.vector[None])[0])) for name, distance in DISTANCES.items()
     )
@@ -31,7 +31,7 @@ def compare(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Compariso
         a=a.model,
         b=b.model,
         spec=by.spec,
-        metric=by.distance.name,
+        distance=by.distance.name,
         verdict=verdict(a, b, by, strict=strict),
         distances=distances,
         conjugacy_a=a.conjugacy,

@@ -46,8 +46,8 @@ def compress(
     return Compression(
         model=query.model,
         spec=by.spec,
-        metric=by.distance.name,
-        accuracy=gallery.by.accuracy,
+        distance=by.distance.name,
+        tolerance=gallery.by.tolerance,
         rate=gallery.by.rate,
         searched=gallery.searched,
         equivalent=equivalent,

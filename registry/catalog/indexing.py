@@ -33,7 +33,7 @@ def check_index(
             recall, asked = _recall(store, spec, distance, k, queries, seed)
     return IndexCheck(
         spec=spec,
-        metric=distance.name,
+        distance=distance.name,
         stored=report.stored,
         held=report.held,
         missing=report.missing,

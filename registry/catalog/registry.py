@@ -29,7 +29,7 @@ class Registry(Filling, Running, Asking, Choosing, Judging, Indexing, Showing, M
     each other; for questions side by side, and in every process, open one each.
 
     Questions take a stored name, a reference such as ``torchvision:resnet50``, a path, a ``torch.nn.Module`` or its
-    state dict. ``fingerprint`` is ``layered`` or ``mme``; ``metric`` one of ``l1``, ``l2``, ``linf``; ``accuracy`` a
+    state dict. ``fingerprint`` is ``layered`` or ``mme``; ``distance`` one of ``l1``, ``l2``, ``linf``; ``tolerance`` a
     distance, the calibrated one by default; further keywords are the fields of ``Filter``.
     """
 

@@ -83,8 +83,8 @@ def _answer(gallery: Gallery, found: Found, wanted: Wanted, *, indexed: bool = F
     return Search(
         model=told.get(query.id) or query.model,
         spec=by.spec,
-        metric=by.distance.name,
-        accuracy=by.accuracy,
+        distance=by.distance.name,
+        tolerance=by.tolerance,
         rate=by.rate,
         searched=gallery.searched,
         neighbours=gallery.judged([told[model] for model in ids], found[1]),
@@ -121,7 +121,7 @@ def _indexed(
     by = by.among(searched - own)
     radius = wanted.radius
     if wanted.equivalent:
-        radius = by.accuracy if radius is None else min(radius, by.accuracy)
+        radius = by.tolerance if radius is None else min(radius, by.tolerance)
     gallery = Gallery(store, query, by, Candidates(near, vectors, lambda: np.empty(0)), searched - own)
     found = gallery.nearest(k, radius)
     if short and len(found[0]) == np.count_nonzero(near != query.id):
@@ -146,7 +146,7 @@ class Gallery:
         """Ids and distances of the ``k`` nearest within ``radius``, nearest first; ``equivalent``: of those only."""
         rows = self.among.rows
         if equivalent:
-            radius = self.by.accuracy if radius is None else min(radius, self.by.accuracy)
+            radius = self.by.tolerance if radius is None else min(radius, self.by.tolerance)
             alike = self._alike()
             rows = np.flatnonzero(alike) if rows is None else rows[alike[rows]]
         found, distances = search(
@@ -171,7 +171,7 @@ class Gallery:
         return np.array([kinds.get(model, ("", "")) == self.query.kind for model in self.among.ids.tolist()], np.bool_)
 
     def equivalent(self) -> Found:
-        """Those within the accuracy that share both classes with the query, nearest first."""
+        """Those within the tolerance that share both classes with the query, nearest first."""
         return self.nearest(None, None, equivalent=True)
 
     def neighbours(self, ids: NDArray[np.int64], distances: NDArray[np.float64], k: int) -> tuple[Neighbour, ...]:

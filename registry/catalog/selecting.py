@@ -63,8 +63,8 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
     classes = _classes(store, by, front)
     return Selection(
         spec=by.spec,
-        metric=by.distance.name,
-        accuracy=by.accuracy,
+        distance=by.distance.name,
+        tolerance=by.tolerance,
         rate=by.rate,
         calibration=by.calibration,
         aims=chosen,
@@ -114,7 +114,7 @@ def _classes(store: Store, by: Terms, front: _Front) -> list[Selected]:
     ids, vectors = store.fingerprints(by.spec.hash, ids=front.ids)
     kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
     rule = rule_for(None, len(ids))
-    groups = sorted_into_groups(vectors, kinds, by.distance, by.accuracy, rule) if len(ids) else ()
+    groups = sorted_into_groups(vectors, kinds, by.distance, by.tolerance, rule) if len(ids) else ()
     members = [[int(ids[row]) for row in group.members] for group in groups]
     members += [[model] for model in front.ids if model not in set(ids.tolist())]
     place = {model: row for row, model in enumerate(front.ids)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from registry.catalog.arguments import number
-from registry.equivalence import accuracy_for, distance_named, judge, rate_bound, shipped
+from registry.equivalence import distance_named, judge, rate_bound, shipped, tolerance_for
 from registry.errors import SpecMismatchError, UsageError
 from registry.types import Filter
 
@@ -37,46 +37,46 @@ FEW = 4_000  # models whose vectors are read alone rather than remembered with a
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """By what a question is judged: the spec, the distance, the accuracy and the calibration that gives its rate.
+    """By what a question is judged: the spec, the distance, the tolerance and the calibration that gives its rate.
 
-    ``asked``: whether the accuracy is the asker's own, which nothing changes.
+    ``asked``: whether the tolerance is the asker's own, which nothing changes.
     """
 
     spec: FingerprintSpec
     distance: Distance
-    accuracy: float
+    tolerance: float
     calibration: Calibration
     asked: bool = False
 
     @property
     def rate(self) -> float:
-        """Of unrelated pairs, the fraction that pass at the accuracy, at most."""
-        return rate_bound(self.calibration, self.accuracy)
+        """Of unrelated pairs, the fraction that pass at the tolerance, at most."""
+        return rate_bound(self.calibration, self.tolerance)
 
     def among(self, searched: int) -> Self:
         """The terms for a look-up among so many models.
 
-        Unless the asker gave one, the accuracy is the largest at which one false pass is expected among them at most,
+        Unless the asker gave one, the tolerance is the largest at which one false pass is expected among them at most,
         but none larger than the calibrated one. Below the calibration's resolution it stays just below the nearest
         unrelated pair, and more are to be expected: the rate says how many at most.
         """
         if self.asked:
             return self
-        return replace(self, accuracy=min(self.accuracy, accuracy_for(self.calibration, 1.0 / max(searched, 1))))
+        return replace(self, tolerance=min(self.tolerance, tolerance_for(self.calibration, 1.0 / max(searched, 1))))
 
 
-def terms(store: Store, spec: FingerprintSpec, metric: str | None, accuracy: float | None) -> Terms:
-    """Terms with the registry's own calibration where it has one, else the one that ships; its accuracy by default.
+def terms(store: Store, spec: FingerprintSpec, distance: str | None, tolerance: float | None) -> Terms:
+    """Terms with the registry's own calibration where it has one, else the one that ships; its tolerance by default.
 
-    Raises ``UsageError`` for an accuracy that is negative or not finite.
+    Raises ``UsageError`` for a tolerance that is negative or not finite.
     """
-    distance = distance_named(metric)
-    calibration = store.calibration(spec.hash, distance.name) or shipped(spec, distance.name)
-    asked = accuracy is not None
-    accuracy = calibration.accuracy if accuracy is None else number(accuracy, "accuracy")
-    if not 0.0 <= accuracy < float("inf"):
-        raise UsageError(f"accuracy must be a distance, zero or larger, not {accuracy}")
-    return Terms(spec, distance, accuracy, calibration, asked)
+    measure = distance_named(distance)
+    calibration = store.calibration(spec.hash, measure.name) or shipped(spec, measure.name)
+    asked = tolerance is not None
+    tolerance = calibration.tolerance if tolerance is None else number(tolerance, "tolerance")
+    if not 0.0 <= tolerance < float("inf"):
+        raise UsageError(f"tolerance must be a distance, zero or larger, not {tolerance}")
+    return Terms(spec, measure, tolerance, calibration, asked)
 
 
 def judged(query: Query, model: ModelSummary, distance: float, by: Terms, searched: int) -> Verdict:
@@ -85,7 +85,7 @@ def judged(query: Query, model: ModelSummary, distance: float, by: Terms, search
         distance,
         query.kind,
         (model.tail_class, model.training_class),
-        accuracy=by.accuracy,
+        tolerance=by.tolerance,
         calibration=by.calibration,
         searched=searched,
     )

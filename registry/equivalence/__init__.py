@@ -2,12 +2,12 @@
 
 from registry.equivalence.calibration import (
     DEFAULT_RATE,
-    accuracy_for,
     calibrate,
     closer_than,
     rate_at,
     rate_bound,
     shipped,
+    tolerance_for,
 )
 from registry.equivalence.classes import (
     EXACT_UP_TO,
@@ -37,7 +37,7 @@ __all__ = [
     "Group",
     "Kind",
     "Rule",
-    "accuracy_for",
+    "tolerance_for",
     "calibrate",
     "closer_than",
     "direction",

@@ -1,4 +1,4 @@
-"""How far unrelated models lie apart, and the accuracy that follows for a rate of false passes."""
+"""How far unrelated models lie apart, and the tolerance that follows for a rate of false passes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from registry.types import FingerprintSpec
 
-__all__ = ["DEFAULT_RATE", "accuracy_for", "calibrate", "closer_than", "rate_at", "rate_bound", "shipped"]
+__all__ = ["DEFAULT_RATE", "tolerance_for", "calibrate", "closer_than", "rate_at", "rate_bound", "shipped"]
 
 DEFAULT_RATE = 0.01
 
@@ -41,7 +41,7 @@ def calibrate(
     families: Sequence[str],
     *,
     spec_hash: str,
-    metric: str,
+    distance: str,
     rate: float,
     source: str,
     seed: int = 0,
@@ -49,13 +49,13 @@ def calibrate(
     """Calibrate on labelled models: pairs of different families are unrelated.
 
     ``distances`` (n, n), symmetric. Each pair of families weighs the same, whatever the number of their members: two
-    large families do not decide. The accuracy is the largest of the distances at which the weighted fraction of
+    large families do not decide. The tolerance is the largest of the distances at which the weighted fraction of
     unrelated pairs at most that far apart does not exceed ``rate``, and where even the smallest lets more pass, the
     number just below it. Its 95 % interval is a percentile bootstrap over families, whole ones drawn with replacement;
     copies of one family are related to each other. O(n^2 log n) time, O(n^2) memory.
 
     Raises ``UsageError`` for fewer than two families, a rate outside (0, 1), or more unrelated pairs than the rate at
-    distance zero, where no accuracy keeps it.
+    distance zero, where no tolerance keeps it.
     """
     if not 0.0 < rate < 1.0:
         raise UsageError(f"rate must lie between 0 and 1, not {rate}")
@@ -77,13 +77,13 @@ def calibrate(
     low, high = times.interval(rate, np.random.default_rng(seed))
     return Calibration(
         spec_hash,
-        metric,
+        distance,
         rate,
-        _accuracy(apart, fraction, rate),
+        _tolerance(apart, fraction, rate),
         tuple(zip(_FRACTIONS.round(10).tolist(), values.tolist(), strict=True)),
         source,
-        accuracy_low=low,
-        accuracy_high=high,
+        tolerance_low=low,
+        tolerance_high=high,
         models=len(codes),
         families=len(counts),
     )
@@ -101,7 +101,7 @@ def _unrelated(
     return apart[order], codes[upper[order]], codes[right[order]]
 
 
-def _accuracy(apart: NDArray[np.float64], fraction: NDArray[np.float64], rate: float) -> float:
+def _tolerance(apart: NDArray[np.float64], fraction: NDArray[np.float64], rate: float) -> float:
     """The largest distance at which no more than the rate pass, else the number just below the smallest.
 
     ``fraction``: cumulative, of the ascending distances; those that add nothing to it were not drawn, and do not count.
@@ -126,7 +126,7 @@ class _Resampling:
     head: int
 
     def interval(self, rate: float, rng: np.random.Generator) -> tuple[float, float] | tuple[None, None]:
-        """Percentiles of the accuracy over resampled families."""
+        """Percentiles of the tolerance over resampled families."""
         if self.families < MIN_FAMILIES:
             return None, None
         found: list[float] = []
@@ -134,11 +134,11 @@ class _Resampling:
             times = np.bincount(rng.integers(self.families, size=self.families), minlength=self.families)
             total = (times.sum() ** 2 - (times**2).sum()) / 2  # each pair of families weighs 1
             if total:  # else one family alone was drawn
-                found.append(self._accuracy(times, total, rate))
+                found.append(self._tolerance(times, total, rate))
         low, high = np.quantile(found, INTERVAL)
         return float(low), float(high)
 
-    def _accuracy(self, times: NDArray[np.int64], total: float, rate: float) -> float:
+    def _tolerance(self, times: NDArray[np.int64], total: float, rate: float) -> float:
         for end in (self.head, len(self.apart)):
             drawn = times[self.first[:end]] * times[self.second[:end]] * self.weight[:end]
             fraction = np.cumsum(drawn) / total
@@ -146,7 +146,7 @@ class _Resampling:
                 fraction[-1] = 1.0
             if end and fraction[-1] > rate + _ROUNDING:
                 break
-        return _accuracy(self.apart, fraction, rate)
+        return _tolerance(self.apart, fraction, rate)
 
 
 @lru_cache(maxsize=64)
@@ -156,24 +156,24 @@ def _curve(calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.fl
     return fractions, distances
 
 
-def rate_at(calibration: Calibration, accuracy: float) -> float:
-    """Fraction of unrelated pairs at most ``accuracy`` apart, linear between the stored quantiles."""
+def rate_at(calibration: Calibration, tolerance: float) -> float:
+    """Fraction of unrelated pairs at most ``tolerance`` apart, linear between the stored quantiles."""
     fractions, distances = _curve(calibration)
-    if accuracy < distances[0]:
+    if tolerance < distances[0]:
         return 0.0
     # Of equal distances np.interp takes the last: a step of the distribution counts whole.
-    return float(np.interp(accuracy, distances, fractions))
+    return float(np.interp(tolerance, distances, fractions))
 
 
 @lru_cache(maxsize=64)
-def rate_bound(calibration: Calibration, accuracy: float) -> float:
+def rate_bound(calibration: Calibration, tolerance: float) -> float:
     """``rate_at``, or the calibration's resolution where it cannot tell so small a rate: at most so many pass."""
-    return max(rate_at(calibration, accuracy), calibration.resolution)
+    return max(rate_at(calibration, tolerance), calibration.resolution)
 
 
 @lru_cache(maxsize=64)
-def accuracy_for(calibration: Calibration, rate: float) -> float:
-    """The largest accuracy at which ``rate_at`` does not exceed ``rate``: its inverse, and just below any step over it.
+def tolerance_for(calibration: Calibration, rate: float) -> float:
+    """The largest tolerance at which ``rate_at`` does not exceed ``rate``: its inverse, just below any step over it.
 
     Below the calibration's resolution that is the number just below the smallest distance between unrelated models that
     was measured; nothing is extrapolated. From 1 on it is the largest one measured.
@@ -205,15 +205,15 @@ def closer_than(calibration: Calibration, distance: float) -> float:
 def _shipped() -> dict[tuple[str, str], Calibration]:
     records = json.loads(files("registry.equivalence").joinpath("calibrations.json").read_text(encoding="utf-8"))
     return {
-        (record["spec_hash"], record["metric"]): Calibration(
+        (record["spec_hash"], record["distance"]): Calibration(
             record["spec_hash"],
-            record["metric"],
+            record["distance"],
             record["rate"],
-            record["accuracy"],
+            record["tolerance"],
             tuple((float(fraction), float(distance)) for fraction, distance in record["quantiles"]),
             record["source"],
-            record["accuracy_low"],
-            record["accuracy_high"],
+            record["tolerance_low"],
+            record["tolerance_high"],
             record["models"],
             record["families"],
         )
@@ -221,14 +221,14 @@ def _shipped() -> dict[tuple[str, str], Calibration]:
     }
 
 
-def shipped(spec: FingerprintSpec, metric: str) -> Calibration:
+def shipped(spec: FingerprintSpec, distance: str) -> Calibration:
     """The calibration that ships with this version, measured by ``benchmarks/calibrate.py``.
 
-    Raises ``SpecMismatchError`` where none was measured for that spec and metric.
+    Raises ``SpecMismatchError`` where none was measured for that spec and distance.
     """
-    found = _shipped().get((spec.hash, metric))
+    found = _shipped().get((spec.hash, distance))
     if found is None:
         raise SpecMismatchError(
-            f"no calibration for {spec.label} by {metric}", "measure it: python -m benchmarks.calibrate"
+            f"no calibration for {spec.label} by {distance}", "measure it: python -m benchmarks.calibrate"
         )
     return found

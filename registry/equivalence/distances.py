@@ -76,7 +76,7 @@ def _relative(roundings: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """A metric on fingerprints, plain norms of the difference; no weighting, no normalisation.
+    """A distance between fingerprints: the plain norm of their difference; no weighting, no normalisation.
 
     ``rows``: norms (m,) of differences (m, d), which it may overwrite. ``bounds``: of a query (d,), a block (m, d), the
     squared norms (m,) of the block and room (m, d) for differences, what ``inner`` makes of the distances, and how far

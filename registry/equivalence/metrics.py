@@ -11,7 +11,7 @@ __all__ = ["direction"]
 
 # What the field's usual names mean, where no record says so; of other names nothing is supposed.
 _NAMES = {
-    True: "acc accuracy ap auc auroc average_precision balanced_accuracy bleu dice f1 iou map mean_iou miou precision"
+    True: "acc tolerance ap auc auroc average_precision balanced_tolerance bleu dice f1 iou map mean_iou miou precision"
     " psnr r2 recall rouge ssim top1 top5",
     False: "cer cross_entropy error fid loss mae mean_absolute_error mean_squared_error mse nll perplexity ppl rmse"
     " top1_error top5_error wer",

@@ -21,8 +21,8 @@ Kind = tuple[str, str]
 """Tail class and training class of a model; only models of one kind can be equivalent."""
 
 
-def judge(distance: float, a: Kind, b: Kind, *, accuracy: float, calibration: Calibration, searched: int) -> Verdict:
-    """Equivalent within the accuracy: same training class, same tail class, and distance <= accuracy.
+def judge(distance: float, a: Kind, b: Kind, *, tolerance: float, calibration: Calibration, searched: int) -> Verdict:
+    """Equivalent within the tolerance: same training class, same tail class, and distance <= tolerance.
 
     ``searched``: how many models the answer was looked for among; the rate counts unrelated pairs by distance alone and
     so bounds that of the verdict.
@@ -32,13 +32,13 @@ def judge(distance: float, a: Kind, b: Kind, *, accuracy: float, calibration: Ca
         for what, mine, theirs in zip(("tail", "training"), a, b, strict=True)
         if mine != theirs
     ]
-    if distance > accuracy:
-        reasons.append(f"distance {distance:.4g} beyond the accuracy {accuracy:.4g}")
-    rate = rate_bound(calibration, accuracy)
+    if distance > tolerance:
+        reasons.append(f"distance {distance:.4g} beyond the tolerance {tolerance:.4g}")
+    rate = rate_bound(calibration, tolerance)
     return Verdict(
         equivalent=not reasons,
         distance=distance,
-        accuracy=accuracy,
+        tolerance=tolerance,
         rate=rate,
         closer_than=closer_than(calibration, distance),
         expected_false=rate * searched,
@@ -49,7 +49,7 @@ def judge(distance: float, a: Kind, b: Kind, *, accuracy: float, calibration: Ca
 def strictly(verdict: Verdict, depths: float) -> Verdict:
     """The verdict if spectra by depth are to be as near as other seeds' too; ``depths``: their distance.
 
-    On top of the accuracy, which is made for telling families apart and says little among networks of one shape.
+    On top of the tolerance, which is made for telling families apart and says little among networks of one shape.
     """
     if depths <= OTHER_SEEDS:
         return verdict

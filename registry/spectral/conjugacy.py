@@ -40,9 +40,9 @@ __all__ = [
 ]
 
 DELTAS = (0.01, 0.02, 0.05)
-"""Accuracies at which x*(delta) is reported."""
+"""Thresholds at which x*(delta) is reported."""
 TAIL_DELTA = 0.01
-"""The accuracy whose location decides the tail class."""
+"""The threshold whose location decides the tail class."""
 TAIL_EDGE = 4.0
 """Largest location that uncorrelated weights reach: (1 + sqrt c)^2 <= 4 for every aspect c (Bai & Yin 1993)."""
 BAND_LOCATIONS = np.exp(0.2 * np.sinh(np.linspace(-np.arcsinh(34.5), np.arcsinh(10.5), 64)))
@@ -228,4 +228,4 @@ def _check_deltas(deltas: Sequence[float]) -> None:
     """SpectrumError naming a delta outside (0, 1)."""
     for delta in deltas:
         if not 0 < delta < 1:
-            raise SpectrumError(f"accuracies delta must lie within (0, 1), not {delta!r}")
+            raise SpectrumError(f"thresholds delta must lie within (0, 1), not {delta!r}")

@@ -11,8 +11,8 @@ from registry.ensembles.wishart import marchenko_pastur_cumulative
 from registry.errors import SpectrumError
 from registry.spectral.descriptors import embed, layers_of, run_points, shape_points, spectral_points
 from registry.spectral.difference import check_layers, cumulative, depth_weights, layer_cumulatives
-from registry.spectral.metric import metric
 from registry.spectral.scales import WEIGHTS, scales_of
+from registry.spectral.transform import transform
 from registry.types import Fingerprint, FingerprintSpec, Spectrum
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.f
     """Six blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
 
     ``shapes``, ``pairs``, ``triples``, ``spectra``: kernel mean embeddings over layers and runs of layers, the first
-    three times the learned metric that the spec names as its ``weights``, if any; ``depths``: F - F_W around each
+    three times the learned transform that the spec names as its ``weights``, if any; ``depths``: F - F_W around each
     relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed; ``layers``: log2 of
     one plus their number.
     """
     found = embeddings(spectra, spec.seed)
     if spec.weights:
-        found |= {name: found[name] @ matrix for name, matrix in metric(spec.weights).items()}
+        found |= {name: found[name] @ matrix for name, matrix in transform(spec.weights).items()}
     found["depths"] = departures(spectra, spec).ravel()
     found["layers"] = np.array([np.log2(len(spectra) + 1)])
     return np.concatenate([WEIGHTS[name] / length * found[name] for name, length in LAYERED_BLOCKS.items()])
@@ -85,7 +85,7 @@ def points_of(spectra: Sequence[Spectrum]) -> dict[str, tuple[NDArray[np.float64
 
 
 def embeddings(spectra: Sequence[Spectrum], seed: int) -> dict[str, NDArray[np.float64]]:
-    """Each block that is an embedding, (its length,), numbers in [-1, 1], before any metric and weight."""
+    """Each block that is an embedding, (its length,), numbers in [-1, 1], before any transform and weight."""
     return {
         name: embed(scales_of(name) * columns, weights, LAYERED_BLOCKS[name], seed + SEEDS[name])
         for name, (columns, weights) in points_of(spectra).items()

@@ -53,19 +53,19 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     ascending = all(a <= b and c <= d for (a, c), (b, d) in pairwise(quantiles))
     if not quantiles or not ascending or not all(math.isfinite(number) and number >= 0 for number in numbers):
         raise StorageError("its quantiles do not ascend")
-    if not 0 < row["rate"] < 1 or row["accuracy"] < 0:
-        raise StorageError(f"its rate is {row['rate']} and its accuracy {row['accuracy']}")
-    if not all(len(row[text]) <= MAX_TEXT and "\0" not in row[text] for text in ("spec_hash", "metric", "source")):
+    if not 0 < row["rate"] < 1 or row["tolerance"] < 0:
+        raise StorageError(f"its rate is {row['rate']} and its tolerance {row['tolerance']}")
+    if not all(len(row[text]) <= MAX_TEXT and "\0" not in row[text] for text in ("spec_hash", "distance", "source")):
         raise StorageError("a text of it is too long or no text")
     return {name: value for name, value in row.items() if name != "id"}
 
 
 def merge_calibrations(connection: Connection, given: Sequence[dict[str, Any]], *, replace: bool) -> int:
-    """Store calibrations where none of their spec and metric is, with ``replace`` in place of it; return how many."""
-    keys = select(calibrations.c.spec_hash, calibrations.c.metric)
-    held = set() if replace else {(spec_hash, metric) for spec_hash, metric in connection.execute(keys)}
-    rows = list({key: row for row in given if (key := (row["spec_hash"], row["metric"])) not in held}.values())
+    """Store calibrations where none of their spec and distance is, with ``replace`` in place of it; return how many."""
+    keys = select(calibrations.c.spec_hash, calibrations.c.distance)
+    held = set() if replace else {(spec_hash, distance) for spec_hash, distance in connection.execute(keys)}
+    rows = list({key: row for row in given if (key := (row["spec_hash"], row["distance"])) not in held}.values())
     for row in rows:
-        drop_calibration(connection, row["spec_hash"], row["metric"])
+        drop_calibration(connection, row["spec_hash"], row["distance"])
     insert_rows(connection, calibrations, rows)
     return len(rows)

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SAME", "drop_calibration", "labels", "put_calibration"]
 
-SAME = ("rate", "accuracy", "source", "accuracy_low", "accuracy_high", "models", "families")
+SAME = ("rate", "tolerance", "source", "tolerance_low", "tolerance_high", "models", "families")
 """Of a calibration, what is a column of its own name beside the key."""
 
 
 def put_calibration(connection: Connection, given: Calibration) -> None:
-    """Store a calibration in place of the one of its spec and metric; made just now unless it says when."""
-    drop_calibration(connection, given.spec_hash, given.metric)
+    """Store a calibration in place of the one of its spec and distance; made just now unless it says when."""
+    drop_calibration(connection, given.spec_hash, given.distance)
     values = {
         "spec_hash": given.spec_hash,
-        "metric": given.metric,
+        "distance": given.distance,
         "quantiles": json.dumps(given.quantiles, allow_nan=False),
         "created": datetime.fromisoformat(given.created) if given.created else utc_now(),
         **{name: getattr(given, name) for name in SAME},
@@ -36,9 +36,9 @@ def put_calibration(connection: Connection, given: Calibration) -> None:
     connection.execute(insert(calibrations).values(values))
 
 
-def drop_calibration(connection: Connection, spec_hash: str, metric: str) -> bool:
-    """Forget the calibration of a spec and metric; return whether there was one."""
-    return bool(connection.execute(delete(calibrations).filter_by(spec_hash=spec_hash, metric=metric)).rowcount)
+def drop_calibration(connection: Connection, spec_hash: str, distance: str) -> bool:
+    """Forget the calibration of a spec and distance; return whether there was one."""
+    return bool(connection.execute(delete(calibrations).filter_by(spec_hash=spec_hash, distance=distance)).rowcount)
 
 
 def labels(connection: Connection, spec_hash: str) -> list[Label]:

@@ -83,7 +83,7 @@ class OpenIndex(NamedTuple):
 
     opened: Opened
     state: SpecState
-    metric: str
+    distance: str
     held: int
 
 
@@ -92,9 +92,9 @@ def table_name(spec_id: int) -> str:
     return f"archreg_vectors_{spec_id:d}"
 
 
-def index_name(spec_id: int, metric: str) -> str:
+def index_name(spec_id: int, distance: str) -> str:
     """Return the name of the table's index for a distance."""
-    return f"{table_name(spec_id)}_{metric}"
+    return f"{table_name(spec_id)}_{distance}"
 
 
 def literal(vector: NDArray[np.float32]) -> str:
@@ -121,7 +121,7 @@ _HERE = "quote_ident(current_schema()) || '.archreg_vectors_' || specs.id"
 FACTS: Final = (
     text(
         "(SELECT found.indisvalid AND has_table_privilege(found.indrelid, 'SELECT') FROM pg_catalog.pg_index AS found"  # noqa: S608 - constants
-        f" WHERE found.indexrelid = to_regclass({_HERE} || '_' || :metric) AND found.indrelid = to_regclass({_HERE}))"
+        f" WHERE found.indexrelid = to_regclass({_HERE} || '_' || :distance) AND found.indrelid = to_regclass({_HERE}))"
     ),
     text(
         "(SELECT ARRAY[e.extnamespace::regnamespace::text, e.extversion,"
@@ -129,13 +129,13 @@ FACTS: Final = (
         " FROM pg_catalog.pg_extension AS e WHERE e.extname = 'vector')"
     ),
 )
-"""Columns of `Facts` beside those of ``specs``; ``metric`` is the distance."""
+"""Columns of `Facts` beside those of ``specs``; ``distance`` is the distance."""
 OTHERS = select(specs.c.name, specs.c.version).where(specs.c.indexed.is_not(None)).order_by(specs.c.id)
 
 
-def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, label: str) -> Opened | None:
+def opened(connection: Connection, spec: SpecState, facts: Facts, distance: str, label: str) -> Opened | None:
     """Return what can be made of the index for a spec and distance; None where no index is there at all."""
-    again = f"run: archreg index build --fingerprint {label.split(' ', 1)[0]} --distance {metric}"
+    again = f"run: archreg index build --fingerprint {label.split(' ', 1)[0]} --distance {distance}"
     if spec.indexed is None:
         others = [f"{name} v{version}" for name, version in connection.execute(OTHERS)]
         return Opened("", f"the index is of {', '.join(others)}, not of {label}", again) if others else None
@@ -149,7 +149,7 @@ def opened(connection: Connection, spec: SpecState, facts: Facts, metric: str, l
         remedy = f"ask its owner for: GRANT SELECT ON {table_name(spec.id)}"
         return Opened("", "this role may not read the index", remedy)
     if not facts.usable:
-        return Opened("", f"the index is of another distance than {metric}", again)
+        return Opened("", f"the index is of another distance than {distance}", again)
     if not is_current_version(version):
         return Opened("", f"pgvector {version} is older than 0.8", "ALTER EXTENSION vector UPDATE")
     if spec.indexed != spec.stamp:
@@ -201,7 +201,7 @@ def find(
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     statement = f"""
         SELECT {table}.model_id, {table}.vector FROM {table} {joined} {where}
-        ORDER BY {table}.vector OPERATOR({quoted}.{OPERATORS[index.metric]}) {near} LIMIT %(wanted)s
+        ORDER BY {table}.vector OPERATOR({quoted}.{OPERATORS[index.distance]}) {near} LIMIT %(wanted)s
     """  # noqa: S608 - names made of numbers, the operator from a table, all values bound
     rows = _under(connection, settings, _WASTEFUL if conditions else (), statement, values)
     layout = np.dtype([("dimensions", ">i2"), ("unused", ">i2"), ("vector", ">f4", (index.state.length,))])

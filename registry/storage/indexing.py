@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
     from registry.types.spectra import FingerprintSpec
 
-__all__ = ["build", "check_metric", "drop", "report"]
+__all__ = ["build", "check_distance", "drop", "report"]
 
 WORK_MEMORY_MB = 1_024  # maintenance_work_mem of a build at most: 100,000 vectors of 480 numbers take some 300 MB
 EF_CONSTRUCTION = 128  # twice pgvector's: what it misses is whole neighbourhoods, which a longer search hardly finds
 INSTALL = "install pgvector 0.8 or later on the server, then as its superuser: CREATE EXTENSION vector"
 
 
-def check_metric(metric: str) -> None:
+def check_distance(distance: str) -> None:
     """``UsageError`` for a distance that no index can be for."""
-    if metric not in OPERATORS:
-        raise UsageError(f"no index can be for the distance {metric}", f"those that can: {', '.join(OPERATORS)}")
+    if distance not in OPERATORS:
+        raise UsageError(f"no index can be for the distance {distance}", f"those that can: {', '.join(OPERATORS)}")
 
 
-def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
+def build(connection: Connection, spec: FingerprintSpec, distance: str) -> int:
     """Make the index of a spec for a distance, in place of one that is there; return how many vectors it holds.
 
     All in one transaction. Whoever reads is not held up; whoever writes vectors of this spec waits for its end.
@@ -47,7 +47,7 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
     SpecMismatchError
         No vector of the spec is stored.
     """
-    check_metric(metric)
+    check_distance(distance)
     schema = _extension(connection)
     # The lock that every writer of these vectors takes: none comes between the reading and the commit.
     locked = select(specs.c.id).where(specs.c.hash == spec.hash).with_for_update(key_share=True)
@@ -59,14 +59,14 @@ def build(connection: Connection, spec: FingerprintSpec, metric: str) -> int:
         )
     if not derived.is_mine(connection, state.id) and _exists(connection, table_name(state.id)):
         raise _anothers(spec.name, state.id)
-    metrics = {metric}
+    distances = {distance}
     if state.indexed != state.stamp or not _is_whole(connection, state):
-        metrics |= {other for other in OPERATORS if _exists(connection, index_name(state.id, other))}
+        distances |= {other for other in OPERATORS if _exists(connection, index_name(state.id, other))}
         _fill(connection, state, schema)
     count = int(connection.exec_driver_sql(f"SELECT count(*) FROM {table_name(state.id)}").scalar_one())  # noqa: S608
     memory = min(WORK_MEMORY_MB, max(64, count * state.length * 8 // 2**20))
     connection.exec_driver_sql(f"SET LOCAL maintenance_work_mem = '{memory}MB'")
-    for each in sorted(metrics):
+    for each in sorted(distances):
         name = index_name(state.id, each)
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
         connection.exec_driver_sql(
@@ -184,13 +184,13 @@ def _anothers(name: str, spec_id: int) -> StorageError:
     return StorageError(f"the index of {name} is another role's", f"as its owner: DROP TABLE {table_name(spec_id)}")
 
 
-def report(connection: Connection, spec: FingerprintSpec, metric: str) -> IndexReport | None:
+def report(connection: Connection, spec: FingerprintSpec, distance: str) -> IndexReport | None:
     """Return how the index of a spec for a distance stands to the vectors; None where there is none. O(n)."""
-    check_metric(metric)
-    state, _, facts = standing(connection, spec.hash, metric)
+    check_distance(distance)
+    state, _, facts = standing(connection, spec.hash, distance)
     if state is None or state.indexed is None or facts is None:
         return None
-    found = derived.opened(connection, state, facts, metric, spec.label)
+    found = derived.opened(connection, state, facts, distance, spec.label)
     stored = connection.scalar(select(func.count()).select_from(fingerprints).where(fingerprints.c.spec_id == state.id))
     table = table_name(state.id)
     readable = derived.may(connection, table, "SELECT")

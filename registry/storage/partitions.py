@@ -39,9 +39,9 @@ def _of(key: PartitionKey, *columns: Any) -> Select[Any]:
     statement = select(*columns).join(specs, specs.c.id == partitions.c.spec_id)
     return statement.where(
         specs.c.hash == key.spec_hash,
-        partitions.c.metric == key.metric,
+        partitions.c.distance == key.distance,
         partitions.c.rule == key.rule,
-        partitions.c.accuracy == key.accuracy,
+        partitions.c.tolerance == key.tolerance,
         partitions.c.scope == key.scope,
     )
 
@@ -110,7 +110,7 @@ def put_partition(
     named = tuple(replace(each, identity=own) for each, own in zip(given, identities(before), strict=True))
     connection.execute(delete(partitions).where(partitions.c.id == old))
     created = utc_now()
-    terms = {name: getattr(key, name) for name in ("metric", "rule", "accuracy", "scope")}
+    terms = {name: getattr(key, name) for name in ("distance", "rule", "tolerance", "scope")}
     values = {"spec_id": spec_id, "mark": mark, "models": len(every), "created": created, **terms}
     made = connection.execute(insert(partitions).values(values)).inserted_primary_key
     _insert_classes(connection, int(made[0]) if made is not None else 0, named)
@@ -167,7 +167,7 @@ def _row(row: Any) -> PartitionRow:
 
 
 def _key(row: Any) -> PartitionKey:
-    return PartitionKey(row.hash, row.metric, row.rule, row.accuracy, row.scope)
+    return PartitionKey(row.hash, row.distance, row.rule, row.tolerance, row.scope)
 
 
 def find_class(connection: Connection, identity: str) -> tuple[PartitionRow, int, StoredClass]:

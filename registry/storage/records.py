@@ -150,9 +150,9 @@ class PartitionKey:
     """The terms that models were sorted by; ``scope`` is the filter they had to pass, as canonical JSON."""
 
     spec_hash: str
-    metric: str
+    distance: str
     rule: str
-    accuracy: float
+    tolerance: float
     scope: str
 
 

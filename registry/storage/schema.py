@@ -262,25 +262,25 @@ conjugacy: Final = Table(
     *(Column(f"decay_{figure}", Double) for figure in ("rate", "exponent", "statistic")),
 )
 
-# Distances between unrelated models under a spec and metric; `quantiles` is a JSON list of pairs; `accuracy_low` and
-# `accuracy_high` bound the accuracy, by a bootstrap over the families of the models it was measured on. Not tied to
+# Distances between unrelated models under a spec and distance; `quantiles` is a JSON list of pairs; `tolerance_low` and
+# `tolerance_high` bound the tolerance, by a bootstrap over the families of the models it was measured on. Not tied to
 # `specs`: a calibration may come before the first fingerprint.
 calibrations: Final = Table(
     "calibrations",
     metadata,
     _id(),
     _required("spec_hash"),
-    _required("metric"),
+    _required("distance"),
     _required("rate", Double),
-    _required("accuracy", Double),
+    _required("tolerance", Double),
     _required("quantiles"),
     _required("source"),
     _required("created", UtcDateTime),
-    Column("accuracy_low", Double),
-    Column("accuracy_high", Double),
+    Column("tolerance_low", Double),
+    Column("tolerance_high", Double),
     Column("models", Integer),
     Column("families", Integer),
-    UniqueConstraint("spec_hash", "metric"),
+    UniqueConstraint("spec_hash", "distance"),
 )
 
 # Models sorted into classes of equivalents. `scope` is the filter they had to pass, as canonical JSON; `mark` is a hash
@@ -291,14 +291,14 @@ partitions: Final = Table(
     metadata,
     _id(),
     Column("spec_id", Integer, ForeignKey("specs.id", ondelete="CASCADE"), nullable=False, index=True),
-    _required("metric"),
+    _required("distance"),
     _required("rule"),
-    _required("accuracy", Double),
+    _required("tolerance", Double),
     _required("scope"),
     _required("mark"),
     _required("models", Integer),
     _required("created", UtcDateTime),
-    UniqueConstraint("spec_id", "metric", "rule", "accuracy", "scope"),
+    UniqueConstraint("spec_id", "distance", "rule", "tolerance", "scope"),
 )
 
 # `identity` is what a class is known by from one partition to the next; its medoid goes with the model it is; `bounded`

@@ -46,7 +46,9 @@ class Standing(NamedTuple):
 _STATE: Final = tuple(specs.c[name] for name in SpecState._fields)
 _OF_SPEC: Final = specs.c.hash == bindparam("spec")
 _CALIBRATION: Final = tuple(calibrations.c[name] for name in (*SAME, "quantiles", "created"))
-_CALIBRATED: Final = and_(calibrations.c.spec_hash == bindparam("spec"), calibrations.c.metric == bindparam("metric"))
+_CALIBRATED: Final = and_(
+    calibrations.c.spec_hash == bindparam("spec"), calibrations.c.distance == bindparam("distance")
+)
 
 
 def _standing(*more: TextClause) -> Compiled:
@@ -66,28 +68,28 @@ def state_of(connection: Connection, spec_hash: str) -> SpecState | None:
     return None if row is None else SpecState(*row)
 
 
-def standing(connection: Connection, spec_hash: str, metric: str) -> Standing:
+def standing(connection: Connection, spec_hash: str, distance: str) -> Standing:
     """Return how things stand with a spec and distance."""
-    given = {"spec": spec_hash, "metric": metric}
+    given = {"spec": spec_hash, "distance": distance}
     row = _STATEMENTS[connection.dialect.name].first(connection, given)
     if row is None:
         alone = _CALIBRATION_ALONE.first(connection, given)
-        return Standing(None, None if alone is None else _calibration(spec_hash, metric, alone), None)
+        return Standing(None, None if alone is None else _calibration(spec_hash, distance, alone), None)
     known, end = row[len(_STATE) :], len(_CALIBRATION)
     return Standing(
         state=SpecState(*row[: len(_STATE)]),
-        calibration=None if known[end - 1] is None else _calibration(spec_hash, metric, known[:end]),
+        calibration=None if known[end - 1] is None else _calibration(spec_hash, distance, known[:end]),
         facts=Facts(*known[end:]) if known[end:] else None,
     )
 
 
 @lru_cache(maxsize=64)
-def _calibration(spec_hash: str, metric: str, row: tuple[Any, ...]) -> Calibration:
+def _calibration(spec_hash: str, distance: str, row: tuple[Any, ...]) -> Calibration:
     """Of `_CALIBRATION`; remembered, since to read the quantiles takes longer than all else that is read here."""
     *same, quantiles, created = row
     return Calibration(
         spec_hash=spec_hash,
-        metric=metric,
+        distance=distance,
         quantiles=tuple((fraction, distance) for fraction, distance in json.loads(quantiles)),
         created=created.isoformat(timespec="seconds"),
         **dict(zip(SAME, same, strict=True)),

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 VERSION_TABLE: Final = "archreg_version"
-HEAD: Final = "v0002"
+HEAD: Final = "v0003"
 """The revision that this program reads and writes. Revisions are ``vNNNN``: in order of text, in order of time."""
 
 _ELSEWHERE: Final = {"f": "foreign table", "v": "view", "m": "materialized view"}

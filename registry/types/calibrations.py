@@ -11,29 +11,29 @@ __all__ = ["Calibrated", "Calibration", "Relation"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Calibration(Shown):
-    """What distances between unrelated models look like under one spec and metric.
+    """What distances between unrelated models look like by one distance, under one spec.
 
-    ``accuracy``: the largest distance at which at most ``rate`` of unrelated pairs pass, and (``accuracy_low``,
-    ``accuracy_high``) its 95 % interval, None where there were too few families for one; ``quantiles``: pairs
+    ``tolerance``: the largest distance at which at most ``rate`` of unrelated pairs pass, and (``tolerance_low``,
+    ``tolerance_high``) its 95 % interval, None where there were too few families for one; ``quantiles``: pairs
     (fraction of unrelated pairs, distance), both increasing; ``source``: what it was measured on, in words, and
     ``models`` of how many ``families`` that were; ``created``: when, in UTC, ISO 8601, empty for one that ships.
     """
 
     spec_hash: str
-    metric: str
+    distance: str
     rate: float
-    accuracy: float
+    tolerance: float
     quantiles: tuple[tuple[float, float], ...] = field(repr=False)
     source: str
-    accuracy_low: float | None = None
-    accuracy_high: float | None = None
+    tolerance_low: float | None = None
+    tolerance_high: float | None = None
     models: int | None = None
     families: int | None = None
     created: str = ""
 
     def __hash__(self) -> int:
         """Of what nearly always tells two apart: the quantiles are hundreds of numbers, and it is asked often."""
-        return hash((self.spec_hash, self.metric, self.accuracy, self.created))
+        return hash((self.spec_hash, self.distance, self.tolerance, self.created))
 
     @property
     def resolution(self) -> float:
@@ -47,7 +47,7 @@ class Relation:
     """Pairs of labelled models of one relation, and how they lie under a calibration.
 
     ``pairs``: how many, of how many ``families``; ``median``: of their distances; ``within``: the fraction within the
-    calibrated accuracy; ``equivalent``: those that share both classes, too. Each family, or pair of families, weighs
+    calibrated tolerance; ``equivalent``: those that share both classes, too. Each family, or pair of families, weighs
     the same.
     """
 

@@ -83,8 +83,8 @@ class Compression:
 
     model: ModelSummary
     spec: FingerprintSpec
-    metric: str
-    accuracy: float
+    distance: str
+    tolerance: float
     rate: float
     searched: int
     equivalent: bool
@@ -146,8 +146,8 @@ class Selection:
     """
 
     spec: FingerprintSpec
-    metric: str
-    accuracy: float
+    distance: str
+    tolerance: float
     rate: float
     calibration: Calibration
     aims: tuple[Aim, ...]

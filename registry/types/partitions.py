@@ -35,16 +35,16 @@ class ModelClass:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The classes of the models asked about, largest first; ``rate`` of unrelated pairs that pass at the accuracy.
+    """The classes of the models asked about, largest first; ``rate`` of unrelated pairs that pass at the tolerance.
 
-    ``rule``: ``complete`` or ``cover``, by which every two members of a class are equivalent within the accuracy, or
+    ``rule``: ``complete`` or ``cover``, by which every two members of a class are equivalent within the tolerance, or
     ``single``, by which each is to another; ``kept``: whether the database holds it, as of ``created`` (UTC, ISO 8601);
     ``note``: why not, where it was to.
     """
 
     spec: FingerprintSpec
-    metric: str
-    accuracy: float
+    distance: str
+    tolerance: float
     rate: float
     models: int
     classes: tuple[ModelClass, ...]
@@ -64,8 +64,8 @@ class KeptPartition:
 
     id: int
     fingerprint: str
-    metric: str
-    accuracy: float
+    distance: str
+    tolerance: float
     rule: str
     scope: tuple[tuple[str, str], ...]
     models: int
@@ -80,6 +80,6 @@ class Membership:
     identity: str
     members: int
     fingerprint: str
-    metric: str
-    accuracy: float
+    distance: str
+    tolerance: float
     rule: str

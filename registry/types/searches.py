@@ -23,13 +23,13 @@ class Neighbour:
 
     @property
     def distance(self) -> float:
-        """Distance in the spec's metric."""
+        """How far it lies from the one asked about."""
         return self.verdict.distance
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a look-up found, nearest first, among how many models, and the rate of false passes at its accuracy.
+    """What a look-up found, nearest first, among how many models, and the rate of false passes at its tolerance.
 
     ``model``: the one asked about, its ``id`` 0 where it is not stored; ``radius``: how far away at most, None where
     only ``k`` was asked for; ``unknown``: how many models were left out because a value that the filter bounds is not
@@ -39,8 +39,8 @@ class Search:
 
     model: ModelSummary
     spec: FingerprintSpec
-    metric: str
-    accuracy: float
+    distance: str
+    tolerance: float
     rate: float
     searched: int
     neighbours: tuple[Neighbour, ...]
@@ -61,7 +61,7 @@ class IndexCheck:
     """
 
     spec: FingerprintSpec
-    metric: str
+    distance: str
     stored: int
     held: int
     missing: int

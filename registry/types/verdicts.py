@@ -15,17 +15,17 @@ __all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Equivalent within the accuracy or not, with the evidence.
+    """Equivalent within the tolerance or not, with the evidence.
 
     ``closer_than``: fraction of unrelated pairs that lie farther apart than these two; ``rate``: of unrelated pairs
-    that pass at this accuracy, or the calibration's resolution where it cannot tell so small a rate;
+    that pass at this tolerance, or the calibration's resolution where it cannot tell so small a rate;
     ``expected_false``: how many of the models searched would pass by that rate; ``reasons``: why not, in words, empty
     where equivalent.
     """
 
     equivalent: bool
     distance: float
-    accuracy: float
+    tolerance: float
     rate: float
     closer_than: float
     expected_false: float
@@ -63,7 +63,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models side by side: the verdict by the metric asked for, and the distance by each metric.
+    """Two models side by side: the verdict by the ``distance`` asked for, and how far apart they are by each.
 
     ``contrast``: where they differ, None where the spectra of one of them are not stored.
     """
@@ -71,7 +71,7 @@ class Comparison:
     a: ModelSummary
     b: ModelSummary
     spec: FingerprintSpec
-    metric: str
+    distance: str
     verdict: Verdict
     distances: tuple[tuple[str, float], ...]
     conjugacy_a: Conjugacy | None

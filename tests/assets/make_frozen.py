@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from registry.storage import Store
+from registry.storage import NewRun, PartitionKey, Store, StoredClass
 from registry.storage.version import HEAD
 from registry.types import Calibration, ModelCard
 from tests.storage.factory import SPEC, new_model
@@ -21,13 +21,19 @@ ASSETS = Path(__file__).parent
 
 
 def fill(url: str) -> None:
-    """Store three models under four names, one of them without spectra, and a calibration."""
+    """Store three models under four names, one of them without spectra, a calibration, a partition and a run."""
     with Store.open(url, mode="create") as store:
         store.add(new_model("first", 1))
         store.add(new_model("second", 2, card=ModelCard(family="vgg"), keep_spectra=False))
         store.add(new_model("third", 3, conjugacy=None, fingerprints=()))
         store.add(new_model("first again", 1))
-        store.put_calibration(Calibration(SPEC.hash, "l2", 0.01, 0.5, ((0.01, 0.5), (0.5, 2.0)), "frozen"))
+        store.put_calibration(
+            Calibration(SPEC.hash, "l2", 0.01, 0.5, ((0.01, 0.5), (0.5, 2.0)), "frozen", 0.25, 1.0, 3, 2)
+        )
+        key = PartitionKey(SPEC.hash, "l2", "complete", 0.5, "{}")
+        classes = [StoredClass("", 1, 0.25, False, "long", "trained", (1, 2))]
+        store.put_partition(key, "mark", classes, lambda _before: ["0123456789abcdef"])
+        store.begin_run(NewRun("plan", "archreg ingest a", "{}", "0.1.0", [("a.pt", "a", 1.0), ("b.pt", "b", 2.0)]))
 
 
 def dump() -> str:

@@ -90,25 +90,25 @@ def test_families_left_out_do_not_choose_their_numbers() -> None:
     assert learned([sample.of(~out)], BLOCKS) == plain[2]
 
 
-def test_families_left_out_do_not_choose_their_metric() -> None:
+def test_families_left_out_do_not_choose_their_transform() -> None:
     sample = made(10, 3)
     found = folds.held_out(sample, folds.as_shipped(1), BLOCKS, sample)
     fold = folds.fold_of(sample.family)
     for left in range(folds.FOLDS):
-        metric = sample.of(fold != left).metric(SHIPPED)
+        transform = sample.of(fold != left).transform(SHIPPED)
         own = fold == left
-        np.testing.assert_array_equal(found.distances[own], sample.distances(SHIPPED, BLOCKS, metric)[own])
-        assert (found.distances[~own] != sample.distances(SHIPPED, BLOCKS, metric)[~own]).any()
+        np.testing.assert_array_equal(found.distances[own], sample.distances(SHIPPED, BLOCKS, transform)[own])
+        assert (found.distances[~own] != sample.distances(SHIPPED, BLOCKS, transform)[~own]).any()
     assert found.means.shape == (1, 2, 3)
     scores = retrieval(found.distances, sample.family, sample.topology)
     np.testing.assert_array_equal(found.across.figures, scores.figures)
-    # Without a teacher there is no metric; one of other families is divided as they are.
+    # Without a teacher there is no transform; one of other families is divided as they are.
     plain = folds.held_out(sample, folds.as_shipped(1), BLOCKS, None)
     np.testing.assert_array_equal(plain.distances, sample.distances(SHIPPED))
     teacher = made(7, 3)
     taught = folds.held_out(sample, folds.as_shipped(1), BLOCKS, teacher)
-    metric = teacher.of(folds.fold_of(teacher.family) != 1).metric(SHIPPED)
-    np.testing.assert_array_equal(taught.distances[fold == 1], sample.distances(SHIPPED, BLOCKS, metric)[fold == 1])
+    transform = teacher.of(folds.fold_of(teacher.family) != 1).transform(SHIPPED)
+    np.testing.assert_array_equal(taught.distances[fold == 1], sample.distances(SHIPPED, BLOCKS, transform)[fold == 1])
 
 
 def test_blocks_that_are_left_out_stay_as_they_began() -> None:

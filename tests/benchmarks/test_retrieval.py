@@ -13,7 +13,6 @@ import pytest
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
-from benchmarks.metric import metric_of
 from benchmarks.retrieval import run
 from benchmarks.retrieval.folds import as_shipped, fitted, held_out
 from benchmarks.retrieval.learning import SHIPPED, Sample, sample_of
@@ -22,12 +21,13 @@ from benchmarks.retrieval.report import Row, confusions, gains
 from benchmarks.retrieval.scores import Scores, gain_interval, retrieval
 from benchmarks.retrieval.vectors import PARTS, VECTORS
 from benchmarks.speed.harness import between_markers
+from benchmarks.transform import transform_of
 from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate, shipped
 from registry.spectral.fingerprints import LAYERED_BLOCKS
-from registry.spectral.metric import metric
 from registry.spectral.specs import LAYERED, MME, SPECS
+from registry.spectral.transform import transform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def stored(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]
 
 
 def test_the_default_finds_the_family_across_sizes(stored: Zoo) -> None:
-    # By a metric learned without the families that ask; numbers chosen with them in view.
+    # By a transform learned without the families that ask; numbers chosen with them in view.
     sample = stored.sample()
     found = held_out(sample, as_shipped(), list(LAYERED_BLOCKS), sample)
     hit, precision, _ = found.across.mean()
@@ -92,12 +92,12 @@ def test_the_default_finds_the_family_across_sizes(stored: Zoo) -> None:
 
 def test_what_is_learned_is_measured_as_what_ships(stored: Zoo) -> None:
     sample = stored.sample()
-    ships = metric(LAYERED.weights)
+    ships = transform(LAYERED.weights)
     # Sums of 479 differences of float32 features.
-    found = sample.distances(SHIPPED, metric=ships)
+    found = sample.distances(SHIPPED, transform=ships)
     np.testing.assert_allclose(found, stored.distances("`layered`"), atol=3e-5)
     # And the file is what these models teach: eigenvalues differ by less from machine to machine.
-    taught = metric_of(stored.spectra, stored.family)
+    taught = transform_of(stored.spectra, stored.family)
     assert taught.keys() == ships.keys()
     for name, matrix in taught.items():
         np.testing.assert_allclose(ships[name], matrix, rtol=0, atol=1e-5, err_msg=name)
@@ -112,7 +112,7 @@ def test_all_that_is_learned_on_other_families_reaches_as_much(stored: Zoo) -> N
     found, plain = (held_out(sample, fits, blocks, teacher).means[0] for teacher in (sample, None))
     assert (found[:, 0] >= [0.98, 0.95]).all()
     assert (found[:, 1] >= [0.94, 0.92]).all()
-    # What the metric adds; P@1 is as high without it.
+    # What the transform adds; P@1 is as high without it.
     assert (found[:, 1] > plain[:, 1]).all()
 
 
@@ -129,22 +129,22 @@ def test_the_papers_finds_half_of_them(stored: Zoo) -> None:
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 def test_the_shipped_calibrations_are_the_zoos(stored: Zoo, spec: Any, distance: str) -> None:
-    names, distances = stored.reg.distances(fingerprint=spec.name, metric=distance)
+    names, distances = stored.reg.distances(fingerprint=spec.name, distance=distance)
     families = dict(zip(stored.names, stored.family.tolist(), strict=True))
     found = calibrate(
-        distances, [families[n] for n in names], spec_hash=spec.hash, metric=distance, rate=DEFAULT_RATE, source=""
+        distances, [families[n] for n in names], spec_hash=spec.hash, distance=distance, rate=DEFAULT_RATE, source=""
     )
     kept = shipped(spec, distance)
     # Written to six digits; eigenvalues differ by less from machine to machine.
-    assert kept.accuracy == pytest.approx(found.accuracy, rel=1e-5)
+    assert kept.tolerance == pytest.approx(found.tolerance, rel=1e-5)
     np.testing.assert_allclose(np.array(kept.quantiles), np.array(found.quantiles), rtol=1e-5)
     assert kept.source == f"{len(names)} published models of {len(set(families.values()))} families"
     # And the promise: of pairs of different families, each pair of families counting the same, at most 1 in 100 pass;
     # at the next larger distance more do.
     labels = np.array([families[n] for n in names])
     blocks = [distances[np.ix_(labels == a, labels == b)] for a, b in combinations(np.unique(labels), 2)]
-    assert np.mean([(block <= found.accuracy).mean() for block in blocks]) <= DEFAULT_RATE
-    larger = min(block[block > found.accuracy].min() for block in blocks if (block > found.accuracy).any())
+    assert np.mean([(block <= found.tolerance).mean() for block in blocks]) <= DEFAULT_RATE
+    larger = min(block[block > found.tolerance].min() for block in blocks if (block > found.tolerance).any())
     assert np.mean([(block <= larger).mean() for block in blocks]) > DEFAULT_RATE
 
 
@@ -169,7 +169,7 @@ def test_the_smaller_stand_ins_of_resnet56(stored: Zoo) -> None:
 
 def test_what_is_stored_is_what_is_measured(stored: Zoo) -> None:
     for spec, title in ((LAYERED, "`layered`"), (MME, "`mme`")):
-        names, distances = stored.reg.distances(fingerprint=spec.name, metric="l1")
+        names, distances = stored.reg.distances(fingerprint=spec.name, distance="l1")
         order = [names.index(name) for name in stored.names]
         np.testing.assert_allclose(distances[np.ix_(order, order)], stored.distances(title), rtol=1e-12, atol=1e-12)
 

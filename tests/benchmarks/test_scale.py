@@ -28,7 +28,7 @@ def small(database_url: str, zoo: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_all_questions_are_timed(small: str) -> None:
     found = {"exact": lookups.exact(small)}
-    assert all(len(found["exact"][metric]) == 4 for metric in ("l1", "l2", "equivalent", "filtered"))
+    assert all(len(found["exact"][distance]) == 4 for distance in ("l1", "l2", "equivalent", "filtered"))
     if small.startswith("postgresql"):
         indexed = lookups.indexed(small)
         assert indexed["indexed"]

@@ -24,9 +24,9 @@ WRONG: list[tuple[Callable[[Any], Any], str]] = [
     (lambda reg: reg.nearest("wide", k=2.5), "k must be a whole number, not 2.5"),
     (lambda reg: reg.nearest("wide", radius="1"), "radius must be a number, not '1'"),
     (lambda reg: reg.nearest("wide", radius=float("nan")), "radius must be a distance, zero or larger, not nan"),
-    (lambda reg: reg.nearest("wide", accuracy="0.1"), "accuracy must be a number, not '0.1'"),
-    (lambda reg: reg.nearest("wide", accuracy=True), "accuracy must be a number, not True"),
-    (lambda reg: reg.nearest("wide", metric=3), "unknown distance 3"),
+    (lambda reg: reg.nearest("wide", tolerance="0.1"), "tolerance must be a number, not '0.1'"),
+    (lambda reg: reg.nearest("wide", tolerance=True), "tolerance must be a number, not True"),
+    (lambda reg: reg.nearest("wide", distance=3), "unknown distance 3"),
     (lambda reg: reg.nearest("wide", fingerprint=3), "unknown fingerprint 3"),
     (lambda reg: reg.nearest("wide", family=3), "family must be a text, not 3"),
     (lambda reg: reg.nearest("wide", max_params="1M"), "max_params must be a number, not '1M'"),
@@ -42,9 +42,9 @@ WRONG: list[tuple[Callable[[Any], Any], str]] = [
     (lambda reg: reg.search_all("wide"), "queries is a list, not the text 'wide'"),
     (lambda reg: reg.search_all(5), "queries is a list, not 5"),
     (lambda reg: reg.compare("wide", 5), "a torch.nn.Module, not int"),
-    (lambda reg: reg.equivalent("wide", "slim", accuracy="0.1"), "accuracy must be a number"),
+    (lambda reg: reg.equivalent("wide", "slim", tolerance="0.1"), "tolerance must be a number"),
     (lambda reg: reg.classes(rule=3), "unknown rule 3"),
-    (lambda reg: reg.classes(accuracy="0.1"), "accuracy must be a number"),
+    (lambda reg: reg.classes(tolerance="0.1"), "tolerance must be a number"),
     (lambda reg: reg.kept_class(5), "identity must be a text, not 5"),
     (lambda reg: reg.forget_partition("1"), "partition_id must be a whole number, not '1'"),
     (lambda reg: reg.compress("wide", max_ratio="0.5"), "max_ratio must be a number, not '0.5'"),
@@ -148,7 +148,7 @@ def test_the_kinds_that_go(filled: Filled) -> None:
     assert len(reg.models(family=None, metrics=None, tags=None, max_gflops=None)) == len(sizes)
     assert len(reg.nearest("wide", np.int64(2), radius=np.float32(1e6))) == 2
     assert len(reg.models(metrics=[MetricBound("top1", minimum=np.float32(97.5))])) == 1
-    assert reg.classes(accuracy=np.float32(0.25), rule="single") == reg.classes(accuracy=0.25, rule="single")
+    assert reg.classes(tolerance=np.float32(0.25), rule="single") == reg.classes(tolerance=0.25, rule="single")
 
 
 def test_what_is_said_of_a_model_is_kept_as_it_was_meant(filled: Filled, tmp_path: Path) -> None:

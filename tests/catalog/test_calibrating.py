@@ -10,7 +10,7 @@ import pytest
 from registry import Registry
 from registry.catalog import calibrating
 from registry.catalog.calibrating import sampled
-from registry.equivalence import accuracy_for, shipped
+from registry.equivalence import shipped, tolerance_for
 from registry.errors import EmptyRegistryError, ReadOnlyError, SpecMismatchError, UsageError
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
@@ -56,12 +56,12 @@ def test_what_is_learnt_holds_until_it_is_reset(fill: Any) -> None:
     found = reg.calibrate(rate=0.1)
     assert replace(found.calibration, created="") == replace(tried.calibration, created="")
     # Of 60 pairs of models six pass: the four of the nearest families, and 0.299 and one of the 0.3 of the next.
-    assert found.calibration.accuracy == pytest.approx(0.3, abs=1e-6)
+    assert found.calibration.tolerance == pytest.approx(0.3, abs=1e-6)
     assert (found.calibration.rate, found.calibration.models, found.calibration.families) == (0.1, 12, 6)
-    low, high = found.calibration.accuracy_low, found.calibration.accuracy_high
+    low, high = found.calibration.tolerance_low, found.calibration.tolerance_high
     assert low is not None
     assert high is not None
-    assert low < found.calibration.accuracy <= high
+    assert low < found.calibration.tolerance <= high
     assert (found.labelled, found.unlabelled) == (12, 0)
 
     holds = reg.calibration()
@@ -70,8 +70,8 @@ def test_what_is_learnt_holds_until_it_is_reset(fill: Any) -> None:
     assert holds.source.startswith("12 models of this registry, of 6 families, 20")
     for answer in (reg.search("f0-0"), reg.compare("f0-0", "f1-0"), reg.classes(), reg.compress("f0-0")):
         assert answer.calibration == holds
-    assert reg.search("f0-0").accuracy == min(holds.accuracy, accuracy_for(holds, 1 / 11))
-    assert reg.search("f0-0", metric="l2").calibration == shipped(LAYERED, "l2")
+    assert reg.search("f0-0").tolerance == min(holds.tolerance, tolerance_for(holds, 1 / 11))
+    assert reg.search("f0-0", distance="l2").calibration == shipped(LAYERED, "l2")
     assert reg.calibrate(rate=0.2).previous == holds
 
     assert reg.reset_calibration() == shipped(LAYERED, "l1") == reg.calibration()
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_interval(fill: Any) -> None:
     reg = fill(*families(0.0, 0.1, 0.4, 1.1, 2.6, 5.7))
     asked = [reg.calibrate(rate=0.1, seed=seed, dry_run=True).calibration for seed in (1, 1, 2)]
     assert asked[0] == asked[1]
-    assert asked[0].accuracy == asked[2].accuracy
+    assert asked[0].tolerance == asked[2].tolerance
 
 
 def test_relations(fill: Any) -> None:
@@ -105,8 +105,8 @@ def test_relations(fill: Any) -> None:
         "same architecture, other training": (2, 1),
         "same architecture, other seed": (1, 1),
     }
-    # Within the accuracy of 8.7 (2 of 8 unrelated pairs): one of the two models of y is of another class.
-    assert found.calibration.accuracy == pytest.approx(8.7)
+    # Within the tolerance of 8.7 (2 of 8 unrelated pairs): one of the two models of y is of another class.
+    assert found.calibration.tolerance == pytest.approx(8.7)
     assert rows["unrelated"].within == pytest.approx(2 / 8)
     assert rows["unrelated"].equivalent == pytest.approx(0 / 8)
     assert rows["same family"].within == 1.0
@@ -171,8 +171,8 @@ def test_a_calibration_of_another_spec_never_applies(fill: Any, database_url: st
     found = reg.calibrate(rate=0.1).calibration
     reg.close()
     with Store.open(database_url, mode="write") as store:
-        store.put_calibration(replace(found, spec_hash="0123456789abcdef", accuracy=99.0))
-    assert reg.calibration().accuracy == found.accuracy
+        store.put_calibration(replace(found, spec_hash="0123456789abcdef", tolerance=99.0))
+    assert reg.calibration().tolerance == found.tolerance
     reg.close()
     with Store.open(database_url, mode="write") as store:
         store.drop_calibration(LAYERED.hash, "l1")

@@ -38,75 +38,75 @@ def refuse(*_: object) -> None:
 
 
 def test_they_are_kept_and_read_back(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = filled.reg.classes(accuracy=1e-3)
+    made = filled.reg.classes(tolerance=1e-3)
     assert (made.rule, made.kept, made.note) == ("complete", True, "")
     assert len({each.identity for each in made.classes}) == 3
     monkeypatch.setattr(classing, "sorted_into_groups", refuse)
-    assert filled.reg.classes(accuracy=1e-3) == made
+    assert filled.reg.classes(tolerance=1e-3) == made
     with Registry(filled.url) as another:
-        assert another.classes(accuracy=1e-3) == made
-        assert another.classes(accuracy=1e-3, rule="COMPLETE") == made
+        assert another.classes(tolerance=1e-3) == made
+        assert another.classes(tolerance=1e-3, rule="COMPLETE") == made
         others: tuple[dict[str, Any], ...] = (
-            {"accuracy": 2e-3}, {"rule": "single"}, {"metric": "l2"}, {"family": "conv"},
+            {"tolerance": 2e-3}, {"rule": "single"}, {"distance": "l2"}, {"family": "conv"},
         )  # fmt: skip
         for other in others:
             with pytest.raises(AssertionError, match="sorted"):
-                another.classes(**({"accuracy": 1e-3} | other))
+                another.classes(**({"tolerance": 1e-3} | other))
     [kept] = filled.reg.kept_partitions()
-    assert (kept.fingerprint, kept.metric, kept.accuracy, kept.rule) == (LAYERED.label, "l1", 1e-3, "complete")
+    assert (kept.fingerprint, kept.distance, kept.tolerance, kept.rule) == (LAYERED.label, "l1", 1e-3, "complete")
     assert (kept.scope, kept.models, kept.classes, kept.created) == ((), 4, 3, made.created)
 
 
 @pytest.mark.parametrize("rule", ["complete", "cover", "single"])
 def test_identities_survive_small_changes(filled: Filled, rule: str) -> None:
     reg = filled.reg
-    first = identities(reg.classes(accuracy=WIDE, rule=rule))
+    first = identities(reg.classes(tolerance=WIDE, rule=rule))
     assert set(first) == {frozenset({"wide", "twin", "slim"}), frozenset({"dense"})}
     reg.remove("slim")
-    less = identities(reg.classes(accuracy=WIDE, rule=rule))
+    less = identities(reg.classes(tolerance=WIDE, rule=rule))
     assert less[frozenset({"wide", "twin"})] == first[frozenset({"wide", "twin", "slim"})]
     assert less[frozenset({"dense"})] == first[frozenset({"dense"})]
     reg.ingest(filled.files / "slim.safetensors", name="again")
-    more = identities(reg.classes(accuracy=WIDE, rule=rule))
+    more = identities(reg.classes(tolerance=WIDE, rule=rule))
     assert more[frozenset({"wide", "twin", "again"})] == first[frozenset({"wide", "twin", "slim"})]
     # Other terms, other classes: none of these identities is one of theirs.
-    others = reg.classes(accuracy=2 * WIDE, rule=rule)
+    others = reg.classes(tolerance=2 * WIDE, rule=rule)
     assert not set(identities(others).values()) & set(first.values())
 
 
 def test_whatever_they_follow_from_makes_them_anew(filled: Filled) -> None:
     reg = filled.reg
-    before = reg.classes(accuracy=1e-3)
+    before = reg.classes(tolerance=1e-3)
     reg.close()
     with Store.open(filled.url, mode="write") as store:
         ids, vectors = store.fingerprints(LAYERED.hash)
         twin = store.find("twin").id
         other = np.flip(vectors[ids.tolist().index(twin)]).copy()
         store.put_fingerprints(twin, [Fingerprint(LAYERED, other)])
-    after = reg.classes(accuracy=1e-3)
+    after = reg.classes(tolerance=1e-3)
     assert len(after.classes) == len(before.classes) + 1
     reg.close()
     with Store.open(filled.url, mode="write") as store:
         store.put_fingerprints(twin, [Fingerprint(LAYERED, vectors[ids.tolist().index(twin)])])
         figures = store.conjugacy([twin])[twin]
-        assert identities(reg.classes(accuracy=1e-3)) == identities(before)
+        assert identities(reg.classes(tolerance=1e-3)) == identities(before)
         store.put_conjugacy(twin, replace(figures, tail_class="edge" if figures.tail_class == "long" else "long"))
-    assert frozenset({"twin"}) in identities(reg.classes(accuracy=1e-3))
+    assert frozenset({"twin"}) in identities(reg.classes(tolerance=1e-3))
 
 
 def test_what_members_share_is_as_of_now(filled: Filled) -> None:
     reg = filled.reg
-    [first, *_] = reg.classes(accuracy=WIDE).classes
+    [first, *_] = reg.classes(tolerance=WIDE).classes
     assert dict(first.shared) == {"family": "conv", "dataset": "digits"}
     reg.set("slim", family="other")
     for name in ("wide", "twin", "slim"):
         reg.set(name, licence="MIT")
-    [first, *_] = reg.classes(accuracy=WIDE).classes
+    [first, *_] = reg.classes(tolerance=WIDE).classes
     assert dict(first.shared) == {"dataset": "digits", "licence": "MIT"}
 
 
 def test_a_filter_has_classes_of_its_own(filled: Filled) -> None:
-    whole, conv = filled.reg.classes(accuracy=WIDE), filled.reg.classes(accuracy=WIDE, family="conv")
+    whole, conv = filled.reg.classes(tolerance=WIDE), filled.reg.classes(tolerance=WIDE, family="conv")
     assert (whole.models, conv.models) == (4, 3)
     assert {partition.scope for partition in filled.reg.kept_partitions()} == {(), (("family", "conv"),)}
     assert not set(identities(whole).values()) & set(identities(conv).values())
@@ -117,12 +117,12 @@ def test_a_filter_has_classes_of_its_own(filled: Filled) -> None:
 
 
 def test_one_class_and_its_models(filled: Filled) -> None:
-    whole = filled.reg.classes(accuracy=WIDE)
+    whole = filled.reg.classes(tolerance=WIDE)
     first = whole.classes[0]
     found = filled.reg.kept_class(first.identity[:6])
     assert found.classes == (first,)
-    assert (found.rule, found.accuracy, found.rate, found.models, found.created) == (
-        whole.rule, whole.accuracy, whole.rate, whole.models, whole.created,
+    assert (found.rule, found.tolerance, found.rate, found.models, found.created) == (
+        whole.rule, whole.tolerance, whole.rate, whole.models, whole.created,
     )  # fmt: skip
     [member] = filled.reg.show("wide").memberships
     assert (member.identity, member.members, member.fingerprint) == (first.identity, 3, LAYERED.label)
@@ -135,8 +135,8 @@ def test_one_class_and_its_models(filled: Filled) -> None:
 
 def test_what_is_kept_is_forgotten_alone_and_made_anew(filled: Filled) -> None:
     reg = filled.reg
-    whole = reg.classes(accuracy=WIDE)
-    reg.classes(accuracy=WIDE, family="conv")
+    whole = reg.classes(tolerance=WIDE)
+    reg.classes(tolerance=WIDE, family="conv")
     conv, first = reg.kept_partitions()
     assert (first.scope, first.classes) == ((), len(whole.classes))
     assert reg.forget_partition(first.id) == first
@@ -147,22 +147,26 @@ def test_what_is_kept_is_forgotten_alone_and_made_anew(filled: Filled) -> None:
     with pytest.raises(UnknownClassError, match=f"no classes are kept under the number {first.id}") as unknown:
         reg.forget_partition(first.id)
     assert "--kept" in (unknown.value.remedy or "")
-    again = reg.classes(accuracy=WIDE)
+    again = reg.classes(tolerance=WIDE)
     assert (again.kept, again.classes) == (True, whole.classes)  # the same medoids give the same identities
 
 
 def test_not_to_be_kept(filled: Filled) -> None:
-    asked = filled.reg.classes(accuracy=1e-3, keep=False)
+    asked = filled.reg.classes(tolerance=1e-3, keep=False)
     assert (asked.kept, asked.created, asked.note) == (False, "", "")
     assert filled.reg.kept_partitions() == ()
     assert filled.reg.show("wide").memberships == ()
-    assert identities(filled.reg.classes(accuracy=1e-3)) == identities(asked)
+    assert identities(filled.reg.classes(tolerance=1e-3)) == identities(asked)
 
 
 def test_identities_do_not_depend_on_the_database(filled: Filled, tmp_path: Path) -> None:
     with Registry(tmp_path / "another.db") as another:
         fill(another, filled.files)
-        asked: tuple[dict[str, Any], ...] = ({"accuracy": 1e-3}, {"metric": "l2"}, {"rule": "cover", "family": "conv"})
+        asked: tuple[dict[str, Any], ...] = (
+            {"tolerance": 1e-3},
+            {"distance": "l2"},
+            {"rule": "cover", "family": "conv"},
+        )
         for terms in asked:
             assert identities(another.classes(**terms)) == identities(filled.reg.classes(**terms))
 
@@ -182,7 +186,7 @@ def test_models_that_go_meanwhile(filled: Filled, monkeypatch: pytest.MonkeyPatc
         return really(*given)
 
     monkeypatch.setattr(classing, "sorted_into_groups", meanwhile)
-    found = filled.reg.classes(accuracy=1e-3)
+    found = filled.reg.classes(tolerance=1e-3)
     assert (found.models, found.kept, found.note) == (4, False, "models were removed while they were sorted")
     assert filled.reg.kept_partitions() == ()
 
@@ -192,16 +196,16 @@ class TestReadOnly:
         name = postgres.new_database()
         with Registry(postgres.url(name)) as owner:
             fill(owner, files)
-            kept = owner.classes(accuracy=WIDE)
+            kept = owner.classes(tolerance=WIDE)
             with postgres.connect(name) as connection:
                 connection.execute(
                     "DO $$ BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
                 )
                 connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
             with Registry(postgres.url(name, user="reader")) as reader:
-                assert reader.classes(accuracy=WIDE) == kept
+                assert reader.classes(tolerance=WIDE) == kept
                 owner.remove("slim")
-                found = reader.classes(accuracy=WIDE)
+                found = reader.classes(tolerance=WIDE)
                 assert (found.kept, "permission denied" in found.note) == (False, True)
                 # Known again all the same; and the registry goes on answering.
                 assert found.classes[0].identity == kept.classes[0].identity
@@ -231,7 +235,7 @@ class TestReadOnly:
                 os.setuid(65534)
             try:
                 with Registry(frozen) as reg:
-                    found = reg.classes(accuracy=WIDE)
+                    found = reg.classes(tolerance=WIDE)
                     said = f"{len(found.classes)} {found.kept} {found.note} {len(reg.models())}"
             except BaseException as error:  # noqa: BLE001 - told to the parent
                 said = repr(error)

@@ -37,35 +37,35 @@ def names(models: Any) -> list[str]:
 def test_the_nearest_first(filled: Filled) -> None:
     reg = filled.reg
     found = reg.search("wide")
-    assert (found.spec, found.metric, found.searched) == (LAYERED, "l1", 3)
+    assert (found.spec, found.distance, found.searched) == (LAYERED, "l1", 3)
     assert names(found.neighbours)[0] == "twin"
     assert set(names(found.neighbours)) == {"twin", "slim", "dense"}
     distances = [neighbour.distance for neighbour in found.neighbours]
     assert distances == sorted(distances)
     calibration = shipped(LAYERED, "l1")
-    assert (found.accuracy, found.rate) == (calibration.accuracy, rate_at(calibration, calibration.accuracy))
+    assert (found.tolerance, found.rate) == (calibration.tolerance, rate_at(calibration, calibration.tolerance))
     assert reg.nearest("wide") == found.neighbours
     assert names(reg.nearest("wide", 1)) == ["twin"]
     verdict = found.neighbours[0].verdict
     assert (verdict.equivalent, verdict.reasons, verdict.expected_false) == (True, (), 3 * found.rate)
-    assert names(reg.nearest("wide", equivalent=True, accuracy=1e-3)) == ["twin"]
-    assert reg.nearest("wide", equivalent=True, accuracy=0.0) == ()
-    # Gaussian weights: of another class, however wide the accuracy.
-    wide = reg.search("wide", equivalent=True, accuracy=1e6)
+    assert names(reg.nearest("wide", equivalent=True, tolerance=1e-3)) == ["twin"]
+    assert reg.nearest("wide", equivalent=True, tolerance=0.0) == ()
+    # Gaussian weights: of another class, however wide the tolerance.
+    wide = reg.search("wide", equivalent=True, tolerance=1e6)
     assert (set(names(wide.neighbours)), wide.searched, wide.rate) == ({"twin", "slim"}, 3, 1.0)
 
 
-@pytest.mark.parametrize("metric", DISTANCES)
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("fingerprint", SPECS)
-def test_every_question_measures_alike(asked: Filled, fingerprint: str, metric: str) -> None:
-    terms = {"fingerprint": fingerprint, "metric": metric}
+def test_every_question_measures_alike(asked: Filled, fingerprint: str, distance: str) -> None:
+    terms = {"fingerprint": fingerprint, "distance": distance}
     labels, square = asked.reg.distances(**terms)
     assert labels == ["wide", "twin", "slim", "dense"]  # as they came
     np.testing.assert_array_equal(square, square.T)
     np.testing.assert_array_equal(np.diag(square), 0)
     for neighbour in asked.reg.nearest("wide", **terms):
         compared = asked.reg.compare("wide", neighbour.model.name, **terms)
-        assert compared.verdict.distance == neighbour.distance == dict(compared.distances)[metric]
+        assert compared.verdict.distance == neighbour.distance == dict(compared.distances)[distance]
         assert compared.verdict.equivalent == neighbour.verdict.equivalent
         turned = asked.reg.equivalent(neighbour.model.name, "wide", **terms)
         assert replace(turned, reasons=()) == replace(compared.verdict, reasons=())
@@ -87,13 +87,13 @@ def test_strictly_equivalent_is_near_in_the_spectra_by_depth(
     seen = set()
     for other in ("twin", "slim", "dense"):
         apart = float(np.abs(vectors["wide"][block] - vectors[other][block]).sum())
-        for accuracy in (None, 1e6):
-            plain = reg.equivalent("wide", other, accuracy=accuracy)
-            strict = reg.equivalent("wide", other, accuracy=accuracy, strict=True)
+        for tolerance in (None, 1e6):
+            plain = reg.equivalent("wide", other, tolerance=tolerance)
+            strict = reg.equivalent("wide", other, tolerance=tolerance, strict=True)
             assert strict.equivalent == (plain.equivalent and apart <= limit)
             assert strict.reasons[: len(plain.reasons)] == plain.reasons
             assert (len(strict.reasons) > len(plain.reasons)) == (apart > limit)
-            assert reg.compare("wide", other, accuracy=accuracy, strict=True).verdict == strict
+            assert reg.compare("wide", other, tolerance=tolerance, strict=True).verdict == strict
             seen.add((plain.equivalent, strict.equivalent))
     assert ((True, False) in seen) == (limit < OTHER_SEEDS)
     assert (False, False) in seen
@@ -149,12 +149,12 @@ def test_unknown_filters_are_refused(asked: Filled, ask: Callable[..., Any]) -> 
     assert "family" in (refused.value.remedy or "")
 
 
-@pytest.mark.parametrize("accuracy", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
 @pytest.mark.parametrize("question", ["search", "compress", "compare", "classes"])
-def test_an_accuracy_is_a_distance(asked: Filled, question: str, accuracy: float) -> None:
+def test_a_tolerance_is_a_distance(asked: Filled, question: str, tolerance: float) -> None:
     models = {"search": ("wide",), "compress": ("wide",), "compare": ("wide", "slim"), "classes": ()}[question]
-    with pytest.raises(UsageError, match="accuracy must be a distance"):
-        getattr(asked.reg, question)(*models, accuracy=accuracy)
+    with pytest.raises(UsageError, match="tolerance must be a distance"):
+        getattr(asked.reg, question)(*models, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_an_accuracy_is_a_distance(asked: Filled, question: str, accuracy: float
         ("compress", {"k": -1}, "k must be at least 1"),
         ("compress", {"max_ratio": 0.0}, "max_ratio must lie in"),
         ("compress", {"max_ratio": 1.5}, "max_ratio must lie in"),
-        ("search", {"metric": "cosine"}, "unknown distance 'cosine'"),
+        ("search", {"distance": "cosine"}, "unknown distance 'cosine'"),
         ("search", {"fingerprint": "none"}, "unknown fingerprint 'none'"),
     ],
 )
@@ -175,23 +175,23 @@ def test_terms_out_of_range(asked: Filled, question: str, terms: dict[str, Any],
 
 
 def test_classes(filled: Filled) -> None:
-    found = filled.reg.classes(accuracy=1e-3)
+    found = filled.reg.classes(tolerance=1e-3)
     assert [sorted(m.name for m in group.members) for group in found.classes] == [["twin", "wide"], ["slim"], ["dense"]]
     assert [group.number for group in found.classes] == [1, 2, 3]
     assert found.models == 4
-    everything = filled.reg.classes(accuracy=1e6)
+    everything = filled.reg.classes(tolerance=1e6)
     assert [{m.name for m in group.members} for group in everything.classes] == [{"wide", "twin", "slim"}, {"dense"}]
     for group in everything.classes:
         assert group.medoid in {m.name for m in group.members}
         assert {(m.training_class, m.tail_class) for m in group.members} == {(group.training_class, group.tail_class)}
     _, square = filled.reg.distances(family="conv")
     assert everything.classes[0].diameter == square.max()
-    strict = filled.reg.classes(accuracy=0.0)
+    strict = filled.reg.classes(tolerance=0.0)
     assert len(strict.classes) == 4
 
 
 def test_smaller_stand_ins(filled: Filled) -> None:
-    found = filled.reg.compress("wide", accuracy=100.0)
+    found = filled.reg.compress("wide", tolerance=100.0)
     assert (found.equivalent, names(found.candidates)) == (True, ["slim"])  # twin is as large as wide
     [slim] = found.candidates
     assert slim.params_saved == 1 - slim.model.parameters / found.model.parameters
@@ -199,14 +199,14 @@ def test_smaller_stand_ins(filled: Filled) -> None:
     [change] = slim.changes  # of the metric that both have
     assert (change.name, change.dataset, change.split, change.change) == ("top1", "digits", "test", -1.5)
 
-    near = filled.reg.compress("wide", accuracy=0.0)
+    near = filled.reg.compress("wide", tolerance=0.0)
     assert (near.equivalent, near.searched) == (False, 2)
     assert [candidate.verdict.distance for candidate in near.candidates] == sorted(
         candidate.verdict.distance for candidate in near.candidates
     )
     assert set(names(near.candidates)) == {"slim", "dense"}
     assert not any(candidate.verdict.equivalent for candidate in near.candidates)
-    assert names(filled.reg.compress("wide", accuracy=0.0, k=1).candidates) == names(near.candidates)[:1]
+    assert names(filled.reg.compress("wide", tolerance=0.0, k=1).candidates) == names(near.candidates)[:1]
 
     for bounds, expected in [
         ({"max_ratio": 0.5}, {"slim", "dense"}),
@@ -217,7 +217,7 @@ def test_smaller_stand_ins(filled: Filled) -> None:
         ({"family": "conv"}, {"slim"}),
         ({"max_ratio": 1e-6}, set()),
     ]:
-        got = filled.reg.compress("wide", accuracy=0.0, **bounds)
+        got = filled.reg.compress("wide", tolerance=0.0, **bounds)
         assert set(names(got.candidates)) == expected, bounds
         assert all(c.model.parameters < got.model.parameters for c in got.candidates)
 
@@ -231,10 +231,10 @@ def test_equivalents_come_smallest_first(tmp_path: Path) -> None:
         for width in (12, 20, 16, 28, 24):
             save_file(network(width, (3, *[width] * 4)), tmp_path / f"w{width}.safetensors")
             reg.ingest(tmp_path / f"w{width}.safetensors")
-        found = reg.compress("w28", accuracy=1e6)
+        found = reg.compress("w28", tolerance=1e6)
         assert names(found.candidates) == ["w12", "w16", "w20", "w24"]
-        assert names(reg.compress("w28", accuracy=1e6, k=2).candidates) == ["w12", "w16"]
-        assert names(reg.compress("w12", accuracy=1e6).candidates) == []
+        assert names(reg.compress("w28", tolerance=1e6, k=2).candidates) == ["w12", "w16"]
+        assert names(reg.compress("w12", tolerance=1e6).candidates) == []
 
 
 def test_an_empty_registry_says_how_to_fill_it(database_url: str, files: Path) -> None:
@@ -310,34 +310,34 @@ def test_the_registrys_own_calibration_goes_before_the_shipped_one(filled: Fille
     with Store.open(filled.url, mode="write") as store:
         store.put_calibration(Calibration(LAYERED.hash, "l1", 0.05, 0.125, ((0.0, 0.1), (1.0, 0.2)), "ours"))
     found = filled.reg.search("wide")
-    assert (found.accuracy, found.rate) == (0.125, pytest.approx(0.25))
-    assert filled.reg.search("wide", metric="l2").accuracy == shipped(LAYERED, "l2").accuracy
-    assert filled.reg.search("wide", accuracy=0.2).rate == 1.0
+    assert (found.tolerance, found.rate) == (0.125, pytest.approx(0.25))
+    assert filled.reg.search("wide", distance="l2").tolerance == shipped(LAYERED, "l2").tolerance
+    assert filled.reg.search("wide", tolerance=0.2).rate == 1.0
 
 
-def test_the_default_accuracy_expects_at_most_one_false_pass(filled: Filled) -> None:
+def test_the_default_tolerance_expects_at_most_one_false_pass(filled: Filled) -> None:
     filled.reg.close()
     curve = ((0.0, 0.1), (0.25, 0.1), (0.5, 0.3), (1.0, 0.9))
     with Store.open(filled.url, mode="write") as store:
         store.put_calibration(Calibration(LAYERED.hash, "l1", 0.75, 0.6, curve, "ours"))
     reg = filled.reg
     # Among three 1 in 3 may pass, among two 1 in 2, of one alone the calibrated 3 in 4.
-    for where, searched, accuracy in (
+    for where, searched, tolerance in (
         ({}, 3, 0.1 + 0.2 / 3),
         ({"max_params": 30_000}, 2, 0.3),
         ({"family": "mlp"}, 1, 0.6),
     ):
         for equivalent in (False, True):
             found = reg.search("wide", equivalent=equivalent, **where)
-            assert (found.searched, found.accuracy) == (searched, pytest.approx(accuracy))
+            assert (found.searched, found.tolerance) == (searched, pytest.approx(tolerance))
             assert found.rate * found.searched == pytest.approx(min(1.0, 0.75 * searched))
             for neighbour in found.neighbours:
                 assert neighbour.verdict.expected_false == found.rate * searched
         if searched == 2:
             smaller = reg.compress("wide")
-            assert (smaller.searched, smaller.accuracy, smaller.rate) == (2, found.accuracy, found.rate)
-    assert reg.search("wide", accuracy=0.6).accuracy == 0.6  # asked for, and 2.25 expected
-    assert reg.compare("wide", "slim").verdict.accuracy == 0.6
+            assert (smaller.searched, smaller.tolerance, smaller.rate) == (2, found.tolerance, found.rate)
+    assert reg.search("wide", tolerance=0.6).tolerance == 0.6  # asked for, and 2.25 expected
+    assert reg.compare("wide", "slim").verdict.tolerance == 0.6
     assert {reg.search("wide").calibration.source, reg.compare("wide", "slim").calibration.source} == {"ours"}
 
 

@@ -104,7 +104,7 @@ def indexed(postgres_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_index_answers_as_the_exact_search(indexed: Filled) -> None:
     reg = indexed.reg
     for question in (
-        {}, {"k": 1}, {"k": 2, "family": "conv"}, {"equivalent": True}, {"equivalent": True, "accuracy": 1e-3, "k": 1},
+        {}, {"k": 1}, {"k": 2, "family": "conv"}, {"equivalent": True}, {"equivalent": True, "tolerance": 1e-3, "k": 1},
         {"k": 3, "radius": 1e-2},
     ):  # fmt: skip
         found, exact = reg.search("wide", **question), reg.search("wide", exact=True, **question)
@@ -131,18 +131,18 @@ def test_the_index_answers_by_what_others_wrote_meanwhile(indexed: Filled) -> No
             lambda: other.set("slim", family="other"), lambda: other.set_metric("slim", Metric("top1", 1.5)),
             lambda: other.remove("renamed"), lambda: other.ingest(indexed.files / "twin.safetensors", name="back"),
             lambda: other.calibrate(rate=0.5), other.reset_calibration, other.index_drop, other.index_build,
-            lambda: other.index_build(metric="l2"), lambda: other.rename("wide", "was wide"),
+            lambda: other.index_build(distance="l2"), lambda: other.rename("wide", "was wide"),
             lambda: other.rename("back", "wide"),
         ):  # fmt: skip
             change()
             asked = "was wide" if "was wide" in {model.name for model in reg.models()} else "wide"
-            for question in ({}, {"family": "conv"}, {"metric": "l2"}, {"equivalent": True}):
+            for question in ({}, {"family": "conv"}, {"distance": "l2"}, {"equivalent": True}):
                 with Registry(indexed.url) as fresh:
                     exact = fresh.search(asked, exact=True, **question)
                 found = reg.search(asked, **question)
                 assert replace(found, indexed=False, note="") == exact
         assert reg.search("wide").indexed
-        assert reg.search("wide", metric="l2").indexed
+        assert reg.search("wide", distance="l2").indexed
         other.index_drop()
         assert not reg.search("wide").indexed
 
@@ -220,10 +220,10 @@ def test_a_server_without_pgvector(postgres_url: str, files: Path, postgres: Pos
 
 def test_another_distance_or_a_stale_index_is_said_and_all_are_searched(indexed: Filled, postgres: Postgres) -> None:
     reg = indexed.reg
-    found = reg.search("wide", metric="l2")
+    found = reg.search("wide", distance="l2")
     assert not found.indexed
     assert "another distance than l2, so all were searched; run: archreg index build" in found.note
-    assert found.neighbours == reg.search("wide", metric="l2", exact=True).neighbours
+    assert found.neighbours == reg.search("wide", distance="l2", exact=True).neighbours
     assert "not of mme v1" in reg.search("wide", fingerprint="mme").note
     with postgres.connect(indexed.url.partition("@/")[2].partition("?")[0]) as connection:
         connection.execute("UPDATE specs SET stamp = stamp + 1")
@@ -287,4 +287,4 @@ def test_a_file_needs_no_index(asked: Filled) -> None:
         assert reg.index_build() is None
         assert reg.index_check() is None
         with pytest.raises(UsageError, match="no index can be for the distance linf"):
-            reg.index_build(metric="linf")
+            reg.index_build(distance="linf")

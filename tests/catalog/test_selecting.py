@@ -57,12 +57,12 @@ def test_the_front_a_class_of_equivalents_as_one(reg: Registry) -> None:
     best = found.classes[0].best
     assert (best.values, best.distance) == ((90.0, 100.0), None)
     # Nothing is near enough: each stands alone, by the first aim.
-    alone = reg.select(aims=AIMS, accuracy=0.001)
+    alone = reg.select(aims=AIMS, tolerance=0.001)
     assert [name for name, _ in classes(alone)] == ["a-large", "a-mid", "a-small", "b-tiny", "c-edge"]
-    assert classes(reg.select(aims=AIMS, accuracy=0.001, k=2)) == classes(alone)[:2]
-    assert reg.select(aims=AIMS, accuracy=0.001, k=2).count == 5
+    assert classes(reg.select(aims=AIMS, tolerance=0.001, k=2)) == classes(alone)[:2]
+    assert reg.select(aims=AIMS, tolerance=0.001, k=2).count == 5
     # The other way round, the beaten one beats: more parameters at less.
-    worst = reg.select(aims=("min:top1@cifar10", "max:params"), accuracy=0.001, family="a")
+    worst = reg.select(aims=("min:top1@cifar10", "max:params"), tolerance=0.001, family="a")
     assert [name for name, _ in classes(worst)] == ["a-small", "a-beaten", "a-large"]
 
 
@@ -138,7 +138,7 @@ def test_an_empty_answer_says_what_removed_the_models(reg: Registry) -> None:
     ]
     several = reg.select(
         tags=(("stage", "y"),), metrics=(MetricBound("top1", 95.0, None, "cifar10"),), min_bytes=10_000, like="a-mid",
-        accuracy=0.0,
+        tolerance=0.0,
     )  # fmt: skip
     assert [(r.constraint, r.removes, r.without) for r in several.removals] == [
         ("at least 10,000 bytes", 8, 0),
@@ -147,7 +147,7 @@ def test_an_empty_answer_says_what_removed_the_models(reg: Registry) -> None:
         ("equivalent to a-mid", 4, 0),
     ]
     # a-beaten, d-other and e-unknown are where a-mid is.
-    assert reg.select(like="a-mid", accuracy=0.0, family="b").removals[-1].without == 1
+    assert reg.select(like="a-mid", tolerance=0.0, family="b").removals[-1].without == 1
 
 
 def test_what_is_not_smaller_would_not_pass_without_a_constraint(reg: Registry) -> None:
@@ -160,14 +160,14 @@ def test_what_is_not_smaller_would_not_pass_without_a_constraint(reg: Registry) 
         if fewer:
             bound = ("at most 0 parameters", len(sizes), fewer)
             assert told == [bound, (f"smaller than {name}", len(sizes) - fewer, 0)]
-            assert reg.compress(name, accuracy=0.0).searched == fewer
+            assert reg.compress(name, tolerance=0.0).searched == fewer
         else:  # no constraint is to blame
             assert told == [(f"smaller than {name}", len(sizes), 0)]
 
 
 def test_of_unknown_gigaflops_nothing_is_said_to_be_below(reg: Registry) -> None:
     def smaller(name: str, **bounds: float) -> tuple[list[str], int, str]:
-        found = reg.compress(name, accuracy=100.0, **bounds)
+        found = reg.compress(name, tolerance=100.0, **bounds)
         return [each.model.name for each in found.candidates], found.searched, found.note
 
     in_words = "the gigaflops of {} are not known: smaller is meant in {}"

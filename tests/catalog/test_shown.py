@@ -39,7 +39,7 @@ def test_numbers_by_the_hundred_are_not_shown() -> None:
     assert repr(fingerprint([spectrum], spec)) == "<Fingerprint mme v1: 64 numbers>"
     calibration = Calibration("0" * 16, "l1", 0.01, 0.5, tuple((n / 100, n / 50) for n in range(100)), "a test")
     assert repr(calibration) == (
-        "Calibration(spec_hash='0000000000000000', metric='l1', rate=0.01, accuracy=0.5, source='a test')"
+        "Calibration(spec_hash='0000000000000000', distance='l1', rate=0.01, tolerance=0.5, source='a test')"
     )
 
 

@@ -66,7 +66,7 @@ CALIBRATION = Calibration(
     SPEC.hash, "l1", 0.01, 0.035, ((0.0, 0.01), (0.001, 0.01), (1.0, 1.0)), "163 published models of 20 families"
 )
 OWN = replace(
-    CALIBRATION, accuracy=0.04, accuracy_low=0.03, accuracy_high=0.05, models=812, families=31, created="2026-01-02",
+    CALIBRATION, tolerance=0.04, tolerance_low=0.03, tolerance_high=0.05, models=812, families=31, created="2026-01-02",
     source="812 models of this registry, of 31 families, 2026-01-02",
 )  # fmt: skip
 CONTRAST = Contrast(
@@ -117,7 +117,7 @@ def summary(name: str = "resnet20", **changes: Any) -> ModelSummary:
 
 
 def verdict(distance: float = 0.021, **changes: Any) -> Verdict:
-    known: dict[str, Any] = {"accuracy": 0.035, "rate": 0.0037, "closer_than": 0.996, "expected_false": 0.6}
+    known: dict[str, Any] = {"tolerance": 0.035, "rate": 0.0037, "closer_than": 0.996, "expected_false": 0.6}
     known |= {"equivalent": distance <= 0.035} | changes
     return Verdict(distance=distance, **known)
 
@@ -309,8 +309,8 @@ SAMPLES: dict[str, Any] = {
     ),
     "select": Selection(
         spec=SPEC,
-        metric="l1",
-        accuracy=0.035,
+        distance="l1",
+        tolerance=0.035,
         rate=0.0037,
         calibration=CALIBRATION,
         aims=(Aim("top1", True, "cifar10", "test"), Aim("parameters", False)),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def test_nearest_in_words(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("nearest", "resnet20", "-k", "5")
     assert done.code == 0
-    assert "layered v1, l1, accuracy 0.035" in done.out
+    assert "layered v1, l1, tolerance 0.035" in done.out
     resnet32, vgg11 = (line for line in done.out.splitlines() if line.startswith(("resnet32", "vgg11")))
     assert "0.021" in resnet32
     assert "99.6 %" in resnet32
@@ -36,10 +36,10 @@ def test_nearest_in_words(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_nearest_as_json(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     document = archreg("nearest", "resnet20", "--json").document
-    assert {key: document[key] for key in ("query", "metric", "accuracy", "rate", "searched")} == {
+    assert {key: document[key] for key in ("query", "distance", "tolerance", "rate", "searched")} == {
         "query": "resnet20",
-        "metric": "l1",
-        "accuracy": 0.035,
+        "distance": "l1",
+        "tolerance": 0.035,
         "rate": 0.004,
         "searched": 163,
     }
@@ -102,8 +102,8 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
         "metrics": (MetricBound("top1", 92.0, None, "cifar10"), MetricBound("loss", None, 1.0)),
         "tags": (("stage", "production"), ("owner", "vision")),
     }
-    question = {"fingerprint": "mme", "metric": "l2", "accuracy": 0.1}
-    asked = ("--fingerprint", "mme", "--distance", "l2", "--accuracy", "0.1")
+    question = {"fingerprint": "mme", "distance": "l2", "tolerance": 0.1}
+    asked = ("--fingerprint", "mme", "--distance", "l2", "--tolerance", "0.1")
     archreg("list", *words)
     assert fake.called("models")[1] == expected
     archreg("nearest", "x", "-k", "3", "--equivalent", *asked, *words)
@@ -121,7 +121,7 @@ def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fa
     archreg("list")
     assert fake.called("models") == ((), {})
     archreg("compare", "a", "b")
-    asked = {"fingerprint": "layered", "metric": None, "accuracy": None, "strict": False}
+    asked = {"fingerprint": "layered", "distance": None, "tolerance": None, "strict": False}
     assert fake.called("compare") == (("a", "b"), asked)
 
 
@@ -149,7 +149,7 @@ def test_compare(archreg: Callable[..., Any], fake: Any) -> None:
     lines = done.out.splitlines()
     assert lines[0] == "resnet20 and resnet32: equivalent"
     assert (
-        lines[1] == "distance 0.021, within the accuracy 0.035, closer than 99.6 % of unrelated pairs "
+        lines[1] == "distance 0.021, within the tolerance 0.035, closer than 99.6 % of unrelated pairs "
         "(calibrated on 163 published models of 20 families)"
     )
     assert "l1 0.021, l2 0.004, linf 0.002" in lines[2]
@@ -157,7 +157,7 @@ def test_compare(archreg: Callable[..., Any], fake: Any) -> None:
     document = archreg("compare", "resnet20", "resnet32", "--json").document
     assert document["equivalent"] is True
     assert document["distance"] == 0.021
-    assert document["accuracy"] == 0.035
+    assert document["tolerance"] == 0.035
     assert document["distances"] == {"l1": 0.021, "l2": 0.004, "linf": 0.002}
     for side, name in (("a", "resnet20"), ("b", "resnet32")):
         assert document[side]["name"] == name
@@ -246,15 +246,15 @@ def test_compare_of_unequal_models_is_no_error(archreg: Callable[..., Any], fake
     assert done.code == 0
     assert "a and b: not equivalent: one is trained, the other untrained" in done.out
     assert archreg("compare", "a", "b", "--json").document["equivalent"] is False
-    # Just beyond the accuracy, by digits that tell; the distance is said once.
-    far = samples.verdict(0.03500042, equivalent=False, reasons=("distance 0.035 beyond the accuracy 0.035",))
+    # Just beyond the tolerance, by digits that tell; the distance is said once.
+    far = samples.verdict(0.03500042, equivalent=False, reasons=("distance 0.035 beyond the tolerance 0.035",))
     fake.answers["compare"] = replace(equal, verdict=far)
     first, second, *_ = archreg("compare", "a", "b").out.splitlines()
     assert first == "a and b: not equivalent: too far"
-    assert second.startswith("distance 0.0350004, beyond the accuracy 0.035, ")
+    assert second.startswith("distance 0.0350004, beyond the tolerance 0.035, ")
     nearly = samples.verdict(float(np.nextafter(0.035, 1)), equivalent=False)
     fake.answers["compare"] = replace(equal, verdict=nearly)
-    assert f"distance {nearly.distance!r}, beyond the accuracy 0.035, " in archreg("compare", "a", "b").out
+    assert f"distance {nearly.distance!r}, beyond the tolerance 0.035, " in archreg("compare", "a", "b").out
 
 
 def test_classes_of_a_model_that_is_not_stored_come_from_its_conjugacy(
@@ -270,7 +270,7 @@ def test_classes_of_a_model_that_is_not_stored_come_from_its_conjugacy(
 
 def test_select(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     words = ("--aim", "max:top1@cifar10", "--aim", "min:params", "--like", "resnet56", "-k", "1", "--licence", "MIT")
-    done = archreg("select", *words, "--accuracy", "0.1")
+    done = archreg("select", *words, "--tolerance", "0.1")
     assert fake.called("select") == (
         (),
         {
@@ -278,8 +278,8 @@ def test_select(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
             "like": "resnet56",
             "k": 1,
             "fingerprint": "layered",
-            "metric": None,
-            "accuracy": 0.1,
+            "distance": None,
+            "tolerance": 0.1,
             "licence": "MIT",
         },
     )
@@ -293,7 +293,7 @@ def test_select(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert lines[4].split()[:3] == ["resnet8", "87.5", "78,042"]
     assert lines[5].startswith("  resnet20")
     assert lines[6] == "and 1 class more; -k shows more"
-    assert lines[7].endswith("accuracy 0.035, calibrated on 163 published models of 20 families")
+    assert lines[7].endswith("tolerance 0.035, calibrated on 163 published models of 20 families")
     document = archreg("select", "--json").document
     assert document["aims"] == ["max top1@cifar10/test", "min parameters"]
     [group] = document["classes"]
@@ -331,20 +331,20 @@ def test_select_says_what_left_nothing(archreg: Callable[..., Any], fake: Any, s
 def test_calibrate(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     done = archreg("calibrate", "--rate", "0.02", "--seed", "4", "--distance", "l2")
     assert fake.called("calibrate") == (
-        (), {"rate": 0.02, "seed": 4, "dry_run": False, "fingerprint": "layered", "metric": "l2"},
+        (), {"rate": 0.02, "seed": 4, "dry_run": False, "fingerprint": "layered", "distance": "l2"},
     )  # fmt: skip
     lines = done.out.splitlines()
     assert lines[0] == (
-        "accuracy 0.04 (95 % interval 0.03 to 0.05) at a rate of 1 %, "
+        "tolerance 0.04 (95 % interval 0.03 to 0.05) at a rate of 1 %, "
         "calibrated on 812 models of this registry, of 31 families, 2026-01-02"
     )
-    assert lines[1].startswith("before: accuracy 0.035 (too few families for an interval)")
+    assert lines[1].startswith("before: tolerance 0.035 (too few families for an interval)")
     assert lines[2] == "3 models without a family left out"
     assert "same family" in done.out
     assert "73.0 %" in done.out
     assert lines[-1] == "stored: answers go by it from now on"
     document = archreg("calibrate", "--json").document
-    assert (document["calibration"]["accuracy_low"], document["calibration"]["resolution"]) == (0.03, 0.001)
+    assert (document["calibration"]["tolerance_low"], document["calibration"]["resolution"]) == (0.03, 0.001)
     assert document["calibration"]["quantiles"][-1] == [1.0, 1.0]
     assert "quantiles" not in document["previous"]
     assert [relation["name"] for relation in document["relations"]] == ["unrelated", "same family"]
@@ -358,9 +358,9 @@ def test_calibrate(archreg: Callable[..., Any], fake: Any, samples: Any) -> None
 
 def test_calibrate_reset(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("calibrate", "--reset", "--fingerprint", "mme")
-    assert fake.called("reset_calibration") == ((), {"fingerprint": "mme", "metric": None})
-    assert done.out.startswith("back to the one that ships: accuracy 0.035")
-    assert archreg("calibrate", "--reset", "--json").document["calibration"]["accuracy"] == 0.035
+    assert fake.called("reset_calibration") == ((), {"fingerprint": "mme", "distance": None})
+    assert done.out.startswith("back to the one that ships: tolerance 0.035")
+    assert archreg("calibrate", "--reset", "--json").document["calibration"]["tolerance"] == 0.035
     for words in (("--rate", "0.1"), ("--seed", "3"), ("--dry-run",)):
         refused = archreg("calibrate", "--reset", *words)
         assert refused.code == 2
@@ -376,7 +376,7 @@ def test_a_rate_out_of_range_is_wrong_usage(archreg: Callable[..., Any], fake: A
 
 def test_rates_too_small_to_tell_are_bounds(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     # The nearest of the unrelated pairs is 0.01 apart, and makes 1 in 1,000 of them.
-    near = samples.verdict(0.005, accuracy=0.009, rate=0.001, closer_than=1.0)
+    near = samples.verdict(0.005, tolerance=0.009, rate=0.001, closer_than=1.0)
     found = Search(
         samples.summary(),
         samples.spec,
@@ -389,7 +389,7 @@ def test_rates_too_small_to_tell_are_bounds(archreg: Callable[..., Any], fake: A
     )
     fake.answers["search"] = found
     done = archreg("nearest", "x")
-    assert "at most 0.10 % of unrelated pairs pass at the accuracy 0.009: at most 5 false passes expected" in done.out
+    assert "at most 0.10 % of unrelated pairs pass at the tolerance 0.009: at most 5 false passes expected" in done.out
     assert " all pairs " in done.out
     fake.answers["compare"] = replace(samples.answers["compare"]("a", "b"), verdict=near)
     assert "closer than all unrelated pairs measured" in archreg("compare", "a", "b").out
@@ -418,7 +418,7 @@ def test_compress_where_none_is_equivalent(archreg: Callable[..., Any], fake: An
     assert done.code == 0
     assert "none of the 163 smaller models is equivalent" in done.out
     assert "too far" in done.out
-    assert "beyond the accuracy" in done.out
+    assert "beyond the tolerance" in done.out
     fake.answers["compress"] = replace(
         fake.answers["compress"], searched=0, candidates=(), removals=(Removal("at most 1 gigaflops", 9, 7, 8),)
     )
@@ -495,7 +495,7 @@ def test_distances(archreg: Callable[..., Any], fake: Any, tmp_path: Path) -> No
     target = tmp_path / "d.npz"
     done = archreg("distances", "-o", str(target), "--distance", "l2", "--family", "resnet")
     assert "2 models" in done.out
-    assert fake.called("distances") == ((), {"fingerprint": "layered", "metric": "l2", "family": "resnet"})
+    assert fake.called("distances") == ((), {"fingerprint": "layered", "distance": "l2", "family": "resnet"})
     with np.load(target) as stored:
         assert stored["names"].tolist() == ["a", "b"]
         np.testing.assert_array_equal(stored["distances"], [[0.0, 0.5], [0.5, 0.0]])

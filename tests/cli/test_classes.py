@@ -17,8 +17,8 @@ def test_in_words(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("classes")
     assert done.code == 0
     lines = done.out.splitlines()
-    assert lines[0] == "3 models, 1 class of several, 1 model alone: layered v1, l1, accuracy 0.035"
-    assert lines[1] == "complete linkage: every two of a class are within the accuracy"
+    assert lines[0] == "3 models, 1 class of several, 1 model alone: layered v1, l1, tolerance 0.035"
+    assert lines[1] == "complete linkage: every two of a class are within the tolerance"
     [row] = [line for line in lines if line.startswith("c1a55c1a55c1")]
     assert " ".join(row.split()) == "c1a55c1a55c1 resnet32 2 0.03 trained long resnet, cifar10 resnet20, resnet32"
     assert "1.00 % of unrelated pairs pass" in lines[-1]
@@ -39,7 +39,7 @@ def test_a_chain_says_how_wide_it_is(archreg: Callable[..., Any], fake: Any, sam
     fake.answers["classes"] = replace(found, rule="single", classes=(wide,), kept=False)
     done = archreg("classes")
     assert done.out.splitlines()[1] == (
-        "single linkage: each is within the accuracy of another of its class, the ends of a chain need not be; "
+        "single linkage: each is within the tolerance of another of its class, the ends of a chain need not be; "
         "the widest class here is <= 0.2 wide"
     )
     assert done.err == ""
@@ -58,9 +58,9 @@ def test_it_says_that_and_why_it_is_not_kept(archreg: Callable[..., Any], fake: 
 
 def test_as_json(archreg: Callable[..., Any], fake: Any) -> None:
     document = archreg("classes", "--json").document
-    assert {key: document[key] for key in ("metric", "accuracy", "rate", "rule", "searched", "kept", "created")} == {
-        "metric": "l1",
-        "accuracy": 0.035,
+    assert {key: document[key] for key in ("distance", "tolerance", "rate", "rule", "searched", "kept", "created")} == {
+        "distance": "l1",
+        "tolerance": 0.035,
         "rate": 0.01,
         "rule": "complete",
         "searched": 3,
@@ -108,7 +108,7 @@ def test_what_was_kept_is_forgotten(archreg: Callable[..., Any], fake: Any) -> N
     assert fake.called("forget_partition") == ((12,), {})
     assert (done.code, done.out) == (
         0,
-        "forgot 1 class of 2 models: layered v1, l1, accuracy 0.035, complete, family vgg\n",
+        "forgot 1 class of 2 models: layered v1, l1, tolerance 0.035, complete, family vgg\n",
     )
     assert archreg("classes", "--forget", "12", "--json").document["forgotten"]["id"] == 12
     fake.answers["forget_partition"] = UnknownClassError("no classes are kept under the number 13", "see --kept")
@@ -124,7 +124,7 @@ def test_what_was_kept_is_forgotten(archreg: Callable[..., Any], fake: Any) -> N
         (("--class", "c1", "--family", "resnet"), "--family does not go with --class"),
         (("--kept", "--max-params", "1M"), "--max-params does not go with --kept"),
         (("--kept", "--rule", "single"), "--rule does not go with --kept"),
-        (("--kept", "--accuracy", "0.1"), "--accuracy does not go with --kept"),
+        (("--kept", "--tolerance", "0.1"), "--tolerance does not go with --kept"),
         (("--kept", "--distance", "l2"), "--distance does not go with --kept"),
         (("--forget", "1", "--fingerprint", "layered"), "--fingerprint does not go with --forget"),
         (("--class", "c1", "--no-keep"), "--keep/--no-keep does not go with --class"),
@@ -141,6 +141,6 @@ def test_what_does_not_go_together(archreg: Callable[..., Any], fake: Any, words
 
 def test_show_names_the_class(archreg: Callable[..., Any], fake: Any) -> None:
     out = archreg("show", "resnet20").out
-    assert "class c1a55c1a55c1 of 12 models (layered v1, l1, accuracy 0.035, complete)" in out
+    assert "class c1a55c1a55c1 of 12 models (layered v1, l1, tolerance 0.035, complete)" in out
     [found] = archreg("show", "resnet20", "--json").document["memberships"]
     assert found["identity"] == "c1a55c1a55c1"

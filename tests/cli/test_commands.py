@@ -72,7 +72,7 @@ def test_defaults_are_shown_as_they_would_be_written(archreg: Callable[..., Any]
         ("select", "so that among many one false pass is expected at most"),
     ],
 )
-def test_help_says_which_accuracy_holds(command: str, why: str, archreg: Callable[..., Any]) -> None:
+def test_help_says_which_tolerance_holds(command: str, why: str, archreg: Callable[..., Any]) -> None:
     assert why in " ".join(archreg(command, "--help").out.split())
 
 

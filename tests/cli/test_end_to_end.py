@@ -111,7 +111,7 @@ def test_questions(filled: Archreg, weights: Path, tmp_path: Path) -> None:
     assert distances == sorted(distances)
     assert found["neighbours"][0]["equivalent"] is True
     assert found["neighbours"][-1]["equivalent"] is False
-    only = filled("nearest", "wide", "--equivalent", "--accuracy", "1e-3", "--json").document["neighbours"]
+    only = filled("nearest", "wide", "--equivalent", "--tolerance", "1e-3", "--json").document["neighbours"]
     assert [item["name"] for item in only] == ["twin"]
     by_file = filled("nearest", str(weights / "wide.safetensors"), "--json").document
     assert [item["name"] for item in by_file["neighbours"]] == [item["name"] for item in found["neighbours"]]
@@ -128,16 +128,16 @@ def test_questions(filled: Archreg, weights: Path, tmp_path: Path) -> None:
         assert sorted(item["name"] for item in kept) == names, words
 
     for fingerprint in ("layered", "mme"):
-        for metric in ("l1", "l2", "linf"):
-            terms = ("--fingerprint", fingerprint, "--distance", metric, "--json")
+        for distance in ("l1", "l2", "linf"):
+            terms = ("--fingerprint", fingerprint, "--distance", distance, "--json")
             compared = filled("compare", "wide", "twin", *terms).document
-            assert compared["metric"] == metric
+            assert compared["distance_name"] == distance
             assert compared["fingerprint"]["name"] == fingerprint
-            assert compared["distance"] == compared["distances"][metric]
+            assert compared["distance"] == compared["distances"][distance]
             assert compared["distance"] < filled("compare", "wide", "dense", *terms).document["distance"]
     assert filled("compare", "wide", "dense", "--json").document["equivalent"] is False
 
-    classes = filled("classes", "--accuracy", "1e-3", "--json").document["classes"]
+    classes = filled("classes", "--tolerance", "1e-3", "--json").document["classes"]
     assert sorted(sorted(member["name"] for member in group["members"]) for group in classes) == [
         ["dense"],
         ["slim"],
@@ -182,13 +182,13 @@ def test_the_decay_law_is_stored(filled: Archreg) -> None:
 
 
 def test_compress(filled: Archreg) -> None:
-    generous = filled("compress", "wide", "--max-ratio", "0.5", "--accuracy", "100", "--json").document
+    generous = filled("compress", "wide", "--max-ratio", "0.5", "--tolerance", "100", "--json").document
     assert generous["equivalent"] is True
     slim = next(item for item in generous["candidates"] if item["name"] == "slim")
     assert slim["params_saved"] == pytest.approx(1 - slim["parameters"] / generous["model"]["parameters"])
     [change] = slim["changes"]
     assert (change["name"], change["dataset"], change["change"]) == ("top1", "digits", -1.5)
-    strict = filled("compress", "wide", "--accuracy", "0")
+    strict = filled("compress", "wide", "--tolerance", "0")
     assert strict.code == 0
     assert "is equivalent; the nearest, not equivalent:" in strict.out
     smallest = filled("compress", "dense", "--max-params", "10", "--json")

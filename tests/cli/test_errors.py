@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     [
         (UnknownModelError("no model is named 'x'", "archreg list"), 1),
         (EmptyRegistryError("the registry is empty", "archreg ingest FILE..."), 1),
-        (UsageError("accuracy must be positive", "--accuracy 0.05"), 2),
+        (UsageError("tolerance must be positive", "--tolerance 0.05"), 2),
     ],
 )
 def test_deliberate_errors(error: RegistryError, code: int, archreg: Callable[..., Any], fake: Any) -> None:
@@ -88,8 +88,8 @@ def test_termination_cleans_up_like_an_interruption(archreg: Callable[..., Any],
         "nearest x --tag stage",
         "nearest x --distance cosine",
         "nearest x --fingerprint other",
-        "nearest x --accuracy nan",
-        "nearest x --accuracy -1",
+        "nearest x --tolerance nan",
+        "nearest x --tolerance -1",
         "nearest x --nonsense",
         "compare x",
         "compress x --max-ratio 1.5",

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from registry.equivalence import (
     DEFAULT_RATE,
     DISTANCES,
-    accuracy_for,
     calibrate,
     closer_than,
     judge,
     rate_at,
     rate_bound,
     shipped,
+    tolerance_for,
 )
 from registry.equivalence.calibration import RESAMPLES
 from registry.errors import SpecMismatchError, UsageError
@@ -41,43 +41,43 @@ def of_pairs(distances: list[float], rate: float) -> Calibration:
 
 
 def calibrated(square: np.ndarray, families: list[str], rate: float = 0.25) -> Calibration:
-    return calibrate(square, families, spec_hash="h", metric="l1", rate=rate, source="made")
+    return calibrate(square, families, spec_hash="h", distance="l1", rate=rate, source="made")
 
 
-def passing(square: np.ndarray, families: list[str], accuracy: float) -> float:
-    """Fraction of unrelated pairs within the accuracy, the mean over pairs of families, counted one by one."""
+def passing(square: np.ndarray, families: list[str], tolerance: float) -> float:
+    """Fraction of unrelated pairs within the tolerance, the mean over pairs of families, counted one by one."""
     fractions = []
     for a in sorted(set(families)):
         for b in sorted(set(families)):
             if a < b:
                 rows = [i for i, family in enumerate(families) if family == a]
                 columns = [i for i, family in enumerate(families) if family == b]
-                fractions.append((square[np.ix_(rows, columns)] <= accuracy).mean())
+                fractions.append((square[np.ix_(rows, columns)] <= tolerance).mean())
     return float(np.mean(fractions))
 
 
 @pytest.mark.parametrize(
-    ("rate", "accuracy"),
+    ("rate", "tolerance"),
     # Five models, ten pairs: 1, 2, 3, 4 and six of 100.
     [(0.1, 1.0), (0.19, 1.0), (0.2, 2.0), (0.3, 3.0), (0.39, 3.0), (0.4, 4.0), (0.99, 4.0)],
 )
-def test_the_accuracy_is_the_largest_distance_that_keeps_the_rate(rate: float, accuracy: float) -> None:
-    assert of_pairs([3.0, 1.0, 4.0, 2.0], rate).accuracy == accuracy
+def test_the_tolerance_is_the_largest_distance_that_keeps_the_rate(rate: float, tolerance: float) -> None:
+    assert of_pairs([3.0, 1.0, 4.0, 2.0], rate).tolerance == tolerance
 
 
 def test_a_rate_that_even_the_nearest_pair_breaks() -> None:
     found = of_pairs([3.0, 1.0, 4.0, 2.0], 0.05)
-    assert found.accuracy == np.nextafter(1.0, 0.0)
+    assert found.tolerance == np.nextafter(1.0, 0.0)
 
 
 def test_equal_distances_pass_together_or_not_at_all() -> None:
     # Three pairs of ten are at 2: at a rate of 0.3, 1 and two of those would make 0.3, but all four pass at 2.
-    assert of_pairs([2.0, 1.0, 2.0, 2.0], 0.3).accuracy == 1.0
-    assert of_pairs([2.0, 1.0, 2.0, 2.0], 0.4).accuracy == 2.0
+    assert of_pairs([2.0, 1.0, 2.0, 2.0], 0.3).tolerance == 1.0
+    assert of_pairs([2.0, 1.0, 2.0, 2.0], 0.4).tolerance == 2.0
 
 
 def test_unrelated_models_that_are_the_same() -> None:
-    assert of_pairs([0.0, 1.0, 2.0, 3.0], 0.1).accuracy == 0.0
+    assert of_pairs([0.0, 1.0, 2.0, 3.0], 0.1).tolerance == 0.0
     with pytest.raises(UsageError, match=r"10\.00% of unrelated pairs are at distance 0") as refused:
         of_pairs([0.0, 1.0, 2.0, 3.0], 0.09)
     assert refused.value.remedy
@@ -99,8 +99,8 @@ def test_the_rate_is_kept_and_no_larger_distance_keeps_it(
     square = (upper + upper.T).astype(float)
     found = calibrated(square, families, rate)
     unrelated = np.array([a != b for a in families for b in families]).reshape(n, n)
-    assert passing(square, families, found.accuracy) <= rate + 1e-9
-    larger = square[unrelated & (square > found.accuracy)]
+    assert passing(square, families, found.tolerance) <= rate + 1e-9
+    larger = square[unrelated & (square > found.tolerance)]
     if larger.size:
         assert passing(square, families, float(larger.min())) > rate - 1e-9
 
@@ -112,8 +112,8 @@ def test_each_pair_of_families_weighs_the_same() -> None:
     square = np.full((10, 10), 5.0)
     square[:8, 8] = square[8, :8] = 1.0
     np.fill_diagonal(square, 0.0)
-    assert calibrated(square, families, 0.4).accuracy == 1.0
-    assert calibrated(square, families, 0.3).accuracy < 1.0
+    assert calibrated(square, families, 0.4).tolerance == 1.0
+    assert calibrated(square, families, 0.3).tolerance < 1.0
     assert rate_at(calibrated(square, families), 1.0) == pytest.approx(1 / 3, abs=0.01)
 
 
@@ -148,10 +148,10 @@ def test_the_interval_is_a_bootstrap_over_families(rate: float, ties: bool) -> N
     n = len(families)
     upper = np.triu(rng.integers(1, 9, (n, n)) if ties else rng.uniform(1, 2, (n, n)), 1)
     square = (upper + upper.T).astype(float)
-    found = calibrate(square, families, spec_hash="h", metric="l1", rate=rate, source="made", seed=3)
-    assert (found.accuracy_low, found.accuracy_high) == pytest.approx(resampled(square, families, rate, 3), rel=1e-12)
+    found = calibrate(square, families, spec_hash="h", distance="l1", rate=rate, source="made", seed=3)
+    assert (found.tolerance_low, found.tolerance_high) == pytest.approx(resampled(square, families, rate, 3), rel=1e-12)
     assert (found.models, found.families) == (10, 6)
-    again = calibrate(square, families, spec_hash="h", metric="l1", rate=rate, source="made", seed=3)
+    again = calibrate(square, families, spec_hash="h", distance="l1", rate=rate, source="made", seed=3)
     assert again == found
 
 
@@ -163,9 +163,9 @@ def test_the_interval_covers_the_truth() -> None:
         places = np.repeat(np.random.default_rng(seed).standard_normal(25), 2)
         square = np.abs(places[:, None] - places)
         found = calibrated(square, [str(i // 2) for i in range(50)], 0.05)
-        assert found.accuracy_low is not None
-        assert found.accuracy_high is not None
-        covered += found.accuracy_low <= truth <= found.accuracy_high
+        assert found.tolerance_low is not None
+        assert found.tolerance_high is not None
+        covered += found.tolerance_low <= truth <= found.tolerance_high
     # Of 95 %, 51 or fewer come up once in 300; resampling without the pairs within a family errs on the wide side.
     assert covered >= 52
 
@@ -175,7 +175,7 @@ def test_few_families_give_no_interval() -> None:
     for families in range(2, 7):
         upper = np.triu(rng.uniform(1, 2, (12, 12)), 1)
         found = calibrated(upper + upper.T, [str(i % families) for i in range(12)])
-        assert (found.accuracy_low is None) == (found.accuracy_high is None) == (families < 5)
+        assert (found.tolerance_low is None) == (found.tolerance_high is None) == (families < 5)
 
 
 def test_related_pairs_do_not_count() -> None:
@@ -198,7 +198,7 @@ def test_quantiles_of_a_known_distribution() -> None:
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     # Of 44,850 draws the empirical quantile is within 1.95 / sqrt(n) = 0.0092 everywhere (Kolmogorov, 0.1 %).
     np.testing.assert_allclose(distances, 1 + fractions, atol=0.0092)
-    assert found.accuracy == pytest.approx(1.01, abs=0.0092)
+    assert found.tolerance == pytest.approx(1.01, abs=0.0092)
 
 
 def test_rates_and_closeness_are_two_sides_of_one_curve() -> None:
@@ -210,7 +210,7 @@ def test_rates_and_closeness_are_two_sides_of_one_curve() -> None:
     np.testing.assert_array_equal([closer_than(found, float(x)) for x in at], 1 - rates)
     assert rate_at(found, 0.0) == rate_at(found, 0.999) == 0.0
     assert rate_at(found, 2.0) == rate_at(found, 1e9) == 1.0
-    assert rate_at(found, found.accuracy) <= found.rate
+    assert rate_at(found, found.tolerance) <= found.rate
 
 
 def test_a_step_counts_whole() -> None:
@@ -225,7 +225,7 @@ STEPS = Calibration("h", "l1", 0.01, 1.0, ((0.0, 1.0), (0.3, 1.0), (0.6, 2.0), (
 
 
 @pytest.mark.parametrize(
-    ("rate", "accuracy"),
+    ("rate", "tolerance"),
     [
         (0.0, np.nextafter(1.0, 0)),  # below all that was measured
         (0.29, np.nextafter(1.0, 0)),
@@ -239,10 +239,10 @@ STEPS = Calibration("h", "l1", 0.01, 1.0, ((0.0, 1.0), (0.3, 1.0), (0.6, 2.0), (
         (7.0, 4.0),
     ],
 )
-def test_the_accuracy_of_a_rate(rate: float, accuracy: float) -> None:
-    assert accuracy_for(STEPS, rate) == pytest.approx(accuracy, rel=1e-13)
-    assert (accuracy_for(STEPS, rate) < 1.0) == (accuracy < 1.0)
-    assert (accuracy_for(STEPS, rate) < 2.0) == (accuracy < 2.0)
+def test_the_tolerance_of_a_rate(rate: float, tolerance: float) -> None:
+    assert tolerance_for(STEPS, rate) == pytest.approx(tolerance, rel=1e-13)
+    assert (tolerance_for(STEPS, rate) < 1.0) == (tolerance < 1.0)
+    assert (tolerance_for(STEPS, rate) < 2.0) == (tolerance < 2.0)
 
 
 @settings(max_examples=300, deadline=None)
@@ -252,13 +252,13 @@ def test_the_accuracy_of_a_rate(rate: float, accuracy: float) -> None:
     st.floats(0, 1.2),
     st.booleans(),
 )
-def test_the_accuracy_of_a_rate_is_the_largest_that_keeps_it(
+def test_the_tolerance_of_a_rate_is_the_largest_that_keeps_it(
     points: list[tuple[float, float]], rate: float, ties: bool
 ) -> None:
     fractions = sorted({0.0, 1.0, *(round(fraction, 4) for fraction, _ in points)})
     distances = np.resize(sorted(round(x) if ties else x for _, x in points), len(fractions))
     made = Calibration("h", "l1", 0.01, 1.0, tuple(zip(fractions, np.sort(distances).tolist(), strict=True)), "made")
-    found = accuracy_for(made, rate)
+    found = tolerance_for(made, rate)
     nothing_passes = found == 0.0 and rate_at(made, 0.0) > rate
     assert rate_at(made, found) <= rate or nothing_passes
     assert rate_at(made, found + 1e-9 * (1 + found)) >= min(rate, 1.0) * (1 - 1e-12)
@@ -269,7 +269,7 @@ def test_nothing_is_extrapolated_below_the_nearest_unrelated_pair() -> None:
     assert rate_at(STEPS, 0.5) == 0.0
     assert rate_bound(STEPS, 0.5) == rate_bound(STEPS, 1.0) == 0.3
     assert rate_bound(STEPS, 3.0) == 0.85
-    close = judge(0.1, TRAINED, TRAINED, accuracy=0.5, calibration=STEPS, searched=10)
+    close = judge(0.1, TRAINED, TRAINED, tolerance=0.5, calibration=STEPS, searched=10)
     assert (close.rate, close.expected_false, close.closer_than) == (0.3, 3.0, 1.0)
     # 300 families of one model: the nearest of 44,850 pairs, and fractions are kept from 1 in 10,000 on.
     assert uniform().resolution < 1.2e-4
@@ -288,21 +288,21 @@ def test_one_family_says_nothing_of_unrelated_models() -> None:
     assert refused.value.remedy
 
 
-@pytest.mark.parametrize("metric", DISTANCES)
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-def test_every_shipped_spec_is_calibrated_by_every_distance(spec, metric: str) -> None:
+def test_every_shipped_spec_is_calibrated_by_every_distance(spec, distance: str) -> None:
     # A spec that changes in any way changes its hash, and has to be measured again.
-    found = shipped(spec, metric)
-    assert (found.spec_hash, found.metric, found.rate) == (spec.hash, metric, DEFAULT_RATE)
+    found = shipped(spec, distance)
+    assert (found.spec_hash, found.distance, found.rate) == (spec.hash, distance, DEFAULT_RATE)
     fractions, distances = np.array(found.quantiles).T
     assert (np.diff(fractions) > 0).all()
     assert (np.diff(distances) >= 0).all()
-    assert found.accuracy_low is not None
-    assert found.accuracy_high is not None
-    assert found.accuracy_low < found.accuracy < found.accuracy_high
+    assert found.tolerance_low is not None
+    assert found.tolerance_high is not None
+    assert found.tolerance_low < found.tolerance < found.tolerance_high
     assert found.source == f"{found.models} published models of {found.families} families"
     # Between the stored quantiles the rate is interpolated: those are some 12 % apart where it is 1 in 100.
-    assert DEFAULT_RATE / 1.15 <= rate_at(found, found.accuracy) <= DEFAULT_RATE
+    assert DEFAULT_RATE / 1.15 <= rate_at(found, found.tolerance) <= DEFAULT_RATE
 
 
 def test_a_spec_that_was_not_measured() -> None:
@@ -315,14 +315,14 @@ def test_a_spec_that_was_not_measured() -> None:
     ("distance", "other", "reasons"),
     [
         (1.5, TRAINED, []),
-        (np.nextafter(1.5, 2), TRAINED, ["distance 1.5 beyond the accuracy 1.5"]),
+        (np.nextafter(1.5, 2), TRAINED, ["distance 1.5 beyond the tolerance 1.5"]),
         (1.0, EDGE, ["tail class long against edge"]),
         (1.0, RAW, ["training class trained against untrained"]),
         (1.8, ("edge", "untrained"), ["tail class", "training class", "distance 1.8 beyond"]),
     ],
 )
 def test_verdicts(distance: float, other: tuple[str, str], reasons: list[str]) -> None:
-    found = judge(distance, TRAINED, other, accuracy=1.5, calibration=uniform(), searched=40)
+    found = judge(distance, TRAINED, other, tolerance=1.5, calibration=uniform(), searched=40)
     assert found.equivalent == (not reasons)
     assert len(found.reasons) == len(reasons)
     assert all(given.startswith(start) for given, start in zip(found.reasons, reasons, strict=True))

@@ -42,8 +42,8 @@ def square(vectors: NDArray[np.float32], distance: Distance) -> NDArray[np.float
     return np.asarray(cdist(vectors.astype(float), vectors.astype(float), distance.scipy_name))
 
 
-def sort(rule: str, vectors: NDArray[np.float32], distance: Distance, accuracy: float, kinds: Any = None) -> Any:
-    return sorted_into_groups(vectors, kinds or ONE_KIND * len(vectors), distance, accuracy, RULES[rule])
+def sort(rule: str, vectors: NDArray[np.float32], distance: Distance, tolerance: float, kinds: Any = None) -> Any:
+    return sorted_into_groups(vectors, kinds or ONE_KIND * len(vectors), distance, tolerance, RULES[rule])
 
 
 def members(found: Sequence[Group]) -> list[tuple[int, ...]]:
@@ -54,15 +54,17 @@ def by_label(labels: Any) -> list[tuple[int, ...]]:
     return sorted(tuple(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels))
 
 
-def breaks_the_promise(group: Group, vectors: NDArray[np.float32], distance: Distance, accuracy: float) -> bool:
+def breaks_the_promise(group: Group, vectors: NDArray[np.float32], distance: Distance, tolerance: float) -> bool:
     left, right = np.array(list(combinations(group.members, 2)), np.intp).reshape(-1, 2).T
-    return bool((distance.between(vectors[left], vectors[right]) > accuracy).any())
+    return bool((distance.between(vectors[left], vectors[right]) > tolerance).any())
 
 
-def covered_by_hand(vectors: NDArray[np.float32], distance: Distance, accuracy: float) -> list[tuple[int, ...]]:
+def covered_by_hand(vectors: NDArray[np.float32], distance: Distance, tolerance: float) -> list[tuple[int, ...]]:
     found: dict[int, list[int]] = {}
     for row in range(len(vectors)):
-        near = distance.between(vectors, np.broadcast_to(vectors[row], vectors.shape)) <= 0.5 * accuracy * (1.0 - 1e-12)
+        near = distance.between(vectors, np.broadcast_to(vectors[row], vectors.shape)) <= 0.5 * tolerance * (
+            1.0 - 1e-12
+        )
         found.setdefault(next((first for first in found if near[first]), row), []).append(row)
     return sorted(map(tuple, found.values()))
 
@@ -75,8 +77,8 @@ def test_what_every_rule_keeps(distance: Distance, rule: str, share: float) -> N
     vectors[17] = vectors[3]
     kinds = [("long", "trained"), ("edge", "trained"), ("long", "untrained")] * 20
     distances = square(vectors, distance)
-    accuracy = share * float(distances.max())
-    found = sort(rule, vectors, distance, accuracy, kinds)
+    tolerance = share * float(distances.max())
+    found = sort(rule, vectors, distance, tolerance, kinds)
     assert sorted(row for group in found for row in group.members) == list(range(60))
     for group in found:
         assert len({kinds[row] for row in group.members}) == 1
@@ -87,8 +89,8 @@ def test_what_every_rule_keeps(distance: Distance, rule: str, share: float) -> N
         # The medoid: the smallest summed distance to the others.
         assert block[group.members.index(group.medoid)].sum() == pytest.approx(block.sum(axis=1).min(), rel=1e-12)
         if RULES[rule].keeps_within:
-            assert group.diameter <= accuracy
-            assert not breaks_the_promise(group, vectors, distance, accuracy)
+            assert group.diameter <= tolerance
+            assert not breaks_the_promise(group, vectors, distance, tolerance)
     sizes = [(-len(group.members), group.members[0]) for group in found]
     assert sizes == sorted(sizes)
     if share == 1.0 and rule != "cover":
@@ -100,7 +102,7 @@ def test_what_every_rule_keeps(distance: Distance, rule: str, share: float) -> N
 def test_equals_complete_linkage_by_hand(distance: Distance, seed: int) -> None:
     vectors = random_vectors(12, seed)
     distances = square(vectors, distance)
-    accuracy = float(np.quantile(distances, 0.4))
+    tolerance = float(np.quantile(distances, 0.4))
     clusters = [[row] for row in range(12)]
     while len(clusters) > 1:
         # Merge the two whose farthest members are nearest; random distances have no ties.
@@ -109,10 +111,10 @@ def test_equals_complete_linkage_by_hand(distance: Distance, seed: int) -> None:
             for i, j in combinations(range(len(clusters)), 2)
         }
         (i, j), height = min(farthest.items(), key=lambda item: item[1])
-        if height > accuracy:
+        if height > tolerance:
             break
         clusters[i] += clusters.pop(j)
-    found = sort("complete", vectors, distance, accuracy)
+    found = sort("complete", vectors, distance, tolerance)
     assert members(found) == sorted(tuple(sorted(cluster)) for cluster in clusters)
 
 
@@ -130,11 +132,11 @@ def test_pruned_and_whole_are_the_same(
         monkeypatch.setattr(module, name, value)
     vectors = clustered(500, seed)
     condensed = pdist(vectors.astype(float), distance.scipy_name)
-    accuracy = float(np.quantile(condensed, share))
+    tolerance = float(np.quantile(condensed, share))
     for rule in ("complete", "single"):
-        whole = by_label(fcluster(linkage(condensed, rule), accuracy * (1.0 + 1e-12), "distance"))
-        assert members(sort(rule, vectors, distance, accuracy * (1.0 + 1e-12))) == whole
-    assert members(sort("cover", vectors, distance, accuracy)) == covered_by_hand(vectors, distance, accuracy)
+        whole = by_label(fcluster(linkage(condensed, rule), tolerance * (1.0 + 1e-12), "distance"))
+        assert members(sort(rule, vectors, distance, tolerance * (1.0 + 1e-12))) == whole
+    assert members(sort("cover", vectors, distance, tolerance)) == covered_by_hand(vectors, distance, tolerance)
 
 
 def test_most_pairs_are_not_measured() -> None:
@@ -149,9 +151,9 @@ def test_most_pairs_are_not_measured() -> None:
 
         between = L1.between
 
-    accuracy = float(np.quantile(pdist(vectors.astype(float), "cityblock"), 0.01))
+    tolerance = float(np.quantile(pdist(vectors.astype(float), "cityblock"), 0.01))
     counting: Any = Counting()
-    found = rules.greedy_cover(vectors, counting, accuracy)
+    found = rules.greedy_cover(vectors, counting, tolerance)
     assert sum(map(len, found)) == 1_500
     assert 0 < sum(measured) < 0.05 * 1_500 * len(found) / 2
 
@@ -159,51 +161,51 @@ def test_most_pairs_are_not_measured() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_promise(data: st.DataObject) -> None:
-    """Small whole numbers: distances tie all the time, with each other and with the accuracy; some are 0."""
+    """Small whole numbers: distances tie all the time, with each other and with the tolerance; some are 0."""
     distance = DISTANCES[data.draw(st.sampled_from(sorted(DISTANCES)))]
     count, length = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 4))
     numbers = data.draw(st.lists(st.integers(0, 3), min_size=count * length, max_size=count * length))
     # By a third, so that nothing is exact in binary.
     vectors = (np.array(numbers, float).reshape(count, length) / 3.0).astype(np.float32)
     distances = square(vectors, distance)
-    accuracy = float(data.draw(st.sampled_from(sorted({0.0, *distances.ravel().tolist()}))))
+    tolerance = float(data.draw(st.sampled_from(sorted({0.0, *distances.ravel().tolist()}))))
     for rule in ("complete", "cover"):
-        found = sort(rule, vectors, distance, accuracy)
+        found = sort(rule, vectors, distance, tolerance)
         assert sorted(row for group in found for row in group.members) == list(range(count))
-        assert not any(breaks_the_promise(group, vectors, distance, accuracy) for group in found)
-        assert all(group.diameter <= accuracy for group in found)
+        assert not any(breaks_the_promise(group, vectors, distance, tolerance) for group in found)
+        assert all(group.diameter <= tolerance for group in found)
     # Complete linkage stops only where the promise would break: no two classes could be one.
-    for a, b in combinations(sort("complete", vectors, distance, accuracy), 2):
+    for a, b in combinations(sort("complete", vectors, distance, tolerance), 2):
         left, right = np.array(list(product(a.members, b.members))).T
-        assert distance.between(vectors[left], vectors[right]).max() > accuracy
+        assert distance.between(vectors[left], vectors[right]).max() > tolerance
     left, right = np.triu_indices(count, 1)
-    near = distance.between(vectors[left], vectors[right]) <= accuracy
+    near = distance.between(vectors[left], vectors[right]) <= tolerance
     linked = np.where(near, 0.0, 1.0) if count > 1 else np.empty(0)
     chains = by_label(fcluster(linkage(linked, "single"), 0.5, "distance")) if count > 1 else [(0,)]
-    assert members(sort("single", vectors, distance, accuracy)) == chains
+    assert members(sort("single", vectors, distance, tolerance)) == chains
 
 
 @every_distance
 @every_rule
-def test_float64_decides_at_the_accuracy(distance: Distance, rule: str) -> None:
-    """Where a sum in float32 falls on the other side of the accuracy than the sum in float64."""
+def test_float64_decides_at_the_tolerance(distance: Distance, rule: str) -> None:
+    """Where a sum in float32 falls on the other side of the tolerance than the sum in float64."""
     vectors, differing = random_vectors(400, d=60), 0
     for a in range(0, 400, 2):
         pair = vectors[a : a + 2]
         exact = float(distance.between(pair[:1], pair[1:])[0])
-        accuracy = exact if rule != "cover" else 2.0 * exact
+        tolerance = exact if rule != "cover" else 2.0 * exact
         assert distance.to_all(pair[0], pair[1:])[0] == exact  # what verdicts go by
         differing += float(distance.rows(pair[1:] - pair[:1])[0]) > exact
-        assert len(sort(rule, pair, distance, accuracy * (1.0 + 2e-12))) == 1
-        assert len(sort(rule, pair, distance, accuracy * (1.0 - 1e-9))) == 2
+        assert len(sort(rule, pair, distance, tolerance * (1.0 + 2e-12))) == 1
+        assert len(sort(rule, pair, distance, tolerance * (1.0 - 1e-9))) == 2
         if rule != "cover":
-            assert len(sort(rule, pair, distance, accuracy)) == 1
-            assert len(sort(rule, pair, distance, np.nextafter(accuracy, 0.0))) == 2
+            assert len(sort(rule, pair, distance, tolerance)) == 1
+            assert len(sort(rule, pair, distance, np.nextafter(tolerance, 0.0))) == 2
     # The control: float32 would have put some apart.
     assert distance.name == "linf" or differing > 10
 
 
-def test_a_cover_leaves_off_a_rounding_of_half_the_accuracy() -> None:
+def test_a_cover_leaves_off_a_rounding_of_half_the_tolerance() -> None:
     pair = np.array([[0.0], [0.5]], np.float32)
     assert len(sort("cover", pair, L1, 1.0)) == 2
     assert len(sort("cover", pair, L1, 1.0 + 4e-12)) == 1
@@ -212,9 +214,9 @@ def test_a_cover_leaves_off_a_rounding_of_half_the_accuracy() -> None:
 @every_distance
 def test_more_models_at_the_end_move_none(distance: Distance) -> None:
     vectors = clustered(900)
-    accuracy = float(np.quantile(square(vectors[:200], distance), 0.1))
-    before = members(sort("cover", vectors[:600], distance, accuracy))
-    after = members(sort("cover", vectors, distance, accuracy))
+    tolerance = float(np.quantile(square(vectors[:200], distance), 0.1))
+    before = members(sort("cover", vectors[:600], distance, tolerance))
+    after = members(sort("cover", vectors, distance, tolerance))
     grown = [tuple(row for row in group if row < 600) for group in after]
     assert [group for group in grown if group] == before
     assert len(after) > len(before)
@@ -252,7 +254,7 @@ def test_a_large_group_is_bounded(distance: Distance, monkeypatch: pytest.Monkey
     assert (exact.bounded, bounded.bounded) == (False, True)
     assert exact.diameter <= bounded.diameter <= 2.0 * exact.diameter
     assert square(vectors, distance)[bounded.medoid].max() == pytest.approx(bounded.diameter / 2.0, rel=1e-12)
-    # Where the rule promises the accuracy, the bound is no worse.
+    # Where the rule promises the tolerance, the bound is no worse.
     [promised] = sort("complete", vectors, distance, width * (1.0 + 1e-12))
     assert promised.diameter <= width * (1.0 + 1e-12)
 
@@ -271,7 +273,7 @@ def test_distances_by_tiles_are_scipys(distance: Distance) -> None:
 def test_too_many_that_hang_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MAX_COMPLETE", 5)
     assert len(sort("complete", random_vectors(10), L1, 0.0)) == 10  # each apart from all others
-    with pytest.raises(UsageError, match="6 models, each within the accuracy of another, are too many") as refused:
+    with pytest.raises(UsageError, match="6 models, each within the tolerance of another, are too many") as refused:
         sort("complete", random_vectors(6), L1, 1e6)
     assert "cover" in (refused.value.remedy or "")
 

@@ -150,11 +150,11 @@ def test_gaussian_networks_stay_untrained() -> None:
 @pytest.mark.parametrize("name", list(SPECS))
 def test_fingerprints_of_approximate_spectra(name: str) -> None:
     """Of one layer, in L1; what networks scatter by is less, and it falls with the root of the order."""
-    accuracy = shipped(SPECS[name], "l1").accuracy
+    tolerance = shipped(SPECS[name], "l1").tolerance
 
     def errors(solver: Lanczos) -> list[float]:
         return [
-            float(np.abs(vector(approximate(kind, solver=solver)) - vector(exact(kind))).sum()) / accuracy
+            float(np.abs(vector(approximate(kind, solver=solver)) - vector(exact(kind))).sum()) / tolerance
             for kind in KINDS
         ]
 

@@ -45,7 +45,7 @@ def test_it_finds_what_is_near_and_follows_every_writer(url: str) -> None:
         index = reader.index(SPEC, "l1")
         assert index is not None
         assert (index.opened.problem, index.held) == ("", 30)
-        for metric, change in (("l1", "add"), ("l1", "replace"), ("l1", "remove")):
+        for distance, change in (("l1", "add"), ("l1", "replace"), ("l1", "remove")):
             if change == "add":
                 ids.append(store.add(new_model("late", 77)).model_id)
             elif change == "replace":
@@ -53,10 +53,10 @@ def test_it_finds_what_is_near_and_follows_every_writer(url: str) -> None:
             else:
                 store.remove("m5")
                 ids.remove(ids[5])
-            index = reader.index(SPEC, metric)
+            index = reader.index(SPEC, distance)
             assert index is not None
             assert (index.opened.problem, index.held) == ("", len(ids)), change
-            report = reader.index_report(SPEC, metric)
+            report = reader.index_report(SPEC, distance)
             assert report is not None
             assert (report.stored, report.held, report.missing, report.extra) == (len(ids), len(ids), 0, 0)
             all_ids, vectors = reader.fingerprints(SPEC.hash)
@@ -78,20 +78,20 @@ def test_an_index_of_another_distance_or_spec_is_no_index(url: str) -> None:
     with Store.open(url, mode="write") as store:
         fill(store, 5)
         store.build_index(SPEC, "l1")
-        for spec, metric, words in ((SPEC, "l2", "another distance"), (OTHER, "l1", "not of layered v2")):
-            index = store.index(spec, metric)
+        for spec, distance, words in ((SPEC, "l2", "another distance"), (OTHER, "l1", "not of layered v2")):
+            index = store.index(spec, distance)
             assert index is not None
             assert words in index.opened.problem
             assert "archreg index build" in index.opened.remedy
         assert store.build_index(SPEC, "l2") == 5
-        assert [store.index(SPEC, metric).opened.problem for metric in ("l1", "l2")] == ["", ""]  # type: ignore[union-attr]
+        assert [store.index(SPEC, distance).opened.problem for distance in ("l1", "l2")] == ["", ""]  # type: ignore[union-attr]
         assert store.drop_index(OTHER.hash) == 0
         assert store.drop_index() == 1
         assert store.index(SPEC, "l1") is None
         assert store.index_report(SPEC, "l1") is None
-        for metric in ("linf",):
+        for distance in ("linf",):
             with pytest.raises(UsageError, match="no index can be for the distance linf"):
-                store.build_index(SPEC, metric)
+                store.build_index(SPEC, distance)
 
 
 def test_what_goes_round_the_index_is_noticed(url: str, postgres: Postgres) -> None:

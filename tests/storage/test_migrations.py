@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import ForeignKeyConstraint, text
 
 from registry.errors import ReadOnlyError, StorageError
-from registry.storage import Store, migrate, ownership
+from registry.storage import PartitionKey, Store, migrate, ownership
 from registry.storage.engine import make_engine, reading
 from registry.storage.journal import NewRun
 from registry.storage.schema import metadata
@@ -46,6 +46,11 @@ COUNTS = {  # rows of every table that the databases of a revision were frozen w
         "architectures": 2, "models": 3, "names": 4, "tags": 4, "metrics": 4, "skipped": 3, "layers": 9, "spectra": 2,
         "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1, "partitions": 0, "classes": 0, "members": 0,
         "runs": 0, "items": 0,
+    },
+    "v0003": {
+        "architectures": 2, "models": 3, "names": 4, "tags": 4, "metrics": 4, "skipped": 3, "layers": 9, "spectra": 2,
+        "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1, "partitions": 1, "classes": 1, "members": 2,
+        "runs": 1, "items": 2,
     },
 }  # fmt: skip
 
@@ -287,6 +292,49 @@ def test_a_frozen_database_is_upgraded_whole_and_used(place: tuple[str, str], ve
         store.remove("first")
         assert [model.name for model in store.summaries()] == ["fourth", "second", "third"]
     assert migrate.check(url) == ()
+
+
+KEPT = (
+    "UPDATE calibrations SET accuracy_low = 0.25, accuracy_high = 0.75, models = 9, families = 4",
+    "INSERT INTO partitions (id, spec_id, metric, rule, accuracy, scope, mark, models, created)"
+    " SELECT 7, id, 'l2', 'complete', 0.125, '{}', 'mark', 2, '2026-01-02 03:04:05.000000' FROM specs"
+    " WHERE hash = '%s'",
+    "INSERT INTO classes (id, partition_id, number, identity, medoid_id, diameter, bounded, tail_class, training_class)"
+    " VALUES (5, 7, 1, 'feedbeef', 1, 0.0625, false, 'long', 'trained')",
+    "INSERT INTO members (class_id, model_id) VALUES (5, 1), (5, 2)",
+)  # fmt: skip
+
+
+def test_calibrations_and_classes_keep_their_rows_when_columns_are_renamed(place: tuple[str, str]) -> None:
+    kind, url = place
+    if kind == "sqlite":
+        shutil.copy(ASSETS / "v0002.sqlite", url.removeprefix("sqlite:///"))
+    else:
+        execute(url, (ASSETS / "v0002.sql").read_text(encoding="utf-8"))
+    for statement in KEPT:
+        execute(url, statement.replace("%s", SPEC.hash))
+    assert migrate.upgrade(url) == HEAD
+    assert migrate.check(url) == ()
+    with Store.open(url, mode="write") as store:
+        calibration = store.calibration(SPEC.hash, "l2")
+        assert calibration is not None
+        assert (calibration.distance, calibration.tolerance, calibration.models) == ("l2", 0.5, 9)
+        assert (calibration.tolerance_low, calibration.tolerance_high) == (0.25, 0.75)
+        key = PartitionKey(SPEC.hash, "l2", "complete", 0.125, "{}")
+        kept = store.partition(key)
+        assert kept is not None
+        assert [(each.identity, each.members, each.medoid) for each in kept.classes] == [("feedbeef", (1, 2), 1)]
+        # What was unique still is: the same terms take the place of what was kept, the same key is refused.
+        store.put_partition(key, "new", kept.classes, lambda _before: ["feedbeef"])
+        assert [row.key for row in store.partitions()] == [key]
+    for again in (
+        "INSERT INTO calibrations (spec_hash, distance, rate, tolerance, quantiles, source, created)"
+        " SELECT spec_hash, distance, rate, tolerance, quantiles, source, created FROM calibrations",
+        "INSERT INTO partitions (spec_id, distance, rule, tolerance, scope, mark, models, created)"
+        " SELECT spec_id, distance, rule, tolerance, scope, mark, models, created FROM partitions",
+    ):
+        with pytest.raises(Exception, match=r"(?i)unique"):
+            execute(url, again)
 
 
 def test_every_revision_is_frozen() -> None:

@@ -43,9 +43,9 @@ def test_what_is_kept_comes_back(store: Store) -> None:
     found = store.partition(KEY)
     assert found == made
     for other in (
-        replace(KEY, metric="l2"),
+        replace(KEY, distance="l2"),
         replace(KEY, rule="cover"),
-        replace(KEY, accuracy=0.333333),
+        replace(KEY, tolerance=0.333333),
         replace(KEY, scope='{"family": "vgg"}'),
         replace(KEY, spec_hash=OTHER.hash),
     ):
@@ -55,7 +55,7 @@ def test_what_is_kept_comes_back(store: Store) -> None:
 def test_a_new_one_takes_the_place_of_the_old(store: Store) -> None:
     a, b, c = add(store, 3)
     put(store, given([a], [b, c]))
-    put(store, given([a], [b], [c]), replace(KEY, metric="l2"))
+    put(store, given([a], [b], [c]), replace(KEY, distance="l2"))
     seen: list[Mapping[str, Sequence[int]]] = []
 
     def identities(before: Mapping[str, Sequence[int]]) -> list[str]:
@@ -68,7 +68,7 @@ def test_a_new_one_takes_the_place_of_the_old(store: Store) -> None:
     assert found is not None
     assert (found.mark, [each.members for each in found.classes]) == ("later", [(a, b, c)])
     rows = store.partitions()
-    assert [(row.key.metric, row.models, row.classes) for row in rows] == [("l1", 3, 1), ("l2", 3, 3)]
+    assert [(row.key.distance, row.models, row.classes) for row in rows] == [("l1", 3, 1), ("l2", 3, 3)]
     assert rows[0].created >= rows[1].created
     # Nothing of the old one is left.
     with pytest.raises(UnknownClassError):
@@ -113,9 +113,9 @@ def test_removed_models_leave_their_classes(store: Store) -> None:
 def test_a_class_is_found_by_its_identity(store: Store) -> None:
     a, b, c = add(store, 3)
     put(store, given([a, b], [c]), prefix="ab")
-    put(store, given([a], [b], [c]), replace(KEY, metric="l2"), prefix="abc")
+    put(store, given([a], [b], [c]), replace(KEY, distance="l2"), prefix="abc")
     row, number, found = store.find_class("abc0-2")
-    assert (row.key.metric, row.models, row.classes, number, found.members) == ("l2", 3, 3, 3, (c,))
+    assert (row.key.distance, row.models, row.classes, number, found.members) == ("l2", 3, 3, 3, (c,))
     assert store.find_class("ab0-1")[2].members == (c,)
     with pytest.raises(AmbiguousError):
         store.find_class("ab")
@@ -124,7 +124,7 @@ def test_a_class_is_found_by_its_identity(store: Store) -> None:
             store.find_class(unknown)
         assert "archreg classes --kept" in (error.value.remedy or "")
     held = store.classes_with(a)
-    assert [(key.metric, identity, members) for key, identity, members in held] == [
+    assert [(key.distance, identity, members) for key, identity, members in held] == [
         ("l2", "abc0-0", 1),
         ("l1", "ab0-0", 2),
     ]

@@ -224,11 +224,11 @@ def test_many_go_a_portion_at_a_time(store: Store, tmp_path: Path, monkeypatch: 
 
 
 def test_calibrations_stay_unless_they_are_to_be_replaced(store: Store, given: Path) -> None:
-    store.put_calibration(replace(CALIBRATION, accuracy=0.3))
+    store.put_calibration(replace(CALIBRATION, tolerance=0.3))
     bring(store, given)
-    assert (store.calibration(SPEC.hash, "l1") or CALIBRATION).accuracy == 0.3
+    assert (store.calibration(SPEC.hash, "l1") or CALIBRATION).tolerance == 0.3
     bring(store, given, overrule=True)
-    assert (store.calibration(SPEC.hash, "l1") or CALIBRATION).accuracy == 0.2
+    assert (store.calibration(SPEC.hash, "l1") or CALIBRATION).tolerance == 0.2
 
 
 def test_the_file_has_no_log_and_none_is_left_beside_it(given: Path) -> None:
@@ -364,7 +364,7 @@ def test_a_forged_spec_fails_the_models_that_have_its_vectors(
 
 
 @pytest.mark.parametrize(
-    "column", ["quantiles = '[[1]]'", "quantiles = '[[0, 2], [1, 1]]'", "rate = 7", "accuracy = -1"]
+    "column", ["quantiles = '[[1]]'", "quantiles = '[[0, 2], [1, 1]]'", "rate = 7", "tolerance = -1"]
 )
 def test_a_forged_calibration_is_left_out(column: str, given: Path) -> None:
     with PortableFile(forge(given, f"UPDATE calibrations SET {column}")) as file:  # noqa: S608

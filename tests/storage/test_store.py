@@ -437,7 +437,7 @@ class TestVectors:
         assert store.calibration(*key) is None
         store.put_calibration(first)
         assert store.calibration(*key) == first
-        bounded = replace(first, accuracy=0.5, accuracy_low=0.25, accuracy_high=1 / 3, models=163, families=20)
+        bounded = replace(first, tolerance=0.5, tolerance_low=0.25, tolerance_high=1 / 3, models=163, families=20)
         store.put_calibration(bounded)
         assert store.calibration(*key) == bounded
         assert store.calibration(first.spec_hash, "l2") is None

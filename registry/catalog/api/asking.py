@@ -30,8 +30,8 @@ class Asking(Part):
         equivalent: bool = False,
         exact: bool = False,
         fingerprint: str = "layered",
-        metric: str | None = None,
-        accuracy: float | None = None,
+        distance: str | None = None,
+        tolerance: float | None = None,
         **filters: Any,
     ) -> tuple[Neighbour, ...]:
         """The neighbours that ``search`` finds, without what it says of the search."""
@@ -42,8 +42,8 @@ class Asking(Part):
             equivalent=equivalent,
             exact=exact,
             fingerprint=fingerprint,
-            metric=metric,
-            accuracy=accuracy,
+            distance=distance,
+            tolerance=tolerance,
             **filters,
         ).neighbours
 
@@ -56,8 +56,8 @@ class Asking(Part):
         equivalent: bool = False,
         exact: bool = False,
         fingerprint: str = "layered",
-        metric: str | None = None,
-        accuracy: float | None = None,
+        distance: str | None = None,
+        tolerance: float | None = None,
         **filters: Any,
     ) -> Search:
         """The stored models nearest to one, which is left out: a name, a reference, a path, or a module in memory.
@@ -65,7 +65,7 @@ class Asking(Part):
         ``k``: how many at most, 10 where there is no ``radius``, how far away at most; ``equivalent``: only those
         equivalent to it. What passes the filters is searched all, O(n d), from memory: vectors are read once, and after
         that only what has changed. Where the database has a current index (``index_build``) it is asked instead, unless
-        ``exact``; it can miss some, and ``Search.indexed`` says so. The default accuracy is the largest at which one
+        ``exact``; it can miss some, and ``Search.indexed`` says so. The default tolerance is the largest at which one
         false pass is expected among the models searched, at most the calibrated one.
         """
         from registry.catalog.queries import stored
@@ -74,11 +74,11 @@ class Asking(Part):
         wanted, where = Wanted(k, radius, equivalent, exact), filter_of(filters)
         store = self._database.readable()
         with store.snapshot():  # of a stored model all is asked at once; weights are read outside of any transaction
-            _, by = self._terms(fingerprint, metric, accuracy)
+            _, by = self._terms(fingerprint, distance, tolerance)
             subject = stored(store, query, by.spec)
             if subject is not None:
                 return search_for(store, subject, by, where, wanted, just_read=True)
-        store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
+        store, subject, by = self._question(query, fingerprint, distance, tolerance, among=True)
         return search_for(store, subject, by, where, wanted)
 
     def search_all(self, queries: Iterable[Asked], **terms: Any) -> tuple[Search, ...]:
@@ -93,8 +93,8 @@ class Asking(Part):
         b: Asked,
         *,
         fingerprint: str = "layered",
-        metric: str | None = None,
-        accuracy: float | None = None,
+        distance: str | None = None,
+        tolerance: float | None = None,
         strict: bool = False,
     ) -> Comparison:
         """Two models side by side, stored or not: verdict, distances, the classes of both, and where they differ.
@@ -104,7 +104,7 @@ class Asking(Part):
         from registry.catalog.comparing import compare
         from registry.catalog.queries import resolve
 
-        store, subject, by = self._question(a, fingerprint, metric, accuracy)
+        store, subject, by = self._question(a, fingerprint, distance, tolerance)
         return compare(subject, resolve(store, b, by.spec), by, strict=strict)
 
     def equivalent(
@@ -113,11 +113,11 @@ class Asking(Part):
         b: Asked,
         *,
         fingerprint: str = "layered",
-        metric: str | None = None,
-        accuracy: float | None = None,
+        distance: str | None = None,
+        tolerance: float | None = None,
         strict: bool = False,
     ) -> Verdict:
-        """Whether two models are equivalent within the accuracy, with the evidence.
+        """Whether two models are equivalent within the tolerance, with the evidence.
 
         ``strict``: only if their spectra by depth are no farther apart than those of other seeds of one training, too;
         by ``layered`` alone.
@@ -125,15 +125,15 @@ class Asking(Part):
         from registry.catalog.comparing import verdict
         from registry.catalog.queries import resolve
 
-        store, subject, by = self._question(a, fingerprint, metric, accuracy)
+        store, subject, by = self._question(a, fingerprint, distance, tolerance)
         return verdict(subject, resolve(store, b, by.spec), by, strict=strict)
 
     def classes(
         self,
         *,
         fingerprint: str = "layered",
-        metric: str | None = None,
-        accuracy: float | None = None,
+        distance: str | None = None,
+        tolerance: float | None = None,
         rule: str | None = None,
         keep: bool = True,
         **filters: Any,
@@ -141,8 +141,8 @@ class Asking(Part):
         """The stored models that pass the filters, sorted into classes of equivalents.
 
         ``rule``: ``complete`` (complete linkage, the default for up to 10,000 models), ``cover`` (greedy, by
-        representatives within half the accuracy; the default beyond) or ``single``. By the first two every two models
-        of a class are within the accuracy; by ``single`` each is to another of its class, and a chain's ends need not
+        representatives within half the tolerance; the default beyond) or ``single``. By the first two every two models
+        of a class are within the tolerance; by ``single`` each is to another of its class, and a chain's ends need not
         be. Where nothing that the classes follow from has changed they are read back; else they are made anew, O(n^2)
         at worst, and unless ``keep`` is False kept with their identities, in place of those by the same terms. Where
         the database may only be read they are answered all the same, and ``note`` says that they are not kept.
@@ -151,7 +151,7 @@ class Asking(Part):
         """
         from registry.catalog.classing import classes_of
 
-        _, by = self._terms(fingerprint, metric, accuracy)
+        _, by = self._terms(fingerprint, distance, tolerance)
         return classes_of(self._database, by, filter_of(filters), rule=rule, keep=keep)
 
     def kept_class(self, identity: str) -> Partition:
@@ -183,11 +183,11 @@ class Asking(Part):
         return forget_partition(self._database.writable(), whole(partition_id, "partition_id"))
 
     def distances(
-        self, *, fingerprint: str = "layered", metric: str | None = None, **filters: Any
+        self, *, fingerprint: str = "layered", distance: str | None = None, **filters: Any
     ) -> tuple[list[str], NDArray[np.float64]]:
         """Names and the (n, n) float64 distances between all stored models that pass; refused above 20,000 models."""
         from registry.catalog.comparing import pairwise
         from registry.equivalence import distance_named
 
         store = self._database.readable()
-        return pairwise(store, spec_of(fingerprint), distance_named(metric), filter_of(filters))
+        return pairwise(store, spec_of(fingerprint), distance_named(distance), filter_of(filters))

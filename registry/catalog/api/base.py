@@ -42,25 +42,25 @@ class Part:
             if isfunction(method) and not name.startswith("_"):
                 setattr(cls, name, _in_turn(method))
 
-    def _terms(self, fingerprint: str, metric: str | None, accuracy: float | None) -> tuple[Store, Terms]:
+    def _terms(self, fingerprint: str, distance: str | None, tolerance: float | None) -> tuple[Store, Terms]:
         from registry.catalog.terms import terms
 
         store = self._database.readable()
-        return store, terms(store, spec_of(fingerprint), metric, accuracy)
+        return store, terms(store, spec_of(fingerprint), distance, tolerance)
 
     def _question(
         self,
         query: Asked,
         fingerprint: str,
-        metric: str | None,
-        accuracy: float | None,
+        distance: str | None,
+        tolerance: float | None,
         *,
         among: bool = False,
     ) -> tuple[Store, Query, Terms]:
         """``among``: the stored models, of which there must be some: said before weights are read or downloaded."""
         from registry.catalog.queries import resolve
 
-        store, by = self._terms(fingerprint, metric, accuracy)
+        store, by = self._terms(fingerprint, distance, tolerance)
         if among:
             store.require_models()
         return store, resolve(store, query, by.spec), by

@@ -29,8 +29,8 @@ class Choosing(Part):
         k: int = 10,
         explain: bool = False,
         fingerprint: str = "layered",
-        metric: str | None = None,
-        accuracy: float | None = None,
+        distance: str | None = None,
+        tolerance: float | None = None,
         **filters: Any,
     ) -> Compression:
         """Smaller stored models that can stand in, the best first; O(n d).
@@ -45,7 +45,7 @@ class Choosing(Part):
         from registry.catalog.compressing import compress
 
         where = filter_of({**filters, "max_params": max_params, "max_bytes": max_bytes, "max_gflops": max_gflops})
-        store, subject, by = self._question(query, fingerprint, metric, accuracy, among=True)
+        store, subject, by = self._question(query, fingerprint, distance, tolerance, among=True)
         return compress(store, subject, by, where, k, max_ratio=max_ratio, explain=explain)
 
     def select(
@@ -57,8 +57,8 @@ class Choosing(Part):
         max_metric: Mapping[str, float] | None = None,
         k: int = 20,
         fingerprint: str = "layered",
-        metric: str | None = None,
-        accuracy: float | None = None,
+        distance: str | None = None,
+        tolerance: float | None = None,
         **filters: Any,
     ) -> Selection:
         """The Pareto front of the aims among the stored models that pass the filters: those that none beats in all.
@@ -80,7 +80,7 @@ class Choosing(Part):
         bounds = metric_bounds(min_metric or {}, max_metric or {})
         where = filter_of({**filters, "metrics": (*several(filters.get("metrics") or (), "metrics"), *bounds)})
         if like is None:
-            store, by = self._terms(fingerprint, metric, accuracy)
+            store, by = self._terms(fingerprint, distance, tolerance)
             return select(store, by, where, wanted, None, k)
-        store, subject, by = self._question(like, fingerprint, metric, accuracy, among=True)
+        store, subject, by = self._question(like, fingerprint, distance, tolerance, among=True)
         return select(store, by, where, wanted, subject, k)

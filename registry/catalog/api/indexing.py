@@ -15,7 +15,7 @@ __all__ = ["Indexing"]
 class Indexing(Part):
     """Indexes by which Postgres, with pgvector 0.8 or later, finds the nearest without reading every vector."""
 
-    def index_build(self, *, fingerprint: str = "layered", metric: str | None = None) -> int | None:
+    def index_build(self, *, fingerprint: str = "layered", distance: str | None = None) -> int | None:
         """Make the index for a fingerprint and a distance, ``l1`` or ``l2``; returns how many vectors it holds.
 
         From then on what is stored is in it at once. Whoever reads goes on meanwhile; who stores fingerprints waits.
@@ -26,17 +26,23 @@ class Indexing(Part):
         """
         from registry.equivalence import distance_named
 
-        return self._database.writable().build_index(spec_of(fingerprint), distance_named(metric).name)
+        return self._database.writable().build_index(spec_of(fingerprint), distance_named(distance).name)
 
     def index_check(
-        self, *, fingerprint: str = "layered", metric: str | None = None, k: int = 10, queries: int = 100, seed: int = 0
+        self,
+        *,
+        fingerprint: str = "layered",
+        distance: str | None = None,
+        k: int = 10,
+        queries: int = 100,
+        seed: int = 0,
     ) -> IndexCheck | None:
         """Hold the index against exact searches from ``queries`` stored models drawn by ``seed``; None without one."""
         from registry.catalog.indexing import check_index
         from registry.equivalence import distance_named
 
         store = self._database.readable()
-        return check_index(store, spec_of(fingerprint), distance_named(metric), k=k, queries=queries, seed=seed)
+        return check_index(store, spec_of(fingerprint), distance_named(distance), k=k, queries=queries, seed=seed)
 
     def index_drop(self, *, fingerprint: str | None = None) -> int:
         """Drop the indexes of a fingerprint, or all; returns of how many fingerprints there were some."""

@@ -20,14 +20,14 @@ class Judging(Part):
         self,
         *,
         fingerprint: str = "layered",
-        metric: str | None = None,
+        distance: str | None = None,
         rate: float = 0.01,
         seed: int = 0,
         dry_run: bool = False,
     ) -> Calibrated:
         """Learn from the labelled models how far unrelated ones lie apart, and keep it unless ``dry_run``.
 
-        Models of different families are unrelated. The accuracy is the largest at which at most ``rate`` of them pass,
+        Models of different families are unrelated. The tolerance is the largest at which at most ``rate`` of them pass,
         in (0, 1). Of more than 2,000 labelled models, as many of each family are drawn; ``seed`` is of that and of the
         bootstrap. What is kept holds for this fingerprint and distance until the next, or ``reset_calibration``.
 
@@ -37,7 +37,7 @@ class Judging(Part):
         from registry.catalog.calibrating import learn
 
         rate, seed = number(rate, "rate"), whole(seed, "seed", 0)
-        store, by = self._terms(fingerprint, metric, None)
+        store, by = self._terms(fingerprint, distance, None)
         if dry_run:
             return learn(store, by, rate, seed)
         try:
@@ -49,12 +49,12 @@ class Judging(Part):
             raise ReadOnlyError(error.message, remedy) from error
         return found
 
-    def calibration(self, *, fingerprint: str = "layered", metric: str | None = None) -> Calibration:
+    def calibration(self, *, fingerprint: str = "layered", distance: str | None = None) -> Calibration:
         """The calibration that answers go by: the registry's own, else the one that ships."""
-        return self._terms(fingerprint, metric, None)[1].calibration
+        return self._terms(fingerprint, distance, None)[1].calibration
 
-    def reset_calibration(self, *, fingerprint: str = "layered", metric: str | None = None) -> Calibration:
+    def reset_calibration(self, *, fingerprint: str = "layered", distance: str | None = None) -> Calibration:
         """Forget the registry's own calibration, if it has one; returns the one that ships, which holds from now on."""
-        _, by = self._terms(fingerprint, metric, None)
+        _, by = self._terms(fingerprint, distance, None)
         self._database.writable().drop_calibration(by.spec.hash, by.distance.name)
-        return self.calibration(fingerprint=fingerprint, metric=metric)
+        return self.calibration(fingerprint=fingerprint, distance=distance)

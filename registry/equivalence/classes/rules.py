@@ -31,13 +31,13 @@ MAX_COMPLETE = 20_000
 
 _BLOCK = 4_096  # rows that a cover holds against its representatives at a time
 
-# Two members, each within half the accuracy of their representative, are within all of it: but for rounding, which
+# Two members, each within half the tolerance of their representative, are within all of it: but for rounding, which
 # adds less than this fraction. So much is left off the half, and the promise holds in floating point, too.
 _LESS = 1e-12
 
 
-def components(vectors: Vectors, distance: Distance, accuracy: float) -> NDArray[np.intp]:
-    """Labels (n,): connected components of the graph of pairs within the accuracy, numbered by their first rows.
+def components(vectors: Vectors, distance: Distance, tolerance: float) -> NDArray[np.intp]:
+    """Labels (n,): connected components of the graph of pairs within the tolerance, numbered by their first rows.
 
     O(n^2) pairs screened, those not yet known to be connected measured at O(d); memory O(n).
     """
@@ -59,7 +59,7 @@ def components(vectors: Vectors, distance: Distance, accuracy: float) -> NDArray
         yield left[inside], right[labels[right] != most]
 
     waiting: list[tuple[Rows, Rows]] = []
-    for pairs in Screen(vectors, distance).within(accuracy, apart, narrowed):
+    for pairs in Screen(vectors, distance).within(tolerance, apart, narrowed):
         waiting.append(pairs)
         # Joining costs O(n), however few pairs there are.
         if sum(len(left) for left, _ in waiting) >= count:
@@ -82,16 +82,16 @@ def _joined(labels: Rows, pairs: list[tuple[Rows, Rows]]) -> Rows:
     return joined[labels]
 
 
-def single_linkage(vectors: Vectors, distance: Distance, accuracy: float) -> list[Rows]:
-    """Rows by connected component: single linkage, cut at the accuracy. The ends of a chain may be far apart."""
-    return _by_label(components(vectors, distance, accuracy))
+def single_linkage(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows]:
+    """Rows by connected component: single linkage, cut at the tolerance. The ends of a chain may be far apart."""
+    return _by_label(components(vectors, distance, tolerance))
 
 
-def complete_linkage(vectors: Vectors, distance: Distance, accuracy: float) -> list[Rows]:
-    """Rows by complete linkage (Defays 1977), cut at the accuracy: every two of a group are within it.
+def complete_linkage(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows]:
+    """Rows by complete linkage (Defays 1977), cut at the tolerance: every two of a group are within it.
 
-    Component by component of the graph of pairs within the accuracy, which changes nothing: complete linkage joins two
-    clusters at the largest distance between them, so below the cut it never joins two with a pair beyond the accuracy,
+    Component by component of the graph of pairs within the tolerance, which changes nothing: complete linkage joins two
+    clusters at the largest distance between them, so below the cut it never joins two with a pair beyond the tolerance,
     and all pairs of rows of two components are. What happens in a component therefore depends on the component alone
     (and where distances tie, so that there are several complete linkages, so does which of them it is).
 
@@ -99,18 +99,18 @@ def complete_linkage(vectors: Vectors, distance: Distance, accuracy: float) -> l
     than ``MAX_COMPLETE``.
     """
     groups: list[Rows] = []
-    for rows in single_linkage(vectors, distance, accuracy):
-        groups += [rows] if len(rows) <= 2 else [rows[part] for part in _linked(vectors[rows], distance, accuracy)]
+    for rows in single_linkage(vectors, distance, tolerance):
+        groups += [rows] if len(rows) <= 2 else [rows[part] for part in _linked(vectors[rows], distance, tolerance)]
     return groups
 
 
-def _linked(vectors: Vectors, distance: Distance, accuracy: float) -> list[Rows]:
+def _linked(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows]:
     from scipy.cluster.hierarchy import fcluster, linkage
 
     count = len(vectors)
     if count > MAX_COMPLETE:
         raise UsageError(
-            f"{count} models, each within the accuracy of another, are too many for exact classes "
+            f"{count} models, each within the tolerance of another, are too many for exact classes "
             f"(limit {MAX_COMPLETE})",
             "ask for the rule cover, or narrow the question by a filter such as --family or --max-params",
         )
@@ -118,23 +118,23 @@ def _linked(vectors: Vectors, distance: Distance, accuracy: float) -> list[Rows]
     # One definition decides what is within: summed in another order, a tie may come out on either side.
     ends = np.cumsum(np.arange(count - 1, 0, -1))
     for start in range(0, len(apart), _BLOCK):
-        close = start + np.flatnonzero(np.abs(apart[start : start + _BLOCK] - accuracy) <= 1e-9 * accuracy)
+        close = start + np.flatnonzero(np.abs(apart[start : start + _BLOCK] - tolerance) <= 1e-9 * tolerance)
         left = np.searchsorted(ends, close, side="right")
         right = close - ends[left] + count
         apart[close] = distance.between(vectors[left], vectors[right])
-    return _by_label(fcluster(linkage(apart, "complete"), accuracy, "distance"))
+    return _by_label(fcluster(linkage(apart, "complete"), tolerance, "distance"))
 
 
-def greedy_cover(vectors: Vectors, distance: Distance, accuracy: float) -> list[Rows]:
-    """Rows by representative, in order: a row joins the first within half the accuracy, or becomes one itself.
+def greedy_cover(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows]:
+    """Rows by representative, in order: a row joins the first within half the tolerance, or becomes one itself.
 
-    Every two of a group are within the accuracy by the triangle inequality. What becomes of a row depends on the rows
+    Every two of a group are within the tolerance by the triangle inequality. What becomes of a row depends on the rows
     before it alone, so that more rows at the end move none. O(n r) pairs screened for r representatives, O(n) memory.
     """
     count = len(vectors)
     if count < 2:
         return _by_label(np.zeros(count, np.intp))
-    radius = 0.5 * accuracy * (1.0 - _LESS)
+    radius = 0.5 * tolerance * (1.0 - _LESS)
     screen = Screen(vectors, distance)
     chosen = np.full(count, count, np.intp)  # a row's representative; `count` while it has none
     representatives = np.empty(0, np.intp)
@@ -174,7 +174,7 @@ def _by_label(labels: NDArray[np.integer]) -> list[Rows]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How rows are sorted, and whether every two of a group are then within the accuracy."""
+    """How rows are sorted, and whether every two of a group are then within the tolerance."""
 
     name: str
     title: str
@@ -204,7 +204,7 @@ def rule_for(name: str | None, models: int) -> Rule:
 
 
 def sorted_into_groups(
-    vectors: Vectors, kinds: Sequence[Hashable], distance: Distance, accuracy: float, rule: Rule
+    vectors: Vectors, kinds: Sequence[Hashable], distance: Distance, tolerance: float, rule: Rule
 ) -> tuple[Group, ...]:
     """Groups whose members share their kind, largest first, then by first member.
 
@@ -213,8 +213,10 @@ def sorted_into_groups(
     rows_of: dict[Hashable, list[int]] = {}
     for row, kind in enumerate(kinds):
         rows_of.setdefault(kind, []).append(row)
-    most = accuracy if rule.keeps_within else None
+    most = tolerance if rule.keeps_within else None
     groups = []
     for own in map(np.array, rows_of.values()):
-        groups += [measured(own[part], vectors, distance, most) for part in rule.sort(vectors[own], distance, accuracy)]
+        groups += [
+            measured(own[part], vectors, distance, most) for part in rule.sort(vectors[own], distance, tolerance)
+        ]
     return tuple(sorted(groups, key=lambda group: (-len(group.members), group.members[0])))

@@ -27,8 +27,8 @@ class Part(Transactions):
         self.memory = {} if remembered is None else remembered
         self._counted: dict[str, tuple[SpecState | None, int]] = {}
 
-    def _standing(self, spec_hash: str, metric: str) -> Standing:
-        return self._once((spec_hash, metric), lambda connection: standing(connection, spec_hash, metric))
+    def _standing(self, spec_hash: str, distance: str) -> Standing:
+        return self._once((spec_hash, distance), lambda connection: standing(connection, spec_hash, distance))
 
     def _state(self, spec_hash: str) -> SpecState | None:
         return self._once(spec_hash, lambda connection: state_of(connection, spec_hash))

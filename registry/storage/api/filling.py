@@ -89,7 +89,7 @@ class Filling(Part):
         return [each for each in given if isinstance(each, Ingested)] + merging.one_by_one(bring, sound)
 
     def merge_calibrations(self, given: Sequence[dict[str, Any]], *, replace: bool, dry_run: bool = False) -> int:
-        """Store calibrations where there are none of their spec and metric, or in place of them; return how many."""
+        """Store calibrations where there are none of their spec and distance, or in place of them; return how many."""
         return self._tried(lambda c: calibration_rows.merge_calibrations(c, given, replace=replace), dry_run=dry_run)
 
     def _tried(self, work: Callable[[Connection], T], *, dry_run: bool) -> T:

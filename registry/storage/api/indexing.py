@@ -22,23 +22,23 @@ __all__ = ["Indexing"]
 class Indexing(Part):
     """Derived indexes."""
 
-    def index(self, spec: FingerprintSpec, metric: str) -> derived.OpenIndex | None:
+    def index(self, spec: FingerprintSpec, distance: str) -> derived.OpenIndex | None:
         """Return what can be made of a derived index for a spec and distance; None where none is there at all."""
         if self._engine.dialect.name != "postgresql":
             return None
 
         with self.snapshot():
-            state, _, facts = self._standing(spec.hash, metric)
+            state, _, facts = self._standing(spec.hash, distance)
             if state is None or facts is None:
                 return None
-            found = self._read(lambda connection: derived.opened(connection, state, facts, metric, spec.label))
+            found = self._read(lambda connection: derived.opened(connection, state, facts, distance, spec.label))
             if found is None or found.problem:
-                return None if found is None else derived.OpenIndex(found, state, metric, 0)
+                return None if found is None else derived.OpenIndex(found, state, distance, 0)
             # Counting is O(n): once a change.
             if self._counted.get(spec.hash, (None, 0))[0] != state:
                 count = self._read(lambda connection: vectors.count_vectors(connection, state.id))
                 self._counted[spec.hash] = (state, count)
-            return derived.OpenIndex(found, state, metric, self._counted[spec.hash][1])
+            return derived.OpenIndex(found, state, distance, self._counted[spec.hash][1])
 
     def near(
         self,
@@ -60,17 +60,17 @@ class Indexing(Part):
         """Return how many of those models have a vector in the index."""
         return self._read(lambda connection: vectors.count_vectors(connection, index.state.id, ids))
 
-    def build_index(self, spec: FingerprintSpec, metric: str) -> int | None:
+    def build_index(self, spec: FingerprintSpec, distance: str) -> int | None:
         """Make the derived index for a spec and distance; return how many vectors it holds, None on SQLite."""
-        indexing.check_metric(metric)
+        indexing.check_distance(distance)
         if self._engine.dialect.name != "postgresql":
             return None
-        return self._write(lambda connection: indexing.build(connection, spec, metric))
+        return self._write(lambda connection: indexing.build(connection, spec, distance))
 
     def drop_index(self, spec_hash: str | None = None) -> int:
         """Drop the derived indexes of a spec, or all; return of how many specs."""
         return self._write(lambda connection: indexing.drop(connection, spec_hash))
 
-    def index_report(self, spec: FingerprintSpec, metric: str) -> IndexReport | None:
+    def index_report(self, spec: FingerprintSpec, distance: str) -> IndexReport | None:
         """Return how a derived index stands to the vectors, None where there is none."""
-        return self._read(lambda connection: indexing.report(connection, spec, metric))
+        return self._read(lambda connection: indexing.report(connection, spec, distance))

@@ -19,17 +19,17 @@ __all__ = ["Judging"]
 class Judging(Part):
     """By what models are judged equivalent, and the classes kept of them."""
 
-    def calibration(self, spec_hash: str, metric: str) -> Calibration | None:
-        """Return the calibration of a spec and metric, None where there is none."""
-        return self._standing(spec_hash, metric).calibration
+    def calibration(self, spec_hash: str, distance: str) -> Calibration | None:
+        """Return the calibration of a spec and distance, None where there is none."""
+        return self._standing(spec_hash, distance).calibration
 
     def put_calibration(self, given: Calibration) -> None:
-        """Store a calibration in place of the one of its spec and metric."""
+        """Store a calibration in place of the one of its spec and distance."""
         self._write(lambda connection: calibrations.put_calibration(connection, given))
 
-    def drop_calibration(self, spec_hash: str, metric: str) -> bool:
-        """Forget the calibration of a spec and metric; return whether there was one."""
-        return self._write(lambda connection: calibrations.drop_calibration(connection, spec_hash, metric))
+    def drop_calibration(self, spec_hash: str, distance: str) -> bool:
+        """Forget the calibration of a spec and distance; return whether there was one."""
+        return self._write(lambda connection: calibrations.drop_calibration(connection, spec_hash, distance))
 
     def labels(self, spec_hash: str) -> list[Label]:
         """Return what tells related models from unrelated ones, of those with a vector under the spec, by id."""

@@ -1,4 +1,4 @@
-"""The learned metric of ``layered``: within-class covariance normalisation, block by block (Hatch et al. 2006)."""
+"""The learned transform of ``layered``: within-class covariance normalisation, block by block (Hatch et al. 2006)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SHRINKAGE", "learned_metric"]
+__all__ = ["SHRINKAGE", "learned_transform"]
 
 SHRINKAGE = 0.5
 """How much of the covariance is replaced by a multiple of the identity: scores hardly depend on it, from 0.3 to 0.7."""
 
 
-def learned_metric(
+def learned_transform(
     blocks: Mapping[str, NDArray[np.float64]], family: NDArray[np.str_], shrinkage: float = SHRINKAGE
 ) -> dict[str, NDArray[np.float64]]:
     """For each block, rows (n, d) of labelled models, the symmetric (d, d) matrix c S^(-1/2) that rows are to be times.

@@ -1,4 +1,4 @@
-"""The metric of the default fingerprint: what ships, and what it does to the numbers."""
+"""The transform of the default fingerprint: what ships, and what it does to the numbers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from registry.errors import SpectrumError
 from registry.spectral import fingerprint
 from registry.spectral.fingerprints import LAYERED_BLOCKS
-from registry.spectral.metric import LEARNED, metric
 from registry.spectral.scales import WEIGHTS
 from registry.spectral.specs import LAYERED
+from registry.spectral.transform import LEARNED, transform
 from tests.fingerprints.factory import spectra_of, weights_of
 
 
 def test_what_ships() -> None:
-    matrices = metric(LAYERED.weights)
+    matrices = transform(LAYERED.weights)
     assert tuple(matrices) == LEARNED
     for name, matrix in matrices.items():
         assert (matrix.shape, matrix.dtype) == ((LAYERED_BLOCKS[name],) * 2, np.float64)
@@ -39,14 +39,16 @@ def test_it_turns_the_blocks_that_it_is_for_and_no_other() -> None:
         if name not in LEARNED:
             np.testing.assert_array_equal(found[block], plain[block], err_msg=name)
             continue
-        turned = [sum(a * b for a, b in zip(row, plain[block], strict=True)) for row in metric(LAYERED.weights)[name]]
+        turned = [
+            sum(a * b for a, b in zip(row, plain[block], strict=True)) for row in transform(LAYERED.weights)[name]
+        ]
         # Both rounded to float32, of at most a block's weight over its length a number.
         step = 2.0**-23 * WEIGHTS[name] / LAYERED_BLOCKS[name]
         np.testing.assert_allclose(found[block], turned, rtol=0, atol=20 * step, err_msg=name)
         assert np.abs(found[block] - plain[block]).max() > 1000 * step
 
 
-def test_a_metric_that_is_not_here() -> None:
-    with pytest.raises(SpectrumError, match="does not have the metric 'other'") as refused:
+def test_a_transform_that_is_not_here() -> None:
+    with pytest.raises(SpectrumError, match="does not have the transform 'other'") as refused:
         fingerprint(spectra_of(weights_of()), replace(LAYERED, weights="other"))
     assert refused.value.remedy == "use the version that stored the fingerprint"

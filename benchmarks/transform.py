@@ -1,7 +1,7 @@
-"""Learn the metric that ships with ``layered``: ``python -m benchmarks.metric``.
+"""Learn the transform that ships with ``layered``: ``python -m benchmarks.transform``.
 
-It writes registry/spectral/metric-1.npz from the zoo's spectra and families; `benchmarks.retrieval.metric` says how. A
-file that moves a number has a new name, ``LAYERED.weights``; the spec's version and ``benchmarks.calibrate`` follow.
+It writes registry/spectral/transform-1.npz from the zoo's spectra and families by `benchmarks.retrieval.transform`.
+A file that moves a number has a new name, ``LAYERED.weights``; the spec's version and ``benchmarks.calibrate`` follow.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import registry.spectral
-from benchmarks.retrieval.metric import learned_metric
 from benchmarks.retrieval.models import read_models
+from benchmarks.retrieval.transform import learned_transform
 from benchmarks.zoo import zoo_folder
 from registry.spectral.fingerprints import embeddings
-from registry.spectral.metric import LEARNED, file_of
 from registry.spectral.specs import LAYERED
+from registry.spectral.transform import LEARNED, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
     from registry.types import Spectrum
 
-__all__ = ["main", "metric_of"]
+__all__ = ["main", "transform_of"]
 
 TARGET = Path(registry.spectral.__file__).with_name(file_of(LAYERED.weights))
 
 
-def metric_of(
+def transform_of(
     spectra: Sequence[Sequence[Spectrum]], family: NDArray[np.str_], seed: int = LAYERED.seed
 ) -> dict[str, NDArray[np.float64]]:
-    """The metric learned from these models, with the random features of that seed."""
+    """The transform learned from these models, with the random features of that seed."""
     found = [embeddings(each, seed) for each in spectra]
-    return learned_metric({name: np.array([each[name] for each in found]) for name in LEARNED}, family)
+    return learned_transform({name: np.array([each[name] for each in found]) for name in LEARNED}, family)
 
 
 def main() -> None:
     """Measure the zoo, learn, write the file and print how unequal directions are."""
     models = read_models(zoo_folder() / "manifest.jsonl")
-    found = metric_of(models.spectra, models.family)
+    found = transform_of(models.spectra, models.family)
     # Half the digits of float64 are more than 163 models decide.
     np.savez(TARGET, **{name: matrix.astype(np.float32) for name, matrix in found.items()})  # type: ignore[arg-type]
     for name, matrix in found.items():
