@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.speed.harness import high_water, load_note, machine_load, rewrite
 from registry.equivalence import shipped
 from registry.spectral import SPECS, conjugacy, fingerprint
-from registry.spectral.eigen import DOUBLE, spectrum
+from registry.spectral.eigenvalues import DOUBLE, spectrum
 from registry.spectral.lanczos import Lanczos, scatter_of
 from registry.types import LayerMatrix, Spectrum
 

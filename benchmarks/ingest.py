@@ -131,7 +131,7 @@ def _timed_share(work: Callable[[tuple[ModelRef, ...]], object], refs: tuple[Mod
 
 
 def _measured(refs: tuple[ModelRef, ...]) -> None:
-    from registry.catalog.filling import Hashes, Reading
+    from registry.catalog.measuring import Hashes, Reading
     from registry.ingest import Task
 
     reading = Reading(Hashes.of("", ()), threads=1)

@@ -16,8 +16,8 @@ from benchmarks.retrieval.models import read_models
 from benchmarks.retrieval.transform import learned_transform
 from benchmarks.zoo import zoo_folder
 from registry.spectral.fingerprints import embeddings
+from registry.spectral.learned_transform import LEARNED, file_of
 from registry.spectral.specs import LAYERED
-from registry.spectral.transform import LEARNED, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from registry import __version__
-from registry.cli.commands import CommandGroup
-from registry.cli.errors import Terminated
+from registry.cli.command_table import CommandGroup
+from registry.cli.error_output import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

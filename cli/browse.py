@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli import arrays, jsonout, tables, verdicts
+from registry.cli import array_files, json_output, tables, verdict_text
+from registry.cli.empty_answers import unmatched_texts
 from registry.cli.options import AsJson, Database, filters, open_registry, with_options
-from registry.cli.removals import unmatched_texts
 from registry.errors import EmptyRegistryError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[s
         models = registry.models(**filters)
         unmatched, why = ({}, []) if models else _none(registry, filters)
     if as_json:
-        jsonout.write({"models": models, **jsonout.unmatched(unmatched)})
+        json_output.write({"models": models, **json_output.unmatched(unmatched)})
         return
     if models:
         columns = ("name", "family", ">parameters", ">size", ">layers", "classes", "metrics")
@@ -71,7 +71,7 @@ def show(
     with open_registry(db) as registry:
         details = registry.show(name)
     if as_json:
-        jsonout.write(jsonout.plain(details))
+        json_output.write(json_output.plain(details))
         return
     tables.table((details.summary.name, ""), _facts(details))
     if not layers:
@@ -108,10 +108,10 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "gigaflops": tables.number(model.gflops) if model.gflops is not None else "",
         "layers": f"{tables.whole(model.layers)}, {tables.counted(len(details.skipped), 'tensor')} left out",
         "metrics": tables.metrics(model.metrics),
-        "training class": verdicts.training(conjugacy) if conjugacy else model.training_class,
-        "tail class": verdicts.tail(conjugacy) if conjugacy else model.tail_class,
-        "conjugate from": verdicts.conjugate(conjugacy) if conjugacy else "",
-        "tail decays as": verdicts.decay(conjugacy.decay) if conjugacy and conjugacy.decay else "",
+        "training class": verdict_text.training(conjugacy) if conjugacy else model.training_class,
+        "tail class": verdict_text.tail(conjugacy) if conjugacy else model.tail_class,
+        "conjugate from": verdict_text.conjugate(conjugacy) if conjugacy else "",
+        "tail decays as": verdict_text.decay(conjugacy.decay) if conjugacy and conjugacy.decay else "",
         "member of": ", ".join(map(_membership, details.memberships)),
         "tags": ", ".join(f"{key}={value}" for key, value in details.tags),
         "fingerprints": ", ".join(details.fingerprints),
@@ -146,7 +146,7 @@ def stats(db: Database = None, as_json: AsJson = False) -> None:
     with open_registry(db) as registry:
         held = registry.stats()
     if as_json:
-        jsonout.write(jsonout.plain(held))
+        json_output.write(json_output.plain(held))
         return
     counts = {
         "families": held.families,
@@ -179,12 +179,12 @@ def spectra(
     Arrays: names, p, q, mean by layer; offsets and values: the eigenvalues of layer l, divided by their mean, are
     values[offsets[l]:offsets[l + 1]].
     """
-    arrays.check_output(output)
+    array_files.check_output(output)
     with open_registry(db) as registry:
-        written = arrays.spectra_arrays(registry.spectrum(name))
-    arrays.write_arrays(output, **written)
+        written = array_files.spectra_arrays(registry.spectrum(name))
+    array_files.write_arrays(output, **written)
     layers, values = len(written["names"]), len(written["values"])
     if as_json:
-        jsonout.write({"file": str(output), "layers": layers, "eigenvalues": values})
+        json_output.write({"file": str(output), "layers": layers, "eigenvalues": values})
     else:
         tables.say(f"wrote {tables.counted(values, 'eigenvalue')} of {tables.counted(layers, 'layer')} to {output}")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli import jsonout, tables, verdicts
+from registry.cli import json_output, tables, verdict_text
+from registry.cli.option_values import parse_rate
 from registry.cli.options import AsJson, Database, is_given, measure, open_registry, with_options
-from registry.cli.values import parse_rate
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def calibrate(
             return
         found = registry.calibrate(rate=rate, seed=seed, dry_run=dry_run, **measure)
     if as_json:
-        jsonout.write(jsonout.calibrated(found, stored=not dry_run))
+        json_output.write(json_output.calibrated(found, stored=not dry_run))
         return
     _show(found, stored=not dry_run)
 
 
 def _tell_reset(holds: Calibration, *, as_json: bool) -> None:
     if as_json:
-        jsonout.write({"calibration": jsonout.calibration(holds)})
+        json_output.write({"calibration": json_output.calibration(holds)})
     else:
         tables.say(f"back to the one that ships: {_tolerance(holds)}")
 
@@ -92,5 +92,5 @@ def _tolerance(found: Calibration) -> str:
     )
     return (
         f"tolerance {tables.number(found.tolerance)} ({bounded}) at a rate of {100 * found.rate:g} %, "
-        + verdicts.calibrated(found)
+        + verdict_text.calibrated(found)
     )

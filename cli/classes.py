@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from registry.cli import jsonout, tables, verdicts
+from registry.cli import json_output, tables, verdict_text
+from registry.cli.empty_answers import unmatched_texts
 from registry.cli.options import AsJson, Database, filters, is_given, open_registry, question_of_all, with_options
-from registry.cli.removals import unmatched_texts
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def classes(
             partition = registry.classes(rule=rule, keep=keep, **question, **filters)
             unmatched = {} if partition.models else registry.unmatched(**filters)
             if as_json:
-                jsonout.write({**jsonout.classes(partition), **jsonout.unmatched(unmatched)})
+                json_output.write({**json_output.classes(partition), **json_output.unmatched(unmatched)})
             else:
                 _show(partition)
                 tables.say(*unmatched_texts(filters, unmatched))
@@ -95,7 +95,7 @@ def _show(partition: Partition) -> None:
     tables.say(
         f"{tables.counted(partition.models, 'model')}, {tables.counted(len(several), 'class')} of several, "
         f"{tables.counted(alone, 'model')} alone: "
-        + verdicts.basis(partition.spec, partition.distance, partition.tolerance),
+        + verdict_text.basis(partition.spec, partition.distance, partition.tolerance),
         RULES[partition.rule] + _widest(partition),
     )
     if several:
@@ -114,8 +114,8 @@ def _show(partition: Partition) -> None:
         tables.table(("class", "around", ">models", ">diameter", "classes", "all are", "members"), rows)
     pairs = partition.models * (partition.models - 1) // 2
     noun = "pair, were it unrelated" if pairs == 1 else "pairs, were all unrelated"
-    tables.say(verdicts.judged(partition.tolerance, partition.rate, pairs, partition.calibration, noun))
-    tables.say(*verdicts.approximate(*(member for c in partition.classes for member in c.members)))
+    tables.say(verdict_text.judged(partition.tolerance, partition.rate, pairs, partition.calibration, noun))
+    tables.say(*verdict_text.approximate(*(member for c in partition.classes for member in c.members)))
     if partition.note:
         tables.hint(f"not kept: {partition.note}")
     elif partition.kept:
@@ -142,7 +142,7 @@ def _members(group: ModelClass) -> str:
 
 def _show_class(partition: Partition, *, as_json: bool) -> None:
     if as_json:
-        jsonout.write(jsonout.classes(partition))
+        json_output.write(json_output.classes(partition))
         return
     [group] = partition.classes
     facts = {
@@ -152,7 +152,7 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         "training class": group.training_class,
         "tail class": group.tail_class,
         **{name.replace("dataset", "data set"): value for name, value in group.shared},
-        "judged by": verdicts.basis(partition.spec, partition.distance, partition.tolerance),
+        "judged by": verdict_text.basis(partition.spec, partition.distance, partition.tolerance),
         "rule": RULES[partition.rule],
         "made": tables.moment(partition.created),
     }
@@ -162,12 +162,12 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         for m in group.members
     ]
     tables.table(("member", "family", ">parameters", ">size", "metrics"), rows)
-    tables.say(*verdicts.approximate(*group.members))
+    tables.say(*verdict_text.approximate(*group.members))
 
 
 def _tell_forgotten(forgotten: KeptPartition, *, as_json: bool) -> None:
     if as_json:
-        jsonout.write({"forgotten": forgotten})
+        json_output.write({"forgotten": forgotten})
         return
     terms = f"{forgotten.fingerprint}, {forgotten.distance}, tolerance {tables.number(forgotten.tolerance)}"
     terms += f", {forgotten.rule}"
@@ -178,7 +178,7 @@ def _tell_forgotten(forgotten: KeptPartition, *, as_json: bool) -> None:
 
 def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
     if as_json:
-        jsonout.write({"partitions": partitions})
+        json_output.write({"partitions": partitions})
         return
     if not partitions:
         tables.hint("no classes are kept; make them: archreg classes")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli import jsonout, tables, verdicts
+from registry.cli import json_output, tables, verdict_text
 from registry.cli.options import AsJson, Database, open_registry, question_of_two, with_options
 
 if TYPE_CHECKING:
@@ -34,17 +34,18 @@ def compare(
     with open_registry(db) as registry:
         compared = registry.compare(a, b, strict=strict, **question)
     if as_json:
-        jsonout.write(jsonout.comparison(compared))
+        json_output.write(json_output.comparison(compared))
         return
     tables.say(
         f"{compared.a.name} and {compared.b.name}: "
-        + ("equivalent" if compared.verdict.equivalent else f"not equivalent: {verdicts.unlike(compared.verdict)}"),
-        f"{verdicts.sentence(compared.verdict, compared.calibration)} ({verdicts.calibrated(compared.calibration)})",
-        verdicts.basis(compared.spec, compared.distance, compared.verdict.tolerance)
+        + ("equivalent" if compared.verdict.equivalent else f"not equivalent: {verdict_text.unlike(compared.verdict)}"),
+        f"{verdict_text.sentence(compared.verdict, compared.calibration)} "
+        f"({verdict_text.calibrated(compared.calibration)})",
+        verdict_text.basis(compared.spec, compared.distance, compared.verdict.tolerance)
         + "; distances: "
         + ", ".join(f"{name} {tables.number(distance)}" for name, distance in compared.distances),
-        *verdicts.approximate(compared.a, compared.b),
-        *verdicts.differences(compared.contrast, compared.a.name, compared.b.name),
+        *verdict_text.approximate(compared.a, compared.b),
+        *verdict_text.differences(compared.contrast, compared.a.name, compared.b.name),
     )
     _show_sides(compared)
 

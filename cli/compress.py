@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli import jsonout, tables, verdicts
+from registry.cli import json_output, tables, verdict_text
+from registry.cli.empty_answers import show_removals
+from registry.cli.option_values import parse_ratio
 from registry.cli.options import AsJson, Database, Limit, Query, filters, open_registry, question, with_options
-from registry.cli.removals import show_removals
-from registry.cli.values import parse_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def compress(
     with open_registry(db) as registry:
         found = registry.compress(query, max_ratio=max_ratio, k=k, explain=explain, **question, **filters)
     if as_json:
-        jsonout.write(jsonout.compression(found))
+        json_output.write(json_output.compression(found))
         return
     _show_compression(found)
     if explain:
@@ -60,7 +60,7 @@ def _show_compression(found: Compression) -> None:
     cost = "" if model.gflops is None else f", {tables.number(model.gflops)} gigaflops"
     tables.say(
         f"{model.name}: {tables.whole(model.parameters)} parameters, {tables.size(model.bytes)}{cost}; "
-        + verdicts.basis(found.spec, found.distance, found.tolerance)
+        + verdict_text.basis(found.spec, found.distance, found.tolerance)
     )
     if found.note:
         tables.say(found.note)
@@ -75,11 +75,12 @@ def _show_compression(found: Compression) -> None:
     )  # fmt: skip
     tables.table(columns, (_candidate(candidate, found.equivalent) for candidate in found.candidates))
     best = found.candidates[0]
-    evidence = verdicts.sentence(best.verdict, found.calibration, found.searched)
+    evidence = verdict_text.sentence(best.verdict, found.calibration, found.searched)
     tables.say(
-        f"{best.model.name} saves {verdicts.savings(best)}: {evidence} ({verdicts.calibrated(found.calibration)})"
+        f"{best.model.name} saves {verdict_text.savings(best)}: {evidence} "
+        f"({verdict_text.calibrated(found.calibration)})"
     )
-    tables.say(*verdicts.approximate(model, *(candidate.model for candidate in found.candidates)))
+    tables.say(*verdict_text.approximate(model, *(candidate.model for candidate in found.candidates)))
     if not any(candidate.changes for candidate in found.candidates):
         tables.say("no stored metric is shared: nothing is known of what would be lost; archreg set NAME --metric ...")
 
@@ -107,8 +108,8 @@ def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:
         "" if cost is None else tables.number(cost),
         "" if saved is None else tables.percent(saved),
         tables.number(candidate.verdict.distance),
-        "" if equivalent else verdicts.unlike(candidate.verdict),
-        "; ".join(map(verdicts.change, candidate.changes)),
+        "" if equivalent else verdict_text.unlike(candidate.verdict),
+        "; ".join(map(verdict_text.change, candidate.changes)),
     )
 
 
@@ -116,5 +117,5 @@ def _explanations(found: Compression) -> Iterator[str]:
     for candidate in found.candidates:
         yield ""
         yield f"{candidate.model.name} against {found.model.name}:"
-        for sentence in verdicts.differences(candidate.contrast, found.model.name, candidate.model.name):
+        for sentence in verdict_text.differences(candidate.contrast, found.model.name, candidate.model.name):
             yield f"  {sentence}"

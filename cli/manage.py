@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from registry.cli import jsonout, tables
-from registry.cli.errors import harmless
+from registry.cli import json_output, tables
+from registry.cli.error_output import harmless
+from registry.cli.option_values import parse_amount, parse_metric, parse_pair
 from registry.cli.options import AsJson, Database, open_registry
-from registry.cli.values import parse_amount, parse_metric, parse_pair
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def set_values(
 
 def _tell(done: str, summary: ModelSummary, *, as_json: bool) -> None:
     if as_json:
-        jsonout.write({"model": summary})
+        json_output.write({"model": summary})
         return
     known = {
         "family": summary.family,
@@ -108,7 +108,7 @@ def tag(
     with open_registry(db) as registry:
         tags = registry.tag(name, **changes)
     if as_json:
-        jsonout.write({"name": name, "tags": dict(tags)})
+        json_output.write({"name": name, "tags": dict(tags)})
     else:
         tables.say(f"{name}: " + (", ".join(f"{key}={value}" for key, value in tags) or "no tags"))
 
@@ -138,7 +138,7 @@ def remove(
             return
         summary = registry.remove(name)
     if as_json:
-        jsonout.write({"removed": summary})
+        json_output.write({"removed": summary})
     else:
         tables.say(f"removed {', '.join(summary.names) or summary.name}")
 
@@ -166,7 +166,7 @@ def refingerprint(
     with open_registry(db) as registry:
         done = registry.refingerprint(fingerprint=fingerprint, progress=None if quiet else _counter)
     if as_json:
-        jsonout.write({"computed": done.fingerprints, "judged": done.conjugacy})
+        json_output.write({"computed": done.fingerprints, "judged": done.conjugacy})
         return
     judged = f", and judged {tables.counted(done.conjugacy, 'model')} anew" if done.conjugacy else ""
     tables.say(f"computed {tables.counted(done.fingerprints, 'fingerprint')}{judged}")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli import jsonout, tables, verdicts
-from registry.cli.errors import report
+from registry.cli import json_output, tables, verdict_text
+from registry.cli.empty_answers import unmatched_texts
+from registry.cli.error_output import report
+from registry.cli.option_values import parse_amount
 from registry.cli.options import AsJson, Database, filters, open_registry, question, with_options
-from registry.cli.removals import unmatched_texts
-from registry.cli.values import parse_amount
 from registry.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
@@ -75,11 +75,13 @@ def nearest(
             if not found.searched and unmatched is None:
                 unmatched = registry.unmatched(**filters)
             if as_json:
-                documents.append(jsonout.search(query, found))
+                documents.append(json_output.search(query, found))
             else:
                 _show(query, found, equivalent=equivalent)
     if as_json:
-        jsonout.write({**({"queries": documents} if several else documents[0]), **jsonout.unmatched(unmatched or {})})
+        json_output.write(
+            {**({"queries": documents} if several else documents[0]), **json_output.unmatched(unmatched or {})}
+        )
     else:
         tables.say(*unmatched_texts(filters, unmatched or {}))
     if failed:
@@ -97,11 +99,11 @@ def _expanded(queries: Sequence[str]) -> list[str]:
 
 
 def _show(query: str, found: Search, *, equivalent: bool) -> None:
-    tables.say(f"nearest to {query}: {verdicts.basis(found.spec, found.distance, found.tolerance)}")
+    tables.say(f"nearest to {query}: {verdict_text.basis(found.spec, found.distance, found.tolerance)}")
     _show_neighbours(found, equivalent=equivalent)
     if found.searched:
-        tables.say(verdicts.judged(found.tolerance, found.rate, found.searched, found.calibration))
-    tables.say(*verdicts.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
+        tables.say(verdict_text.judged(found.tolerance, found.rate, found.searched, found.calibration))
+    tables.say(*verdict_text.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
     if found.unknown:
         tables.say(f"{tables.counted(found.unknown, 'model')} left out: a value that is bounded is not known of them")
     if found.indexed:
@@ -133,7 +135,7 @@ def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:
         model.family,
         tables.whole(model.parameters),
         tables.number(verdict.distance),
-        verdicts.closer(verdict),
-        verdicts.why(verdict),
+        verdict_text.closer(verdict),
+        verdict_text.why(verdict),
         tables.metrics(model.metrics),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from registry.cli.values import parse_amount, parse_bound, parse_bytes, parse_pair, parse_params
+from registry.cli.option_values import parse_amount, parse_bound, parse_bytes, parse_pair, parse_params
 from registry.types import MetricBound, ModelCard
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from registry.cli import jsonout, tables
+from registry.cli import json_output, tables
+from registry.cli.option_values import parse_amount
 from registry.cli.options import AsJson, Database, open_registry
-from registry.cli.values import parse_amount
 from registry.ensembles import REFERENCES
 
 __all__ = ["app", "csd", "spectrum"]
@@ -69,7 +69,7 @@ def csd(
             shown, output, scale=scale, reference=reference, seed=seed, axes=axes, x_max=x_max, title=title
         )
     if as_json:
-        jsonout.write({"file": str(output), "models": shown})
+        json_output.write({"file": str(output), "models": shown})
     else:
         tables.say(f"drew {tables.counted(len(shown), 'network')} into {output}")
 
@@ -86,6 +86,6 @@ def spectrum(
     with open_registry(db) as registry:
         registry.plot_spectrum(name, output, title=title)
     if as_json:
-        jsonout.write({"file": str(output), "models": [name]})
+        json_output.write({"file": str(output), "models": [name]})
     else:
         tables.say(f"drew the spectrum of {name} into {output}")

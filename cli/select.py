@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli import jsonout, tables, verdicts
+from registry.cli import json_output, tables, verdict_text
+from registry.cli.empty_answers import show_removals
 from registry.cli.options import AsJson, Database, Limit, filters, open_registry, question, with_options
-from registry.cli.removals import show_removals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def select(
     with open_registry(db) as registry:
         found = registry.select(aims=tuple(aim or ()), like=like, k=k, **question, **filters)
     if as_json:
-        jsonout.write(jsonout.selection(found))
+        json_output.write(json_output.selection(found))
         return
     _show(found)
 
@@ -86,12 +86,13 @@ def _show(found: Selection) -> None:
     if found.count > len(found.classes):
         tables.say(f"and {tables.counted(found.count - len(found.classes), 'class')} more; -k shows more")
     chosen = (choice.model for group in found.classes for choice in (group.best, *group.others))
-    tables.say(*verdicts.approximate(*((found.like,) if found.like else ()), *chosen))
+    tables.say(*verdict_text.approximate(*((found.like,) if found.like else ()), *chosen))
     if found.like:
-        tables.say(verdicts.judged(found.tolerance, found.rate, found.searched, found.calibration))
+        tables.say(verdict_text.judged(found.tolerance, found.rate, found.searched, found.calibration))
     else:
         tables.say(
-            f"{verdicts.basis(found.spec, found.distance, found.tolerance)}, {verdicts.calibrated(found.calibration)}"
+            f"{verdict_text.basis(found.spec, found.distance, found.tolerance)}, "
+            f"{verdict_text.calibrated(found.calibration)}"
         )
 
 

@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from registry.cli.errors import harmless
+from registry.cli.error_output import harmless
 from registry.spelling import counted
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import text
 
+from registry.defaults import default_database
 from registry.errors import StorageError
-from registry.places import default_database
-from registry.storage.engine import make_engine, writing
-from registry.storage.migrate import is_ours
-from registry.storage.ownership import claim, hand_over, tables_there
-from registry.storage.schema import metadata
-from registry.storage.url import Address
-from registry.storage.version import HEAD, VERSION_TABLE, current_version, schema_version
+from registry.storage.engine.address import Address
+from registry.storage.engine.connections import make_engine, writing
+from registry.storage.engine.migrate import is_ours
+from registry.storage.engine.ownership import claim, hand_over, tables_there
+from registry.storage.engine.schema import metadata
+from registry.storage.engine.schema_version import HEAD, VERSION_TABLE, current_version, schema_version
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

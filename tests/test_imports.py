@@ -11,12 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = {"sources", "spectral", "equivalence", "storage", "ingest", "plots", "ensembles"}
-GROUND = {"types", "errors", "files", "places", "spelling"}
+GROUND = {"types", "errors", "atomic_files", "defaults", "spelling"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
-    "files": {"errors"},
-    "places": set(),
+    "atomic_files": {"errors"},
+    "defaults": set(),
     "spelling": set(),
     **dict.fromkeys(PARTS, GROUND),
     "spectral": GROUND | {"ensembles"},
@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 
 def home(path: Path) -> str:
-    """The part of the package that a file is in: ``cli/ingest.py`` is installed as ``registry.cli.ingest``."""
+    """The part of the package that a file is in: ``cli/nearest.py`` is installed as ``registry.cli.nearest``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[1] if parts[0] == "registry" else parts[0]
 
@@ -95,7 +95,7 @@ def test_imports_point_down(path: Path) -> None:
         ("cli", "from registry.storage import Store", {"storage.Store"}),
         ("migrations", "from registry.sources import expand", {"sources.expand"}),
         ("cli", "from registry.ingest import run", {"ingest.run"}),
-        ("migrations", "from registry.storage.schema import metadata", set()),
+        ("migrations", "from registry.storage.engine.schema import metadata", set()),
         ("spectral", "from registry.ensembles import Circular", set()),
         ("catalog", "from registry import __version__", set()),
     ],
@@ -120,7 +120,7 @@ def loaded_by(program: str) -> set[str]:
         ("import registry", set()),
         ("import registry; registry.Registry('none.db')", set()),
         ("import registry.types, registry.errors", set()),
-        ("import registry.catalog.searching, registry.catalog.queries, registry.catalog.filling", set()),
+        ("import registry.catalog.searching, registry.catalog.subjects, registry.catalog.measuring", set()),
         ("import registry.equivalence, registry.ingest", set()),
         ("import registry.spectral, registry.ensembles", set()),
         ("import registry.sources", set()),

@@ -9,9 +9,10 @@ import numpy as np
 from sqlalchemy import insert, select
 
 from registry.spectral.specs import LAYERED
-from registry.storage import Store, schema
-from registry.storage.cards import utc_now
-from registry.storage.packing import conjugacy_row, spec_row
+from registry.storage import Store
+from registry.storage.engine import schema
+from registry.storage.models.packing import conjugacy_row, spec_row
+from registry.storage.models.stored_cards import utc_now
 
 if TYPE_CHECKING:
     from pathlib import Path

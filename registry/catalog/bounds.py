@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.arguments import number, several, text
-from registry.catalog.cards import typed_tag
+from registry.catalog.card_validation import typed_tag
 from registry.errors import UsageError
 from registry.types import Filter, MetricBound
 

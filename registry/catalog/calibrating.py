@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.catalog.terms import terms
+from registry.catalog.search_settings import terms
 from registry.equivalence import calibrate
 from registry.errors import SpecMismatchError, UsageError
 from registry.spelling import counted
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.catalog.terms import Terms
+    from registry.catalog.search_settings import Terms
     from registry.storage import Label, Store
     from registry.types import Calibration
 

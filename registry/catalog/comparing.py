@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.catalog.terms import judged, summaries_of, vectors_of
+from registry.catalog.search_settings import judged, summaries_of, vectors_of
 from registry.equivalence import DISTANCES, MAX_COMPLETE, strictly
 from registry.errors import UsageError
 from registry.types import Comparison
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.catalog.queries import Query
-    from registry.catalog.terms import Terms
+    from registry.catalog.search_settings import Terms
+    from registry.catalog.subjects import Query
     from registry.equivalence import Distance
     from registry.storage import Store
     from registry.types import Contrast, Filter, FingerprintSpec, Verdict

@@ -13,8 +13,8 @@ from registry.equivalence import direction
 from registry.types import Candidate, Compression, MetricChange
 
 if TYPE_CHECKING:
-    from registry.catalog.queries import Query
-    from registry.catalog.terms import Terms
+    from registry.catalog.search_settings import Terms
+    from registry.catalog.subjects import Query
     from registry.storage import Store
     from registry.types import Filter, Metric, ModelSummary, Neighbour
 

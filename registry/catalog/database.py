@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from registry.catalog.arguments import place
+from registry.defaults import anchored, default_database, no_file
 from registry.errors import DatabaseMissingError, RegistryError
-from registry.places import anchored, default_database, no_file
 
 if TYPE_CHECKING:
     from registry.storage import Store
@@ -40,7 +40,7 @@ class Database:
         """The same, without a password."""
         if "://" not in self._place:
             return self.url
-        from registry.storage.url import Address
+        from registry.storage.engine.address import Address
 
         try:
             return Address.parse(self.url).label

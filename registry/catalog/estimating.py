@@ -80,7 +80,7 @@ def _memory_by_size(ref: ModelRef, threads: int) -> int:
 
 
 def _seconds(ref: ModelRef, layers: Layers, threads: int, *, approximate: bool) -> float:
-    from registry.spectral.expected import expected_seconds
+    from registry.spectral.spectral_cost import expected_seconds
 
     shapes = [(layer.p, layer.q) for layer, _ in layers]
     reading = SECONDS_PER_MODEL + (ref.bytes or 0) / READ_PER_SECOND
@@ -88,7 +88,7 @@ def _seconds(ref: ModelRef, layers: Layers, threads: int, *, approximate: bool) 
 
 
 def _memory(layers: Layers, threads: int, *, approximate: bool) -> int:
-    from registry.spectral.expected import expected_memory
+    from registry.spectral.spectral_cost import expected_memory
 
     shapes, weights = [(layer.p, layer.q) for layer, _ in layers], [size for _, size in layers]
     return WORKER_BYTES + expected_memory(shapes, weights, threads=threads, approximate=approximate)

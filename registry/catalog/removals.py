@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.catalog.aims import Figures
-    from registry.catalog.queries import Query
-    from registry.catalog.terms import Terms
+    from registry.catalog.objectives import Figures
+    from registry.catalog.search_settings import Terms
+    from registry.catalog.subjects import Query
     from registry.storage import Store
     from registry.types import Aim, MetricBound, ModelSummary
 

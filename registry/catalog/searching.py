@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.catalog.arguments import number, whole
-from registry.catalog.terms import Candidates, candidates, judged, passing, summaries_of
+from registry.catalog.search_settings import Candidates, candidates, judged, passing, summaries_of
 from registry.equivalence import nearest, search
 from registry.errors import UsageError
 from registry.types import Neighbour, Search
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.catalog.queries import Query
-    from registry.catalog.terms import Terms
+    from registry.catalog.search_settings import Terms
+    from registry.catalog.subjects import Query
     from registry.storage import Store
     from registry.types import Filter, ModelSummary
 

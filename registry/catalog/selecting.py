@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.catalog.aims import Figures, default_aims, distinct, resolved
 from registry.catalog.arguments import whole
+from registry.catalog.objectives import Figures, default_aims, distinct, resolved
 from registry.catalog.removals import removals
+from registry.catalog.search_settings import summaries_of
 from registry.catalog.searching import gallery_of
-from registry.catalog.terms import summaries_of
 from registry.equivalence import pareto, rule_for, sorted_into_groups
 from registry.types import Choice, Filter, Selected, Selection
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.catalog.queries import Query
-    from registry.catalog.terms import Terms
+    from registry.catalog.search_settings import Terms
+    from registry.catalog.subjects import Query
     from registry.storage import Store
     from registry.types import Aim
 

@@ -20,10 +20,10 @@ from registry.equivalence.classes import (
     sorted_into_groups,
 )
 from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named
+from registry.equivalence.judging import OTHER_SEEDS, Kind, judge, strictly
 from registry.equivalence.metrics import direction
 from registry.equivalence.neighbours import nearest, search
-from registry.equivalence.selection import pareto
-from registry.equivalence.verdicts import OTHER_SEEDS, Kind, judge, strictly
+from registry.equivalence.pareto import pareto
 
 __all__ = [
     "DEFAULT_DISTANCE",

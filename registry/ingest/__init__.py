@@ -13,7 +13,7 @@ from registry.ingest.cost import (
 from registry.ingest.executors import EXECUTORS, Outcome, Setting, Task, chosen
 from registry.ingest.manifest import ManifestEntry, read_manifest
 from registry.ingest.progress import Progress, Silent
-from registry.ingest.run import run
+from registry.ingest.runner import run
 
 __all__ = [
     "EXECUTORS",

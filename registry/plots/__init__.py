@@ -7,8 +7,8 @@ imported when something is drawn and not before; neither its state nor its setti
 
 from __future__ import annotations
 
-from registry.plots.data import AXES, LARGEST, Axes, Curve, DifferencePicture, SpectrumPicture
-from registry.plots.files import SUFFIXES, check_picture, plot_difference, plot_spectrum
+from registry.plots.figure_data import AXES, LARGEST, Axes, Curve, DifferencePicture, SpectrumPicture
+from registry.plots.figure_files import SUFFIXES, check_picture, plot_difference, plot_spectrum
 
 __all__ = [
     "AXES",

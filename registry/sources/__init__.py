@@ -8,12 +8,12 @@ nor torchvision.
 
 from __future__ import annotations
 
-from registry.sources.glance import largest_tensor, layers_by_header
+from registry.sources.header_preview import largest_tensor, layers_by_header
+from registry.sources.live_module import open_module
 from registry.sources.matrix import layer_matrix
-from registry.sources.module import open_module
+from registry.sources.matrix_rule import MATRIX_RULE, plan_weights, topology_of
 from registry.sources.references import deferred, expand
-from registry.sources.rule import MATRIX_RULE, plan_weights, topology_of
-from registry.sources.table import SOURCES, SUFFIXES, discard, open_ref
+from registry.sources.source_table import SOURCES, SUFFIXES, discard, open_ref
 
 __all__ = [
     "MATRIX_RULE",

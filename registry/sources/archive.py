@@ -11,7 +11,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, WeightsError
-from registry.sources.source import MAX_TENSORS
+from registry.sources.base import MAX_TENSORS
 
 if TYPE_CHECKING:
     from pathlib import Path

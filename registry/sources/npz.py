@@ -22,11 +22,11 @@ import numpy as np
 
 from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED, zip_entries
+from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source
 from registry.sources.dtypes import is_float
-from registry.sources.files import check_file
-from registry.sources.layouts import torch_layout
-from registry.sources.source import MAX_TENSORS, OpenedCheckpoint, Source
-from registry.sources.unwrap import common_prefix
+from registry.sources.jax_layouts import torch_layout
+from registry.sources.state_dicts import common_prefix
+from registry.sources.weight_files import check_file
 from registry.types import TensorInfo
 
 if TYPE_CHECKING:

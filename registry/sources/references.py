@@ -8,9 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from registry.errors import AmbiguousError, NotFoundError
-from registry.sources.files import Found, check_file, default_names, matching_files, settled, size_of, weight_files
-from registry.sources.index import is_index, shards_of, whole_models
-from registry.sources.table import DEFERRED, SOURCES, SUFFIXES, source_of_file
+from registry.sources.shard_index import is_index, shards_of, whole_models
+from registry.sources.source_table import DEFERRED, SOURCES, SUFFIXES, source_of_file
+from registry.sources.weight_files import (
+    Found,
+    check_file,
+    default_names,
+    matching_files,
+    settled,
+    size_of,
+    weight_files,
+)
 from registry.types import ModelRef
 
 __all__ = ["deferred", "expand", "resolved"]

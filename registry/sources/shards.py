@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import NotFoundError, WeightsError
-from registry.sources import safetensors, torchfile
-from registry.sources.files import INDEX
-from registry.sources.index import read_index
-from registry.sources.source import OpenedCheckpoint, Source
-from registry.sources.unwrap import common_prefix
+from registry.sources import safetensors, torch_file
+from registry.sources.base import OpenedCheckpoint, Source
+from registry.sources.shard_index import read_index
+from registry.sources.state_dicts import common_prefix
+from registry.sources.weight_files import INDEX
 from registry.types import ModelRef, TensorInfo
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCE"]
 
-_OPENERS = {".safetensors": safetensors.open_part, ".bin": torchfile.open_part}
+_OPENERS = {".safetensors": safetensors.open_part, ".bin": torch_file.open_part}
 _REMEDY = "download the index and all its shards again"
 
 

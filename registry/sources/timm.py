@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import NotFoundError, WeightsError
-from registry.sources import hubcache, torchhub
-from registry.sources.hub import open_weights
-from registry.sources.hubcache import MAIN, cached_weights, files_of
-from registry.sources.huggingface import fetch, reason, required
-from registry.sources.source import Source
-from registry.sources.torchhub import cache_path, download, hash_prefix
+from registry.sources import hub_cache, torch_hub
+from registry.sources.base import Source
+from registry.sources.hub_cache import MAIN, cached_weights, files_of
+from registry.sources.hub_download import fetch, reason, required
+from registry.sources.hub_models import open_weights
+from registry.sources.torch_hub import cache_path, download, hash_prefix
 from registry.types import ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def open_timm(ref: ModelRef) -> Checkpoint:
     the module's. The file is checked as any other before. The network is held in memory.
     """
     timm = required("timm", "timm")
-    from registry.sources.tensors import TorchCheckpoint
+    from registry.sources.torch_tensors import TorchCheckpoint
 
     name, _, tag = ref.target.partition(".")
     if name not in timm.list_models():
@@ -212,9 +212,9 @@ def discard(ref: ModelRef) -> None:
     published = _published(name, tag)
     where = _repository(published)
     if where is None:
-        torchhub.forget(published.url)
+        torch_hub.forget(published.url)
     else:
-        hubcache.forget(*where)
+        hub_cache.forget(*where)
 
 
 SOURCE = Source(name="timm", open=open_timm, prefix="timm", expand=expand, discard=discard)

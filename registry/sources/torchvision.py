@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import NotFoundError
-from registry.sources.source import Source
-from registry.sources.torchhub import cache_path, download, forget, hash_prefix
+from registry.sources.base import Source
+from registry.sources.torch_hub import cache_path, download, forget, hash_prefix
 from registry.types import Metric, ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def open_torchvision(ref: ModelRef) -> Checkpoint:
     """Initialise or download (unless cached) and open; raises as `open_ref` does."""
     import torchvision.models as models
 
-    from registry.sources.tensors import TorchCheckpoint
-    from registry.sources.torchfile import load_state
+    from registry.sources.torch_file import load_state
+    from registry.sources.torch_tensors import TorchCheckpoint
 
     name, _, tag = ref.target.partition(".")
     if name not in models.list_models():

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from registry.spectral.conjugacy import conjugacy
 from registry.spectral.contrast import contrast
-from registry.spectral.decay import decay
-from registry.spectral.difference import (
+from registry.spectral.cumulatives import (
     cumulative,
     density_difference,
     depth_weights,
@@ -20,7 +19,8 @@ from registry.spectral.difference import (
     logarithmic_locations,
     spectral_difference,
 )
-from registry.spectral.eigen import layer_spectrum, spectral_entropy, spectrum
+from registry.spectral.decay import decay
+from registry.spectral.eigenvalues import layer_spectrum, spectral_entropy, spectrum
 from registry.spectral.fingerprints import fingerprint
 from registry.spectral.network import network_spectra
 from registry.spectral.specs import SPECS, spec_named

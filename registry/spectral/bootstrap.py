@@ -10,14 +10,14 @@ import numpy as np
 from registry.ensembles import REFERENCES, Reference
 from registry.ensembles.checks import check_whole
 from registry.errors import SpectrumError
-from registry.spectral.difference import spectral_difference
+from registry.spectral.cumulatives import spectral_difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from registry.spectral.difference import Scale
+    from registry.spectral.cumulatives import Scale
     from registry.types import Spectrum
 
 __all__ = ["BAND_LEVEL", "RESAMPLES", "bootstrap_band"]

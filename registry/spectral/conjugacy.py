@@ -16,8 +16,8 @@ from registry.ensembles import REFERENCES, band, expected_cumulative
 from registry.ensembles.checks import check_shapes
 from registry.ensembles.wishart import largest_eigenvalues, marchenko_pastur_cumulative
 from registry.errors import SpectrumError
+from registry.spectral.cumulatives import check_spectra, cumulative
 from registry.spectral.decay import decay
-from registry.spectral.difference import check_spectra, cumulative
 from registry.spectral.lanczos import scatter_of
 from registry.types import Conjugacy
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.ensembles.checks import check_whole
-from registry.spectral.difference import check_spectra, depth_weights, layer_cumulatives, logarithmic_locations
+from registry.spectral.cumulatives import check_spectra, depth_weights, layer_cumulatives, logarithmic_locations
 from registry.spectral.fingerprints import LAYERED_BLOCKS, fingerprint
 from registry.spectral.specs import LAYERED
 from registry.types import Contrast, LayerContrast

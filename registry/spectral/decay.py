@@ -13,7 +13,7 @@ import numpy as np
 
 from registry.ensembles.checks import check_whole
 from registry.ensembles.wishart import largest_eigenvalues
-from registry.spectral.difference import check_spectra
+from registry.spectral.cumulatives import check_spectra
 from registry.types import Decay
 
 if TYPE_CHECKING:

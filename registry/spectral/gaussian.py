@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from registry.spectral.difference import Scale
+    from registry.spectral.cumulatives import Scale
 
 __all__ = ["gaussian_cumulative"]
 

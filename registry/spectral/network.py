@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from registry.ensembles.checks import check_whole
 from registry.errors import SpectrumError
 from registry.spectral.devices import CPU, solver_on
-from registry.spectral.eigen import begin, end, spectra
+from registry.spectral.eigenvalues import begin, end, spectra
 from registry.spectral.lanczos import LARGE, Lanczos
 from registry.spectral.lapack import column_blocks
 

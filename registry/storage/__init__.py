@@ -6,10 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from registry.storage.assembling import Portable
-    from registry.storage.journal import Begun, Entry, NewRun
-    from registry.storage.portable import PortableFile, seal
-    from registry.storage.records import (
+    from registry.storage.journal.run_journal import Begun, Entry, NewRun
+    from registry.storage.models.records import (
         Added,
         DetailsRows,
         Holding,
@@ -24,29 +22,31 @@ if TYPE_CHECKING:
         StoredPartition,
         Subject,
     )
+    from registry.storage.portable.model_assembly import Portable
+    from registry.storage.portable.portable_file import PortableFile, seal
     from registry.storage.store import Store
 
 _HOMES = {
-    "Added": "records",
-    "Begun": "journal",
-    "DetailsRows": "records",
-    "Entry": "journal",
-    "Holding": "records",
-    "IndexReport": "records",
-    "Label": "records",
-    "NewModel": "records",
-    "NewRun": "journal",
-    "PartitionKey": "records",
-    "PartitionRow": "records",
-    "Portable": "assembling",
-    "PortableFile": "portable",
-    "Size": "records",
+    "Added": "models.records",
+    "Begun": "journal.run_journal",
+    "DetailsRows": "models.records",
+    "Entry": "journal.run_journal",
+    "Holding": "models.records",
+    "IndexReport": "models.records",
+    "Label": "models.records",
+    "NewModel": "models.records",
+    "NewRun": "journal.run_journal",
+    "PartitionKey": "models.records",
+    "PartitionRow": "models.records",
+    "Portable": "portable.model_assembly",
+    "PortableFile": "portable.portable_file",
+    "Size": "models.records",
     "Store": "store",
-    "StoredClass": "records",
-    "StoredLayer": "records",
-    "StoredPartition": "records",
-    "Subject": "records",
-    "seal": "portable",
+    "StoredClass": "models.records",
+    "StoredLayer": "models.records",
+    "StoredPartition": "models.records",
+    "Subject": "models.records",
+    "seal": "portable.portable_file",
 }
 
 __all__ = [

@@ -10,10 +10,10 @@ from registry.storage.api.indexing import Indexing
 from registry.storage.api.judging import Judging
 from registry.storage.api.measuring import Measuring
 from registry.storage.api.running import Running
-from registry.storage.engine import make_engine
+from registry.storage.engine.address import Address
+from registry.storage.engine.connections import make_engine
+from registry.storage.engine.schema_version import current_version, require_head, require_writable
 from registry.storage.transactions import Mode
-from registry.storage.url import Address
-from registry.storage.version import current_version, require_head, require_writable
 
 __all__ = ["Mode", "Store"]
 
@@ -60,7 +60,7 @@ class Store(Filling, Running, Finding, Measuring, Indexing, Judging, Changing):
         try:
             version = current_version(address, engine)
             if version is None and mode == "create":
-                from registry.storage import migrate
+                from registry.storage.engine import migrate
 
                 migrate.create(address)
                 version = current_version(address, engine)

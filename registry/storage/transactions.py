@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from registry.errors import ReadOnlyError, StorageError
-from registry.storage.engine import reading, writing
-from registry.storage.failures import guarded, is_conflict, is_passing
+from registry.storage.engine.connections import reading, writing
+from registry.storage.engine.failures import guarded, is_conflict, is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from registry.storage.url import Address
+    from registry.storage.engine.address import Address
 
 __all__ = ["PATIENCE", "Mode", "Transactions"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.types.shown import Shown
+from registry.types.reprs import Shown
 
 __all__ = ["Filter", "MetricBound"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from registry.types.shown import Shown
+from registry.types.reprs import Shown
 
 if TYPE_CHECKING:
     from registry.types.partitions import Membership

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from registry.types.shown import Shown
+from registry.types.reprs import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 from registry.storage import NewRun, PartitionKey, Store, StoredClass
-from registry.storage.version import HEAD
+from registry.storage.engine.schema_version import HEAD
 from registry.types import Calibration, ModelCard
 from tests.storage.factory import SPEC, new_model
 

@@ -26,8 +26,8 @@ from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate, shipped
 from registry.spectral.fingerprints import LAYERED_BLOCKS
+from registry.spectral.learned_transform import transform
 from registry.spectral.specs import LAYERED, MME, SPECS
-from registry.spectral.transform import transform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from registry import Registry
-from registry.catalog import classing
+from registry.catalog import partitioning
 from registry.errors import UnknownClassError, UsageError
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
@@ -41,7 +41,7 @@ def test_they_are_kept_and_read_back(filled: Filled, monkeypatch: pytest.MonkeyP
     made = filled.reg.classes(tolerance=1e-3)
     assert (made.rule, made.kept, made.note) == ("complete", True, "")
     assert len({each.identity for each in made.classes}) == 3
-    monkeypatch.setattr(classing, "sorted_into_groups", refuse)
+    monkeypatch.setattr(partitioning, "sorted_into_groups", refuse)
     assert filled.reg.classes(tolerance=1e-3) == made
     with Registry(filled.url) as another:
         assert another.classes(tolerance=1e-3) == made
@@ -178,14 +178,14 @@ def test_a_rule_must_be_one(asked: Filled) -> None:
 
 
 def test_models_that_go_meanwhile(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
-    really = classing.sorted_into_groups
+    really = partitioning.sorted_into_groups
 
     def meanwhile(*given: Any) -> Any:
         with Registry(filled.url) as another:
             another.remove("dense")
         return really(*given)
 
-    monkeypatch.setattr(classing, "sorted_into_groups", meanwhile)
+    monkeypatch.setattr(partitioning, "sorted_into_groups", meanwhile)
     found = filled.reg.classes(tolerance=1e-3)
     assert (found.models, found.kept, found.note) == (4, False, "models were removed while they were sorted")
     assert filled.reg.kept_partitions() == ()

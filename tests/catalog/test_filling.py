@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from registry import Metric, ModelCard, Registry
-from registry.catalog import filling
+from registry.catalog import measuring
 from registry.errors import (
     DatabaseMissingError,
     NameTakenError,
@@ -24,7 +24,7 @@ from registry.ingest import Silent
 from registry.spectral import devices, network
 from registry.spectral.specs import LAYERED, MME, SPECS
 from registry.storage import Store
-from registry.storage.records import CONJUGACY_RULE
+from registry.storage.models.records import CONJUGACY_RULE
 from registry.types import Fingerprint, Recomputed
 from tests.catalog.factory import NETWORKS
 
@@ -47,13 +47,13 @@ def broken(tmp_path: Path) -> Path:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the models that are measured, which is what costs."""
     names: list[str] = []
-    real = filling.measure
+    real = measuring.measure
 
     def watched(checkpoint: Any, *settings: Any, **more: Any) -> Any:
         names.append(checkpoint.ref.name)
         return real(checkpoint, *settings, **more)
 
-    monkeypatch.setattr(filling, "measure", watched)
+    monkeypatch.setattr(measuring, "measure", watched)
     return names
 
 

@@ -21,8 +21,9 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
-from registry.storage import Store, portable
-from registry.storage.failures import guarded
+from registry.storage import Store
+from registry.storage.engine.failures import guarded
+from registry.storage.portable import portable_file
 from tests.catalog.conftest import fill
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def test_a_full_disk_is_told_of_the_file_that_was_asked_for(
     if moment == "models":
         monkeypatch.setattr(Store, "merge", full)
     else:
-        monkeypatch.setattr(portable, "sqlite3", SimpleNamespace(connect=lambda *_, **__: Full()))
+        monkeypatch.setattr(portable_file, "sqlite3", SimpleNamespace(connect=lambda *_, **__: Full()))
     with pytest.raises(StorageError) as stopped:
         asked.reg.export(tmp_path / "out.db")
     assert stopped.value.message == f"{tmp_path / 'out.db'}: database or disk is full"
@@ -199,7 +200,7 @@ def test_an_import_goes_on_after_an_interruption(
     asked: Filled, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked.reg.export(tmp_path / "out.db")
-    monkeypatch.setattr("registry.storage.assembling.BATCH", 1)
+    monkeypatch.setattr("registry.storage.portable.model_assembly.BATCH", 1)
 
     def stop(done: int, _: int) -> None:
         if done == 2:

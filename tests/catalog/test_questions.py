@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from registry import Metric, MetricBound, Registry
-from registry.catalog import filling
-from registry.equivalence import DISTANCES, OTHER_SEEDS, rate_at, shipped, verdicts
+from registry.catalog import measuring
+from registry.equivalence import DISTANCES, OTHER_SEEDS, judging, rate_at, shipped
 from registry.errors import (
     DatabaseMissingError,
     EmptyRegistryError,
@@ -79,7 +79,7 @@ def test_every_question_measures_alike(asked: Filled, fingerprint: str, distance
 def test_strictly_equivalent_is_near_in_the_spectra_by_depth(
     asked: Filled, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
-    monkeypatch.setattr(verdicts, "OTHER_SEEDS", limit)
+    monkeypatch.setattr(judging, "OTHER_SEEDS", limit)
     reg = asked.reg
     vectors = dict(zip(*_vectors(reg), strict=True))
     start = sum(LAYERED_BLOCKS[name] for name in ("shapes", "pairs", "triples", "spectra"))
@@ -390,7 +390,7 @@ def test_questions_measure_stored_models_never(asked: Filled, monkeypatch: pytes
     def refuse(*_: object) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(filling, "measure", refuse)
+    monkeypatch.setattr(measuring, "measure", refuse)
     for name in NETWORKS:
         asked.reg.nearest(name)
         asked.reg.nearest(asked.files / f"{name}.safetensors")

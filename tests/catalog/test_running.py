@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.stress import content, ingest, kill_and_resume, make_models, write_at_once
 from registry import Registry
-from registry.catalog import filling
+from registry.catalog import measuring
 from registry.errors import DatabaseMissingError, StorageError, UsageError
 from registry.ingest import Silent
 from registry.storage import Store, transactions
@@ -40,20 +40,20 @@ def models(tmp_path: Path) -> Path:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the models that are opened, which a finished item is not."""
     names: list[str] = []
-    real = filling.Reading.__call__
+    real = measuring.Reading.__call__
 
     def watched(reading: Any, task: Any) -> Any:
         names.append(task.ref.name)
         return real(reading, task)
 
-    monkeypatch.setattr(filling.Reading, "__call__", watched)
+    monkeypatch.setattr(measuring.Reading, "__call__", watched)
     return names
 
 
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes back is stored at once, so that it is known at which model something happens."""
-    monkeypatch.setattr(sys.modules["registry.ingest.run"], "HOLD", 0.0)
+    monkeypatch.setattr(sys.modules["registry.ingest.runner"], "HOLD", 0.0)
 
 
 class Stopping(Silent):
@@ -267,7 +267,7 @@ def test_a_database_that_stays_away_is_a_clean_stop(
     database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(transactions, "PATIENCE", (0.01, 0.01))
-    monkeypatch.setattr("registry.storage.engine.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("registry.storage.engine.connections.BUSY_SECONDS", 0.01)
     real = Store.add_all
     count = 0
 
@@ -362,14 +362,14 @@ def as_if(url: str, **values: Any) -> None:
     """Change what the journal says of its first run."""
     from sqlalchemy import update
 
-    from registry.storage.schema import runs
+    from registry.storage.engine.schema import runs
 
     with Store.open(url, mode="write") as store:
         store._write(lambda connection: connection.execute(update(runs).where(runs.c.id == 1).values(values)))
 
 
 def test_a_run_gives_signs_of_life(database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.catalog.storing.BEAT", 0.02)
+    monkeypatch.setattr("registry.catalog.ingest_journal.BEAT", 0.02)
     beats: list[int] = []
     real = Store.beat
     monkeypatch.setattr(Store, "beat", lambda store, run: (beats.append(run), real(store, run)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from registry import Metric, MetricBound, Registry
-from registry.catalog import searching, terms
+from registry.catalog import search_settings, searching
 from registry.catalog.api import asking
 from registry.errors import StorageError, UsageError
 from tests.catalog.conftest import Filled, fill
@@ -71,7 +71,7 @@ def test_few_read_alone_and_all_remembered_answer_alike(filled: Filled, monkeypa
         {"family": "conv"}, {"family": "conv", "equivalent": True}, {"max_params": 30_000, "radius": 5.0},
     ]  # fmt: skip
     few = [filled.reg.search("wide", **question) for question in questions]
-    monkeypatch.setattr(terms, "FEW", -1)
+    monkeypatch.setattr(search_settings, "FEW", -1)
     for question, found in zip(questions, few, strict=True):
         with Registry(filled.url) as fresh:
             assert fresh.search("wide", **question) == found == filled.reg.search("wide", **question)

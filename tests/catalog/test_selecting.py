@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from registry import Metric, MetricBound, Registry
-from registry.catalog.aims import parse_aim
+from registry.catalog.objectives import parse_aim
 from registry.errors import EmptyRegistryError, UsageError
 from registry.spectral.specs import LAYERED
 from registry.storage import Store

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from registry.cli import jsonout, tables
+from registry.cli import json_output, tables
 from registry.errors import EmptyRegistryError
 from registry.types import Choice, Decay, Metric, MetricBound, ModelSummary, Neighbour, Removal, Search, Verdict
 
@@ -522,13 +522,13 @@ def test_a_file_that_cannot_be_written_is_an_error(archreg: Callable[..., Any], 
     ],
 )
 def test_plain(value: Any, expected: Any) -> None:
-    assert jsonout.plain(value) == expected
-    assert type(jsonout.plain(value)) is type(expected)
+    assert json_output.plain(value) == expected
+    assert type(json_output.plain(value)) is type(expected)
 
 
 def test_what_has_no_form_in_json_is_refused() -> None:
     with pytest.raises(TypeError, match="set has no form"):
-        jsonout.plain({1, 2})
+        json_output.plain({1, 2})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from registry.cli.app import app
-from registry.cli.commands import COMMANDS
+from registry.cli.command_table import COMMANDS
 from registry.storage import Store
 
 if TYPE_CHECKING:

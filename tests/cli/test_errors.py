@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry.cli.errors import harmless
+from registry.cli.error_output import harmless
 from registry.errors import EmptyRegistryError, RegistryError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry.cli.progress import Bars, Lines
+from registry.cli.progress_output import Bars, Lines
 from registry.errors import NotFoundError, RegistryError
 from registry.types import Ingested, ModelCard, ModelRef
 

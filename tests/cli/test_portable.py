@@ -50,7 +50,7 @@ def test_a_line_now_and_then_where_standard_error_is_no_terminal(
     words: tuple[str, ...], archreg: Callable[..., Any], fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 1.0, 6.0, 7.0, 20.0])
-    monkeypatch.setattr("registry.cli.portable.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("registry.cli.export_import.time.monotonic", lambda: next(clock))
 
     def move(_file: Path, *, progress: Callable[[int, int], None], **_: Any) -> Transfer:
         for done in (10, 3_000, 3_500, 6_000):

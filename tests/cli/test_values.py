@@ -7,7 +7,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.cli.values import parse_bound, parse_bytes, parse_metric, parse_pair, parse_params, parse_ratio
+from registry.cli.option_values import parse_bound, parse_bytes, parse_metric, parse_pair, parse_params, parse_ratio
 from registry.types import Metric, MetricBound
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry.errors import ReadOnlyError
-from registry.storage import Store, migrate
-from registry.storage.version import HEAD
+from registry.storage import Store
+from registry.storage.engine import migrate
+from registry.storage.engine.schema_version import HEAD
 from tests.storage.factory import SPEC, new_model, vector_of
 
 if TYPE_CHECKING:

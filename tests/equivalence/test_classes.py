@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist, pdist, squareform
 
 from registry.equivalence import DISTANCES, RULES, Distance, Group, rule_for, sorted_into_groups
-from registry.equivalence.classes import EXACT_UP_TO, groups, rules, screen
+from registry.equivalence.classes import EXACT_UP_TO, groups, linkage_rules, pair_screen
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def test_pruned_and_whole_are_the_same(
     """Components, sums, cells, tiles and threads change nothing: SciPy over all pairs, and the cover by its words."""
     # Several tiles, blocks and cells, at a size where everything can be measured.
     for module, name, value in (
-        (screen, "_ROWS", 64), (screen, "_COLUMNS", 32), (screen, "_AT_ONCE", 16), (rules, "_BLOCK", 100),
+        (pair_screen, "_ROWS", 64), (pair_screen, "_COLUMNS", 32), (pair_screen, "_AT_ONCE", 16),
+        (linkage_rules, "_BLOCK", 100),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     vectors = clustered(500, seed)
@@ -153,7 +154,7 @@ def test_most_pairs_are_not_measured() -> None:
 
     tolerance = float(np.quantile(pdist(vectors.astype(float), "cityblock"), 0.01))
     counting: Any = Counting()
-    found = rules.greedy_cover(vectors, counting, tolerance)
+    found = linkage_rules.greedy_cover(vectors, counting, tolerance)
     assert sum(map(len, found)) == 1_500
     assert 0 < sum(measured) < 0.05 * 1_500 * len(found) / 2
 
@@ -271,7 +272,7 @@ def test_distances_by_tiles_are_scipys(distance: Distance) -> None:
 
 
 def test_too_many_that_hang_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MAX_COMPLETE", 5)
+    monkeypatch.setattr(linkage_rules, "MAX_COMPLETE", 5)
     assert len(sort("complete", random_vectors(10), L1, 0.0)) == 10  # each apart from all others
     with pytest.raises(UsageError, match="6 models, each within the tolerance of another, are too many") as refused:
         sort("complete", random_vectors(6), L1, 1e6)

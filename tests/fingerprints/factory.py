@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.spectral.eigen import spectrum
+from registry.spectral.eigenvalues import spectrum
 from registry.types import LayerMatrix, Spectrum
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from registry.spectral.descriptors import (
     spectral_points,
 )
 from registry.spectral.fingerprints import points_of
-from registry.spectral.scales import COLUMNS, SCALES, scales_of
+from registry.spectral.layered_scales import COLUMNS, SCALES, scales_of
 from registry.types import LayerMatrix
 from tests.fingerprints.factory import SHAPES, spectra_of, weights_of
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from registry.catalog.filling import Measured, measure
+from registry.catalog.measuring import Measured, measure
 from registry.sources import MATRIX_RULE, expand, open_module, open_ref, plan_weights
 from registry.spectral.specs import SPECS
 

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from registry.errors import SpectrumError, WeightsError
 from registry.spectral import network, network_spectra
-from registry.spectral.eigen import spectra, spectrum
+from registry.spectral.eigenvalues import spectra, spectrum
 from tests.spectral.factory import layer
 
 if TYPE_CHECKING:

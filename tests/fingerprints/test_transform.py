@@ -10,9 +10,9 @@ import pytest
 from registry.errors import SpectrumError
 from registry.spectral import fingerprint
 from registry.spectral.fingerprints import LAYERED_BLOCKS
-from registry.spectral.scales import WEIGHTS
+from registry.spectral.layered_scales import WEIGHTS
+from registry.spectral.learned_transform import LEARNED, transform
 from registry.spectral.specs import LAYERED
-from registry.spectral.transform import LEARNED, transform
 from tests.fingerprints.factory import spectra_of, weights_of
 
 

@@ -10,7 +10,7 @@ import pytest
 from registry.errors import NameTakenError, ReadOnlyError, StorageError
 from registry.ingest import Silent, run
 from registry.ingest.executors.inprocess import InProcess
-from registry.ingest.run import TOGETHER
+from registry.ingest.runner import TOGETHER
 from tests.ingest.factory import Keeper, tasks, work
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Watch:
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes back is stored at once."""
-    monkeypatch.setattr(sys.modules["registry.ingest.run"], "HOLD", 0.0)
+    monkeypatch.setattr(sys.modules["registry.ingest.runner"], "HOLD", 0.0)
 
 
 def outcomes(names: Sequence[str], keeper: Keeper, watcher: Progress | None = None) -> dict[int, Ingested]:
@@ -150,7 +150,7 @@ def test_what_comes_back_is_stored_together_but_not_kept_waiting(monkeypatch: py
     results = outcomes([*names, "bug", "slow:0.3", "last"], keeper)
     assert keeper.writes == [TOGETHER, 4, 1]
     assert [results[at].status for at in range(len(results))] == ["added"] * len(names) + ["failed", "added", "added"]
-    monkeypatch.setattr(sys.modules["registry.ingest.run"], "HOLD", 1e9)
+    monkeypatch.setattr(sys.modules["registry.ingest.runner"], "HOLD", 1e9)
     patient = Keeper()
     outcomes([*names, "bug", "slow:0.3", "last"], patient)
     assert patient.writes == [TOGETHER, 5]
@@ -164,7 +164,7 @@ def test_what_has_to_be_done_again_is() -> None:
 
 
 def test_what_others_have_done_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["registry.ingest.run"], "GLANCE", 1e-9)
+    monkeypatch.setattr(sys.modules["registry.ingest.runner"], "GLANCE", 1e-9)
     keeper = Keeper(others=[1])
     results = outcomes("abc", keeper)
     assert keeper.stored == ["a", "c"]

@@ -128,8 +128,8 @@ def test_the_command_answers(installed: Path, tmp_path: Path, clean_environment:
 
 def test_a_database_is_made_and_migrated(installed: Path, tmp_path: Path, clean_environment: dict[str, str]) -> None:
     code = """
-from registry.storage import migrate
-from registry.storage.url import Address
+from registry.storage.engine import migrate
+from registry.storage.engine.address import Address
 url = "sqlite:///new.db"
 migrate.create(Address.parse(url))
 print(migrate.upgrade(url))

@@ -9,7 +9,7 @@ from registry.ensembles import REFERENCES
 from registry.errors import SpectrumError
 from registry.spectral import bootstrap
 from registry.spectral.bootstrap import bootstrap_band
-from registry.spectral.difference import spectral_difference
+from registry.spectral.cumulatives import spectral_difference
 from tests.spectral.factory import by_hand, gaussian
 
 X = np.linspace(0.0, 4.0, 41)

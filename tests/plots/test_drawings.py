@@ -11,11 +11,11 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from registry.errors import UsageError
-from registry.plots.density import SATURATED, draw_spectrum
-from registry.plots.density import caption as spectrum_caption
-from registry.plots.difference import caption, draw_difference
+from registry.plots.difference_figure import caption, draw_difference
+from registry.plots.labels import legible
+from registry.plots.spectrum_figure import SATURATED, draw_spectrum
+from registry.plots.spectrum_figure import caption as spectrum_caption
 from registry.plots.style import COLOURS, styled
-from registry.plots.text import legible
 from tests.plots.factory import HOSTILE, differences, spectrum
 
 LONG = [f"some-organisation/some-long-architecture-name-{number}-of-eight" for number in range(8)]

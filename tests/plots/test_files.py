@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from registry.errors import RegistryError, UsageError
-from registry.plots import SUFFIXES, check_picture, files, plot_difference, plot_spectrum
-from registry.plots.density import draw_spectrum as drawing
+from registry.plots import SUFFIXES, check_picture, figure_files, plot_difference, plot_spectrum
+from registry.plots.spectrum_figure import draw_spectrum as drawing
 from registry.plots.style import styled
 from tests.plots.factory import differences, spectrum
 
@@ -48,13 +48,13 @@ def test_each_kind_of_file_is_the_same_every_time(draw, suffix, tmp_path, monkey
 def test_positions_are_rounded_beyond_what_the_layout_varies_by():
     with styled():
         figure = drawing(spectrum())
-        files._settle(figure)
+        figure_files._settle(figure)
     parts = figure.subfigs
     found = np.concatenate(
         [part.bbox_relative.get_points() for part in parts]
         + [panel.get_position().get_points() for part in parts for panel in part.axes]
     )
-    np.testing.assert_allclose(found, found.round(files.DIGITS), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(found, found.round(figure_files.DIGITS), rtol=0, atol=1e-15)
     assert len(parts[0].axes) == 5
     assert len(np.unique(found)) > 10
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_written_is_one_line_and_nothing_is_left(tmp_path, monkey
 
 def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_never(tmp_path):
     program = (
-        "import sys\nimport registry.plots, registry.catalog.picturing\n"
+        "import sys\nimport registry.plots, registry.catalog.plotting\n"
         "assert 'matplotlib' not in sys.modules\n"
         "from pathlib import Path\nfrom tests.plots.factory import differences\n"
         f"registry.plots.plot_difference(differences('a'), Path({str(tmp_path / 'x.png')!r}))\n"

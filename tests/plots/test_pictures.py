@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from registry import Registry
-from registry.catalog import picturing
+from registry.catalog import plotting
 from registry.ensembles import REFERENCES, Circular
 from registry.errors import RegistryError, SpectrumError, UnknownModelError, UsageError
 from registry.plots import LARGEST
@@ -135,7 +135,7 @@ def test_a_spectrum_is_that_of_the_matrices(filled, shown, tmp_path):
         np.testing.assert_allclose(np.cumsum(row * step), np.cumsum(counted) / len(layer), atol=1.01 / len(layer))
     np.testing.assert_allclose(picture.network, picture.layers.mean(axis=0), atol=1e-9)
     assert picture.below + (picture.network * step).sum() == pytest.approx(1)
-    assert 0 <= picture.below <= picturing.NEGLECTED
+    assert 0 <= picture.below <= plotting.NEGLECTED
     assert picture.edges[-1] >= max(layer[-1] for layer in values)
     for reference in (picture.circular, picture.wishart):
         assert 0.97 < (reference * step).sum() <= 1 + 1e-9

@@ -11,9 +11,9 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from registry.errors import RegistryError
-from registry.plots.data import LARGEST
+from registry.plots.figure_data import LARGEST
+from registry.plots.labels import legible, shortened, width_of, wrapped
 from registry.plots.style import COLOURS, DASHES, require_matplotlib, styled
-from registry.plots.text import legible, shortened, width_of, wrapped
 from tests.plots.factory import HOSTILE
 
 # Complete deuteranopia and protanopia, linear RGB (Machado, Oliveira & Fernandes 2009, table 1, severity 1.0).

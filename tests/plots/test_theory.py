@@ -8,7 +8,7 @@ import pytest
 from registry.ensembles import REFERENCES, expected_cumulative
 from registry.ensembles.circular import SPACING_RATIOS
 from registry.errors import SpectrumError
-from registry.spectral.difference import cumulative
+from registry.spectral.cumulatives import cumulative
 from registry.spectral.gaussian import gaussian_cumulative
 from registry.spectral.spacing import spacing_ratio
 from tests.spectral.factory import gaussian

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from registry.errors import NotFoundError, SourceError
 from registry.sources import SOURCES, expand, open_ref, plan_weights
-from registry.sources.table import source_of_file
+from registry.sources.source_table import source_of_file
 from registry.types import ModelRef
 
 if TYPE_CHECKING:

@@ -151,7 +151,7 @@ def test_large_bare_pickles_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_is_read_whole_is_told_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("registry.sources.torchfile._TOLD", 1000)
+    monkeypatch.setattr("registry.sources.torch_file._TOLD", 1000)
     torch.save(STATE, tmp_path / "zipped.pt")
     torch.save(STATE, tmp_path / "bare\x1b.pt", _use_new_zipfile_serialization=False)
     with caplog.at_level(logging.WARNING):

@@ -10,7 +10,7 @@ import torch
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
-from registry.sources.layouts import torch_layout
+from registry.sources.jax_layouts import torch_layout
 
 if TYPE_CHECKING:
     from pathlib import Path

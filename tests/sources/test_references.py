@@ -12,7 +12,7 @@ import pytest
 
 from registry.errors import AmbiguousError, NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import SUFFIXES, expand, open_ref
-from registry.sources.files import check_file
+from registry.sources.weight_files import check_file
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import discard, expand, open_module, open_ref, plan_weights
-from registry.sources.order import depth_order
+from registry.sources.depth_order import depth_order
 from tests.sources.hubserver import Repository
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 from safetensors.numpy import load_file
 
-from registry.spectral.eigen import spectrum
+from registry.spectral.eigenvalues import spectrum
 from registry.types import LayerMatrix, Spectrum
 
 

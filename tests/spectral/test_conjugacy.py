@@ -14,7 +14,7 @@ from registry.spectral.conjugacy import (
     tail_edge,
     wishart_from,
 )
-from registry.spectral.difference import cumulative
+from registry.spectral.cumulatives import cumulative
 from tests.spectral.factory import by_hand, gaussian, of_weights, zoo_models
 
 SHAPES = [(16, 27), (32, 144), (32, 144), (64, 288), (10, 64)]

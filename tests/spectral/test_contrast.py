@@ -8,7 +8,7 @@ from scipy.stats import wasserstein_distance
 
 from registry.errors import SpectrumError
 from registry.spectral.contrast import LOCATIONS, contrast
-from registry.spectral.difference import cumulative
+from registry.spectral.cumulatives import cumulative
 from registry.spectral.fingerprints import LAYERED_BLOCKS, fingerprint
 from registry.spectral.specs import LAYERED
 from registry.types import Contrast

@@ -18,7 +18,7 @@ import torch
 from registry.errors import RegistryError, SpectrumError, UsageError
 from registry.spectral import devices, lapack, layer_spectrum, network, network_spectra
 from registry.spectral.devices import TorchSolver, device_at_hand
-from registry.spectral.eigen import spectrum
+from registry.spectral.eigenvalues import spectrum
 from tests.spectral.factory import layer
 
 SHAPES = [(1, 1), (2, 2), (3, 40), (40, 3), (64, 64), (120, 80), (30, 20_000), (20_000, 30)]

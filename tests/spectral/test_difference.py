@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from registry.ensembles import REFERENCES, expected_cumulative, sampled_cumulative
 from registry.errors import SpectrumError
 from registry.spectral import conjugacy, contrast
-from registry.spectral.difference import (
+from registry.spectral.cumulatives import (
     cumulative,
     density_difference,
     depth_weights,

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from registry.errors import SpectrumError
 from registry.spectral import lapack
-from registry.spectral.eigen import layer_spectrum, spectral_entropy, spectrum
+from registry.spectral.eigenvalues import layer_spectrum, spectral_entropy, spectrum
 from tests.spectral.factory import layer
 
 SHAPES = [(1, 1), (2, 2), (3, 40), (40, 3), (64, 64), (1, 7), (120, 80)]

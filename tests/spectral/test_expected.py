@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from registry.spectral.expected import expected_memory, expected_seconds
 from registry.spectral.lanczos import Lanczos
 from registry.spectral.lapack import Lapack
+from registry.spectral.spectral_cost import expected_memory, expected_seconds
 
 SOLVERS = {"exact": Lapack("float64"), "single": Lapack("float32"), "approximate": Lanczos(above=1)}
 
@@ -17,7 +17,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np
-from registry.spectral.eigen import spectrum
+from registry.spectral.eigenvalues import spectrum
 from tests.spectral.factory import layer
 from tests.spectral.test_expected import SOLVERS
 

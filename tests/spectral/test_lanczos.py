@@ -10,8 +10,17 @@ import pytest
 
 from registry.equivalence.calibration import shipped
 from registry.errors import SpectrumError
-from registry.spectral import SPECS, conjugacy, decay, eigen, fingerprint, layer_spectrum, network, network_spectra
-from registry.spectral.eigen import spectrum
+from registry.spectral import (
+    SPECS,
+    conjugacy,
+    decay,
+    eigenvalues,
+    fingerprint,
+    layer_spectrum,
+    network,
+    network_spectra,
+)
+from registry.spectral.eigenvalues import spectrum
 from registry.spectral.lanczos import FOUND, Lanczos, scatter_of
 from registry.types import Spectrum
 from tests.spectral.factory import layer
@@ -131,7 +140,7 @@ def test_the_law_of_decay() -> None:
     matrices = [
         (rng.standard_normal(shape) * np.exp(rng.standard_normal((shape[0], 1)))).astype(np.float32) for shape in shapes
     ]
-    laws = [decay([spectrum(layer(*W.shape), W, solver) for W in matrices]) for solver in (ALL, eigen.DOUBLE)]
+    laws = [decay([spectrum(layer(*W.shape), W, solver) for W in matrices]) for solver in (ALL, eigenvalues.DOUBLE)]
     assert laws[0].law == laws[1].law
     assert laws[0].exceedances == pytest.approx(laws[1].exceedances, rel=0.03)
     assert (laws[0].rate, laws[0].exponent) == pytest.approx((laws[1].rate, laws[1].exponent), rel=0.05)
@@ -200,7 +209,7 @@ def test_on_request_and_beyond_the_order_alone(monkeypatch: pytest.MonkeyPatch) 
     W = weights("gaussian", 300)
     right = layer_spectrum(W)
     np.testing.assert_array_equal(layer_spectrum(W, approximate=True)[1], right[1])
-    monkeypatch.setattr(eigen, "LARGE", 299)
+    monkeypatch.setattr(eigenvalues, "LARGE", 299)
     monkeypatch.setattr(network, "LARGE", 299)
     np.testing.assert_array_equal(layer_spectrum(W)[1], right[1])
     found = layer_spectrum(W, approximate=True)

@@ -12,7 +12,7 @@ import pytest
 
 from registry.errors import SpectrumError
 from registry.spectral import lapack, layer_spectrum, network, network_spectra
-from registry.spectral.eigen import _exponent, spectra
+from registry.spectral.eigenvalues import _exponent, spectra
 from registry.spectral.lapack import column_blocks
 from tests.spectral.factory import layer
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry.storage import Store
-from registry.storage.schema import metadata
+from registry.storage.engine.schema import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

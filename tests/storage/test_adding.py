@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from registry.errors import NameTakenError, RegistryError, SpectrumError
 from registry.storage import Entry, NewRun, Store
-from registry.storage.measured import put_measured
+from registry.storage.models.measured_values import put_measured
 from tests.storage.factory import SPEC, conjugacy_of, new_model, spectra_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry.storage import Store, migrate
+from registry.storage import Store
+from registry.storage.engine import migrate
 from tests.storage.factory import CARD, LAYERS, SPEC, add_many, add_named, new_model
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ EACH = 25
 def pool() -> Iterator[ProcessPoolExecutor]:
     """Processes that have not inherited this one's connections; what they import is imported once for all."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.storage.factory", "registry.storage.migrate", "sqlalchemy.dialects.sqlite"])
+    context.set_forkserver_preload(
+        ["tests.storage.factory", "registry.storage.engine.migrate", "sqlalchemy.dialects.sqlite"]
+    )
     with ProcessPoolExecutor(8, mp_context=context) as executor:
         list(executor.map(Counter, ["a"] * 8))  # all started, so that what follows is at once
         yield executor

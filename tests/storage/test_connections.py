@@ -16,7 +16,7 @@ import pytest
 
 from registry.errors import StorageError
 from registry.storage import Store
-from registry.storage.engine import reading
+from registry.storage.engine.connections import reading
 from tests.storage.factory import SPEC, new_model
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def test_what_is_said_before_anybody_is_let_in(
 
 LOGGED = """
 import logging, sys
-import registry.storage.engine
+import registry.storage.engine.connections
 if sys.argv[1] == "heard":
     logging.basicConfig()
 logging.getLogger("psycopg").warning("pipeline aborted")

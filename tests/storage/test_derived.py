@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from registry.errors import SpecMismatchError, StorageError, UsageError
-from registry.storage import Store, derived
-from registry.storage.failures import is_passing
+from registry.storage import Store
+from registry.storage.engine.failures import is_passing
+from registry.storage.index import pgvector_index
 from registry.types import Metric
 from tests.storage.factory import OTHER, SPEC, new_model, vector_of
 
@@ -98,7 +99,7 @@ def test_what_goes_round_the_index_is_noticed(url: str, postgres: Postgres) -> N
     with Store.open(url, mode="write") as store:
         [first, *_] = fill(store, 4)
         store.build_index(SPEC, "l1")
-        [table] = {derived.table_name(store.index(SPEC, "l1").state.id)}  # type: ignore[union-attr]
+        [table] = {pgvector_index.table_name(store.index(SPEC, "l1").state.id)}  # type: ignore[union-attr]
         with postgres.connect(name_of(url)) as connection:
             # A writer that knows nothing of the index: it raises the stamp alone.
             connection.execute("UPDATE specs SET stamp = stamp + 1")
@@ -166,7 +167,7 @@ def test_roles(url: str, postgres: Postgres) -> None:
         store.put_fingerprints(first, [vector_of(51, SPEC)])
         store.build_index(SPEC, "l1")
         with postgres.connect(name) as connection:
-            table = derived.table_name(store.index(SPEC, "l1").state.id)  # type: ignore[union-attr]
+            table = pgvector_index.table_name(store.index(SPEC, "l1").state.id)  # type: ignore[union-attr]
             connection.execute(f"REVOKE ALL ON {table} FROM late_{name}".encode())
         with Store.open(postgres.url(name, user=f"late_{name}"), mode="write") as late:
             assert "may not read the index" in late.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
@@ -183,7 +184,7 @@ def test_roles(url: str, postgres: Postgres) -> None:
     ("version", "current"), [("0.8.0", True), ("0.8.5", True), ("0.10.1", True), ("1.0", True), ("0.7.4", False)]
 )
 def test_versions(version: str, current: bool) -> None:
-    assert derived.is_current_version(version) is current
+    assert pgvector_index.is_current_version(version) is current
 
 
 def test_an_old_pgvector_is_refused_and_not_used(url: str, postgres: Postgres) -> None:
@@ -276,7 +277,7 @@ def test_what_the_driver_itself_raises_is_told_like_the_rest(url: str, postgres:
             assert is_passing(lost.value.__cause__)
             read()  # by a new connection
         with postgres.connect(name) as connection:
-            connection.execute(f"DROP TABLE {derived.table_name(index.state.id)}".encode())
+            connection.execute(f"DROP TABLE {pgvector_index.table_name(index.state.id)}".encode())
         with pytest.raises(StorageError, match="does not exist"):
             store.near(index, query, 2)
         with postgres.connect(name) as connection:

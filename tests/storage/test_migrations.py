@@ -20,12 +20,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import ForeignKeyConstraint, text
 
 from registry.errors import ReadOnlyError, StorageError
-from registry.storage import PartitionKey, Store, migrate, ownership
-from registry.storage.engine import make_engine, reading
-from registry.storage.journal import NewRun
-from registry.storage.schema import metadata
-from registry.storage.url import Address
-from registry.storage.version import HEAD, version_at
+from registry.storage import PartitionKey, Store
+from registry.storage.engine.address import Address
+from registry.storage.engine.connections import make_engine, migrate, ownership, reading
+from registry.storage.engine.schema import metadata
+from registry.storage.engine.schema_version import HEAD, version_at
+from registry.storage.journal.run_journal import NewRun
 from registry.types import ModelCard
 from tests.storage.factory import SPEC, conjugacy_of, new_model, spectra_of, vector_of
 

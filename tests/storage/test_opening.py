@@ -24,11 +24,12 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
-from registry.storage import Store, migrate
-from registry.storage import url as url_module
-from registry.storage.schema import metadata
-from registry.storage.url import Address
-from registry.storage.version import HEAD, version_at
+from registry.storage import Store
+from registry.storage.engine import address as url_module
+from registry.storage.engine import migrate
+from registry.storage.engine.address import Address
+from registry.storage.engine.schema import metadata
+from registry.storage.engine.schema_version import HEAD, version_at
 from tests.storage.factory import SPEC, new_model, vector_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from registry.errors import NotFoundError, RegistryError, SchemaVersionError, StorageError, UnsafeError, UsageError
-from registry.storage import Portable, PortableFile, Store, migrate, seal
+from registry.storage import Portable, PortableFile, Store, seal
+from registry.storage.engine import migrate
 from registry.types import Calibration, Filter, Ingested, ModelCard
 from tests.storage.factory import OTHER, RULE, SPEC, new_model
 
@@ -209,10 +210,10 @@ def test_part_of_it_and_without_spectra(store: Store, tmp_path: Path) -> None:
 
 
 def test_many_go_a_portion_at_a_time(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.storage.assembling.BATCH", 5)
+    monkeypatch.setattr("registry.storage.portable.model_assembly.BATCH", 5)
     models = [new_model(f"n{seed}", seed) for seed in range(23)]
     heavy = 2_000
-    monkeypatch.setattr("registry.storage.assembling.PORTION", 2 * heavy)
+    monkeypatch.setattr("registry.storage.portable.model_assembly.PORTION", 2 * heavy)
     now = datetime.now(UTC)
     store.merge([Portable(new, ((new.name, now),)) for new in models], overrule=False, rule=RULE)
     with store.selection() as selection:

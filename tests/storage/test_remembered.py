@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from registry.storage import Store, remembered
+from registry.storage import Store
+from registry.storage.models import vector_cache
 from tests.storage.factory import OTHER, SPEC, add_many, conjugacy_of, new_model, vector_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ CHANGES: dict[str, Callable[[Store], object]] = {
 def test_another_connections_change_is_seen(
     registry_url: str, change: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remembered, "ROOM", 2)  # so that a few rows make several blocks and outgrow their room
+    monkeypatch.setattr(vector_cache, "ROOM", 2)  # so that a few rows make several blocks and outgrow their room
     with Store.open(registry_url, mode="write") as writer, Store.open(registry_url, mode="read") as reader:
         assert agrees(reader) == []
         for seed in range(6):
@@ -82,7 +83,7 @@ def test_without_a_change_nothing_is_read(store: Store, monkeypatch: pytest.Monk
     def refuse(*_: object) -> None:
         raise AssertionError("read")
 
-    monkeypatch.setattr(remembered, "vector_blocks", refuse)
+    monkeypatch.setattr(vector_cache, "vector_blocks", refuse)
     store.set_card("a", {"family": "other"})
     store.tag("a", {"key": "value"})
     assert store.remembered(SPEC.hash) is memory
@@ -100,14 +101,14 @@ def test_only_what_changed_is_read(store: Store, monkeypatch: pytest.MonkeyPatch
         store.add(new_model(f"m{seed}", seed))
     agrees(store)
     read: list[int] = []
-    whole = remembered.vector_blocks
+    whole = vector_cache.vector_blocks
 
     def count(*given: object):  # type: ignore[no-untyped-def]
         for ids, vectors in whole(*given):  # type: ignore[arg-type]
             read.extend(ids.tolist())
             yield ids, vectors
 
-    monkeypatch.setattr(remembered, "vector_blocks", count)
+    monkeypatch.setattr(vector_cache, "vector_blocks", count)
     late = store.add(new_model("late", 50)).model_id
     store.put_fingerprints(store.find("m2").id, [vector_of(77, SPEC)])
     store.remembered(SPEC.hash)

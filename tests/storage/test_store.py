@@ -20,10 +20,10 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
-from registry.storage import queries
-from registry.storage.records import CONJUGACY_RULE, Label
-from registry.storage.schema import metadata
-from registry.storage.version import HEAD
+from registry.storage.engine.schema import metadata
+from registry.storage.engine.schema_version import HEAD
+from registry.storage.models import model_queries
+from registry.storage.models.records import CONJUGACY_RULE, Label
 from registry.types import Calibration, Decay, Filter, Fingerprint, Metric, MetricBound, ModelCard
 from tests.storage.factory import (
     CARD,
@@ -267,7 +267,7 @@ class TestFinding:
     def test_of_many_names_those_that_begin_or_hold_the_same_are_compared(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(queries, "NEAR", 2)
+        monkeypatch.setattr(model_queries, "NEAR", 2)
         for seed, name in enumerate(("a20", "b20", "c20", "resnet20", "wide-resnet", "vgg")):
             store.add(new_model(name, seed))
         for asked, near in (("RESNT20", "resnet20, wide-resnet"), ("resnet", "wide-resnet, resnet20"), ("bb20", "b20")):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.catalog.queries import Asked
+    from registry.catalog.subjects import Asked
     from registry.types import Comparison, KeptPartition, Neighbour, Partition, Search, Verdict
 
 __all__ = ["Asking"]
@@ -68,8 +68,8 @@ class Asking(Part):
         ``exact``; it can miss some, and ``Search.indexed`` says so. The default tolerance is the largest at which one
         false pass is expected among the models searched, at most the calibrated one.
         """
-        from registry.catalog.queries import stored
         from registry.catalog.searching import Wanted, search_for
+        from registry.catalog.subjects import stored
 
         wanted, where = Wanted(k, radius, equivalent, exact), filter_of(filters)
         store = self._database.readable()
@@ -102,7 +102,7 @@ class Asking(Part):
         ``strict``: as for ``equivalent``.
         """
         from registry.catalog.comparing import compare
-        from registry.catalog.queries import resolve
+        from registry.catalog.subjects import resolve
 
         store, subject, by = self._question(a, fingerprint, distance, tolerance)
         return compare(subject, resolve(store, b, by.spec), by, strict=strict)
@@ -123,7 +123,7 @@ class Asking(Part):
         by ``layered`` alone.
         """
         from registry.catalog.comparing import verdict
-        from registry.catalog.queries import resolve
+        from registry.catalog.subjects import resolve
 
         store, subject, by = self._question(a, fingerprint, distance, tolerance)
         return verdict(subject, resolve(store, b, by.spec), by, strict=strict)
@@ -149,7 +149,7 @@ class Asking(Part):
 
         Raises ``UsageError`` for an unknown rule, and where more than 20,000 models hang together by ``complete``.
         """
-        from registry.catalog.classing import classes_of
+        from registry.catalog.partitioning import classes_of
 
         _, by = self._terms(fingerprint, distance, tolerance)
         return classes_of(self._database, by, filter_of(filters), rule=rule, keep=keep)
@@ -162,13 +162,13 @@ class Asking(Part):
         Raises ``UnknownClassError``, or ``AmbiguousError`` where several identities start so.
         """
         from registry.catalog.arguments import text
-        from registry.catalog.classing import kept_class
+        from registry.catalog.partitioning import kept_class
 
         return kept_class(self._database.readable(), text(identity, "identity"))
 
     def kept_partitions(self) -> tuple[KeptPartition, ...]:
         """The partitions that the database holds, the newest first."""
-        from registry.catalog.classing import kept_partitions
+        from registry.catalog.partitioning import kept_partitions
 
         return kept_partitions(self._database.readable())
 
@@ -178,7 +178,7 @@ class Asking(Part):
         Classes by the same terms are made anew when next asked for. Raises ``UnknownClassError``.
         """
         from registry.catalog.arguments import whole
-        from registry.catalog.classing import forget_partition
+        from registry.catalog.partitioning import forget_partition
 
         return forget_partition(self._database.writable(), whole(partition_id, "partition_id"))
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from registry.catalog.queries import Asked, Query
-    from registry.catalog.terms import Terms
+    from registry.catalog.search_settings import Terms
+    from registry.catalog.subjects import Asked, Query
     from registry.storage import Store
     from registry.types import FingerprintSpec
 
@@ -43,7 +43,7 @@ class Part:
                 setattr(cls, name, _in_turn(method))
 
     def _terms(self, fingerprint: str, distance: str | None, tolerance: float | None) -> tuple[Store, Terms]:
-        from registry.catalog.terms import terms
+        from registry.catalog.search_settings import terms
 
         store = self._database.readable()
         return store, terms(store, spec_of(fingerprint), distance, tolerance)
@@ -58,7 +58,7 @@ class Part:
         among: bool = False,
     ) -> tuple[Store, Query, Terms]:
         """``among``: the stored models, of which there must be some: said before weights are read or downloaded."""
-        from registry.catalog.queries import resolve
+        from registry.catalog.subjects import resolve
 
         store, by = self._terms(fingerprint, distance, tolerance)
         if among:
@@ -99,7 +99,7 @@ def filter_of(fields: dict[str, Any]) -> Filter:
 
 def card_of(fields: dict[str, Any]) -> ModelCard:
     """The card of those keywords. Raises ``UsageError`` for an unknown one, or a value of the wrong kind."""
-    from registry.catalog.cards import typed_card
+    from registry.catalog.card_validation import typed_card
 
     unknown = fields.keys() - ModelCard.__slots__
     if unknown:

@@ -9,7 +9,7 @@ from registry.catalog.api.base import Part, filter_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from registry.catalog.queries import Asked
+    from registry.catalog.subjects import Asked
     from registry.types import Compression, Selection
 
 __all__ = ["Choosing"]
@@ -71,9 +71,9 @@ class Choosing(Part):
         Equivalent models of the front are one class, shown by its smallest, at most ``k`` of them. Where nothing is
         left, ``removals`` says what each constraint removed. O(n) to read, O(n f a + f^2 d) for f models on the front.
         """
-        from registry.catalog.aims import parse_aim
         from registry.catalog.arguments import several, text
         from registry.catalog.bounds import metric_bounds
+        from registry.catalog.objectives import parse_aim
         from registry.catalog.selecting import select
 
         wanted = [parse_aim(text(aim, "an aim")) for aim in several(aims, "aims")]

@@ -14,8 +14,8 @@ from registry.types import ModelCard, ModelRef
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from registry.catalog.queries import Asked
-    from registry.catalog.running import Watcher
+    from registry.catalog.ingesting import Watcher
+    from registry.catalog.subjects import Asked
     from registry.spectral.devices import Device
     from registry.types import Estimate, Ingested, Recomputed
 
@@ -42,8 +42,8 @@ class Filling(Part):
 
         Raises ``NotFoundError``, ``AmbiguousError`` or ``UsageError`` naming the reference.
         """
-        from registry.catalog.cards import typed_card
-        from registry.catalog.filling import expand_all
+        from registry.catalog.card_validation import typed_card
+        from registry.catalog.measuring import expand_all
 
         lines = None if manifest is None else path(manifest, "manifest")
         return expand_all(references, lines, key=key, seed=seed, name=name, card=typed_card(card))
@@ -98,8 +98,8 @@ class Filling(Part):
         Raises ``StorageError`` where the database itself refuses, or ``KeyboardInterrupt``; what was stored before
         stays. ``RegistryError`` for a device that cannot be had, before anything is read.
         """
-        from registry.catalog.running import ingest_refs
-        from registry.catalog.storing import Options
+        from registry.catalog.ingest_journal import Options
+        from registry.catalog.ingesting import ingest_refs
         from registry.ingest import Setting
 
         refs = _planned(refs)
@@ -128,9 +128,9 @@ class Filling(Part):
         Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
         ``RegistryError`` for a device that cannot be had; then nothing was stored.
         """
-        from registry.catalog.filling import expand_all
-        from registry.catalog.running import ingest_checkpoint
-        from registry.catalog.storing import Options
+        from registry.catalog.ingest_journal import Options
+        from registry.catalog.ingesting import ingest_checkpoint
+        from registry.catalog.measuring import expand_all
         from registry.sources import open_module, open_ref
 
         options = Options(replace, keep_spectra, device=_found(device), approximate=approximate)
@@ -160,7 +160,7 @@ class Filling(Part):
 
         Raises ``SpecMismatchError`` naming the models whose weights have to be ingested again.
         """
-        from registry.catalog.filling import refingerprint
+        from registry.catalog.measuring import refingerprint
         from registry.spectral.specs import SPECS
 
         specs = tuple(SPECS.values()) if fingerprint is None else (spec_of(fingerprint),)
@@ -171,7 +171,7 @@ class Filling(Part):
 
         An older version stored them; `refingerprint` computes what is missing.
         """
-        from registry.catalog.filling import outdated
+        from registry.catalog.measuring import outdated
 
         return outdated(self._database)
 

@@ -38,7 +38,7 @@ class Indexing(Part):
         seed: int = 0,
     ) -> IndexCheck | None:
         """Hold the index against exact searches from ``queries`` stored models drawn by ``seed``; None without one."""
-        from registry.catalog.indexing import check_index
+        from registry.catalog.index_recall import check_index
         from registry.equivalence import distance_named
 
         store = self._database.readable()

@@ -22,7 +22,7 @@ class Managing(Part):
 
     def set_metric(self, name: str, metric: Metric) -> ModelSummary:
         """Add a metric, or change the one of the same name, data set and split."""
-        from registry.catalog.cards import typed_metric
+        from registry.catalog.card_validation import typed_metric
 
         return self._database.writable().set_metric(name, typed_metric(metric))
 
@@ -43,19 +43,19 @@ class Managing(Part):
 
     def upgrade(self) -> str:
         """Bring the schema to this version's; returns the revision it is at now."""
-        from registry.storage import migrate
+        from registry.storage.engine import migrate
 
         self._database.close()
         return migrate.upgrade(self._database.url)
 
     def current(self) -> str | None:
         """The schema revision the database is at, None where it has none."""
-        from registry.storage.version import version_at
+        from registry.storage.engine.schema_version import version_at
 
         return version_at(self._database.url)
 
     def check(self) -> tuple[str, ...]:
         """Problems found in the database, none when it is sound."""
-        from registry.storage import migrate
+        from registry.storage.engine import migrate
 
         return tuple(migrate.check(self._database.url))

@@ -39,7 +39,7 @@ class Porting(Part):
         where the file is there and ``overwrite`` is not asked for, or cannot be written.
         """
         from registry.catalog.arguments import path, several
-        from registry.catalog.porting import export
+        from registry.catalog.transfer import export
 
         return export(
             self._database,
@@ -73,6 +73,6 @@ class Porting(Part):
         the file is no registry or the database refuses; what was stored before stays.
         """
         from registry.catalog.arguments import path
-        from registry.catalog.porting import import_from
+        from registry.catalog.transfer import import_from
 
         return import_from(self._database, path(file, "file"), replace=replace, dry_run=dry_run, progress=progress)

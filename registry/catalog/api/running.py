@@ -13,7 +13,7 @@ from registry.types import DONE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from registry.catalog.running import Watcher
+    from registry.catalog.ingesting import Watcher
     from registry.types import Ingested, Run, RunItem
 
 __all__ = ["Running"]
@@ -76,7 +76,7 @@ class Running(Part):
 
         Returns what became of all its models. Raises ``UsageError`` where there is no such run.
         """
-        from registry.catalog.running import retry
+        from registry.catalog.ingesting import retry
         from registry.ingest import Setting
 
         return retry(self._database, whole(run, "run"), Setting(executor or "", workers, address, time_limit), progress)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.plots import Axes
-    from registry.spectral.difference import Scale
+    from registry.spectral.cumulatives import Scale
     from registry.types import ModelDetails, ModelSummary, Spectrum, Stats
 
 __all__ = ["Showing"]
@@ -36,7 +36,7 @@ class Showing(Part):
 
     def show(self, name: str) -> ModelDetails:
         """Everything stored of one model. Raises ``UnknownModelError`` with near names."""
-        from registry.catalog.details import details
+        from registry.catalog.model_details import details
 
         return details(self._database.readable(), name)
 
@@ -45,7 +45,7 @@ class Showing(Part):
 
         Raises ``UnknownModelError``, or ``SpecMismatchError`` where the model was ingested without its spectra.
         """
-        from registry.catalog.details import stored_spectra
+        from registry.catalog.model_details import stored_spectra
 
         return stored_spectra(self._database.readable(), name)
 
@@ -68,7 +68,7 @@ class Showing(Part):
         Matplotlib is missing.
         """
         from registry.catalog.arguments import path
-        from registry.catalog.picturing import picture_differences
+        from registry.catalog.plotting import picture_differences
         from registry.plots import check_picture, plot_difference
 
         picture_file = path(file, "file")
@@ -80,7 +80,7 @@ class Showing(Part):
     def plot_spectrum(self, name: str, file: str | Path, *, title: str = "") -> None:
         """Draw the spectrum of one stored model by depth into a PNG, SVG or PDF file. Raises as ``plot_csd``."""
         from registry.catalog.arguments import path
-        from registry.catalog.picturing import picture_spectrum
+        from registry.catalog.plotting import picture_spectrum
         from registry.plots import check_picture, plot_spectrum
 
         picture_file = path(file, "file")

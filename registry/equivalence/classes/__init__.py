@@ -3,9 +3,16 @@
 ``RULES`` has what a class is: a new one is a function that sorts rows, and a line in that table.
 """
 
+from registry.equivalence.classes.class_identity import KEPT_FROM, inherited
 from registry.equivalence.classes.groups import Group
-from registry.equivalence.classes.identity import KEPT_FROM, inherited
-from registry.equivalence.classes.rules import EXACT_UP_TO, MAX_COMPLETE, RULES, Rule, rule_for, sorted_into_groups
+from registry.equivalence.classes.linkage_rules import (
+    EXACT_UP_TO,
+    MAX_COMPLETE,
+    RULES,
+    Rule,
+    rule_for,
+    sorted_into_groups,
+)
 
 __all__ = [
     "EXACT_UP_TO",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.storage.standing import SpecState, Standing, standing, state_of
+from registry.storage.models.spec_state import SpecState, Standing, standing, state_of
 from registry.storage.transactions import Transactions
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from registry.storage.remembered import Remembered
+    from registry.storage.engine.address import Address
+    from registry.storage.models.vector_cache import Remembered
     from registry.storage.transactions import Mode
-    from registry.storage.url import Address
 
 __all__ = ["Part"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.storage import changes, queries, summaries
 from registry.storage.api.base import Part
+from registry.storage.models import changes, model_queries, summaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ class Changing(Part):
 
     def _change(self, name: str, work: Callable[[Connection, int], object]) -> ModelSummary:
         def change(connection: Connection) -> ModelSummary:
-            model_id = queries.resolve(connection, name, self._address)
+            model_id = model_queries.resolve(connection, name, self._address)
             work(connection, model_id)
             return summaries.summaries(connection, ids=[model_id])[0]
 
@@ -38,7 +38,7 @@ class Changing(Part):
 
     def tag(self, name: str, given: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
         """Put tags on a model, or with None take one off; return all that it has now, by key."""
-        return self._write(lambda c: changes.set_tags(c, queries.resolve(c, name, self._address), given))
+        return self._write(lambda c: changes.set_tags(c, model_queries.resolve(c, name, self._address), given))
 
     def rename(self, old: str, new: str) -> ModelSummary:
         """Replace a name; a model found by its hash gets the new one beside those it has."""
@@ -52,7 +52,7 @@ class Changing(Part):
         """Remove a model with all its names and everything else; return what it was."""
 
         def remove(connection: Connection) -> ModelSummary:
-            model_id = queries.resolve(connection, name, self._address)
+            model_id = model_queries.resolve(connection, name, self._address)
             summary = summaries.summaries(connection, ids=[model_id])[0]
             changes.remove(connection, model_id)
             return summary

@@ -7,11 +7,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.errors import RegistryError, StorageError
-from registry.storage import adding, calibration_rows, journal, merging, queries
 from registry.storage.api.base import Part
-from registry.storage.engine import reading
-from registry.storage.exporting import Selection
-from registry.storage.failures import guarded
+from registry.storage.engine.connections import reading
+from registry.storage.engine.failures import guarded
+from registry.storage.journal import run_journal
+from registry.storage.models import adding, model_queries
+from registry.storage.portable import calibration_merge, merging
+from registry.storage.portable.exporting import Selection
 from registry.types.outcomes import Ingested
 
 if TYPE_CHECKING:
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from registry.storage.assembling import Portable
-    from registry.storage.journal import Entry
-    from registry.storage.records import Added, Holding, NewModel
+    from registry.storage.journal.run_journal import Entry
+    from registry.storage.models.records import Added, Holding, NewModel
+    from registry.storage.portable.model_assembly import Portable
     from registry.types import Filter
 
 __all__ = ["Filling"]
@@ -37,7 +39,7 @@ class Filling(Part):
     """Models as they come in."""
 
     def add(self, new: NewModel, *, replace: bool = False) -> Added:
-        """Store a model, or add the name and what else is new to known weights; see `registry.storage.adding.add`.
+        """Store a model, or add the name and what else is new to known weights; see `adding.add`.
 
         Waits, as `add_all`, for a database that is gone for a while.
         """
@@ -55,7 +57,7 @@ class Filling(Part):
             added = adding.add(connection, given, replace=replace)
             done = zip(entries, added, strict=True)
             rows = [(dataclasses.replace(entry, state=each.status), each.model_id) for entry, each in done]
-            journal.record(connection, rows)
+            run_journal.record(connection, rows)
             return [*added]
 
         try:
@@ -90,7 +92,7 @@ class Filling(Part):
 
     def merge_calibrations(self, given: Sequence[dict[str, Any]], *, replace: bool, dry_run: bool = False) -> int:
         """Store calibrations where there are none of their spec and distance, or in place of them; return how many."""
-        return self._tried(lambda c: calibration_rows.merge_calibrations(c, given, replace=replace), dry_run=dry_run)
+        return self._tried(lambda c: calibration_merge.merge_calibrations(c, given, replace=replace), dry_run=dry_run)
 
     def _tried(self, work: Callable[[Connection], T], *, dry_run: bool) -> T:
         """Do a change; for a dry run, undo it."""
@@ -108,13 +110,13 @@ class Filling(Part):
 
     def holding(self, content_hash: str) -> Holding | None:
         """Return what is stored of the weights of that hash, None where they are not."""
-        return self._patiently(lambda: self._read(lambda connection: queries.holding(connection, content_hash)))
+        return self._patiently(lambda: self._read(lambda connection: model_queries.holding(connection, content_hash)))
 
     def whole_hashes(self, rule: str, specs: Iterable[str], *, spectra: bool, exact: bool) -> list[str]:
         """Return the content hashes of all models of a matrix rule with vectors under all those specs; O(n)."""
         wanted = tuple(specs)
         return self._patiently(
             lambda: self._read(
-                lambda connection: queries.whole_hashes(connection, rule, wanted, spectra=spectra, exact=exact)
+                lambda connection: model_queries.whole_hashes(connection, rule, wanted, spectra=spectra, exact=exact)
             )
         )

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from registry.errors import UnknownModelError
-from registry.storage import figures, queries, summaries
 from registry.storage.api.base import Part
-from registry.storage.schema import models, names
-from registry.storage.version import HEAD
+from registry.storage.engine.schema import models, names
+from registry.storage.engine.schema_version import HEAD
+from registry.storage.models import bulk_figures, model_queries, summaries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from registry.storage.records import DetailsRows, Size, Subject
+    from registry.storage.models.records import DetailsRows, Size, Subject
     from registry.types import Filter, Metric, ModelSummary, Stats
 
 __all__ = ["Finding"]
@@ -41,7 +41,7 @@ class Finding(Part):
 
     def require_models(self) -> None:
         """Raise `EmptyRegistryError`, with the command that fills it, where nothing is stored."""
-        self._read(lambda connection: queries.require_models(connection, self._address))
+        self._read(lambda connection: model_queries.require_models(connection, self._address))
 
     def has_name(self, name: str) -> bool:
         """Whether a model has exactly that name."""
@@ -49,7 +49,7 @@ class Finding(Part):
 
     def find(self, name: str) -> ModelSummary:
         """Return the model of that name or hash."""
-        return self._read(lambda c: summaries.summaries(c, ids=[queries.resolve(c, name, self._address)])[0])
+        return self._read(lambda c: summaries.summaries(c, ids=[model_queries.resolve(c, name, self._address)])[0])
 
     def summary(self, model_id: int) -> ModelSummary:
         """Return the model of that id; `UnknownModelError` where there is none any more."""
@@ -64,11 +64,11 @@ class Finding(Part):
 
     def candidate_ids(self, wanted: Filter | None = None) -> list[int]:
         """Return the ids of the models that a filter lets through, ascending."""
-        return self._read(lambda connection: queries.candidate_ids(connection, wanted))
+        return self._read(lambda connection: model_queries.candidate_ids(connection, wanted))
 
     def unknown_count(self, wanted: Filter, besides: int = 0) -> int:
         """Return how many models, but that one, a filter leaves out only for bounds on what is not known of them."""
-        return self._read(lambda connection: queries.unknown_count(connection, wanted, besides))
+        return self._read(lambda connection: model_queries.unknown_count(connection, wanted, besides))
 
     def subject(self, name: str, spec_hash: str) -> Subject | None:
         """Return the model of exactly that name as a question by a spec is about it, None where there is none."""
@@ -76,20 +76,20 @@ class Finding(Part):
 
     def sizes(self, wanted: Filter) -> list[Size]:
         """Return how large the models are that a filter lets through, by id."""
-        return self._read(lambda connection: figures.sizes(connection, wanted))
+        return self._read(lambda connection: bulk_figures.sizes(connection, wanted))
 
     def metrics(self, wanted: Filter) -> list[tuple[int, Metric]]:
         """Return the metrics of the models that a filter lets through, with the model's id, ascending."""
-        return self._read(lambda connection: figures.measured(connection, wanted))
+        return self._read(lambda connection: bulk_figures.measured(connection, wanted))
 
     def near_texts(self, field: str, asked: str) -> list[str]:
         """Return known values of ``family``, ``architecture``, ``task``, ``dataset`` or ``licence`` spelt nearly so."""
-        return self._read(lambda connection: figures.near_texts(connection, field, asked))
+        return self._read(lambda connection: bulk_figures.near_texts(connection, field, asked))
 
     def details_rows(self, model_id: int) -> DetailsRows:
         """Return everything stored of a model but summary, spectra and vectors."""
-        return self._read(lambda connection: queries.details_rows(connection, model_id))
+        return self._read(lambda connection: model_queries.details_rows(connection, model_id))
 
     def stats(self) -> Stats:
         """Return what the registry holds."""
-        return self._read(lambda connection: queries.stats(connection, HEAD))
+        return self._read(lambda connection: model_queries.stats(connection, HEAD))

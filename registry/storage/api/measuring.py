@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.storage import measured, vectors
 from registry.storage.api.base import Part
-from registry.storage.records import CONJUGACY_RULE
-from registry.storage.remembered import Remembered
+from registry.storage.models import measured_values, vectors
+from registry.storage.models.records import CONJUGACY_RULE
+from registry.storage.models.vector_cache import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ class Measuring(Part):
 
     def put_conjugacy(self, model_id: int, given: Conjugacy, rule: int = CONJUGACY_RULE) -> None:
         """Store a model's conjugacy figures, judged by that version of the thresholds."""
-        self._write(lambda connection: measured.put_measured(connection, {}, {model_id: (given, rule)}))
+        self._write(lambda connection: measured_values.put_measured(connection, {}, {model_id: (given, rule)}))
 
     def missing_conjugacy(self, rule: int = CONJUGACY_RULE) -> list[int]:
         """Return the ids of the models without figures by that version of the thresholds, ascending."""
@@ -76,7 +76,7 @@ class Measuring(Part):
     def put_fingerprints(self, model_id: int, given: Iterable[Fingerprint]) -> None:
         """Store vectors of a model, in place of those under the same specs."""
         kept = tuple(given)
-        self._write(lambda connection: measured.put_measured(connection, {model_id: kept}))
+        self._write(lambda connection: measured_values.put_measured(connection, {model_id: kept}))
 
     def missing_fingerprints(self, spec_hash: str) -> list[int]:
         """Return the ids of the models without a vector under the spec, ascending."""
@@ -88,4 +88,4 @@ class Measuring(Part):
 
     def drop_spec(self, spec_hash: str) -> int:
         """Forget a spec with its vectors and calibrations; return how many vectors."""
-        return self._write(lambda connection: measured.drop_spec(connection, spec_hash))
+        return self._write(lambda connection: measured_values.drop_spec(connection, spec_hash))

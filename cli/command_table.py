@@ -1,0 +1,228 @@
+"""The table of commands, and the group that imports a command's module only when that command is called.
+
+Building every command costs more than a whole look-up: each option is parsed from its annotation. So ``--help`` shows
+the summaries below, and a call builds the one command it names.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from registry.cli.error_output import InterruptionError, report, report_unexpected
+from registry.errors import RegistryError
+
+__all__ = ["COMMANDS", "Command", "CommandGroup", "CommandTable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row of the table: where the command is (``module:attribute``), what it does, how it is used."""
+
+    target: str
+    summary: str
+    examples: tuple[str, ...]
+
+    @property
+    def epilog(self) -> str:
+        """The examples as click prints them; the backspace keeps it from joining the lines."""
+        return "\n".join(["\b", "Examples:", *(f"  {example}" for example in self.examples)])
+
+
+COMMANDS: Mapping[str, Command] = {
+    "ingest": Command(
+        "registry.cli.ingest_command:ingest",
+        "Read models and store their spectra and fingerprints.",
+        (
+            "archreg ingest resnet20.safetensors --family resnet --dataset cifar10",
+            "archreg ingest checkpoints/ 'runs/*/best.pt' 'torchvision:resnet*'",
+            "archreg ingest --manifest models.jsonl --dry-run",
+            "archreg ingest --manifest models.jsonl --workers 8",
+        ),
+    ),
+    "runs": Command(
+        "registry.cli.run_commands:app",
+        "Show runs of ingest, what failed in them, run that again, and forget them.",
+        ("archreg runs list", "archreg runs failures", "archreg runs retry 7", "archreg runs forget --older-than 30"),
+    ),
+    "list": Command(
+        "registry.cli.browse:list_models",
+        "List the stored models.",
+        ("archreg list --family resnet --max-params 1M", "archreg list --metric 'top1@cifar10>=92' --json"),
+    ),
+    "show": Command(
+        "registry.cli.browse:show",
+        "Show everything stored of one model.",
+        ("archreg show resnet20", "archreg show resnet20 --layers"),
+    ),
+    "stats": Command("registry.cli.browse:stats", "Show what the registry holds, in numbers.", ("archreg stats",)),
+    "nearest": Command(
+        "registry.cli.nearest:nearest",
+        "Find the models nearest to a stored model, a file or a reference.",
+        (
+            "archreg nearest resnet20 -k 5",
+            "archreg nearest ./new.safetensors --equivalent --max-params 200k",
+            "archreg nearest resnet20 --radius 0.1",
+            "archreg nearest resnet20 resnet32 --json",
+        ),
+    ),
+    "compare": Command(
+        "registry.cli.compare:compare",
+        "Say whether two models are equivalent, with the evidence.",
+        ("archreg compare resnet20 resnet32", "archreg compare resnet20 ./new.pt --tolerance 0.05 --json"),
+    ),
+    "classes": Command(
+        "registry.cli.classes:classes",
+        "Sort the models into classes of equivalents.",
+        (
+            "archreg classes",
+            "archreg classes --family resnet --tolerance 0.05 --rule single",
+            "archreg classes --class 1f0c8a",
+        ),
+    ),
+    "compress": Command(
+        "registry.cli.compress:compress",
+        "Find smaller models equivalent to this one.",
+        ("archreg compress resnet56 --max-ratio 0.5", "archreg compress resnet56 --max-params 200k --dataset cifar10"),
+    ),
+    "select": Command(
+        "registry.cli.select:select",
+        "Find the models worth choosing from, under constraints.",
+        (
+            "archreg select --dataset cifar10 --max-params 1M",
+            "archreg select --aim max:top1@cifar10 --aim min:params --licence MIT",
+            "archreg select --like resnet56 --aim min:bytes",
+        ),
+    ),
+    "calibrate": Command(
+        "registry.cli.calibrate:calibrate",
+        "Learn from labelled models which tolerance keeps unrelated ones apart.",
+        ("archreg calibrate --dry-run", "archreg calibrate --rate 0.005", "archreg calibrate --reset"),
+    ),
+    "set": Command(
+        "registry.cli.manage:set_values",
+        "Set a model's metadata or metrics.",
+        (
+            "archreg set resnet20 --family resnet --licence MIT",
+            "archreg set resnet20 --metric 'top1@cifar10/test=92.63'",
+        ),
+    ),
+    "tag": Command(
+        "registry.cli.manage:tag",
+        "Set, remove or show a model's tags.",
+        ("archreg tag resnet20 owner=vision stage=production", "archreg tag resnet20 --remove stage"),
+    ),
+    "rename": Command(
+        "registry.cli.manage:rename", "Give a model another name.", ("archreg rename resnet20 baseline",)
+    ),
+    "rm": Command("registry.cli.manage:remove", "Remove a model with all its names.", ("archreg rm resnet20 --yes",)),
+    "refingerprint": Command(
+        "registry.cli.manage:refingerprint",
+        "Compute missing fingerprints and figures from stored spectra.",
+        ("archreg refingerprint", "archreg refingerprint --fingerprint mme"),
+    ),
+    "spectra": Command(
+        "registry.cli.browse:spectra",
+        "Write a model's eigenvalues to a NumPy file.",
+        ("archreg spectra resnet20 -o resnet20.npz",),
+    ),
+    "distances": Command(
+        "registry.cli.distance_matrix:distances",
+        "Write all distances between models to a NumPy file.",
+        ("archreg distances -o distances.npz", "archreg distances -o resnets.npz --family resnet --distance l2"),
+    ),
+    "index": Command(
+        "registry.cli.index_commands:app",
+        "Build, check or drop the index of a large registry in Postgres.",
+        ("archreg index build", "archreg index check --db postgresql://host/models"),
+    ),
+    "export": Command(
+        "registry.cli.export_import:export",
+        "Write models, without their weights, to one file.",
+        ("archreg export -o zoo.db", "archreg export -o resnets.db --family resnet --no-spectra"),
+    ),
+    "import": Command(
+        "registry.cli.export_import:import_file",
+        "Bring in the models of an exported file.",
+        ("archreg import zoo.db", "archreg import zoo.db --db postgresql://host/models --dry-run"),
+    ),
+    "plot": Command(
+        "registry.cli.plot:app",
+        "Draw spectral differences or a spectrum.",
+        ("archreg plot csd vgg11 vgg16 -o vgg.pdf", "archreg plot spectrum resnet20 -o resnet20.png"),
+    ),
+    "db": Command(
+        "registry.cli.database_commands:app",
+        "Upgrade or check the database itself.",
+        ("archreg db upgrade", "archreg db check --db postgresql://host/models"),
+    ),
+}
+
+
+class CommandTable(Mapping[str, Any]):
+    """The commands by name, each built when it is asked for."""
+
+    def __init__(self, rows: Mapping[str, Command]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, name: str) -> Any:
+        row = self._rows[name]
+        module, _, attribute = row.target.partition(":")
+        found = getattr(import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False, rich_markup_mode=None)
+            single.command(name, epilog=row.epilog, short_help=row.summary, no_args_is_help=False)(found)
+            found = single
+        built = typer.main.get_command(found)
+        built.name = name
+        return built
+
+
+class CommandGroup(TyperGroup):
+    """The top-level group: loads commands late, and is the one place where errors become exit codes."""
+
+    # Typer's click is private to it in some versions and public in others: hence Any for its types.
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast("Any", CommandTable(COMMANDS))
+        self.debug = False
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Names in the table's order."""
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the summaries, without building the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row.summary) for name, row in COMMANDS.items()])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; interruptions become errors here, before Typer turns them into bare exit codes."""
+        self.debug = bool(ctx.params.get("debug"))
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt as cause:
+            raise InterruptionError(cause) from cause
+        return result
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Parse and run; Typer reports wrong usage itself, everything else is reported here."""
+        try:
+            return super().main(*arguments, **settings)
+        except RegistryError as error:
+            sys.exit(report(error, debug=self.debug))
+        except Exception as error:  # noqa: BLE001 - the last resort: a bug shows one line, its traceback on request
+            sys.exit(report_unexpected(error, debug=self.debug))

@@ -1,0 +1,170 @@
+"""``archreg ingest``."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from registry.cli import json_output, tables
+from registry.cli.dry_run import show_plan
+from registry.cli.options import AsJson, Database, card, open_registry, with_options
+from registry.cli.progress_output import report_failure, reporter
+from registry.errors import SourceError, UsageError
+from registry.types import Ingested, ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry import Registry
+    from registry.types import ModelRef
+
+__all__ = ["Address", "Executor", "TimeLimit", "Where", "Workers", "exit_by", "ingest", "show_outcomes"]
+
+SOME_FAILED = 3
+Executor = Literal["inprocess", "pool", "ray"]
+Workers = typer.Option(
+    "--workers",
+    min=1,
+    metavar="N",
+    help="Processes that measure, of one core each.",
+    show_default="as many as cores, for small jobs none but this one",
+)
+Where = typer.Option("--executor", help="Where models are measured: here, in worker processes, on a Ray cluster.")
+Address = typer.Option("--address", metavar="ADDRESS", help="Ray cluster to use; else one is started on this machine.")
+TimeLimit = typer.Option(
+    "--time-limit",
+    min=0,
+    metavar="SECONDS",
+    help="Give a model up, and kill the process that reads it, after so long; 0 for never. Set, it takes a process "
+    "even for one model: nothing can stop what hangs in this one.",
+    show_default="ten minutes and 200 times what its size lets expect; none without processes",
+)
+
+
+@with_options(card=card)
+def ingest(
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="REF",
+            help="A file, a shard index, a folder, torchvision:NAME[.WEIGHTS], timm:NAME[.TAG], "
+            "hf:ORG/NAME[@REVISION]; patterns: 'runs/*/best.pt', 'torchvision:resnet*', 'timm:convnext*'.",
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Models and their metadata, as JSON lines or CSV.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model, for a single reference.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of randomly initialised references.")] = 0,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Entry of the checkpoint that holds the weights: state_dict, ...")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be read and downloaded, time and memory; do nothing.")
+    ] = False,
+    discard_weights: Annotated[
+        bool, typer.Option("--discard-weights", help="Delete what was downloaded once it is stored.")
+    ] = False,
+    no_spectra: Annotated[
+        bool,
+        typer.Option("--no-spectra", help="Keep fingerprints alone: smaller, but nothing to fingerprint anew from."),
+    ] = False,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where spectra are computed; auto takes a CUDA device where one is at hand."),
+    ] = "cpu",
+    approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Layers of order beyond 8,192 by stochastic Lanczos quadrature; marked so."),
+    ] = False,
+    workers: Annotated[int | None, Workers] = None,
+    executor: Annotated[Executor | None, Where] = None,
+    address: Annotated[str | None, Address] = None,
+    time_limit: Annotated[float | None, TimeLimit] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Move a name that other weights have to these.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+    *,
+    card: ModelCard,
+) -> None:
+    """Read models and store their spectra and fingerprints.
+
+    After an interruption of any kind run the same command again: it goes on where it was left, tries once more what
+    failed, and reads no finished file twice; archreg runs shows how far it came. Any other command recognises models
+    that are stored already by their weights. Exit code 3 says that some of several references failed.
+    """
+    if bool(references) == bool(manifest):
+        raise UsageError(
+            "name either references or a manifest", "archreg ingest FILE..., or archreg ingest --manifest FILE"
+        )
+    if name is not None and len(references or ()) != 1:
+        raise UsageError("--name goes with a single reference", "name several models in a manifest")
+    with open_registry(db) as registry:
+        refs, outcomes = _plan(registry, references, manifest=manifest, key=key, seed=seed, name=name, card=card)
+        if dry_run:
+            expected = registry.estimate(refs, approximate=approximate, workers=workers, executor=executor)
+            show_plan(refs, outcomes, expected, as_json=as_json)
+        else:
+            told = reporter(quiet=quiet)
+            try:
+                outcomes += registry.ingest_all(
+                    refs,
+                    replace=replace,
+                    keep_spectra=not no_spectra,
+                    discard_weights=discard_weights,
+                    device=device,
+                    approximate=approximate,
+                    workers=workers,
+                    executor=executor,
+                    address=address,
+                    time_limit=time_limit,
+                    command=_command(references, manifest),
+                    progress=told,
+                )
+            finally:
+                told.end()
+            show_outcomes(outcomes, as_json=as_json)
+    exit_by(outcomes, several=len(references or ()) > 1)
+
+
+def exit_by(outcomes: Sequence[Ingested], *, several: bool = False) -> None:
+    """Leave with what the outcomes say: 3 where some of several failed, 1 where the only one did."""
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(SOME_FAILED if several or len(outcomes) > 1 else SourceError.exit_code)
+
+
+def _command(references: Sequence[str] | None, manifest: Path | None) -> str:
+    words = ["--manifest", str(manifest)] if manifest is not None else list(references or ())
+    return shlex.join(["archreg", "ingest", *words])
+
+
+def _plan(
+    registry: Registry, references: Sequence[str] | None, *, manifest: Path | None, **settings: Any
+) -> tuple[list[ModelRef], list[Ingested]]:
+    """The models to read, and the references that led to none: one bad reference does not keep the others out."""
+    if manifest is not None:
+        return list(registry.plan([], manifest=manifest, **settings)), []
+    refs: list[ModelRef] = []
+    failures: list[Ingested] = []
+    for reference in references or ():
+        try:
+            refs += registry.plan([reference], **settings)
+        except SourceError as error:
+            failures.append(Ingested(reference, "", "failed", 0.0, error.message, error.remedy or ""))
+            report_failure(failures[-1])
+    return refs, failures
+
+
+def show_outcomes(outcomes: Sequence[Ingested], *, as_json: bool) -> None:
+    """Write how many models became what."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    words = {"added": "added", "named": "given another name", "known": "already stored", "failed": "failed"}
+    if as_json:
+        json_output.write({"models": outcomes, **{status: counts[status] for status in words}})
+    else:
+        tables.say(", ".join(f"{counts[s]} {text}" for s, text in words.items() if counts[s]) or "nothing to read")

@@ -1,0 +1,161 @@
+"""The journal of ingests: ``runs list``, ``runs show``, ``runs failures``, ``runs retry``, ``runs forget``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from registry.cli import json_output, tables
+from registry.cli.ingest_command import Address, Executor, TimeLimit, Where, Workers, exit_by, show_outcomes
+from registry.cli.options import AsJson, Database, Limit, open_registry
+from registry.cli.progress_output import reporter
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from registry import Registry
+    from registry.types import Run, RunItem
+
+__all__ = ["app", "failures", "forget", "list_runs", "retry", "show"]
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+RunId = Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of the run; the newest by default.")]
+NONE = "no runs yet: archreg ingest REF..."
+
+
+@app.callback()
+def _runs() -> None:
+    """Show runs of ingest, what failed in them, run that again, and forget them."""
+
+
+@app.command("list", epilog="\b\nExamples:\n  archreg runs list\n  archreg runs list -k 100 --json")
+def list_runs(k: Limit = 20, db: Database = None, as_json: AsJson = False) -> None:
+    """List the runs, the newest first."""
+    with open_registry(db) as registry:
+        runs = registry.runs(limit=k + 1)
+    older, runs = runs[k:], runs[:k]
+    if as_json:
+        json_output.write({"runs": runs})
+    elif not runs:
+        tables.hint(NONE)
+    else:
+        columns = (">run", "state", "started", ">stored", ">failed", ">waiting", "command")
+        tables.table(columns, [_row(run) for run in runs])
+    if older:
+        tables.hint(f"there are older ones: archreg runs list -k {10 * k}")
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    counts = (tables.whole(run.done), tables.whole(run.failed), tables.whole(run.waiting))
+    return (str(run.id), run.state, tables.moment(run.started), *counts, run.command)
+
+
+@app.command(epilog="\b\nExamples:\n  archreg runs show\n  archreg runs show 7 --json")
+def show(run: RunId = None, db: Database = None, as_json: AsJson = False) -> None:
+    """Show a run with what became of each of its models."""
+    with open_registry(db) as registry:
+        found = _found(registry, run)
+        items = [] if found is None else registry.run_items(found.id)
+    if as_json:
+        json_output.write({"run": found, "items": items})
+    elif found is None:
+        tables.hint(NONE)
+    else:
+        started, seen = tables.moment(found.started), tables.moment(found.heartbeat)
+        tables.say(
+            f"run {found.id}, {found.state}: {found.command}",
+            f"started {started}, last sign of life {seen}, by {found.worker}",
+            f"{found.done} stored, {found.failed} failed, {found.waiting} waiting",
+        )
+        rows = [(i.name, i.state, str(i.attempts or ""), _seconds(i), i.message) for i in items]
+        tables.table(("name", "state", ">attempts", ">seconds", "error"), rows)
+
+
+@app.command(epilog="\b\nExamples:\n  archreg runs failures\n  archreg runs failures 7 --json")
+def failures(run: RunId = None, db: Database = None, as_json: AsJson = False) -> None:
+    """Show what failed in a run, with the reasons and remedies."""
+    with open_registry(db) as registry:
+        found = _found(registry, run)
+        items = [] if found is None else registry.run_items(found.id, states=["failed"])
+    if as_json:
+        json_output.write({"run": found, "items": items})
+    elif found is None:
+        tables.hint(NONE)
+    elif items:
+        tables.table(
+            ("name", ">attempts", "error", "remedy"), [(i.name, str(i.attempts), i.message, i.remedy) for i in items]
+        )
+        tables.hint(f"run them again: archreg runs retry {found.id}")
+    else:
+        tables.say(f"nothing failed in run {found.id}")
+
+
+@app.command(epilog="\b\nExamples:\n  archreg runs retry\n  archreg runs retry 7 --workers 1")
+def retry(
+    run: RunId = None,
+    workers: Annotated[int | None, Workers] = None,
+    executor: Annotated[Executor | None, Where] = None,
+    address: Annotated[str | None, Address] = None,
+    time_limit: Annotated[float | None, TimeLimit] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run again what failed or was left of a run, by its own options. Exit codes are those of ingest."""
+    with open_registry(db) as registry:
+        found = _found(registry, run)
+        if found is None:
+            tables.hint(NONE)
+        told = reporter(quiet=quiet)
+        try:
+            outcomes = (
+                ()
+                if found is None
+                else registry.retry(
+                    found.id,
+                    workers=workers,
+                    executor=executor,
+                    address=address,
+                    time_limit=time_limit,
+                    progress=told,
+                )
+            )
+        finally:
+            told.end()
+    show_outcomes(outcomes, as_json=as_json)
+    exit_by(outcomes)
+
+
+@app.command(epilog="\b\nExamples:\n  archreg runs forget 7\n  archreg runs forget --older-than 30")
+def forget(
+    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of the run.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, metavar="DAYS", help="All runs whose last sign of life is so long ago.")
+    ] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take runs out of the journal; the models that they stored stay.
+
+    Every ingest of a folder that has changed is a run of its own, with a line for each file: forget old ones from time
+    to time. What a forgotten run had left is done by the same command, which begins anew: stored models are recognised
+    by their weights. A run that is at work is not forgotten.
+    """
+    if (run is None) == (older_than is None):
+        raise UsageError("forget takes a run or --older-than", "archreg runs list shows the runs")
+    with open_registry(db) as registry:
+        forgotten = registry.forget_runs(run, older_than=older_than)
+    if as_json:
+        json_output.write({"forgotten": forgotten})
+    else:
+        tables.say(f"forgot {tables.counted(forgotten, 'run')}")
+
+
+def _found(registry: Registry, run: int | None) -> Run | None:
+    """The run of that number, or the newest; None where there is none at all."""
+    runs = registry.runs(limit=1) if run is None else registry.runs(run)
+    return runs[0] if runs else None
+
+
+def _seconds(item: RunItem) -> str:
+    return "" if item.seconds is None else f"{item.seconds:.1f}"

@@ -1,0 +1,181 @@
+"""Runs of an ingest: what is left of a plan, done by an executor and stored by this process."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from registry.catalog.estimating import TORCH_SOURCES, estimate
+from registry.catalog.ingest_journal import Journal, Options, Planned, from_record, is_whole, store_read
+from registry.catalog.measuring import Hashes, Reading
+from registry.errors import StorageError, UsageError
+from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, kin_of, limit_of, run
+from registry.spelling import brief, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from registry.catalog.database import Database
+    from registry.ingest import Progress
+    from registry.types import Checkpoint, Ingested, ModelEstimate, ModelRef, WeightsPlan
+
+    Watcher = Progress | Callable[[int, int], None]
+
+__all__ = ["ingest_checkpoint", "ingest_refs", "retry"]
+
+
+def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
+    """Store one opened model, without a journal; what is stored already is not measured again."""
+    begun = time.perf_counter()
+    reading = Reading(_Stored(database, options), device=options.device, approximate=options.approximate)
+    read = reading.checkpoint(checkpoint)
+    return store_read(database.created(), read, options, time.perf_counter() - begun)
+
+
+def ingest_refs(
+    database: Database,
+    refs: Sequence[ModelRef],
+    options: Options,
+    setting: Setting,
+    command: str,
+    progress: Watcher | None,
+) -> tuple[Ingested, ...]:
+    """Ingest a plan, or what an earlier start has left of it; what became of every model, in the plan's order."""
+    from registry.sources import discard
+
+    if setting.name == "ray" and options.discard_weights:
+        raise UsageError("Ray's nodes keep what they download", "leave --discard-weights out")
+    if not refs:
+        return ()
+    if options.device != "cpu":
+        if setting.name == "ray":
+            raise UsageError("Ray's nodes measure on their cores", "leave --device out")
+        if not setting.name and setting.workers is None:  # the device is one, and shared by whoever asks
+            setting = replace(setting, workers=1)
+    expected = estimate(refs, setting, approximate=options.approximate).models
+    planned = Planned(refs, options, [model.seconds for model in expected], command)
+    settled = chosen(setting, len(refs), sum(planned.costs))
+    watcher = _watcher(progress)
+    executor = EXECUTORS[settled.name](settled, _modules(refs))
+    try:
+        journal = Journal(database, planned, discard)
+        # Fail before an hour of spectra rather than after it: an existing database must open now.
+        results = journal.open()
+        if settled.name != "inprocess":
+            database.load()
+        left = [_task(at, ref, expected[at], settled) for at, ref in enumerate(refs) if at not in results]
+        watcher.begin([task.ref for task in left], [task.cost for task in left], done=len(results))
+        with journal.kept(), _told(results, len(refs)):
+            if left:
+                executor.begin(_reading(database, options, settled))
+            run(_ordered(left, planned.costs, settled, journal), executor, journal, watcher, results)
+    finally:
+        watcher.end()
+        executor.close()
+    return tuple(results[at] for at in range(len(refs)))
+
+
+class Counting(Silent):
+    """Progress for a function that is told how many models of how many are done."""
+
+    def __init__(self, tell: Callable[[int, int], None]) -> None:
+        self._tell = tell
+
+    def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:  # noqa: ARG002
+        """Count what an earlier start has done as done."""
+        self._done, self._all = done, done + len(refs)
+
+    def done(self, ref: ModelRef, result: Ingested) -> None:  # noqa: ARG002
+        """One more, whatever became of it."""
+        self._done += 1
+        self._tell(self._done, self._all)
+
+
+def _watcher(progress: Watcher | None) -> Progress:
+    """What watches the run. Raises ``UsageError`` for what cannot."""
+    if progress is None:
+        return Silent()
+    if hasattr(progress, "begin"):
+        return cast("Progress", progress)
+    if not callable(progress):
+        raise UsageError(
+            f"progress must be a function of two numbers, not {brief(progress)}", "or a registry.ingest.Progress"
+        )
+    return Counting(progress)
+
+
+def _task(position: int, ref: ModelRef, expected: ModelEstimate, setting: Setting) -> Task:
+    limit = limit_of(ref, expected.seconds) if setting.limit is None else setting.limit
+    return Task(position, ref, memory=expected.memory, cost=expected.seconds, limit=limit, kin=kin_of(ref))
+
+
+def _modules(refs: Sequence[ModelRef]) -> list[str]:
+    """What a worker loads while the plan is still looked at."""
+    needed = ["registry.catalog.measuring", "registry.sources", "registry.spectral"]
+    return [*needed, "torch"] if any(ref.source in TORCH_SOURCES for ref in refs) else needed
+
+
+@contextmanager
+def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
+    """Where the run ends before its time, say how far it came and how to go on."""
+
+    def reached() -> str:
+        stored = sum(result.status != "failed" for result in results.values())
+        return f"{stored} of {counted(total, 'model')} {'is' if stored == 1 else 'are'} stored"
+
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        interruption.add_note(reached())
+        raise
+    except StorageError as error:
+        onward = f"{reached()}, and the same command goes on with the rest"
+        raise type(error)(error.message, f"{error.remedy}; {onward}" if error.remedy else onward) from error
+
+
+def _reading(database: Database, options: Options, setting: Setting) -> Reading:
+    """The work, for this process or for others, which cannot ask the database."""
+    if setting.name == "inprocess":
+        return Reading(_Stored(database, options), device=options.device, approximate=options.approximate)
+    from registry.sources import MATRIX_RULE
+    from registry.spectral import SPECS
+
+    store = database.existing()
+    hashes: list[str] = []
+    if store is not None:
+        specs = [spec.hash for spec in SPECS.values()]
+        hashes = store.whole_hashes(MATRIX_RULE, specs, spectra=options.keep_spectra, exact=not options.approximate)
+    known = Hashes.of(MATRIX_RULE, hashes)
+    return Reading(known, threads=1, device=options.device, approximate=options.approximate)
+
+
+def _ordered(tasks: Sequence[Task], costs: Sequence[float], setting: Setting, journal: Journal) -> list[Task]:
+    """The costliest first, so that no core is left with a long one at the end; beside another run, from the other end.
+
+    One process keeps the order that was given: nothing is gained by another.
+    """
+    if setting.name == "inprocess":
+        return list(tasks)[:: -1 if journal.beside else 1]
+    return sorted(tasks, key=lambda task: costs[task.position], reverse=not journal.beside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Whether weights are stored already, asked of the database."""
+
+    database: Database
+    options: Options
+
+    def __call__(self, plan: WeightsPlan) -> bool:
+        store = self.database.existing()
+        return store is not None and is_whole(store, plan, self.options)
+
+
+def retry(database: Database, run_id: int, setting: Setting, progress: Watcher | None) -> tuple[Ingested, ...]:
+    """Run again what failed or was left of a run; what became of each of its models, in order."""
+    command, options, records = database.writable().run_plan(run_id)
+    refs = [from_record(record) for record in records]
+    return ingest_refs(database, refs, Options(**json.loads(options)), setting, command, progress)

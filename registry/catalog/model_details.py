@@ -1,0 +1,67 @@
+"""All that is stored of one model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.catalog.partitioning import memberships_of
+from registry.errors import SpecMismatchError
+from registry.spectral.summary_statistics import figures
+from registry.types import LayerFigures, ModelDetails
+
+if TYPE_CHECKING:
+    from registry.storage import Store, StoredLayer
+    from registry.types import Spectrum
+
+__all__ = ["details", "stored_spectra"]
+
+
+def details(store: Store, name: str) -> ModelDetails:
+    """One model with its layers' figures, skipped tensors, conjugacy, tags and provenance."""
+    summary = store.find(name)
+    rows = store.details_rows(summary.id)
+    spectra = store.spectra(summary.id) if rows.has_spectra else None
+    return ModelDetails(
+        summary=summary,
+        layers=tuple(_figures(row, spectra[at] if spectra else None) for at, row in enumerate(rows.layers)),
+        skipped=rows.skipped,
+        conjugacy=rows.conjugacy,
+        tags=rows.tags,
+        fingerprints=rows.fingerprints,
+        has_spectra=rows.has_spectra,
+        revision=rows.revision,
+        recipe=rows.recipe,
+        training=rows.training,
+        seed=rows.seed,
+        tool_version=rows.tool_version,
+        memberships=memberships_of(store, summary.id),
+    )
+
+
+def stored_spectra(store: Store, name: str) -> tuple[Spectrum, ...]:
+    """The stored spectra of a model; ``SpecMismatchError`` where they were not kept."""
+    model = store.find(name)
+    spectra = store.spectra(model.id)
+    if spectra is None:
+        raise SpecMismatchError(
+            f"the spectra of {model.name} were not stored",
+            "ingest its weights again, without --no-spectra",
+        )
+    return spectra
+
+
+def _figures(row: StoredLayer, spectrum: Spectrum | None) -> LayerFigures:
+    layer, shape = row.layer, None if spectrum is None else figures(spectrum.values)
+    return LayerFigures(
+        position=layer.position,
+        name=layer.name,
+        kind=layer.kind,
+        shape=layer.shape,
+        p=layer.p,
+        q=layer.q,
+        mean=row.mean,
+        largest=None if shape is None else shape.largest,
+        stable_rank=None if shape is None else shape.stable_rank,
+        entropy=None if shape is None else shape.entropy,
+        method=row.method,
+    )

@@ -1,0 +1,236 @@
+"""Stored models sorted into classes of equivalents, and what is kept of that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from registry.catalog.search_settings import summaries_of, terms, vectors_of
+from registry.equivalence import inherited, rule_for, sorted_into_groups
+from registry.errors import StorageError
+from registry.storage import PartitionKey, StoredClass
+from registry.types import Filter, KeptPartition, Membership, ModelClass, Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from registry.catalog.database import Database
+    from registry.catalog.search_settings import Terms
+    from registry.equivalence import Kind, Rule
+    from registry.storage import PartitionRow, Store, StoredPartition
+    from registry.types import FingerprintSpec, ModelSummary
+
+__all__ = ["classes_of", "forget_partition", "kept_class", "kept_partitions", "memberships_of"]
+
+DIGITS = 12  # of an identity
+# What members may have in common: texts of a model's summary.
+SHARED = ("family", "architecture", "topology", "task", "dataset", "licence", "source")
+
+
+def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None, keep: bool) -> Partition:
+    """Classes of the models that pass the filter, read back where nothing has changed; see ``Registry.classes``.
+
+    O(n d) to know that nothing has changed; else what the rule costs.
+    """
+    store = database.readable()
+    subject = _subject(store, by, where)
+    by_rule = rule_for(rule, len(subject.ids))
+    key = PartitionKey(by.spec.hash, by.distance.name, by_rule.name, by.tolerance, _scope(where))
+    mark, note = subject.mark(), ""
+    stored = store.partition(key)
+    if stored is not None and stored.mark == mark:
+        classes = stored.classes
+    else:
+        made = _Made(key, subject.sorted_by(by, by_rule), subject.hashes())
+        before = stored
+        stored, note = _kept(database, made, mark) if keep and made.classes else (None, "")
+        classes = made.named(_members(before)) if stored is None else stored.classes
+    return Partition(
+        spec=by.spec,
+        distance=by.distance.name,
+        tolerance=by.tolerance,
+        rate=by.rate,
+        models=len(subject.ids),
+        classes=tuple(_shown(number, each, subject.models) for number, each in enumerate(classes, 1)),
+        rule=by_rule.name,
+        calibration=by.calibration,
+        kept=stored is not None,
+        created="" if stored is None else _time(stored.created),
+        note=note,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Subject:
+    """The models to be sorted: ids, vectors, kinds in their order, and summaries by id."""
+
+    ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    kinds: list[Kind]
+    models: Mapping[int, ModelSummary]
+
+    def mark(self) -> str:
+        """A hash over all that classes follow from."""
+        found = hashlib.sha256(json.dumps(self.kinds).encode())
+        found.update(self.ids.astype("<i8").tobytes())
+        found.update(self.vectors.astype("<f4", copy=False).tobytes())
+        return found.hexdigest()
+
+    def hashes(self) -> dict[int, str]:
+        return {model: self.models[model].content_hash for model in self.models}
+
+    def sorted_by(self, by: Terms, rule: Rule) -> tuple[StoredClass, ...]:
+        groups = sorted_into_groups(self.vectors, self.kinds, by.distance, by.tolerance, rule)
+        return tuple(
+            StoredClass(
+                identity="",
+                medoid=int(self.ids[group.medoid]),
+                diameter=group.diameter,
+                bounded=group.bounded,
+                tail_class=self.kinds[group.medoid][0],
+                training_class=self.kinds[group.medoid][1],
+                members=tuple(self.ids[list(group.members)].tolist()),
+            )
+            for group in groups
+        )
+
+
+def _subject(store: Store, by: Terms, where: Filter) -> _Subject:
+    ids, vectors = vectors_of(store, by.spec, where)
+    models = {model.id: model for model in summaries_of(store, ids.tolist())}
+    kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
+    return _Subject(ids, vectors, kinds, models)
+
+
+def _scope(where: Filter) -> str:
+    given = {name: value for name, value in asdict(where).items() if value != getattr(Filter(), name)}
+    return json.dumps(given, sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Classes just made, which have no identities yet; ``hashes``: of the models' contents, by id."""
+
+    key: PartitionKey
+    classes: tuple[StoredClass, ...]
+    hashes: Mapping[int, str]
+
+    def identities(self, before: Mapping[str, Sequence[int]]) -> list[str]:
+        """Those of the classes that were, and new ones: a hash over the terms and the medoid's content."""
+
+        def new(place: int, tries: int) -> str:
+            medoid = self.classes[place].medoid
+            words = [*asdict(self.key).values(), "" if medoid is None else self.hashes[medoid], tries]
+            return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:DIGITS]
+
+        return inherited([each.members for each in self.classes], before, new)
+
+    def named(self, before: Mapping[str, Sequence[int]]) -> tuple[StoredClass, ...]:
+        """The classes with their identities."""
+        identities = self.identities(before)
+        return tuple(replace(each, identity=own) for each, own in zip(self.classes, identities, strict=True))
+
+
+def _members(stored: StoredPartition | None) -> dict[str, tuple[int, ...]]:
+    return {} if stored is None else {each.identity: each.members for each in stored.classes}
+
+
+def _kept(database: Database, made: _Made, mark: str) -> tuple[StoredPartition | None, str]:
+    """What is kept now, or None and why it is not: an answer that took its time stands without."""
+    try:
+        stored = database.writable().put_partition(made.key, mark, made.classes, made.identities)
+    except StorageError as error:
+        # The next question opens it no more widely than it needs.
+        database.close()
+        return None, error.message
+    return stored, "" if stored is not None else "models were removed while they were sorted"
+
+
+def _shown(number: int, each: StoredClass, models: Mapping[int, ModelSummary]) -> ModelClass:
+    members = tuple(models[model] for model in each.members)
+    first = members[0]
+    common = {name: str(getattr(first, name)) for name in SHARED}
+    return ModelClass(
+        number=number,
+        identity=each.identity,
+        medoid="" if each.medoid is None else models[each.medoid].name,
+        diameter=each.diameter,
+        members=members,
+        training_class=each.training_class,
+        tail_class=each.tail_class,
+        shared=tuple(
+            (name, value)
+            for name, value in common.items()
+            if value and all(getattr(member, name) == value for member in members)
+        ),
+        bounded=each.bounded,
+    )
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def kept_class(store: Store, identity: str) -> Partition:
+    """The partition that has the class of that identity, with that class alone."""
+    row, number, found = store.find_class(identity)
+    spec = _spec(store, row.key)
+    by = terms(store, spec, row.key.distance, row.key.tolerance)
+    models = {model.id: model for model in store.summaries(ids=found.members)}
+    return Partition(
+        spec=spec,
+        distance=row.key.distance,
+        tolerance=row.key.tolerance,
+        rate=by.rate,
+        models=row.models,
+        classes=(_shown(number, found, models),),
+        rule=row.key.rule,
+        calibration=by.calibration,
+        kept=True,
+        created=_time(row.created),
+    )
+
+
+def kept_partitions(store: Store) -> tuple[KeptPartition, ...]:
+    """What partitions are kept, the newest first."""
+    labels = {spec.hash: spec.label for spec in store.specs()}
+    return tuple(_kept_partition(row, labels) for row in store.partitions())
+
+
+def _kept_partition(row: PartitionRow, labels: Mapping[str, str]) -> KeptPartition:
+    return KeptPartition(
+        id=row.id,
+        fingerprint=labels[row.key.spec_hash],
+        distance=row.key.distance,
+        tolerance=row.key.tolerance,
+        rule=row.key.rule,
+        scope=tuple((name, str(value)) for name, value in json.loads(row.key.scope).items()),
+        models=row.models,
+        classes=row.classes,
+        created=_time(row.created),
+    )
+
+
+def forget_partition(store: Store, partition_id: int) -> KeptPartition:
+    """Forget a partition, with its classes and their identities; what it was."""
+    row = store.drop_partition(partition_id)
+    return _kept_partition(row, {spec.hash: spec.label for spec in store.specs()})
+
+
+def memberships_of(store: Store, model_id: int) -> tuple[Membership, ...]:
+    """The kept classes that a model is in, of the newest partition first."""
+    labels = {spec.hash: spec.label for spec in store.specs()}
+    return tuple(
+        Membership(identity, members, labels[key.spec_hash], key.distance, key.tolerance, key.rule)
+        for key, identity, members in store.classes_with(model_id)
+    )
+
+
+def _spec(store: Store, key: PartitionKey) -> FingerprintSpec:
+    return next(spec for spec in store.specs() if spec.hash == key.spec_hash)

@@ -1,0 +1,213 @@
+"""What a question is about: a stored model, or one that is read for the question and not stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError
+from registry.types import ModelSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from registry.catalog.measuring import Measured
+    from registry.equivalence import Kind
+    from registry.storage import Store
+    from registry.types import Checkpoint, Conjugacy, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
+
+    Asked = str | Path | torch.nn.Module | Mapping[str, torch.Tensor]
+
+__all__ = ["Query", "resolve", "stored"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """The model asked about; ``id`` is 0 where it is not stored. ``vector``: float32 (spec.length,).
+
+    ``kind``: its tail class and training class. The rest is read when called, and ``spectra``, those of its layers, and
+    ``figures``, its conjugacy, are None where they were not stored.
+    """
+
+    id: int
+    kind: Kind
+    vector: NDArray[np.float32]
+    summary: Callable[[], ModelSummary]
+    figures: Callable[[], Conjugacy | None]
+    spectra: Callable[[], tuple[Spectrum, ...] | None]
+
+    @property
+    def model(self) -> ModelSummary:
+        """Its summary. Raises ``UnknownModelError`` where it was removed since it was asked about."""
+        return self.summary()
+
+    @property
+    def conjugacy(self) -> Conjugacy | None:
+        """Its conjugacy figures, where they are known."""
+        return self.figures()
+
+
+def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
+    """A stored name first, then a reference or a path, whose weights are read and measured and not stored.
+
+    A `Path` is always a path, and what is no text is a live module or a state dict. A stored name that is also a folder
+    means the stored model; ``./NAME`` is the folder.
+
+    Raises
+    ------
+    AmbiguousError
+        A stored name that is also a file of other weights, or a reference to several models.
+    UnknownModelError
+        Neither a stored name nor a reference to anything.
+    SourceError
+        A reference or a path whose weights cannot be had.
+    SpecMismatchError
+        A stored model without a fingerprint of this spec.
+    """
+    if isinstance(reference, Path):
+        return _read(store, reference, spec)
+    if not isinstance(reference, str):
+        from registry.sources import open_module
+
+        with open_module(reference) as checkpoint:
+            return _measured(store, checkpoint, spec)
+    named = stored(store, reference, spec)
+    if named is not None:
+        return named
+    if _names_a_source(reference):
+        return _read(store, reference, spec)
+    try:
+        model = store.find(reference)
+    except UnknownModelError as error:
+        raise UnknownModelError(f"{reference!r} is neither a stored model nor a file", error.remedy) from error
+    return _stored(store, model, spec)
+
+
+def stored(store: Store, reference: Asked, spec: FingerprintSpec) -> Query | None:
+    """The stored model of exactly that name, None where there is none. Raises as ``resolve``."""
+    if not isinstance(reference, str):
+        return None
+    named = store.subject(reference, spec.hash)
+    if named is None:
+        return None
+    summary = cache(lambda: store.summary(named.model_id))
+    _refuse_other_weights(reference, summary)
+    if named.vector is None:
+        raise _unmeasured(reference, spec)
+    return _of(store, named.model_id, named.kind, named.vector, summary)
+
+
+def _names_a_source(text: str) -> bool:
+    scheme, colon, _ = text.partition(":")
+    if colon:
+        return scheme != "sha256"
+    path_like = text.startswith(("./", "../", "/", "~/"))
+    return path_like or Path(text).suffix.lower() in _weight_suffixes() or (bool(text) and _is(text, Path.exists))
+
+
+def _is(text: str, test: Callable[[Path], bool]) -> bool:
+    """Whether something that may be looked at is there; a name can be longer than any file's."""
+    try:
+        return test(Path(text))
+    except OSError:
+        return False
+
+
+def _weight_suffixes() -> frozenset[str]:
+    from registry.sources import SUFFIXES
+
+    return SUFFIXES
+
+
+def _refuse_other_weights(text: str, summary: Callable[[], ModelSummary]) -> None:
+    path = Path(text)
+    if path.suffix.lower() not in _weight_suffixes() or not _is(text, Path.is_file):
+        return
+    from registry.sources import expand, open_ref, plan_weights
+
+    content_hash = summary().content_hash
+    with open_ref(expand(path)[0]) as checkpoint:
+        if plan_weights(checkpoint).content_hash == content_hash:
+            return
+    raise AmbiguousError(
+        f"{text!r} is a stored model and also a file with other weights",
+        f"write ./{text} for the file, sha256:{content_hash[:12]} for the stored model",
+    )
+
+
+def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
+    vector = store.vector(spec.hash, model.id)
+    if vector is None:
+        raise _unmeasured(model.name, spec)
+    return _of(store, model.id, (model.tail_class, model.training_class), vector, lambda: model)
+
+
+def _of(
+    store: Store, model_id: int, kind: Kind, vector: NDArray[np.float32], summary: Callable[[], ModelSummary]
+) -> Query:
+    figures, spectra = lambda: store.conjugacy([model_id]).get(model_id), lambda: store.spectra(model_id)
+    return Query(model_id, kind, vector, summary, figures, spectra)
+
+
+def _unmeasured(name: str, spec: FingerprintSpec) -> SpecMismatchError:
+    remedy = f"run: archreg refingerprint --fingerprint {spec.name}"
+    return SpecMismatchError(f"{name} has no {spec.label} fingerprint", remedy)
+
+
+def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
+    from registry.sources import expand, open_ref
+
+    refs = expand(reference)
+    if len(refs) != 1:
+        raise AmbiguousError(f"{reference} is {len(refs)} models and the question is about one", "name one of them")
+    with open_ref(refs[0]) as checkpoint:
+        return _measured(store, checkpoint, spec)
+
+
+def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Query:
+    """A checkpoint's weights: as they are stored where they are, else measured now."""
+    from registry.catalog.measuring import measure
+    from registry.sources import plan_weights
+
+    plan = plan_weights(checkpoint)
+    known = store.known_as(plan.content_hash)
+    if known is not None:
+        return _stored(store, known, spec)
+    measured = measure(checkpoint, plan)
+    vector = next(fingerprint.vector for fingerprint in measured.fingerprints if fingerprint.spec == spec)
+    model = _summary(checkpoint.ref, plan, measured)
+    kind = (model.tail_class, model.training_class)
+    return Query(0, kind, vector, lambda: model, lambda: measured.conjugacy, lambda: measured.spectra)
+
+
+def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:
+    card, conjugacy = ref.card, measured.conjugacy
+    return ModelSummary(
+        id=0,
+        name=ref.name,
+        names=(),
+        content_hash=plan.content_hash,
+        topology=plan.topology,
+        parameters=plan.parameters,
+        bytes=plan.bytes,
+        layers=len(plan.layers),
+        matrix_rule=plan.rule,
+        created="",
+        family=card.family,
+        architecture=card.architecture,
+        task=card.task,
+        dataset=card.dataset,
+        licence=card.licence,
+        source=card.source,
+        gflops=card.gflops,
+        tail_class=conjugacy.tail_class,
+        training_class=conjugacy.training_class,
+        approximate=sum(bool(spectrum.method) for spectrum in measured.spectra),
+        metrics=card.metrics,
+    )

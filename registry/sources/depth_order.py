@@ -1,0 +1,115 @@
+"""A canonical depth order from tensor names and shapes alone.
+
+Files keep no dependable order (safetensors keeps none), so depth is read off the tree of name parts: at each node the
+children are put in order by what their names say of their role, then by the numbers in them, then naturally. The result
+depends on the set of names and shapes, never on the order they come in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from registry.sources.module_roles import BODY, DENSE, DOWNSAMPLE, HEAD, STEM, Part, parse_part
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["depth_order"]
+
+_SEPARATORS = re.compile(r"[./:]")
+_MAX_PARTS = 48  # deeper names are compared whole from there on; bounds the recursion
+_LAST = 1e9
+_Shape = tuple[int, ...]
+_Key = tuple[float, float, tuple[int, ...], int, tuple[tuple[int, int, str], ...], str]
+
+
+def depth_order(shapes: Mapping[str, _Shape]) -> list[str]:
+    """Names in depth order.
+
+    Parameters
+    ----------
+    shapes
+        Shape (out, in, *kernel) by tensor name.
+
+    Returns
+    -------
+    list of str
+        Every name once, from the input of the network to its output; the same for any order of ``shapes``.
+    """
+    split = [(_SEPARATORS.split(name, maxsplit=_MAX_PARTS), name) for name in sorted(shapes)]
+    return _ordered(split, 0, shapes)
+
+
+def _ordered(entries: Sequence[tuple[list[str], str]], depth: int, shapes: Mapping[str, _Shape]) -> list[str]:
+    """Names under one node of the tree, whose path is the first ``depth`` parts of each."""
+    deepest = max((len(parts) for parts, _ in entries), default=0)
+    while depth < deepest and len({tuple(parts[depth : depth + 1]) for parts, _ in entries}) == 1:
+        depth += 1
+    if depth >= deepest:  # one name, or names that differ in their separators only
+        return sorted(name for _, name in entries)
+    children: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
+    for entry in entries:
+        children[entry[0][depth] if depth < len(entry[0]) else ""].append(entry)
+    parts = {child: parse_part(child) for child in children}
+    names = {child: [name for _, name in members] for child, members in children.items()}
+    keys = _sibling_keys({c: part._replace(rank=_moved_rank(c, parts, names, shapes)) for c, part in parts.items()})
+    return [
+        name
+        for child in sorted(children, key=lambda c: keys[c])
+        for name in _ordered(children[child], depth + 1, shapes)
+    ]
+
+
+def _sibling_keys(parts: Mapping[str, Part]) -> dict[str, _Key]:
+    """Sort key of each child: rank, place in the numbered sequence, stem, natural order."""
+    sequences: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for part in parts.values():
+        if len(part.numbers) == 1:
+            sequences[part.rank, part.stem].append(part.numbers[0])
+    longest: Counter[int] = Counter()
+    for (rank, _), numbers in sequences.items():
+        longest[rank] = max(longest[rank], len(numbers))
+    keys: dict[str, _Key] = {}
+    for child, part in parts.items():
+        numbers = sequences.get((part.rank, part.stem), [])
+        place = _place(part, numbers, longest[part.rank])
+        keys[child] = (part.rank, place, part.numbers[1:], part.stem_rank, part.natural, child)
+    return keys
+
+
+def _place(part: Part, numbers: Sequence[int], longest: int) -> float:
+    """Where in its siblings' common sequence a child stands.
+
+    Numbers make one sequence across different stems (conv1, stage2, stage3, stage4, conv5). Where one stem counts at
+    least twice as far as another from the same start (dense_1..dense_21 beside block_1..block_3), the shorter one is
+    stretched. A child without a number, whose stem has numbers, is the 0th (Keras: conv2d, conv2d_1); others come last.
+    """
+    if not part.numbers:
+        return 0.0 if numbers else _LAST
+    count = len(numbers)
+    first = min(numbers, default=0)
+    contiguous = count >= 2 and first <= 1 and max(numbers) - first == count - 1
+    if contiguous and longest >= 2 * count:
+        return first + (part.numbers[0] - first + 0.5) * longest / count - 0.5
+    return float(part.numbers[0])
+
+
+def _moved_rank(
+    child: str, parts: Mapping[str, Part], children: Mapping[str, Sequence[str]], shapes: Mapping[str, _Shape]
+) -> int:
+    """Rank of a child where its siblings or the shapes know better than its name alone."""
+    rank = parts[child].rank
+    if rank == DENSE and not any("conv" in part.stem for part in parts.values()):
+        return BODY if parts[child].numbers else HEAD
+    if child == "up" and not any(part.stem.startswith("down") for part in parts.values()):
+        return STEM  # a decoder's block begins with its upsampling
+    if rank == DOWNSAMPLE and "downsample" in child:
+        blocks = next((children[c] for c in ("blocks", "layers", "block") if c in children), ())
+        widths = Counter(shapes[name][0] for name in blocks if shapes[name])
+        produced = {shapes[name][0] for name in children[child] if len(shapes[name]) > 1}
+        # A stage's downsampling that yields the width its blocks work at stands before them, else behind.
+        if widths and produced & {width for width, n in widths.items() if n == max(widths.values())}:
+            return STEM
+    return rank

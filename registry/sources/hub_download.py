@@ -1,0 +1,178 @@
+"""Fetching weights from the Hugging Face hub into its cache, and its errors in one line."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import logging
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import NotFoundError, SourceError, UnsafeError
+from registry.sources.hub_cache import COMMIT, cached_weights, choose
+from registry.sources.shard_index import MAX_BYTES, is_index, read_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from huggingface_hub import ModelInfo
+
+__all__ = ["fetch", "reason", "required"]
+
+logger = logging.getLogger(__name__)
+
+_SECRET = re.compile(r"\w+://\S+|(?i:bearer)\s+\S+|\bhf_\w+")  # an address, signed perhaps, or a token
+_MAX_REASON = 160  # characters
+
+
+def required(module: str, extra: str) -> Any:
+    """The module of an optional dependency; ``SourceError`` with the command that installs it where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SourceError(
+            f"{module} is needed for this reference and cannot be imported: {error}",
+            f"pip install 'architecture-registry[{extra}]'",
+        ) from error
+
+
+def fetch(repository: str, revision: str) -> tuple[Path, ModelInfo | None]:
+    """Weights file or index in the cache, downloaded if need be, and what the hub says of it; None where it is silent.
+
+    A commit that is in the cache is taken without a word to the hub. Whatever else a revision means is asked first;
+    where the hub cannot be reached, what it meant last is taken from the cache, which is said.
+
+    Raises
+    ------
+    NotFoundError
+        No such repository or revision, no weights in it, or not in the cache where ``HF_HUB_OFFLINE`` is set.
+    AmbiguousError
+        Several files could be the model.
+    UnsafeError
+        An index of more than 64 MiB.
+    SourceError
+        The hub cannot be reached or refuses, or the disk is too small.
+    """
+    if COMMIT.fullmatch(revision) and (weights := cached_weights(repository, revision)) is not None:
+        return weights, None
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        with _quietly():
+            return _downloaded(repository, revision, info), info
+    except SourceError:
+        raise
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise _explained(error, repository, revision) from error
+    except Exception as error:  # of the hub's client, of what it sends requests with, of an answer that is no hub's
+        refusal = _explained(error, repository, revision)
+        weights = cached_weights(repository, revision)
+        if weights is None:
+            raise refusal from error
+        logger.warning("archreg: %s; taking %s from the cache", refusal.message, weights.parent.name)
+        return weights, None
+
+
+def _downloaded(repository: str, revision: str, info: ModelInfo) -> Path:
+    """Fetch the weights file, or the index and then its shards; nothing else of the repository."""
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    name = choose(sizes, repository)
+    if name is None:
+        below = sorted(file for file in sizes if file.endswith((".safetensors", ".bin")))
+        raise NotFoundError(
+            f"{repository} has no safetensors and no pytorch_model.bin at its top"
+            + (f", but {below[0]}" if below else ""),
+            f"hf download {repository} --local-dir FOLDER, then give a file or folder in it",
+        )
+    if is_index(Path(name)) and sizes[name] > MAX_BYTES:
+        raise UnsafeError(f"{repository}: {name} is an index of {sizes[name] / 2**20:.0f} MiB", "take another model")
+    weights = _snapshot(repository, revision, {name: sizes[name]}) / name
+    if is_index(weights):
+        files = {shard.name for shard in read_index(weights).values()}
+        missing = sorted(files - sizes.keys())
+        if missing:
+            raise NotFoundError(f"{repository} lacks {missing[0]}, which its {name} names", "take another revision")
+        wanted = {name: 0, **{file: sizes[file] for file in sorted(files)}}
+        weights = _snapshot(repository, revision, wanted) / name
+    return weights
+
+
+def _snapshot(repository: str, revision: str, sizes: Mapping[str, int]) -> Path:
+    """The folder of the snapshot, the files of the given sizes in bytes downloaded unless they are in it."""
+    from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+
+    cache = Path(constants.HF_HUB_CACHE).expanduser()
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    needed = sum(
+        size
+        for name, size in sizes.items()
+        if not isinstance(try_to_load_from_cache(repository, name, revision=revision), str)
+    )
+    if needed > free:
+        raise SourceError(
+            f"{repository} needs {needed / 1e9:.1f} GB and {cache} has {free / 1e9:.1f} GB free",
+            "set HF_HUB_CACHE to a folder on a larger disk, or take a smaller model",
+        )
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=[glob.escape(name) for name in sizes]))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the hub's progress bars, drawn across the caller's; unless its environment variable says otherwise."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _explained(error: Exception, repository: str, revision: str) -> SourceError:
+    """What went wrong at the hub, in one line without addresses and tokens: addresses may be signed."""
+    from huggingface_hub import errors
+
+    elsewhere = f"where there is a network: hf download {repository} --local-dir FOLDER; then give the folder"
+    if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in _chain(error)):
+        return NotFoundError(
+            f"{repository} is not in the cache, and HF_HUB_OFFLINE is set", f"unset it; or {elsewhere}"
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return SourceError(
+            f"{repository} is gated: its owners have to grant access", "ask on its page, then: hf auth login"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return NotFoundError(
+            f"the hub has no model {repository} that you may see", "check the name; for private ones: hf auth login"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return NotFoundError(f"{repository} has no revision {revision!r}", "check the branch, tag or commit")
+    return SourceError(f"{repository} could not be downloaded: {reason(error)}", f"try again; or {elsewhere}")
+
+
+def reason(error: BaseException) -> str:
+    """What an error comes from, cut to length, with addresses and tokens taken out."""
+    causes = list(_chain(error))
+    for cause in causes:
+        response = getattr(cause, "response", None)
+        if response is not None:
+            return f"the hub answers with status {response.status_code}"
+    text = " ".join(_SECRET.sub("...", str(causes[-1])).split())
+    return text[:_MAX_REASON] or type(causes[-1]).__name__
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__

@@ -1,0 +1,139 @@
+"""Models of the Hugging Face hub: their weights files, and what their cards say of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import NotFoundError
+from registry.sources import safetensors, shards, torch_file
+from registry.sources.base import OpenedCheckpoint, Source
+from registry.sources.hub_cache import MAIN, cached_weights, files_of, forget
+from registry.sources.hub_download import fetch, required
+from registry.sources.shard_index import is_index
+from registry.types import Metric, ModelCard, ModelRef
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from huggingface_hub import ModelInfo
+    from numpy.typing import NDArray
+
+    from registry.types import Checkpoint
+
+__all__ = ["SOURCE", "open_weights"]
+
+_REVISION = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*")
+_MAX_TEXT = 1000  # characters taken from a field of a card
+_MAX_METRICS = 100
+
+
+def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:  # noqa: ARG001  # nothing is initialised
+    """``ORG/NAME[@REVISION]`` to its model; looks at the cache only, and asks the hub nothing.
+
+    Raises
+    ------
+    NotFoundError
+        No name of a repository or revision.
+    SourceError
+        huggingface_hub is not installed.
+    """
+    required("huggingface_hub", "hub")
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    repository, at, revision = text.partition("@")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise NotFoundError(f"hf:{text} names no repository of the hub", "write hf:ORG/NAME[@REVISION]") from error
+    if at and not _REVISION.fullmatch(revision):
+        raise NotFoundError(f"hf:{text} names no revision", "write a branch, a tag or a commit behind the @")
+    weights = cached_weights(repository, revision or MAIN)
+    size = None if weights is None else sum(file.stat().st_size for file in files_of(weights))
+    card = ModelCard(source=f"hf:{text}")
+    return (ModelRef("hf", text, f"hf/{text}", card, key=key, bytes=size, cached=weights is not None),)
+
+
+def open_hub(ref: ModelRef) -> Checkpoint:
+    """Download what is missing and open it; raises as `open_ref` and `fetch` do."""
+    required("huggingface_hub", "hub")
+    repository, _, revision = ref.target.partition("@")
+    weights, info = fetch(repository, revision or MAIN)
+    said = ModelCard() if info is None else _card(info)
+    ref = replace(ref, card=replace(said, revision=weights.parent.name).updated(ref.card))
+    return HubCheckpoint(ref, open_weights(ref, weights))
+
+
+class HubCheckpoint(OpenedCheckpoint):
+    """An opened file of the cache under the reference that it was fetched by."""
+
+    def __init__(self, ref: ModelRef, file: Checkpoint) -> None:
+        super().__init__(replace(ref, card=file.ref.card), file.tensors)
+        self._file = file
+
+    def read(self, name: str) -> NDArray[np.floating]:
+        """The floating-point tensor: float32 or float64; half and bfloat16 come as float32."""
+        self._check_open()
+        return self._file.read(name)
+
+    def raw(self, name: str) -> memoryview:
+        """The tensor's little-endian bytes in C order."""
+        self._check_open()
+        return self._file.raw(name)
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        self._file.close()
+
+
+def open_weights(ref: ModelRef, weights: Path) -> Checkpoint:
+    """A file of the cache through the source of its kind, under that source's rules."""
+    if is_index(weights):
+        source = shards.SOURCE
+    else:
+        source = safetensors.SOURCE if weights.suffix == ".safetensors" else torch_file.SOURCE
+    return source.open(replace(ref, source=source.name, target=str(weights)))
+
+
+def _card(info: ModelInfo) -> ModelCard:
+    """The structured part of the model's card. Its author wrote it: only texts and numbers are taken, cut to length."""
+    config = info.config if isinstance(info.config, dict) else {}
+    data = info.card_data
+    base = _text(getattr(data, "base_model", None))
+    return ModelCard(
+        family=_text(config.get("model_type")),
+        architecture=_text(config.get("architectures")),
+        task=_text(info.pipeline_tag),
+        dataset=_text(getattr(data, "datasets", None)),
+        licence=_text(getattr(data, "license_name", None)) or _text(getattr(data, "license", None)),
+        metrics=_metrics(getattr(data, "eval_results", None)),
+        tags=(("base_model", base),) if base else (),
+    )
+
+
+def _text(value: object) -> str:
+    """The text, or the first of several; empty for anything else."""
+    if isinstance(value, list | tuple):
+        value = value[0] if value else None
+    return value.replace("\0", "")[:_MAX_TEXT].strip() if isinstance(value, str) else ""
+
+
+def _metrics(results: Any) -> tuple[Metric, ...]:
+    return tuple(
+        Metric(_text(r.metric_type), float(r.metric_value), _text(r.dataset_name), _text(r.dataset_split), None, "hub")
+        for r in list(results or ())[:_MAX_METRICS]
+        if isinstance(r.metric_value, int | float) and not isinstance(r.metric_value, bool) and _text(r.metric_type)
+    )
+
+
+def discard(ref: ModelRef) -> None:
+    """Remove the weights from the hub's cache. What was there in part before counts as downloaded."""
+    repository, _, revision = ref.target.partition("@")
+    forget(repository, revision or MAIN)
+
+
+SOURCE = Source(name="hf", open=open_hub, prefix="hf", expand=expand, discard=discard)

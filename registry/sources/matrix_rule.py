@@ -1,0 +1,175 @@
+"""The matrix rule: from a checkpoint's tensors to its layer matrices in depth order.
+
+Names, shapes, dtypes and the equality of bytes decide, nothing else, so that the same weights give the same plan from
+every format. Rank tables, skipped names and cuts are all part of the rule: a change of any takes a new `MATRIX_RULE`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from registry.errors import WeightsError
+from registry.sources.content_hash import Facts, identify
+from registry.sources.depth_order import depth_order
+from registry.sources.dtypes import is_float
+from registry.sources.fused_tensors import Piece, is_conv1d_model, pieces_of
+from registry.sources.skip_rules import NOT_PARAMETERS, skip_reason
+from registry.spelling import counted
+from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from registry.types import Checkpoint
+
+__all__ = ["MATRIX_RULE", "layers_by_shape", "plan_weights", "topology_of"]
+
+MATRIX_RULE: str = "matrix-1"
+
+_TIED = "tied to "
+_EMBEDDING = re.compile(r"(\w+_)?(embed(ding|dings|der)?|embed_tokens)|embeddings?_\w+|embed_\w+|wte|shared")
+_ATTENTION = re.compile(r"(\w+_)?(attn|attention|attentions|self_attention|mha)\d*")
+_PROJECTION = re.compile(
+    r"(q|k|v|o|out|query|key|value)(_proj|_lin)?(_weight)?|to_(q|k|v|out)|w[qkvo]|proj|project|c_proj|merge|qkv|kv|qkv_proj"
+)
+_SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
+    """Apply the matrix rule. Every tensor is read once, one at a time, for its content hash.
+
+    Parameters
+    ----------
+    checkpoint
+        Opened weights.
+
+    Returns
+    -------
+    WeightsPlan
+        The same for any order of the tensors.
+
+    Raises
+    ------
+    WeightsError
+        No tensor yields a matrix of at least 2 x 2, all weights are integers or quantised, or a tensor cannot be read.
+    """
+    infos = {info.name: info for info in sorted(checkpoint.tensors, key=lambda t: t.name)}
+    content_hash, facts = identify(checkpoint)
+    reasons = {name: skip_reason(info, infos) for name, info in infos.items()}
+    for name in infos:
+        if reasons[name] is None and facts[name].zero:
+            reasons[name] = "all zeros"
+    order = depth_order({name: infos[name].shape for name, reason in reasons.items() if reason is None})
+    reasons.update(_tied(order, infos, facts))
+    layers, skipped = _layers([name for name in order if reasons[name] is None], infos)
+    skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for n, i in infos.items() if (reason := reasons[n])]
+    if not layers:
+        raise _no_matrix(checkpoint, infos, skipped)
+    return WeightsPlan(
+        rule=MATRIX_RULE,
+        layers=tuple(layers),
+        skipped=tuple(sorted(skipped, key=lambda s: s.name)),
+        content_hash=content_hash,
+        topology=topology_of(layers),
+        parameters=sum(info.size for name, info in infos.items() if _is_parameter(info, reasons[name])),
+        bytes=sum(fact.bytes for fact in facts.values()),
+    )
+
+
+def layers_by_shape(infos: Mapping[str, TensorInfo]) -> tuple[LayerMatrix, ...]:
+    """The matrices that the rule would take if no tensor were tied or all zeros, in no depth order."""
+    return tuple(_layers([name for name, info in infos.items() if skip_reason(info, infos) is None], infos)[0])
+
+
+def _tied(order: list[str], infos: Mapping[str, TensorInfo], facts: Mapping[str, Facts]) -> dict[str, str]:
+    """Reasons of tensors that repeat an earlier one byte for byte; constant ones may be alike without being tied."""
+    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    reasons: dict[str, str] = {}
+    for name in order:
+        fact = facts[name]
+        if not fact.digest or fact.constant:
+            continue
+        original = first.setdefault((infos[name].dtype, infos[name].shape, fact.digest), name)
+        if original != name:
+            reasons[name] = f"{_TIED}{original}"
+    return reasons
+
+
+def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[LayerMatrix], list[SkippedTensor]]:
+    conv1d = is_conv1d_model(infos)
+    layers: list[LayerMatrix] = []
+    skipped: list[SkippedTensor] = []
+    for name in order:
+        info = infos[name]
+        for piece in pieces_of(info, infos, conv1d=conv1d):
+            rest = tuple(extent for axis, extent in enumerate(info.shape) if axis != piece.axis)
+            shape = (piece.stop - piece.start, *rest)
+            label = f"{name}[{piece.label}]" if piece.label else name
+            kind = _kind(name, shape, piece, first=not layers)
+            layer = LayerMatrix(len(layers), label, name, shape, kind, piece.axis, piece.start, piece.stop)
+            if layer.p < 2 or layer.q < 2:
+                few = "outputs" if layer.p < 2 else "inputs"
+                skipped.append(SkippedTensor(label, info.dtype, shape, f"fewer than two {few}"))
+            else:
+                layers.append(layer)
+    return layers, skipped
+
+
+def _kind(name: str, shape: tuple[int, ...], piece: Piece, *, first: bool) -> str:
+    """Kind of a layer by its shape, then by the last parts of its name.
+
+    One input channel makes a convolution depthwise but for the ``first`` layer's, which reads a grey image or a wave.
+    """
+    if piece.kind:
+        return piece.kind
+    if len(shape) > 2:
+        return "depthwise" if shape[1] == 1 and not first else "conv"
+    parts = [_SNAKE.sub("_", part).lower() for part in re.split(r"[./:]", name)[-5:]]
+    if parts[-1] in ("weight", "weights", "kernel", "w", "embeddings", "embedding") and len(parts) > 1:
+        parts.pop()
+    own, above = parts[-1], parts[:-1]
+    # The attention module is a part or two above: attn.proj, attention.self.query, attention.output.dense, to_out.0
+    if any(_ATTENTION.fullmatch(part) for part in above) and (
+        _PROJECTION.fullmatch(own) or own == "dense" or (own.isdecimal() and above[-1:] in (["to_out"], ["project"]))
+    ):
+        return "attention"
+    return "embedding" if _EMBEDDING.fullmatch(own) else "linear"
+
+
+def topology_of(layers: Sequence[LayerMatrix]) -> str:
+    """First 16 hex digits of the sha256 of the sorted shapes ``pxq``."""
+    shapes = ",".join(f"{p}x{q}" for p, q in sorted((layer.p, layer.q) for layer in layers))
+    return hashlib.sha256(shapes.encode()).hexdigest()[:16]
+
+
+def _is_parameter(info: TensorInfo, reason: str | None) -> bool:
+    return is_float(info.dtype) and reason not in NOT_PARAMETERS and not (reason or "").startswith(_TIED)
+
+
+def _no_matrix(
+    checkpoint: Checkpoint, infos: Mapping[str, TensorInfo], skipped: Sequence[SkippedTensor]
+) -> WeightsError:
+    where = checkpoint.ref.target
+    if not infos:
+        return WeightsError(f"{where} holds no tensors", "save the whole state dict")
+    large = [info for info in infos.values() if len(info.shape) >= 2]
+    if large and all(info.dtype.startswith("complex") for info in large):
+        return WeightsError(
+            f"{where} holds complex weights only ({large[0].dtype})", "save their real and imaginary parts as tensors"
+        )
+    if (large and not any(is_float(info.dtype) for info in large)) or any("quant" in i.dtype for i in infos.values()):
+        kinds = ", ".join(sorted({info.dtype for info in large if not is_float(info.dtype)}))
+        return WeightsError(
+            f"{where} holds quantised or integer weights only ({kinds})", "use the weights before quantisation"
+        )
+    reasons = Counter("tied" if each.reason.startswith(_TIED) else each.reason for each in skipped)
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return WeightsError(
+        f"{where} has no matrix of at least 2 x 2 among its {counted(len(infos), 'tensor')}: {told}",
+        "load its weights first"
+        if reasons["all zeros"]
+        else "give the whole model: a layer has two outputs and inputs",
+    )

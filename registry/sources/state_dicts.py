@@ -1,0 +1,181 @@
+"""Finding the state dict in what a checkpoint holds, and the names in it.
+
+Trainers wrap weights in dictionaries beside optimisers and epochs. Averaged weights (EMA) come before plain ones,
+well-known keys before unknown ones; two of the same standing are ambiguous, and the user names one with a key.
+``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) are taken off where every name has them. Lightning's
+``model.`` is left: it is an attribute that somebody chose, no wrapper; it changes the content hash, never the matrices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
+from registry.sources.base import MAX_TENSORS
+from registry.sources.pickle_stand_ins import ForeignArray
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["common_prefix", "select_state", "stripped"]
+
+_EMA_KEYS = ("model_ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema", "ema_model", "model_ema_state_dict")
+_PLAIN_KEYS = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "net_state_dict", "params", "weights",
+    "module", "shadow",
+)  # fmt: skip
+_NEVER = re.compile(
+    r"(\w+_)?(optim\w*|opt|(lr_)?sched\w*|(grad_)?scaler|amp|param_groups|hyper_?param\w*|args|config|callbacks|loops|rng\w*)(_\w+)?"
+)
+_PREFIXES = ("module.", "_orig_mod.")
+_MAX_DEPTH = 3
+_NAMED = 8  # of several state dicts, named in the message
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """The wrappers' prefix that all names share: some sequence of ``module.`` and ``_orig_mod.``, often empty."""
+    names = list(names)
+    prefix = ""
+    while names:
+        longer = next((prefix + p for p in _PREFIXES if all(name.startswith(prefix + p) for name in names)), None)
+        if longer is None or longer in names:
+            break
+        prefix = longer
+    return prefix
+
+
+def stripped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict under the names that the bare module has."""
+    names = set(state)
+    if "n_averaged" in names and common_prefix(names - {"n_averaged"}):
+        names.discard("n_averaged")  # the counter that AveragedModel keeps beside module.*
+    cut = len(common_prefix(names))
+    return {name[cut:]: tensor for name, tensor in state.items() if name in names}
+
+
+def select_state(content: object, where: str, key: str | None) -> dict[str, torch.Tensor]:
+    """The state dict in what ``torch.load`` returned.
+
+    Parameters
+    ----------
+    content
+        Anything; only mappings can be used.
+    where
+        The file, for messages.
+    key
+        Entry to read, ``a.b`` for an entry of an entry.
+
+    Raises
+    ------
+    NotFoundError
+        No entry of that key.
+    AmbiguousError
+        Several state dicts of the same standing; ``--key NAME`` chooses.
+    WeightsError
+        No state dict at all: a bare tensor, a list, settings only.
+    UnsafeError
+        More than a million tensors.
+    """
+    if key is not None:
+        content = _descend(content, where, key)
+    for _ in range(_MAX_DEPTH + 1):
+        if not isinstance(content, Mapping):
+            break
+        chosen = _choose(content, where)
+        if chosen is None:
+            return _tensors_of(content, where)
+        content = content[chosen]
+    remedy = "save model.state_dict() with torch.save"
+    if _is_tensor(content):
+        raise WeightsError(f"{where} holds a single tensor without a name, not a state dict", remedy)
+    raise WeightsError(f"{where} holds a {type(content).__name__} without weights, not a state dict", remedy)
+
+
+def _word(key: object) -> str:
+    """An entry's key as text; what is neither text nor a small number may take for ever to write out."""
+    if isinstance(key, str):
+        return key
+    return str(key) if isinstance(key, int) and abs(key) < 2**63 else f"<{type(key).__name__}>"
+
+
+def _is_tensor(value: object) -> bool:
+    return hasattr(value, "untyped_storage") and hasattr(value, "shape")
+
+
+def _descend(content: object, where: str, key: str) -> object:
+    """The entry named by ``key``: as a whole, else part by part."""
+    parts = [key] if isinstance(content, Mapping) and key in content else key.split(".")
+    for part in parts:
+        if not isinstance(content, Mapping) or part not in content:
+            offered = ", ".join(sorted(map(_word, content))[:10]) if isinstance(content, Mapping) else "none"
+            raise NotFoundError(f"{where} has no entry {key!r}", f"entries there: {offered}")
+        content = content[part]
+    return content
+
+
+def _choose(content: Mapping[Any, Any], where: str) -> str | None:
+    """Which entry to descend into; None where ``content`` itself is the state dict."""
+    if len(content) > MAX_TENSORS:
+        raise UnsafeError(f"{where} holds {len(content)} entries, more than {MAX_TENSORS}", "split the file")
+    seen: dict[int, int] = {}
+    candidates = [k for k, v in content.items() if isinstance(k, str) and not _never(k) and _holds_weights(v, seen)]
+    matrices = any(_is_tensor(value) and len(value.shape) >= 2 for value in content.values())
+    known = [k for k in candidates if k in _EMA_KEYS or k in _PLAIN_KEYS]
+    if not candidates or (matrices and not known):
+        return None
+    for group in ([k for k in known if k in _EMA_KEYS], [k for k in known if k in _PLAIN_KEYS], candidates):
+        distinct: list[str] = []
+        for key in group:
+            if len(distinct) < _NAMED and not any(_same(content[key], content[other]) for other in distinct):
+                distinct.append(key)
+        if len(distinct) > 1:
+            raise AmbiguousError(f"{where} holds several state dicts: {', '.join(distinct)}", "choose with --key NAME")
+        if distinct:
+            return distinct[0]
+    return None
+
+
+def _never(key: str) -> bool:
+    return _NEVER.fullmatch(key.lower()[:100]) is not None
+
+
+def _holds_weights(value: object, seen: dict[int, int], depth: int = _MAX_DEPTH) -> bool:
+    """Whether a state dict is in here: a mapping with a tensor of some dimension, or a mapping with such a mapping.
+
+    ``seen``: how deep each mapping was already looked into in vain; a thousand entries may be one and the same.
+    """
+    if not isinstance(value, Mapping) or seen.get(id(value), 0) >= depth or "param_groups" in value:
+        return False
+    if any(_is_tensor(item) and len(item.shape) >= 1 for item in value.values()):
+        return True
+    for key, item in value.items():
+        if isinstance(key, str) and not _never(key) and _holds_weights(item, seen, depth - 1):
+            return True
+    seen[id(value)] = depth
+    return False
+
+
+def _same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
+    """Whether two entries hold the very same tensors, under whatever wrappers."""
+    if a is b:
+        return True
+    return a.keys() == b.keys() and all(
+        _is_tensor(a[k]) and _is_tensor(b[k]) and a[k].data_ptr() == b[k].data_ptr() and a[k].shape == b[k].shape
+        for k in a
+    )
+
+
+def _tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, torch.Tensor]:
+    state = {_word(name): tensor for name, tensor in content.items() if _is_tensor(tensor)}
+    foreign = next((_word(name) for name, value in content.items() if isinstance(value, ForeignArray)), None)
+    if state and foreign is not None:
+        raise UnsafeError(
+            f"{where}: {foreign} among its tensors is a NumPy array, which is not read from a pickle",
+            "make it a tensor, then save again",
+        )
+    if not state:
+        keys = ", ".join(sorted(map(_word, content))[:8]) or "nothing"
+        raise WeightsError(f"{where} holds no tensors, only: {keys}", "save model.state_dict() with torch.save")
+    return state

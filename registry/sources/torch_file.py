@@ -1,0 +1,167 @@
+"""Files of ``torch.save``: state dicts, plain and wrapped. Always ``weights_only``, with no way round it."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import RegistryError, UnsafeError, WeightsError
+from registry.sources.archive import DAMAGED, check_archive
+from registry.sources.base import Source
+from registry.sources.pickle_stand_ins import stand_ins
+from registry.sources.shard_index import refuse_shard
+from registry.sources.state_dicts import select_state, stripped
+from registry.sources.weight_files import check_file
+from registry.types import ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from registry.types import Checkpoint
+
+__all__ = ["SOURCE", "load_state", "open_part"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_VIEWS = 100  # a file's tensors may share storages, but not without bounds
+_TOLD = 256 * 2**20  # bytes to be read whole from which on it is said before
+# Round what is wrong, torch tells to load without weights_only.
+_REASON = re.compile(r"WeightsUnpickler error: (.*?)(?: Check the documentation|$)")
+_GLOBAL = re.compile(r"(?:GLOBAL|global:?|class|function)\s+`?([\w.]+\.[\w.]+)")
+
+
+def open_torch_file(ref: ModelRef) -> Checkpoint:
+    """Open a ``.pt``, ``.pth``, ``.th``, ``.ckpt`` or ``.bin`` file; raises as `open_ref` does."""
+    from registry.sources.torch_tensors import TorchCheckpoint
+
+    path = Path(ref.target)
+    refuse_shard(path)
+    state, mapped = _load_state(path, ref.key)
+    return TorchCheckpoint(stripped(state), ref, mapped=mapped)
+
+
+def open_part(path: Path) -> Checkpoint:
+    """Open one shard, its tensors under the names they have in it; raises as `open_ref` does."""
+    from registry.sources.torch_tensors import TorchCheckpoint
+
+    if not check_archive(path, check_file(path)):
+        raise WeightsError(f"the shard {path} is an old torch file, which cannot be mapped", "save the model again")
+    state, mapped = _load_state(path, None)
+    return TorchCheckpoint(state, ModelRef("torch", str(path), path.stem), mapped=mapped)
+
+
+def load_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file under bare names; mapped rather than read where the file is a zip archive.
+
+    Raises as `open_ref` does.
+    """
+    return stripped(_load_state(path, None)[0])
+
+
+def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], bool]:
+    """The state dict under the names it has in the file, and whether its tensors are mapped from there."""
+    size = check_file(path)
+    mapped = check_archive(path, size)
+    if not mapped and size > _TOLD:
+        logger.warning(
+            "archreg: %r cannot be mapped and is read whole, into %.1f GiB of memory; saved again it takes a layer's",
+            str(path),
+            size / 2**30,
+        )
+    content = _load(path, mapped=mapped)
+    try:
+        state = select_state(content, str(path), key)
+        _check_extent(state, path, size)
+    except RegistryError:
+        raise
+    except Exception as error:  # what a hostile pickle made may raise anything on being looked at
+        raise _unreadable(path, error) from error
+    return state, mapped
+
+
+def _load(path: Path, *, mapped: bool) -> object:
+    try:
+        return _load_with(path, (), mapped=mapped)
+    except pickle.UnpicklingError as error:
+        refusal = error
+    except Exception as error:  # a hostile pickle can make the unpickler raise anything
+        raise _unreadable(path, error) from error
+    try:
+        settings = _settings(path) if "nsupported global" in str(refusal) else []
+        if settings:
+            return _load_with(path, settings, mapped=mapped)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from error
+    except UnsafeError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    raise _refused(path, refusal) from refusal
+
+
+def _load_with(path: Path, settings: Sequence[tuple[Any, str]], *, mapped: bool) -> object:
+    import torch
+
+    with warnings.catch_warnings(), torch.serialization.safe_globals(list(settings)):
+        warnings.simplefilter("ignore")  # on old storage classes and such: of no use to who has only the file
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _settings(path: Path) -> list[tuple[Any, str]]:
+    """Stand-ins for all that ``weights_only`` refuses of an archive; ``UnsafeError`` where they do not suffice."""
+    import torch
+
+    if not zipfile.is_zipfile(path):
+        return []  # torch lists the names of archives alone
+    known, others = stand_ins(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    if others:
+        raise _would_run(path, others[0])
+    return known
+
+
+def _would_run(path: Path, what: str) -> UnsafeError:
+    return UnsafeError(
+        f"{path} holds more than weights: loading it would run {what[:100]}",
+        "where you trust it, load it yourself and save model.state_dict(), best as safetensors",
+    )
+
+
+def _refused(path: Path, error: pickle.UnpicklingError) -> RegistryError:
+    text = " ".join(str(error).split())
+    if any(word in text for word in ("nsupported", "not allowed", "lacklisted", "is blocked")):
+        wanted = _GLOBAL.search(text)
+        return _would_run(path, wanted[1] if wanted else "code")
+    reason = _REASON.search(text)
+    return WeightsError(f"{path} is a damaged pickle: {(reason[1] if reason else text)[:160]}", DAMAGED)
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    text = " ".join(str(error).split())[:160] or type(error).__name__
+    return WeightsError(f"{path} cannot be read by torch: {text}", DAMAGED)
+
+
+def _check_extent(state: dict[str, torch.Tensor], path: Path, size: int) -> None:
+    """Refuse tensors that claim more elements than are stored: strides of zero make terabytes of a byte."""
+    total = 0
+    for name, tensor in state.items():
+        if tensor.is_meta or str(tensor.layout) != "torch.strided":
+            continue  # refused with their own reasons later
+        claimed = tensor.numel() * tensor.element_size()
+        stored = tensor.untyped_storage().nbytes()
+        total += claimed
+        if claimed > stored:
+            raise UnsafeError(
+                f"{path}: tensor {name} claims {claimed} bytes of a storage of {stored}", "save contiguous tensors"
+            )
+    if total > _MAX_VIEWS * max(size, 1):
+        raise UnsafeError(f"{path} claims {total} bytes of tensors in a file of {size}", "save each tensor once")
+
+
+SOURCE = Source(name="torch", open=open_torch_file, suffixes=(".pt", ".pth", ".th", ".ckpt", ".bin"))

@@ -1,0 +1,1 @@
+"""Connections, schema, revisions and errors of the database."""

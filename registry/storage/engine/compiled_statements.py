@@ -1,0 +1,73 @@
+"""`Compiled`: a statement of every question, compiled once and run by the driver's own cursor.
+
+To run a statement and to hand out its rows takes SQLAlchemy as long as it takes a database to answer by a key, and a
+server as long again to plan it: Postgres keeps it prepared, where `registry.storage.engine.connections` lets it.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from registry.storage.engine.failures import driver
+from registry.storage.engine.schema import UtcDateTime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import Connection, Dialect, Select
+
+__all__ = ["Compiled"]
+
+
+class _Text(NamedTuple):
+    """A statement as a driver takes it; its parameters where they go by place; what makes times of which columns."""
+
+    words: str
+    places: Sequence[str] | None
+    times: Mapping[int, Callable[[Any], Any]]
+
+
+class Compiled:
+    """A statement whose parameters and columns are of types that drivers take and give as they are, or times."""
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self._statement = statement
+        self._texts: dict[str, _Text] = {}
+
+    def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run it with those values, by name; return its rows, times aware and in UTC."""
+        dialect = connection.dialect
+        if dialect.name not in self._texts:
+            self._texts[dialect.name] = self._text(dialect)
+        words, places, times = self._texts[dialect.name]
+        with driver(connection) as below:
+            if places is not None:
+                with closing(below.cursor()) as cursor:
+                    found = cursor.execute(words, [values[place] for place in places]).fetchall()
+            else:
+                with below.cursor(binary=True) as cursor:  # bytes and numbers as they are, not as digits
+                    found = cursor.execute(words, values, prepare=True).fetchall()
+        return [_timed(row, times) for row in found] if times else list(found)
+
+    def first(self, connection: Connection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Run it with those values; return its first row, None where there is none."""
+        found = self.rows(connection, values)
+        return found[0] if found else None
+
+    def _text(self, dialect: Dialect) -> _Text:
+        compiled = self._statement.compile(dialect=dialect)
+        times = {}
+        for at, column in enumerate(self._statement.selected_columns):
+            if isinstance(column.type, UtcDateTime):
+                convert = column.type.dialect_impl(dialect).result_processor(dialect, None)
+                if convert is not None:
+                    times[at] = convert
+        return _Text(str(compiled), compiled.positiontup, times)
+
+
+def _timed(row: tuple[Any, ...], times: Mapping[int, Callable[[Any], Any]]) -> tuple[Any, ...]:
+    values = list(row)
+    for at, convert in times.items():
+        values[at] = convert(values[at])
+    return tuple(values)

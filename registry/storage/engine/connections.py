@@ -1,0 +1,155 @@
+"""Engines and transactions: what SQLite and Postgres each need to be safe under several processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from sqlalchemy import URL, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from registry.storage.engine.failures import driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Engine
+
+    from registry.storage.engine.address import Address
+
+__all__ = ["Access", "is_frozen", "make_engine", "reading", "sqlite_uri", "writing"]
+
+Access = Literal["read", "write", "migrate"]
+BUSY_SECONDS = 30
+# A peer that is gone without a word is noticed after two minutes or so; the system would wait two hours, or for ever.
+LIVELINESS = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6, "tcp_user_timeout": 120_000}
+
+# Of many rows of which one is refused, psycopg logs that the rest was not sent. The refusal itself is raised, and met;
+# where nobody has set logging up, Python would print the rest.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+
+def make_engine(address: Address, access: Access) -> Engine:
+    """Return an engine for ``address``; nothing is connected yet.
+
+    ``read`` cannot write; ``migrate`` leaves SQLite's foreign keys off: a batch's table copy must delete no children.
+    """
+    if address.path is None:
+        return _postgres_engine(address, access)
+    return _sqlite_engine(address.path, access)
+
+
+def is_frozen(path: Path) -> bool:
+    """Whether this process may not write to ``path`` and beside it, as SQLite's log asks even of readers."""
+    return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
+def sqlite_uri(path: Path, *, frozen: bool) -> tuple[str, dict[str, str]]:
+    """Return file and query of the URI to open ``path`` by, which never creates it.
+
+    A frozen file without a live log can only be read as immutable: there is no shared memory to lock it in. Somebody
+    else who may write could change it meanwhile; so it is done for no other file.
+    """
+    query = {"uri": "true", "mode": "ro" if frozen else "rw"}
+    log = path.with_name(path.name + "-wal")
+    if frozen and not (log.exists() and log.stat().st_size):
+        query["immutable"] = "1"
+    return f"file:{quote(str(path.absolute()))}", query
+
+
+def _sqlite_engine(path: Path, access: Access) -> Engine:
+    # A reader that may write opens the file as a writer does, and then forswears it: opened read-only, SQLite would
+    # leave its log and shared memory behind.
+    database, query = sqlite_uri(path, frozen=access == "read" and is_frozen(path))
+    engine = create_engine(
+        URL.create("sqlite", database=database, query=query),
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        poolclass=NullPool if access == "migrate" else QueuePool,
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        # The driver would begin transactions itself, too late and always deferred.
+        connection.isolation_level = None
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute(f"PRAGMA foreign_keys={'OFF' if access == 'migrate' else 'ON'}")
+        if access == "read":
+            connection.execute("PRAGMA query_only=ON")
+        else:
+            connection.execute("PRAGMA journal_mode=WAL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A deferred transaction that reads, then writes, fails at once if another has written, whatever the timeout.
+        writes = access == "migrate" or connection.get_execution_options().get("archreg_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgres_engine(address: Address, access: Access) -> Engine:
+    arguments: dict[str, Any] = {"prepare_threshold": None, "autocommit": True}
+    arguments |= {name: value for name, value in LIVELINESS.items() if name not in address.url.query}
+    if not ("connect_timeout" in address.url.query or "PGCONNECT_TIMEOUT" in os.environ):
+        arguments["connect_timeout"] = 10
+    options: dict[str, Any] = {"poolclass": NullPool} if access == "migrate" else {"pool_size": 1, "max_overflow": 4}
+    engine = create_engine(
+        address.url, connect_args=arguments, hide_parameters=True, use_native_hstore=False, **options
+    )
+
+    @event.listens_for(engine, "connect")
+    def allow_prepared(connection: Any, _record: object) -> None:
+        # Poolers that change the server connection between transactions lose what is prepared on it. They answer for
+        # the server with a process number of their own, made up.
+        [(process,)] = connection.execute("SELECT pg_backend_pid()").fetchall()
+        if process == connection.info.backend_pid:
+            connection.prepare_threshold = sys.maxsize  # what asks for it, and no other statement
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # The driver would have its own options set, and reset, every time that a connection leaves the pool.
+        reads = connection.get_execution_options().get("archreg_read", False)
+        with driver(connection) as below:
+            below.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if reads else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection in one transaction that sees one state of the database and cannot change it."""
+    with _begun(engine, archreg_read=True) as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection in one transaction that is committed at the end, or leaves nothing."""
+    with _begun(engine, archreg_write=True) as connection:
+        yield connection
+
+
+@contextmanager
+def _begun(engine: Engine, **options: bool) -> Iterator[Connection]:
+    """Begin a transaction; a connection that was lost since it was last used is found out by that, and made anew.
+
+    The pool holds one at most: the second is new. So none is asked whether it is alive, which is a round trip.
+    """
+    for last in (False, True):
+        with engine.connect().execution_options(**options) as connection:
+            try:
+                transaction = connection.begin()
+            except DBAPIError as error:
+                if last or not error.connection_invalidated:
+                    raise
+                continue
+            with transaction:
+                yield connection
+            return

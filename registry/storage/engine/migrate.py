@@ -1,0 +1,161 @@
+"""Making, upgrading and checking the schema. The only module that imports Alembic; loaded when it is needed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.util import CommandError
+
+from registry.errors import StorageError
+from registry.storage.engine import inspection
+from registry.storage.engine.address import Address
+from registry.storage.engine.connections import make_engine, reading, writing
+from registry.storage.engine.failures import guarded
+from registry.storage.engine.schema import metadata
+from registry.storage.engine.schema_version import HEAD, VERSION_TABLE, current_version, require_head, require_writable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+__all__ = ["check", "create", "drift", "is_ours", "upgrade"]
+
+
+def upgrade(url: str) -> str:
+    """Bring the registry at ``url`` to this program's schema and return its version; on Postgres, make it if need be.
+
+    All of it is one transaction: it happens, or nothing does. Several at once wait for each other, and on Postgres for
+    a moment without anybody else; tables that are new belong to the owner of the others, and whoever may use those may
+    use them.
+
+    Raises
+    ------
+    DatabaseMissingError
+        There is no such SQLite file.
+    SchemaVersionError
+        The schema is newer than this program.
+    ReadOnlyError
+        The file may only be read by this user, or the tables are another role's.
+    StorageError
+        The file is something else, or the database refused; nothing was changed.
+    """
+    address = Address.parse(url)
+    engine = make_engine(address, "migrate")
+    try:
+        version = current_version(address, engine)
+        if (version is None and address.path is not None) or (version or "") > HEAD:
+            require_head(address, version)
+        if version != HEAD:
+            require_writable(address)
+            _run(address, engine)
+    finally:
+        engine.dispose()
+    return HEAD
+
+
+def create(address: Address) -> None:
+    """Make an empty registry where there is none; where another process is faster, that one's stands.
+
+    A SQLite file appears whole under its name or not at all.
+    """
+    if address.path is None:
+        engine = make_engine(address, "migrate")
+        try:
+            _run(address, engine)
+        finally:
+            engine.dispose()
+        return
+    folder = address.path.absolute().parent
+    if not folder.is_dir():
+        raise StorageError(f"the folder {folder} does not exist", f"mkdir -p {folder}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{address.path.name}-", dir=folder) as draft:
+            _publish(address, Path(draft) / address.path.name)
+    except OSError as error:
+        raise StorageError(
+            f"{address.label} cannot be created: {error.strerror}",
+            "name a folder that may be written, on a file system with hard links",
+        ) from error
+
+
+def _publish(address: Address, draft: Path) -> None:
+    draft.touch()
+    engine = make_engine(Address(address.label, address.url, draft), "migrate")
+    try:
+        _run(address, engine)
+    finally:
+        engine.dispose()  # closing the last connection moves the log into the file
+    try:
+        os.link(draft, address.path or "")
+    except FileExistsError:
+        return  # made meanwhile; opening it will tell what it is
+
+
+def check(url: str) -> tuple[str, ...]:
+    """Look for damage, for differences from this program's schema and for rows that contradict each other.
+
+    Returns
+    -------
+    tuple of str
+        What is wrong, in words; empty where nothing is.
+
+    Raises
+    ------
+    DatabaseMissingError, SchemaVersionError, StorageError
+        As opening it would.
+    """
+    address = Address.parse(url)
+    engine = make_engine(address, "read")
+    try:
+        require_head(address, current_version(address, engine))
+        with guarded(address), reading(engine) as connection:
+            return (
+                *inspection.damage(connection),
+                *(f"schema: {change}" for change in drift(connection)),
+                *inspection.contradictions(connection),
+            )
+    finally:
+        engine.dispose()
+
+
+def drift(connection: Connection) -> list[str]:
+    """Return how the database's tables differ from `registry.storage.engine.schema`, as Alembic words it."""
+    context = MigrationContext.configure(
+        connection, opts={"compare_type": True, "include_name": is_ours, "version_table": VERSION_TABLE}
+    )
+    return [_worded(change) for change in compare_metadata(context, metadata)]
+
+
+def is_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """Whether a reflected name is this program's business: others may keep tables in the same Postgres schema."""
+    return kind != "table" or name in metadata.tables
+
+
+def _worded(change: Any) -> str:
+    if isinstance(change, list):  # changes to one column come together
+        return "; ".join(_worded(part) for part in change)
+    return " ".join(str(part) for part in change if part is not None)
+
+
+def _revisions() -> Path:
+    # This package's own, never those of another installation: below it in a wheel, beside it in a checkout.
+    package = Path(__file__).parents[2]
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def _run(address: Address, engine: Engine) -> None:
+    config = Config(toml_file=None)
+    config.set_main_option("script_location", str(_revisions()).replace("%", "%%"))
+    try:
+        with guarded(address, writing=True), writing(engine) as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except CommandError as error:
+        raise StorageError(f"{address.label} could not be upgraded: {error}", "restore it from a copy") from error

@@ -1,0 +1,1 @@
+"""Stored calibrations and partitions into classes."""

@@ -1,0 +1,1 @@
+"""The pgvector index of a large registry in Postgres."""

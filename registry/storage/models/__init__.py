@@ -1,0 +1,1 @@
+"""Stored models: rows, cards, vectors, spectra and filters."""

@@ -1,0 +1,167 @@
+"""Storing models with all that belongs to them, or finding that they are known."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import delete, insert, select
+
+from registry.errors import NameTakenError
+from registry.storage.engine import schema
+from registry.storage.engine.bulk_insert import insert_rows
+from registry.storage.engine.schema import models, names
+from registry.storage.models.filter_sql import listed
+from registry.storage.models.inserting import insert_models, insert_spectra, replace_layers
+from registry.storage.models.measured_values import put_measured
+from registry.storage.models.model_queries import is_exact, short_hash
+from registry.storage.models.model_validation import check_model, check_name
+from registry.storage.models.records import Added
+from registry.storage.models.stored_cards import put_card, stored_card, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, Row
+
+    from registry.storage.models.records import NewModel
+    from registry.types.spectra import Conjugacy, Fingerprint
+
+__all__ = ["add", "claim_name"]
+
+
+def add(connection: Connection, given: Sequence[NewModel], *, replace: bool = False) -> list[Added]:
+    """Store models, each after the one before it. Known weights get the name and whatever else is new.
+
+    By another matrix rule, or exact where they were approximate and the other way around, they get new layers, too.
+    Some 25 statements for all that are new under free names, however many; as many again for each of the others.
+
+    Raises
+    ------
+    NameTakenError
+        A name is that of other weights, and ``replace`` is not asked for.
+    SpecMismatchError
+        The spectra are not those of the plan's layers, or a fingerprint is of another matrix rule.
+    SpectrumError
+        A spectrum, vector or figure is not finite, or of the wrong shape.
+    UsageError
+        The name cannot be one, or there are no spectra and the weights are not known by this rule.
+    """
+    for new in given:
+        check_name(new.name)
+        check_model(new)
+    fresh = _insert_fresh(connection, given)
+    vectors: dict[int, tuple[Fingerprint, ...]] = {}
+    figures: dict[int, tuple[Conjugacy, int]] = {}
+    gone: set[int] = set()
+    found = []
+    for at, new in enumerate(given):
+        if at in fresh:
+            found.append(Added(fresh[at], "added", new.name, (new.name,)))
+        else:
+            found.append(_place(connection, new, gone, replace=replace))
+        model_id = found[-1].model_id
+        vectors[model_id] = vectors.get(model_id, ()) + new.fingerprints
+        if new.conjugacy is not None:
+            figures[model_id] = new.conjugacy, new.conjugacy_rule
+    put_measured(connection, vectors, figures, gone=gone)  # last: other writers wait from here on
+    return found
+
+
+def _insert_fresh(connection: Connection, given: Sequence[NewModel]) -> dict[int, int]:
+    """Insert, all at once, the models of new weights under names that are free; return their ids by position.
+
+    Of several with the same weights or the same name that is the first. On Postgres they go in one order whoever
+    writes, so that of two writers of the same models one waits for the other, and not each for each.
+    """
+    hashes, called = [new.plan.content_hash for new in given], [new.name for new in given]
+    known = select(models.c.content_hash).where(listed(models.c.content_hash, set(hashes), connection))
+    taken = select(names.c.name).where(listed(names.c.name, set(called), connection))
+    seen = {*connection.scalars(known), *connection.scalars(taken)}  # no name looks like a hash
+    fresh = []
+    for at, new in enumerate(given):
+        if seen.isdisjoint((new.plan.content_hash, new.name)):
+            fresh.append(at)
+        seen |= {new.plan.content_hash, new.name}
+    if connection.dialect.name == "postgresql":
+        fresh.sort(key=hashes.__getitem__)
+    ids = insert_models(connection, [given[at] for at in fresh])
+    now = utc_now()
+    rows = [{"name": called[at], "model_id": id_, "created": now} for at, id_ in zip(fresh, ids, strict=True)]
+    if connection.dialect.name == "postgresql":
+        rows.sort(key=itemgetter("name"))
+    insert_rows(connection, names, rows)
+    return dict(zip(fresh, ids, strict=True))
+
+
+def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bool) -> Added:
+    """Store one model but for its vectors and figures; ``gone`` gets the specs whose vectors of it are deleted."""
+    known = connection.execute(
+        select(models.c.id, models.c.matrix_rule).where(models.c.content_hash == new.plan.content_hash)
+    ).first()
+    named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
+    if known is None:
+        [model_id] = insert_models(connection, [new])
+    else:
+        model_id = known.id
+        gone |= _renew(connection, known, new, named=named)
+    if not named:
+        connection.execute(insert(names).values(name=new.name, model_id=model_id, created=utc_now()))
+    status: Literal["added", "named", "known"] = "added" if known is None else "known" if named else "named"
+    all_names = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id))
+    return Added(model_id, status, new.name, tuple(all_names))
+
+
+def claim_name(
+    connection: Connection,
+    name: str,
+    model_id: int | None,
+    *,
+    replace: bool,
+    remedy: str = "choose another by --name, or move it by --replace",
+) -> bool:
+    """Return whether the model has the name already; where another has it, take it away or refuse.
+
+    Raises
+    ------
+    NameTakenError
+        Another model has it, and ``replace`` is not asked for.
+    """
+    held = connection.execute(
+        select(names.c.model_id, models.c.content_hash)
+        .join(models, models.c.id == names.c.model_id)
+        .where(names.c.name == name)
+    ).first()
+    if held is None:
+        return False
+    if held.model_id == model_id:
+        return True
+    if not replace:
+        raise NameTakenError(
+            f"the name {name!r} belongs to other weights, {short_hash(held.content_hash)}",
+            remedy,
+        )
+    connection.execute(delete(names).where(names.c.name == name))
+    return False
+
+
+def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named: bool) -> frozenset[int]:
+    """Bring a known model up to date: under its own name the new card wins, under another it fills what is unknown.
+
+    Returns the ids of the specs whose vectors, being of another matrix rule, were deleted.
+    """
+    gone = frozenset[int]()
+    if known.matrix_rule != new.plan.rule or _found_otherwise(connection, known.id, new):
+        gone = replace_layers(connection, known.id, new)
+    elif new.spectra and new.keep_spectra:
+        held = connection.scalar(select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == known.id))
+        if held is None:
+            insert_spectra(connection, {known.id: new})
+    old = stored_card(connection, known.id)
+    put_card(connection, known.id, old.updated(new.card) if named else new.card.updated(old))
+    return gone
+
+
+def _found_otherwise(connection: Connection, model_id: int, new: NewModel) -> bool:
+    """Whether exact spectra come where approximate ones are, or the other way around: nothing is a mixture of both."""
+    return bool(new.spectra) and any(spectrum.method for spectrum in new.spectra) == is_exact(connection, model_id)

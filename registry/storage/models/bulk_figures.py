@@ -1,0 +1,59 @@
+"""Figures of many models at once, without the rest of what is known of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import select
+
+from registry.spelling import near_spellings
+from registry.storage.engine.schema import architectures, metrics, models
+from registry.storage.models.filter_sql import conditions
+from registry.storage.models.model_queries import near_known
+from registry.storage.models.records import Size
+from registry.types.weights import Metric
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from registry.types.filters import Filter
+
+__all__ = ["measured", "near_texts", "sizes"]
+
+TEXTS = {
+    "family": architectures.c.family,
+    "architecture": architectures.c.name,
+    "task": models.c.task,
+    "dataset": models.c.dataset,
+    "licence": models.c.licence,
+}
+MEASURED: Final = select(metrics.c.dataset).where(metrics.c.dataset != "")
+"""Where a model is of a data set, too."""
+
+
+def sizes(connection: Connection, wanted: Filter) -> list[Size]:
+    """Return how large the models are that a filter lets through, by id."""
+    columns = select(models.c.id, models.c.parameters, models.c.bytes, models.c.gflops).select_from(models)
+    statement = columns.join(architectures).where(*conditions(wanted)).order_by(models.c.id)
+    return [Size(*row) for row in connection.execute(statement)]
+
+
+def measured(connection: Connection, wanted: Filter) -> list[tuple[int, Metric]]:
+    """Return the metrics of the models that a filter lets through, by id, name, data set and split."""
+    figure = metrics.c
+    columns = (figure.name, figure.value, figure.dataset, figure.split, figure.higher_is_better)
+    # Within: a filter looks at metrics, too.
+    passing = select(models.c.id).select_from(models).join(architectures).where(*conditions(wanted))
+    statement = select(figure.model_id, *columns).where(figure.model_id.in_(passing))
+    ordered = statement.order_by(figure.model_id, figure.name, figure.dataset, figure.split)
+    return [(model_id, Metric(*known)) for model_id, *known in connection.execute(ordered)]
+
+
+def near_texts(connection: Connection, field: str, asked: str) -> list[str]:
+    """Return some known values of a text that a filter goes by, those spelt nearly as the one asked for."""
+    column = TEXTS[field]
+    known = select(column).select_from(models).join(architectures).where(column != "")
+    if field == "dataset":
+        trained, measured = near_known(connection, known, asked), near_known(connection, MEASURED, asked)
+        return near_spellings(asked, sorted({*trained, *measured}))
+    return near_known(connection, known, asked)

@@ -1,0 +1,136 @@
+"""Changing and removing what is stored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, select, update
+
+from registry.errors import UsageError
+from registry.storage.engine.schema import models, names
+from registry.storage.models.adding import claim_name
+from registry.storage.models.measured_values import raise_stamps, specs_held
+from registry.storage.models.model_validation import check_name
+from registry.storage.models.stored_cards import drop_if_unused, put_card, put_figures, stored_card, utc_now
+from registry.types.weights import ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from registry.types.weights import Metric
+
+__all__ = [
+    "drop_name",
+    "remove",
+    "rename",
+    "set_card",
+    "set_metric",
+    "set_tags",
+]
+
+_TEXTS = tuple(f.name for f in fields(ModelCard) if f.default == "")
+_NUMBERS = ("seed", "gflops")
+
+
+def set_card(connection: Connection, model_id: int, changes: Mapping[str, Any]) -> None:
+    """Set fields of a model's card; None and the empty string make them unknown.
+
+    Raises
+    ------
+    UsageError
+        There is no such field, or the value is of the wrong kind.
+    """
+    known: dict[str, Any] = {}
+    for field, value in changes.items():
+        if field in _TEXTS and (value is None or isinstance(value, str)):
+            known[field] = value or ""
+        elif field in _NUMBERS and (value is None or value == ""):
+            known[field] = None
+        elif field == "gflops" and isinstance(value, Real):
+            known[field] = float(value)
+            if not 0.0 <= known[field] < math.inf:
+                raise UsageError(f"gflops cannot be {value!r}", "give a finite number that is not negative")
+        elif field == "seed" and (isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())):
+            known[field] = int(value)
+        else:
+            raise UsageError(
+                f"{field} cannot be set to {value!r}",
+                f"text: {', '.join(_TEXTS)}; a number: {', '.join(_NUMBERS)}",
+            )
+    put_card(connection, model_id, replace(stored_card(connection, model_id), **known))
+
+
+def set_metric(connection: Connection, model_id: int, metric: Metric) -> None:
+    """Add a metric, in place of the one of the same name, data set and split."""
+    put_figures(connection, model_id, stored_card(connection, model_id).updated(ModelCard(metrics=(metric,))))
+
+
+def set_tags(connection: Connection, model_id: int, given: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
+    """Put tags on a model, or with None take one off; return all that it has now, by key.
+
+    Raises
+    ------
+    UsageError
+        A key is empty, or a tag to be taken off is not there.
+    """
+    card = stored_card(connection, model_id)
+    tags = dict(card.tags)
+    for key, value in given.items():
+        if not key.strip():
+            raise UsageError("a tag needs a key", "give it as KEY=VALUE")
+        if value is not None:
+            tags[key] = value
+        elif tags.pop(key, None) is None:
+            raise UsageError(f"the model has no tag {key!r}", f"it has: {', '.join(sorted(tags)) or 'none'}")
+    kept = tuple(sorted(tags.items()))
+    put_figures(connection, model_id, replace(card, tags=kept))
+    return kept
+
+
+def rename(connection: Connection, model_id: int, old: str, new: str) -> None:
+    """Give a model ``new`` in place of the name ``old``; found by its hash, it gets ``new`` beside the names it has.
+
+    Raises
+    ------
+    NameTakenError
+        Another model has that name.
+    UsageError
+        It cannot be a name, or the model has it beside the old one.
+    """
+    check_name(new)
+    if old == new:
+        return
+    if claim_name(connection, new, model_id, replace=False, remedy="choose another name, or rename that model first"):
+        raise UsageError(f"the model has the name {new!r} beside {old!r} already", "drop one of them")
+    changed = connection.execute(update(names).where(names.c.name == old).values(name=new)).rowcount
+    if not changed:
+        connection.execute(insert(names).values(name=new, model_id=model_id, created=utc_now()))
+
+
+def drop_name(connection: Connection, model_id: int, name: str) -> None:
+    """Take a name from a model.
+
+    Raises
+    ------
+    UsageError
+        It is the only one, or no name but the beginning of a hash.
+    """
+    known = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id)).all()
+    if name not in known or len(known) == 1:
+        raise UsageError(f"{name!r} is not one of several names of the model", "rename it, or remove the model")
+    connection.execute(delete(names).where(names.c.name == name))
+
+
+def remove(connection: Connection, model_id: int) -> None:
+    """Delete a model and all that belongs to it."""
+    mine = models.c.id == model_id
+    architecture = connection.scalars(select(models.c.architecture_id).where(mine).with_for_update()).one()
+    held = specs_held(connection, [model_id])
+    connection.execute(delete(models).where(mine))
+    drop_if_unused(connection, architecture)
+    raise_stamps(connection, held, removed=held)

@@ -1,0 +1,126 @@
+"""Rows of models that are new: one or many in a handful of statements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, select, update
+
+from registry.errors import UsageError
+from registry.storage.engine import schema
+from registry.storage.engine.bulk_insert import insert_rows
+from registry.storage.engine.schema import models
+from registry.storage.models.filter_sql import listed
+from registry.storage.models.measured_values import specs_held
+from registry.storage.models.model_validation import check_model
+from registry.storage.models.packing import as_json, layer_rows, packed_spectra
+from registry.storage.models.stored_cards import MODEL_FIELDS, architecture_ids, insert_figures, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from registry.storage.models.records import NewModel
+
+__all__ = ["insert_models", "insert_spectra", "replace_layers"]
+
+
+def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int]:
+    """Insert models of new weights, but for names, conjugacy and vectors; return their ids, in order.
+
+    Raises
+    ------
+    UsageError, SpectrumError, SpecMismatchError
+        As `check_model`, or a model has no spectra.
+    """
+    for new in given:
+        check_model(new)
+    if not given:
+        return []
+    keys = [(new.card.architecture, new.card.family, new.plan.topology) for new in given]
+    architectures = architecture_ids(connection, keys)
+    now = utc_now()
+    rows: list[dict[str, Any]] = [
+        {
+            "architecture_id": architectures[key],
+            "content_hash": new.plan.content_hash,
+            "topology": new.plan.topology,
+            "parameters": new.plan.parameters,
+            "bytes": new.plan.bytes,
+            "layers": len(new.plan.layers),
+            "matrix_rule": new.plan.rule,
+            "tool_version": new.tool_version,
+            "created": new.created or now,
+            **{name: getattr(new.card, name) for name in MODEL_FIELDS},
+        }
+        for new, key in zip(given, keys, strict=True)
+    ]
+    connection.execute(insert(models), rows)
+    hashes = listed(models.c.content_hash, [new.plan.content_hash for new in given], connection)
+    rows_back = connection.execute(select(models.c.content_hash, models.c.id).where(hashes))
+    found = {content_hash: int(id_) for content_hash, id_ in rows_back}
+    ids = [found[new.plan.content_hash] for new in given]
+    by_id = dict(zip(ids, given, strict=True))
+    insert_figures(connection, {id_: new.card for id_, new in by_id.items()})
+    _insert_layers(connection, by_id)
+    return ids
+
+
+def replace_layers(connection: Connection, model_id: int, new: NewModel) -> frozenset[int]:
+    """Give known weights the layers that another matrix rule or method gives; all computed from the old ones goes.
+
+    Returns the ids of the specs whose vectors went: their stamps are to be raised at the end of the transaction.
+
+    Raises
+    ------
+    UsageError
+        The model has no spectra.
+    """
+    connection.execute(select(models.c.id).where(models.c.id == model_id).with_for_update())
+    gone = frozenset(specs_held(connection, [model_id]))
+    for table in (schema.layers, schema.skipped, schema.spectra, schema.conjugacy, schema.fingerprints):
+        connection.execute(delete(table).where(table.c.model_id == model_id))
+    values = {
+        "topology": new.plan.topology,
+        "parameters": new.plan.parameters,
+        "layers": len(new.plan.layers),
+        "matrix_rule": new.plan.rule,
+        "tool_version": new.tool_version,
+    }
+    connection.execute(update(models).where(models.c.id == model_id).values(values))
+    _insert_layers(connection, {model_id: new})
+    return gone
+
+
+def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Insert layers, skipped tensors and spectra of models by their ids."""
+    layers: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
+    for model_id, new in given.items():
+        means = [spectrum.mean for spectrum in new.spectra] or new.means
+        if not means:
+            raise UsageError(f"the weights of {new.name} are new, and their spectra are missing", "ingest it again")
+        methods = [spectrum.method for spectrum in new.spectra] or new.methods or [""] * len(means)
+        layers += layer_rows(model_id, new.plan.layers, means, methods)
+        skipped += [
+            {
+                "model_id": model_id,
+                "position": position,
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": as_json(tensor.shape),
+                "reason": tensor.reason,
+            }
+            for position, tensor in enumerate(new.plan.skipped)
+        ]
+    insert_rows(connection, schema.layers, layers)
+    insert_rows(connection, schema.skipped, skipped)
+    insert_spectra(connection, given)
+
+
+def insert_spectra(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Insert the spectra, where there are any to be kept."""
+    kept = {model_id: new.spectra for model_id, new in given.items() if new.spectra and new.keep_spectra}
+    rows = [{"model_id": model_id, "data": packed_spectra(spectra)} for model_id, spectra in kept.items()]
+    insert_rows(connection, schema.spectra, rows)

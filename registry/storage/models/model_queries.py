@@ -1,0 +1,237 @@
+"""Finding models and telling what is stored of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError, UsageError
+from registry.spelling import brief, near_spellings
+from registry.storage.engine import schema
+from registry.storage.engine.schema import architectures, conjugacy, models, names
+from registry.storage.models.filter_sql import filtered, unknown
+from registry.storage.models.model_validation import HASH_PREFIX
+from registry.storage.models.packing import layer_of, to_conjugacy
+from registry.storage.models.records import CONJUGACY_RULE, DetailsRows, Holding
+from registry.types.models import Stats
+from registry.types.weights import SkippedTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, RowMapping, Select
+
+    from registry.storage.engine.address import Address
+    from registry.types.filters import Filter
+
+__all__ = [
+    "candidate_ids",
+    "details_rows",
+    "near_known",
+    "require_models",
+    "resolve",
+    "short_hash",
+    "stats",
+    "unknown_count",
+]
+
+SHORT = 12
+NEAR = 2_000  # texts compared at most when one is not found: difflib takes some 50 microseconds a pair
+
+
+def short_hash(content_hash: str) -> str:
+    """Return what a model without a name is shown as and found by: ``sha256:`` and 12 digits."""
+    return HASH_PREFIX + content_hash[:SHORT]
+
+
+def resolve(connection: Connection, reference: str, address: Address) -> int:
+    """Return the id of the model that has the name, or whose content hash starts so: ``sha256:PREFIX``.
+
+    Raises
+    ------
+    UnknownModelError
+        None does; the remedy offers the nearest names.
+    AmbiguousError
+        The hash's beginning is that of several models.
+    EmptyRegistryError
+        Nothing is stored at all.
+    """
+    if not isinstance(reference, str):
+        raise UsageError(f"a model is asked for by its name, a text, not {brief(reference)}")
+    found = connection.scalar(select(names.c.model_id).where(names.c.name == reference))
+    if found is not None:
+        return int(found)
+    prefix = reference.removeprefix(HASH_PREFIX).lower()
+    if reference.startswith(HASH_PREFIX) and prefix:
+        starts = models.c.content_hash.startswith(prefix, autoescape=True)
+        ids = connection.scalars(select(models.c.id).where(starts).limit(2)).all()
+        if len(ids) > 1:
+            raise AmbiguousError(f"several models' hashes start with {prefix}", "give more of its digits")
+        if ids:
+            return int(ids[0])
+    require_models(connection, address)
+    near = near_known(connection, select(names.c.name), reference)
+    remedy = f"did you mean {', '.join(near)}?" if near else f"see {address.command('list')}"
+    raise UnknownModelError(f"no model is named {reference!r}", remedy)
+
+
+def require_models(connection: Connection, address: Address) -> None:
+    """`EmptyRegistryError` with the command that fills it where nothing is stored."""
+    if connection.scalar(select(models.c.id).limit(1)) is None:
+        remedy = f"fill it: {address.command('ingest FILE_OR_FOLDER')}, or torchvision:resnet18 instead of a file"
+        raise EmptyRegistryError(f"{address.label} holds no models", remedy)
+
+
+def near_known(connection: Connection, known: Select[Any], asked: str) -> list[str]:
+    """Return some of the texts that a statement of one column gives which are spelt nearly so."""
+    [column] = known.selected_columns
+    known = known.distinct().order_by(column)
+    texts = connection.scalars(known.limit(NEAR + 1)).all()
+    if len(texts) > NEAR:
+        likely, folded = asked.strip().lower(), func.lower(column)
+        found = folded.startswith(likely[:2], autoescape=True) | folded.contains(likely[:3], autoescape=True)
+        texts = connection.scalars(known.where(found).limit(NEAR)).all() or texts[:NEAR]
+    return near_spellings(asked, texts)
+
+
+def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool) -> list[str]:
+    """Return the content hashes of the models of a matrix rule with vectors under all those specs and today's figures.
+
+    ``spectra``: and with their spectra; ``exact``: and without approximate ones.
+    """
+    judged = select(conjugacy.c.model_id).where(conjugacy.c.rule == CONJUGACY_RULE)
+    statement = select(models.c.content_hash).where(models.c.matrix_rule == rule, models.c.id.in_(judged))
+    for spec in specs:
+        under = select(schema.fingerprints.c.model_id).join(schema.specs).where(schema.specs.c.hash == spec)
+        statement = statement.where(models.c.id.in_(under))
+    if spectra:
+        statement = statement.where(models.c.id.in_(select(schema.spectra.c.model_id)))
+    if exact:
+        approximate = select(schema.layers.c.model_id).where(schema.layers.c.method != "")
+        statement = statement.where(models.c.id.not_in(approximate))
+    return list(connection.scalars(statement))
+
+
+def candidate_ids(connection: Connection, wanted: Filter | None) -> list[int]:
+    """Return the ids of the models that a filter lets through, ascending."""
+    statement = filtered(select(models.c.id).select_from(models), wanted).order_by(models.c.id)
+    return list(connection.scalars(statement))
+
+
+def unknown_count(connection: Connection, wanted: Filter, besides: int) -> int:
+    """Return how many models but one a filter leaves out for nothing but values that are not known of them."""
+    left_out = unknown(wanted)
+    if left_out is None:
+        return 0
+    counted = select(func.count()).select_from(models.join(architectures)).where(left_out, models.c.id != besides)
+    return connection.scalar(counted) or 0
+
+
+def details_rows(connection: Connection, model_id: int) -> DetailsRows:
+    """Return everything else that is stored of a model.
+
+    Raises
+    ------
+    UnknownModelError
+        There is none of that id.
+    """
+    model = connection.execute(select(models).where(models.c.id == model_id)).mappings().first()
+    if model is None:
+        raise UnknownModelError(f"no model has the id {model_id}")
+
+    def of(table: Any, *order: Any) -> Sequence[RowMapping]:
+        statement = select(table).where(table.c.model_id == model_id).order_by(*order)
+        return connection.execute(statement).mappings().all()
+
+    figures = of(conjugacy)
+    labels = (
+        select(schema.specs.c.name, schema.specs.c.version)
+        .join(schema.fingerprints, schema.fingerprints.c.spec_id == schema.specs.c.id)
+        .where(schema.fingerprints.c.model_id == model_id)
+        .order_by(schema.specs.c.name, schema.specs.c.version)
+    )
+    held = select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == model_id)
+    provenance = ("revision", "recipe", "training", "seed", "tool_version")
+    return DetailsRows(
+        layers=tuple(layer_of(row) for row in of(schema.layers, schema.layers.c.position)),
+        skipped=tuple(
+            SkippedTensor(row["name"], row["dtype"], tuple(json.loads(row["shape"])), row["reason"])
+            for row in of(schema.skipped, schema.skipped.c.position)
+        ),
+        conjugacy=to_conjugacy(figures[0]) if figures else None,
+        tags=tuple((row["key"], row["value"]) for row in of(schema.tags, schema.tags.c.key)),
+        fingerprints=tuple(f"{name} v{version}" for name, version in connection.execute(labels)),
+        has_spectra=connection.scalar(held) is not None,
+        **{key: model[key] for key in provenance},
+    )
+
+
+def holding(connection: Connection, content_hash: str) -> Holding | None:
+    """Return what is stored of the weights of that hash, None where they are not."""
+    model = connection.execute(
+        select(models.c.id, models.c.matrix_rule, schema.spectra.c.model_id.is_not(None).label("has_spectra"))
+        .outerjoin(schema.spectra, schema.spectra.c.model_id == models.c.id)
+        .where(models.c.content_hash == content_hash)
+    ).first()
+    if model is None:
+        return None
+    of_model = schema.fingerprints.c.model_id == model.id
+    hashes = select(schema.specs.c.hash).join(schema.fingerprints).where(of_model)
+    rule = connection.scalar(select(conjugacy.c.rule).where(conjugacy.c.model_id == model.id))
+    return Holding(
+        matrix_rule=model.matrix_rule,
+        specs=frozenset(connection.scalars(hashes)),
+        has_spectra=bool(model.has_spectra),
+        judged=rule == CONJUGACY_RULE,
+        exact=is_exact(connection, model.id),
+    )
+
+
+def is_exact(connection: Connection, model_id: int) -> bool:
+    """Return whether none of a model's layers is approximate."""
+    layers = schema.layers
+    approximate = select(layers.c.position).where(layers.c.model_id == model_id, layers.c.method != "").limit(1)
+    return connection.scalar(approximate) is None
+
+
+def stats(connection: Connection, version: str) -> Stats:
+    """Return what the registry holds; counts are by size, largest first."""
+    fingerprints, specs = schema.fingerprints, schema.specs
+
+    def total(table: Any) -> int:
+        return connection.scalar(select(func.count()).select_from(table)) or 0
+
+    def counted(label: Any, source: Any) -> tuple[tuple[str, int], ...]:
+        count = func.count().label("n")
+        rows = connection.execute(
+            select(label, count).select_from(source).group_by(label).order_by(count.desc(), label)
+        )
+        return tuple((str(value), int(n)) for value, n in rows)
+
+    by_spec = connection.execute(
+        select(specs.c.name, specs.c.version, func.count(fingerprints.c.model_id))
+        .outerjoin(fingerprints, fingerprints.c.spec_id == specs.c.id)
+        .group_by(specs.c.id, specs.c.name, specs.c.version)
+        .order_by(specs.c.name, specs.c.version, specs.c.id)
+    )
+    return Stats(
+        models=total(models),
+        names=total(names),
+        layers=total(schema.layers),
+        families=counted(architectures.c.family, models.join(architectures)),
+        fingerprints=tuple((f"{name} v{number}", count) for name, number, count in by_spec),
+        training_classes=counted(conjugacy.c.training_class, conjugacy),
+        tail_classes=counted(conjugacy.c.tail_class, conjugacy),
+        schema_version=version,
+        bytes=_bytes(connection),
+    )
+
+
+def _bytes(connection: Connection) -> int:
+    if connection.dialect.name == "sqlite":
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+    sizes = (func.pg_total_relation_size(func.to_regclass(table)) for table in schema.metadata.tables)
+    return sum(connection.execute(select(*sizes)).one())

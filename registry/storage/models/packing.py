@@ -1,0 +1,205 @@
+"""Values to rows and back: blobs of little-endian float32, lists and specs as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, fields
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from registry.errors import SpectrumError
+from registry.storage.models.model_validation import MAX_LENGTH
+from registry.storage.models.records import StoredLayer
+from registry.types.spectra import Conjugacy, Decay, FingerprintSpec
+from registry.types.weights import LayerMatrix, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import RowMapping
+
+    from registry.types.spectra import Fingerprint, Spectrum
+
+__all__ = [
+    "FLOAT32",
+    "as_json",
+    "conjugacy_row",
+    "layer_of",
+    "layer_rows",
+    "packed_spectra",
+    "packed_vector",
+    "spec_of",
+    "spec_row",
+    "to_conjugacy",
+    "to_metric",
+    "unpacked",
+]
+
+FLOAT32 = np.dtype("<f4")
+TAILS = ("edge", "long")
+TRAININGS = ("untrained", "trained")
+LAWS = ("exponential", "power", "undecided")
+
+_DELTAS = {0.01: "01", 0.02: "02", 0.05: "05"}
+_DECAY = tuple(field.name for field in fields(Decay))
+
+
+def packed_vector(fingerprint: Fingerprint) -> bytes:
+    """Return the vector as little-endian float32.
+
+    Raises
+    ------
+    SpectrumError
+        It is not float32 of shape (spec.length,), has a number that is not finite, or is longer than `MAX_LENGTH`.
+    """
+    spec, vector = fingerprint.spec, fingerprint.vector
+    if vector.dtype != np.float32 or vector.shape != (spec.length,):
+        raise SpectrumError(
+            f"a {spec.label} vector must be float32 of shape ({spec.length},), not {vector.dtype} of {vector.shape}"
+        )
+    if spec.length > MAX_LENGTH:
+        raise SpectrumError(f"a {spec.label} vector has {spec.length} numbers, more than {MAX_LENGTH}")
+    if not np.isfinite(vector).all():
+        raise SpectrumError(f"the {spec.label} vector has numbers that are not finite")
+    return vector.astype(FLOAT32, copy=False).tobytes()
+
+
+def packed_spectra(spectra: Sequence[Spectrum]) -> bytes:
+    """Return all layers' eigenvalues, one layer after the other, as little-endian float32."""
+    return b"".join(spectrum.values.astype(FLOAT32, copy=False).tobytes() for spectrum in spectra)
+
+
+@lru_cache(maxsize=4096)
+def as_json(extents: tuple[int, ...]) -> str:
+    """Return a shape as a JSON list; cached, as shapes recur."""
+    return json.dumps(extents)
+
+
+def layer_rows(
+    model_id: int, layers: Sequence[LayerMatrix], means: Sequence[float], methods: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the rows of ``layers``.
+
+    Raises
+    ------
+    SpectrumError
+        A layer's mean eigenvalue is not finite.
+    """
+    rows = []
+    counts = [min(layer.p, layer.q) for layer in layers]
+    for layer, mean, method, count, end in zip(layers, means, methods, counts, accumulate(counts), strict=True):
+        if not math.isfinite(mean):
+            raise SpectrumError(f"the spectrum of layer {layer.name} is empty or not finite")
+        rows.append(
+            {
+                "model_id": model_id,
+                "position": layer.position,
+                "name": layer.name,
+                "tensor": layer.tensor,
+                "shape": as_json(layer.shape),
+                "kind": layer.kind,
+                "kernel": as_json(layer.kernel),
+                "p": layer.p,
+                "q": layer.q,
+                "axis": layer.axis,
+                "start": layer.start,
+                "stop": layer.stop,
+                "mean": float(mean),
+                "offset": end - count,
+                "count": count,
+                "method": method,
+            }
+        )
+    return rows
+
+
+def layer_of(row: RowMapping) -> StoredLayer:
+    """Return the layer that a row of ``layers`` holds."""
+    layer = LayerMatrix(
+        position=row["position"],
+        name=row["name"],
+        tensor=row["tensor"],
+        shape=tuple(json.loads(row["shape"])),
+        kind=row["kind"],
+        axis=row["axis"],
+        start=row["start"],
+        stop=row["stop"],
+    )
+    return StoredLayer(layer, row["mean"], row["count"], row["method"])
+
+
+def spec_row(spec: FingerprintSpec) -> dict[str, Any]:
+    """Return the row of ``specs``, but for its id and time."""
+    return {
+        "hash": spec.hash,
+        "name": spec.name,
+        "version": spec.version,
+        "matrix_rule": spec.matrix_rule,
+        "length": spec.length,
+        "definition": json.dumps(asdict(spec), sort_keys=True),
+    }
+
+
+def spec_of(definition: str) -> FingerprintSpec:
+    """Return the spec; JSON keeps every float64 exactly, so its hash is the one stored."""
+    known = json.loads(definition)
+    return FingerprintSpec(
+        **known | {"locations": tuple(known["locations"]), "depths": tuple(known["depths"])},
+    )
+
+
+def conjugacy_row(model_id: int, conjugacy: Conjugacy, rule: int) -> dict[str, Any]:
+    """Return the row of ``conjugacy``.
+
+    Raises
+    ------
+    SpectrumError
+        Its tails are not at 0.01, 0.02 and 0.05, a figure is not finite, or a class is none.
+    """
+    if conjugacy.tail_class not in TAILS or conjugacy.training_class not in TRAININGS:
+        raise SpectrumError(f"there are no classes {conjugacy.tail_class!r:.40} and {conjugacy.training_class!r:.40}")
+    decay = conjugacy.decay
+    if decay is not None and (decay.law not in LAWS or None in (decay.threshold, decay.exceedances)):
+        raise SpectrumError(f"there is no such law of decay: {decay}")
+    row: dict[str, Any] = {
+        "model_id": model_id,
+        "rule": rule,
+        "z": float(conjugacy.z),
+        "tail_class": conjugacy.tail_class,
+        "training_class": conjugacy.training_class,
+    }
+    for kind, tail in (("tail", conjugacy.tail), ("wishart_tail", conjugacy.wishart_tail)):
+        if sorted(delta for delta, _ in tail) != list(_DELTAS):
+            raise SpectrumError(f"conjugacy is stored at delta = {', '.join(map(str, _DELTAS))} and no other")
+        row |= {f"{kind}_{_DELTAS[delta]}": float(location) for delta, location in tail}
+    row |= {f"decay_{figure}": getattr(conjugacy.decay, figure, None) for figure in _DECAY}
+    if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
+        raise SpectrumError("a conjugacy figure is not finite")
+    return row
+
+
+def to_conjugacy(row: RowMapping | dict[str, Any]) -> Conjugacy:
+    """Return the figures that a row of ``conjugacy`` holds."""
+    return Conjugacy(
+        tail=tuple((delta, row[f"tail_{name}"]) for delta, name in _DELTAS.items()),
+        wishart_tail=tuple((delta, row[f"wishart_tail_{name}"]) for delta, name in _DELTAS.items()),
+        z=row["z"],
+        tail_class=row["tail_class"],
+        training_class=row["training_class"],
+        decay=None if row["decay_law"] is None else Decay(*(row[f"decay_{figure}"] for figure in _DECAY)),
+    )
+
+
+def to_metric(row: RowMapping | dict[str, Any]) -> Metric:
+    """Return the metric that a row of ``metrics`` holds."""
+    return Metric(row["name"], row["value"], row["dataset"], row["split"], row["higher_is_better"], row["source"])
+
+
+def unpacked(blob: bytes) -> NDArray[np.float32]:
+    """Return the numbers of a blob, read-only and without a copy where the machine is little-endian."""
+    return np.frombuffer(blob, dtype=FLOAT32).astype(np.float32, copy=False)

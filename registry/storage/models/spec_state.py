@@ -1,0 +1,96 @@
+"""How things stand with a spec, which every question reads first, and in one statement."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import and_, bindparam, select
+
+from registry.storage.engine import schema
+from registry.storage.engine.compiled_statements import Compiled
+from registry.storage.equivalence.stored_calibrations import SAME
+from registry.storage.index.pgvector_index import FACTS, Facts
+from registry.types.calibrations import Calibration
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Select, TextClause
+
+__all__ = ["SpecState", "Standing", "standing", "state_of"]
+
+specs, calibrations = schema.specs, schema.calibrations
+
+
+class SpecState(NamedTuple):
+    """The row of a spec, as far as it tells whether what is remembered is current."""
+
+    id: int
+    created: datetime
+    length: int
+    stamp: int
+    removed: int
+    indexed: int | None
+
+
+class Standing(NamedTuple):
+    """The state of a spec, None where it is not stored; the calibration by a distance; what there is of an index."""
+
+    state: SpecState | None
+    calibration: Calibration | None
+    facts: Facts | None
+
+
+_STATE: Final = tuple(specs.c[name] for name in SpecState._fields)
+_OF_SPEC: Final = specs.c.hash == bindparam("spec")
+_CALIBRATION: Final = tuple(calibrations.c[name] for name in (*SAME, "quantiles", "created"))
+_CALIBRATED: Final = and_(
+    calibrations.c.spec_hash == bindparam("spec"), calibrations.c.distance == bindparam("distance")
+)
+
+
+def _standing(*more: TextClause) -> Compiled:
+    """One row where the spec is stored."""
+    columns: Select[Any] = select(*_STATE, *_CALIBRATION, *more)
+    return Compiled(columns.select_from(specs.outerjoin(calibrations, _CALIBRATED)).where(_OF_SPEC))
+
+
+_STATEMENTS: Final = {"sqlite": _standing(), "postgresql": _standing(*FACTS)}
+_STATE_ALONE: Final = Compiled(select(*_STATE).where(_OF_SPEC))
+_CALIBRATION_ALONE: Final = Compiled(select(*_CALIBRATION).where(_CALIBRATED))
+
+
+def state_of(connection: Connection, spec_hash: str) -> SpecState | None:
+    """Return the spec's state, None where no such spec is stored; one row by its key."""
+    row = _STATE_ALONE.first(connection, {"spec": spec_hash})
+    return None if row is None else SpecState(*row)
+
+
+def standing(connection: Connection, spec_hash: str, distance: str) -> Standing:
+    """Return how things stand with a spec and distance."""
+    given = {"spec": spec_hash, "distance": distance}
+    row = _STATEMENTS[connection.dialect.name].first(connection, given)
+    if row is None:
+        alone = _CALIBRATION_ALONE.first(connection, given)
+        return Standing(None, None if alone is None else _calibration(spec_hash, distance, alone), None)
+    known, end = row[len(_STATE) :], len(_CALIBRATION)
+    return Standing(
+        state=SpecState(*row[: len(_STATE)]),
+        calibration=None if known[end - 1] is None else _calibration(spec_hash, distance, known[:end]),
+        facts=Facts(*known[end:]) if known[end:] else None,
+    )
+
+
+@lru_cache(maxsize=64)
+def _calibration(spec_hash: str, distance: str, row: tuple[Any, ...]) -> Calibration:
+    """Of `_CALIBRATION`; remembered, since to read the quantiles takes longer than all else that is read here."""
+    *same, quantiles, created = row
+    return Calibration(
+        spec_hash=spec_hash,
+        distance=distance,
+        quantiles=tuple((fraction, distance) for fraction, distance in json.loads(quantiles)),
+        created=created.isoformat(timespec="seconds"),
+        **dict(zip(SAME, same, strict=True)),
+    )

@@ -1,0 +1,154 @@
+"""Numbers of many models at once: vectors, spectra, conjugacy. Straight from the driver where there are many."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import exists, func, select
+
+from registry.storage.engine import schema
+from registry.storage.engine.failures import driver
+from registry.storage.models.filter_sql import among
+from registry.storage.models.packing import FLOAT32, layer_of, spec_of, to_conjugacy, unpacked
+from registry.types.spectra import Spectrum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import ColumnElement, Connection, Select
+
+    from registry.types.spectra import Conjugacy, FingerprintSpec
+
+__all__ = [
+    "all_specs",
+    "classes",
+    "conjugacy_of",
+    "count_vectors",
+    "missing_conjugacy",
+    "missing_fingerprints",
+    "read_fingerprints",
+    "read_spectra",
+    "read_vector",
+    "vector_blocks",
+]
+
+BLOCK = 1_000  # rows: some megabytes, so that the rows as they come never weigh as much as the array
+
+specs, fingerprints, conjugacy, models = schema.specs, schema.fingerprints, schema.conjugacy, schema.models
+
+
+def read_fingerprints(
+    connection: Connection, spec_hash: str, ids: Sequence[int] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the ids (n,), ascending, and vectors (n, d) of all models, or of those of ``ids``, under a spec.
+
+    d is 0 where no such spec is stored.
+    """
+    found = connection.execute(select(specs.c.id, specs.c.length).where(specs.c.hash == spec_hash)).first()
+    if found is None:
+        return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+    wanted = [fingerprints.c.spec_id == found.id]
+    if ids is not None:
+        wanted.append(among(fingerprints.c.model_id, ids, connection))
+    count = connection.scalar(select(func.count()).select_from(fingerprints).where(*wanted)) or 0
+    models_read, vectors = np.empty(count, np.int64), np.empty((count, found.length), np.float32)
+    start = 0
+    for rows, block in vector_blocks(connection, wanted, found.length):
+        here = slice(start, start + len(rows))
+        models_read[here], vectors[here] = rows, block
+        start = here.stop
+    return models_read, vectors
+
+
+def read_vector(connection: Connection, spec_hash: str, model_id: int) -> NDArray[np.float32] | None:
+    """Return one model's vector (d,) under a spec, None where it has none."""
+    statement = select(fingerprints.c.vector).join(specs, specs.c.id == fingerprints.c.spec_id)
+    blob = connection.scalar(statement.where(specs.c.hash == spec_hash, fingerprints.c.model_id == model_id))
+    return None if blob is None else unpacked(blob)
+
+
+def count_vectors(connection: Connection, spec_id: int, ids: Sequence[int] | None = None) -> int:
+    """Return how many vectors are stored under a spec, of all models or of those of ``ids``; O(n)."""
+    counted = select(func.count()).select_from(fingerprints).where(fingerprints.c.spec_id == spec_id)
+    if ids is not None:
+        counted = counted.where(among(fingerprints.c.model_id, ids, connection))
+    return connection.scalar(counted) or 0
+
+
+def vector_blocks(
+    connection: Connection, wanted: Sequence[ColumnElement[bool]], length: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield ids (m,) and vectors (m, length) of the stored vectors wanted, ascending, some megabytes a time."""
+    statement = select(fingerprints.c.model_id, fingerprints.c.vector).where(*wanted)
+    for rows in _blocks(connection, statement.order_by(fingerprints.c.model_id)):
+        ids, blobs = zip(*rows, strict=True)
+        yield np.array(ids, np.int64), np.frombuffer(b"".join(blobs), dtype=FLOAT32).reshape(len(rows), length)
+
+
+def _blocks(connection: Connection, statement: Select[Any]) -> Iterator[list[tuple[int, bytes]]]:
+    """Run a statement by the driver's own cursor: no row objects, and Postgres sends bytes as bytes, not as digits."""
+    compiled = statement.compile(dialect=connection.dialect)
+    values: Any = compiled.construct_params()
+    with driver(connection) as below:
+        if connection.dialect.name == "sqlite":
+            values = [values[name] for name in compiled.positiontup or ()]
+            cursor = below.cursor()
+        else:
+            # The server keeps the result and gives it out in blocks: this process never holds it twice.
+            cursor = below.cursor(name="archreg_vectors", binary=True)
+        with closing(cursor):
+            cursor.execute(str(compiled), values)
+            while rows := cursor.fetchmany(BLOCK):
+                yield rows
+
+
+def missing_fingerprints(connection: Connection, spec_hash: str) -> list[int]:
+    """Return the ids of the models without a vector under the spec, ascending."""
+    has = exists().where(
+        fingerprints.c.model_id == models.c.id, fingerprints.c.spec_id == specs.c.id, specs.c.hash == spec_hash
+    )
+    return list(connection.scalars(select(models.c.id).where(~has).order_by(models.c.id)))
+
+
+def all_specs(connection: Connection) -> list[FingerprintSpec]:
+    """Return the stored specs, by name and version."""
+    statement = select(specs.c.definition).order_by(specs.c.name, specs.c.version, specs.c.id)
+    return [spec_of(definition) for definition in connection.scalars(statement)]
+
+
+def read_spectra(connection: Connection, model_id: int) -> tuple[Spectrum, ...] | None:
+    """Return a model's spectra in depth order, their values read-only; None where they were not kept."""
+    blob = connection.scalar(select(schema.spectra.c.data).where(schema.spectra.c.model_id == model_id))
+    if blob is None:
+        return None
+    values = unpacked(blob)
+    rows = connection.execute(
+        select(schema.layers).where(schema.layers.c.model_id == model_id).order_by(schema.layers.c.position)
+    ).mappings()
+    return tuple(
+        Spectrum(layer_of(row).layer, row["mean"], values[row["offset"] : row["offset"] + row["count"]], row["method"])
+        for row in rows
+    )
+
+
+def conjugacy_of(connection: Connection, ids: Sequence[int]) -> dict[int, Conjugacy]:
+    """Return the conjugacy figures of those of ``ids`` that have them."""
+    statement = select(conjugacy).where(among(conjugacy.c.model_id, ids, connection))
+    return {row["model_id"]: to_conjugacy(row) for row in connection.execute(statement).mappings()}
+
+
+def missing_conjugacy(connection: Connection, rule: int) -> list[int]:
+    """Return the ids of the models without conjugacy figures by that version of the thresholds, ascending."""
+    has = exists().where(conjugacy.c.model_id == models.c.id, conjugacy.c.rule == rule)
+    return list(connection.scalars(select(models.c.id).where(~has).order_by(models.c.id)))
+
+
+def classes(connection: Connection, ids: Sequence[int] | None = None) -> dict[int, tuple[str, str]]:
+    """Return (tail class, training class) by id, of all models or those of ``ids``, where known."""
+    statement = select(conjugacy.c.model_id, conjugacy.c.tail_class, conjugacy.c.training_class)
+    if ids is not None:
+        statement = statement.where(among(conjugacy.c.model_id, ids, connection))
+    return {model_id: (tail, training) for model_id, tail, training in connection.execute(statement)}

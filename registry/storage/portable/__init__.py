@@ -1,0 +1,1 @@
+"""Registries as files: export, import and validation of rows."""
