@@ -28,6 +28,8 @@ from registry import Registry
 from registry.sources import MATRIX_RULE
 from registry.spectral.specs import LAYERED
 from registry.storage import Portable, Store
+from registry.storage.models.summaries import read_summaries
+from registry.storage.models.vectors import read_fingerprints
 from registry.types import Fingerprint
 
 if TYPE_CHECKING:
@@ -56,10 +58,10 @@ def fill(zoo: Path, target: Path, count: int) -> None:
     """Make a registry of so many models at ``target``, ``m0`` and so on, of those of the registry ``zoo``."""
     with Store.open(str(zoo), mode="read") as store, store.selection() as selection:
         real = [each for portion in selection.models() for each in portion if isinstance(each, Portable)]
-        ids, vectors = store.fingerprints(LAYERED.hash)
+        ids, vectors = store.read(read_fingerprints, LAYERED.hash)
     by_hash = {model.new.plan.content_hash: model for model in real}
     with Store.open(str(zoo), mode="read") as store:
-        hashes = {model.id: model.content_hash for model in store.summaries()}
+        hashes = {model.id: model.content_hash for model in store.read(read_summaries)}
     rows = [by_hash[hashes[id_]] for id_ in ids.tolist()]
     source, made = perturbed(vectors, count)
     with Store.open(str(target), mode="create") as store:

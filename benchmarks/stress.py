@@ -23,6 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from registry.storage.models.model_queries import candidate_ids, read_details
+from registry.storage.models.summaries import read_summaries
+from registry.storage.models.vectors import all_specs, read_conjugacy, read_fingerprints, read_spectra
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -70,16 +74,19 @@ def content(url: str) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     with Store.open(url, mode="read") as store:
-        hashes = [spec.hash for spec in store.specs()]
-        vectors = {one: dict(zip(*(part.tolist() for part in store.fingerprints(one)), strict=True)) for one in hashes}
-        conjugacy = store.conjugacy(store.candidate_ids())
-        for model in store.summaries():
-            spectra = store.spectra(model.id)
+        hashes = [spec.hash for spec in store.read(all_specs)]
+        vectors = {
+            one: dict(zip(*(part.tolist() for part in store.read(read_fingerprints, one)), strict=True))
+            for one in hashes
+        }
+        conjugacy = store.read(read_conjugacy, store.read(candidate_ids))
+        for model in store.read(read_summaries):
+            spectra = store.read(read_spectra, model.id)
             found[model.content_hash] = (
                 tuple(sorted(model.names)),
                 (model.topology, model.parameters, model.bytes, model.layers, model.matrix_rule, model.family),
                 None if spectra is None else [(s.layer, s.mean, s.values.tobytes()) for s in spectra],
-                store.details_rows(model.id).skipped,
+                store.read(read_details, model.id).skipped,
                 conjugacy[model.id],
                 [vectors[one].get(model.id) for one in sorted(hashes)],
             )

@@ -2,10 +2,11 @@
 
 The scales of its columns and the weights of its blocks (``registry.spectral.layered_scales``), 34 of them, and a
 temperature beside them. For each query, each model of its family is to stand before all of other families: the
-logistic loss of log sum exp over those of d(query, relative) - d(query, other), with the whole gallery and across sizes, every query's
-relatives weighing the same together, and a family of n queries n^1/2. Logarithms are held by a quadratic penalty to
-where they began: each property at half a standard deviation, each block at the same mean distance. The transform is
-not in it: it follows from the numbers and the same models, in closed form (``benchmarks.retrieval.transform``).
+logistic loss of log sum exp over those of d(query, relative) - d(query, other), with the whole gallery and across
+sizes, every query's relatives weighing the same together, and a family of n queries n^1/2. Logarithms are held by a
+quadratic penalty to where they began: each property at half a standard deviation, each block at the same mean
+distance. The transform is not in it: it follows from the numbers and the same models, in closed form
+(``benchmarks.retrieval.transform``).
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from registry import Registry
 from registry.equivalence import DISTANCES, RULES, shipped, sorted_into_groups
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
+from registry.storage.models.vectors import read_fingerprints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +117,7 @@ def _zoo_vectors(folder: Path) -> Path:
     with Registry(folder / "zoo.db") as reg:
         reg.ingest_all(reg.plan(manifest=zoo_folder() / "manifest.jsonl"), keep_spectra=False)
     with Store.open(str(folder / "zoo.db"), mode="read") as store:
-        np.save(folder / "zoo.npy", store.fingerprints(LAYERED.hash)[1])
+        np.save(folder / "zoo.npy", store.read(read_fingerprints, LAYERED.hash)[1])
     return folder / "zoo.npy"
 
 

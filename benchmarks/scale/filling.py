@@ -13,6 +13,8 @@ from registry.storage import Store
 from registry.storage.engine import schema
 from registry.storage.models.packing import conjugacy_row, spec_row
 from registry.storage.models.stored_cards import utc_now
+from registry.storage.models.summaries import read_summaries
+from registry.storage.models.vectors import read_conjugacy, read_fingerprints
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +41,9 @@ class Real:
 def real_models(database: Path) -> Real:
     """What a registry of real models holds under the ``layered`` spec."""
     with Store.open(str(database), mode="read") as store:
-        ids, vectors = store.fingerprints(LAYERED.hash)
-        models = {model.id: model for model in store.summaries()}
-        figures = store.conjugacy(ids.tolist())
+        ids, vectors = store.read(read_fingerprints, LAYERED.hash)
+        models = {model.id: model for model in store.read(read_summaries)}
+        figures = store.read(read_conjugacy, ids.tolist())
     return Real([models[i] for i in ids.tolist()], vectors, [figures[i] for i in ids.tolist()])
 
 
@@ -69,7 +71,7 @@ def fill(url: str, real: Real, count: int, seed: int = 0) -> None:
     source, vectors = perturbed(real.vectors, count, seed)
     Store.open(url, mode="create").close()
     with Store.open(url, mode="write") as store:
-        store._write(lambda connection: _fill(connection, real, source, vectors))  # noqa: SLF001 - no use case for it
+        store.write(lambda connection: _fill(connection, real, source, vectors))
 
 
 def _fill(connection: Connection, real: Real, source: NDArray[np.intp], vectors: NDArray[np.float32]) -> None:

@@ -11,6 +11,9 @@ from registry.catalog.search_settings import terms
 from registry.equivalence import calibrate
 from registry.errors import SpecMismatchError, UsageError
 from registry.spelling import counted
+from registry.storage.equivalence.stored_calibrations import read_labels
+from registry.storage.models.model_queries import require_models
+from registry.storage.models.vectors import read_classes, read_fingerprints
 from registry.types import Calibrated, Relation
 
 if TYPE_CHECKING:
@@ -40,8 +43,8 @@ def learn(store: Store, by: Terms, rate: float, seed: int) -> Calibrated:
     Raises ``EmptyRegistryError``, ``SpecMismatchError`` where no model has a vector of this spec, ``UsageError`` where
     the labels are too few to show the rate, or what ``calibrate`` raises.
     """
-    store.require_models()
-    every = store.labels(by.spec.hash)
+    store.read(require_models)
+    every = store.read(read_labels, by.spec.hash)
     if not every:
         raise SpecMismatchError(
             f"no model has a {by.spec.label} fingerprint", f"run: archreg refingerprint --fingerprint {by.spec.name}"
@@ -71,7 +74,7 @@ def _measured(
             f"not {counted(len(chosen), 'model')} of {counted(count, 'family')}",
             "label them: archreg set NAME --family TEXT",
         )
-    _, vectors = store.fingerprints(by.spec.hash, ids=[label.model_id for label in chosen])
+    _, vectors = store.read(read_fingerprints, by.spec.hash, ids=[label.model_id for label in chosen])
     square = squareform(by.distance.between_all(vectors), checks=False)
     day = datetime.now(UTC).date().isoformat()
     source = f"{len(chosen):,} models of this registry, of {count:,} families, {day}"
@@ -114,7 +117,7 @@ def _relations(
 ) -> tuple[Relation, ...]:
     """How pairs of each relation lie, unrelated ones first; each family, or pair of families, weighs the same."""
     _, family = np.unique([_known(label.family) for label in chosen], return_inverse=True)
-    known = store.classes([label.model_id for label in chosen])
+    known = store.read(read_classes, [label.model_id for label in chosen])
     # Without figures a model is of no class, and equivalent to none.
     _, kind = np.unique([str(known.get(x.model_id, x.model_id)) for x in chosen], return_inverse=True)
     upper, right = np.triu_indices(len(chosen), 1)

@@ -10,6 +10,7 @@ from registry.catalog.bounds import asked, below, smaller
 from registry.catalog.removals import removals
 from registry.catalog.searching import gallery_of
 from registry.equivalence import direction
+from registry.storage.models.vectors import read_spectra
 from registry.types import Candidate, Compression, MetricChange
 
 if TYPE_CHECKING:
@@ -100,5 +101,5 @@ def _change(original: Metric, candidate: Metric) -> MetricChange:
 def _explained(store: Store, query: Query, candidate: Candidate) -> Candidate:
     from registry.spectral import contrast
 
-    ours, theirs = query.spectra(), store.spectra(candidate.model.id)
+    ours, theirs = query.spectra(), store.read(read_spectra, candidate.model.id)
     return candidate if ours is None or theirs is None else replace(candidate, contrast=contrast(ours, theirs))

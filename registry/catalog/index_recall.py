@@ -8,6 +8,8 @@ import numpy as np
 
 from registry.catalog.arguments import whole
 from registry.equivalence import search
+from registry.storage.index.index_building import report_index
+from registry.storage.index.pgvector_index import find_near
 from registry.types import IndexCheck
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def check_index(
     whole(k, "k", 1)
     whole(queries, "queries", 1)
     with store.snapshot():
-        report = store.index_report(spec, distance.name)
+        report = store.read(report_index, spec, distance.name)
         if report is None:
             return None
         recall, asked = None, 0
@@ -49,7 +51,7 @@ def check_index(
 def _recall(
     store: Store, spec: FingerprintSpec, distance: Distance, k: int, queries: int, seed: int
 ) -> tuple[float | None, int]:
-    memory, index = store.remembered(spec.hash), store.index(spec, distance.name)
+    memory, index = store.vectors(spec.hash), store.index(spec, distance.name)
     count = len(memory.ids)
     if index is None or count < 2:
         return None, 0
@@ -60,7 +62,7 @@ def _recall(
         exact, apart = search(
             query, memory.vectors, distance, ids=memory.ids, squares=lambda: memory.squares, k=min(k, count - 1) + 1
         )
-        _, vectors = store.near(index, query, k + 1)
+        _, vectors = store.read(find_near, index, query, k + 1)
         # By distance, not by name: of models equally near, any is as good as another.
         found = np.sort(distance.to_all(query, vectors))[: len(exact)]
         hits += max(int((found <= apart[-1]).sum()) - 1, 0)  # all but the query itself, which is its own nearest

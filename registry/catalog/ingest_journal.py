@@ -46,8 +46,9 @@ class Options:
 def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
     """Whether weights are stored with all that this version computes, with spectra if kept, and exactly if asked."""
     from registry.spectral import SPECS
+    from registry.storage.models.model_queries import find_holding
 
-    held = store.holding(plan.content_hash)
+    held = store.patiently(store.read, find_holding, plan.content_hash)
     if held is None or held.matrix_rule != plan.rule or not held.judged or not (held.exact or options.approximate):
         return False
     return {spec.hash for spec in SPECS.values()} <= held.specs and (held.has_spectra or not options.keep_spectra)
@@ -177,7 +178,9 @@ class Journal:
         return {} if store is None else self._begin(store)
 
     def _begin(self, store: Store) -> dict[int, Ingested]:
-        begun = store.begin_run(self._planned.run())
+        from registry.storage.journal.run_journal import begin_run
+
+        begun = store.patiently(store.write, begin_run, self._planned.run())
         self._run_id, self.beside = begun.id, begun.beside
         refs = self._planned.refs
         return {
@@ -192,6 +195,8 @@ class Journal:
 
     def store(self, outcomes: Sequence[Outcome]) -> Sequence[Ingested | RegistryError | None]:
         """Store models that were read; None where weights were taken for stored and are not."""
+        from registry.storage.journal.run_journal import record_entries
+
         store, options = self._database.created(), self._planned.options
         found: list[Ingested | RegistryError | None] = [None] * len(outcomes)
         reads: list[Read] = [outcome.value for outcome in outcomes]
@@ -200,7 +205,9 @@ class Journal:
         ]
         if sound and self._run_id is None:
             self._begin(store)
-            store.record([replace(entry, run_id=self._run_id or 0) for entry in self._early])
+            early = [(replace(entry, run_id=self._run_id or 0), None) for entry in self._early]
+            if early:
+                store.patiently(store.write, record_entries, early)
         entries = [self._entry(outcomes[at]) for at in sound]
         for at, result in zip(sound, store_all(store, [reads[at] for at in sound], options, entries), strict=True):
             found[at] = result
@@ -210,12 +217,14 @@ class Journal:
 
     def fail(self, outcome: Outcome, result: Ingested) -> None:
         """Put down a failure, once there is a journal."""
+        from registry.storage.journal.run_journal import record_entries
+
         entry = self._entry(outcome, "failed", result.message, result.remedy)
         store = self._database.existing() if self._run_id is not None else None
         if store is None:
             self._early.append(entry)
         else:
-            store.record([entry])
+            store.patiently(store.write, record_entries, [(entry, None)])
 
     def elsewhere(self) -> Sequence[int]:
         """Positions that other runs of the same plan have finished meanwhile."""
@@ -240,19 +249,23 @@ class Journal:
             self._end(state)
 
     def _beat(self, over: threading.Event) -> None:
+        from registry.storage.journal.run_journal import beat_run
+
         while not over.wait(BEAT):
             if self._run_id is None:
                 continue
             try:
-                self._database.created().beat(self._run_id)
+                self._database.created().write(beat_run, self._run_id)
             except StorageError:
                 return  # the thread that stores meets the same, and tells it
 
     def _end(self, state: str) -> None:
+        from registry.storage.journal.run_journal import end_run
+
         if self._run_id is None:
             return
         try:
-            self._database.created().end_run(self._run_id, state)
+            self._database.created().write(end_run, self._run_id, state)
         except StorageError:
             if state != "stopped":  # otherwise what stopped it is told, and is the cause of this as well
                 raise

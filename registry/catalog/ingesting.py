@@ -138,6 +138,8 @@ def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
 
 def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     """The work, for this process or for others, which cannot ask the database."""
+    from registry.storage.models.model_queries import whole_hashes
+
     if setting.name == "inprocess":
         return Reading(_Stored(database, options), device=options.device, approximate=options.approximate)
     from registry.sources import MATRIX_RULE
@@ -147,7 +149,9 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     hashes: list[str] = []
     if store is not None:
         specs = [spec.hash for spec in SPECS.values()]
-        hashes = store.whole_hashes(MATRIX_RULE, specs, spectra=options.keep_spectra, exact=not options.approximate)
+        hashes = store.patiently(
+            store.read, whole_hashes, MATRIX_RULE, specs, spectra=options.keep_spectra, exact=not options.approximate
+        )
     known = Hashes.of(MATRIX_RULE, hashes)
     return Reading(known, threads=1, device=options.device, approximate=options.approximate)
 
@@ -176,6 +180,8 @@ class _Stored:
 
 def retry(database: Database, run_id: int, setting: Setting, progress: Watcher | None) -> tuple[Ingested, ...]:
     """Run again what failed or was left of a run; what became of each of its models, in order."""
-    command, options, records = database.writable().run_plan(run_id)
+    from registry.storage.journal.run_history import read_plan
+
+    command, options, records = database.writable().read(read_plan, run_id)
     refs = [from_record(record) for record in records]
     return ingest_refs(database, refs, Options(**json.loads(options)), setting, command, progress)

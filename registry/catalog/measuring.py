@@ -193,11 +193,13 @@ def _missing(
     store: Store, specs: Sequence[FingerprintSpec], *, judge: bool
 ) -> tuple[dict[int, list[FingerprintSpec]], set[int]]:
     """By model, the specs of which it has no fingerprint; and the models without figures, if those count."""
+    from registry.storage.models.vectors import missing_conjugacy, missing_fingerprints
+
     missing: dict[int, list[FingerprintSpec]] = {}
     for spec in specs:
-        for model_id in store.missing_fingerprints(spec.hash):
+        for model_id in store.read(missing_fingerprints, spec.hash):
             missing.setdefault(model_id, []).append(spec)
-    return missing, set(store.missing_conjugacy()) if judge else set()
+    return missing, set(store.read(missing_conjugacy)) if judge else set()
 
 
 def refingerprint(
@@ -215,22 +217,25 @@ def refingerprint(
     """
     from registry.errors import SpecMismatchError
     from registry.spectral import conjugacy, fingerprint
+    from registry.storage.models.measured_values import put_conjugacy, put_fingerprints
+    from registry.storage.models.summaries import read_summaries
+    from registry.storage.models.vectors import read_spectra
 
     store = database.writable()
     missing, unjudged = _missing(store, specs, judge=judge)
-    models = store.summaries(ids=sorted(missing.keys() | unjudged))
+    models = store.read(read_summaries, ids=sorted(missing.keys() | unjudged))
     computed, judged, stuck = 0, 0, []
     for number, model in enumerate(models, 1):
         asked = missing.get(model.id, [])
         wanted = [spec for spec in asked if spec.matrix_rule == model.matrix_rule]
-        spectra = store.spectra(model.id)
+        spectra = store.read(read_spectra, model.id)
         if spectra is None or len(wanted) < len(asked):
             stuck.append(model.name)
         if spectra is not None and wanted:
-            store.put_fingerprints(model.id, [fingerprint(spectra, spec) for spec in wanted])
+            store.write(put_fingerprints, model.id, [fingerprint(spectra, spec) for spec in wanted])
             computed += len(wanted)
         if spectra is not None and model.id in unjudged:
-            store.put_conjugacy(model.id, conjugacy(spectra))
+            store.write(put_conjugacy, model.id, conjugacy(spectra))
             judged += 1
         if progress is not None:
             progress(number, len(models))

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from registry.catalog.partitioning import memberships_of
 from registry.errors import SpecMismatchError
 from registry.spectral.summary_statistics import figures
+from registry.storage.models.model_queries import read_details
+from registry.storage.models.summaries import find_model
+from registry.storage.models.vectors import read_spectra
 from registry.types import LayerFigures, ModelDetails
 
 if TYPE_CHECKING:
@@ -18,9 +21,9 @@ __all__ = ["details", "stored_spectra"]
 
 def details(store: Store, name: str) -> ModelDetails:
     """One model with its layers' figures, skipped tensors, conjugacy, tags and provenance."""
-    summary = store.find(name)
-    rows = store.details_rows(summary.id)
-    spectra = store.spectra(summary.id) if rows.has_spectra else None
+    summary = store.read(find_model, name)
+    rows = store.read(read_details, summary.id)
+    spectra = store.read(read_spectra, summary.id) if rows.has_spectra else None
     return ModelDetails(
         summary=summary,
         layers=tuple(_figures(row, spectra[at] if spectra else None) for at, row in enumerate(rows.layers)),
@@ -40,8 +43,8 @@ def details(store: Store, name: str) -> ModelDetails:
 
 def stored_spectra(store: Store, name: str) -> tuple[Spectrum, ...]:
     """The stored spectra of a model; ``SpecMismatchError`` where they were not kept."""
-    model = store.find(name)
-    spectra = store.spectra(model.id)
+    model = store.read(find_model, name)
+    spectra = store.read(read_spectra, model.id)
     if spectra is None:
         raise SpecMismatchError(
             f"the spectra of {model.name} were not stored",

@@ -11,6 +11,16 @@ from registry.catalog.search_settings import summaries_of, terms, vectors_of
 from registry.equivalence import inherited, rule_for, sorted_into_groups
 from registry.errors import StorageError
 from registry.storage import PartitionKey, StoredClass
+from registry.storage.equivalence.stored_partitions import (
+    all_partitions,
+    classes_with,
+    drop_partition,
+    find_class,
+    find_partition,
+    put_partition,
+)
+from registry.storage.models.summaries import read_summaries
+from registry.storage.models.vectors import all_specs
 from registry.types import Filter, KeptPartition, Membership, ModelClass, Partition
 
 if TYPE_CHECKING:
@@ -43,7 +53,7 @@ def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None
     by_rule = rule_for(rule, len(subject.ids))
     key = PartitionKey(by.spec.hash, by.distance.name, by_rule.name, by.tolerance, _scope(where))
     mark, note = subject.mark(), ""
-    stored = store.partition(key)
+    stored = store.read(find_partition, key)
     if stored is not None and stored.mark == mark:
         classes = stored.classes
     else:
@@ -144,7 +154,7 @@ def _members(stored: StoredPartition | None) -> dict[str, tuple[int, ...]]:
 def _kept(database: Database, made: _Made, mark: str) -> tuple[StoredPartition | None, str]:
     """What is kept now, or None and why it is not: an answer that took its time stands without."""
     try:
-        stored = database.writable().put_partition(made.key, mark, made.classes, made.identities)
+        stored = database.writable().write(put_partition, made.key, mark, made.classes, made.identities)
     except StorageError as error:
         # The next question opens it no more widely than it needs.
         database.close()
@@ -179,10 +189,10 @@ def _time(moment: datetime) -> str:
 
 def kept_class(store: Store, identity: str) -> Partition:
     """The partition that has the class of that identity, with that class alone."""
-    row, number, found = store.find_class(identity)
+    row, number, found = store.read(find_class, identity)
     spec = _spec(store, row.key)
     by = terms(store, spec, row.key.distance, row.key.tolerance)
-    models = {model.id: model for model in store.summaries(ids=found.members)}
+    models = {model.id: model for model in store.read(read_summaries, ids=found.members)}
     return Partition(
         spec=spec,
         distance=row.key.distance,
@@ -199,8 +209,8 @@ def kept_class(store: Store, identity: str) -> Partition:
 
 def kept_partitions(store: Store) -> tuple[KeptPartition, ...]:
     """What partitions are kept, the newest first."""
-    labels = {spec.hash: spec.label for spec in store.specs()}
-    return tuple(_kept_partition(row, labels) for row in store.partitions())
+    labels = {spec.hash: spec.label for spec in store.read(all_specs)}
+    return tuple(_kept_partition(row, labels) for row in store.read(all_partitions))
 
 
 def _kept_partition(row: PartitionRow, labels: Mapping[str, str]) -> KeptPartition:
@@ -219,18 +229,18 @@ def _kept_partition(row: PartitionRow, labels: Mapping[str, str]) -> KeptPartiti
 
 def forget_partition(store: Store, partition_id: int) -> KeptPartition:
     """Forget a partition, with its classes and their identities; what it was."""
-    row = store.drop_partition(partition_id)
-    return _kept_partition(row, {spec.hash: spec.label for spec in store.specs()})
+    row = store.write(drop_partition, partition_id)
+    return _kept_partition(row, {spec.hash: spec.label for spec in store.read(all_specs)})
 
 
 def memberships_of(store: Store, model_id: int) -> tuple[Membership, ...]:
     """The kept classes that a model is in, of the newest partition first."""
-    labels = {spec.hash: spec.label for spec in store.specs()}
+    labels = {spec.hash: spec.label for spec in store.read(all_specs)}
     return tuple(
         Membership(identity, members, labels[key.spec_hash], key.distance, key.tolerance, key.rule)
-        for key, identity, members in store.classes_with(model_id)
+        for key, identity, members in store.read(classes_with, model_id)
     )
 
 
 def _spec(store: Store, key: PartitionKey) -> FingerprintSpec:
-    return next(spec for spec in store.specs() if spec.hash == key.spec_hash)
+    return next(spec for spec in store.read(all_specs) if spec.hash == key.spec_hash)

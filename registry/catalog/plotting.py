@@ -17,6 +17,8 @@ from registry.spectral.bootstrap import BAND_LEVEL, RESAMPLES, bootstrap_band
 from registry.spectral.cumulatives import cumulative, layer_cumulatives, spectral_difference
 from registry.spectral.gaussian import gaussian_cumulative
 from registry.spectral.spacing import spacing_ratio
+from registry.storage.models.summaries import find_model
+from registry.storage.models.vectors import read_conjugacy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -101,7 +103,7 @@ def picture_spectrum(store: Store, name: str) -> SpectrumPicture:
         As `stored_spectra`.
     """
     spectra = stored_spectra(store, name)
-    model = store.find(name)
+    model = store.read(find_model, name)
     edges = _edges(spectra)
     step = np.diff(np.log10(edges))
     layers = layer_cumulatives(spectra, edges)
@@ -120,7 +122,7 @@ def picture_spectrum(store: Store, name: str) -> SpectrumPicture:
         errors=errors,
         theory=tuple((label, SPACING_RATIOS[beta]) for label, beta in THEORY),
         below=float(layers[:, 0].mean()),
-        conjugacy=store.conjugacy([model.id]).get(model.id),
+        conjugacy=store.read(read_conjugacy, [model.id]).get(model.id),
     )
 
 

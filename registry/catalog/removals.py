@@ -12,6 +12,7 @@ from registry.catalog.bounds import below
 from registry.catalog.searching import gallery_of
 from registry.catalog.unmatched import near
 from registry.spelling import counted
+from registry.storage.models.model_queries import candidate_ids
 from registry.types import Filter, Removal
 
 if TYPE_CHECKING:
@@ -50,16 +51,16 @@ def removals(
     ``like``: that they be equivalent to it is a constraint, too; so is that ``figures`` has something for each aim, and
     that they be smaller ``than`` a model, which cannot be dropped: where none is, nothing else is told.
     """
-    every = np.array(store.candidate_ids(), dtype=np.int64)
+    every = np.array(store.read(candidate_ids), dtype=np.int64)
     fixed = f"smaller than {than.name}" if than is not None else ""
     rows: list[tuple[str, NDArray[np.bool_], int, tuple[str, ...]]] = []
     for text, field, alone in _constraints(where):
-        ids = store.candidate_ids(alone)
+        ids = store.read(candidate_ids, alone)
         known = _figure_known(field, alone)
-        unknown = 0 if known is None else len(every) - len(store.candidate_ids(known))
+        unknown = 0 if known is None else len(every) - len(store.read(candidate_ids, known))
         rows.append((text, np.isin(every, ids), unknown, () if ids else near(store, field, alone)))
     if than is not None:
-        ids = store.candidate_ids(below(than, where))
+        ids = store.read(candidate_ids, below(than, where))
         if not ids:
             return (Removal(fixed, len(every), 0),)
         rows.append((fixed, np.isin(every, ids), 0, ()))

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Self
 from registry.catalog.arguments import number
 from registry.equivalence import distance_named, judge, rate_bound, shipped, tolerance_for
 from registry.errors import SpecMismatchError, UsageError
+from registry.storage.models.model_queries import candidate_ids, require_models
+from registry.storage.models.summaries import read_summaries
+from registry.storage.models.vectors import read_fingerprints
 from registry.types import Filter
 
 if TYPE_CHECKING:
@@ -110,16 +113,16 @@ def candidates(store: Store, spec: FingerprintSpec, wanted: Sequence[int] | None
     """
     import numpy as np
 
-    if wanted is not None and len(wanted) <= FEW and not store.remembers(spec.hash):
-        ids, vectors = store.fingerprints(spec.hash, ids=wanted)
+    if wanted is not None and len(wanted) <= FEW and spec.hash not in store.memory:
+        ids, vectors = store.read(read_fingerprints, spec.hash, ids=wanted)
         found = Candidates(ids, vectors, lambda: np.empty(0))
     else:
-        memory = store.remembered(spec.hash)
+        memory = store.vectors(spec.hash)
         rows = None if wanted is None else memory.positions(np.array(wanted, np.int64))
         found = Candidates(memory.ids, memory.vectors, lambda: memory.squares, rows, remembered=True)
     if len(found.ids if found.rows is None else found.rows):
         return found
-    store.require_models()
+    store.read(require_models)
     if wanted is None or wanted:
         raise SpecMismatchError(
             f"none of these models has a {spec.label} fingerprint",
@@ -131,7 +134,7 @@ def candidates(store: Store, spec: FingerprintSpec, wanted: Sequence[int] | None
 
 def passing(store: Store, where: Filter) -> list[int] | None:
     """Ids of the models that pass, ascending; None where all do."""
-    return None if where == Filter() else store.candidate_ids(where)
+    return None if where == Filter() else store.read(candidate_ids, where)
 
 
 def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -151,5 +154,5 @@ def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDAr
 
 def summaries_of(store: Store, ids: list[int]) -> list[ModelSummary]:
     """The models of those ids, in that order."""
-    models = {model.id: model for model in store.summaries(ids=ids)}
+    models = {model.id: model for model in store.read(read_summaries, ids=ids)}
     return [models[model] for model in ids]

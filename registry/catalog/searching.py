@@ -11,6 +11,10 @@ from registry.catalog.arguments import number, whole
 from registry.catalog.search_settings import Candidates, candidates, judged, passing, summaries_of
 from registry.equivalence import nearest, search
 from registry.errors import UsageError
+from registry.storage.index.pgvector_index import find_near, index_lacks
+from registry.storage.models.model_queries import unknown_count
+from registry.storage.models.summaries import read_summaries
+from registry.storage.models.vectors import count_vectors, read_classes
 from registry.types import Neighbour, Search
 
 if TYPE_CHECKING:
@@ -63,7 +67,7 @@ def search_for(
     """
     with store.snapshot():
         ids = passing(store, where)
-        unknown = 0 if ids is None else store.unknown_count(where, query.id)
+        unknown = 0 if ids is None else store.read(unknown_count, where, query.id)
         asked = query.id if just_read else query.vector
         found, note = (None, "") if wanted.exact else _indexed(store, query, by, ids, wanted, asked)
         if found is None:
@@ -79,7 +83,7 @@ def _searched(gallery: Gallery, wanted: Wanted) -> Search:
 def _answer(gallery: Gallery, found: Found, wanted: Wanted, *, indexed: bool = False) -> Search:
     by, query = gallery.by, gallery.query
     ids = found[0].tolist()
-    told = {model.id: model for model in gallery.store.summaries(ids=[*ids, query.id])}
+    told = {model.id: model for model in gallery.store.read(read_summaries, ids=[*ids, query.id])}
     return Search(
         model=told.get(query.id) or query.model,
         spec=by.spec,
@@ -111,12 +115,12 @@ def _indexed(
     kind = query.kind if wanted.equivalent else None
     own = bool(query.id) and (ids is None or query.id in ids)
     asked = asked if own else query.vector
-    near, vectors = store.near(index, asked, k + 1, ids=ids, kind=kind)
-    searched = count if ids is None else store.count_vectors(index, ids)
+    near, vectors = store.read(find_near, index, asked, k + 1, ids=ids, kind=kind)
+    searched = count if ids is None else store.read(count_vectors, index.state.id, ids)
     short = len(near) < min(k + 1, searched)
     # At no cost where what was found can be all. Of what passes a filter the scan may not have come to enough.
-    gone = isinstance(asked, int) and asked not in near and store.index_lacks(index, asked)
-    if gone or (short and not (len(near) and (ids or kind)) and store.index_lacks(index)):
+    gone = isinstance(asked, int) and asked not in near and store.read(index_lacks, index, asked)
+    if gone or (short and not (len(near) and (ids or kind)) and store.read(index_lacks, index)):
         return None, f"the index lacks some of the vectors, so all were searched; {index.opened.remedy}"
     by = by.among(searched - own)
     radius = wanted.radius
@@ -167,7 +171,7 @@ class Gallery:
         """Which rows are of the query's tail class and training class."""
         if self.among.remembered:
             return self.store.of_kind(self.by.spec.hash, self.query.kind)
-        kinds = self.store.classes(self.among.ids.tolist())
+        kinds = self.store.read(read_classes, self.among.ids.tolist())
         return np.array([kinds.get(model, ("", "")) == self.query.kind for model in self.among.ids.tolist()], np.bool_)
 
     def equivalent(self) -> Found:

@@ -13,6 +13,9 @@ from registry.catalog.removals import removals
 from registry.catalog.search_settings import summaries_of
 from registry.catalog.searching import gallery_of
 from registry.equivalence import pareto, rule_for, sorted_into_groups
+from registry.storage.models.bulk_figures import read_metrics, read_sizes
+from registry.storage.models.model_queries import count_models, require_models
+from registry.storage.models.vectors import read_fingerprints
 from registry.types import Choice, Filter, Selected, Selection
 
 if TYPE_CHECKING:
@@ -45,8 +48,8 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
     Raises ``EmptyRegistryError``, or ``UsageError`` where none of the models that pass has the figure of an aim.
     """
     whole(k, "k", 1)
-    store.require_models()
-    passing = store.sizes(where)
+    store.read(require_models)
+    passing = store.read(read_sizes, where)
     searched, distances = len(passing), dict[int, float]()
     if like is not None:
         searched -= any(size.model_id == like.id for size in passing)
@@ -54,7 +57,7 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
         passing = [size for size in passing if size.model_id in distances]
     else:
         by = by.among(len(passing))
-    metrics = [(model, metric) for model, metric in store.metrics(where) if not like or model in distances]
+    metrics = [(model, metric) for model, metric in store.read(read_metrics, where) if not like or model in distances]
     figures = Figures(passing, metrics, distances if like else None)
     chosen = distinct(resolved(aim, figures) for aim in aims or default_aims(where, figures)) if passing else ()
     values = np.array([figures.of(aim) for aim in chosen]).reshape(len(chosen), len(passing)).T
@@ -69,7 +72,7 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
         calibration=by.calibration,
         aims=chosen,
         like=like.model if like else None,
-        models=store.count(),
+        models=store.read(count_models),
         passed=len(passing),
         searched=searched,
         unknown=tuple(
@@ -111,7 +114,7 @@ def _classes(store: Store, by: Terms, front: _Front) -> list[Selected]:
         model: Choice(models[model], tuple(row), front.distances.get(model))
         for model, row in zip(front.ids, front.values.tolist(), strict=True)
     }
-    ids, vectors = store.fingerprints(by.spec.hash, ids=front.ids)
+    ids, vectors = store.read(read_fingerprints, by.spec.hash, ids=front.ids)
     kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
     rule = rule_for(None, len(ids))
     groups = sorted_into_groups(vectors, kinds, by.distance, by.tolerance, rule) if len(ids) else ()

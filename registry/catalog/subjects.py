@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError
+from registry.storage.models.summaries import find_content, find_model, find_subject, read_summary
+from registry.storage.models.vectors import read_conjugacy, read_spectra, read_vector
 from registry.types import ModelSummary
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
     if _names_a_source(reference):
         return _read(store, reference, spec)
     try:
-        model = store.find(reference)
+        model = store.read(find_model, reference)
     except UnknownModelError as error:
         raise UnknownModelError(f"{reference!r} is neither a stored model nor a file", error.remedy) from error
     return _stored(store, model, spec)
@@ -93,10 +95,10 @@ def stored(store: Store, reference: Asked, spec: FingerprintSpec) -> Query | Non
     """The stored model of exactly that name, None where there is none. Raises as ``resolve``."""
     if not isinstance(reference, str):
         return None
-    named = store.subject(reference, spec.hash)
+    named = store.read(find_subject, reference, spec.hash)
     if named is None:
         return None
-    summary = cache(lambda: store.summary(named.model_id))
+    summary = cache(lambda: store.read(read_summary, named.model_id))
     _refuse_other_weights(reference, summary)
     if named.vector is None:
         raise _unmeasured(reference, spec)
@@ -142,7 +144,7 @@ def _refuse_other_weights(text: str, summary: Callable[[], ModelSummary]) -> Non
 
 
 def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
-    vector = store.vector(spec.hash, model.id)
+    vector = store.read(read_vector, spec.hash, model.id)
     if vector is None:
         raise _unmeasured(model.name, spec)
     return _of(store, model.id, (model.tail_class, model.training_class), vector, lambda: model)
@@ -151,7 +153,10 @@ def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
 def _of(
     store: Store, model_id: int, kind: Kind, vector: NDArray[np.float32], summary: Callable[[], ModelSummary]
 ) -> Query:
-    figures, spectra = lambda: store.conjugacy([model_id]).get(model_id), lambda: store.spectra(model_id)
+    figures, spectra = (
+        lambda: store.read(read_conjugacy, [model_id]).get(model_id),
+        lambda: store.read(read_spectra, model_id),
+    )
     return Query(model_id, kind, vector, summary, figures, spectra)
 
 
@@ -176,7 +181,7 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
     from registry.sources import plan_weights
 
     plan = plan_weights(checkpoint)
-    known = store.known_as(plan.content_hash)
+    known = store.read(find_content, plan.content_hash)
     if known is not None:
         return _stored(store, known, spec)
     measured = measure(checkpoint, plan)

@@ -142,7 +142,10 @@ def _move(
                 progress(counts.total(), len(given.ids))
             gc.collect(0)
     rows, refused = given.calibrations()
-    brought = target.merge_calibrations(rows, replace=replace, dry_run=dry_run)
+    from registry.storage.portable.calibration_merge import merge_calibrations
+
+    store_rows = target.rehearse if dry_run else target.write
+    brought = store_rows(merge_calibrations, rows, replace=replace)
     return Transfer(
         file=file,
         models=len(given.ids),

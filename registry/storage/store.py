@@ -1,30 +1,82 @@
-"""`Store`: an open registry. What its methods do is in the modules beside this one, what they are in ``api``."""
+"""`Store`: an open registry, its transactions, and what it keeps from one question to the next.
+
+What is read or written is a function of this package over a connection, run by `Store.read` or `Store.write`:
+``store.read(find_model, "resnet20")``, ``store.write(set_card, "resnet20", {"family": "resnet"})``. The methods are
+what takes more than one transaction, or something that is kept in memory.
+"""
 
 from __future__ import annotations
 
-from registry.errors import UsageError
-from registry.storage.api.changing import Changing
-from registry.storage.api.filling import Filling
-from registry.storage.api.finding import Finding
-from registry.storage.api.indexing import Indexing
-from registry.storage.api.judging import Judging
-from registry.storage.api.measuring import Measuring
-from registry.storage.api.running import Running
+import dataclasses
+import logging
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from registry.errors import ReadOnlyError, RegistryError, StorageError, UsageError
 from registry.storage.engine.address import Address
-from registry.storage.engine.connections import make_engine
+from registry.storage.engine.connections import make_engine, reading, writing
+from registry.storage.engine.failures import guarded, is_conflict, is_passing
 from registry.storage.engine.schema_version import current_version, require_head, require_writable
-from registry.storage.transactions import Mode
+from registry.storage.index import pgvector_index
+from registry.storage.models.spec_state import spec_facts, state_of
+from registry.storage.models.vector_cache import VectorCache
+from registry.storage.models.vectors import count_vectors
 
-__all__ = ["Mode", "Store"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection, Engine
+
+    from registry.storage.index.pgvector_index import OpenIndex
+    from registry.storage.journal.run_journal import Entry
+    from registry.storage.models.records import Added, NewModel
+    from registry.storage.models.spec_state import SpecState
+    from registry.storage.portable.exporting import Selection
+    from registry.storage.portable.model_assembly import Portable
+    from registry.types import Calibration, Filter, FingerprintSpec
+    from registry.types.outcomes import Ingested
+
+__all__ = ["PATIENCE", "Mode", "Store"]
+
+Mode = Literal["read", "write", "create"]
+P = ParamSpec("P")
+T = TypeVar("T")
+ATTEMPTS = 8  # of a transaction that other writers came between
+PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds to wait, time after time, for a database that is gone while models are being stored."""
+
+log = logging.getLogger("registry")
 
 
-class Store(Filling, Running, Finding, Measuring, Indexing, Judging, Changing):
+class _UndoneError(Exception):
+    """Rolls back a transaction whose result was only to be shown."""
+
+
+class Store:
     """A registry in a SQLite file or a Postgres schema, opened by `Store.open`; a context manager.
 
-    Names given to its methods may also be ``sha256:PREFIX``, the beginning of a content hash. Every method raises
-    `StorageError` where the database refuses; those that change something, `ReadOnlyError` where it may only be read;
-    those that take a name, `UnknownModelError` and `EmptyRegistryError` where nothing has it.
+    Names given to the functions that it runs may also be ``sha256:PREFIX``, the beginning of a content hash. Every
+    method raises `StorageError` where the database refuses, and those that change something `ReadOnlyError` where it
+    may only be read.
     """
+
+    def __init__(
+        self, address: Address, engine: Engine, mode: Mode, memory: dict[str, VectorCache] | None = None
+    ) -> None:
+        self.address = address
+        self.memory = {} if memory is None else memory
+        self._engine = engine
+        self._mode = mode
+        self._snapshot: Connection | None = None
+        self._seen: dict[Hashable, Any] = {}
+        self._counted: dict[str, tuple[SpecState | None, int]] = {}
 
     @classmethod
     def open(cls, url: str, *, mode: Mode, after: Store | None = None) -> Store:
@@ -38,7 +90,7 @@ class Store(Filling, Running, Finding, Measuring, Indexing, Judging, Changing):
             ``read`` changes nothing and needs no right to; ``write`` needs a registry that is there; ``create`` makes
             an empty one if none is: the SQLite file, but no folder, or the tables in Postgres's schema in use.
         after : Store, optional
-            One of the same place, opened before and closed: what it remembers of vectors is not read again.
+            One of the same place, opened before and closed: the vectors that it keeps in memory are not read again.
 
         Raises
         ------
@@ -71,3 +123,218 @@ class Store(Filling, Running, Finding, Measuring, Indexing, Judging, Changing):
             engine.dispose()
             raise
         return cls(address, engine, mode, None if after is None else after.memory)
+
+    @property
+    def url(self) -> str:
+        """Where it is, without the password."""
+        return self.address.label
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file, None on Postgres."""
+        return self.address.path
+
+    def close(self) -> None:
+        """Release connections and files."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Transactions
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all that is read within see one state of the database, in one transaction; not for writes."""
+        if self._snapshot is not None:
+            yield
+            return
+        with guarded(self.address), reading(self._engine) as connection:
+            self._snapshot = connection
+            try:
+                yield
+            finally:
+                self._snapshot = None
+                self._seen.clear()
+
+    def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return ``work(connection, *args, **kwargs)``, in a transaction of its own or in that of the `snapshot`."""
+        if self._snapshot is not None:
+            return work(self._snapshot, *args, **kwargs)
+        with guarded(self.address), reading(self._engine) as connection:
+            return work(connection, *args, **kwargs)
+
+    def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return ``work(connection, *args, **kwargs)``, in a transaction that is committed whole or leaves nothing.
+
+        Where another writer came between it is run again, up to eight times.
+        """
+        if self._mode == "read":
+            raise ReadOnlyError(f"{self.url} was opened to be read only", "open it to be written")
+        with guarded(self.address, writing=True):
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    with writing(self._engine) as connection:
+                        return work(connection, *args, **kwargs)
+                except DBAPIError as error:
+                    if not is_conflict(error):
+                        raise
+            with writing(self._engine) as connection:
+                return work(connection, *args, **kwargs)
+
+    def patiently(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return ``work(*args, **kwargs)``, done again where the database is gone for a while.
+
+        What an ingest reads and writes waits like this: ``store.patiently(store.write, begin_run, new)``.
+        """
+        for delay in PATIENCE:
+            try:
+                return work(*args, **kwargs)
+            except StorageError as error:
+                if not (isinstance(error.__cause__, DBAPIError) and is_passing(error.__cause__)):
+                    raise
+                log.warning("%s; trying again in %g s", error.message, delay)
+            time.sleep(delay)
+        return work(*args, **kwargs)
+
+    def rehearse(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return ``work(connection, *args, **kwargs)`` and undo all that it changed."""
+        done: list[T] = []
+
+        def undone(connection: Connection) -> None:
+            done[:] = [work(connection, *args, **kwargs)]
+            raise _UndoneError
+
+        with suppress(_UndoneError):
+            self.write(undone)
+        return done[0]
+
+    def _once(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read, but within a snapshot the first time only: what was read there does not change."""
+        if self._snapshot is None:
+            return self.read(work, *args, **kwargs)
+        key = (work, args)
+        if key not in self._seen:
+            self._seen[key] = work(self._snapshot, *args, **kwargs)
+        found: T = self._seen[key]
+        return found
+
+    # What an ingest or an import stores
+
+    def add(self, new: NewModel, *, replace: bool = False) -> Added:
+        """Store a model, or add the name and what else is new to known weights; see `adding.add_models`."""
+        from registry.storage.models.adding import add_models
+
+        [added] = self.patiently(self.write, add_models, [new], replace=replace)
+        return added
+
+    def add_all(
+        self, given: Sequence[NewModel], entries: Sequence[Entry], *, replace: bool = False
+    ) -> list[Added | RegistryError]:
+        """Store models in one transaction, or where one of them is refused, in one each; return why, in its place.
+
+        ``entries``: of the journal, one a model, written in the same transaction.
+        """
+        from registry.storage.journal.run_journal import record_entries
+        from registry.storage.models.adding import add_models
+
+        def put(connection: Connection) -> list[Added | RegistryError]:
+            added = add_models(connection, given, replace=replace)
+            done = zip(entries, added, strict=True)
+            rows = [(dataclasses.replace(entry, state=each.status), each.model_id) for entry, each in done]
+            record_entries(connection, rows)
+            return [*added]
+
+        try:
+            return self.patiently(self.write, put) if given else []
+        except StorageError:
+            raise
+        except RegistryError as error:
+            if len(given) == 1:
+                return [error]
+            alone = zip(given, entries, strict=True)
+            return [each for new, entry in alone for each in self.add_all([new], [entry], replace=replace)]
+
+    def adopt(self, run_id: int) -> list[int]:
+        """Take over what other runs of the same plan have finished; return its positions. Writes only if need be."""
+        from registry.storage.journal.run_journal import adopt_items, finished_elsewhere
+
+        found = self.patiently(self.read, finished_elsewhere, run_id)
+        if found:
+            self.patiently(self.write, adopt_items, run_id, found)
+        return sorted(found)
+
+    @contextmanager
+    def selection(self, wanted: Filter | None = None, names: Sequence[str] = ()) -> Iterator[Selection]:
+        """Yield the models that have one of the names, if any are given, and pass the filter, for an export."""
+        from registry.storage.portable.exporting import Selection
+
+        with guarded(self.address), reading(self._engine) as connection:
+            yield Selection(connection, wanted, names)
+
+    def merge(
+        self, given: Sequence[Portable | Ingested], *, overrule: bool, rule: str, dry_run: bool = False
+    ) -> list[Ingested]:
+        """Bring in models in one transaction, or where one of them is not sound, in one each; see `merging.merge`.
+
+        What is a failed item already stays one. ``dry_run``: say what would become of them.
+        """
+        from registry.storage.portable import merging
+        from registry.types.outcomes import Ingested
+
+        run = self.rehearse if dry_run else self.write
+
+        def bring(some: Sequence[Portable]) -> list[Ingested]:
+            return run(merging.merge, some, overrule=overrule, rule=rule)
+
+        sound = [each for each in given if not isinstance(each, Ingested)]
+        return [each for each in given if isinstance(each, Ingested)] + merging.one_by_one(bring, sound)
+
+    # What is known of a spec
+
+    def calibration(self, spec_hash: str, distance: str) -> Calibration | None:
+        """Return the registry's own calibration of a spec and distance, None where there is none."""
+        return self._once(spec_facts, spec_hash, distance).calibration
+
+    def vectors(self, spec_hash: str) -> VectorCache:
+        """Return all vectors of a spec from memory, current: the first time they are read, then what changed since.
+
+        Without a change it costs one row. Its arrays are good until the next call.
+        """
+        memory = self.memory.setdefault(spec_hash, VectorCache())
+        with self.snapshot():
+            state = self._once(state_of, spec_hash)
+            self.read(memory.refresh, state)
+        return memory
+
+    def of_kind(self, spec_hash: str, kind: tuple[str, str]) -> NDArray[np.bool_]:
+        """Which rows of `vectors` are of that tail class and training class."""
+        return self.read(self.memory[spec_hash].of_kind, kind)
+
+    def index(self, spec: FingerprintSpec, distance: str) -> OpenIndex | None:
+        """Return the pgvector index of a spec and distance as a question finds it; None where none is there at all."""
+        if self._engine.dialect.name != "postgresql":
+            return None
+        with self.snapshot():
+            state, _, facts = self._once(spec_facts, spec.hash, distance)
+            if state is None or facts is None:
+                return None
+            found = self.read(pgvector_index.opened, state, facts, distance, spec.label)
+            if found is None or found.problem:
+                return None if found is None else pgvector_index.OpenIndex(found, state, distance, 0)
+            # Counting is O(n): once a change.
+            if self._counted.get(spec.hash, (None, 0))[0] != state:
+                self._counted[spec.hash] = (state, self.read(count_vectors, state.id))
+            return pgvector_index.OpenIndex(found, state, distance, self._counted[spec.hash][1])
+
+    def build_index(self, spec: FingerprintSpec, distance: str) -> int | None:
+        """Make the pgvector index of a spec and distance; return how many vectors it holds, None on SQLite."""
+        from registry.storage.index.index_building import build_index, check_distance
+
+        check_distance(distance)
+        return self.write(build_index, spec, distance) if self._engine.dialect.name == "postgresql" else None

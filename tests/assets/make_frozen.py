@@ -14,6 +14,9 @@ from pathlib import Path
 
 from registry.storage import NewRun, PartitionKey, Store, StoredClass
 from registry.storage.engine.schema_version import HEAD
+from registry.storage.equivalence.stored_calibrations import put_calibration
+from registry.storage.equivalence.stored_partitions import put_partition
+from registry.storage.journal.run_journal import begin_run
 from registry.types import Calibration, ModelCard
 from tests.storage.factory import SPEC, new_model
 
@@ -27,13 +30,18 @@ def fill(url: str) -> None:
         store.add(new_model("second", 2, card=ModelCard(family="vgg"), keep_spectra=False))
         store.add(new_model("third", 3, conjugacy=None, fingerprints=()))
         store.add(new_model("first again", 1))
-        store.put_calibration(
-            Calibration(SPEC.hash, "l2", 0.01, 0.5, ((0.01, 0.5), (0.5, 2.0)), "frozen", 0.25, 1.0, 3, 2)
+        store.write(
+            put_calibration,
+            Calibration(SPEC.hash, "l2", 0.01, 0.5, ((0.01, 0.5), (0.5, 2.0)), "frozen", 0.25, 1.0, 3, 2),
         )
         key = PartitionKey(SPEC.hash, "l2", "complete", 0.5, "{}")
         classes = [StoredClass("", 1, 0.25, False, "long", "trained", (1, 2))]
-        store.put_partition(key, "mark", classes, lambda _before: ["0123456789abcdef"])
-        store.begin_run(NewRun("plan", "archreg ingest a", "{}", "0.1.0", [("a.pt", "a", 1.0), ("b.pt", "b", 2.0)]))
+        store.write(put_partition, key, "mark", classes, lambda _before: ["0123456789abcdef"])
+        store.patiently(
+            store.write,
+            begin_run,
+            NewRun("plan", "archreg ingest a", "{}", "0.1.0", [("a.pt", "a", 1.0), ("b.pt", "b", 2.0)]),
+        )
 
 
 def dump() -> str:

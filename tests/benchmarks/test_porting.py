@@ -13,6 +13,7 @@ from benchmarks.speed import harness
 from registry import Registry
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
+from registry.storage.models.vectors import read_fingerprints
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ def test_models_of_their_own_with_all_that_real_ones_have(many: Path) -> None:
         assert reg.show("m7").has_spectra
         assert reg.show("m7").fingerprints == ("layered v3", "mme v1")
     with Store.open(str(many), mode="read") as store:
-        _, vectors = store.fingerprints(LAYERED.hash)
+        _, vectors = store.read(read_fingerprints, LAYERED.hash)
     assert len(np.unique(vectors, axis=0)) == 30
 
 

@@ -14,6 +14,8 @@ from registry.equivalence import shipped, tolerance_for
 from registry.errors import EmptyRegistryError, ReadOnlyError, SpecMismatchError, UsageError
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
+from registry.storage.equivalence.stored_calibrations import drop_calibration, put_calibration
+from registry.storage.models.measured_values import drop_spec
 from tests.catalog.factory import made
 
 if TYPE_CHECKING:
@@ -171,11 +173,11 @@ def test_a_calibration_of_another_spec_never_applies(fill: Any, database_url: st
     found = reg.calibrate(rate=0.1).calibration
     reg.close()
     with Store.open(database_url, mode="write") as store:
-        store.put_calibration(replace(found, spec_hash="0123456789abcdef", tolerance=99.0))
+        store.write(put_calibration, replace(found, spec_hash="0123456789abcdef", tolerance=99.0))
     assert reg.calibration().tolerance == found.tolerance
     reg.close()
     with Store.open(database_url, mode="write") as store:
-        store.drop_calibration(LAYERED.hash, "l1")
+        store.write(drop_calibration, LAYERED.hash, "l1")
     assert reg.calibration() == shipped(LAYERED, "l1")
 
 
@@ -183,7 +185,7 @@ def test_nothing_to_learn_from(fill: Any, database_url: str) -> None:
     reg = fill(made("a", 0.0, family="x"))
     reg.close()
     with Store.open(database_url, mode="write") as store:
-        store.drop_spec(LAYERED.hash)
+        store.write(drop_spec, LAYERED.hash)
     with pytest.raises(SpecMismatchError, match="archreg refingerprint"):
         reg.calibrate()
     reg.remove("a")

@@ -16,6 +16,9 @@ from registry.catalog import partitioning
 from registry.errors import UnknownClassError, UsageError
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
+from registry.storage.models.measured_values import put_conjugacy, put_fingerprints
+from registry.storage.models.summaries import find_model
+from registry.storage.models.vectors import read_conjugacy, read_fingerprints
 from registry.types import Fingerprint
 from tests.catalog.conftest import fill
 
@@ -79,18 +82,20 @@ def test_whatever_they_follow_from_makes_them_anew(filled: Filled) -> None:
     before = reg.classes(tolerance=1e-3)
     reg.close()
     with Store.open(filled.url, mode="write") as store:
-        ids, vectors = store.fingerprints(LAYERED.hash)
-        twin = store.find("twin").id
+        ids, vectors = store.read(read_fingerprints, LAYERED.hash)
+        twin = store.read(find_model, "twin").id
         other = np.flip(vectors[ids.tolist().index(twin)]).copy()
-        store.put_fingerprints(twin, [Fingerprint(LAYERED, other)])
+        store.write(put_fingerprints, twin, [Fingerprint(LAYERED, other)])
     after = reg.classes(tolerance=1e-3)
     assert len(after.classes) == len(before.classes) + 1
     reg.close()
     with Store.open(filled.url, mode="write") as store:
-        store.put_fingerprints(twin, [Fingerprint(LAYERED, vectors[ids.tolist().index(twin)])])
-        figures = store.conjugacy([twin])[twin]
+        store.write(put_fingerprints, twin, [Fingerprint(LAYERED, vectors[ids.tolist().index(twin)])])
+        figures = store.read(read_conjugacy, [twin])[twin]
         assert identities(reg.classes(tolerance=1e-3)) == identities(before)
-        store.put_conjugacy(twin, replace(figures, tail_class="edge" if figures.tail_class == "long" else "long"))
+        store.write(
+            put_conjugacy, twin, replace(figures, tail_class="edge" if figures.tail_class == "long" else "long")
+        )
     assert frozenset({"twin"}) in identities(reg.classes(tolerance=1e-3))
 
 

@@ -24,7 +24,10 @@ from registry.ingest import Silent
 from registry.spectral import devices, network
 from registry.spectral.specs import LAYERED, MME, SPECS
 from registry.storage import Store
+from registry.storage.models.measured_values import drop_spec, put_conjugacy, put_fingerprints
 from registry.storage.models.records import CONJUGACY_RULE
+from registry.storage.models.summaries import find_model
+from registry.storage.models.vectors import read_conjugacy, read_fingerprints
 from registry.types import Fingerprint, Recomputed
 from tests.catalog.factory import NETWORKS
 
@@ -357,14 +360,14 @@ def test_plans_that_are_refused(files: Path, tmp_path: Path) -> None:
 
 def vectors(url: str, spec_hash: str) -> tuple[list[int], bytes]:
     with Store.open(url, mode="read") as store:
-        ids, found = store.fingerprints(spec_hash)
+        ids, found = store.read(read_fingerprints, spec_hash)
         return ids.tolist(), found.tobytes()
 
 
 def forget(url: str, *hashes: str) -> None:
     with Store.open(url, mode="write") as store:
         for spec_hash in hashes:
-            assert store.drop_spec(spec_hash) > 0
+            assert store.write(drop_spec, spec_hash) > 0
 
 
 def test_refingerprinting_gives_the_same_bits(filled: Filled) -> None:
@@ -384,10 +387,10 @@ def test_refingerprinting_gives_the_same_bits(filled: Filled) -> None:
 def outdated(url: str, name: str) -> None:
     """Give a model figures that are wrong, and of thresholds that no longer hold."""
     with Store.open(url, mode="write") as store:
-        model = store.find(name)
-        found = store.conjugacy([model.id])[model.id]
+        model = store.read(find_model, name)
+        found = store.read(read_conjugacy, [model.id])[model.id]
         other = "long" if found.tail_class == "edge" else "edge"
-        store.put_conjugacy(model.id, replace(found, z=99.0, tail_class=other), rule=CONJUGACY_RULE - 1)
+        store.write(put_conjugacy, model.id, replace(found, z=99.0, tail_class=other), rule=CONJUGACY_RULE - 1)
 
 
 def test_figures_of_older_thresholds_are_computed_anew(filled: Filled) -> None:
@@ -436,7 +439,7 @@ def test_an_earlier_version_is_brought_to_this_one(filled: Filled) -> None:
     old = replace(LAYERED, version=LAYERED.version - 1, length=5)
     with Store.open(filled.url, mode="write") as store:
         for model_id in now[0]:
-            store.put_fingerprints(model_id, [Fingerprint(old, np.full(5, model_id, np.float32))])
+            store.write(put_fingerprints, model_id, [Fingerprint(old, np.full(5, model_id, np.float32))])
     # Vectors of the earlier version never answer, and what brings them up is named.
     with pytest.raises(SpecMismatchError, match=f"{LAYERED.label} fingerprint") as missing:
         filled.reg.nearest("wide")

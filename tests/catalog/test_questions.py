@@ -20,6 +20,8 @@ from registry.spectral import fingerprint
 from registry.spectral.fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, SPECS
 from registry.storage import Store
+from registry.storage.equivalence.stored_calibrations import put_calibration
+from registry.storage.models.measured_values import drop_spec
 from registry.types import Calibration, Recomputed
 from tests.catalog.factory import NETWORKS
 
@@ -290,7 +292,7 @@ def test_without_a_database_nothing_is_created(tmp_path: Path, monkeypatch: pyte
 def test_models_of_other_specs_do_not_take_part(filled: Filled) -> None:
     filled.reg.close()
     with Store.open(filled.url, mode="write") as store:
-        store.drop_spec(LAYERED.hash)
+        store.write(drop_spec, LAYERED.hash)
     for ask in (lambda: filled.reg.nearest("wide"), filled.reg.classes, filled.reg.distances):
         with pytest.raises(SpecMismatchError, match="layered v3 fingerprint") as missing:
             ask()
@@ -308,7 +310,7 @@ def test_models_of_other_specs_do_not_take_part(filled: Filled) -> None:
 def test_the_registrys_own_calibration_goes_before_the_shipped_one(filled: Filled) -> None:
     filled.reg.close()
     with Store.open(filled.url, mode="write") as store:
-        store.put_calibration(Calibration(LAYERED.hash, "l1", 0.05, 0.125, ((0.0, 0.1), (1.0, 0.2)), "ours"))
+        store.write(put_calibration, Calibration(LAYERED.hash, "l1", 0.05, 0.125, ((0.0, 0.1), (1.0, 0.2)), "ours"))
     found = filled.reg.search("wide")
     assert (found.tolerance, found.rate) == (0.125, pytest.approx(0.25))
     assert filled.reg.search("wide", distance="l2").tolerance == shipped(LAYERED, "l2").tolerance
@@ -319,7 +321,7 @@ def test_the_default_tolerance_expects_at_most_one_false_pass(filled: Filled) ->
     filled.reg.close()
     curve = ((0.0, 0.1), (0.25, 0.1), (0.5, 0.3), (1.0, 0.9))
     with Store.open(filled.url, mode="write") as store:
-        store.put_calibration(Calibration(LAYERED.hash, "l1", 0.75, 0.6, curve, "ours"))
+        store.write(put_calibration, Calibration(LAYERED.hash, "l1", 0.75, 0.6, curve, "ours"))
     reg = filled.reg
     # Among three 1 in 3 may pass, among two 1 in 2, of one alone the calibrated 3 in 4.
     for where, searched, tolerance in (

@@ -20,6 +20,7 @@ from registry.catalog import measuring
 from registry.errors import DatabaseMissingError, StorageError, UsageError
 from registry.ingest import Silent
 from registry.storage import Store, transactions
+from registry.storage.models.changes import remove
 from registry.types import ModelCard
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def test_a_full_disk_is_a_clean_stop(
 
                 raise OperationalError("INSERT", {}, error)
 
-            return store._write(refuse)
+            return store.write(refuse)
         fit -= len(given)
         return real(store, given, *rest, **settings)
 
@@ -284,7 +285,7 @@ def test_a_database_that_stays_away_is_a_clean_stop(
             error.sqlite_errorcode = sqlite3.SQLITE_BUSY
             raise OperationalError("INSERT", {}, error)
 
-        return store._patiently(lambda: store._write(refuse))
+        return store.patiently(store.write, refuse)
 
     with Registry(database_url) as reg:
         refs = reg.plan([models])
@@ -347,7 +348,7 @@ def test_runs_are_forgotten_and_their_models_stay(database_url: str, models: Pat
         assert reg.forget_runs(older_than=3.5) == 0
         assert reg.forget_runs(older_than=2.5) == 1
         with Store.open(database_url, mode="read") as store:
-            assert store._read(lambda c: c.exec_driver_sql("SELECT count(*) FROM items").scalar()) == 0
+            assert store.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM items").scalar()) == 0
         assert (reg.runs(), reg.stats().models) == ([], 6)
         assert [result.message for result in reg.ingest_all(refs)] == ["already stored; nothing added"] * 6
         assert [run.id for run in reg.runs()] == [5]  # a number is never given twice
@@ -365,7 +366,7 @@ def as_if(url: str, **values: Any) -> None:
     from registry.storage.engine.schema import runs
 
     with Store.open(url, mode="write") as store:
-        store._write(lambda connection: connection.execute(update(runs).where(runs.c.id == 1).values(values)))
+        store.write(lambda connection: connection.execute(update(runs).where(runs.c.id == 1).values(values)))
 
 
 def test_a_run_gives_signs_of_life(database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,7 +409,7 @@ def test_weights_taken_for_stored_are_measured_after_all(
 
         def then_removed(store: Store, *arguments: Any, **settings: Any) -> list[str]:
             hashes = real(store, *arguments, **settings)
-            store.remove("m0")
+            store.write(remove, "m0")
             return hashes
 
         monkeypatch.setattr(Store, "whole_hashes", then_removed)

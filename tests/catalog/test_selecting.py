@@ -9,6 +9,7 @@ from registry.catalog.objectives import parse_aim
 from registry.errors import EmptyRegistryError, UsageError
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
+from registry.storage.models.measured_values import drop_spec
 from registry.types import Aim
 from tests.catalog.factory import made
 
@@ -205,7 +206,7 @@ def test_aims_that_no_model_reaches_together(reg: Registry) -> None:
 def test_models_without_a_fingerprint_stand_alone(reg: Registry, database_url: str) -> None:
     reg.close()
     with Store.open(database_url, mode="write") as store:
-        store.drop_spec(LAYERED.hash)
+        store.write(drop_spec, LAYERED.hash)
     assert classes(reg.select(aims=AIMS, family="a")) == [("a-large", []), ("a-mid", []), ("a-small", [])]
 
 

@@ -12,6 +12,11 @@ from registry.errors import ReadOnlyError
 from registry.storage import Store
 from registry.storage.engine import migrate
 from registry.storage.engine.schema_version import HEAD
+from registry.storage.index.index_building import drop_index
+from registry.storage.index.pgvector_index import find_near
+from registry.storage.journal.run_history import list_runs
+from registry.storage.models.changes import remove
+from registry.storage.models.measured_values import put_fingerprints
 from tests.storage.factory import SPEC, new_model, vector_of
 
 if TYPE_CHECKING:
@@ -41,19 +46,19 @@ def test_the_roles_of_the_page_may_do_what_it_says(postgres: Postgres) -> None:
                 assert store.build_index(SPEC, "l1") == 2
                 if url == superuser:
                     continue
-                assert store.drop_index() == 1
+                assert store.write(drop_index) == 1
                 assert store.build_index(SPEC, "l1") == 2
         with Store.open(writer, mode="write") as store:
-            store.put_fingerprints(first, [vector_of(9, SPEC)])
-            store.remove("m2")
+            store.write(put_fingerprints, first, [vector_of(9, SPEC)])
+            store.write(remove, "m2")
         with Store.open(reader, mode="write") as store:
             index = store.index(SPEC, "l1")
             assert index is not None
             assert (index.opened.problem, index.held) == ("", 1)
-            assert len(store.near(index, vector_of(1, SPEC).vector, 1)[0]) == 1
-            assert store.runs() == []
+            assert len(store.read(find_near, index, vector_of(1, SPEC).vector, 1)[0]) == 1
+            assert store.read(list_runs) == []
             with pytest.raises(ReadOnlyError):
-                store.remove("m1")
+                store.write(remove, "m1")
         for url in (owner, writer, reader):
             assert migrate.check(url) == ()
     finally:

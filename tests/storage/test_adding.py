@@ -9,7 +9,12 @@ from sqlalchemy import event
 
 from registry.errors import NameTakenError, RegistryError, SpectrumError
 from registry.storage import Entry, NewRun, Store
+from registry.storage.journal.run_history import list_items, list_runs
+from registry.storage.journal.run_journal import begin_run
 from registry.storage.models.measured_values import put_measured
+from registry.storage.models.model_queries import count_models, read_details
+from registry.storage.models.summaries import find_model, read_summaries
+from registry.storage.models.vectors import read_conjugacy, read_spectra, read_vector
 from tests.storage.factory import SPEC, conjugacy_of, new_model, spectra_of
 
 if TYPE_CHECKING:
@@ -21,8 +26,10 @@ if TYPE_CHECKING:
 
 
 def begun(store: Store, count: int) -> list[Entry]:
-    run = store.begin_run(
-        NewRun("plan", "command", "{}", "0", [('{"target": "x"}', f"i{at}", 1.0) for at in range(count)])
+    run = store.patiently(
+        store.write,
+        begin_run,
+        NewRun("plan", "command", "{}", "0", [('{"target": "x"}', f"i{at}", 1.0) for at in range(count)]),
     )
     return [Entry(run.id, at, 0.5) for at in range(count)]
 
@@ -38,14 +45,14 @@ def said(found: Sequence[Added | RegistryError]) -> list[tuple[str, ...]]:
 def held(store: Store) -> dict[str, Any]:
     """What is stored, by content: ids and times apart."""
     found = {}
-    for model in store.summaries():
-        spectra = store.spectra(model.id)
+    for model in store.read(read_summaries):
+        spectra = store.read(read_spectra, model.id)
         found[model.content_hash] = (
             model.names,
             model.family,
-            replace(store.details_rows(model.id), tool_version=""),
+            replace(store.read(read_details, model.id), tool_version=""),
             None if spectra is None else [(each.layer, each.values.tobytes()) for each in spectra],
-            bytes(store.vector(SPEC.hash, model.id)),  # type: ignore[arg-type]
+            bytes(store.read(read_vector, SPEC.hash, model.id)),  # type: ignore[arg-type]
         )
     return found
 
@@ -82,17 +89,17 @@ def test_together_as_one_after_the_other(store: Store, tmp_path_factory: pytest.
         ("added", "twin"),
         ("named", "twin", "twin's other name"),
     ]
-    items = store.run_items(store.runs()[0].id)
+    items = store.read(list_items, store.read(list_runs)[0].id)
     assert [item.state for item in items] == [one[0] for one in said(found)]
     assert {item.attempts for item in items} == {1}
-    assert store.runs()[0].done == len(MIXED)
+    assert store.read(list_runs)[0].done == len(MIXED)
 
 
 def test_a_name_moves_within_one_transaction(store: Store) -> None:
     given = [new_model("a", 1), new_model("a", 2), new_model("b", 3)]
     assert said(together(store, given, replace=True)) == [("added", "a"), ("added", "a"), ("added", "b")]
-    assert store.find("a").content_hash == given[1].plan.content_hash
-    assert store.count() == 3
+    assert store.read(find_model, "a").content_hash == given[1].plan.content_hash
+    assert store.read(count_models) == 3
 
 
 def test_what_is_refused_keeps_no_other_out(store: Store) -> None:
@@ -102,8 +109,13 @@ def test_what_is_refused_keeps_no_other_out(store: Store) -> None:
     assert said(found) == [("added", "a"), ("NameTakenError",), ("SpectrumError",), ("added", "c")]
     assert isinstance(found[1], NameTakenError)
     assert isinstance(found[2], SpectrumError)
-    assert [item.state for item in store.run_items(store.runs()[0].id)] == ["added", "waiting", "waiting", "added"]
-    assert sorted(model.name for model in store.summaries()) == ["a", "c"]
+    assert [item.state for item in store.read(list_items, store.read(list_runs)[0].id)] == [
+        "added",
+        "waiting",
+        "waiting",
+        "added",
+    ]
+    assert sorted(model.name for model in store.read(read_summaries)) == ["a", "c"]
     assert store.add_all([], []) == []
 
 
@@ -124,7 +136,7 @@ def test_statements_do_not_grow_with_models(store: Store) -> None:
 def test_figures_of_many_models_are_those_of_each(store: Store) -> None:
     found = together(store, [new_model(f"m{seed}", seed) for seed in range(9)])
     ids = [one.model_id for one in found if not isinstance(one, RegistryError)]
-    figures = store.conjugacy(ids)
+    figures = store.read(read_conjugacy, ids)
     assert [figures[id_] for id_ in ids] == [conjugacy_of(seed) for seed in range(9)]
-    store._write(lambda connection: put_measured(connection, {}, {ids[0]: (conjugacy_of(20), 3)}))
-    assert store.conjugacy(ids)[ids[0]] == conjugacy_of(20)
+    store.write(lambda connection: put_measured(connection, {}, {ids[0]: (conjugacy_of(20), 3)}))
+    assert store.read(read_conjugacy, ids)[ids[0]] == conjugacy_of(20)

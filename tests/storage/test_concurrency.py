@@ -12,6 +12,9 @@ import pytest
 
 from registry.storage import Store
 from registry.storage.engine import migrate
+from registry.storage.models.model_queries import count_models, read_details, read_stats
+from registry.storage.models.summaries import find_model, read_summaries
+from registry.storage.models.vectors import read_fingerprints
 from tests.storage.factory import CARD, LAYERS, SPEC, add_many, add_named, new_model
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def test_first_uses_at_once_make_one_registry(pool: ProcessPoolExecutor, databas
     statuses = list(pool.map(add_named, [database_url] * 8, [f"m{n}" for n in range(8)], range(8), at))
     assert statuses == ["added"] * 8
     with Store.open(database_url, mode="read") as store:
-        assert sorted(model.name for model in store.summaries()) == [f"m{n}" for n in range(8)]
+        assert sorted(model.name for model in store.read(read_summaries)) == [f"m{n}" for n in range(8)]
     assert migrate.check(database_url) == ()
 
 
@@ -46,13 +49,13 @@ def test_writers_lose_nothing(pool: ProcessPoolExecutor, registry_url: str) -> N
     jobs = [pool.submit(add_many, registry_url, worker * EACH, EACH) for worker in range(WRITERS)]
     with Store.open(registry_url, mode="read") as store:  # readers wait for nobody and see whole models
         while not all(job.done() for job in jobs):
-            for model in store.summaries():
+            for model in store.read(read_summaries):
                 assert model.metrics
-                assert len(store.details_rows(model.id).layers) == len(LAYERS)
+                assert len(store.read(read_details, model.id).layers) == len(LAYERS)
         assert [status for job in jobs for status in job.result()] == ["added"] * WRITERS * EACH
-        assert store.count() == WRITERS * EACH
-        assert len(store.fingerprints(SPEC.hash)[0]) == WRITERS * EACH
-        assert store.stats().families == ((CARD.family, WRITERS * EACH),)
+        assert store.read(count_models) == WRITERS * EACH
+        assert len(store.read(read_fingerprints, SPEC.hash)[0]) == WRITERS * EACH
+        assert store.read(read_stats).families == ((CARD.family, WRITERS * EACH),)
     assert migrate.check(registry_url) == ()
 
 
@@ -63,8 +66,8 @@ def test_the_same_weights_by_many_names_are_one_model(pool: ProcessPoolExecutor,
         statuses = Counter(pool.map(add_named, [registry_url] * 8, names, [content] * 8, at))
         assert statuses == {"added": 1, "named": 7}
         with Store.open(registry_url, mode="read") as store:
-            assert sorted(store.find(f"{content}-3").names) == names
-            assert store.count() == content + 1
+            assert sorted(store.read(find_model, f"{content}-3").names) == names
+            assert store.read(count_models) == content + 1
     assert migrate.check(registry_url) == ()
 
 
@@ -73,5 +76,5 @@ def test_one_name_for_different_weights_goes_to_one(pool: ProcessPoolExecutor, r
     outcomes = Counter(type(job.exception()).__name__ for job in jobs)
     assert outcomes == {"NoneType": 1, "NameTakenError": 7}
     with Store.open(registry_url, mode="write") as store:
-        assert store.count() == 1
+        assert store.read(count_models) == 1
         assert store.add(new_model("b", 99)).status == "added"

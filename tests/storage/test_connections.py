@@ -17,6 +17,9 @@ import pytest
 from registry.errors import StorageError
 from registry.storage import Store
 from registry.storage.engine.connections import reading
+from registry.storage.models.changes import set_card
+from registry.storage.models.model_queries import count_models
+from registry.storage.models.summaries import find_subject
 from tests.storage.factory import SPEC, new_model
 
 if TYPE_CHECKING:
@@ -77,8 +80,8 @@ def pooler(postgres: Postgres) -> Iterator[str]:
 def prepared_after_questions(url: str) -> int:
     with Store.open(url, mode="read") as store:
         for _ in range(10):
-            assert store.count() == 0
-            assert store.subject("nobody", SPEC.hash) is None
+            assert store.read(count_models) == 0
+            assert store.read(find_subject, "nobody", SPEC.hash) is None
             assert store.index(SPEC, "l1") is None
         with store._engine.connect() as connection:
             return int(connection.exec_driver_sql(PREPARED).scalar_one())
@@ -104,18 +107,18 @@ def test_a_connection_lost_between_questions_is_made_anew(postgres: Postgres, po
     with Store.open(postgres_url, mode="create") as store:
         store.add(new_model("first", 1))
         end_all(postgres, postgres_url)
-        assert store.count() == 1
-        assert store.subject("first", SPEC.hash) is not None
+        assert store.read(count_models) == 1
+        assert store.read(find_subject, "first", SPEC.hash) is not None
         end_all(postgres, postgres_url)
-        assert store.subject("first", SPEC.hash) is not None
+        assert store.read(find_subject, "first", SPEC.hash) is not None
         end_all(postgres, postgres_url)
-        store.set_card("first", {"task": "none"})
+        store.write(set_card, "first", {"task": "none"})
         # What has begun sees one state or none.
         with pytest.raises(StorageError, match="connection"), store.snapshot():  # noqa: PT012 - in it
-            store.count()
+            store.read(count_models)
             end_all(postgres, postgres_url)
-            store.count()
-        assert store.count() == 1
+            store.read(count_models)
+        assert store.read(count_models) == 1
 
 
 def test_where_the_server_is_gone_no_more_is_tried(
@@ -130,11 +133,11 @@ def test_where_the_server_is_gone_no_more_is_tried(
         raise psycopg.OperationalError("connection refused")
 
     with Store.open(url, mode="read") as store:
-        store.count()
+        store.read(count_models)
         end_all(postgres, url)
         monkeypatch.setattr(psycopg, "connect", refused)
         with pytest.raises(StorageError, match="connection refused"):
-            store.count()
+            store.read(count_models)
     assert len(tried) == 1
 
 
@@ -143,8 +146,8 @@ def test_readers_see_one_state_and_change_nothing(url: str) -> None:
         for name, value in (("transaction_isolation", "repeatable read"), ("transaction_read_only", "on")):
             assert connection.exec_driver_sql(f"SHOW {name}").scalar() == value
     with Store.open(url, mode="write") as store:
-        assert store._write(lambda c: c.exec_driver_sql("SHOW transaction_read_only").scalar()) == "off"
-        assert store._write(lambda c: c.exec_driver_sql("SHOW transaction_isolation").scalar()) == "read committed"
+        assert store.write(lambda c: c.exec_driver_sql("SHOW transaction_read_only").scalar()) == "off"
+        assert store.write(lambda c: c.exec_driver_sql("SHOW transaction_isolation").scalar()) == "read committed"
 
 
 def test_a_peer_that_is_gone_without_a_word_is_noticed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,12 @@ from registry.errors import SpecMismatchError, StorageError, UsageError
 from registry.storage import Store
 from registry.storage.engine.failures import is_passing
 from registry.storage.index import pgvector_index
+from registry.storage.index.index_building import drop_index, report_index
+from registry.storage.index.pgvector_index import find_near
+from registry.storage.models.changes import remove, set_metric
+from registry.storage.models.measured_values import drop_spec, put_fingerprints
+from registry.storage.models.model_queries import count_models
+from registry.storage.models.vectors import read_classes, read_fingerprints
 from registry.types import Metric
 from tests.storage.factory import OTHER, SPEC, new_model, vector_of
 
@@ -50,28 +56,28 @@ def test_it_finds_what_is_near_and_follows_every_writer(url: str) -> None:
             if change == "add":
                 ids.append(store.add(new_model("late", 77)).model_id)
             elif change == "replace":
-                store.put_fingerprints(ids[3], [vector_of(500, SPEC)])
+                store.write(put_fingerprints, ids[3], [vector_of(500, SPEC)])
             else:
-                store.remove("m5")
+                store.write(remove, "m5")
                 ids.remove(ids[5])
             index = reader.index(SPEC, distance)
             assert index is not None
             assert (index.opened.problem, index.held) == ("", len(ids)), change
-            report = reader.index_report(SPEC, distance)
+            report = reader.read(report_index, SPEC, distance)
             assert report is not None
             assert (report.stored, report.held, report.missing, report.extra) == (len(ids), len(ids), 0, 0)
-            all_ids, vectors = reader.fingerprints(SPEC.hash)
+            all_ids, vectors = reader.read(read_fingerprints, SPEC.hash)
             for row in (0, 3, len(ids) - 1):
-                found, near = reader.near(index, vectors[row], 5)
+                found, near = reader.read(find_near, index, vectors[row], 5)
                 exact = np.abs(vectors - vectors[row]).sum(axis=1).argsort(kind="stable")[:5]
                 assert set(all_ids[exact].tolist()) <= set(found.tolist())
                 np.testing.assert_array_equal(near, vectors[np.searchsorted(all_ids, found)])
         # Filters: of ids, and of classes.
-        few, _ = reader.near(index, vectors[0], 5, ids=ids[10:14])
+        few, _ = reader.read(find_near, index, vectors[0], 5, ids=ids[10:14])
         assert sorted(few.tolist()) == ids[10:14]
-        kinds = reader.classes()
+        kinds = reader.read(read_classes)
         kind = next(iter(kinds.values()))
-        alike, _ = reader.near(index, vectors[0], 100, kind=kind)
+        alike, _ = reader.read(find_near, index, vectors[0], 100, kind=kind)
         assert sorted(alike.tolist()) == sorted(model for model, of in kinds.items() if of == kind)
 
 
@@ -86,10 +92,10 @@ def test_an_index_of_another_distance_or_spec_is_no_index(url: str) -> None:
             assert "archreg index build" in index.opened.remedy
         assert store.build_index(SPEC, "l2") == 5
         assert [store.index(SPEC, distance).opened.problem for distance in ("l1", "l2")] == ["", ""]  # type: ignore[union-attr]
-        assert store.drop_index(OTHER.hash) == 0
-        assert store.drop_index() == 1
+        assert store.write(drop_index, OTHER.hash) == 0
+        assert store.write(drop_index) == 1
         assert store.index(SPEC, "l1") is None
-        assert store.index_report(SPEC, "l1") is None
+        assert store.read(report_index, SPEC, "l1") is None
         for distance in ("linf",):
             with pytest.raises(UsageError, match="no index can be for the distance linf"):
                 store.build_index(SPEC, distance)
@@ -106,9 +112,9 @@ def test_what_goes_round_the_index_is_noticed(url: str, postgres: Postgres) -> N
         index = store.index(SPEC, "l1")
         assert index is not None
         assert "behind" in index.opened.problem
-        store.put_fingerprints(first, [vector_of(9, SPEC)])  # does not make it current
+        store.write(put_fingerprints, first, [vector_of(9, SPEC)])  # does not make it current
         assert "behind" in store.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
-        report = store.index_report(SPEC, "l1")
+        report = store.read(report_index, SPEC, "l1")
         assert report is not None
         assert (report.held, report.missing) == (3, 1)
         assert store.build_index(SPEC, "l1") == 4
@@ -116,12 +122,12 @@ def test_what_goes_round_the_index_is_noticed(url: str, postgres: Postgres) -> N
         with postgres.connect(name_of(url)) as connection:
             connection.execute(f"DROP TABLE {table}".encode())
         assert "gone" in store.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
-        report = store.index_report(SPEC, "l1")
+        report = store.read(report_index, SPEC, "l1")
         assert report is not None
         assert (report.stored, report.held, report.missing) == (4, 0, 4)
-        store.put_fingerprints(first, [vector_of(10, SPEC)])
+        store.write(put_fingerprints, first, [vector_of(10, SPEC)])
         assert store.build_index(SPEC, "l1") == 4
-        assert store.drop_spec(SPEC.hash) == 4
+        assert store.write(drop_spec, SPEC.hash) == 4
         with postgres.connect(name_of(url)) as connection:
             left = connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'archreg_vectors%'").fetchone()
         assert left == (0,)
@@ -150,29 +156,29 @@ def test_roles(url: str, postgres: Postgres) -> None:
             index = reader.index(SPEC, "l1")  # who may read the vectors may read their index
             assert index is not None
             assert index.opened.problem == ""
-            assert len(reader.near(index, vector_of(1, SPEC).vector, 3)[0]) == 6
+            assert len(reader.read(find_near, index, vector_of(1, SPEC).vector, 3)[0]) == 6
         with Store.open(postgres.url(name, user=f"writer_{name}"), mode="write") as writer:
-            writer.put_fingerprints(first, [vector_of(50, SPEC)])
+            writer.write(put_fingerprints, first, [vector_of(50, SPEC)])
             assert writer.index(SPEC, "l1").opened.problem == ""  # type: ignore[union-attr]
             for change in (writer.drop_index, lambda: writer.build_index(SPEC, "l1")):
                 with pytest.raises(StorageError, match="another role's") as theirs:
                     change()
                 assert "as its owner: DROP TABLE" in (theirs.value.remedy or "")
-            assert writer.drop_spec(SPEC.hash) == 6  # the table stays, empty
+            assert writer.write(drop_spec, SPEC.hash) == 6  # the table stays, empty
         with postgres.connect(name) as connection:
             # Privileges given later, to the program's own tables alone.
             tables = "models, names, specs, fingerprints, conjugacy, architectures, calibrations, archreg_version"
             connection.execute(f"GRANT ALL ON {tables} TO late_{name}".encode())
             connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO late_{name}".encode())
-        store.put_fingerprints(first, [vector_of(51, SPEC)])
+        store.write(put_fingerprints, first, [vector_of(51, SPEC)])
         store.build_index(SPEC, "l1")
         with postgres.connect(name) as connection:
             table = pgvector_index.table_name(store.index(SPEC, "l1").state.id)  # type: ignore[union-attr]
             connection.execute(f"REVOKE ALL ON {table} FROM late_{name}".encode())
         with Store.open(postgres.url(name, user=f"late_{name}"), mode="write") as late:
             assert "may not read the index" in late.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
-            assert "may not read the index" in late.index_report(SPEC, "l1").problem  # type: ignore[union-attr]
-            late.put_fingerprints(first, [vector_of(52, SPEC)])  # cannot follow, and says so
+            assert "may not read the index" in late.read(report_index, SPEC, "l1").problem  # type: ignore[union-attr]
+            late.write(put_fingerprints, first, [vector_of(52, SPEC)])  # cannot follow, and says so
         assert "behind" in store.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
     with postgres.connect(name) as connection:
         for role in ("reader", "writer", "late"):
@@ -215,7 +221,7 @@ def test_a_registry_in_a_schema_of_its_own(postgres: Postgres) -> None:
             assert a.build_index(SPEC, "l1") == 4
             assert b.index(SPEC, "l1") is None
             index: Any = a.index(SPEC, "l1")
-            assert len(a.near(index, vector_of(1, SPEC).vector, 3)[0]) == 4
+            assert len(a.read(find_near, index, vector_of(1, SPEC).vector, 3)[0]) == 4
             assert b.build_index(SPEC, "l1") == 5
     finally:
         postgres.drop(name)
@@ -245,8 +251,8 @@ def test_whoever_may_not_use_the_schema_of_pgvector_does_without(postgres: Postg
             opened = store.index(SPEC, "l1").opened  # type: ignore[union-attr]
             assert opened.problem == 'this role may not use the schema of pgvector, "Ext"'
             assert opened.remedy == 'ask its owner for: GRANT USAGE ON SCHEMA "Ext"'
-            assert store.index_report(SPEC, "l1").held == 4  # type: ignore[union-attr]
-            store.put_fingerprints(first, [vector_of(9, SPEC)])  # which needs no name of that schema
+            assert store.read(report_index, SPEC, "l1").held == 4  # type: ignore[union-attr]
+            store.write(put_fingerprints, first, [vector_of(9, SPEC)])  # which needs no name of that schema
             assert "may not use" in store.index(SPEC, "l1").opened.problem  # type: ignore[union-attr]
             with postgres.connect(name) as connection:
                 connection.execute(f'GRANT USAGE ON SCHEMA "Ext" TO {guest}'.encode())
@@ -266,10 +272,13 @@ def test_what_the_driver_itself_raises_is_told_like_the_rest(url: str, postgres:
         store.build_index(SPEC, "l1")
         index: Any = store.index(SPEC, "l1")
         query = vector_of(1, SPEC).vector
-        reads = {"found": lambda: store.near(index, query, 2), "read": lambda: store.fingerprints(SPEC.hash)}
+        reads = {
+            "found": lambda: store.read(find_near, index, query, 2),
+            "read": lambda: store.read(read_fingerprints, SPEC.hash),
+        }
         for read in reads.values():
             with pytest.raises(StorageError, match="connection") as lost, store.snapshot():  # noqa: PT012 - in it
-                store.count()
+                store.read(count_models)
                 with postgres.connect(name) as connection:
                     connection.execute(ours, (name,))
                 read()
@@ -279,13 +288,13 @@ def test_what_the_driver_itself_raises_is_told_like_the_rest(url: str, postgres:
         with postgres.connect(name) as connection:
             connection.execute(f"DROP TABLE {pgvector_index.table_name(index.state.id)}".encode())
         with pytest.raises(StorageError, match="does not exist"):
-            store.near(index, query, 2)
+            store.read(find_near, index, query, 2)
         with postgres.connect(name) as connection:
             connection.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
             connection.execute("CREATE TRIGGER no BEFORE INSERT ON fingerprints EXECUTE FUNCTION no()")
             connection.execute("CREATE TRIGGER no BEFORE INSERT ON metrics EXECUTE FUNCTION no()")
         with pytest.raises(StorageError, match=r": no$"):
-            store.set_metric("m1", Metric("top1", 1.0))  # by COPY
+            store.write(set_metric, "m1", Metric("top1", 1.0))  # by COPY
 
 
 def test_nothing_to_index(url: str) -> None:
@@ -297,4 +306,4 @@ def test_a_file_needs_none(empty_file: Any) -> None:
     with Store.open(str(empty_file), mode="write") as store:
         assert store.build_index(SPEC, "l1") is None
         assert store.index(SPEC, "l1") is None
-        assert store.drop_index() == 0
+        assert store.write(drop_index) == 0

@@ -25,7 +25,12 @@ from registry.storage.engine.address import Address
 from registry.storage.engine.connections import make_engine, migrate, ownership, reading
 from registry.storage.engine.schema import metadata
 from registry.storage.engine.schema_version import HEAD, version_at
-from registry.storage.journal.run_journal import NewRun
+from registry.storage.equivalence.stored_partitions import all_partitions, find_partition, put_partition
+from registry.storage.journal.run_history import list_runs
+from registry.storage.journal.run_journal import NewRun, begin_run, end_run
+from registry.storage.models.changes import remove
+from registry.storage.models.summaries import find_model, read_summaries
+from registry.storage.models.vectors import missing_fingerprints, read_conjugacy, read_fingerprints, read_spectra
 from registry.types import ModelCard
 from tests.storage.factory import SPEC, conjugacy_of, new_model, spectra_of, vector_of
 
@@ -210,12 +215,14 @@ def test_new_tables_are_their_owners_and_shared_like_the_others(postgres: Postgr
     assert owners == [(name,)]
     with Store.open(writer, mode="write") as store:
         assert store.add(new_model("fourth", 4)).status == "added"
-        run = store.begin_run(NewRun("plan", "archreg ingest", "{}", "0", [('{"target": "a"}', "a", 1.0)]))
+        run = store.patiently(
+            store.write, begin_run, NewRun("plan", "archreg ingest", "{}", "0", [('{"target": "a"}', "a", 1.0)])
+        )
     with Store.open(reader, mode="read") as store:
-        assert [found.id for found in store.runs()] == [run.id]
+        assert [found.id for found in store.read(list_runs)] == [run.id]
         store._mode = "write"
         with pytest.raises(ReadOnlyError):
-            store.end_run(run.id, "done")
+            store.write(end_run, run.id, "done")
     assert migrate.check(reader) == ()
 
 
@@ -270,17 +277,17 @@ def test_a_frozen_database_is_upgraded_whole_and_used(place: tuple[str, str], ve
     assert {table: found[table] for table in COUNTS[version]} == COUNTS[version]
     assert migrate.check(url) == ()
     with Store.open(url, mode="write") as store:
-        first, second = store.find("first again"), store.find("second")
+        first, second = store.read(find_model, "first again"), store.read(find_model, "second")
         assert (first.names, second.family, second.layers) == (("first", "first again"), "vgg", 3)
         assert [metric.value for metric in first.metrics] == [0.3, 92.6]
-        stored = store.spectra(first.id)
+        stored = store.read(read_spectra, first.id)
         assert stored is not None
         for spectrum, given in zip(stored, spectra_of(1), strict=True):
             assert (spectrum.layer, spectrum.mean) == (given.layer, given.mean)
             np.testing.assert_array_equal(spectrum.values, given.values)
-        assert store.spectra(second.id) is None
-        assert store.conjugacy([first.id]) == {first.id: conjugacy_of(1)}
-        ids, vectors = store.fingerprints(SPEC.hash)
+        assert store.read(read_spectra, second.id) is None
+        assert store.read(read_conjugacy, [first.id]) == {first.id: conjugacy_of(1)}
+        ids, vectors = store.read(read_fingerprints, SPEC.hash)
         assert ids.tolist() == [first.id, second.id]
         np.testing.assert_array_equal(vectors, [vector_of(seed, SPEC).vector for seed in (1, 2)])
         calibration = store.calibration(SPEC.hash, "l2")
@@ -288,9 +295,9 @@ def test_a_frozen_database_is_upgraded_whole_and_used(place: tuple[str, str], ve
         assert calibration.quantiles == ((0.01, 0.5), (0.5, 2.0))
         assert store.add(new_model("fourth", 4)).status == "added"
         assert store.add(new_model("third", 3, card=ModelCard())).status == "known"
-        assert store.missing_fingerprints(SPEC.hash) == []
-        store.remove("first")
-        assert [model.name for model in store.summaries()] == ["fourth", "second", "third"]
+        assert store.read(missing_fingerprints, SPEC.hash) == []
+        store.write(remove, "first")
+        assert [model.name for model in store.read(read_summaries)] == ["fourth", "second", "third"]
     assert migrate.check(url) == ()
 
 
@@ -321,12 +328,12 @@ def test_calibrations_and_classes_keep_their_rows_when_columns_are_renamed(place
         assert (calibration.distance, calibration.tolerance, calibration.models) == ("l2", 0.5, 9)
         assert (calibration.tolerance_low, calibration.tolerance_high) == (0.25, 0.75)
         key = PartitionKey(SPEC.hash, "l2", "complete", 0.125, "{}")
-        kept = store.partition(key)
+        kept = store.read(find_partition, key)
         assert kept is not None
         assert [(each.identity, each.members, each.medoid) for each in kept.classes] == [("feedbeef", (1, 2), 1)]
         # What was unique still is: the same terms take the place of what was kept, the same key is refused.
-        store.put_partition(key, "new", kept.classes, lambda _before: ["feedbeef"])
-        assert [row.key for row in store.partitions()] == [key]
+        store.write(put_partition, key, "new", kept.classes, lambda _before: ["feedbeef"])
+        assert [row.key for row in store.read(all_partitions)] == [key]
     for again in (
         "INSERT INTO calibrations (spec_hash, distance, rate, tolerance, quantiles, source, created)"
         " SELECT spec_hash, distance, rate, tolerance, quantiles, source, created FROM calibrations",

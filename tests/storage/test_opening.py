@@ -30,6 +30,11 @@ from registry.storage.engine import migrate
 from registry.storage.engine.address import Address
 from registry.storage.engine.schema import metadata
 from registry.storage.engine.schema_version import HEAD, version_at
+from registry.storage.models.changes import remove
+from registry.storage.models.measured_values import put_fingerprints
+from registry.storage.models.model_queries import count_models, read_stats
+from registry.storage.models.summaries import find_model, read_summaries
+from registry.storage.models.vectors import all_specs, read_fingerprints
 from tests.storage.factory import SPEC, new_model, vector_of
 
 if TYPE_CHECKING:
@@ -55,7 +60,7 @@ class TestEitherDatabase:
             with Store.open(database_url, mode="create") as store:
                 assert store.add(new_model("a")).status == expected
         with Store.open(database_url, mode="read") as store:
-            assert store.count() == 1
+            assert store.read(count_models) == 1
 
     @pytest.mark.parametrize(("version", "mode"), [("v0000", "read"), ("v0000", "create"), ("", "write")])
     def test_an_old_schema_is_refused_with_the_command_that_upgrades_it(
@@ -70,7 +75,7 @@ class TestEitherDatabase:
         monkeypatch.setenv("ARCHREG_DB", store.url)
         with Store.open(store.url, mode="write") as implied:
             with pytest.raises(EmptyRegistryError) as caught:
-                implied.find("a")
+                implied.read(find_model, "a")
             assert (
                 caught.value.remedy
                 == "fill it: archreg ingest FILE_OR_FOLDER, or torchvision:resnet18 instead of a file"
@@ -78,10 +83,10 @@ class TestEitherDatabase:
             implied.add(new_model("a"))
             monkeypatch.setenv("ARCHREG_DB", "other.db")
             with pytest.raises(UnknownModelError) as missing:
-                implied.find("zzz")
+                implied.read(find_model, "zzz")
             assert missing.value.remedy == "see archreg list"
         with pytest.raises(UnknownModelError) as missing:
-            store.find("zzz")
+            store.read(find_model, "zzz")
         assert (missing.value.remedy or "").startswith("see archreg list --db ")
 
     def test_the_default_is_implied(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +112,7 @@ class TestEitherDatabase:
             if registry_url.startswith("sqlite"):
                 with pytest.raises(ReadOnlyError, match="readonly"):
                     store.add(new_model("a"))
-            assert store.count() == 0
+            assert store.read(count_models) == 0
 
     def test_a_mode_must_be_one(self, registry_url: str) -> None:
         with pytest.raises(UsageError, match="'append'"):
@@ -229,7 +234,7 @@ class TestFiles:
         path = tmp_path / "a.db"
         path.write_bytes(empty_file.read_bytes())
         with Store.open(str(path), mode="read") as store:
-            assert store.count() == 0
+            assert store.read(count_models) == 0
         assert list(tmp_path.iterdir()) == [path]
 
     def test_a_full_disk_leaves_nothing_half_written(self, tmp_path: Path, empty_file: Path) -> None:
@@ -247,16 +252,16 @@ class TestFiles:
             with pytest.raises(StorageError, match="full") as caught:
                 store.add(new_model("big", tool_version="x" * 20_000))
             assert "disk space" in (caught.value.remedy or "")
-            assert store.count() == 0
-            assert not store.specs()
+            assert store.read(count_models) == 0
+            assert not store.read(all_specs)
         assert migrate.check(str(path)) == ()
 
 
 def look_around(path: Path) -> str:
     """Read a registry that may not be written, try to write it, and return what came of it."""
     with Store.open(str(path), mode="read") as store:
-        names = [model.name for model in store.summaries()]
-        vectors = store.fingerprints(SPEC.hash)[1].shape
+        names = [model.name for model in store.read(read_summaries)]
+        vectors = store.read(read_fingerprints, SPEC.hash)[1].shape
     refused = 0
     modes: tuple[Mode, ...] = ("write", "create")
     for mode in modes:
@@ -345,15 +350,15 @@ class TestPermissions:
             connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
         url = postgres.url(name, user="reader")
         with Store.open(url, mode="read") as store:
-            assert store.find("a").name == "a"
-            assert store.fingerprints(SPEC.hash)[1].shape == (1, 3)
-            assert store.stats().models == 1
+            assert store.read(find_model, "a").name == "a"
+            assert store.read(read_fingerprints, SPEC.hash)[1].shape == (1, 3)
+            assert store.read(read_stats).models == 1
         assert migrate.check(url) == ()
         with Store.open(url, mode="write") as store:
             for attempt in (
                 lambda: store.add(new_model("b", 2)),
-                lambda: store.remove("a"),
-                lambda: store.put_fingerprints(store.find("a").id, [vector_of(1, SPEC)]),
+                lambda: store.write(remove, "a"),
+                lambda: store.write(put_fingerprints, store.read(find_model, "a").id, [vector_of(1, SPEC)]),
             ):
                 with pytest.raises(ReadOnlyError, match="permission denied"):
                     attempt()
@@ -435,11 +440,11 @@ class TestPostgres:
         with Store.open(url, mode="read") as store:
             with pytest.raises(StorageError, match="timeout") as caught, store.snapshot():  # noqa: PT012 - in it
                 if remedy == "statement":
-                    store._read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(1)"))
+                    store.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(1)"))
                 time.sleep(0.5)
-                store.count()
+                store.read(count_models)
             assert (caught.value.remedy or "").startswith(f"raise {remedy}")
-            assert store.count() == 0
+            assert store.read(count_models) == 0
 
     def test_tenants_by_search_path_do_not_see_each_other(self, postgres: Postgres) -> None:
         name = postgres.new_database()
@@ -456,9 +461,9 @@ class TestPostgres:
                 store.add(new_model(f"of {url[-10:-7]}"))
             assert migrate.check(url) == ()
         with Store.open(urls[0], mode="read") as store:
-            assert [model.name for model in store.summaries()] == ["of one"]
+            assert [model.name for model in store.read(read_summaries)] == ["of one"]
         with Store.open(postgres.url(name), mode="read") as store:
-            assert store.count() == 0
+            assert store.read(count_models) == 0
         with postgres.connect(name) as connection:
             found = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname IN ('one', 'two')").fetchone()
             assert found == (2 * (len(metadata.tables) + 1),)
@@ -513,7 +518,7 @@ class TestPostgres:
             assert caught.value.remedy
         own = postgres.url(name, options="-csearch_path=own,shown")
         with Store.open(own, mode="create") as store:
-            assert store.count() == 0
+            assert store.read(count_models) == 0
         assert migrate.check(own) == ()
         postgres.drop(name)
 
@@ -541,7 +546,7 @@ def test_a_look_up_imports_neither_alembic_nor_torch_nor_scipy(empty_file: Path)
     script = (
         "import sys\nfrom registry.storage import Store\n"
         "with Store.open(sys.argv[1], mode='read') as store:\n"
-        "    store.candidate_ids(); store.fingerprints('0' * 16); store.classes()\n"
+        "    store.read(candidate_ids); store.read(read_fingerprints, '0' * 16); store.read(read_classes)\n"
         "print(*sorted({'alembic', 'torch', 'scipy', 'sqlalchemy.orm', 'sqlalchemy'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -16,6 +16,12 @@ import pytest
 from registry.errors import NotFoundError, RegistryError, SchemaVersionError, StorageError, UnsafeError, UsageError
 from registry.storage import Portable, PortableFile, Store, seal
 from registry.storage.engine import migrate
+from registry.storage.equivalence.stored_calibrations import put_calibration
+from registry.storage.models.measured_values import put_fingerprints
+from registry.storage.models.model_queries import count_models, has_name
+from registry.storage.models.summaries import find_model, read_summaries
+from registry.storage.models.vectors import all_specs, read_conjugacy, read_fingerprints, read_spectra
+from registry.storage.portable.calibration_merge import merge_calibrations
 from registry.types import Calibration, Filter, Ingested, ModelCard
 from tests.storage.factory import OTHER, RULE, SPEC, new_model
 
@@ -60,7 +66,7 @@ def carry(source: Store, path: Path, *, spectra: bool = True, **chosen: Any) -> 
     with source.selection(**chosen) as selection, Store.open(str(path), mode="create") as target:
         for portion in selection.models(spectra=spectra):
             assert {o.status for o in target.merge(portion, overrule=False, rule=RULE)} == {"added"}
-        target.merge_calibrations(selection.calibrations()[0], replace=False)
+        target.write(merge_calibrations, selection.calibrations()[0], replace=False)
     seal(path)
     return path
 
@@ -69,7 +75,7 @@ def bring(target: Store, path: Path, **options: Any) -> list[Ingested]:
     settings = {"overrule": False, "rule": RULE} | options
     with PortableFile(path) as given:
         found = [outcome for portion in given.models() for outcome in target.merge(portion, **settings)]
-        target.merge_calibrations(given.calibrations()[0], replace=settings["overrule"])
+        target.write(merge_calibrations, given.calibrations()[0], replace=settings["overrule"])
     return found
 
 
@@ -86,7 +92,7 @@ def fill(store: Store) -> None:
         store.add(new_model(f"m{seed}", seed))
     store.add(new_model("loses its name", 5))
     store.add(new_model("loses its name", 6), replace=True)
-    store.put_calibration(CALIBRATION)
+    store.write(put_calibration, CALIBRATION)
 
 
 @pytest.fixture
@@ -116,7 +122,7 @@ def test_contents_that_differ_are_not_equal(store: Store) -> None:
     before = content(store)
     bumped = new_model("m2", 2)
     vector = np.nextafter(bumped.fingerprints[0].vector, np.float32(9))
-    store.put_fingerprints(store.find("m2").id, [replace(bumped.fingerprints[0], vector=vector)])
+    store.write(put_fingerprints, store.read(find_model, "m2").id, [replace(bumped.fingerprints[0], vector=vector)])
     assert [a == b for a, b in zip(before, content(store), strict=True)].count(False) == 1
 
 
@@ -131,24 +137,24 @@ def test_known_weights_get_what_is_new(store: Store, given: Path) -> None:
     """Names and numbers are added, the card is filled in, and what is here of numbers stays."""
     mine = new_model("mine", 0, keep_spectra=False, fingerprints=(), conjugacy=None, card=ModelCard(family="ours"))
     store.add(mine)
-    created = store.find("mine").created
+    created = store.read(find_model, "mine").created
     other = new_model("m2", 2)
     odd = tuple(replace(f, vector=f.vector + 1) for f in other.fingerprints)
     store.add(replace(other, fingerprints=odd, card=ModelCard(family="ours", task="ours")))
     outcomes = bring(store, given)
     assert statuses(outcomes) == ["merged", "added", "merged", "added", "added", "added", "added"]
-    found = store.find("mine")
+    found = store.read(find_model, "mine")
     assert (found.names, found.family, found.task) == (("mine", "plain", "second name"), "ours", "classification")
     assert found.created == created
-    assert len(store.spectra(found.id) or ()) == 3
-    assert set(store.conjugacy([found.id])) == {found.id}
-    assert len(store.fingerprints(SPEC.hash, [found.id])[0]) == 1
-    same = store.find("m2")
+    assert len(store.read(read_spectra, found.id) or ()) == 3
+    assert set(store.read(read_conjugacy, [found.id])) == {found.id}
+    assert len(store.read(read_fingerprints, SPEC.hash, [found.id])[0]) == 1
+    same = store.read(find_model, "m2")
     assert (same.family, same.task) == ("ours", "ours")
-    assert store.fingerprints(SPEC.hash, [same.id])[1][0].tolist() == odd[0].vector.tolist()
+    assert store.read(read_fingerprints, SPEC.hash, [same.id])[1][0].tolist() == odd[0].vector.tolist()
     assert statuses(bring(store, given)) == ["known"] * 7
     assert statuses(bring(store, given, overrule=True)) == ["merged", "known", "merged"] + ["known"] * 4
-    assert (store.find("m2").family, store.find("mine").family) == ("resnet", "resnet")
+    assert (store.read(find_model, "m2").family, store.read(find_model, "mine").family) == ("resnet", "resnet")
     assert statuses(bring(store, given, overrule=True)) == ["known"] * 7
 
 
@@ -159,11 +165,11 @@ def test_a_name_of_other_weights_is_a_failed_item_or_moves(store: Store, given: 
     [failed] = [outcome for outcome in outcomes if outcome.status == "failed"]
     assert failed.message.startswith("the name 'm3' belongs to other weights here, sha256:")
     assert "--replace" in failed.remedy
-    assert store.count() == 7
+    assert store.read(count_models) == 7
     outcomes = bring(store, given, overrule=True)
     assert statuses(outcomes).count("added") == 1
-    assert store.find("m3").content_hash == new_model("", 3).plan.content_hash
-    assert store.count() == 8  # the model that had it stays
+    assert store.read(find_model, "m3").content_hash == new_model("", 3).plan.content_hash
+    assert store.read(count_models) == 8  # the model that had it stays
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(store: Store, given: Path) -> None:
@@ -189,9 +195,9 @@ def test_another_matrix_rule(store: Store, tmp_path: Path, empty_file: Path) -> 
             source.add(new_model(f"by {rule}", 1, rule=rule))
     bring(store, older)
     assert statuses(bring(store, newer)) == ["merged"]
-    found = store.find(f"by {RULE}")
+    found = store.read(find_model, f"by {RULE}")
     assert (found.matrix_rule, found.names) == (RULE, ("by r0", f"by {RULE}"))
-    assert len(store.fingerprints(SPEC.hash)[0]) == 1
+    assert len(store.read(read_fingerprints, SPEC.hash)[0]) == 1
     before = content(store)
     assert statuses(bring(store, older)) == ["known"]
     assert content(store) == before
@@ -201,10 +207,10 @@ def test_part_of_it_and_without_spectra(store: Store, tmp_path: Path) -> None:
     fill(store)
     path = carry(store, tmp_path / "part.db", spectra=False, wanted=Filter(family="resnet"), names=["m2", "m4", "lean"])
     with Store.open(str(path), mode="read") as part:
-        assert [model.name for model in part.summaries()] == ["m2", "m4"]
-        assert part.spectra(part.find("m2").id) is None
+        assert [model.name for model in part.read(read_summaries)] == ["m2", "m4"]
+        assert part.read(read_spectra, part.read(find_model, "m2").id) is None
         assert part.calibration(SPEC.hash, "l1") == store.calibration(SPEC.hash, "l1")
-        assert {spec.hash for spec in part.specs()} == {SPEC.hash, OTHER.hash}
+        assert {spec.hash for spec in part.read(all_specs)} == {SPEC.hash, OTHER.hash}
     assert migrate.check(str(path)) == ()
     assert statuses(bring(store, path)) == ["known"] * 2  # what is left out takes nothing away
 
@@ -225,7 +231,7 @@ def test_many_go_a_portion_at_a_time(store: Store, tmp_path: Path, monkeypatch: 
 
 
 def test_calibrations_stay_unless_they_are_to_be_replaced(store: Store, given: Path) -> None:
-    store.put_calibration(replace(CALIBRATION, tolerance=0.3))
+    store.write(put_calibration, replace(CALIBRATION, tolerance=0.3))
     bring(store, given)
     assert (store.calibration(SPEC.hash, "l1") or CALIBRATION).tolerance == 0.3
     bring(store, given, overrule=True)
@@ -244,7 +250,7 @@ def test_a_live_registry_can_be_imported_from(store: Store, tmp_path: Path, give
     with Store.open(str(source), mode="write") as live:  # with a log, and something in it
         live.add(new_model("latest", 77))
         assert "added" in statuses(bring(store, source))
-    assert store.has_name("latest")
+    assert store.read(has_name, "latest")
 
 
 def forge(path: Path, *statements: str) -> Path:
@@ -334,10 +340,10 @@ def test_a_forged_model_is_one_failed_item(forgery: str, store: Store, given: Pa
     assert sorted(statuses(outcomes)) == ["added"] * 6 + ["failed"]
     [failed] = [outcome for outcome in outcomes if outcome.status == "failed"]
     assert reason in failed.message
-    assert store.count() == 6
-    assert not store.has_name("m2")
+    assert store.read(count_models) == 6
+    assert not store.read(has_name, "m2")
     assert migrate.check(store_url(store)) == ()
-    assert {model.name for model in store.summaries()} >= {"plain", "lean", "m3", "m4", "loses its name"}
+    assert {model.name for model in store.read(read_summaries)} >= {"plain", "lean", "m3", "m4", "loses its name"}
 
 
 def store_url(store: Store) -> str:
@@ -361,7 +367,7 @@ def test_a_forged_spec_fails_the_models_that_have_its_vectors(
     outcomes = bring(store, forge(given, f"UPDATE specs SET definition = {definition} WHERE name = 'mme'"))  # noqa: S608
     assert sorted(statuses(outcomes)) == ["added"] + ["failed"] * 6  # `lean` has no vectors
     assert all(reason in outcome.message for outcome in outcomes if outcome.status == "failed")
-    assert store.specs() == []
+    assert store.read(all_specs) == []
 
 
 @pytest.mark.parametrize(
@@ -441,7 +447,7 @@ def test_the_same_weights_or_name_twice(store: Store, given: Path) -> None:
     )
     for overrule, count in ((False, 6), (True, 7)):
         outcomes = bring(store, given, overrule=overrule)
-        assert store.count() == count
+        assert store.read(count_models) == count
         assert ("failed" in statuses(outcomes)) is not overrule
 
 
@@ -456,7 +462,7 @@ def test_text_that_no_database_keeps_is_refused_by_any_way_in(store: Store) -> N
     ):
         with pytest.raises(UsageError):
             store.add(new_model("m", 1, card=card))
-    assert store.count() == 0
+    assert store.read(count_models) == 0
 
 
 def test_a_known_model_takes_no_spectra_of_other_layers(store: Store, given: Path) -> None:
@@ -464,14 +470,14 @@ def test_a_known_model_takes_no_spectra_of_other_layers(store: Store, given: Pat
     outcomes = bring(store, forge(given, "UPDATE layers SET name = 'x' WHERE model_id = OF_M2"))
     [failed] = [outcome for outcome in outcomes if outcome.status == "failed"]
     assert failed.message.startswith("its layers are not those that these weights have here")
-    assert store.find("here").names == ("here",)
+    assert store.read(find_model, "here").names == ("here",)
 
 
 def test_figures_by_newer_thresholds_do_not_replace(store: Store, given: Path) -> None:
     store.add(new_model("m2", 2))
-    held = store.conjugacy([store.find("m2").id])
+    held = store.read(read_conjugacy, [store.read(find_model, "m2").id])
     bring(store, forge(given, "UPDATE conjugacy SET z = 99, rule = rule + 1"))
-    assert store.conjugacy([store.find("m2").id]) == held
+    assert store.read(read_conjugacy, [store.read(find_model, "m2").id]) == held
 
 
 def test_hashes_of_the_factory_are_hashes() -> None:

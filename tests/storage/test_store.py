@@ -22,8 +22,31 @@ from registry.errors import (
 )
 from registry.storage.engine.schema import metadata
 from registry.storage.engine.schema_version import HEAD
+from registry.storage.equivalence.stored_calibrations import drop_calibration, put_calibration, read_labels
 from registry.storage.models import model_queries
+from registry.storage.models.bulk_figures import near_texts
+from registry.storage.models.changes import drop_name, remove, rename, set_card, set_metric, set_tags
+from registry.storage.models.measured_values import drop_spec, put_conjugacy, put_fingerprints
+from registry.storage.models.model_queries import (
+    candidate_ids,
+    count_models,
+    find_holding,
+    has_name,
+    read_details,
+    read_stats,
+    require_models,
+)
 from registry.storage.models.records import CONJUGACY_RULE, Label
+from registry.storage.models.summaries import find_content, find_model, read_summaries, read_summary
+from registry.storage.models.vectors import (
+    all_specs,
+    missing_conjugacy,
+    missing_fingerprints,
+    read_classes,
+    read_conjugacy,
+    read_fingerprints,
+    read_spectra,
+)
 from registry.types import Calibration, Decay, Filter, Fingerprint, Metric, MetricBound, ModelCard
 from tests.storage.factory import (
     CARD,
@@ -67,12 +90,12 @@ class TestAdding:
         new = new_model("resnet20", 1)
         added = store.add(new)
         assert (added.status, added.name, added.names) == ("added", "resnet20", ("resnet20",))
-        summary = store.find("resnet20")
-        details = store.details_rows(added.model_id)
+        summary = store.read(find_model, "resnet20")
+        details = store.read(read_details, added.model_id)
         assert tuple(stored.layer for stored in details.layers) == LAYERS
         assert [stored.mean for stored in details.layers] == [spectrum.mean for spectrum in new.spectra]
         assert details.skipped == SKIPPED
-        assert details.conjugacy == new.conjugacy == store.conjugacy([added.model_id])[added.model_id]
+        assert details.conjugacy == new.conjugacy == store.read(read_conjugacy, [added.model_id])[added.model_id]
         assert details.fingerprints == ("layered v2", "mme v1")
         assert details.has_spectra
         assert details.tags == CARD.tags
@@ -100,31 +123,31 @@ class TestAdding:
 
     def test_numbers_come_back_to_the_bit(self, store: Store) -> None:
         model_id = store.add(new_model("a", 5)).model_id
-        spectra = store.spectra(model_id)
+        spectra = store.read(read_spectra, model_id)
         assert spectra is not None
         for stored, given in zip(spectra, spectra_of(5), strict=True):
             assert stored.layer == given.layer
             assert stored.mean == given.mean
             assert stored.values.dtype == np.float32
             np.testing.assert_array_equal(stored.values, given.values)
-        ids, vectors = store.fingerprints(SPEC.hash)
+        ids, vectors = store.read(read_fingerprints, SPEC.hash)
         assert (str(ids.dtype), ids.tolist(), str(vectors.dtype)) == ("int64", [model_id], "float32")
         np.testing.assert_array_equal(vectors[0], vector_of(5, SPEC).vector)
 
     def test_spectra_need_not_be_kept_and_may_come_later(self, store: Store) -> None:
         model_id = store.add(new_model("a", keep_spectra=False)).model_id
-        assert store.spectra(model_id) is None
-        assert not store.details_rows(model_id).has_spectra
-        assert len(store.details_rows(model_id).layers) == 3
+        assert store.read(read_spectra, model_id) is None
+        assert not store.read(read_details, model_id).has_spectra
+        assert len(store.read(read_details, model_id).layers) == 3
         assert store.add(new_model("a")).status == "known"
-        assert store.spectra(model_id) is not None
+        assert store.read(read_spectra, model_id) is not None
 
     def test_known_weights_get_the_name_and_fill_what_is_unknown(self, store: Store) -> None:
         first = store.add(new_model("a", 1, card=ModelCard(family="resnet", licence="MIT")))
         card = ModelCard(family="vgg", dataset="svhn", metrics=(Metric("top1", 90.0),), tags=(("k", "v"),))
         second = store.add(new_model("b", 1, card=card, spectra=(), conjugacy=None, fingerprints=()))
         assert (second.model_id, second.status, second.names) == (first.model_id, "named", ("a", "b"))
-        model = store.find("b")
+        model = store.read(find_model, "b")
         assert (model.name, model.names) == ("a", ("a", "b"))
         assert (model.family, model.licence, model.dataset) == ("resnet", "MIT", "svhn")
         assert model.metrics == (Metric("top1", 90.0),)
@@ -134,7 +157,7 @@ class TestAdding:
         store.add(new_model("a", 1, card=ModelCard(family="resnet", licence="MIT", metrics=(Metric("top1", 90.0),))))
         again = store.add(new_model("a", 1, card=ModelCard(family="vgg", metrics=(Metric("top1", 91.0),))))
         assert again.status == "known"
-        model = store.find("a")
+        model = store.read(find_model, "a")
         assert (model.family, model.licence, model.metrics) == ("vgg", "MIT", (Metric("top1", 91.0),))
         assert rows(store)["architectures"] == 1
 
@@ -148,37 +171,37 @@ class TestAdding:
     def test_a_name_is_moved_on_request_and_the_old_model_stays(self, store: Store) -> None:
         old = store.add(new_model("a", 1)).model_id
         new = store.add(new_model("a", 2), replace=True).model_id
-        assert store.find("a").id == new != old
-        nameless = next(model for model in store.summaries() if model.id == old)
+        assert store.read(find_model, "a").id == new != old
+        nameless = next(model for model in store.read(read_summaries) if model.id == old)
         assert (nameless.name, nameless.names) == ("sha256:6b86b273ff34", ())
-        assert store.find(nameless.name).id == old
-        assert store.rename(nameless.name, "old").names == ("old",)
-        assert store.find("old").id == old
+        assert store.read(find_model, nameless.name).id == old
+        assert store.write(rename, nameless.name, "old").names == ("old",)
+        assert store.read(find_model, "old").id == old
 
     def test_another_matrix_rule_replaces_what_depends_on_it(self, store: Store) -> None:
         first = store.add(new_model("a", 1))
-        assert store.find("a").matrix_rule == RULE
+        assert store.read(find_model, "a").matrix_rule == RULE
         again = store.add(new_model("a", 1, rule="r2"))
         assert (again.model_id, again.status) == (first.model_id, "known")
-        assert store.find("a").matrix_rule == "r2"
-        assert store.fingerprints(SPEC.hash)[0].size == 0
-        assert store.fingerprints(replace(SPEC, matrix_rule="r2").hash)[0].tolist() == [again.model_id]
+        assert store.read(find_model, "a").matrix_rule == "r2"
+        assert store.read(read_fingerprints, SPEC.hash)[0].size == 0
+        assert store.read(read_fingerprints, replace(SPEC, matrix_rule="r2").hash)[0].tolist() == [again.model_id]
         assert rows(store)["layers"] == 3
 
     def test_known_weights_are_found_by_content(self, store: Store) -> None:
         new = new_model("a", 1)
-        assert store.holding(new.plan.content_hash) is None
-        assert store.known_as(new.plan.content_hash) is None
+        assert store.patiently(store.read, find_holding, new.plan.content_hash) is None
+        assert store.read(find_content, new.plan.content_hash) is None
         first = store.add(new)
-        held = store.holding(new.plan.content_hash)
+        held = store.patiently(store.read, find_holding, new.plan.content_hash)
         assert held is not None
         assert (held.matrix_rule, held.specs, held.has_spectra) == (RULE, {SPEC.hash, OTHER.hash}, True)
         assert held.judged
-        store.put_conjugacy(first.model_id, conjugacy_of(1), rule=CONJUGACY_RULE - 1)
-        held = store.holding(new.plan.content_hash)
+        store.write(put_conjugacy, first.model_id, conjugacy_of(1), rule=CONJUGACY_RULE - 1)
+        held = store.patiently(store.read, find_holding, new.plan.content_hash)
         assert held is not None
         assert not held.judged
-        known = store.known_as(new.plan.content_hash)
+        known = store.read(find_content, new.plan.content_hash)
         assert known is not None
         assert known.name == "a"
 
@@ -227,21 +250,21 @@ class TestAdding:
     @pytest.mark.parametrize("name", ["zoo/resnet 20", "名前", "😀", "100%_\\'\";--", "Ä"])
     def test_other_names_are_kept(self, store: Store, name: str) -> None:
         store.add(new_model(name))
-        assert store.find(name).name == name
-        assert store.has_name(name)
-        assert not store.has_name(name.lower() + "x")
+        assert store.read(find_model, name).name == name
+        assert store.read(has_name, name)
+        assert not store.read(has_name, name.lower() + "x")
 
 
 class TestFinding:
     def test_an_empty_registry_says_how_to_fill_it(self, store: Store) -> None:
         with pytest.raises(EmptyRegistryError) as caught:
-            store.find("a")
+            store.read(find_model, "a")
         assert caught.value.remedy is not None
         assert caught.value.remedy.startswith("fill it: archreg ingest FILE_OR_FOLDER --db ")
         with pytest.raises(EmptyRegistryError) as same:
-            store.require_models()
+            store.read(require_models)
         assert same.value.args == caught.value.args
-        assert store.count() == 0
+        assert store.read(count_models) == 0
 
     @pytest.mark.parametrize(
         ("asked", "near"),
@@ -260,7 +283,7 @@ class TestFinding:
         for seed, name in enumerate(("resnet20", "resnet56", "VGG16", "zoo/mobilenet_v3", "timm:big-alexnet")):
             store.add(new_model(name, seed))
         with pytest.raises(UnknownModelError) as caught:
-            store.find(asked)
+            store.read(find_model, asked)
         assert caught.value.remedy is not None
         assert near in caught.value.remedy
 
@@ -272,29 +295,29 @@ class TestFinding:
             store.add(new_model(name, seed))
         for asked, near in (("RESNT20", "resnet20, wide-resnet"), ("resnet", "wide-resnet, resnet20"), ("bb20", "b20")):
             with pytest.raises(UnknownModelError) as caught:
-                store.find(asked)
+                store.read(find_model, asked)
             assert caught.value.remedy == f"did you mean {near}?"
-        assert store.near_texts("family", "x") == []
+        assert store.read(near_texts, "family", "x") == []
 
     def test_nothing_is_offered_where_nothing_is_near(self, store: Store) -> None:
         store.add(new_model("resnet20"))
         for asked in ("zzzzzzzz%", "", " "):
             with pytest.raises(UnknownModelError, match="archreg list"):
-                store.find(asked)
+                store.read(find_model, asked)
 
     def test_hashes(self, store: Store) -> None:
         for seed in range(20):  # more than 16: two hashes share their first digit
             store.add(new_model(f"m{seed}", seed))
         digest = new_model("", 7).plan.content_hash
-        assert store.find(f"sha256:{digest[:10].upper()}").name == "m7"
-        hashes = [model.content_hash for model in store.summaries()]
+        assert store.read(find_model, f"sha256:{digest[:10].upper()}").name == "m7"
+        hashes = [model.content_hash for model in store.read(read_summaries)]
         shared = next(h[0] for h in hashes if sum(other[0] == h[0] for other in hashes) > 1)
         with pytest.raises(AmbiguousError):
-            store.find(f"sha256:{shared}")
+            store.read(find_model, f"sha256:{shared}")
         with pytest.raises(UnknownModelError):
-            store.find("sha256:%")
+            store.read(find_model, "sha256:%")
         with pytest.raises(UnknownModelError):
-            store.find("sha256:")
+            store.read(find_model, "sha256:")
 
     @pytest.mark.parametrize(
         ("wanted", "names"),
@@ -338,82 +361,84 @@ class TestFinding:
         for seed, (name, card) in enumerate(cards.items()):
             parameters = {"a": 100, "b": 200, "c": 300}[name]
             ids[name] = store.add(new_model(name, seed, card=card, parameters=parameters)).model_id
-        assert [model.name for model in store.summaries(wanted)] == list(names)
-        assert store.candidate_ids(wanted) == sorted(ids[name] for name in names)
-        assert [m.name for m in store.summaries(wanted, ids=[ids["a"]])] == [name for name in names if name == "a"]
+        assert [model.name for model in store.read(read_summaries, wanted)] == list(names)
+        assert store.read(candidate_ids, wanted) == sorted(ids[name] for name in names)
+        assert [m.name for m in store.read(read_summaries, wanted, ids=[ids["a"]])] == [
+            name for name in names if name == "a"
+        ]
 
     def test_summaries_cost_the_same_statements_for_one_as_for_many(self, store: Store) -> None:
         counts = []
         for seed in range(12):
             store.add(new_model(f"m{seed}", seed))
             with statements(store) as seen:
-                assert len(store.summaries(Filter(family="resnet"))) == seed + 1
+                assert len(store.read(read_summaries, Filter(family="resnet"))) == seed + 1
             counts.append(len([statement for statement in seen if "SELECT" in statement]))
         assert set(counts) == {3}
 
     def test_a_few_by_id_are_told_as_in_bulk(self, store: Store) -> None:
         first = store.add(new_model("b")).model_id
         for value, name in ((0.1 + 0.2, "z"), (5e-324, "a"), (1.7e308, "m"), (-0.0, "\"'\\{}[],ü")):
-            store.set_metric("b", Metric(name, value, "d", name, None if value < 1 else False, name))
+            store.write(set_metric, "b", Metric(name, value, "d", name, None if value < 1 else False, name))
         store.add(replace(new_model("a second name"), plan=new_model("b").plan))
         bare = store.add(new_model("bare", 5)).model_id
         store.add(new_model("bare", 6), replace=True)
-        told = store.summaries()
+        told = store.read(read_summaries)
         assert [model.name for model in told][1:] == ["bare", f"sha256:{new_model('', 5).plan.content_hash[:12]}"]
-        assert store.summaries(ids=[first, bare]) == [told[0], told[2]]
-        assert [store.summary(model.id) for model in told] == told
+        assert store.read(read_summaries, ids=[first, bare]) == [told[0], told[2]]
+        assert [store.read(read_summary, model.id) for model in told] == told
         assert (told[0].names, len(told[0].metrics)) == (("b", "a second name"), 6)
         with pytest.raises(UnknownModelError, match="removed meanwhile"):
-            store.summary(10**6)
+            store.read(read_summary, 10**6)
 
     def test_lists_of_ids_have_no_limit(self, store: Store) -> None:
         model_id = store.add(new_model("a")).model_id
         ids = range(1_000_000, 1_070_000)
-        assert [model.id for model in store.summaries(ids=[*ids, model_id])] == [model_id]
-        assert store.fingerprints(SPEC.hash, [*ids, model_id])[0].tolist() == [model_id]
-        assert store.summaries(ids=[]) == []
-        assert store.fingerprints(SPEC.hash, [])[1].shape == (0, 3)
+        assert [model.id for model in store.read(read_summaries, ids=[*ids, model_id])] == [model_id]
+        assert store.read(read_fingerprints, SPEC.hash, [*ids, model_id])[0].tolist() == [model_id]
+        assert store.read(read_summaries, ids=[]) == []
+        assert store.read(read_fingerprints, SPEC.hash, [])[1].shape == (0, 3)
 
 
 class TestVectors:
     def test_rows_are_by_id_and_a_choice_of_them(self, store: Store) -> None:
         ids = [store.add(new_model(f"m{seed}", seed)).model_id for seed in range(9)]
-        read, vectors = store.fingerprints(OTHER.hash)
+        read, vectors = store.read(read_fingerprints, OTHER.hash)
         assert read.tolist() == sorted(ids)
         expected = np.stack([vector_of(ids.index(id_), OTHER).vector for id_ in read.tolist()])
         np.testing.assert_array_equal(vectors, expected)
-        chosen, some = store.fingerprints(OTHER.hash, [ids[7], ids[2]])
+        chosen, some = store.read(read_fingerprints, OTHER.hash, [ids[7], ids[2]])
         assert chosen.tolist() == [ids[2], ids[7]]
         np.testing.assert_array_equal(some, expected[[2, 7]])
 
     def test_an_unknown_spec_has_none(self, store: Store) -> None:
         store.add(new_model("a"))
-        ids, vectors = store.fingerprints("0" * 16)
+        ids, vectors = store.read(read_fingerprints, "0" * 16)
         assert (ids.shape, str(ids.dtype), vectors.shape, str(vectors.dtype)) == ((0,), "int64", (0, 0), "float32")
 
     def test_specs_are_restored_exactly(self, store: Store) -> None:
         store.add(new_model("a"))
-        assert store.specs() == [OTHER, SPEC]
-        assert [spec.hash for spec in store.specs()] == [OTHER.hash, SPEC.hash]
+        assert store.read(all_specs) == [OTHER, SPEC]
+        assert [spec.hash for spec in store.read(all_specs)] == [OTHER.hash, SPEC.hash]
 
     def test_vectors_may_come_later_and_be_replaced(self, store: Store) -> None:
         first, second = (store.add(new_model(n, s, fingerprints=())).model_id for s, n in enumerate("ab"))
-        assert store.missing_fingerprints(SPEC.hash) == [first, second]
-        store.put_fingerprints(second, [vector_of(1, SPEC)])
-        assert store.missing_fingerprints(SPEC.hash) == [first]
-        store.put_fingerprints(second, [vector_of(2, SPEC)])
-        np.testing.assert_array_equal(store.fingerprints(SPEC.hash)[1], [vector_of(2, SPEC).vector])
+        assert store.read(missing_fingerprints, SPEC.hash) == [first, second]
+        store.write(put_fingerprints, second, [vector_of(1, SPEC)])
+        assert store.read(missing_fingerprints, SPEC.hash) == [first]
+        store.write(put_fingerprints, second, [vector_of(2, SPEC)])
+        np.testing.assert_array_equal(store.read(read_fingerprints, SPEC.hash)[1], [vector_of(2, SPEC).vector])
         with pytest.raises(UnknownModelError):
-            store.put_fingerprints(second + 99, [vector_of(1, SPEC)])
+            store.write(put_fingerprints, second + 99, [vector_of(1, SPEC)])
 
     def test_dropping_a_spec_leaves_the_others(self, store: Store) -> None:
         store.add(new_model("a"))
-        store.put_calibration(Calibration(SPEC.hash, "l2", 0.01, 0.5, ((0.01, 0.5),), "zoo"))
-        assert store.drop_spec(SPEC.hash) == 1
-        assert store.drop_spec(SPEC.hash) == 0
-        assert store.specs() == [OTHER]
+        store.write(put_calibration, Calibration(SPEC.hash, "l2", 0.01, 0.5, ((0.01, 0.5),), "zoo"))
+        assert store.write(drop_spec, SPEC.hash) == 1
+        assert store.write(drop_spec, SPEC.hash) == 0
+        assert store.read(all_specs) == [OTHER]
         assert store.calibration(SPEC.hash, "l2") is None
-        assert len(store.fingerprints(OTHER.hash)[0]) == 1
+        assert len(store.read(read_fingerprints, OTHER.hash)[0]) == 1
 
     def test_conjugacy_and_classes(self, store: Store) -> None:
         ids = [
@@ -421,13 +446,13 @@ class TestVectors:
             for s, n in enumerate("abc")
         ]
         expected = {ids[0]: conjugacy_of(0), ids[2]: conjugacy_of(2)}
-        assert store.conjugacy(ids) == expected
-        assert store.classes() == {k: (v.tail_class, v.training_class) for k, v in expected.items()}
-        assert set(store.classes([ids[1], ids[2]])) == {ids[2]}
-        assert store.missing_conjugacy() == [ids[1]]
-        store.put_conjugacy(ids[0], conjugacy_of(9), rule=CONJUGACY_RULE + 1)
-        assert store.conjugacy([ids[0]]) == {ids[0]: conjugacy_of(9)}
-        assert store.missing_conjugacy(CONJUGACY_RULE + 1) == ids[1:]
+        assert store.read(read_conjugacy, ids) == expected
+        assert store.read(read_classes) == {k: (v.tail_class, v.training_class) for k, v in expected.items()}
+        assert set(store.read(read_classes, [ids[1], ids[2]])) == {ids[2]}
+        assert store.read(missing_conjugacy) == [ids[1]]
+        store.write(put_conjugacy, ids[0], conjugacy_of(9), rule=CONJUGACY_RULE + 1)
+        assert store.read(read_conjugacy, [ids[0]]) == {ids[0]: conjugacy_of(9)}
+        assert store.read(missing_conjugacy, CONJUGACY_RULE + 1) == ids[1:]
 
     def test_a_calibration_is_replaced_by_the_next(self, store: Store) -> None:
         key = ("0123456789abcdef", "l1")
@@ -435,36 +460,38 @@ class TestVectors:
             *key, 0.01, 0.25, ((0.001, 0.125), (0.5, 1 / 3)), "zoo", created="2026-01-02T03:04:05+00:00"
         )
         assert store.calibration(*key) is None
-        store.put_calibration(first)
+        store.write(put_calibration, first)
         assert store.calibration(*key) == first
         bounded = replace(first, tolerance=0.5, tolerance_low=0.25, tolerance_high=1 / 3, models=163, families=20)
-        store.put_calibration(bounded)
+        store.write(put_calibration, bounded)
         assert store.calibration(*key) == bounded
         assert store.calibration(first.spec_hash, "l2") is None
-        store.put_calibration(replace(bounded, created=""))
+        store.write(put_calibration, replace(bounded, created=""))
         stamped = store.calibration(*key)
         assert stamped is not None
         assert stamped.created > first.created
-        assert store.drop_calibration(first.spec_hash, "l2") is False
-        assert store.drop_calibration(*key) is True
+        assert store.write(drop_calibration, first.spec_hash, "l2") is False
+        assert store.write(drop_calibration, *key) is True
         assert store.calibration(*key) is None
 
     def test_labels(self, store: Store) -> None:
         store.add(new_model("a"))
         store.add(new_model("b", 1, card=ModelCard(), fingerprints=(vector_of(1, SPEC),)))
-        a, b = store.find("a").id, store.find("b").id
+        a, b = store.read(find_model, "a").id, store.read(find_model, "b").id
         full = Label(a, "resnet", "ResNet-20", "CIFAR10", "200 epochs", 2**40)
-        assert store.labels(SPEC.hash) == [full, Label(b, "", "", "", "", None)]
-        assert store.labels(OTHER.hash) == [full]
-        assert store.labels("0" * 16) == []
+        assert store.read(read_labels, SPEC.hash) == [full, Label(b, "", "", "", "", None)]
+        assert store.read(read_labels, OTHER.hash) == [full]
+        assert store.read(read_labels, "0" * 16) == []
 
 
 class TestChanging:
     def test_fields_are_set_and_made_unknown(self, store: Store) -> None:
         store.add(new_model("a"))
-        changed = store.set_card("a", {"family": "vgg", "licence": None, "gflops": 2, "seed": "", "training": "none"})
+        changed = store.write(
+            set_card, "a", {"family": "vgg", "licence": None, "gflops": 2, "seed": "", "training": "none"}
+        )
         assert (changed.family, changed.licence, changed.gflops, changed.architecture) == ("vgg", "", 2.0, "ResNet-20")
-        details = store.details_rows(changed.id)
+        details = store.read(read_details, changed.id)
         assert (details.seed, details.training, details.tags) == (None, "none", CARD.tags)
         assert len(changed.metrics) == 2
         assert rows(store)["architectures"] == 1
@@ -472,75 +499,78 @@ class TestChanging:
     @pytest.mark.parametrize("changes", [{"id": "1"}, {"seed": 1.5}, {"family": 3}, {"gflops": "much"}, {"tags": ""}])
     def test_other_fields_and_kinds_are_refused(self, store: Store, changes: dict[str, Any]) -> None:
         store.add(new_model("a"))
-        before = store.find("a")
+        before = store.read(find_model, "a")
         with pytest.raises(UsageError, match="cannot be set to"):
-            store.set_card("a", {"licence": "GPL", **changes})
-        assert store.find("a") == before
+            store.write(set_card, "a", {"licence": "GPL", **changes})
+        assert store.read(find_model, "a") == before
 
     @pytest.mark.parametrize("gflops", [-0.5, float("inf")])
     def test_a_cost_is_finite_and_not_negative(self, store: Store, gflops: float) -> None:
         store.add(new_model("a"))
         with pytest.raises(UsageError, match="gflops cannot be"):
-            store.set_card("a", {"gflops": gflops})
-        assert store.set_card("a", {"gflops": 0.0}).gflops == 0.0
+            store.write(set_card, "a", {"gflops": gflops})
+        assert store.write(set_card, "a", {"gflops": 0.0}).gflops == 0.0
 
     def test_metrics(self, store: Store) -> None:
         store.add(new_model("a", card=ModelCard()))
-        store.set_metric("a", Metric("top1", 90.0, "cifar10"))
-        store.set_metric("a", Metric("top1", 80.0, "svhn"))
-        changed = store.set_metric("a", Metric("top1", 91.5, "cifar10", source="me"))
+        store.write(set_metric, "a", Metric("top1", 90.0, "cifar10"))
+        store.write(set_metric, "a", Metric("top1", 80.0, "svhn"))
+        changed = store.write(set_metric, "a", Metric("top1", 91.5, "cifar10", source="me"))
         assert changed.metrics == (Metric("top1", 91.5, "cifar10", source="me"), Metric("top1", 80.0, "svhn"))
-        assert [repr(metric.value) for metric in store.summaries(ids=[changed.id])[0].metrics] == ["91.5", "80.0"]
+        assert [repr(metric.value) for metric in store.read(read_summaries, ids=[changed.id])[0].metrics] == [
+            "91.5",
+            "80.0",
+        ]
 
     def test_tags(self, store: Store) -> None:
         store.add(new_model("a", card=ModelCard()))
-        assert store.tag("a", {"k": "1", "a": ""}) == (("a", ""), ("k", "1"))
-        assert store.tag("a", {"k": "2", "a": None}) == (("k", "2"),)
+        assert store.write(set_tags, "a", {"k": "1", "a": ""}) == (("a", ""), ("k", "1"))
+        assert store.write(set_tags, "a", {"k": "2", "a": None}) == (("k", "2"),)
         with pytest.raises(UsageError, match="no tag 'x'"):
-            store.tag("a", {"k": None, "x": None})
+            store.write(set_tags, "a", {"k": None, "x": None})
         with pytest.raises(UsageError, match="needs a key"):
-            store.tag("a", {"": "x"})
-        assert store.details_rows(store.find("a").id).tags == (("k", "2"),)
+            store.write(set_tags, "a", {"": "x"})
+        assert store.read(read_details, store.read(find_model, "a").id).tags == (("k", "2"),)
 
     def test_renaming(self, store: Store) -> None:
         store.add(new_model("a", 1))
         store.add(new_model("b", 2))
-        assert store.rename("a", "c").names == ("c",)
-        assert not store.has_name("a")
+        assert store.write(rename, "a", "c").names == ("c",)
+        assert not store.read(has_name, "a")
         with pytest.raises(NameTakenError):
-            store.rename("c", "b")
+            store.write(rename, "c", "b")
         with pytest.raises(UnknownModelError):
-            store.rename("a", "d")
+            store.write(rename, "a", "d")
         with pytest.raises(UsageError):
-            store.rename("c", "")
-        assert store.rename("c", "c").names == ("c",)
+            store.write(rename, "c", "")
+        assert store.write(rename, "c", "c").names == ("c",)
 
     def test_one_of_several_names_is_dropped(self, store: Store) -> None:
         store.add(new_model("a", 1))
         store.add(new_model("b", 1))
         with pytest.raises(UsageError, match="beside"):
-            store.rename("a", "b")
-        assert store.drop_name("a").names == ("b",) or pytest.fail("the other name stays")
+            store.write(rename, "a", "b")
+        assert store.write(drop_name, "a").names == ("b",) or pytest.fail("the other name stays")
         with pytest.raises(UsageError, match="not one of several"):
-            store.drop_name("b")
+            store.write(drop_name, "b")
 
     def test_removing_takes_everything_and_no_other(self, store: Store) -> None:
         store.add(new_model("keep", 1, card=ModelCard(family="vgg")))
         kept = rows(store)
         first = store.add(new_model("a", 2))
         store.add(new_model("b", 2))
-        removed = store.remove("b")
+        removed = store.write(remove, "b")
         assert (removed.id, removed.names) == (first.model_id, ("a", "b"))
         assert rows(store) == kept
         with pytest.raises(UnknownModelError):
-            store.details_rows(first.model_id)
+            store.read(read_details, first.model_id)
         assert store.add(new_model("a", 2)).model_id > first.model_id  # an id never comes to mean another model
 
     def test_stats(self, store: Store) -> None:
         for seed, name in enumerate("abc"):
             store.add(new_model(name, seed, card=ModelCard(family="resnet" if seed else "")))
         store.add(new_model("d", 2))
-        stats = store.stats()
+        stats = store.read(read_stats)
         assert (stats.models, stats.names, stats.layers) == (3, 4, 9)
         assert stats.families == (("resnet", 2), ("", 1))
         assert stats.fingerprints == (("layered v2", 3), ("mme v1", 3))

@@ -59,10 +59,11 @@ class Part:
     ) -> tuple[Store, Query, Terms]:
         """``among``: the stored models, of which there must be some: said before weights are read or downloaded."""
         from registry.catalog.subjects import resolve
+        from registry.storage.models.model_queries import require_models
 
         store, by = self._terms(fingerprint, distance, tolerance)
         if among:
-            store.require_models()
+            store.read(require_models)
         return store, resolve(store, query, by.spec), by
 
 

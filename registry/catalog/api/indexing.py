@@ -46,4 +46,6 @@ class Indexing(Part):
 
     def index_drop(self, *, fingerprint: str | None = None) -> int:
         """Drop the indexes of a fingerprint, or all; returns of how many fingerprints there were some."""
-        return self._database.writable().drop_index(None if fingerprint is None else spec_of(fingerprint).hash)
+        from registry.storage.index.index_building import drop_index
+
+        return self._database.writable().write(drop_index, None if fingerprint is None else spec_of(fingerprint).hash)

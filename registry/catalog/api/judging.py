@@ -35,6 +35,7 @@ class Judging(Part):
         """
         from registry.catalog.arguments import number, whole
         from registry.catalog.calibrating import learn
+        from registry.storage.equivalence.stored_calibrations import put_calibration
 
         rate, seed = number(rate, "rate"), whole(seed, "seed", 0)
         store, by = self._terms(fingerprint, distance, None)
@@ -43,7 +44,7 @@ class Judging(Part):
         try:
             store = self._database.writable()
             found = learn(store, by, rate, seed)
-            store.put_calibration(found.calibration)
+            store.write(put_calibration, found.calibration)
         except ReadOnlyError as error:
             remedy = f"{error.remedy}; archreg calibrate --dry-run only shows it"
             raise ReadOnlyError(error.message, remedy) from error
@@ -55,6 +56,8 @@ class Judging(Part):
 
     def reset_calibration(self, *, fingerprint: str = "layered", distance: str | None = None) -> Calibration:
         """Forget the registry's own calibration, if it has one; returns the one that ships, which holds from now on."""
+        from registry.storage.equivalence.stored_calibrations import drop_calibration
+
         _, by = self._terms(fingerprint, distance, None)
-        self._database.writable().drop_calibration(by.spec.hash, by.distance.name)
+        self._database.writable().write(drop_calibration, by.spec.hash, by.distance.name)
         return self.calibration(fingerprint=fingerprint, distance=distance)

@@ -18,28 +18,37 @@ class Managing(Part):
 
     def set(self, name: str, **changes: Any) -> ModelSummary:
         """Change what is known of a model: family, architecture, task, dataset, licence, training, seed, ..."""
-        return self._database.writable().set_card(name, changes)
+        from registry.storage.models.changes import set_card
+
+        return self._database.writable().write(set_card, name, changes)
 
     def set_metric(self, name: str, metric: Metric) -> ModelSummary:
         """Add a metric, or change the one of the same name, data set and split."""
         from registry.catalog.card_validation import typed_metric
+        from registry.storage.models.changes import set_metric
 
-        return self._database.writable().set_metric(name, typed_metric(metric))
+        return self._database.writable().write(set_metric, name, typed_metric(metric))
 
     def tag(self, name: str, /, **tags: str | None) -> tuple[tuple[str, str], ...]:
         """Set tags of a model, None removing one; returns all its tags."""
+        from registry.storage.models.changes import set_tags
+
         for key, value in tags.items():
             if value is not None:
                 text(value, f"the tag {key}")
-        return self._database.writable().tag(name, tags)
+        return self._database.writable().write(set_tags, name, tags)
 
     def rename(self, old: str, new: str) -> ModelSummary:
         """Give a stored name another spelling. Raises ``NameTakenError`` if the new one is in use."""
-        return self._database.writable().rename(old, text(new, "a name"))
+        from registry.storage.models.changes import rename
+
+        return self._database.writable().write(rename, old, text(new, "a name"))
 
     def remove(self, name: str) -> ModelSummary:
         """Remove a model with all its names, spectra and fingerprints; returns what was removed."""
-        return self._database.writable().remove(name)
+        from registry.storage.models.changes import remove
+
+        return self._database.writable().write(remove, name)
 
     def upgrade(self) -> str:
         """Bring the schema to this version's; returns the revision it is at now."""

@@ -30,10 +30,12 @@ class Running(Part):
 
         Raises ``UsageError`` where there is none of it.
         """
+        from registry.storage.journal.run_history import list_runs, read_run
+
         store = self._database.readable()
         if run is None:
-            return store.runs(None if limit is None else whole(limit, "limit", 1))
-        return [store.run(whole(run, "run"))]
+            return store.read(list_runs, None if limit is None else whole(limit, "limit", 1))
+        return [store.read(read_run, whole(run, "run"))]
 
     def forget_runs(self, run: int | None = None, *, older_than: float | None = None) -> int:
         """Take one run out of the journal, or all that were last at work ``older_than`` days ago; returns how many.
@@ -41,26 +43,30 @@ class Running(Part):
         Models stay. What a run had left is done by the same references again, which finds what is stored by its
         weights. Runs at work stay: ``UsageError`` if one is named, or where there is no such run.
         """
+        from registry.storage.journal.run_journal import forget_runs
+
         if (run is None) == (older_than is None):
             raise UsageError("forget_runs() takes a run or older_than", "give one of them")
         if older_than is None:
-            return self._database.writable().forget_runs(whole(run, "run"))
+            return self._database.writable().write(forget_runs, run_id=whole(run, "run"))
         days = number(older_than, "older_than")
         if not 0 <= days <= CENTURY:
             raise UsageError(f"older_than is {days:g} days", f"give a number of days from 0 to {CENTURY:,}")
-        return self._database.writable().forget_runs(before=datetime.now(UTC) - timedelta(days=days))
+        return self._database.writable().write(forget_runs, before=datetime.now(UTC) - timedelta(days=days))
 
     def run_items(self, run: int, *, states: Iterable[str] = ()) -> list[RunItem]:
         """The models of a run in its order, all or those ``waiting``, ``added``, ``named``, ``known``, ``failed``.
 
         Raises ``UsageError`` where there is no such run, or no such state.
         """
+        from registry.storage.journal.run_history import list_items, read_run
+
         states = several(states, "states")
         if unknown := [state for state in states if state not in STATES]:
             raise UsageError(f"no model of a run is {unknown[0]!r}", f"known: {', '.join(STATES)}")
         store, run = self._database.readable(), whole(run, "run")
-        store.run(run)
-        return store.run_items(run, states)
+        store.read(read_run, run)
+        return store.read(list_items, run, states)
 
     def retry(
         self,

@@ -22,7 +22,9 @@ class Showing(Part):
 
     def models(self, **filters: Any) -> list[ModelSummary]:
         """The stored models that pass the filters, by name."""
-        return self._database.readable().summaries(filter_of(filters))
+        from registry.storage.models.summaries import read_summaries
+
+        return self._database.readable().read(read_summaries, filter_of(filters))
 
     def unmatched(self, **filters: Any) -> dict[str, tuple[str, ...]]:
         """Each text of the filters that no model has, by its field, with up to three known ones spelt nearly so.
@@ -89,4 +91,6 @@ class Showing(Part):
 
     def stats(self) -> Stats:
         """What the registry holds."""
-        return self._database.readable().stats()
+        from registry.storage.models.model_queries import read_stats
+
+        return self._database.readable().read(read_stats)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from registry.storage.engine.address import Address
 
-__all__ = ["Access", "is_frozen", "make_engine", "reading", "sqlite_uri", "writing"]
+__all__ = ["Access", "address_of", "is_frozen", "make_engine", "reading", "sqlite_uri", "writing"]
 
 Access = Literal["read", "write", "migrate"]
 BUSY_SECONDS = 30
@@ -40,9 +40,15 @@ def make_engine(address: Address, access: Access) -> Engine:
 
     ``read`` cannot write; ``migrate`` leaves SQLite's foreign keys off: a batch's table copy must delete no children.
     """
-    if address.path is None:
-        return _postgres_engine(address, access)
-    return _sqlite_engine(address.path, access)
+    engine = _postgres_engine(address, access) if address.path is None else _sqlite_engine(address.path, access)
+    engine.update_execution_options(archreg_address=address)
+    return engine
+
+
+def address_of(connection: Connection) -> Address:
+    """Where the database of a connection is, for the commands that errors name."""
+    found: Address = connection.get_execution_options()["archreg_address"]
+    return found
 
 
 def is_frozen(path: Path) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from registry.types.calibrations import Calibration
 
-__all__ = ["SAME", "drop_calibration", "labels", "put_calibration"]
+__all__ = ["SAME", "drop_calibration", "read_labels", "put_calibration"]
 
 SAME = ("rate", "tolerance", "source", "tolerance_low", "tolerance_high", "models", "families")
 """Of a calibration, what is a column of its own name beside the key."""
@@ -41,7 +41,7 @@ def drop_calibration(connection: Connection, spec_hash: str, distance: str) -> b
     return bool(connection.execute(delete(calibrations).filter_by(spec_hash=spec_hash, distance=distance)).rowcount)
 
 
-def labels(connection: Connection, spec_hash: str) -> list[Label]:
+def read_labels(connection: Connection, spec_hash: str) -> list[Label]:
     """Return what tells related models from unrelated ones, of those with a vector under the spec, by id."""
     measured = exists().where(
         fingerprints.c.model_id == models.c.id, fingerprints.c.spec_id == specs.c.id, specs.c.hash == spec_hash

@@ -14,7 +14,7 @@ from registry.storage.engine.schema import fingerprints, specs
 from registry.storage.index import pgvector_index
 from registry.storage.index.pgvector_index import OPERATORS, index_name, table_name, usage_of
 from registry.storage.models.records import IndexReport
-from registry.storage.models.spec_state import SpecState, standing, state_of
+from registry.storage.models.spec_state import SpecState, spec_facts, state_of
 from registry.storage.models.vectors import vector_blocks
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from registry.types.spectra import FingerprintSpec
 
-__all__ = ["build", "check_distance", "drop", "report"]
+__all__ = ["build_index", "check_distance", "drop_index", "report_index"]
 
 WORK_MEMORY_MB = 1_024  # maintenance_work_mem of a build at most: 100,000 vectors of 480 numbers take some 300 MB
 EF_CONSTRUCTION = 128  # twice pgvector's: what it misses is whole neighbourhoods, which a longer search hardly finds
@@ -35,7 +35,7 @@ def check_distance(distance: str) -> None:
         raise UsageError(f"no index can be for the distance {distance}", f"those that can: {', '.join(OPERATORS)}")
 
 
-def build(connection: Connection, spec: FingerprintSpec, distance: str) -> int:
+def build_index(connection: Connection, spec: FingerprintSpec, distance: str) -> int:
     """Make the index of a spec for a distance, in place of one that is there; return how many vectors it holds.
 
     All in one transaction. Whoever reads is not held up; whoever writes vectors of this spec waits for its end.
@@ -161,7 +161,7 @@ def _copy(connection: Connection, state: SpecState, table: str) -> None:
             copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff")
 
 
-def drop(connection: Connection, spec_hash: str | None = None) -> int:
+def drop_index(connection: Connection, spec_hash: str | None = None) -> int:
     """Drop the indexes of a spec, or of all; return of how many specs.
 
     Raises
@@ -184,10 +184,10 @@ def _anothers(name: str, spec_id: int) -> StorageError:
     return StorageError(f"the index of {name} is another role's", f"as its owner: DROP TABLE {table_name(spec_id)}")
 
 
-def report(connection: Connection, spec: FingerprintSpec, distance: str) -> IndexReport | None:
+def report_index(connection: Connection, spec: FingerprintSpec, distance: str) -> IndexReport | None:
     """Return how the index of a spec for a distance stands to the vectors; None where there is none. O(n)."""
     check_distance(distance)
-    state, _, facts = standing(connection, spec.hash, distance)
+    state, _, facts = spec_facts(connection, spec.hash, distance)
     if state is None or state.indexed is None or facts is None:
         return None
     found = pgvector_index.opened(connection, state, facts, distance, spec.label)

@@ -32,12 +32,12 @@ __all__ = [
     "OTHERS",
     "Opened",
     "discard",
-    "find",
+    "find_near",
     "follow",
     "index_name",
     "is_current_version",
     "is_mine",
-    "lacks",
+    "index_lacks",
     "literal",
     "may",
     "opened",
@@ -56,7 +56,7 @@ EF_SEARCH = 80  # candidates held during a search, at least
 OLDEST = (0, 8)  # pgvector: iterative scans
 
 
-class Facts(NamedTuple):
+class IndexFacts(NamedTuple):
     """What there is of a spec's index: is it valid for the distance and may its table be read, where is pgvector.
 
     None where there is no such index, no pgvector; of that, the schema, quoted, the version, and whether this role may
@@ -118,7 +118,7 @@ _WASTEFUL = ("enable_seqscan", "enable_sort", "enable_bitmapscan")
 
 _HERE = "quote_ident(current_schema()) || '.archreg_vectors_' || specs.id"
 # The cheapest ways to ask: a join of catalogs takes longer to plan than all else that a question reads.
-FACTS: Final = (
+INDEX_FACTS: Final = (
     text(
         "(SELECT found.indisvalid AND has_table_privilege(found.indrelid, 'SELECT') FROM pg_catalog.pg_index AS found"  # noqa: S608 - constants
         f" WHERE found.indexrelid = to_regclass({_HERE} || '_' || :distance) AND found.indrelid = to_regclass({_HERE}))"
@@ -129,11 +129,11 @@ FACTS: Final = (
         " FROM pg_catalog.pg_extension AS e WHERE e.extname = 'vector')"
     ),
 )
-"""Columns of `Facts` beside those of ``specs``; ``distance`` is the distance."""
+"""Columns of `IndexFacts` beside those of ``specs``; ``distance`` is the distance."""
 OTHERS = select(specs.c.name, specs.c.version).where(specs.c.indexed.is_not(None)).order_by(specs.c.id)
 
 
-def opened(connection: Connection, spec: SpecState, facts: Facts, distance: str, label: str) -> Opened | None:
+def opened(connection: Connection, spec: SpecState, facts: IndexFacts, distance: str, label: str) -> Opened | None:
     """Return what can be made of the index for a spec and distance; None where no index is there at all."""
     again = f"run: archreg index build --fingerprint {label.split(' ', 1)[0]} --distance {distance}"
     if spec.indexed is None:
@@ -164,7 +164,7 @@ def may(connection: Connection, table: str, privilege: str) -> bool | None:
     return found
 
 
-def find(
+def find_near(
     connection: Connection,
     index: OpenIndex,
     query: NDArray[np.float32] | int,
@@ -209,7 +209,7 @@ def find(
     return np.array([model_id for model_id, _ in rows], np.int64), vectors
 
 
-def lacks(connection: Connection, index: OpenIndex, model_id: int | None = None) -> bool:
+def index_lacks(connection: Connection, index: OpenIndex, model_id: int | None = None) -> bool:
     """Whether the index is without the vector of that model; of any model, O(n) for None."""
     table = table_name(index.state.id)
     if model_id is None:

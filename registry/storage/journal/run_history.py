@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping
 
-__all__ = ["STALE", "is_alive", "list_runs", "run_items", "run_plan", "unknown"]
+__all__ = ["STALE", "is_alive", "list_runs", "list_items", "read_plan", "unknown"]
 
 STALE: Final = timedelta(seconds=60)
 """A run whose heart has not beaten for so long is nobody's."""
@@ -55,6 +55,11 @@ def list_runs(connection: Connection, run_id: int | None = None, limit: int | No
     return found
 
 
+def read_run(connection: Connection, run_id: int) -> Run:
+    """Return one run. Raises `UsageError` where there is none of that id."""
+    return list_runs(connection, run_id)[0]
+
+
 def _run(row: RowMapping) -> Run:
     dead = row["state"] == "running" and not is_alive(row["heartbeat"], row["worker"])
     return Run(
@@ -75,7 +80,7 @@ def _iso(time: datetime) -> str:
     return time.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def run_plan(connection: Connection, run_id: int) -> tuple[str, str, list[str]]:
+def read_plan(connection: Connection, run_id: int) -> tuple[str, str, list[str]]:
     """Return a run's command, its options and its items' references, as they were given.
 
     Raises
@@ -95,7 +100,7 @@ def unknown(run_id: int) -> UsageError:
     return UsageError(f"there is no run {run_id}", "archreg runs list shows those there are")
 
 
-def run_items(connection: Connection, run_id: int, states: Sequence[str] = ()) -> list[RunItem]:
+def list_items(connection: Connection, run_id: int, states: Sequence[str] = ()) -> list[RunItem]:
     """Return a run's items by position, all or those in one of the states."""
     statement = select(items).where(items.c.run_id == run_id).order_by(items.c.position)
     if states:

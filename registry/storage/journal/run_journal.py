@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-__all__ = ["Begun", "Entry", "NewRun", "adopt", "beat", "begin", "elsewhere", "end", "forget", "record"]
+__all__ = [
+    "Begun",
+    "Entry",
+    "NewRun",
+    "adopt_items",
+    "beat_run",
+    "begin_run",
+    "finished_elsewhere",
+    "end_run",
+    "forget_runs",
+    "record_entries",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,7 @@ class Entry:
     remedy: str = ""
 
 
-def begin(connection: Connection, new: NewRun) -> Begun:
+def begin_run(connection: Connection, new: NewRun) -> Begun:
     """Start a run, or go on with the one of the same plan; O(n) rows.
 
     An item counts as finished while its reference is the same (a changed file has another) and its name still belongs
@@ -158,7 +169,7 @@ def _copy(connection: Connection, run_id: int, rows: Iterable[Row[*tuple[Any, ..
         connection.execute(update(items).where(items.c.run_id == run_id, items.c.position == bindparam("at")), values)
 
 
-def record(connection: Connection, given: Sequence[tuple[Entry, int | None]]) -> None:
+def record_entries(connection: Connection, given: Sequence[tuple[Entry, int | None]]) -> None:
     """Write what became of items, and the models that they led to; the hearts of their runs beat with it."""
     rows = [
         {
@@ -175,21 +186,21 @@ def record(connection: Connection, given: Sequence[tuple[Entry, int | None]]) ->
     where = (items.c.run_id == bindparam("run"), items.c.position == bindparam("at"))
     connection.execute(update(items).where(*where).values(attempts=items.c.attempts + 1), rows)
     for run_id in {entry.run_id for entry, _ in given}:
-        beat(connection, run_id)
+        beat_run(connection, run_id)
 
 
-def beat(connection: Connection, run_id: int) -> None:
+def beat_run(connection: Connection, run_id: int) -> None:
     """Say that the run is at work."""
     connection.execute(update(runs).where(runs.c.id == run_id).values(heartbeat=utc_now()))
 
 
-def end(connection: Connection, run_id: int, state: str) -> None:
+def end_run(connection: Connection, run_id: int, state: str) -> None:
     """Say that nobody is at the run any more: it is ``done``, ``interrupted`` or ``stopped``."""
     now = utc_now()
     connection.execute(update(runs).where(runs.c.id == run_id).values(state=state, heartbeat=now, finished=now))
 
 
-def forget(connection: Connection, *, run_id: int | None = None, before: datetime | None = None) -> int:
+def forget_runs(connection: Connection, *, run_id: int | None = None, before: datetime | None = None) -> int:
     """Delete one run with its items, or all that were last at work ``before``; return how many. O(n) in their items.
 
     Runs at work stay: a plan of theirs could not be gone on with.
@@ -213,7 +224,7 @@ def _beats(run: Row[*tuple[Any, ...]]) -> bool:
     return is_alive(run.heartbeat, run.worker)
 
 
-def elsewhere(connection: Connection, run_id: int) -> dict[int, int]:
+def finished_elsewhere(connection: Connection, run_id: int) -> dict[int, int]:
     """Return what this run waits for and other runs of the same plan have finished: the model by position."""
     theirs = items.alias()
     plan = select(runs.c.plan).where(runs.c.id == run_id).scalar_subquery()
@@ -227,8 +238,8 @@ def elsewhere(connection: Connection, run_id: int) -> dict[int, int]:
     return {row.position: row.model_id for row in connection.execute(statement)}
 
 
-def adopt(connection: Connection, run_id: int, found: Mapping[int, int]) -> None:
-    """Take over, as ``known``, what `elsewhere` has found."""
+def adopt_items(connection: Connection, run_id: int, found: Mapping[int, int]) -> None:
+    """Take over, as ``known``, what `finished_elsewhere` has found."""
     statement = update(items).where(items.c.run_id == run_id, items.c.position == bindparam("at"))
     rows = [{"at": position, "model": model_id} for position, model_id in found.items()]
     connection.execute(statement.values(state="known", model_id=bindparam("model")), rows)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from registry.storage.models.records import NewModel
     from registry.types.spectra import Conjugacy, Fingerprint
 
-__all__ = ["add", "claim_name"]
+__all__ = ["add_models", "claim_name"]
 
 
-def add(connection: Connection, given: Sequence[NewModel], *, replace: bool = False) -> list[Added]:
+def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bool = False) -> list[Added]:
     """Store models, each after the one before it. Known weights get the name and whatever else is new.
 
     By another matrix rule, or exact where they were approximate and the other way around, they get new layers, too.

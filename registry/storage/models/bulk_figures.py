@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from registry.types.filters import Filter
 
-__all__ = ["measured", "near_texts", "sizes"]
+__all__ = ["read_metrics", "near_texts", "read_sizes"]
 
 TEXTS = {
     "family": architectures.c.family,
@@ -31,14 +31,14 @@ MEASURED: Final = select(metrics.c.dataset).where(metrics.c.dataset != "")
 """Where a model is of a data set, too."""
 
 
-def sizes(connection: Connection, wanted: Filter) -> list[Size]:
+def read_sizes(connection: Connection, wanted: Filter) -> list[Size]:
     """Return how large the models are that a filter lets through, by id."""
     columns = select(models.c.id, models.c.parameters, models.c.bytes, models.c.gflops).select_from(models)
     statement = columns.join(architectures).where(*conditions(wanted)).order_by(models.c.id)
     return [Size(*row) for row in connection.execute(statement)]
 
 
-def measured(connection: Connection, wanted: Filter) -> list[tuple[int, Metric]]:
+def read_metrics(connection: Connection, wanted: Filter) -> list[tuple[int, Metric]]:
     """Return the metrics of the models that a filter lets through, by id, name, data set and split."""
     figure = metrics.c
     columns = (figure.name, figure.value, figure.dataset, figure.split, figure.higher_is_better)

@@ -13,8 +13,10 @@ from registry.errors import UsageError
 from registry.storage.engine.schema import models, names
 from registry.storage.models.adding import claim_name
 from registry.storage.models.measured_values import raise_stamps, specs_held
+from registry.storage.models.model_queries import resolve
 from registry.storage.models.model_validation import check_name
 from registry.storage.models.stored_cards import drop_if_unused, put_card, put_figures, stored_card, utc_now
+from registry.storage.models.summaries import find_model, read_summary
 from registry.types.weights import ModelCard
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from registry.types.models import ModelSummary
     from registry.types.weights import Metric
 
 __all__ = [
@@ -37,7 +40,7 @@ _TEXTS = tuple(f.name for f in fields(ModelCard) if f.default == "")
 _NUMBERS = ("seed", "gflops")
 
 
-def set_card(connection: Connection, model_id: int, changes: Mapping[str, Any]) -> None:
+def set_card(connection: Connection, name: str, changes: Mapping[str, Any]) -> ModelSummary:
     """Set fields of a model's card; None and the empty string make them unknown.
 
     Raises
@@ -62,15 +65,19 @@ def set_card(connection: Connection, model_id: int, changes: Mapping[str, Any]) 
                 f"{field} cannot be set to {value!r}",
                 f"text: {', '.join(_TEXTS)}; a number: {', '.join(_NUMBERS)}",
             )
+    model_id = resolve(connection, name)
     put_card(connection, model_id, replace(stored_card(connection, model_id), **known))
+    return read_summary(connection, model_id)
 
 
-def set_metric(connection: Connection, model_id: int, metric: Metric) -> None:
+def set_metric(connection: Connection, name: str, metric: Metric) -> ModelSummary:
     """Add a metric, in place of the one of the same name, data set and split."""
+    model_id = resolve(connection, name)
     put_figures(connection, model_id, stored_card(connection, model_id).updated(ModelCard(metrics=(metric,))))
+    return read_summary(connection, model_id)
 
 
-def set_tags(connection: Connection, model_id: int, given: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
+def set_tags(connection: Connection, name: str, given: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
     """Put tags on a model, or with None take one off; return all that it has now, by key.
 
     Raises
@@ -78,6 +85,7 @@ def set_tags(connection: Connection, model_id: int, given: Mapping[str, str | No
     UsageError
         A key is empty, or a tag to be taken off is not there.
     """
+    model_id = resolve(connection, name)
     card = stored_card(connection, model_id)
     tags = dict(card.tags)
     for key, value in given.items():
@@ -92,7 +100,7 @@ def set_tags(connection: Connection, model_id: int, given: Mapping[str, str | No
     return kept
 
 
-def rename(connection: Connection, model_id: int, old: str, new: str) -> None:
+def rename(connection: Connection, old: str, new: str) -> ModelSummary:
     """Give a model ``new`` in place of the name ``old``; found by its hash, it gets ``new`` beside the names it has.
 
     Raises
@@ -102,9 +110,14 @@ def rename(connection: Connection, model_id: int, old: str, new: str) -> None:
     UsageError
         It cannot be a name, or the model has it beside the old one.
     """
+    model_id = resolve(connection, old)
     check_name(new)
-    if old == new:
-        return
+    if old != new:
+        _rename(connection, model_id, old, new)
+    return read_summary(connection, model_id)
+
+
+def _rename(connection: Connection, model_id: int, old: str, new: str) -> None:
     if claim_name(connection, new, model_id, replace=False, remedy="choose another name, or rename that model first"):
         raise UsageError(f"the model has the name {new!r} beside {old!r} already", "drop one of them")
     changed = connection.execute(update(names).where(names.c.name == old).values(name=new)).rowcount
@@ -112,25 +125,30 @@ def rename(connection: Connection, model_id: int, old: str, new: str) -> None:
         connection.execute(insert(names).values(name=new, model_id=model_id, created=utc_now()))
 
 
-def drop_name(connection: Connection, model_id: int, name: str) -> None:
-    """Take a name from a model.
+def drop_name(connection: Connection, name: str) -> ModelSummary:
+    """Take one of several names from a model.
 
     Raises
     ------
     UsageError
         It is the only one, or no name but the beginning of a hash.
     """
+    model_id = resolve(connection, name)
     known = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id)).all()
     if name not in known or len(known) == 1:
         raise UsageError(f"{name!r} is not one of several names of the model", "rename it, or remove the model")
     connection.execute(delete(names).where(names.c.name == name))
+    return read_summary(connection, model_id)
 
 
-def remove(connection: Connection, model_id: int) -> None:
-    """Delete a model and all that belongs to it."""
+def remove(connection: Connection, name: str) -> ModelSummary:
+    """Delete a model with all its names and everything else; return what it was."""
+    summary = find_model(connection, name)
+    model_id = summary.id
     mine = models.c.id == model_id
     architecture = connection.scalars(select(models.c.architecture_id).where(mine).with_for_update()).one()
     held = specs_held(connection, [model_id])
     connection.execute(delete(models).where(mine))
     drop_if_unused(connection, architecture)
     raise_stamps(connection, held, removed=held)
+    return summary

@@ -21,6 +21,7 @@ from registry.storage.engine.bulk_insert import insert_rows
 from registry.storage.index import pgvector_index
 from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.packing import conjugacy_row, packed_vector, spec_row
+from registry.storage.models.records import CONJUGACY_RULE
 from registry.storage.models.stored_cards import insert_missing, utc_now
 
 if TYPE_CHECKING:
@@ -78,6 +79,16 @@ def put_measured(
         insert_rows(connection, fingerprints, rows)
         if indexed and not pgvector_index.follow(connection, spec_id, of_spec):
             connection.execute(update(specs).where(specs.c.id == spec_id).values(indexed=pgvector_index.BEHIND))
+
+
+def put_conjugacy(connection: Connection, model_id: int, given: Conjugacy, rule: int = CONJUGACY_RULE) -> None:
+    """Store a model's conjugacy figures, judged by that version of the thresholds."""
+    put_measured(connection, {}, {model_id: (given, rule)})
+
+
+def put_fingerprints(connection: Connection, model_id: int, given: Iterable[Fingerprint]) -> None:
+    """Store vectors of a model, in place of those under the same specs."""
+    put_measured(connection, {model_id: tuple(given)})
 
 
 def _spec_ids(connection: Connection, given: Collection[FingerprintSpec]) -> dict[FingerprintSpec, int]:

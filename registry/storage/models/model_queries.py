@@ -10,7 +10,9 @@ from sqlalchemy import func, select
 from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError, UsageError
 from registry.spelling import brief, near_spellings
 from registry.storage.engine import schema
+from registry.storage.engine.connections import address_of
 from registry.storage.engine.schema import architectures, conjugacy, models, names
+from registry.storage.engine.schema_version import HEAD
 from registry.storage.models.filter_sql import filtered, unknown
 from registry.storage.models.model_validation import HASH_PREFIX
 from registry.storage.models.packing import layer_of, to_conjugacy
@@ -23,17 +25,19 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping, Select
 
-    from registry.storage.engine.address import Address
     from registry.types.filters import Filter
 
 __all__ = [
     "candidate_ids",
-    "details_rows",
+    "count_models",
+    "find_holding",
+    "has_name",
+    "read_details",
     "near_known",
     "require_models",
     "resolve",
     "short_hash",
-    "stats",
+    "read_stats",
     "unknown_count",
 ]
 
@@ -46,7 +50,7 @@ def short_hash(content_hash: str) -> str:
     return HASH_PREFIX + content_hash[:SHORT]
 
 
-def resolve(connection: Connection, reference: str, address: Address) -> int:
+def resolve(connection: Connection, reference: str) -> int:
     """Return the id of the model that has the name, or whose content hash starts so: ``sha256:PREFIX``.
 
     Raises
@@ -71,17 +75,28 @@ def resolve(connection: Connection, reference: str, address: Address) -> int:
             raise AmbiguousError(f"several models' hashes start with {prefix}", "give more of its digits")
         if ids:
             return int(ids[0])
-    require_models(connection, address)
+    require_models(connection)
     near = near_known(connection, select(names.c.name), reference)
-    remedy = f"did you mean {', '.join(near)}?" if near else f"see {address.command('list')}"
+    remedy = f"did you mean {', '.join(near)}?" if near else f"see {address_of(connection).command('list')}"
     raise UnknownModelError(f"no model is named {reference!r}", remedy)
 
 
-def require_models(connection: Connection, address: Address) -> None:
+def require_models(connection: Connection) -> None:
     """`EmptyRegistryError` with the command that fills it where nothing is stored."""
     if connection.scalar(select(models.c.id).limit(1)) is None:
+        address = address_of(connection)
         remedy = f"fill it: {address.command('ingest FILE_OR_FOLDER')}, or torchvision:resnet18 instead of a file"
         raise EmptyRegistryError(f"{address.label} holds no models", remedy)
+
+
+def count_models(connection: Connection) -> int:
+    """Return how many models are stored."""
+    return connection.scalar(select(func.count()).select_from(models)) or 0
+
+
+def has_name(connection: Connection, name: str) -> bool:
+    """Whether a model has exactly that name."""
+    return connection.scalar(select(names.c.id).where(names.c.name == name)) is not None
 
 
 def near_known(connection: Connection, known: Select[Any], asked: str) -> list[str]:
@@ -114,13 +129,13 @@ def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spe
     return list(connection.scalars(statement))
 
 
-def candidate_ids(connection: Connection, wanted: Filter | None) -> list[int]:
+def candidate_ids(connection: Connection, wanted: Filter | None = None) -> list[int]:
     """Return the ids of the models that a filter lets through, ascending."""
     statement = filtered(select(models.c.id).select_from(models), wanted).order_by(models.c.id)
     return list(connection.scalars(statement))
 
 
-def unknown_count(connection: Connection, wanted: Filter, besides: int) -> int:
+def unknown_count(connection: Connection, wanted: Filter, besides: int = 0) -> int:
     """Return how many models but one a filter leaves out for nothing but values that are not known of them."""
     left_out = unknown(wanted)
     if left_out is None:
@@ -129,7 +144,7 @@ def unknown_count(connection: Connection, wanted: Filter, besides: int) -> int:
     return connection.scalar(counted) or 0
 
 
-def details_rows(connection: Connection, model_id: int) -> DetailsRows:
+def read_details(connection: Connection, model_id: int) -> DetailsRows:
     """Return everything else that is stored of a model.
 
     Raises
@@ -168,7 +183,7 @@ def details_rows(connection: Connection, model_id: int) -> DetailsRows:
     )
 
 
-def holding(connection: Connection, content_hash: str) -> Holding | None:
+def find_holding(connection: Connection, content_hash: str) -> Holding | None:
     """Return what is stored of the weights of that hash, None where they are not."""
     model = connection.execute(
         select(models.c.id, models.c.matrix_rule, schema.spectra.c.model_id.is_not(None).label("has_spectra"))
@@ -196,7 +211,7 @@ def is_exact(connection: Connection, model_id: int) -> bool:
     return connection.scalar(approximate) is None
 
 
-def stats(connection: Connection, version: str) -> Stats:
+def read_stats(connection: Connection) -> Stats:
     """Return what the registry holds; counts are by size, largest first."""
     fingerprints, specs = schema.fingerprints, schema.specs
 
@@ -224,7 +239,7 @@ def stats(connection: Connection, version: str) -> Stats:
         fingerprints=tuple((f"{name} v{number}", count) for name, number, count in by_spec),
         training_classes=counted(conjugacy.c.training_class, conjugacy),
         tail_classes=counted(conjugacy.c.tail_class, conjugacy),
-        schema_version=version,
+        schema_version=HEAD,
         bytes=_bytes(connection),
     )
 

@@ -11,7 +11,7 @@ from sqlalchemy import and_, bindparam, select
 from registry.storage.engine import schema
 from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.equivalence.stored_calibrations import SAME
-from registry.storage.index.pgvector_index import FACTS, Facts
+from registry.storage.index.pgvector_index import INDEX_FACTS, IndexFacts
 from registry.types.calibrations import Calibration
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Select, TextClause
 
-__all__ = ["SpecState", "Standing", "standing", "state_of"]
+__all__ = ["SpecState", "SpecFacts", "spec_facts", "state_of"]
 
 specs, calibrations = schema.specs, schema.calibrations
 
@@ -35,12 +35,12 @@ class SpecState(NamedTuple):
     indexed: int | None
 
 
-class Standing(NamedTuple):
+class SpecFacts(NamedTuple):
     """The state of a spec, None where it is not stored; the calibration by a distance; what there is of an index."""
 
     state: SpecState | None
     calibration: Calibration | None
-    facts: Facts | None
+    facts: IndexFacts | None
 
 
 _STATE: Final = tuple(specs.c[name] for name in SpecState._fields)
@@ -51,13 +51,13 @@ _CALIBRATED: Final = and_(
 )
 
 
-def _standing(*more: TextClause) -> Compiled:
+def _statement(*more: TextClause) -> Compiled:
     """One row where the spec is stored."""
     columns: Select[Any] = select(*_STATE, *_CALIBRATION, *more)
     return Compiled(columns.select_from(specs.outerjoin(calibrations, _CALIBRATED)).where(_OF_SPEC))
 
 
-_STATEMENTS: Final = {"sqlite": _standing(), "postgresql": _standing(*FACTS)}
+_STATEMENTS: Final = {"sqlite": _statement(), "postgresql": _statement(*INDEX_FACTS)}
 _STATE_ALONE: Final = Compiled(select(*_STATE).where(_OF_SPEC))
 _CALIBRATION_ALONE: Final = Compiled(select(*_CALIBRATION).where(_CALIBRATED))
 
@@ -68,18 +68,18 @@ def state_of(connection: Connection, spec_hash: str) -> SpecState | None:
     return None if row is None else SpecState(*row)
 
 
-def standing(connection: Connection, spec_hash: str, distance: str) -> Standing:
+def spec_facts(connection: Connection, spec_hash: str, distance: str) -> SpecFacts:
     """Return how things stand with a spec and distance."""
     given = {"spec": spec_hash, "distance": distance}
     row = _STATEMENTS[connection.dialect.name].first(connection, given)
     if row is None:
         alone = _CALIBRATION_ALONE.first(connection, given)
-        return Standing(None, None if alone is None else _calibration(spec_hash, distance, alone), None)
+        return SpecFacts(None, None if alone is None else _calibration(spec_hash, distance, alone), None)
     known, end = row[len(_STATE) :], len(_CALIBRATION)
-    return Standing(
+    return SpecFacts(
         state=SpecState(*row[: len(_STATE)]),
         calibration=None if known[end - 1] is None else _calibration(spec_hash, distance, known[:end]),
-        facts=Facts(*known[end:]) if known[end:] else None,
+        facts=IndexFacts(*known[end:]) if known[end:] else None,
     )
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, Integer, any_, bindparam, func, literal_column, select
 
+from registry.errors import UnknownModelError
 from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.engine.schema import architectures, conjugacy, fingerprints, layers, metrics, models, names, specs
 from registry.storage.models.filter_sql import among, filtered
-from registry.storage.models.model_queries import short_hash
+from registry.storage.models.model_queries import resolve, short_hash
 from registry.storage.models.packing import to_metric, unpacked
 from registry.storage.models.records import Subject
 from registry.types.models import ModelSummary
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from registry.types.filters import Filter
 
-__all__ = ["subject", "summaries"]
+__all__ = ["find_content", "find_model", "find_subject", "read_summaries", "read_summary"]
 
 _SAME = (
     "id", "content_hash", "topology", "parameters", "bytes", "layers", "matrix_rule",
@@ -67,7 +68,7 @@ _WHOLE = Compiled(
 FEW = 1_000  # models: what an answer tells at most, nearly always; beyond, reading in bulk costs less
 
 
-def summaries(
+def read_summaries(
     connection: Connection, wanted: Filter | None = None, ids: Sequence[int] | None = None
 ) -> list[ModelSummary]:
     """Return the models that a filter lets through, of ``ids`` if given, by name.
@@ -89,6 +90,31 @@ def summaries(
     else:
         found = _in_bulk(connection, wanted, ids)
     return sorted(found, key=lambda summary: summary.name)
+
+
+def read_summary(connection: Connection, model_id: int) -> ModelSummary:
+    """Return the model of that id.
+
+    Raises
+    ------
+    UnknownModelError
+        It was removed meanwhile.
+    """
+    found = read_summaries(connection, ids=[model_id])
+    if not found:
+        raise UnknownModelError("the model was removed meanwhile")
+    return found[0]
+
+
+def find_model(connection: Connection, name: str) -> ModelSummary:
+    """Return the model of that name, or of ``sha256:PREFIX``. Raises as `model_queries.resolve`."""
+    return read_summary(connection, resolve(connection, name))
+
+
+def find_content(connection: Connection, content_hash: str) -> ModelSummary | None:
+    """Return the model with exactly these weights, None where they are not stored."""
+    ids = connection.scalars(select(models.c.id).where(models.c.content_hash == content_hash)).all()
+    return read_summary(connection, ids[0]) if ids else None
 
 
 def _in_bulk(connection: Connection, wanted: Filter | None, ids: Sequence[int] | None) -> list[ModelSummary]:
@@ -163,7 +189,7 @@ _SUBJECT = Compiled(
 )
 
 
-def subject(connection: Connection, name: str, spec_hash: str) -> Subject | None:
+def find_subject(connection: Connection, name: str, spec_hash: str) -> Subject | None:
     """Return the model of exactly that name as a question by a spec is about it, None where there is none."""
     row = _SUBJECT.first(connection, {"name": name, "spec": spec_hash})
     if row is None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from registry.storage.models.spec_state import SpecState
 
-__all__ = ["Remembered"]
+__all__ = ["VectorCache"]
 
 fingerprints, conjugacy = schema.fingerprints, schema.conjugacy
 
@@ -24,7 +24,7 @@ UNKNOWN = ("", "")
 ROOM = 1_024  # rows kept free at least, beside a quarter: pages that nothing was written to cost no memory
 
 
-class Remembered:
+class VectorCache:
     """Ids, vectors and classes of all models under a spec; the arrays are views, good until it is refreshed.
 
     ``ids`` (n,) int64, ascending unless vectors came out of turn; ``vectors`` (n, d) float32.

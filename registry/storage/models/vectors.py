@@ -12,6 +12,7 @@ from registry.storage.engine import schema
 from registry.storage.engine.failures import driver
 from registry.storage.models.filter_sql import among
 from registry.storage.models.packing import FLOAT32, layer_of, spec_of, to_conjugacy, unpacked
+from registry.storage.models.records import CONJUGACY_RULE
 from registry.types.spectra import Spectrum
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "all_specs",
-    "classes",
-    "conjugacy_of",
+    "read_classes",
+    "read_conjugacy",
     "count_vectors",
     "missing_conjugacy",
     "missing_fingerprints",
@@ -134,19 +135,19 @@ def read_spectra(connection: Connection, model_id: int) -> tuple[Spectrum, ...] 
     )
 
 
-def conjugacy_of(connection: Connection, ids: Sequence[int]) -> dict[int, Conjugacy]:
+def read_conjugacy(connection: Connection, ids: Sequence[int]) -> dict[int, Conjugacy]:
     """Return the conjugacy figures of those of ``ids`` that have them."""
     statement = select(conjugacy).where(among(conjugacy.c.model_id, ids, connection))
     return {row["model_id"]: to_conjugacy(row) for row in connection.execute(statement).mappings()}
 
 
-def missing_conjugacy(connection: Connection, rule: int) -> list[int]:
+def missing_conjugacy(connection: Connection, rule: int = CONJUGACY_RULE) -> list[int]:
     """Return the ids of the models without conjugacy figures by that version of the thresholds, ascending."""
     has = exists().where(conjugacy.c.model_id == models.c.id, conjugacy.c.rule == rule)
     return list(connection.scalars(select(models.c.id).where(~has).order_by(models.c.id)))
 
 
-def classes(connection: Connection, ids: Sequence[int] | None = None) -> dict[int, tuple[str, str]]:
+def read_classes(connection: Connection, ids: Sequence[int] | None = None) -> dict[int, tuple[str, str]]:
     """Return (tail class, training class) by id, of all models or those of ``ids``, where known."""
     statement = select(conjugacy.c.model_id, conjugacy.c.tail_class, conjugacy.c.training_class)
     if ids is not None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
 
-    from registry.storage.engine.address import Address
     from registry.storage.portable.model_assembly import Portable
     from registry.types.filters import Filter
     from registry.types.outcomes import Ingested
@@ -34,11 +33,11 @@ class Selection:
         As `resolve`, where nothing has a name.
     """
 
-    def __init__(self, connection: Connection, address: Address, wanted: Filter | None, names: Sequence[str]) -> None:
+    def __init__(self, connection: Connection, wanted: Filter | None, names: Sequence[str]) -> None:
         self._connection = connection
         self.ids = candidate_ids(connection, wanted)
         if names:
-            chosen = {resolve(connection, name, address) for name in names}
+            chosen = {resolve(connection, name) for name in names}
             self.ids = [id_ for id_ in self.ids if id_ in chosen]
 
     def models(self, *, spectra: bool = True) -> Iterator[list[Portable | Ingested]]:

@@ -1,1 +1,0 @@
-"""The methods of `Store`, a file for each thing it is for."""
