@@ -185,6 +185,8 @@ def expected_cumulative(
 ) -> NDArray[np.float64]:
     """Expected cumulative of a network's conjugate ensemble.
 
+    The layers count as a multiset: sums run over the sorted kinds, so that no order of the layers changes a bit.
+
     Parameters
     ----------
     reference
@@ -204,9 +206,9 @@ def expected_cumulative(
     SpectrumError
         No layers, an extent below 1, unusable locations.
     """
-    kinds = Counter(_kinds(reference, shapes))
-    values = reference.expected(list(kinds), check_locations(locations))
-    return np.asarray(np.array(list(kinds.values())) @ values / len(shapes))
+    counted = sorted(Counter(_kinds(reference, shapes)).items())
+    values = reference.expected([kind for kind, _ in counted], check_locations(locations))
+    return np.asarray(np.array([layers for _, layers in counted]) @ values / len(shapes))
 
 
 def layer_references(
@@ -233,7 +235,7 @@ def layer_references(
     """
     x = check_locations(locations)
     kinds = _kinds(reference, shapes)
-    distinct = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
+    distinct = {kind: i for i, kind in enumerate(sorted(set(kinds)))}
     values = reference.expected(list(distinct), x)[[distinct[kind] for kind in kinds]]
     if seed is not None:
         for layers, found in _members(reference, kinds, x, seed, 1):

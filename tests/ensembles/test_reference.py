@@ -44,6 +44,18 @@ class TestContract:
         assert width == band(REFERENCES[name], SHAPES[::-1], X, seed=3)
         assert width != band(REFERENCES[name], SHAPES, X, seed=4)
 
+    @pytest.mark.parametrize("order", range(6))
+    def test_expected_cumulatives_do_not_depend_on_the_order_of_layers(self, name, order):
+        shapes = [(n, n + 7 * k) for n in (3, 5, 8, 13, 21, 34) for k in range(1 + n % 4)]
+        turned = np.random.default_rng(order).permutation(len(shapes))
+        mixed = [shapes[i] for i in turned]
+        np.testing.assert_array_equal(
+            expected_cumulative(REFERENCES[name], mixed, X), expected_cumulative(REFERENCES[name], shapes, X)
+        )
+        np.testing.assert_array_equal(
+            layer_references(REFERENCES[name], mixed, X), layer_references(REFERENCES[name], shapes, X)[turned]
+        )
+
     def test_layers_mix_to_the_network(self, name):
         expected = layer_references(REFERENCES[name], SHAPES, X)
         assert expected.shape == (len(SHAPES), X.size)

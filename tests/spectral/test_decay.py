@@ -220,6 +220,13 @@ def test_layers_count_alike_and_their_order_not_at_all():
     assert twice.statistic == pytest.approx(answer.statistic * np.sqrt(39 / 40 / (19 / 20) * 2), rel=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_order_of_layers_changes_no_bit_of_a_networks_figures(seed):
+    spectra = network("power", 2.5, 20, seed)
+    turned = np.random.default_rng(seed).permutation(len(spectra))
+    assert conjugacy([spectra[at] for at in turned]) == conjugacy(spectra)
+
+
 def test_too_little_is_undecided():
     tail = np.linspace(2.5, 9, MIN_EXCEEDANCES)
     values = np.sort(np.concatenate((np.full(200 - MIN_EXCEEDANCES, 0.5), tail)))
