@@ -9,12 +9,12 @@ BIN := .venv/bin
 # One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test stress fuzz lint bench bench-retrieval bench-speed bench-training bench-scale docs \
+.PHONY: help install demo test test-kernels stress fuzz lint bench bench-retrieval bench-speed bench-training bench-scale docs \
 	constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
-	@echo "make test    all tests"
+	@echo "make test    all tests, the numerical ones under each set of BLAS kernels that the processor can run"
 	@echo "make stress  ingests killed at random moments and many at once, on both databases; some ten minutes"
 	@echo "make fuzz    100,000 damaged headers and archives; FUZZ='--count N --seed S'"
 	@echo "make lint    ruff and mypy"
@@ -36,8 +36,18 @@ install: .venv/.dev
 demo: .venv/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh demo
 
+PYTEST := -n $(JOBS) --dist worksteal
+
+# All of it: the numerical tests under other BLAS kernels, too, whatever becomes of the others. TESTS=... is run once.
 test: .venv/.dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
+	@status=0; \
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST) $(TESTS) || status=$$?; \
+	$(if $(TESTS),,$(ONE_THREAD) $(BIN)/python scripts/kernels.py $(PYTEST) || status=$$?;) \
+	exit $$status
+
+# Numbers round differently by the processor: the numerical tests under each set of BLAS kernels that this one can run.
+test-kernels: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python scripts/kernels.py $(PYTEST)
 
 # STRESS="--kills N --models N --writers N --seed N"
 stress: .venv/.dev
