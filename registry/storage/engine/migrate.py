@@ -151,7 +151,7 @@ def _revisions() -> Path:
 
 
 def _run(address: Address, engine: Engine) -> None:
-    config = Config(toml_file=None)
+    config = Config()
     config.set_main_option("script_location", str(_revisions()).replace("%", "%%"))
     try:
         with guarded(address, writing=True), writing(engine) as connection:
