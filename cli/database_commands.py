@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from registry.cli import json_output, tables
@@ -19,10 +21,21 @@ def _database() -> None:
 
 
 @app.command(epilog="\b\nExamples:\n  archreg db upgrade\n  archreg db upgrade --db postgresql://host/models")
-def upgrade(db: Database = None, as_json: AsJson = False) -> None:
+def upgrade(
+    from_revision: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="REVISION",
+            help="Revision that the tables are of, where the database does not say so. It is checked before it is set.",
+        ),
+    ] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
     """Bring the database to this program's schema; a database that is there already keeps what it holds."""
     with open_registry(db) as registry:
-        revision = registry.upgrade()
+        revision = registry.upgrade(from_revision=from_revision)
         outdated = registry.outdated()
     if as_json:
         json_output.write({"revision": revision, "outdated": outdated})

@@ -15,7 +15,14 @@ from registry.storage.engine.connections import make_engine, writing
 from registry.storage.engine.migrate import is_ours
 from registry.storage.engine.ownership import claim, hand_over, tables_there
 from registry.storage.engine.schema import metadata
-from registry.storage.engine.schema_version import HEAD, VERSION_TABLE, current_version, schema_version
+from registry.storage.engine.schema_version import (
+    HEAD,
+    VERSION_TABLE,
+    current_version,
+    is_revision,
+    schema_version,
+    set_version,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -23,8 +30,8 @@ if TYPE_CHECKING:
 LOCK = 0x61726368  # "arch": tells this program's advisory locks from others'
 
 
-def run(connection: Connection) -> None:
-    """Run the revisions within the connection's transaction."""
+def run(connection: Connection, from_revision: str | None = None) -> None:
+    """Run the revisions within the connection's transaction, from a given one where none is recorded."""
     sqlite = connection.dialect.name == "sqlite"
     schema, before = None, set[str]()
     if not sqlite:
@@ -34,6 +41,9 @@ def run(connection: Connection) -> None:
         if schema_version(connection) not in (None, HEAD):
             before = tables_there(connection)
             claim(connection, before)
+    # Looked at again: another process may have set it, or upgraded, while this one waited.
+    if from_revision is not None and not is_revision(schema_version(connection) or ""):
+        set_version(connection, from_revision)
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -75,4 +85,4 @@ given = context.config.attributes.get("connection")
 if given is None:
     open_and_run()
 else:
-    run(given)
+    run(given, context.config.attributes.get("from_revision"))

@@ -13,7 +13,7 @@
     ├── SpecMismatchError          fingerprints of different specs, or spectra of different matrix rules, do not compare
     ├── StorageError               the database refused
     │   ├── DatabaseMissingError   no database is there yet
-    │   ├── SchemaVersionError     the database is older or newer than this program
+    │   ├── SchemaVersionError     the database is older or newer than this program, or has a schema of neither
     │   └── ReadOnlyError          a write to a database or by a role that may only read
     ├── NameTakenError             the name belongs to other weights
     ├── UnknownModelError          no stored model has that name
@@ -105,7 +105,7 @@ class DatabaseMissingError(StorageError):
 
 
 class SchemaVersionError(StorageError):
-    """The database's schema is older or newer than this program's."""
+    """The database's schema is older or newer than this program's, or recorded as none of its revisions."""
 
 
 class ReadOnlyError(StorageError):

@@ -68,7 +68,7 @@ METHODS = {
     "stats": "()",
     "tag": "(name, /, **tags)",
     "unmatched": "(**filters)",
-    "upgrade": "()",
+    "upgrade": "(*, from_revision=None)",
 }
 
 

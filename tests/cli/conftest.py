@@ -341,7 +341,7 @@ SAMPLES: dict[str, Any] = {
     "tag": lambda _name, **tags: tuple((key, value) for key, value in tags.items() if value is not None),
     "rename": lambda _old, new: summary(new),
     "remove": lambda name: summary(name),
-    "upgrade": "v0001",
+    "upgrade": lambda *, from_revision=None: from_revision or "v0001",
     "current": "v0001",
     "check": (),
     "outdated": 0,

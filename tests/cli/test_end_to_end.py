@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from sqlalchemy import text
 
 from registry import Registry
+from registry.storage.engine.address import Address
+from registry.storage.engine.connections import make_engine, writing
 
 Archreg = Callable[..., Any]
 
@@ -69,6 +72,42 @@ def filled(archreg: Archreg, weights: Path, database_url: str, monkeypatch: pyte
     done = archreg("ingest", "--manifest", str(weights / "manifest.jsonl"), "--quiet", "--json")
     assert (done.code, done.document["added"], done.document["failed"]) == (0, 4, 0)
     return archreg
+
+
+@pytest.mark.parametrize("values", [("3f2a9c81d0e4",), (), ("v0001", "v0002")])
+def test_a_database_of_an_unknown_revision(
+    values: tuple[str, ...], filled: Archreg, weights: Path, database_url: str, tmp_path: Path
+) -> None:
+    engine = make_engine(Address.parse(database_url), "write")
+    with writing(engine) as connection:
+        connection.execute(text("DELETE FROM archreg_version"))
+        for value in values:
+            connection.execute(text("INSERT INTO archreg_version VALUES (:value)"), {"value": value})
+    engine.dispose()
+    weight = str(weights / "wide.safetensors")
+    commands = [
+        ("db", "upgrade"),
+        ("db", "check"),
+        ("db", "current"),
+        ("ingest", weight, "--quiet"),
+        ("nearest", weight),
+    ]
+    if database_url.startswith("sqlite"):
+        commands.append(
+            ("import", database_url.removeprefix("sqlite:///"), "--quiet", "--db", str(tmp_path / "new.db"))
+        )
+    for words in commands:
+        done = filled(*words)
+        assert (done.code, done.out) == (1, "")
+        assert "Traceback" not in done.err
+        first, remedy = done.err.splitlines()
+        assert ("is no revision of this program" if values else "does not say which schema it has") in first
+        assert "archreg db upgrade --from v" in remedy
+    command = shlex.split(remedy.partition("archreg ")[2].partition(" (")[0])[:4]
+    assert filled(*command[:3], "v0001").code == 1
+    assert filled(*command).out == f"the database is at {command[3]}\n"
+    assert filled("db", "check").out == "the database is sound\n"
+    assert filled("nearest", weight).code == 0
 
 
 def test_the_whole_way(filled: Archreg, weights: Path, tmp_path: Path) -> None:

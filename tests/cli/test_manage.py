@@ -84,6 +84,7 @@ def test_refingerprint(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_database(archreg: Callable[..., Any], fake: Any) -> None:
     assert archreg("db", "upgrade").out == "the database is at v0001\n"
+    assert fake.called("upgrade")[1] == {"from_revision": None}
     assert archreg("db", "current", "--json").document == {"revision": "v0001"}
     fake.answers["current"] = None
     assert "archreg db upgrade" in archreg("db", "current").out

@@ -62,11 +62,9 @@ class TestEitherDatabase:
         with Store.open(database_url, mode="read") as store:
             assert store.read(count_models) == 1
 
-    @pytest.mark.parametrize(("version", "mode"), [("v0000", "read"), ("v0000", "create"), ("", "write")])
-    def test_an_old_schema_is_refused_with_the_command_that_upgrades_it(
-        self, registry_url: str, version: str, mode: Mode
-    ) -> None:
-        with stamped(registry_url, version), pytest.raises(SchemaVersionError) as caught:
+    @pytest.mark.parametrize("mode", ["read", "write", "create"])
+    def test_an_old_schema_is_refused_with_the_command_that_upgrades_it(self, registry_url: str, mode: Mode) -> None:
+        with stamped(registry_url, "v0001"), pytest.raises(SchemaVersionError) as caught:
             Store.open(registry_url, mode=mode)
         quoted = f"'{registry_url}'" if "?" in registry_url else registry_url
         assert caught.value.remedy == f"archreg db upgrade --db {quoted}"
@@ -133,7 +131,6 @@ class stamped:  # noqa: N801 - a context manager, named as one
 
     def _set(self, version: str) -> None:
         statements = ["DELETE FROM archreg_version", f"INSERT INTO archreg_version VALUES ('{version}')"]  # noqa: S608
-        statements = statements if version else statements[:1]
         if self.url.startswith("sqlite"):
             with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection, connection:
                 for statement in statements:

@@ -50,15 +50,21 @@ class Managing(Part):
 
         return self._database.writable().write(remove, name)
 
-    def upgrade(self) -> str:
-        """Bring the schema to this version's; returns the revision it is at now."""
+    def upgrade(self, *, from_revision: str | None = None) -> str:
+        """Bring the schema to this version's; returns the revision it is at now.
+
+        Where the database does not say which revision it has, ``from_revision`` does: it is set if the tables are those
+        of that revision.
+        """
         from registry.storage.engine import migrate
 
+        if from_revision is not None:
+            text(from_revision, "from_revision")
         self._database.close()
-        return migrate.upgrade(self._database.url)
+        return migrate.upgrade(self._database.url, from_revision=from_revision)
 
     def current(self) -> str | None:
-        """The schema revision the database is at, None where it has none."""
+        """The schema revision the database is at, None where there is none; ``SchemaVersionError`` where it is none."""
         from registry.storage.engine.schema_version import version_at
 
         return version_at(self._database.url)

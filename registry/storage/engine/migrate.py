@@ -11,15 +11,26 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy import create_engine, inspect
 
-from registry.errors import StorageError
+from registry.errors import SchemaVersionError, StorageError, UsageError
 from registry.storage.engine import inspection
 from registry.storage.engine.address import Address
 from registry.storage.engine.connections import make_engine, reading, writing
 from registry.storage.engine.failures import guarded
 from registry.storage.engine.schema import metadata
-from registry.storage.engine.schema_version import HEAD, VERSION_TABLE, current_version, require_head, require_writable
+from registry.storage.engine.schema_version import (
+    HEAD,
+    VERSION_TABLE,
+    current_version,
+    is_known,
+    is_revision,
+    require_head,
+    require_revision,
+    require_writable,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -27,36 +38,101 @@ if TYPE_CHECKING:
 __all__ = ["check", "create", "drift", "is_ours", "upgrade"]
 
 
-def upgrade(url: str) -> str:
+def upgrade(url: str, *, from_revision: str | None = None) -> str:
     """Bring the registry at ``url`` to this program's schema and return its version; on Postgres, make it if need be.
 
     All of it is one transaction: it happens, or nothing does. Several at once wait for each other, and on Postgres for
     a moment without anybody else; tables that are new belong to the owner of the others, and whoever may use those may
     use them.
 
+    Parameters
+    ----------
+    url : str
+        Where.
+    from_revision : str, optional
+        The revision that the tables are of, for a database that records none, or something else. It is recorded if
+        they are, and if what the upgrade makes of them is this program's schema.
+
     Raises
     ------
+    UsageError
+        ``from_revision`` is no revision of this program.
     DatabaseMissingError
-        There is no such SQLite file.
+        There is no such SQLite file; or nothing that could be of a revision.
     SchemaVersionError
-        The schema is newer than this program.
+        The schema is newer than this program, or not recorded as a revision, or recorded as another.
     ReadOnlyError
         The file may only be read by this user, or the tables are another role's.
     StorageError
         The file is something else, or the database refused; nothing was changed.
     """
     address = Address.parse(url)
+    if from_revision is not None and not is_known(from_revision):
+        raise UsageError(f"{from_revision!r} is no revision of this program", f"name one up to {HEAD}, such as {HEAD}")
     engine = make_engine(address, "migrate")
     try:
         version = current_version(address, engine)
-        if (version is None and address.path is not None) or (version or "") > HEAD:
-            require_head(address, version)
+        if version is None:
+            if address.path is not None or from_revision is not None:
+                require_head(address, version)
+        elif is_revision(version):
+            if version > HEAD:
+                require_head(address, version)
+            if from_revision not in (None, version):
+                raise SchemaVersionError(
+                    f"{address.label} has schema {version}, not {from_revision}", address.command("db upgrade")
+                )
+        elif from_revision is None:
+            require_revision(address, version)
+        else:
+            _require_tables(address, from_revision)
         if version != HEAD:
             require_writable(address)
-            _run(address, engine)
+            _run(address, engine, from_revision)
     finally:
         engine.dispose()
     return HEAD
+
+
+def _require_tables(address: Address, revision: str) -> None:
+    """Refuse tables that are not those of a revision. They are only read: what is something else's stays untouched."""
+    engine = make_engine(address, "read")
+    try:
+        with guarded(address), reading(engine) as connection:
+            found = _columns(connection)
+    finally:
+        engine.dispose()
+    known = [script.revision for script in ScriptDirectory(str(_revisions())).walk_revisions()]
+    fitting = [other for other in known if _columns_of(other) == found]
+    if revision in fitting:
+        return
+    if fitting:
+        raise SchemaVersionError(
+            f"the tables of {address.label} are those of {fitting[0]}, not of {revision}",
+            address.command(f"db upgrade --from {fitting[0]}"),
+        )
+    raise SchemaVersionError(
+        f"the tables of {address.label} are those of no schema that this program knows",
+        "restore it from a copy, or name another database; this one is not touched",
+    )
+
+
+def _columns(connection: Connection) -> dict[str, set[str]]:
+    """Return the names of this program's tables that are there, with those of their columns."""
+    inspector = inspect(connection)
+    tables = set(inspector.get_table_names()) & set(metadata.tables)
+    return {table: {column["name"] for column in inspector.get_columns(table)} for table in tables}
+
+
+def _columns_of(revision: str) -> dict[str, set[str]]:
+    """Return what `_columns` finds where the revisions up to this one have been run."""
+    engine = create_engine("sqlite://")
+    try:
+        with engine.begin() as connection:
+            command.upgrade(_config(connection), revision)
+            return _columns(connection)
+    finally:
+        engine.dispose()
 
 
 def create(address: Address) -> None:
@@ -150,12 +226,23 @@ def _revisions() -> Path:
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
-def _run(address: Address, engine: Engine) -> None:
+def _config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(_revisions()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _run(address: Address, engine: Engine, from_revision: str | None = None) -> None:
     try:
         with guarded(address, writing=True), writing(engine) as connection:
-            config.attributes["connection"] = connection
+            config = _config(connection)
+            config.attributes["from_revision"] = from_revision
             command.upgrade(config, "head")
+            if from_revision is not None and (changes := drift(connection)):
+                raise SchemaVersionError(
+                    f"the tables of {address.label} are not quite those of {from_revision}: {changes[0]}",
+                    "restore it from a copy; nothing was changed",
+                )
     except CommandError as error:
         raise StorageError(f"{address.label} could not be upgraded: {error}", "restore it from a copy") from error

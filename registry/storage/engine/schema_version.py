@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,7 @@ from registry.storage.engine.connections import is_frozen, make_engine, reading,
 from registry.storage.engine.failures import guarded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
@@ -22,18 +24,40 @@ __all__ = [
     "HEAD",
     "VERSION_TABLE",
     "current_version",
+    "is_known",
+    "is_revision",
+    "recorded_in",
     "require_head",
+    "require_revision",
     "require_writable",
     "schema_version",
+    "set_version",
     "version_at",
 ]
 
 VERSION_TABLE: Final = "archreg_version"
 HEAD: Final = "v0003"
-"""The revision that this program reads and writes. Revisions are ``vNNNN``: in order of text, in order of time."""
+"""The revision that this program reads and writes. Revisions are ``v0001``, ``v0002``, ...: without a gap, in order."""
 
+_FIRST: Final = "v0001"
+_REVISION: Final = re.compile(r"v[0-9]{4}")
+_SHOWN: Final = 40  # characters of a recorded revision that are read: one is of five, a cell may hold megabytes
 _ELSEWHERE: Final = {"f": "foreign table", "v": "view", "m": "materialized view"}
 _MAGIC: Final = b"SQLite format 3\0"
+_SQLITE_ROWS: Final = (
+    f"SELECT typeof(version_num), hex(substr(CAST(version_num AS BLOB), 1, {_SHOWN}))"  # noqa: S608 - constants
+    f" FROM {VERSION_TABLE} ORDER BY 2 LIMIT 2"
+)
+
+
+def is_known(version: str) -> bool:
+    """Whether this program has a revision of that name."""
+    return is_revision(version) and version <= HEAD
+
+
+def is_revision(version: str) -> bool:
+    """Whether it is a revision of this program, as it is or as a newer one has them."""
+    return _REVISION.fullmatch(version) is not None and version >= _FIRST
 
 
 def require_head(address: Address, version: str | None) -> None:
@@ -44,22 +68,53 @@ def require_head(address: Address, version: str | None) -> None:
     DatabaseMissingError
         There is none.
     SchemaVersionError
-        It is older, and the remedy is the command that upgrades it; or newer.
+        It is older, and the remedy is the command that upgrades it; or newer; or not known.
     """
     if version is None:
         raise DatabaseMissingError(
             f"{address.label} holds no registry yet",
             f"fill one with models to choose from: {address.command('ingest FILE_OR_FOLDER')}",
         )
+    require_revision(address, version)
     if version < HEAD:
         raise SchemaVersionError(
-            f"{address.label} has schema {version or 'none'}, this program needs {HEAD}", address.command("db upgrade")
+            f"{address.label} has schema {version}, this program needs {HEAD}", address.command("db upgrade")
         )
     if version > HEAD:
         raise SchemaVersionError(
             f"{address.label} has schema {version}, newer than this program's {HEAD}",
             "pip install --upgrade architecture-registry",
         )
+
+
+def require_revision(address: Address, version: str, remedy: str = "") -> None:
+    """Refuse what is no revision of this program, older or newer.
+
+    Parameters
+    ----------
+    address : Address
+        Where.
+    version : str
+        As it is recorded.
+    remedy : str
+        The command that sets the revision; by default there.
+
+    Raises
+    ------
+    SchemaVersionError
+        The remedy is that command, which does so only where the tables are those of a revision.
+    """
+    if is_revision(version):
+        return
+    if version:
+        message = f"{address.label} has schema {version!r}, which is no revision of this program"
+    else:
+        message = f"{address.label} does not say which schema it has: {VERSION_TABLE} is empty"
+    raise SchemaVersionError(
+        message,
+        f"if it is a registry: {remedy or address.command(f'db upgrade --from {HEAD}')}"
+        " (its tables are checked first); otherwise name another database",
+    )
 
 
 def require_writable(address: Address) -> None:
@@ -78,7 +133,9 @@ def require_writable(address: Address) -> None:
 
 
 def current_version(address: Address, engine: Engine) -> str | None:
-    """Return the schema's version, None where there is no registry, the empty string where the version is lost.
+    """Return the schema's version as it is recorded, None where there is no registry.
+
+    It may be anything: see `require_revision`. The empty string stands for no row, a list with commas for several.
 
     Raises
     ------
@@ -93,13 +150,24 @@ def current_version(address: Address, engine: Engine) -> str | None:
 
 
 def version_at(url: str) -> str | None:
-    """Return the schema's version at ``url``; None where there is no registry yet."""
+    """Return the schema's version at ``url``; None where there is no registry yet.
+
+    Raises
+    ------
+    SchemaVersionError
+        What is recorded is no revision.
+    StorageError
+        As for `current_version`.
+    """
     address = Address.parse(url)
     engine = make_engine(address, "read")
     try:
-        return current_version(address, engine)
+        version = current_version(address, engine)
     finally:
         engine.dispose()
+    if version is not None:
+        require_revision(address, version)
+    return version
 
 
 def schema_version(connection: Connection) -> str | None:
@@ -111,8 +179,9 @@ def schema_version(connection: Connection) -> str | None:
     else:
         found = connection.scalar(
             text(
-                "SELECT c.relkind::text FROM pg_catalog.pg_class AS c"
-                " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+                "SELECT CASE WHEN c.relkind IN ('f', 'v', 'm') OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS a"
+                " WHERE a.attrelid = c.oid AND a.attname = 'version_num') THEN c.relkind::text ELSE 'other' END"
+                " FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
                 " WHERE n.nspname = current_schema() AND c.relname = :name"
             ),
             {"name": VERSION_TABLE},
@@ -126,7 +195,40 @@ def schema_version(connection: Connection) -> str | None:
             f"{VERSION_TABLE} of this schema is a {_ELSEWHERE[found]}: the registry that it shows is elsewhere",
             "connect to where it is, or give this one a schema of its own by search_path",
         )
-    return connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")) or ""  # noqa: S608 - a constant
+    if found == "other":
+        raise StorageError(
+            f"the table {VERSION_TABLE} of this schema is something else's",
+            "give the registry a schema of its own by search_path",
+        )
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql(_SQLITE_ROWS).all()
+        return _joined(_sqlite_cell(kind, data) for kind, data in rows)
+    rows = connection.exec_driver_sql(
+        f"SELECT left(version_num::text, {_SHOWN}) FROM {VERSION_TABLE} ORDER BY 1 LIMIT 2"  # noqa: S608 - constants
+    ).all()
+    return _joined("NULL" if cell is None else cell for (cell,) in rows)
+
+
+def set_version(connection: Connection, version: str) -> None:
+    """Record ``version`` in place of whatever was recorded."""
+    connection.exec_driver_sql(f"DELETE FROM {VERSION_TABLE}")  # noqa: S608 - a constant
+    connection.execute(text(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES (:version)"), {"version": version})  # noqa: S608
+
+
+def recorded_in(connection: sqlite3.Connection) -> str:
+    """Return what a SQLite file records as its version, over a connection of the driver's."""
+    return _joined(_sqlite_cell(kind, data) for kind, data in connection.execute(_SQLITE_ROWS))
+
+
+def _sqlite_cell(kind: str, data: str) -> str:
+    """A cell as it is shown; SQLite keeps a value of any kind in any column, and text that is not UTF-8."""
+    if kind == "null":
+        return "NULL"
+    return f"X'{data}'" if kind == "blob" else bytes.fromhex(data).decode("utf-8", "replace")
+
+
+def _joined(cells: Iterable[str]) -> str:
+    return ", ".join(cells)
 
 
 def _refuse_hidden(connection: Connection) -> None:
@@ -177,5 +279,11 @@ def _sqlite_version(address: Address, path: Path) -> str | None:
             raise StorageError(
                 f"{address.label} is a SQLite database of something else", "name another file; this one is not touched"
             )
-        row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 - a constant
-    return row[0] if row else ""
+        if not connection.execute(
+            "SELECT 1 FROM pragma_table_info(?) WHERE name = 'version_num'", [VERSION_TABLE]
+        ).fetchall():
+            raise StorageError(
+                f"{address.label} has a table {VERSION_TABLE} of something else",
+                "name another file; this one is not touched",
+            )
+        return recorded_in(connection)

@@ -12,7 +12,7 @@ from registry.storage.engine import schema
 from registry.storage.engine.address import Address
 from registry.storage.engine.connections import is_frozen, sqlite_uri
 from registry.storage.engine.failures import guarded
-from registry.storage.engine.schema_version import HEAD, VERSION_TABLE, require_head
+from registry.storage.engine.schema_version import HEAD, VERSION_TABLE, recorded_in, require_head, require_revision
 from registry.storage.portable.calibration_merge import calibrations_of
 from registry.storage.portable.model_assembly import MAX_BLOB, read_portables, read_specs
 from registry.types.outcomes import Ingested
@@ -88,14 +88,15 @@ class PortableFile:
         if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [VERSION_TABLE]).fetchall():
             raise StorageError(f"{self._label} is no registry", "name a file that archreg export wrote")
         self._check_table(VERSION_TABLE, ["version_num"])
-        found = self._connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608
-        version = found[0] if found and isinstance(found[0], str) else ""
+        version = recorded_in(self._connection)
+        start = f"cp {shlex.quote(self._label)} copy.db && archreg db upgrade"
+        require_revision(self._address, version, f"{start} --from {HEAD} --db copy.db")
         if version < HEAD:
             raise SchemaVersionError(
-                f"{self._label} has schema {version[:40] or 'none'}, this program needs {HEAD}",
-                f"upgrade a copy of it: cp {shlex.quote(self._label)} copy.db && archreg db upgrade --db copy.db",
+                f"{self._label} has schema {version}, this program needs {HEAD}",
+                f"upgrade a copy of it: {start} --db copy.db",
             )
-        require_head(self._address, version[:40])
+        require_head(self._address, version)
 
     def _check_table(self, table: str, expected: Iterable[str]) -> None:
         found = self._connection.execute("SELECT type FROM sqlite_master WHERE name = ?", [table]).fetchall()
