@@ -9,12 +9,13 @@ BIN := .venv/bin
 # One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test test-kernels stress fuzz lint bench bench-retrieval bench-speed bench-training bench-scale docs \
-	constraints clean
+.PHONY: help install demo test test-kernels test-lowest stress fuzz lint bench bench-retrieval bench-speed \
+	bench-training bench-scale docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
 	@echo "make test    all tests, the numerical ones under each set of BLAS kernels that the processor can run"
+	@echo "make test-lowest  some of them with the lowest versions that pyproject.toml allows"
 	@echo "make stress  ingests killed at random moments and many at once, on both databases; some ten minutes"
 	@echo "make fuzz    100,000 damaged headers and archives; FUZZ='--count N --seed S'"
 	@echo "make lint    ruff and mypy"
@@ -48,6 +49,10 @@ test: .venv/.dev
 # Numbers round differently by the processor: the numerical tests under each set of BLAS kernels that this one can run.
 test-kernels: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python scripts/kernels.py $(PYTEST)
+
+# Two minutes, and the download of an older Torch the first time.
+test-lowest: .venv/.dev
+	JOBS=$(JOBS) scripts/lowest.sh
 
 # STRESS="--kills N --models N --writers N --seed N"
 stress: .venv/.dev
