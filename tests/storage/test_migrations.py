@@ -21,8 +21,8 @@ from sqlalchemy import ForeignKeyConstraint, text
 
 from registry.errors import ReadOnlyError, StorageError
 from registry.storage import PartitionKey, Store
-from registry.storage.engine.address import Address
 from registry.storage.engine import migrate, ownership
+from registry.storage.engine.address import Address
 from registry.storage.engine.connections import make_engine, reading
 from registry.storage.engine.schema import metadata
 from registry.storage.engine.schema_version import HEAD, version_at
