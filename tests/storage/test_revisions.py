@@ -14,6 +14,7 @@ from registry.errors import DatabaseMissingError, ReadOnlyError, SchemaVersionEr
 from registry.storage import Store
 from registry.storage.engine import migrate
 from registry.storage.engine.schema_version import HEAD, version_at
+from registry.storage.models.summaries import read_summaries
 from registry.storage.portable.portable_file import PortableFile
 from tests.storage.factory import new_model
 
@@ -183,7 +184,7 @@ class TestSetting:
         assert migrate.upgrade(older, from_revision="v0001") == HEAD
         assert migrate.check(older) == ()
         with Store.open(older, mode="read") as store:
-            assert [model.name for model in store.summaries()] == ["first", "second", "third"]
+            assert [model.name for model in store.read(read_summaries)] == ["first", "second", "third"]
 
     @pytest.mark.parametrize("change", ["DROP TABLE tags", "ALTER TABLE tags ADD COLUMN extra TEXT"])
     def test_tables_of_no_schema_are_not_touched(self, change: str, url: str) -> None:
