@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Self
 from registry.catalog.arguments import number
 from registry.equivalence import distance_named, judge, rate_bound, shipped, tolerance_for
 from registry.errors import SpecMismatchError, UsageError
-from registry.storage.models.model_queries import candidate_ids, require_models
-from registry.storage.models.summaries import read_summaries
-from registry.storage.models.vectors import read_fingerprints
 from registry.types import Filter
 
 if TYPE_CHECKING:
@@ -113,6 +110,9 @@ def candidates(store: Store, spec: FingerprintSpec, wanted: Sequence[int] | None
     """
     import numpy as np
 
+    from registry.storage.models.model_queries import require_models
+    from registry.storage.models.vectors import read_fingerprints
+
     if wanted is not None and len(wanted) <= FEW and spec.hash not in store.memory:
         ids, vectors = store.read(read_fingerprints, spec.hash, ids=wanted)
         found = Candidates(ids, vectors, lambda: np.empty(0))
@@ -134,6 +134,8 @@ def candidates(store: Store, spec: FingerprintSpec, wanted: Sequence[int] | None
 
 def passing(store: Store, where: Filter) -> list[int] | None:
     """Ids of the models that pass, ascending; None where all do."""
+    from registry.storage.models.model_queries import candidate_ids
+
     return None if where == Filter() else store.read(candidate_ids, where)
 
 
@@ -154,5 +156,7 @@ def vectors_of(store: Store, spec: FingerprintSpec, where: Filter) -> tuple[NDAr
 
 def summaries_of(store: Store, ids: list[int]) -> list[ModelSummary]:
     """The models of those ids, in that order."""
+    from registry.storage.models.summaries import read_summaries
+
     models = {model.id: model for model in store.read(read_summaries, ids=ids)}
     return [models[model] for model in ids]

@@ -11,10 +11,6 @@ from registry.catalog.arguments import number, whole
 from registry.catalog.search_settings import Candidates, candidates, judged, passing, summaries_of
 from registry.equivalence import nearest, search
 from registry.errors import UsageError
-from registry.storage.index.pgvector_index import find_near, index_lacks
-from registry.storage.models.model_queries import unknown_count
-from registry.storage.models.summaries import read_summaries
-from registry.storage.models.vectors import count_vectors, read_classes
 from registry.types import Neighbour, Search
 
 if TYPE_CHECKING:
@@ -65,6 +61,8 @@ def search_for(
 
     ``just_read``: the query is of the snapshot that this is called in, so that an index has the very vector itself.
     """
+    from registry.storage.models.model_queries import unknown_count
+
     with store.snapshot():
         ids = passing(store, where)
         unknown = 0 if ids is None else store.read(unknown_count, where, query.id)
@@ -81,6 +79,8 @@ def _searched(gallery: Gallery, wanted: Wanted) -> Search:
 
 
 def _answer(gallery: Gallery, found: Found, wanted: Wanted, *, indexed: bool = False) -> Search:
+    from registry.storage.models.summaries import read_summaries
+
     by, query = gallery.by, gallery.query
     ids = found[0].tolist()
     told = {model.id: model for model in gallery.store.read(read_summaries, ids=[*ids, query.id])}
@@ -102,6 +102,9 @@ def _indexed(
     store: Store, query: Query, by: Terms, ids: list[int] | None, wanted: Wanted, asked: NDArray[np.float32] | int
 ) -> tuple[Search | None, str]:
     """What an index finds, ranked by exact distances; None where the exact search is needed, or cheaper; and why."""
+    from registry.storage.index.pgvector_index import find_near, index_lacks
+    from registry.storage.models.vectors import count_vectors
+
     index = store.index(by.spec, by.distance.name)
     if index is None:
         return None, ""
@@ -169,6 +172,8 @@ class Gallery:
 
     def _alike(self) -> NDArray[np.bool_]:
         """Which rows are of the query's tail class and training class."""
+        from registry.storage.models.vectors import read_classes
+
         if self.among.remembered:
             return self.store.of_kind(self.by.spec.hash, self.query.kind)
         kinds = self.store.read(read_classes, self.among.ids.tolist())

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError
-from registry.storage.models.summaries import find_content, find_model, find_subject, read_summary
-from registry.storage.models.vectors import read_conjugacy, read_spectra, read_vector
 from registry.types import ModelSummary
 
 if TYPE_CHECKING:
@@ -72,6 +70,8 @@ def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
     SpecMismatchError
         A stored model without a fingerprint of this spec.
     """
+    from registry.storage.models.summaries import find_model
+
     if isinstance(reference, Path):
         return _read(store, reference, spec)
     if not isinstance(reference, str):
@@ -93,6 +93,8 @@ def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
 
 def stored(store: Store, reference: Asked, spec: FingerprintSpec) -> Query | None:
     """The stored model of exactly that name, None where there is none. Raises as ``resolve``."""
+    from registry.storage.models.summaries import find_subject, read_summary
+
     if not isinstance(reference, str):
         return None
     named = store.read(find_subject, reference, spec.hash)
@@ -144,6 +146,8 @@ def _refuse_other_weights(text: str, summary: Callable[[], ModelSummary]) -> Non
 
 
 def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
+    from registry.storage.models.vectors import read_vector
+
     vector = store.read(read_vector, spec.hash, model.id)
     if vector is None:
         raise _unmeasured(model.name, spec)
@@ -153,6 +157,8 @@ def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
 def _of(
     store: Store, model_id: int, kind: Kind, vector: NDArray[np.float32], summary: Callable[[], ModelSummary]
 ) -> Query:
+    from registry.storage.models.vectors import read_conjugacy, read_spectra
+
     figures, spectra = (
         lambda: store.read(read_conjugacy, [model_id]).get(model_id),
         lambda: store.read(read_spectra, model_id),
@@ -179,6 +185,7 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
     """A checkpoint's weights: as they are stored where they are, else measured now."""
     from registry.catalog.measuring import measure
     from registry.sources import plan_weights
+    from registry.storage.models.summaries import find_content
 
     plan = plan_weights(checkpoint)
     known = store.read(find_content, plan.content_hash)

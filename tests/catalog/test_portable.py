@@ -105,7 +105,7 @@ def test_a_file_that_is_there_stays_until_the_new_one_is_whole(
         raise StorageError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "merge_calibrations", full)
+        patch.setattr("registry.storage.portable.calibration_merge.merge_calibrations", full)
         with pytest.raises(StorageError, match="disk full"):
             asked.reg.export(file, overwrite=True)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.db", "mine")]
@@ -123,7 +123,7 @@ def test_a_full_disk_is_told_of_the_file_that_was_asked_for(
     error.sqlite_errorcode = sqlite3.SQLITE_FULL
 
     def full(store: Store, *_: Any, **__: Any) -> None:
-        with guarded(store._address):
+        with guarded(store.address):
             raise error
 
     class Full:

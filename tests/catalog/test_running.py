@@ -19,7 +19,10 @@ from registry import Registry
 from registry.catalog import measuring
 from registry.errors import DatabaseMissingError, StorageError, UsageError
 from registry.ingest import Silent
-from registry.storage import Store, transactions
+from registry.storage import Store
+from registry.storage import store as store_module
+from registry.storage.journal.run_journal import beat_run
+from registry.storage.models import model_queries
 from registry.storage.models.changes import remove
 from registry.types import ModelCard
 
@@ -236,22 +239,22 @@ def cut(postgres: Postgres) -> None:
 def test_a_lost_connection_is_made_again(
     postgres: Postgres, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(transactions, "PATIENCE", (0.01, 0.01))
+    monkeypatch.setattr(store_module, "PATIENCE", (0.01, 0.01))
     name = postgres.new_database()
-    real = Store._write
+    real = Store.write
     writes = 0
 
-    def within(store: Store, work: Any) -> Any:
+    def within(store: Store, work: Any, *given: Any, **settings: Any) -> Any:
         def cutting(connection: Any) -> Any:
             nonlocal writes
             writes += 1
             if writes == 4:
                 cut(postgres)
-            return work(connection)
+            return work(connection, *given, **settings)
 
         return real(store, cutting)
 
-    monkeypatch.setattr(Store, "_write", within)
+    monkeypatch.setattr(Store, "write", within)
     try:
         with Registry(postgres.url(name)) as reg:
             results = reg.ingest_all(reg.plan([models]), progress=Cutting(postgres))
@@ -267,7 +270,7 @@ def test_a_lost_connection_is_made_again(
 def test_a_database_that_stays_away_is_a_clean_stop(
     database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(transactions, "PATIENCE", (0.01, 0.01))
+    monkeypatch.setattr(store_module, "PATIENCE", (0.01, 0.01))
     monkeypatch.setattr("registry.storage.engine.connections.BUSY_SECONDS", 0.01)
     real = Store.add_all
     count = 0
@@ -372,8 +375,13 @@ def as_if(url: str, **values: Any) -> None:
 def test_a_run_gives_signs_of_life(database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry.catalog.ingest_journal.BEAT", 0.02)
     beats: list[int] = []
-    real = Store.beat
-    monkeypatch.setattr(Store, "beat", lambda store, run: (beats.append(run), real(store, run)))
+    real = Store.write
+
+    def counting(store: Store, work: Any, *given: Any, **settings: Any) -> Any:
+        beats.extend(given if work is beat_run else ())
+        return real(store, work, *given, **settings)
+
+    monkeypatch.setattr(Store, "write", counting)
 
     class Slow(Silent):
         def start(self, ref: ModelRef) -> None:  # noqa: ARG002
@@ -405,14 +413,15 @@ def test_weights_taken_for_stored_are_measured_after_all(
     with Registry(database_url) as reg:
         refs = reg.plan([models])
         reg.ingest_all(refs[:1])
-        real = Store.whole_hashes
+        real = model_queries.whole_hashes
 
-        def then_removed(store: Store, *arguments: Any, **settings: Any) -> list[str]:
-            hashes = real(store, *arguments, **settings)
-            store.write(remove, "m0")
+        def then_removed(*arguments: Any, **settings: Any) -> list[str]:
+            hashes = real(*arguments, **settings)
+            with Store.open(database_url, mode="write") as other:
+                other.write(remove, "m0")
             return hashes
 
-        monkeypatch.setattr(Store, "whole_hashes", then_removed)
+        monkeypatch.setattr(model_queries, "whole_hashes", then_removed)
         assert [result.status for result in reg.ingest_all(refs, workers=2)] == ["added"] * 6
 
 

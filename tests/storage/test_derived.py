@@ -160,7 +160,7 @@ def test_roles(url: str, postgres: Postgres) -> None:
         with Store.open(postgres.url(name, user=f"writer_{name}"), mode="write") as writer:
             writer.write(put_fingerprints, first, [vector_of(50, SPEC)])
             assert writer.index(SPEC, "l1").opened.problem == ""  # type: ignore[union-attr]
-            for change in (writer.drop_index, lambda: writer.build_index(SPEC, "l1")):
+            for change in (lambda: writer.write(drop_index), lambda: writer.build_index(SPEC, "l1")):
                 with pytest.raises(StorageError, match="another role's") as theirs:
                     change()
                 assert "as its owner: DROP TABLE" in (theirs.value.remedy or "")

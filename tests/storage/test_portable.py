@@ -347,7 +347,7 @@ def test_a_forged_model_is_one_failed_item(forgery: str, store: Store, given: Pa
 
 
 def store_url(store: Store) -> str:
-    return store._address.url.render_as_string(hide_password=False).replace("+psycopg", "")
+    return store.address.url.render_as_string(hide_password=False).replace("+psycopg", "")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Running(Part):
 
         store = self._database.readable()
         if run is None:
-            return store.read(list_runs, None if limit is None else whole(limit, "limit", 1))
+            return store.read(list_runs, limit=None if limit is None else whole(limit, "limit", 1))
         return [store.read(read_run, whole(run, "run"))]
 
     def forget_runs(self, run: int | None = None, *, older_than: float | None = None) -> int:

@@ -27,7 +27,7 @@ STALE: Final = timedelta(seconds=60)
 """A run whose heart has not beaten for so long is nobody's."""
 
 
-def list_runs(connection: Connection, run_id: int | None = None, limit: int | None = None) -> list[Run]:
+def list_runs(connection: Connection, *, run_id: int | None = None, limit: int | None = None) -> list[Run]:
     """Return the runs, the newest first, ``limit`` at most, or the one of that id; O(n) in the items of those.
 
     Raises
@@ -57,7 +57,7 @@ def list_runs(connection: Connection, run_id: int | None = None, limit: int | No
 
 def read_run(connection: Connection, run_id: int) -> Run:
     """Return one run. Raises `UsageError` where there is none of that id."""
-    return list_runs(connection, run_id)[0]
+    return list_runs(connection, run_id=run_id)[0]
 
 
 def _run(row: RowMapping) -> Run:
