@@ -119,14 +119,14 @@ def kill_and_resume(url: str, folder: Path, seconds: float, *words: str, begun: 
     with Registry(url) as registry:
         try:
             before = registry.stats().models
-            if registry.runs():
-                assert registry.runs()[0].state in ("died", "done")
-                assert registry.runs()[0].done == before
+            if registry.runs.list():
+                assert registry.runs.list()[0].state in ("died", "done")
+                assert registry.runs.list()[0].done == before
         except DatabaseMissingError:
             before = -1
     told = finished(ingest(url, folder, *words))
     with Registry(url) as registry:
-        [run] = registry.runs()
+        [run] = registry.runs.list()
         assert (run.state, run.failed, run.waiting) == ("done", 0, 0)
     return before, sum(line.startswith("[") for line in told.splitlines())
 

@@ -71,11 +71,11 @@ def classes(
         raise UsageError(f"{given[0]} does not go with {way}")
     with open_registry(db) as registry:
         if forget is not None:
-            _tell_forgotten(registry.forget_partition(forget), as_json=as_json)
+            _tell_forgotten(registry.partitions.forget(forget), as_json=as_json)
         elif identity is not None:
-            _show_class(registry.kept_class(identity), as_json=as_json)
+            _show_class(registry.partitions.get(identity), as_json=as_json)
         elif kept:
-            _show_kept(registry.kept_partitions(), as_json=as_json)
+            _show_kept(registry.partitions.list(), as_json=as_json)
         else:
             partition = registry.classes(rule=rule, keep=keep, **question, **filters)
             unmatched = {} if partition.models else registry.unmatched(**filters)

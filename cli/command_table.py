@@ -15,7 +15,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperGroup
 
-from registry.cli.error_output import InterruptionError, report, report_unexpected
+from registry.cli.error_output import InterruptionError, renamed_option, report, report_unexpected
 from registry.errors import RegistryError
 
 __all__ = ["COMMANDS", "Command", "CommandGroup", "CommandTable"]
@@ -216,6 +216,10 @@ class CommandGroup(TyperGroup):
             sys.stdout.flush()
         except KeyboardInterrupt as cause:
             raise InterruptionError(cause) from cause
+        except Exception as error:
+            if (renamed := renamed_option(error)) is not None:
+                raise renamed from error
+            raise
         return result
 
     def main(self, *arguments: Any, **settings: Any) -> Any:

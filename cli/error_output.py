@@ -6,9 +6,12 @@ import errno
 import sys
 import traceback
 
-from registry.errors import RegistryError
+from registry.errors import RegistryError, UsageError
 
-__all__ = ["InterruptionError", "Terminated", "harmless", "report", "report_unexpected"]
+__all__ = ["InterruptionError", "Terminated", "harmless", "renamed_option", "report", "report_unexpected"]
+
+RENAMED = {"--accuracy": ("--tolerance", "--tolerance 0.1"), "--metric": ("--distance", "--distance l1")}
+"""Options of earlier versions, with their successors and an example."""
 
 UNEXPECTED = 1
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -32,6 +35,16 @@ class InterruptionError(RegistryError):
         )
         if terminated:
             self.exit_code = 143
+
+
+def renamed_option(error: Exception) -> UsageError | None:
+    """What to say of an option that a command does not have, where it is one that was renamed; else None."""
+    # Click's NoSuchOption, by its attribute: Typer's click is private to it in some versions and public in others.
+    name = getattr(error, "option_name", "")
+    if name not in RENAMED:
+        return None
+    new, example = RENAMED[name]
+    return UsageError(f"{name} is now {new}", f"write {example}")
 
 
 def harmless(text: str) -> str:

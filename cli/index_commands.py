@@ -38,7 +38,7 @@ def build(
     Searches go on meanwhile, ingests wait for its end. In a SQLite file there is nothing to build: exit code 0.
     """
     with open_registry(db) as registry:
-        held = registry.index_build(fingerprint=fingerprint, distance=distance)
+        held = registry.index.build(fingerprint=fingerprint, distance=distance)
     if as_json:
         json_output.write(
             {"fingerprint": fingerprint, "distance": distance, "built": held is not None, "vectors": held}
@@ -63,7 +63,7 @@ def check(
     Exit code 1 if searches cannot use it, or rows are missing or left over.
     """
     with open_registry(db) as registry:
-        found = registry.index_check(fingerprint=fingerprint, distance=distance, k=k, queries=queries)
+        found = registry.index.check(fingerprint=fingerprint, distance=distance, k=k, queries=queries)
     if as_json:
         json_output.write({"index": found})
     elif found is None:
@@ -101,7 +101,7 @@ def drop(
 ) -> None:
     """Drop the indexes; every search is exact then."""
     with open_registry(db) as registry:
-        dropped = registry.index_drop(fingerprint=fingerprint)
+        dropped = registry.index.drop(fingerprint=fingerprint)
     if as_json:
         json_output.write({"dropped": dropped})
     else:

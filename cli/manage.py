@@ -63,7 +63,7 @@ def set_values(
         "seed": seed,
         "gflops": gflops,
     }
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     better = None if lower_is_better is None else not lower_is_better
     figures = [parse_metric(text, higher_is_better=better) for text in metric or ()]
     if not changes and not figures:

@@ -26,6 +26,7 @@ POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "B": 3, "T": 4}
 EXPONENT = r"(?:[eE][+-]?[0-9]{1,3})?"
 NUMBER = rf"(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+){EXPONENT}"
 LARGEST = 2**63 - 1
+DISTANCES = ("l1", "l2", "linf")  # which --metric chose in earlier versions
 
 
 def _refuse(text: object, what: str) -> typer.BadParameter:
@@ -91,6 +92,8 @@ def _split_place(text: str) -> tuple[str, str, str]:
 
 def parse_bound(text: str) -> MetricBound:
     """A bound on a metric: ``top1>=92``, ``loss<=0.5``, ``top1@cifar10>=92``, ``epochs=90``."""
+    if str(text).lower() in DISTANCES:
+        raise _refuse(text, f"no bound on a metric; the distance is --distance {str(text).lower()}")
     match = re.fullmatch(r"([^<>=]+)(>=|<=|==?)([^<>=]+)", str(text))
     name, dataset, split = _split_place(match[1]) if match else ("", "", "")
     if match is None or not name or split:

@@ -32,7 +32,7 @@ def _runs() -> None:
 def list_runs(k: Limit = 20, db: Database = None, as_json: AsJson = False) -> None:
     """List the runs, the newest first."""
     with open_registry(db) as registry:
-        runs = registry.runs(limit=k + 1)
+        runs = registry.runs.list(limit=k + 1)
     older, runs = runs[k:], runs[:k]
     if as_json:
         json_output.write({"runs": runs})
@@ -55,7 +55,7 @@ def show(run: RunId = None, db: Database = None, as_json: AsJson = False) -> Non
     """Show a run with what became of each of its models."""
     with open_registry(db) as registry:
         found = _found(registry, run)
-        items = [] if found is None else registry.run_items(found.id)
+        items = () if found is None else registry.runs.items(found.id)
     if as_json:
         json_output.write({"run": found, "items": items})
     elif found is None:
@@ -76,7 +76,7 @@ def failures(run: RunId = None, db: Database = None, as_json: AsJson = False) ->
     """Show what failed in a run, with the reasons and remedies."""
     with open_registry(db) as registry:
         found = _found(registry, run)
-        items = [] if found is None else registry.run_items(found.id, states=["failed"])
+        items = () if found is None else registry.runs.items(found.id, states=["failed"])
     if as_json:
         json_output.write({"run": found, "items": items})
     elif found is None:
@@ -111,7 +111,7 @@ def retry(
             outcomes = (
                 ()
                 if found is None
-                else registry.retry(
+                else registry.runs.retry(
                     found.id,
                     workers=workers,
                     executor=executor,
@@ -144,7 +144,7 @@ def forget(
     if (run is None) == (older_than is None):
         raise UsageError("forget takes a run or --older-than", "archreg runs list shows the runs")
     with open_registry(db) as registry:
-        forgotten = registry.forget_runs(run, older_than=older_than)
+        forgotten = registry.runs.forget(run, older_than=older_than)
     if as_json:
         json_output.write({"forgotten": forgotten})
     else:
@@ -153,8 +153,9 @@ def forget(
 
 def _found(registry: Registry, run: int | None) -> Run | None:
     """The run of that number, or the newest; None where there is none at all."""
-    runs = registry.runs(limit=1) if run is None else registry.runs(run)
-    return runs[0] if runs else None
+    if run is not None:
+        return registry.runs.get(run)
+    return next(iter(registry.runs.list(limit=1)), None)
 
 
 def _seconds(item: RunItem) -> str:

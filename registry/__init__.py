@@ -13,12 +13,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from registry.version import __version__
+
 if TYPE_CHECKING:
     from registry.catalog import Registry
     from registry.errors import RegistryError
     from registry.types import Filter, Metric, MetricBound, ModelCard
-
-__version__ = "0.1.0"
 
 __all__ = ["Filter", "Metric", "MetricBound", "ModelCard", "Registry", "RegistryError", "__version__"]
 

@@ -16,7 +16,7 @@
     │   ├── SchemaVersionError     the database is older or newer than this program, or has a schema of neither
     │   └── ReadOnlyError          a write to a database or by a role that may only read
     ├── NameTakenError             the name belongs to other weights
-    ├── UnknownModelError          no stored model has that name
+    ├── UnknownModelError          no stored model has that name (also a KeyError)
     ├── UnknownClassError          no class or partition that is kept has that identity or number
     └── EmptyRegistryError         the registry holds nothing that could answer
 """
@@ -116,8 +116,8 @@ class NameTakenError(RegistryError):
     """The name already belongs to other weights."""
 
 
-class UnknownModelError(RegistryError):
-    """No stored model has that name."""
+class UnknownModelError(RegistryError, KeyError):
+    """No stored model has that name; also a ``KeyError``, for ``reg[name]``."""
 
 
 class UnknownClassError(RegistryError):

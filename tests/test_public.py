@@ -29,12 +29,12 @@ METHODS = {
     "equivalent": f"(a, b, *, {TERMS}, strict=False)",
     "estimate": "(refs, *, approximate=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
-    "forget_partition": "(partition_id)",
-    "forget_runs": "(run=None, *, older_than=None)",
+    "partitions.forget": "(partition_id)",
+    "runs.forget": "(run=None, *, older_than=None)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
-    "index_build": "(*, fingerprint='layered', distance=None)",
-    "index_check": "(*, fingerprint='layered', distance=None, k=10, queries=100, seed=0)",
-    "index_drop": "(*, fingerprint=None)",
+    "index.build": "(*, fingerprint='layered', distance=None)",
+    "index.check": "(*, fingerprint='layered', distance=None, k=10, queries=100, seed=0)",
+    "index.drop": "(*, fingerprint=None)",
     "ingest": (
         "(reference, *, name=None, key=None, seed=None, replace=False, keep_spectra=True, device='cpu', "
         "approximate=False, **card)"
@@ -43,8 +43,8 @@ METHODS = {
         "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', approximate=False, "
         "workers=None, executor=None, address=None, time_limit=None, command='', progress=None)"
     ),
-    "kept_class": "(identity)",
-    "kept_partitions": "()",
+    "partitions.get": "(identity)",
+    "partitions.list": "()",
     "models": "(**filters)",
     "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
     "outdated": "()",
@@ -56,7 +56,7 @@ METHODS = {
     "rename": "(old, new)",
     "reset_calibration": "(*, fingerprint='layered', distance=None)",
     "retry": "(run, *, workers=None, executor=None, address=None, time_limit=None, progress=None)",
-    "run_items": "(run, *, states=())",
+    "runs.items": "(run, *, states=())",
     "runs": "(run=None, *, limit=None)",
     "search": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
     "search_all": "(queries, **terms)",

@@ -1,11 +1,11 @@
 """The scales and weights of ``layered``, learned from labelled models: from a start that looks at no label.
 
-The scales of its columns and the weights of its blocks (``registry.spectral.layered_scales``), 34 of them, and a
-temperature beside them. For each query, each model of its family is to stand before all of other families: the
-logistic loss of log sum exp over those of d(query, relative) - d(query, other), with the whole gallery and across
-sizes, every query's relatives weighing the same together, and a family of n queries n^1/2. Logarithms are held by a
-quadratic penalty to where they began: each property at half a standard deviation, each block at the same mean
-distance. The transform is not in it: it follows from the numbers and the same models, in closed form
+The scales of its columns and the weights of its blocks (``registry.spectral.descriptors``), 34 of them, and a
+temperature beside them. For each query, each model of its family is to stand before all of other families: the logistic
+loss of log sum exp over those of d(query, relative) - d(query, other), with the whole gallery and across sizes, every
+query's relatives weighing the same together, and a family of n queries n^1/2. Logarithms are held by a quadratic
+penalty to where they began: each property at half a standard deviation, each block at the same mean distance. The
+transform is not in it: it follows from the numbers and the same models, in closed form
 (``benchmarks.retrieval.transform``).
 """
 
@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.retrieval.transform import learned_transform
-from registry.spectral.descriptors import fourier_features
+from registry.spectral.descriptors import COLUMNS, SCALES, WEIGHTS, fourier_features
 from registry.spectral.fingerprints import LAYERED_BLOCKS, SEEDS, departures, points_of
-from registry.spectral.layered_scales import COLUMNS, SCALES, WEIGHTS
 from registry.spectral.learned_transform import LEARNED
 from registry.spectral.specs import LAYERED
 

@@ -68,13 +68,13 @@ def indexed(url: str) -> dict[str, Any]:
     with Registry(url) as registry:
         for distance in ("l1", "l2"):
             begun = time.perf_counter()
-            registry.index_build(distance=distance)
+            registry.index.build(distance=distance)
             found[f"build {distance}"] = [time.perf_counter() - begun]
     with Registry(url) as registry:
         names = _names(registry, 2)
         for distance in ("l1", "l2"):
             found[distance] = _timed(partial(registry.nearest, k=K, distance=distance), names)
-            checked = registry.index_check(distance=distance, k=K, queries=ROUNDS)
+            checked = registry.index.check(distance=distance, k=K, queries=ROUNDS)
             found[f"recall {distance}"] = checked.recall if checked else None
     with Registry(url) as registry:
         found["equivalent"] = _timed(partial(registry.nearest, k=K, equivalent=True), names)

@@ -1,4 +1,4 @@
-"""What the methods of ``Registry`` are given: of the right kind, or one line that says what it must be.
+"""Argument checks of ``Registry``: values of the right kind, or one line that says what they must be.
 
 A text where a number belongs would be compared as each database sees fit; it is refused before any is asked.
 """
@@ -6,16 +6,47 @@ A text where a number belongs would be compared as each database sees fit; it is
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from numbers import Real
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
+from math import ceil, floor, inf, isfinite
+from numbers import Integral, Real
 from operator import index
 from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
 from registry.spelling import brief
+from registry.types import Filter, Metric, MetricBound, ModelCard
 
-__all__ = ["number", "path", "place", "several", "text", "whole"]
+__all__ = [
+    "FILTER_TEXTS",
+    "card_of",
+    "consistent",
+    "filter_of",
+    "metric_bounds",
+    "number",
+    "path",
+    "place",
+    "refuse_unknown",
+    "several",
+    "text",
+    "typed_card",
+    "typed_metric",
+    "whole",
+]
+
+RENAMED = {"accuracy": ("tolerance", "tolerance=0.1"), "metric": ("distance", 'distance="l1"')}
+"""Keywords of earlier versions, with their successors and an example."""
+
+FILTER_TEXTS = ("family", "architecture", "task", "dataset", "licence")
+CARD_TEXTS = tuple(field.name for field in fields(ModelCard) if field.default == "")
+SIZES: dict[str, Callable[[float], int]] = {
+    "min_params": ceil,
+    "max_params": floor,
+    "min_bytes": ceil,
+    "max_bytes": floor,
+}
+LARGEST = 2**63 - 1  # that a database holds
 
 
 def number(value: Any, name: str) -> float:
@@ -65,3 +96,148 @@ def several(values: Any, name: str) -> tuple[Any, ...]:
     if not isinstance(values, Iterable):
         raise UsageError(f"{name} is a list, not {brief(values)}", "write it as a list, of one if need be: [...]")
     return tuple(values)
+
+
+def refuse_unknown(given: Iterable[str], noun: str = "keyword", known: Iterable[str] = ()) -> None:
+    """Raise ``UsageError`` for the first keyword, if there is any, naming the new spelling of one that was renamed."""
+    for name in sorted(given):
+        if name in RENAMED:
+            new, example = RENAMED[name]
+            raise UsageError(f"{name!r} is now {new!r}", f"write {example}")
+        raise UsageError(f"unknown {noun} {name!r}", f"known: {', '.join(known)}" if known else None)
+
+
+def filter_of(given: Mapping[str, Any]) -> Filter:
+    """The filter of those keywords; None is no filter.
+
+    Raises ``UsageError`` for an unknown one, a value of the wrong kind, or bounds that exclude each other.
+    """
+    if not given:
+        return Filter()
+    refuse_unknown(given.keys() - Filter.__slots__, "filter", Filter.__slots__)
+    return consistent(_typed(Filter(**given)))
+
+
+def card_of(given: Mapping[str, Any]) -> ModelCard:
+    """The card of those keywords. Raises ``UsageError`` for an unknown one, or a value of the wrong kind."""
+    if not given:
+        return ModelCard()
+    refuse_unknown(given.keys() - ModelCard.__slots__, "field", ModelCard.__slots__)
+    return typed_card(ModelCard(**given))
+
+
+def _typed(where: Filter) -> Filter:
+    """The filter with every field of its kind; sizes may be given as floats such as 1e6, None is no filter.
+
+    Raises ``UsageError`` naming the field that is not.
+    """
+    given: dict[str, Any] = {name: text(getattr(where, name) or "", name) for name in FILTER_TEXTS}
+    for name, rounded in SIZES.items():
+        value = getattr(where, name)
+        given[name] = None if value is None else _held(rounded(_finite(value, name)), name)
+    given["max_gflops"] = None if where.max_gflops is None else _finite(where.max_gflops, "max_gflops")
+    given["metrics"] = tuple(map(_typed_bound, several(where.metrics or (), "metrics")))
+    given["tags"] = tuple(map(_typed_tag, several(where.tags or (), "tags")))
+    return Filter(**given)
+
+
+def _finite(value: Any, name: str) -> float:
+    if not isfinite(found := number(value, name)):
+        raise UsageError(f"{name} must be finite, not {value}", "leave it out")
+    return int(value) if isinstance(value, Integral) else found  # a float does not hold every int
+
+
+def _held(value: int, name: str) -> int:
+    if not -LARGEST <= value <= LARGEST:
+        raise UsageError(f"{name} must be below 2^63, not {value:.3g}", "leave it out")
+    return value
+
+
+def _typed_bound(bound: Any) -> MetricBound:
+    if not isinstance(bound, MetricBound):
+        raise UsageError(
+            f"metrics holds {bound!r}, which is no bound",
+            'write metrics=[MetricBound("top1", minimum=92)]',
+        )
+    text(bound.name, "a bound's name")
+    text(bound.dataset, "a bound's dataset")
+    name = f"the bound on {bound.name}"
+    least, most = (None if value is None else _finite(value, name) for value in (bound.minimum, bound.maximum))
+    return replace(bound, minimum=least, maximum=most)
+
+
+def consistent(where: Filter) -> Filter:
+    """The filter. Raises ``UsageError`` naming two bounds that no model can fulfil together."""
+    for what in ("params", "bytes"):
+        least, most = getattr(where, f"min_{what}"), getattr(where, f"max_{what}")
+        if least is not None and most is not None and least > most:
+            raise UsageError(f"no model has at least {least:,} and at most {most:,} {what}", "drop one of the bounds")
+    for bound in where.metrics:
+        if bound.minimum is not None and bound.maximum is not None and bound.minimum > bound.maximum:
+            raise UsageError(
+                f"no {bound.name} is at least {bound.minimum:g} and at most {bound.maximum:g}", "drop one of the bounds"
+            )
+    values: dict[str, str] = {}
+    for key, value in where.tags:
+        if values.setdefault(key.lower(), value).lower() != value.lower():
+            raise UsageError(
+                f"no model has both tags {key}={values[key.lower()]} and {key}={value}", "a key has one value: drop one"
+            )
+    return where
+
+
+def metric_bounds(least: Mapping[str, float], most: Mapping[str, float]) -> tuple[MetricBound, ...]:
+    """Bounds by ``name`` or ``name@dataset``, one for each. Raises ``UsageError`` for what is no mapping of texts."""
+    for name, given in (("min_metric", least), ("max_metric", most)):
+        if not isinstance(given, Mapping):
+            raise UsageError(f"{name} must be a mapping, not {given!r}", f'write {name}={{"top1@cifar10": 92}}')
+    found = []
+    for key in dict.fromkeys([*least, *most]):
+        name, _, dataset = text(key, "a metric's name").partition("@")
+        found.append(MetricBound(name, least.get(key), most.get(key), dataset))
+    return tuple(found)
+
+
+def typed_card(card: ModelCard) -> ModelCard:
+    """The card with every field of its kind: NumPy's numbers as Python's, None as unknown.
+
+    Raises ``UsageError`` naming the field that is not.
+    """
+    if not isinstance(card, ModelCard):
+        raise UsageError(f"card is a ModelCard, not {brief(card)}", 'write card=ModelCard(family="resnet")')
+    known: dict[str, Any] = {name: text(getattr(card, name) or "", name) for name in CARD_TEXTS}
+    gflops = None if card.gflops is None else number(card.gflops, "gflops")
+    if gflops is not None and not 0.0 <= gflops < inf:
+        raise UsageError(f"gflops cannot be {gflops:g}", "give a finite number that is not negative")
+    return replace(
+        card,
+        seed=None if card.seed is None else whole(card.seed, "seed"),
+        gflops=gflops,
+        metrics=tuple(map(typed_metric, several(card.metrics or (), "metrics"))),
+        tags=tuple(map(_typed_tag, several(card.tags or (), "tags"))),
+        **known,
+    )
+
+
+def typed_metric(metric: Any) -> Metric:
+    """The metric with every field of its kind. Raises ``UsageError``."""
+    if not isinstance(metric, Metric):
+        raise UsageError(f"a metric is a Metric, not {brief(metric)}", 'write Metric("top1", 92.6, "cifar10", "test")')
+    better = metric.higher_is_better
+    if better not in (None, True, False):
+        raise UsageError(f"higher_is_better of {metric.name} must be True, False or None, not {brief(better)}")
+    return Metric(
+        text(metric.name, "a metric's name"),
+        number(metric.value, f"the metric {metric.name}"),
+        text(metric.dataset, "a metric's dataset"),
+        text(metric.split, "a metric's split"),
+        None if better is None else bool(better),
+        text(metric.source, "a metric's source"),
+    )
+
+
+def _typed_tag(pair: Any) -> tuple[str, str]:
+    """A tag, key and value. Raises ``UsageError``."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise UsageError(f"tags holds {brief(pair)}, which is no pair", 'write tags=[("stage", "production")]')
+    return text(pair[0], "a tag's key"), text(pair[1], f"the tag {pair[0]}")

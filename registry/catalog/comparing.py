@@ -46,7 +46,7 @@ def verdict(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Verdict:
 
     Raises ``UsageError`` for ``strict`` with a fingerprint that does not resolve spectra by depth.
     """
-    found = judged(a, b.model, float(by.distance.to_all(a.vector, b.vector[None])[0]), by, 1)
+    [found] = judged(a, [b.model], by.distance.to_all(a.vector, b.vector[None]), by, 1)
     return strictly(found, _depths_apart(a, b, by.spec)) if strict else found
 
 
@@ -68,7 +68,7 @@ def _depths_apart(a: Query, b: Query, spec: FingerprintSpec) -> float:
 
 def pairwise(
     store: Store, spec: FingerprintSpec, distance: Distance, where: Filter
-) -> tuple[list[str], NDArray[np.float64]]:
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Names and the (n, n) distances between all stored models that pass; O(n^2 d) time, O(n^2) memory."""
     from scipy.spatial.distance import squareform
 
@@ -78,7 +78,7 @@ def pairwise(
             f"{len(ids)} models would make a matrix of {len(ids) ** 2 * 8 / 1e9:.0f} GB (limit {MAX_COMPLETE} models)",
             "narrow the question by a filter such as --family",
         )
-    names = [model.name for model in summaries_of(store, ids.tolist())]
+    names = tuple(model.name for model in summaries_of(store, ids.tolist()))
     # SciPy takes no distances at all for those of a single model, so that none would come out as one.
     return names, squareform(distance.between_all(vectors), checks=False)[: len(ids), : len(ids)]
 

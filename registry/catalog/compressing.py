@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from registry.catalog.arguments import whole
 from registry.catalog.bounds import asked, below, smaller
-from registry.catalog.removals import removals
+from registry.catalog.constraint_report import removals
 from registry.catalog.searching import gallery_of
 from registry.equivalence import direction
 from registry.storage.models.vectors import read_spectra

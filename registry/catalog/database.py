@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Literal
 
 from registry.catalog.arguments import place
@@ -20,12 +21,16 @@ INHERITED: list[Store] = []
 
 
 class Database:
-    """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
+    """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder.
+
+    ``lock``: held for a whole question. Threads share a connection, its snapshot and the vectors that are remembered.
+    """
 
     def __init__(self, url: str | Path | None) -> None:
         given = (place(url, "url") if url is not None else "") or default_database()
         self._place = str(Path(given).expanduser()) if given.startswith("~") else given
         self._folder = _working_folder()
+        self.lock = RLock()
         self._store: Store | None = None
         self._mode = ""
         self._process = 0

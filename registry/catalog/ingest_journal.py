@@ -1,4 +1,4 @@
-"""From measured models to stored ones, the journal with them. The only process that writes does this."""
+"""The journal of a run of ingest: its plan, and what became of each model. The process that stores keeps it."""
 
 from __future__ import annotations
 
@@ -10,91 +10,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from registry.catalog.storing import is_whole, store_all
 from registry.errors import RegistryError, StorageError
 from registry.types import Ingested, Metric, ModelCard, ModelRef
+from registry.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from registry.catalog.database import Database
     from registry.catalog.measuring import Read
+    from registry.catalog.storing import Options
     from registry.ingest import Outcome
-    from registry.spectral.devices import Device
-    from registry.storage import Added, Entry, NewModel, NewRun, Store
-    from registry.types import WeightsPlan
+    from registry.storage import Entry, NewRun, Store
 
-__all__ = ["Journal", "Options", "Planned", "from_record", "is_whole", "store_all", "store_read", "to_record"]
+__all__ = ["Journal", "Planned", "from_record", "to_record"]
 
 BEAT = 15.0  # seconds between signs of life of a run
 PASSING = ("bytes", "time", "cached")  # of a record: what may change while the plan stays the same
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How models are stored: whether names move, spectra are kept, downloads go; and where spectra are computed.
-
-    ``approximate``: those of orders beyond 8,192, by stochastic Lanczos quadrature.
-    """
-
-    replace: bool = False
-    keep_spectra: bool = True
-    discard_weights: bool = False
-    device: Device = "cpu"
-    approximate: bool = False
-
-
-def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
-    """Whether weights are stored with all that this version computes, with spectra if kept, and exactly if asked."""
-    from registry.spectral import SPECS
-    from registry.storage.models.model_queries import find_holding
-
-    held = store.patiently(store.read, find_holding, plan.content_hash)
-    if held is None or held.matrix_rule != plan.rule or not held.judged or not (held.exact or options.approximate):
-        return False
-    return {spec.hash for spec in SPECS.values()} <= held.specs and (held.has_spectra or not options.keep_spectra)
-
-
-def store_read(store: Store, read: Read, options: Options, seconds: float) -> Ingested:
-    """Store one model that was read, or what is new of it; a transaction."""
-    return _ingested(read, store.add(_new_model(read, options), replace=options.replace), seconds)
-
-
-def store_all(
-    store: Store, reads: Sequence[Read], options: Options, entries: Sequence[Entry]
-) -> list[Ingested | RegistryError]:
-    """Store models together, with the journal's entries; what became of each, or why it is refused."""
-    added = store.add_all([_new_model(read, options) for read in reads], entries, replace=options.replace)
-    return [
-        one if isinstance(one, RegistryError) else _ingested(read, one, entry.seconds)
-        for read, one, entry in zip(reads, added, entries, strict=True)
-    ]
-
-
-def _new_model(read: Read, options: Options) -> NewModel:
-    from registry import __version__
-    from registry.storage import NewModel
-
-    new = NewModel(name=read.ref.name, plan=read.plan, card=read.ref.card, tool_version=__version__)
-    if read.measured is None:
-        return new
-    return replace(
-        new,
-        spectra=read.measured.spectra,
-        keep_spectra=options.keep_spectra,
-        conjugacy=read.measured.conjugacy,
-        fingerprints=read.measured.fingerprints,
-    )
-
-
-def _ingested(read: Read, added: Added, seconds: float) -> Ingested:
-    message = ""
-    if added.status == "named":
-        other = next((name for name in added.names if name != read.ref.name), "a model without a name")
-        message = f"another name for {other}, which has the same weights"
-    elif added.status == "known":
-        whole = read.measured is None
-        message = "already stored; nothing added" if whole else "already stored; what was missing of it is added"
-    return Ingested(read.ref.target, read.ref.name, added.status, seconds, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +41,6 @@ class Planned:
 
     def run(self) -> NewRun:
         """The run as the journal has it. Its hash covers what decides the registry's content, but not the files'."""
-        from registry import __version__
         from registry.sources import MATRIX_RULE
         from registry.spectral import SPECS
         from registry.storage import NewRun

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from registry.catalog.estimating import TORCH_SOURCES, estimate
-from registry.catalog.ingest_journal import Journal, Options, Planned, from_record, is_whole, store_read
+from registry.catalog.ingest_journal import Journal, Planned
 from registry.catalog.measuring import Hashes, Reading
+from registry.catalog.storing import Stored
 from registry.errors import StorageError, UsageError
 from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, kin_of, limit_of, run
 from registry.spelling import brief, counted
@@ -19,20 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from registry.catalog.database import Database
+    from registry.catalog.storing import Options
     from registry.ingest import Progress
-    from registry.types import Checkpoint, Ingested, ModelEstimate, ModelRef, WeightsPlan
+    from registry.types import Ingested, ModelEstimate, ModelRef
 
     Watcher = Progress | Callable[[int, int], None]
 
-__all__ = ["ingest_checkpoint", "ingest_refs", "retry"]
-
-
-def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
-    """Store one opened model, without a journal; what is stored already is not measured again."""
-    begun = time.perf_counter()
-    reading = Reading(_Stored(database, options), device=options.device, approximate=options.approximate)
-    read = reading.checkpoint(checkpoint)
-    return store_read(database.created(), read, options, time.perf_counter() - begun)
+__all__ = ["ingest_refs"]
 
 
 def ingest_refs(
@@ -141,7 +133,7 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     from registry.storage.models.model_queries import whole_hashes
 
     if setting.name == "inprocess":
-        return Reading(_Stored(database, options), device=options.device, approximate=options.approximate)
+        return Reading(Stored(database, options), device=options.device, approximate=options.approximate)
     from registry.sources import MATRIX_RULE
     from registry.spectral import SPECS
 
@@ -164,24 +156,3 @@ def _ordered(tasks: Sequence[Task], costs: Sequence[float], setting: Setting, jo
     if setting.name == "inprocess":
         return list(tasks)[:: -1 if journal.beside else 1]
     return sorted(tasks, key=lambda task: costs[task.position], reverse=not journal.beside)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """Whether weights are stored already, asked of the database."""
-
-    database: Database
-    options: Options
-
-    def __call__(self, plan: WeightsPlan) -> bool:
-        store = self.database.existing()
-        return store is not None and is_whole(store, plan, self.options)
-
-
-def retry(database: Database, run_id: int, setting: Setting, progress: Watcher | None) -> tuple[Ingested, ...]:
-    """Run again what failed or was left of a run; what became of each of its models, in order."""
-    from registry.storage.journal.run_history import read_plan
-
-    command, options, records = database.writable().read(read_plan, run_id)
-    refs = [from_record(record) for record in records]
-    return ingest_refs(database, refs, Options(**json.loads(options)), setting, command, progress)

@@ -179,11 +179,10 @@ class Hashes:
         return plan.rule == self.rule and bytes.fromhex(plan.content_hash[:16]) in self.starts
 
 
-def outdated(database: Database) -> int:
+def outdated(store: Store) -> int:
     """How many models lack something that this version would store; O(n)."""
     from registry.spectral.specs import SPECS
 
-    store = database.readable()
     with store.snapshot():
         missing, unjudged = _missing(store, tuple(SPECS.values()), judge=True)
     return len(missing.keys() | unjudged)

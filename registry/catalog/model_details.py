@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.catalog.partitioning import memberships_of
 from registry.errors import SpecMismatchError
 from registry.spectral.summary_statistics import figures
+from registry.storage.equivalence.stored_partitions import classes_with
 from registry.storage.models.model_queries import read_details
 from registry.storage.models.summaries import find_model
-from registry.storage.models.vectors import read_spectra
-from registry.types import LayerFigures, ModelDetails
+from registry.storage.models.vectors import all_specs, read_spectra
+from registry.types import LayerFigures, Membership, ModelDetails
 
 if TYPE_CHECKING:
     from registry.storage import Store, StoredLayer
@@ -24,6 +24,7 @@ def details(store: Store, name: str) -> ModelDetails:
     summary = store.read(find_model, name)
     rows = store.read(read_details, summary.id)
     spectra = store.read(read_spectra, summary.id) if rows.has_spectra else None
+    labels = {spec.hash: spec.label for spec in store.read(all_specs)}
     return ModelDetails(
         summary=summary,
         layers=tuple(_figures(row, spectra[at] if spectra else None) for at, row in enumerate(rows.layers)),
@@ -37,7 +38,10 @@ def details(store: Store, name: str) -> ModelDetails:
         training=rows.training,
         seed=rows.seed,
         tool_version=rows.tool_version,
-        memberships=memberships_of(store, summary.id),
+        memberships=tuple(
+            Membership(identity, members, labels[key.spec_hash], key.distance, key.tolerance, key.rule)
+            for key, identity, members in store.read(classes_with, summary.id)
+        ),
     )
 
 

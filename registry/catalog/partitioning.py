@@ -1,4 +1,4 @@
-"""Stored models sorted into classes of equivalents, and what is kept of that."""
+"""Stored models sorted into classes of equivalents, read back where nothing has changed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,15 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.catalog.search_settings import summaries_of, terms, vectors_of
+from registry.catalog.search_settings import summaries_of, vectors_of
 from registry.equivalence import inherited, rule_for, sorted_into_groups
 from registry.errors import StorageError
 from registry.storage import PartitionKey, StoredClass
-from registry.storage.equivalence.stored_partitions import (
-    all_partitions,
-    classes_with,
-    drop_partition,
-    find_class,
-    find_partition,
-    put_partition,
-)
-from registry.storage.models.summaries import read_summaries
-from registry.storage.models.vectors import all_specs
-from registry.types import Filter, KeptPartition, Membership, ModelClass, Partition
+from registry.storage.equivalence.stored_partitions import find_partition, put_partition
+from registry.types import Filter, ModelClass, Partition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,10 +23,10 @@ if TYPE_CHECKING:
     from registry.catalog.database import Database
     from registry.catalog.search_settings import Terms
     from registry.equivalence import Kind, Rule
-    from registry.storage import PartitionRow, Store, StoredPartition
-    from registry.types import FingerprintSpec, ModelSummary
+    from registry.storage import Store, StoredPartition
+    from registry.types import ModelSummary
 
-__all__ = ["classes_of", "forget_partition", "kept_class", "kept_partitions", "memberships_of"]
+__all__ = ["classes_of", "model_class"]
 
 DIGITS = 12  # of an identity
 # What members may have in common: texts of a model's summary.
@@ -67,11 +57,11 @@ def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None
         tolerance=by.tolerance,
         rate=by.rate,
         models=len(subject.ids),
-        classes=tuple(_shown(number, each, subject.models) for number, each in enumerate(classes, 1)),
+        classes=tuple(model_class(number, each, subject.models) for number, each in enumerate(classes, 1)),
         rule=by_rule.name,
         calibration=by.calibration,
         kept=stored is not None,
-        created="" if stored is None else _time(stored.created),
+        created="" if stored is None else stored.created.isoformat(timespec="seconds"),
         note=note,
     )
 
@@ -162,7 +152,8 @@ def _kept(database: Database, made: _Made, mark: str) -> tuple[StoredPartition |
     return stored, "" if stored is not None else "models were removed while they were sorted"
 
 
-def _shown(number: int, each: StoredClass, models: Mapping[int, ModelSummary]) -> ModelClass:
+def model_class(number: int, each: StoredClass, models: Mapping[int, ModelSummary]) -> ModelClass:
+    """A stored class with its members as they are stored now, and what they have in common."""
     members = tuple(models[model] for model in each.members)
     first = members[0]
     common = {name: str(getattr(first, name)) for name in SHARED}
@@ -181,66 +172,3 @@ def _shown(number: int, each: StoredClass, models: Mapping[int, ModelSummary]) -
         ),
         bounded=each.bounded,
     )
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
-
-
-def kept_class(store: Store, identity: str) -> Partition:
-    """The partition that has the class of that identity, with that class alone."""
-    row, number, found = store.read(find_class, identity)
-    spec = _spec(store, row.key)
-    by = terms(store, spec, row.key.distance, row.key.tolerance)
-    models = {model.id: model for model in store.read(read_summaries, ids=found.members)}
-    return Partition(
-        spec=spec,
-        distance=row.key.distance,
-        tolerance=row.key.tolerance,
-        rate=by.rate,
-        models=row.models,
-        classes=(_shown(number, found, models),),
-        rule=row.key.rule,
-        calibration=by.calibration,
-        kept=True,
-        created=_time(row.created),
-    )
-
-
-def kept_partitions(store: Store) -> tuple[KeptPartition, ...]:
-    """What partitions are kept, the newest first."""
-    labels = {spec.hash: spec.label for spec in store.read(all_specs)}
-    return tuple(_kept_partition(row, labels) for row in store.read(all_partitions))
-
-
-def _kept_partition(row: PartitionRow, labels: Mapping[str, str]) -> KeptPartition:
-    return KeptPartition(
-        id=row.id,
-        fingerprint=labels[row.key.spec_hash],
-        distance=row.key.distance,
-        tolerance=row.key.tolerance,
-        rule=row.key.rule,
-        scope=tuple((name, str(value)) for name, value in json.loads(row.key.scope).items()),
-        models=row.models,
-        classes=row.classes,
-        created=_time(row.created),
-    )
-
-
-def forget_partition(store: Store, partition_id: int) -> KeptPartition:
-    """Forget a partition, with its classes and their identities; what it was."""
-    row = store.write(drop_partition, partition_id)
-    return _kept_partition(row, {spec.hash: spec.label for spec in store.read(all_specs)})
-
-
-def memberships_of(store: Store, model_id: int) -> tuple[Membership, ...]:
-    """The kept classes that a model is in, of the newest partition first."""
-    labels = {spec.hash: spec.label for spec in store.read(all_specs)}
-    return tuple(
-        Membership(identity, members, labels[key.spec_hash], key.distance, key.tolerance, key.rule)
-        for key, identity, members in store.read(classes_with, model_id)
-    )
-
-
-def _spec(store: Store, key: PartitionKey) -> FingerprintSpec:
-    return next(spec for spec in store.read(all_specs) if spec.hash == key.spec_hash)

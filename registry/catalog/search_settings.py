@@ -79,13 +79,16 @@ def terms(store: Store, spec: FingerprintSpec, distance: str | None, tolerance: 
     return Terms(spec, measure, tolerance, calibration, asked)
 
 
-def judged(query: Query, model: ModelSummary, distance: float, by: Terms, searched: int) -> Verdict:
-    """The verdict on the model asked about and another, at that distance."""
+def judged(
+    query: Query, models: Sequence[ModelSummary], distances: NDArray[np.float64], by: Terms, searched: int
+) -> list[Verdict]:
+    """The verdicts on the model asked about and each of others, at those distances (n,)."""
     return judge(
-        distance,
+        distances,
         query.kind,
-        (model.tail_class, model.training_class),
+        [(model.tail_class, model.training_class) for model in models],
         tolerance=by.tolerance,
+        rate=by.rate,
         calibration=by.calibration,
         searched=searched,
     )

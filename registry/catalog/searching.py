@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.catalog.arguments import number, whole
-from registry.catalog.search_settings import Candidates, candidates, judged, passing, summaries_of
+from registry.catalog.search_settings import Candidates, candidates, judged, passing, summaries_of, terms
+from registry.catalog.subjects import resolve, stored
 from registry.equivalence import nearest, search
 from registry.errors import UsageError
 from registry.types import Neighbour, Search
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.catalog.search_settings import Terms
-    from registry.catalog.subjects import Query
+    from registry.catalog.subjects import Asked, Query
     from registry.storage import Store
-    from registry.types import Filter, ModelSummary
+    from registry.types import Filter, FingerprintSpec, ModelSummary
 
     Found = tuple[NDArray[np.int64], NDArray[np.float64]]
 
-__all__ = ["Gallery", "Wanted", "gallery_of", "search_for"]
+__all__ = ["Gallery", "Wanted", "gallery_of", "look_up"]
 
 DEFAULT_K = 10
 INDEXED_K = 200  # neighbours that an index is asked for at most; more are searched for exactly
@@ -54,28 +55,42 @@ class Wanted:
             object.__setattr__(self, "k", DEFAULT_K)
 
 
-def search_for(
-    store: Store, query: Query, by: Terms, where: Filter, wanted: Wanted, *, just_read: bool = False
+def look_up(
+    store: Store,
+    reference: Asked,
+    spec: FingerprintSpec,
+    distance: str | None,
+    tolerance: float | None,
+    where: Filter,
+    wanted: Wanted,
 ) -> Search:
-    """The nearest stored models but the one asked about; O(n d), or by an index where one is current.
+    """The nearest stored models but the one asked about; O(n d), or by an index where one is current."""
+    from registry.storage.models.model_queries import require_models
 
-    ``just_read``: the query is of the snapshot that this is called in, so that an index has the very vector itself.
-    """
+    with store.snapshot():  # of a stored model all is asked at once; weights are read outside of any transaction
+        by = terms(store, spec, distance, tolerance)
+        query = stored(store, reference, spec)
+        if query is not None:
+            return _found(store, query, by, where, wanted, query.id)
+    store.read(require_models)
+    query = resolve(store, reference, spec)
+    with store.snapshot():
+        return _found(store, query, by, where, wanted, query.vector)
+
+
+def _found(
+    store: Store, query: Query, by: Terms, where: Filter, wanted: Wanted, asked: NDArray[np.float32] | int
+) -> Search:
+    """``asked``: the id of a query that this snapshot has read, so that an index has the very vector; else its own."""
     from registry.storage.models.model_queries import unknown_count
 
-    with store.snapshot():
-        ids = passing(store, where)
-        unknown = 0 if ids is None else store.read(unknown_count, where, query.id)
-        asked = query.id if just_read else query.vector
-        found, note = (None, "") if wanted.exact else _indexed(store, query, by, ids, wanted, asked)
-        if found is None:
-            found = _searched(_gallery(store, query, by, ids), wanted)
-        return replace(found, unknown=unknown, note=note)
-
-
-def _searched(gallery: Gallery, wanted: Wanted) -> Search:
-    found = gallery.nearest(wanted.k, wanted.radius, equivalent=wanted.equivalent)
-    return _answer(gallery, found, wanted)
+    ids = passing(store, where)
+    unknown = 0 if ids is None else store.read(unknown_count, where, query.id)
+    found, note = (None, "") if wanted.exact else _indexed(store, query, by, ids, wanted, asked)
+    if found is None:
+        gallery = _gallery(store, query, by, ids)
+        found = _answer(gallery, gallery.nearest(wanted.k, wanted.radius, equivalent=wanted.equivalent), wanted)
+    return replace(found, unknown=unknown, note=note) if unknown or note else found
 
 
 def _answer(gallery: Gallery, found: Found, wanted: Wanted, *, indexed: bool = False) -> Search:
@@ -190,10 +205,7 @@ class Gallery:
 
     def judged(self, models: Sequence[ModelSummary], distances: NDArray[np.float64]) -> tuple[Neighbour, ...]:
         """Models at their distances, each with its verdict."""
-        return tuple(
-            Neighbour(model, judged(self.query, model, distance, self.by, self.searched))
-            for model, distance in zip(models, distances.tolist(), strict=True)
-        )
+        return tuple(map(Neighbour, models, judged(self.query, models, distances, self.by, self.searched)))
 
 
 def gallery_of(store: Store, query: Query, by: Terms, where: Filter) -> Gallery:

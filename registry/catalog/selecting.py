@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.catalog.arguments import whole
+from registry.catalog.constraint_report import removals
 from registry.catalog.objectives import Figures, default_aims, distinct, resolved
-from registry.catalog.removals import removals
 from registry.catalog.search_settings import summaries_of
 from registry.catalog.searching import gallery_of
 from registry.equivalence import pareto, rule_for, sorted_into_groups

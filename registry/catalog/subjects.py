@@ -108,11 +108,13 @@ def stored(store: Store, reference: Asked, spec: FingerprintSpec) -> Query | Non
 
 
 def _names_a_source(text: str) -> bool:
+    from registry.sources import SUFFIXES
+
     scheme, colon, _ = text.partition(":")
     if colon:
         return scheme != "sha256"
     path_like = text.startswith(("./", "../", "/", "~/"))
-    return path_like or Path(text).suffix.lower() in _weight_suffixes() or (bool(text) and _is(text, Path.exists))
+    return path_like or Path(text).suffix.lower() in SUFFIXES or (bool(text) and _is(text, Path.exists))
 
 
 def _is(text: str, test: Callable[[Path], bool]) -> bool:
@@ -123,17 +125,12 @@ def _is(text: str, test: Callable[[Path], bool]) -> bool:
         return False
 
 
-def _weight_suffixes() -> frozenset[str]:
-    from registry.sources import SUFFIXES
-
-    return SUFFIXES
-
-
 def _refuse_other_weights(text: str, summary: Callable[[], ModelSummary]) -> None:
+    from registry.sources import SUFFIXES, expand, open_ref, plan_weights
+
     path = Path(text)
-    if path.suffix.lower() not in _weight_suffixes() or not _is(text, Path.is_file):
+    if path.suffix.lower() not in SUFFIXES or not _is(text, Path.is_file):
         return
-    from registry.sources import expand, open_ref, plan_weights
 
     content_hash = summary().content_hash
     with open_ref(expand(path)[0]) as checkpoint:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from registry.catalog.unmatched import unmatched
+from registry.catalog.constraint_report import unmatched
 from registry.errors import EmptyRegistryError, RegistryError, StorageError, UsageError
 from registry.types import Ingested, Transfer
 

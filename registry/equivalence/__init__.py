@@ -19,10 +19,9 @@ from registry.equivalence.classes import (
     rule_for,
     sorted_into_groups,
 )
-from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named
+from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named, nearest, search
 from registry.equivalence.judging import OTHER_SEEDS, Kind, judge, strictly
 from registry.equivalence.metrics import direction
-from registry.equivalence.neighbours import nearest, search
 from registry.equivalence.pareto import pareto
 
 __all__ = [

@@ -196,9 +196,12 @@ def tolerance_for(calibration: Calibration, rate: float) -> float:
     return found
 
 
-def closer_than(calibration: Calibration, distance: float) -> float:
-    """Fraction of unrelated pairs that lie farther apart than ``distance``."""
-    return 1.0 - rate_at(calibration, distance)
+def closer_than(calibration: Calibration, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fractions (n,) of unrelated pairs that lie farther apart than each of ``distances`` (n,): 1 - ``rate_at``."""
+    fractions, measured = _curve(calibration)
+    rates = np.interp(distances, measured, fractions)
+    rates[distances < measured[0]] = 0.0
+    return np.asarray(1.0 - rates)
 
 
 @cache

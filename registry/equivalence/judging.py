@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from registry.equivalence.calibration import closer_than, rate_bound
+from registry.equivalence.calibration import closer_than
 from registry.types import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from registry.types import Calibration
 
 __all__ = ["OTHER_SEEDS", "Kind", "judge", "strictly"]
@@ -21,29 +26,45 @@ Kind = tuple[str, str]
 """Tail class and training class of a model; only models of one kind can be equivalent."""
 
 
-def judge(distance: float, a: Kind, b: Kind, *, tolerance: float, calibration: Calibration, searched: int) -> Verdict:
-    """Equivalent within the tolerance: same training class, same tail class, and distance <= tolerance.
+def judge(
+    distances: NDArray[np.float64],
+    kind: Kind,
+    others: Sequence[Kind],
+    *,
+    tolerance: float,
+    rate: float,
+    calibration: Calibration,
+    searched: int,
+) -> list[Verdict]:
+    """Verdicts on ``others``: equivalent within the tolerance are those of one kind at a distance <= tolerance.
 
-    ``searched``: how many models the answer was looked for among; the rate counts unrelated pairs by distance alone and
-    so bounds that of the verdict.
+    ``distances`` (n,) of n others from the model of ``kind``; ``rate``: `rate_bound` at the tolerance; ``searched``:
+    how many models the answer was looked for among. The rate counts unrelated pairs by distance alone and so bounds
+    that of the verdict.
     """
-    reasons = [
-        f"{what} class {mine} against {theirs}"
-        for what, mine, theirs in zip(("tail", "training"), a, b, strict=True)
-        if mine != theirs
-    ]
-    if distance > tolerance:
-        reasons.append(f"distance {distance:.4g} beyond the tolerance {tolerance:.4g}")
-    rate = rate_bound(calibration, tolerance)
-    return Verdict(
-        equivalent=not reasons,
-        distance=distance,
-        tolerance=tolerance,
-        rate=rate,
-        closer_than=closer_than(calibration, distance),
-        expected_false=rate * searched,
-        reasons=tuple(reasons),
-    )
+    tail, training = kind
+    closer = closer_than(calibration, distances).tolist()
+    found = []
+    for distance, farther, (its_tail, its_training) in zip(distances.tolist(), closer, others, strict=True):
+        reasons = []
+        if its_tail != tail:
+            reasons.append(f"tail class {tail} against {its_tail}")
+        if its_training != training:
+            reasons.append(f"training class {training} against {its_training}")
+        if distance > tolerance:
+            reasons.append(f"distance {distance:.4g} beyond the tolerance {tolerance:.4g}")
+        found.append(
+            Verdict(
+                equivalent=not reasons,
+                distance=distance,
+                tolerance=tolerance,
+                rate=rate,
+                closer_than=farther,
+                expected_false=rate * searched,
+                reasons=tuple(reasons),
+            )
+        )
+    return found
 
 
 def strictly(verdict: Verdict, depths: float) -> Verdict:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from registry.sources.header_preview import largest_tensor, layers_by_header
 from registry.sources.live_module import open_module
-from registry.sources.matrix import layer_matrix
-from registry.sources.matrix_rule import MATRIX_RULE, plan_weights, topology_of
-from registry.sources.references import deferred, expand
-from registry.sources.source_table import SOURCES, SUFFIXES, discard, open_ref
+from registry.sources.matrix_rule import MATRIX_RULE, layer_matrix, plan_weights, topology_of
+from registry.sources.references import deferred, expand, open_ref
+from registry.sources.source_table import SOURCES, SUFFIXES, discard
 
 __all__ = [
     "MATRIX_RULE",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
     from registry.types import Checkpoint, ModelRef, TensorInfo
 
-__all__ = ["MAX_TENSORS", "OpenedCheckpoint", "Source"]
+__all__ = ["MAX_TENSORS", "OpenedCheckpoint", "Source", "common_prefix"]
 
 MAX_TENSORS = 1_000_000
 _MAX_NAME = 1000  # characters
 _MAX_DIMENSIONS = 32
+_WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
 Expander = Callable[[str, str | None, int], "tuple[ModelRef, ...]"]
 
@@ -95,3 +96,15 @@ class OpenedCheckpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """The wrappers' prefix that all names share: some sequence of ``module.`` and ``_orig_mod.``, often empty."""
+    names = list(names)
+    prefix = ""
+    while names:
+        longer = next((prefix + p for p in _WRAPPERS if all(name.startswith(prefix + p) for name in names)), None)
+        if longer is None or longer in names:
+            break
+        prefix = longer
+    return prefix

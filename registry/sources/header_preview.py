@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from registry.errors import RegistryError
 from registry.sources.archive import check_archive, zip_entries
 from registry.sources.matrix_rule import layers_by_shape
-from registry.sources.source_table import SOURCES, open_ref
+from registry.sources.references import open_ref
+from registry.sources.source_table import SOURCES
 from registry.sources.weight_files import check_file
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, SourceError
-from registry.sources.shard_index import is_index, is_shard, shards_of
-from registry.sources.weight_files import INDEX
+from registry.sources.shard_index import shards_of
+from registry.sources.weight_files import INDEX, is_index, is_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

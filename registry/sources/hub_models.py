@@ -11,7 +11,7 @@ from registry.sources import safetensors, shards, torch_file
 from registry.sources.base import OpenedCheckpoint, Source
 from registry.sources.hub_cache import MAIN, cached_weights, files_of, forget
 from registry.sources.hub_download import fetch, required
-from registry.sources.shard_index import is_index
+from registry.sources.weight_files import is_index
 from registry.types import Metric, ModelCard, ModelRef
 
 if TYPE_CHECKING:

@@ -11,21 +11,24 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from registry.errors import WeightsError
 from registry.sources.content_hash import Facts, identify
 from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import is_float
 from registry.sources.fused_tensors import Piece, is_conv1d_model, pieces_of
-from registry.sources.skip_rules import NOT_PARAMETERS, skip_reason
 from registry.spelling import counted
 from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from registry.types import Checkpoint
 
-__all__ = ["MATRIX_RULE", "layers_by_shape", "plan_weights", "topology_of"]
+__all__ = ["MATRIX_RULE", "layer_matrix", "layers_by_shape", "plan_weights", "skip_reason", "topology_of"]
 
 MATRIX_RULE: str = "matrix-1"
 
@@ -36,6 +39,38 @@ _PROJECTION = re.compile(
     r"(q|k|v|o|out|query|key|value)(_proj|_lin)?(_weight)?|to_(q|k|v|out)|w[qkvo]|proj|project|c_proj|merge|qkv|kv|qkv_proj"
 )
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+# Why a tensor is no layer matrix.
+_STATISTICS = "batch statistics"
+_OPTIMISER = "optimiser state"
+_MASK = "mask"
+_BUFFER = "constant table"
+_SCALES = "scales of quantised weights"
+
+NOT_PARAMETERS = frozenset({_STATISTICS, _OPTIMISER, _MASK, _BUFFER, _SCALES})
+"""Reasons whose tensors are nothing that was learnt."""
+
+# Of the last part of a name, in lower case.
+_LAST: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (_STATISTICS, re.compile(r"(running|moving)_(mean|var|variance)|num_batches_tracked")),
+    (_MASK, re.compile(r"(\w+_)?masks?|masked_bias|tril")),
+    (
+        _BUFFER,
+        re.compile(r"inv_freq|freqs(_cis|_cos|_sin)?|(cos|sin)_cached|relative_coords_table|anchors|anchor_grid|pe"),
+    ),
+    ("position table", re.compile(r"(rel|relative)_(pos|position)\w*|\w+_pos|attention_biases|wpe|(\w+_)?pos_table")),
+    ("token", re.compile(r"(\w+_)?tokens?")),
+    ("bias", re.compile(r"bias|\w+_bias|bias_(k|v|ih|hh)\w*")),
+    ("layer scale", re.compile(r"layer_?scale\w*|gamma(_\d+)?|ls\d?")),
+)
+_POSITION = re.compile(
+    r"\w*pos(ition|itional|itions)?_?(embed|embeds|emb|embs|embedding|embeddings|enc|encoding|encodings)"
+    r"|wpe|embed_positions|(rel|relative)_(attention|attn)_bias"
+)
+_OPTIMISERS = re.compile(r"exp_avg(_sq)?|momentum_buffer|max_exp_avg_sq|adam(_\d+)?|momentum(_\d+)?|rmsprop(_\d+)?")
+_OPTIMISER_ROOTS = ("optimizer", "optim", "optimizer_state", "optimizer_states", "optimizer_state_dict")
+_QUANTISERS = ("scales", "scale", "zeros", "qzeros", "absmax", "quant_map", "nested_absmax", "nested_quant_map")
+_SEPARATORS = re.compile(r"[./:]")
 
 
 def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
@@ -173,3 +208,84 @@ def _no_matrix(
         if reasons["all zeros"]
         else "give the whole model: a layer has two outputs and inputs",
     )
+
+
+def skip_reason(info: TensorInfo, names: Container[str]) -> str | None:
+    """Why a tensor is no layer matrix; None where it is one.
+
+    Parameters
+    ----------
+    info
+        The tensor; its shape in torch's layout.
+    names
+        Names of all tensors beside it.
+
+    Returns
+    -------
+    str or None
+        One of a few fixed phrases, which are part of the matrix rule.
+    """
+    if not is_float(info.dtype):
+        if info.dtype.startswith("complex"):
+            return "complex"
+        return "flags" if info.dtype == "bool" else f"quantised or integer ({info.dtype})"
+    named = _reason_by_name(info, names)
+    if named is not None:
+        return named
+    if len(info.shape) < 2:
+        return "vector or scalar"
+    if info.size == 0:
+        return "no elements"
+    if info.shape[0] < 2:
+        return "fewer than two outputs"
+    return "fewer than two inputs" if info.size // info.shape[0] < 2 else None
+
+
+def _reason_by_name(info: TensorInfo, names: Container[str]) -> str | None:
+    parts = _SEPARATORS.split(info.name.lower()[-400:])
+    last = parts[-1]
+    if parts[0] in _OPTIMISER_ROOTS or _OPTIMISERS.fullmatch(last):
+        return _OPTIMISER
+    if last in _QUANTISERS and info.name[: -len(last)] + "qweight" in names:
+        return _SCALES
+    if last == "bias" and len(info.shape) == 4 and info.shape[:2] == (1, 1):
+        return _MASK  # GPT-2 keeps its causal mask under this name
+    if len(info.shape) < 2 and last not in ("num_batches_tracked", "inv_freq") and not last.startswith(("run", "mov")):
+        return None
+    for reason, pattern in _LAST:
+        if pattern.fullmatch(last):
+            return reason
+    table = parts[-2] if last in ("weight", "weights", "embeddings", "embedding") and len(parts) > 1 else last
+    return "position table" if len(info.shape) < 4 and _POSITION.fullmatch(table) else None
+
+
+def layer_matrix(checkpoint: Checkpoint, layer: LayerMatrix) -> NDArray[np.floating]:
+    """W of one layer, read from the checkpoint.
+
+    Parameters
+    ----------
+    checkpoint
+        The opened weights that ``layer`` was planned on.
+    layer
+        Which tensor, and which part of it.
+
+    Returns
+    -------
+    ndarray
+        Shape (p, q), float32 or (of float64 tensors) float64, C-contiguous: outputs by flattened inputs.
+
+    Raises
+    ------
+    WeightsError
+        An element is NaN or infinite; the tensor and their number are named.
+    """
+    tensor = checkpoint.read(layer.tensor)
+    part = np.moveaxis(tensor, layer.axis, 0)[layer.start : layer.stop]
+    matrix = np.ascontiguousarray(part).reshape(layer.p, layer.q)
+    bad = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
+    if bad:
+        raise WeightsError(
+            f"tensor {layer.name} holds {bad} of {matrix.size} values that are NaN or infinite",
+            "take another checkpoint: this one diverged or is damaged",
+        )
+    return matrix

@@ -22,10 +22,9 @@ import numpy as np
 
 from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED, zip_entries
-from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source
+from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source, common_prefix
 from registry.sources.dtypes import is_float
 from registry.sources.jax_layouts import torch_layout
-from registry.sources.state_dicts import common_prefix
 from registry.sources.weight_files import check_file
 from registry.types import TensorInfo
 

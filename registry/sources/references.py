@@ -1,4 +1,4 @@
-"""A reference, as a user writes it, to the models it means."""
+"""References, as a user writes them: the models that they mean, and their weights opened."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import difflib
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, NotFoundError
-from registry.sources.shard_index import is_index, shards_of, whole_models
+from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.source_table import DEFERRED, SOURCES, SUFFIXES, source_of_file
 from registry.sources.weight_files import (
     Found,
     check_file,
     default_names,
+    is_index,
     matching_files,
     settled,
     size_of,
@@ -21,7 +23,10 @@ from registry.sources.weight_files import (
 )
 from registry.types import ModelRef
 
-__all__ = ["deferred", "expand", "resolved"]
+if TYPE_CHECKING:
+    from registry.types import Checkpoint
+
+__all__ = ["deferred", "expand", "open_ref"]
 
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_+-]+):(?![/\\])(.*)", re.DOTALL)  # one letter would be a Windows drive
 _PATH_LIKE = re.compile(r"(\.{0,2}|~[^/\\]*)[/\\]")
@@ -100,7 +105,43 @@ def deferred(reference: str | Path, *, key: str | None = None, seed: int = 0) ->
     return ModelRef(DEFERRED, target, str(reference), key=key, seed=seed)
 
 
-def resolved(ref: ModelRef) -> ModelRef:
+def open_ref(ref: ModelRef) -> Checkpoint:
+    """Open the weights of one model; close the result, or use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    ref
+        As `expand` returns it.
+
+    Returns
+    -------
+    Checkpoint
+        Reads one tensor at a time. Of safetensors files, shards, ``.npz`` and zipped ``.pt`` files never more than the
+        tensor asked for is in memory; a bare pickle, as torch before 1.6 wrote it, is read whole, and so is what timm
+        builds.
+
+    Raises
+    ------
+    NotFoundError
+        The file is gone, or the source or the key is unknown.
+    AmbiguousError
+        The file holds several state dicts and none is clearly the model's.
+    UnsafeError
+        The file would run code or exhaust the machine.
+    WeightsError
+        The file is damaged or holds no state dict.
+    SourceError
+        Weights could not be downloaded.
+    """
+    if ref.source == DEFERRED:
+        ref = _resolved(ref)
+    source = SOURCES.get(ref.source)
+    if source is None:
+        raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES))}")
+    return source.open(ref)
+
+
+def _resolved(ref: ModelRef) -> ModelRef:
     """What a deferred reference means now; raises as `expand`, ``AmbiguousError`` where it is several models."""
     found = expand(ref.target, key=ref.key, seed=ref.seed)
     if len(found) > 1:

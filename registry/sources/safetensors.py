@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
-from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source
+from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source, common_prefix
 from registry.sources.dtypes import SAFETENSORS_DTYPES, decode, is_float
-from registry.sources.shard_index import refuse_shard
-from registry.sources.state_dicts import common_prefix
-from registry.sources.weight_files import check_file
+from registry.sources.weight_files import check_file, refuse_shard
 from registry.types import ModelCard, ModelRef, TensorInfo
 
 if TYPE_CHECKING:

@@ -6,33 +6,21 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS
-from registry.sources.weight_files import INDEX, check_file
+from registry.sources.weight_files import INDEX, SHARD, check_file, is_index
 from registry.spelling import counted
 
-__all__ = ["MAX_BYTES", "is_index", "is_shard", "read_index", "refuse_shard", "shards_of", "whole_models"]
+__all__ = ["MAX_BYTES", "read_index", "shards_of", "whole_models"]
 
 MAX_BYTES = 64 * 2**20
 """Of an index; a million tensors' names are more than any has."""
 
-_MAX_SHARDS = 800  # each is an open file, of which a process may have 1,024
+_MAXSHARDS = 800  # each is an open file, of which a process may have 1,024
 _LONGEST = 255  # bytes of a file's name, in any file system of today
-_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _REMEDY = "download the index again, with all its shards"
-
-
-def is_index(path: Path) -> bool:
-    """Whether the name is that of a shard index."""
-    return path.name.lower().endswith(INDEX)
-
-
-def is_shard(path: Path) -> bool:
-    """Whether the name is that of one shard of several."""
-    return _SHARD.fullmatch(path.stem) is not None
 
 
 def read_index(path: Path) -> dict[str, Path]:
@@ -56,7 +44,7 @@ def read_index(path: Path) -> dict[str, Path]:
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(file, str) for file in tensors.values()):
         raise WeightsError(f"{path} has no weight_map from tensors to files", _REMEDY)
     names = sorted(set(tensors.values()))
-    if len(tensors) > MAX_TENSORS or len(names) > _MAX_SHARDS:
+    if len(tensors) > MAX_TENSORS or len(names) > _MAXSHARDS:
         raise UnsafeError(
             f"{path} claims {len(tensors)} tensors in {counted(len(names), 'file')}", "save it in fewer files"
         )
@@ -79,20 +67,10 @@ def shards_of(index: Path) -> list[Path]:
         return sorted(set(read_index(index).values()))
     except RegistryError:  # told when the index is opened; its shards are still no models
         stem = Path(index.name[: -len(INDEX)]).stem
-        return [p for p in index.parent.iterdir() if (match := _SHARD.fullmatch(p.stem)) and match[1] == stem]
+        return [p for p in index.parent.iterdir() if (match := SHARD.fullmatch(p.stem)) and match[1] == stem]
 
 
 def whole_models(files: list[Path]) -> list[Path]:
     """Those of the files that are models, in their order: an index stands for all its shards."""
     shards = {shard for file in files if is_index(file) for shard in shards_of(file)}
     return [file for file in files if file not in shards]
-
-
-def refuse_shard(path: Path) -> None:
-    """Raise ``WeightsError`` for one shard of a model kept in several files, naming the index that stands for all."""
-    shard = _SHARD.fullmatch(path.stem)
-    if shard is None:
-        return
-    index = path.with_name(f"{shard[1]}{path.suffix}{INDEX}")
-    remedy = f"name its index, {index}" if index.is_file() else f"put {index.name} and the other shards beside it"
-    raise WeightsError(f"{path} is one of {int(shard[3])} shards, not a whole model", remedy)

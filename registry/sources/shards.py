@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from registry.errors import NotFoundError, WeightsError
 from registry.sources import safetensors, torch_file
-from registry.sources.base import OpenedCheckpoint, Source
+from registry.sources.base import OpenedCheckpoint, Source, common_prefix
 from registry.sources.shard_index import read_index
-from registry.sources.state_dicts import common_prefix
 from registry.sources.weight_files import INDEX
 from registry.types import ModelRef, TensorInfo
 

@@ -9,17 +9,17 @@ well-known keys before unknown ones; two of the same standing are ambiguous, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
-from registry.sources.base import MAX_TENSORS
+from registry.sources.base import MAX_TENSORS, common_prefix
 from registry.sources.pickle_stand_ins import ForeignArray
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["common_prefix", "select_state", "stripped"]
+__all__ = ["select_state", "stripped"]
 
 _EMA_KEYS = ("model_ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema", "ema_model", "model_ema_state_dict")
 _PLAIN_KEYS = (
@@ -29,21 +29,8 @@ _PLAIN_KEYS = (
 _NEVER = re.compile(
     r"(\w+_)?(optim\w*|opt|(lr_)?sched\w*|(grad_)?scaler|amp|param_groups|hyper_?param\w*|args|config|callbacks|loops|rng\w*)(_\w+)?"
 )
-_PREFIXES = ("module.", "_orig_mod.")
 _MAX_DEPTH = 3
 _NAMED = 8  # of several state dicts, named in the message
-
-
-def common_prefix(names: Iterable[str]) -> str:
-    """The wrappers' prefix that all names share: some sequence of ``module.`` and ``_orig_mod.``, often empty."""
-    names = list(names)
-    prefix = ""
-    while names:
-        longer = next((prefix + p for p in _PREFIXES if all(name.startswith(prefix + p) for name in names)), None)
-        if longer is None or longer in names:
-            break
-        prefix = longer
-    return prefix
 
 
 def stripped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -14,9 +14,8 @@ from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED, check_archive
 from registry.sources.base import Source
 from registry.sources.pickle_stand_ins import stand_ins
-from registry.sources.shard_index import refuse_shard
 from registry.sources.state_dicts import select_state, stripped
-from registry.sources.weight_files import check_file
+from registry.sources.weight_files import check_file, refuse_shard
 from registry.types import ModelRef
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from fnmatch import fnmatch
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 __all__ = [
     "GENERIC_STEMS",
     "INDEX",
+    "SHARD",
     "Found",
     "check_file",
     "default_names",
+    "is_index",
+    "is_shard",
     "matching_files",
+    "refuse_shard",
     "settled",
     "size_of",
     "weight_files",
@@ -28,6 +33,8 @@ __all__ = [
 
 INDEX = ".index.json"
 """How the name of a shard index ends."""
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+"""The stem of one shard of several: the model's, its number and how many there are."""
 
 # Stems that say nothing: the folder's name is the model's.
 GENERIC_STEMS = frozenset({"model", "pytorch_model", "weights", "checkpoint", "diffusion_pytorch_model", "state_dict"})
@@ -270,3 +277,23 @@ def _default_name(path: Path, folder: Path | None) -> str:
         return parent if generic and parent else stem
     below = path.relative_to(folder)
     return (below.parent if generic else below.with_name(stem)).as_posix()
+
+
+def is_index(path: Path) -> bool:
+    """Whether the name is that of a shard index."""
+    return path.name.lower().endswith(INDEX)
+
+
+def is_shard(path: Path) -> bool:
+    """Whether the name is that of one shard of several."""
+    return SHARD.fullmatch(path.stem) is not None
+
+
+def refuse_shard(path: Path) -> None:
+    """Raise ``WeightsError`` for one shard of a model kept in several files, naming the index that stands for all."""
+    shard = SHARD.fullmatch(path.stem)
+    if shard is None:
+        return
+    index = path.with_name(f"{shard[1]}{path.suffix}{INDEX}")
+    remedy = f"name its index, {index}" if index.is_file() else f"put {index.name} and the other shards beside it"
+    raise WeightsError(f"{path} is one of {int(shard[3])} shards, not a whole model", remedy)

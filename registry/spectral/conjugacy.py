@@ -92,7 +92,9 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
     wishart = REFERENCES["wishart"]
     expected = expected_cumulative(wishart, shapes, BAND_LOCATIONS)
     departure = float(np.abs(cumulative(spectra, BAND_LOCATIONS) - expected).max())
-    width = band(wishart, shapes, BAND_LOCATIONS, seed=seed) + scatter_of(spectra)
+    width = band(wishart, shapes, BAND_LOCATIONS, seed=seed)
+    if any(spectrum.method for spectrum in spectra):
+        width += scatter_of(spectra)
     z = round(departure / width, 6)
     return Conjugacy(
         tail=tuple(tail.items()),

@@ -3,6 +3,9 @@
 A kernel mean embedding (Smola et al. 2007) of a set of points by random Fourier features (Rahimi & Recht 2007): the
 mean over points of cos(W^T y + b) estimates the mean of a Gaussian kernel, so that distances between embeddings measure
 how differently two networks' layers are distributed, whatever their number.
+
+`SCALES` and `WEIGHTS` say what each column of the points and each block counts for in ``layered``: all its numbers that
+were not derived.
 """
 
 from __future__ import annotations
@@ -13,19 +16,101 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from registry.types import LayerMatrix, Spectrum
 
-__all__ = ["Layers", "embed", "fourier_features", "layers_of", "run_points", "shape_points", "spectral_points"]
+__all__ = [
+    "COLUMNS",
+    "SCALES",
+    "WEIGHTS",
+    "Layers",
+    "embed",
+    "fourier_features",
+    "layers_of",
+    "run_points",
+    "scales_of",
+    "shape_points",
+    "spectral_points",
+]
 
 # Quantiles of x that a layer is described by, and the x below which differences are numerical noise.
 _QUANTILES = np.array([0.01, 0.03, 0.07, 0.15, 0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.93, 0.97, 0.99])
 _FLOOR = 1e-4
 # Kinds that shapes alone do not tell apart; convolutions show by their dimensions, depthwise ones by their channels.
 _KINDS = ("embedding", "recurrent", "attention")
+
+
+def _of_runs(length: int) -> tuple[str, ...]:
+    each = ("kernel", "dimensions", "depthwise", "kind", "kind", "kind")
+    steps = ("step", "entry")
+    return (
+        "width",
+        *["ratio"] * length,
+        *[name for name in steps for _ in range(length - 1)],
+        *[name for name in each for _ in range(length)],
+        "depth",
+    )
+
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "shapes": ("depth", "p", "q", "kernel", "channels", "dimensions", "depthwise", "kind", "kind", "kind"),
+    "pairs": _of_runs(2),
+    "triples": _of_runs(3),
+    "spectra": ("depth", *["x"] * 14),
+}
+"""Which property each column of a block's points holds. Of runs: ``width`` is the sum of all log2 p
+and log2 c, ``ratio`` log2 p/c of each layer, ``step`` log2 p'/p and ``entry`` log2 c'/p from one layer to the next."""
+
+SCALES: dict[str, dict[str, float]] = {
+    "shapes": {
+        "depth": 6.0,
+        "p": 0.12,
+        "q": 0.25,
+        "kernel": 0.7,
+        "channels": 0.3,
+        "dimensions": 0.8,
+        "depthwise": 1.5,
+        "kind": 1.5,
+    },
+    "pairs": {
+        "width": 0.035,
+        "ratio": 0.2,
+        "step": 0.3,
+        "entry": 0.3,
+        "kernel": 0.8,
+        "dimensions": 3.0,
+        "depthwise": 2.5,
+        "kind": 1.5,
+        "depth": 0.6,
+    },
+    # The longer the run, the more columns of one property lie between two of them.
+    "triples": {
+        "width": 0.07 / 3,
+        "ratio": 0.2,
+        "step": 0.3,
+        "entry": 0.3,
+        "kernel": 0.6,
+        "dimensions": 2.25,
+        "depthwise": 1.875,
+        "kind": 1.125,
+        "depth": 0.6,
+    },
+    "spectra": {"depth": 4.0, "x": 0.6},
+}
+"""What a unit of each property counts for, the Gaussian kernel having unit width."""
+
+WEIGHTS: dict[str, float] = {
+    "shapes": 0.75,
+    "pairs": 1.0,
+    "triples": 0.4,
+    "spectra": 0.56,
+    "depths": 0.7,
+    "layers": 0.035,
+}
+"""What a block's mean absolute difference counts for in the L1 distance, and its order in the vector."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,3 +243,8 @@ def fourier_features(dimension: int, features: int, seed: int) -> tuple[NDArray[
     scaled = orthogonal * np.sqrt((lengths**2).sum(axis=1, keepdims=True))
     frequencies = scaled.transpose(1, 0, 2).reshape(dimension, -1)[:, :features]
     return np.ascontiguousarray(frequencies), 2.0 * np.pi * phase
+
+
+def scales_of(block: str, scales: Mapping[str, Mapping[str, float]] = SCALES) -> NDArray[np.float64]:
+    """The factor of each column of a block's points, (columns,)."""
+    return np.array([scales[block][name] for name in COLUMNS[block]])

@@ -10,8 +10,15 @@ from registry.ensembles import Circular, expected_cumulative
 from registry.ensembles.wishart import marchenko_pastur_cumulative
 from registry.errors import SpectrumError
 from registry.spectral.cumulatives import check_layers, cumulative, depth_weights, layer_cumulatives
-from registry.spectral.descriptors import embed, layers_of, run_points, shape_points, spectral_points
-from registry.spectral.layered_scales import WEIGHTS, scales_of
+from registry.spectral.descriptors import (
+    WEIGHTS,
+    embed,
+    layers_of,
+    run_points,
+    scales_of,
+    shape_points,
+    spectral_points,
+)
 from registry.spectral.learned_transform import transform
 from registry.types import Fingerprint, FingerprintSpec, Spectrum
 

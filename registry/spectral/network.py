@@ -16,7 +16,7 @@ from registry.errors import SpectrumError
 from registry.spectral.devices import CPU, solver_on
 from registry.spectral.eigenvalues import begin, end, spectra
 from registry.spectral.lanczos import LARGE, Lanczos
-from registry.spectral.lapack import column_blocks
+from registry.spectral.lapack import Lapack, column_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,7 +81,7 @@ def network_spectra(
     """
     if not layers:
         raise SpectrumError("no layers: the spectrum of a network without any is undefined")
-    solver, shared = solver_on(device, precision)
+    solver, shared = (Lapack(precision), False) if device == CPU else solver_on(device, precision)
     if approximate:
         solver = Lanczos(solver, LARGE)
     costs = [solver.cost(*extents(layer)) for layer in layers]

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
     from registry.storage.index.pgvector_index import OpenIndex
     from registry.storage.journal.run_journal import Entry
-    from registry.storage.models.records import Added, NewModel
-    from registry.storage.models.spec_state import SpecState
+    from registry.storage.models.records import Added, NewModel, SpecState
     from registry.storage.portable.exporting import Selection
     from registry.storage.portable.model_assembly import Portable
     from registry.types import Calibration, Filter, FingerprintSpec

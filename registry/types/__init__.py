@@ -9,15 +9,17 @@ knows a database, a file or a framework.
 from registry.types.calibrations import Calibrated, Calibration, Relation
 from registry.types.choices import Aim, Candidate, Choice, Compression, MetricChange, Removal, Selected, Selection
 from registry.types.estimates import Estimate, ModelEstimate
-from registry.types.filters import Filter, MetricBound
-from registry.types.models import LayerFigures, ModelDetails, ModelSummary, Stats
+from registry.types.filters import Filter, Filters, MetricBound
+from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, Stats
 from registry.types.outcomes import Ingested, Recomputed, Transfer
-from registry.types.partitions import KeptPartition, Membership, ModelClass, Partition
+from registry.types.partitions import KeptPartition, ModelClass, Partition
 from registry.types.runs import DONE, Run, RunItem
-from registry.types.searches import IndexCheck, Neighbour, Search
+from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
 from registry.types.verdicts import Comparison, Contrast, LayerContrast, Verdict
 from registry.types.weights import (
+    CardChanges,
+    CardFields,
     Checkpoint,
     LayerMatrix,
     Metric,
@@ -34,6 +36,8 @@ __all__ = [
     "Calibrated",
     "Calibration",
     "Candidate",
+    "CardChanges",
+    "CardFields",
     "Checkpoint",
     "Choice",
     "Comparison",
@@ -43,6 +47,7 @@ __all__ = [
     "Decay",
     "Estimate",
     "Filter",
+    "Filters",
     "IndexCheck",
     "Fingerprint",
     "FingerprintSpec",
@@ -69,6 +74,7 @@ __all__ = [
     "RunItem",
     "Removal",
     "Search",
+    "SearchOptions",
     "Selected",
     "Selection",
     "SkippedTensor",

@@ -23,17 +23,13 @@ class Calibration(Shown):
     distance: str
     rate: float
     tolerance: float
-    quantiles: tuple[tuple[float, float], ...] = field(repr=False)
+    quantiles: tuple[tuple[float, float], ...] = field(repr=False, hash=False)  # hundreds of numbers
     source: str
     tolerance_low: float | None = None
     tolerance_high: float | None = None
     models: int | None = None
     families: int | None = None
     created: str = ""
-
-    def __hash__(self) -> int:
-        """Of what nearly always tells two apart: the quantiles are hundreds of numbers, and it is asked often."""
-        return hash((self.spec_hash, self.distance, self.tolerance, self.created))
 
     @property
     def resolution(self) -> float:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 from registry.types.reprs import Shown
 
-__all__ = ["Filter", "MetricBound"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Filter", "Filters", "MetricBound"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -41,3 +45,20 @@ class Filter(Shown):
     max_gflops: float | None = None
     metrics: tuple[MetricBound, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+
+
+class Filters(TypedDict, total=False):
+    """The fields of `Filter` as keywords of a question. None is no filter; sizes may be floats such as 1e6."""
+
+    family: str | None
+    architecture: str | None
+    task: str | None
+    dataset: str | None
+    licence: str | None
+    min_params: float | None
+    max_params: float | None
+    min_bytes: float | None
+    max_bytes: float | None
+    max_gflops: float | None
+    metrics: Iterable[MetricBound] | None
+    tags: Iterable[tuple[str, str]] | None

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from registry.types.reprs import Shown
 
 if TYPE_CHECKING:
-    from registry.types.partitions import Membership
     from registry.types.spectra import Conjugacy
     from registry.types.weights import Metric, SkippedTensor
 
-__all__ = ["LayerFigures", "ModelDetails", "ModelSummary", "Stats"]
+__all__ = ["LayerFigures", "Membership", "ModelDetails", "ModelSummary", "Stats"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,6 +64,18 @@ class LayerFigures:
     stable_rank: float | None
     entropy: float | None
     method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A kept class that a model is in: its identity, how many members it has, and the terms of its partition."""
+
+    identity: str
+    members: int
+    fingerprint: str
+    distance: str
+    tolerance: float
+    rule: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from registry.types.models import ModelSummary
     from registry.types.spectra import FingerprintSpec
 
-__all__ = ["KeptPartition", "Membership", "ModelClass", "Partition"]
+__all__ = ["KeptPartition", "ModelClass", "Partition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,3 @@ class KeptPartition:
     models: int
     classes: int
     created: str
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """A kept class that a model is in: its identity, how many members it has, and the terms of its partition."""
-
-    identity: str
-    members: int
-    fingerprint: str
-    distance: str
-    tolerance: float
-    rule: str

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from registry.types.filters import Filters
+
 if TYPE_CHECKING:
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
     from registry.types.spectra import FingerprintSpec
     from registry.types.verdicts import Verdict
 
-__all__ = ["IndexCheck", "Neighbour", "Search"]
+__all__ = ["IndexCheck", "Neighbour", "Search", "SearchOptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,18 @@ class Search:
     unknown: int = 0
     indexed: bool = False
     note: str = ""
+
+
+class SearchOptions(Filters, total=False):
+    """The keywords of ``Registry.search``, to be given to several searches."""
+
+    k: int | None
+    radius: float | None
+    equivalent: bool
+    exact: bool
+    fingerprint: str
+    distance: str | None
+    tolerance: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict
 
 from registry.types.reprs import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
+    "CardChanges",
+    "CardFields",
     "Checkpoint",
     "LayerMatrix",
     "Metric",
@@ -135,6 +137,29 @@ class ModelCard(Shown):
         return replace(
             self, **known, metrics=tuple(metrics.values()), tags=tuple(dict([*self.tags, *other.tags]).items())
         )
+
+
+class CardChanges(TypedDict, total=False):
+    """The fields of `ModelCard` that ``Registry.set`` changes, as its keywords. None means unknown."""
+
+    family: str | None
+    architecture: str | None
+    task: str | None
+    dataset: str | None
+    licence: str | None
+    source: str | None
+    revision: str | None
+    recipe: str | None
+    training: str | None
+    seed: int | None
+    gflops: float | None
+
+
+class CardFields(CardChanges, total=False):
+    """The fields of `ModelCard` as keywords of ``Registry.ingest``. None means unknown."""
+
+    metrics: Iterable[Metric] | None
+    tags: Iterable[tuple[str, str]] | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -43,7 +43,7 @@ def test_classes_are_made_and_read_back(small: str) -> None:
     timed = run._classes(small)
     assert set(timed) == {"classes", "classes again"}
     with Registry(small) as reg:
-        [kept] = reg.kept_partitions()
+        [kept] = reg.partitions.list()
         assert (kept.models, kept.rule) == (250, "complete")
 
 

@@ -55,7 +55,7 @@ def test_they_are_kept_and_read_back(filled: Filled, monkeypatch: pytest.MonkeyP
         for other in others:
             with pytest.raises(AssertionError, match="sorted"):
                 another.classes(**({"tolerance": 1e-3} | other))
-    [kept] = filled.reg.kept_partitions()
+    [kept] = filled.reg.partitions.list()
     assert (kept.fingerprint, kept.distance, kept.tolerance, kept.rule) == (LAYERED.label, "l1", 1e-3, "complete")
     assert (kept.scope, kept.models, kept.classes, kept.created) == ((), 4, 3, made.created)
 
@@ -113,18 +113,18 @@ def test_what_members_share_is_as_of_now(filled: Filled) -> None:
 def test_a_filter_has_classes_of_its_own(filled: Filled) -> None:
     whole, conv = filled.reg.classes(tolerance=WIDE), filled.reg.classes(tolerance=WIDE, family="conv")
     assert (whole.models, conv.models) == (4, 3)
-    assert {partition.scope for partition in filled.reg.kept_partitions()} == {(), (("family", "conv"),)}
+    assert {partition.scope for partition in filled.reg.partitions.list()} == {(), (("family", "conv"),)}
     assert not set(identities(whole).values()) & set(identities(conv).values())
     # None passes: nothing to keep.
     nothing = filled.reg.classes(family="none")
     assert (nothing.classes, nothing.kept, nothing.note) == ((), False, "")
-    assert len(filled.reg.kept_partitions()) == 2
+    assert len(filled.reg.partitions.list()) == 2
 
 
 def test_one_class_and_its_models(filled: Filled) -> None:
     whole = filled.reg.classes(tolerance=WIDE)
     first = whole.classes[0]
-    found = filled.reg.kept_class(first.identity[:6])
+    found = filled.reg.partitions.get(first.identity[:6])
     assert found.classes == (first,)
     assert (found.rule, found.tolerance, found.rate, found.models, found.created) == (
         whole.rule, whole.tolerance, whole.rate, whole.models, whole.created,
@@ -132,25 +132,25 @@ def test_one_class_and_its_models(filled: Filled) -> None:
     [member] = filled.reg.show("wide").memberships
     assert (member.identity, member.members, member.fingerprint) == (first.identity, 3, LAYERED.label)
     filled.reg.remove(first.medoid)
-    [left] = filled.reg.kept_class(first.identity).classes
+    [left] = filled.reg.partitions.get(first.identity).classes
     assert (left.medoid, len(left.members)) == ("", 2)
     with pytest.raises(UnknownClassError, match="no class 'x' is kept"):
-        filled.reg.kept_class("x")
+        filled.reg.partitions.get("x")
 
 
 def test_what_is_kept_is_forgotten_alone_and_made_anew(filled: Filled) -> None:
     reg = filled.reg
     whole = reg.classes(tolerance=WIDE)
     reg.classes(tolerance=WIDE, family="conv")
-    conv, first = reg.kept_partitions()
+    conv, first = reg.partitions.list()
     assert (first.scope, first.classes) == ((), len(whole.classes))
-    assert reg.forget_partition(first.id) == first
-    assert reg.kept_partitions() == (conv,)
+    assert reg.partitions.forget(first.id) == first
+    assert reg.partitions.list() == (conv,)
     with pytest.raises(UnknownClassError, match="is kept"):
-        reg.kept_class(whole.classes[0].identity)
+        reg.partitions.get(whole.classes[0].identity)
     assert [member.members for member in reg.show("wide").memberships] == [conv.models]
     with pytest.raises(UnknownClassError, match=f"no classes are kept under the number {first.id}") as unknown:
-        reg.forget_partition(first.id)
+        reg.partitions.forget(first.id)
     assert "--kept" in (unknown.value.remedy or "")
     again = reg.classes(tolerance=WIDE)
     assert (again.kept, again.classes) == (True, whole.classes)  # the same medoids give the same identities
@@ -159,7 +159,7 @@ def test_what_is_kept_is_forgotten_alone_and_made_anew(filled: Filled) -> None:
 def test_not_to_be_kept(filled: Filled) -> None:
     asked = filled.reg.classes(tolerance=1e-3, keep=False)
     assert (asked.kept, asked.created, asked.note) == (False, "", "")
-    assert filled.reg.kept_partitions() == ()
+    assert filled.reg.partitions.list() == ()
     assert filled.reg.show("wide").memberships == ()
     assert identities(filled.reg.classes(tolerance=1e-3)) == identities(asked)
 
@@ -193,7 +193,7 @@ def test_models_that_go_meanwhile(filled: Filled, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(partitioning, "sorted_into_groups", meanwhile)
     found = filled.reg.classes(tolerance=1e-3)
     assert (found.models, found.kept, found.note) == (4, False, "models were removed while they were sorted")
-    assert filled.reg.kept_partitions() == ()
+    assert filled.reg.partitions.list() == ()
 
 
 class TestReadOnly:
@@ -215,7 +215,7 @@ class TestReadOnly:
                 # Known again all the same; and the registry goes on answering.
                 assert found.classes[0].identity == kept.classes[0].identity
                 assert len(reader.models()) == 3
-            assert len(owner.kept_partitions()) == 1
+            assert len(owner.partitions.list()) == 1
         postgres.drop(name)
 
     @pytest.fixture

@@ -62,7 +62,7 @@ def test_the_nearest_first(filled: Filled) -> None:
 def test_every_question_measures_alike(asked: Filled, fingerprint: str, distance: str) -> None:
     terms = {"fingerprint": fingerprint, "distance": distance}
     labels, square = asked.reg.distances(**terms)
-    assert labels == ["wide", "twin", "slim", "dense"]  # as they came
+    assert labels == ("wide", "twin", "slim", "dense")  # as they came
     np.testing.assert_array_equal(square, square.T)
     np.testing.assert_array_equal(np.diag(square), 0)
     for neighbour in asked.reg.nearest("wide", **terms):
@@ -131,7 +131,7 @@ def test_filters(filled: Filled) -> None:
     assert {model.name for model in filled.reg.models(family="conv")} == {"wide", "twin", "slim"}
     assert filled.reg.distances(family="none")[1].shape == (0, 0)
     assert filled.reg.classes(family="none").classes == ()
-    assert filled.reg.distances(family="mlp") == (["dense"], np.zeros((1, 1)))
+    assert filled.reg.distances(family="mlp") == (("dense",), np.zeros((1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_an_empty_registry_says_how_to_fill_it(database_url: str, files: Path) -
         [alone] = reg.classes().classes
         assert (alone.medoid, alone.diameter) == ("slim", 0.0)
         reg.remove("slim")
-        assert reg.models() == []
+        assert reg.models() == ()
         assert reg.stats().models == 0
         told: set[str] = set()
         for ask in (
@@ -298,7 +298,7 @@ def test_models_of_other_specs_do_not_take_part(filled: Filled) -> None:
             ask()
         assert "archreg refingerprint --fingerprint layered" in (missing.value.remedy or "")
     assert names(filled.reg.nearest("wide", fingerprint="mme"))[0] == "twin"
-    assert filled.reg.distances(family="none")[0] == []
+    assert filled.reg.distances(family="none")[0] == ()
     # One of them measured again is alone until the others are.
     filled.reg.ingest(filled.files / "slim.safetensors")
     assert filled.reg.search("slim").searched == 0
@@ -352,7 +352,7 @@ def test_bounds_that_exclude_each_other(asked: Filled) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             asked.reg.models(**where)
-    assert asked.reg.models(min_params=10, max_params=10) == []
+    assert asked.reg.models(min_params=10, max_params=10) == ()
     with pytest.raises(UsageError, match="no model has at least"):
         asked.reg.compress("slim", min_params=1_000_000)
 

@@ -73,7 +73,7 @@ class Stopping(Silent):
 
 
 def states(reg: Registry, run: int = 1) -> list[str]:
-    return [item.state for item in reg.run_items(run)]
+    return [item.state for item in reg.runs.items(run)]
 
 
 def test_an_interrupted_run_goes_on_and_reads_nothing_twice(
@@ -84,16 +84,16 @@ def test_an_interrupted_run_goes_on_and_reads_nothing_twice(
         with pytest.raises(KeyboardInterrupt) as stopped:
             reg.ingest_all(refs, progress=Stopping(4, KeyboardInterrupt()), command="archreg ingest models")
         assert stopped.value.__notes__ == ["4 of 6 models are stored"]
-        [run] = reg.runs()
+        [run] = reg.runs.list()
         assert (run.state, run.command, run.done, run.waiting) == ("interrupted", "archreg ingest models", 4, 2)
         results = reg.ingest_all(refs)
         assert [result.status for result in results] == ["known"] * 4 + ["added"] * 2
         assert results[0].message == "stored by an earlier start of this run"
-        [run] = reg.runs()
+        [run] = reg.runs.list()
         assert (run.state, run.done, run.failed) == ("done", 6, 0)
         assert states(reg) == ["added"] * 6
         assert [result.status for result in reg.ingest_all(refs)] == ["known"] * 6
-        assert len(reg.runs()) == 1
+        assert len(reg.runs.list()) == 1
     assert measured == NAMES
 
 
@@ -121,7 +121,7 @@ def test_another_plan_is_another_run(database_url: str, models: Path) -> None:
         reg.ingest_all(reg.plan([models], card=ModelCard(family="tiny")))
         assert {model.family for model in reg.models()} == {"tiny"}
         reg.ingest_all(refs, keep_spectra=False)
-        assert [run.items for run in reg.runs()] == [6, 6, 6, 4]
+        assert [run.items for run in reg.runs.list()] == [6, 6, 6, 4]
 
 
 def test_failures_are_told_and_tried_again(database_url: str, models: Path, measured: list[str]) -> None:
@@ -130,19 +130,19 @@ def test_failures_are_told_and_tried_again(database_url: str, models: Path, meas
     with Registry(database_url) as reg:
         refs = reg.plan([models], card=ModelCard(family="tiny", tags=(("k", "v"),)))
         reg.ingest_all(refs, keep_spectra=False)
-        failed = reg.run_items(1, states=["failed"])
+        failed = reg.runs.items(1, states=["failed"])
         assert [(item.name, item.attempts) for item in failed] == [("a", 1), ("m9", 1)]
         assert all(item.remedy and "w" in item.message for item in failed)
         make_models(models, {"a": 99})
         measured.clear()
-        results = reg.retry(1)
+        results = reg.runs.retry(1)
         assert [result.status for result in results] == ["added", *["known"] * 6, "failed"]
         assert measured == ["a", "m9"]
-        [item] = reg.run_items(1, states=["failed"])
+        [item] = reg.runs.items(1, states=["failed"])
         assert (item.name, item.attempts) == ("m9", 2)
         shown = reg.show("a")
         assert (shown.summary.family, shown.tags, shown.has_spectra) == ("tiny", (("k", "v"),), False)
-        for ask in (reg.runs, reg.run_items, reg.retry):
+        for ask in (reg.runs.get, reg.runs.items, reg.runs.retry):
             with pytest.raises(UsageError, match="no run 5") as refused:
                 ask(5)
             assert refused.value.remedy
@@ -154,7 +154,7 @@ def test_no_success_no_database_and_no_journal(tmp_path: Path) -> None:
         [result] = reg.ingest_all(reg.plan([tmp_path / "a.safetensors"]))
         assert result.status == "failed"
         with pytest.raises(DatabaseMissingError):
-            reg.runs()
+            reg.runs.list()
 
 
 def test_odd_names_and_paths(database_url: str, tmp_path: Path) -> None:
@@ -164,9 +164,9 @@ def test_odd_names_and_paths(database_url: str, tmp_path: Path) -> None:
         reg.ingest_all(reg.plan([folder / "ok.safetensors"]))
         results = reg.ingest_all(reg.plan([folder]))
         assert sorted(result.status for result in results) == ["failed", "known"]
-        [item] = reg.run_items(2, states=["failed"])
+        [item] = reg.runs.items(2, states=["failed"])
         assert "name" in item.message
-        assert [result.status for result in reg.retry(2)].count("failed") == 1
+        assert [result.status for result in reg.runs.retry(2)].count("failed") == 1
 
 
 @pytest.mark.usefixtures("one_by_one")
@@ -204,7 +204,7 @@ def test_a_full_disk_is_a_clean_stop(
         refs = reg.plan([models])
         with pytest.raises(StorageError, match=r"full|No space left") as stopped:
             reg.ingest_all(refs, workers=workers)
-        [run] = reg.runs()
+        [run] = reg.runs.list()
         done = run.done
         assert done == 3 if workers == 1 else done <= 3
         assert (run.state, reg.stats().models, run.waiting) == ("stopped", done, 6 - done)
@@ -259,7 +259,7 @@ def test_a_lost_connection_is_made_again(
         with Registry(postgres.url(name)) as reg:
             results = reg.ingest_all(reg.plan([models]), progress=Cutting(postgres))
             assert [result.status for result in results] == ["added"] * 6
-            assert reg.runs()[0].done == 6
+            assert reg.runs.list()[0].done == 6
             assert reg.check() == ()
     finally:
         postgres.drop(name)
@@ -309,12 +309,12 @@ def test_two_runs_of_one_plan_share_it(database_url: str, models: Path, measured
             reg.ingest_all(refs, progress=Stopping(2, KeyboardInterrupt()))
         assert measured == ["m0", "m1"]
         as_if(database_url, state="running", worker=f"{os.uname().nodename}:{os.getppid()}")
-        assert reg.runs()[0].state == "running"
+        assert reg.runs.list()[0].state == "running"
         measured.clear()
         results = reg.ingest_all(refs)
         assert measured == ["m5", "m4", "m3", "m2"]
         assert [result.status for result in results] == ["known"] * 2 + ["added"] * 4
-        assert [(run.state, run.done) for run in reg.runs()] == [("done", 6), ("running", 2)]
+        assert [(run.state, run.done) for run in reg.runs.list()] == [("done", 6), ("running", 2)]
         with Store.open(database_url, mode="write") as store:
             assert store.adopt(1) == [2, 3, 4, 5]
             assert store.adopt(1) == []
@@ -326,11 +326,11 @@ def test_a_run_is_dead_without_a_process_or_a_heartbeat(database_url: str, model
     with Registry(database_url) as reg:
         reg.ingest_all(reg.plan([models]))
         as_if(database_url, state="running", worker=f"{os.uname().nodename}:999999999")
-        assert reg.runs()[0].state == "died"
+        assert reg.runs.list()[0].state == "died"
         as_if(database_url, worker="elsewhere:1")
-        assert reg.runs()[0].state == "running"
+        assert reg.runs.list()[0].state == "running"
         as_if(database_url, heartbeat=datetime.now(UTC) - timedelta(minutes=2))
-        assert reg.runs()[0].state == "died"
+        assert reg.runs.list()[0].state == "died"
 
 
 def test_runs_are_forgotten_and_their_models_stay(database_url: str, models: Path) -> None:
@@ -338,26 +338,26 @@ def test_runs_are_forgotten_and_their_models_stay(database_url: str, models: Pat
         refs = reg.plan([models])
         for count in (1, 2, 3, 6):
             reg.ingest_all(refs[:count])
-        assert [run.id for run in reg.runs(limit=2)] == [4, 3]
-        assert [(run.id, run.items) for run in reg.runs(limit=9)] == [(4, 6), (3, 3), (2, 2), (1, 1)]
+        assert [run.id for run in reg.runs.list(limit=2)] == [4, 3]
+        assert [(run.id, run.items) for run in reg.runs.list(limit=9)] == [(4, 6), (3, 3), (2, 2), (1, 1)]
         as_if(database_url, state="running", worker=f"{os.uname().nodename}:{os.getppid()}")
         with pytest.raises(UsageError, match="run 1 is at work"):
-            reg.forget_runs(1)
-        assert reg.forget_runs(older_than=1) == 0
-        assert reg.forget_runs(3) == 1
-        assert reg.forget_runs(older_than=0) == 2
-        assert [(run.id, run.state) for run in reg.runs()] == [(1, "running")]
+            reg.runs.forget(1)
+        assert reg.runs.forget(older_than=1) == 0
+        assert reg.runs.forget(3) == 1
+        assert reg.runs.forget(older_than=0) == 2
+        assert [(run.id, run.state) for run in reg.runs.list()] == [(1, "running")]
         as_if(database_url, worker=f"{os.uname().nodename}:999999999", heartbeat=datetime.now(UTC) - timedelta(days=3))
-        assert reg.forget_runs(older_than=3.5) == 0
-        assert reg.forget_runs(older_than=2.5) == 1
+        assert reg.runs.forget(older_than=3.5) == 0
+        assert reg.runs.forget(older_than=2.5) == 1
         with Store.open(database_url, mode="read") as store:
             assert store.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM items").scalar()) == 0
-        assert (reg.runs(), reg.stats().models) == ([], 6)
+        assert (reg.runs.list(), reg.stats().models) == ((), 6)
         assert [result.message for result in reg.ingest_all(refs)] == ["already stored; nothing added"] * 6
-        assert [run.id for run in reg.runs()] == [5]  # a number is never given twice
+        assert [run.id for run in reg.runs.list()] == [5]  # a number is never given twice
         for given in ({"run": 4}, {}, {"run": 5, "older_than": 1}, {"older_than": -1}, {"older_than": float("nan")}):
             with pytest.raises(UsageError) as refused:
-                reg.forget_runs(**given)
+                reg.runs.forget(**given)
             assert refused.value.remedy
         assert reg.check() == ()
 
@@ -438,7 +438,7 @@ def test_ctrl_c_ends_well(database_url: str, tmp_path: Path) -> None:
     assert process.returncode == 130, err
     *_, told, remedy = err.splitlines()
     with Registry(database_url) as reg:
-        [run] = reg.runs()
+        [run] = reg.runs.list()
         assert 10 <= run.done < 300
         assert (run.state, run.done) == ("interrupted", reg.stats().models)
         assert told == f"archreg: interrupted: {run.done} of 300 models {'is' if run.done == 1 else 'are'} stored"

@@ -10,7 +10,6 @@ import pytest
 
 from registry import Metric, MetricBound, Registry
 from registry.catalog import search_settings, searching
-from registry.catalog.api import asking
 from registry.errors import StorageError, UsageError
 from tests.catalog.conftest import Filled, fill
 
@@ -97,7 +96,7 @@ def indexed(postgres_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(searching, "VISIT", 0)
     with Registry(postgres_url) as reg:
         fill(reg, files)
-        assert reg.index_build() == 4
+        assert reg.index.build() == 4
         yield Filled(reg, postgres_url, files)
 
 
@@ -117,7 +116,7 @@ def test_an_index_answers_as_the_exact_search(indexed: Filled) -> None:
     reg.ingest(indexed.files / "twin.safetensors", name="again")
     reg.remove("slim")
     assert names(reg.search("wide")) == names(reg.search("wide", exact=True)) == ["twin", "dense"]
-    checked = reg.index_check(queries=3)
+    checked = reg.index.check(queries=3)
     assert checked is not None
     assert (checked.recall, checked.queries, checked.stored, checked.missing, checked.extra) == (1.0, 3, 3, 0, 0)
 
@@ -130,8 +129,8 @@ def test_the_index_answers_by_what_others_wrote_meanwhile(indexed: Filled) -> No
             lambda: other.rename("twin", "renamed"), lambda: other.tag("slim", owner="anna"),
             lambda: other.set("slim", family="other"), lambda: other.set_metric("slim", Metric("top1", 1.5)),
             lambda: other.remove("renamed"), lambda: other.ingest(indexed.files / "twin.safetensors", name="back"),
-            lambda: other.calibrate(rate=0.5), other.reset_calibration, other.index_drop, other.index_build,
-            lambda: other.index_build(distance="l2"), lambda: other.rename("wide", "was wide"),
+            lambda: other.calibrate(rate=0.5), other.reset_calibration, other.index.drop, other.index.build,
+            lambda: other.index.build(distance="l2"), lambda: other.rename("wide", "was wide"),
             lambda: other.rename("back", "wide"),
         ):  # fmt: skip
             change()
@@ -143,7 +142,7 @@ def test_the_index_answers_by_what_others_wrote_meanwhile(indexed: Filled) -> No
                 assert replace(found, indexed=False, note="") == exact
         assert reg.search("wide").indexed
         assert reg.search("wide", distance="l2").indexed
-        other.index_drop()
+        other.index.drop()
         assert not reg.search("wide").indexed
 
 
@@ -151,7 +150,7 @@ def test_a_model_that_goes_while_it_is_asked_about(indexed: Filled, monkeypatch:
     """Asked by its weights it is found before the search begins, and the index has it no more."""
     reg, file = indexed.reg, indexed.files / "wide.safetensors"
     expected = reg.search("wide", exact=True)
-    really = asking.Asking._question
+    really = searching.resolve
 
     def meanwhile(*given: Any, **options: Any) -> Any:
         asked = really(*given, **options)
@@ -159,7 +158,7 @@ def test_a_model_that_goes_while_it_is_asked_about(indexed: Filled, monkeypatch:
             another.remove("wide")
         return asked
 
-    monkeypatch.setattr(asking.Asking, "_question", meanwhile)
+    monkeypatch.setattr(searching, "resolve", meanwhile)
     found = reg.search(file)
     assert found.indexed
     assert [(n.model, n.distance) for n in found.neighbours] == [(n.model, n.distance) for n in expected.neighbours]
@@ -207,12 +206,12 @@ def test_a_server_without_pgvector(postgres_url: str, files: Path, postgres: Pos
         fill(reg, files)
         before = reg.search("wide")
         with pytest.raises(StorageError, match="the server has no extension pgvector") as missing:
-            reg.index_build()
+            reg.index.build()
         assert (missing.value.remedy or "").startswith("install pgvector 0.8 or later on the server")
         assert reg.search("wide") == before
         assert (before.indexed, before.note, names(before)[0]) == (False, "", "twin")
-        assert reg.index_check() is None
-        assert reg.index_drop() == 0
+        assert reg.index.check() is None
+        assert reg.index.drop() == 0
         reg.remove("twin")
         reg.ingest(files / "twin.safetensors", name="again")
         assert names(reg.search("wide"))[0] == "again"
@@ -230,12 +229,12 @@ def test_another_distance_or_a_stale_index_is_said_and_all_are_searched(indexed:
     found = reg.search("wide")
     assert (found.indexed, names(found)[0]) == (False, "twin")
     assert "the index is behind the vectors" in found.note
-    checked = reg.index_check()
+    checked = reg.index.check()
     assert checked is not None
     assert (checked.recall, checked.problem) == (None, "the index is behind the vectors")
-    assert reg.index_drop() == 1
+    assert reg.index.drop() == 1
     assert reg.search("wide").note == ""
-    assert reg.index_check() is None
+    assert reg.index.check() is None
 
 
 @pytest.mark.parametrize(
@@ -269,22 +268,22 @@ def test_an_index_that_somebody_emptied_is_said_and_all_are_searched(
     # A model that does not pass its own question's filter is not missed in the index.
     other = reg.search("wide", family="mlp")
     assert replace(other, note="", indexed=False) == reg.search("wide", family="mlp", exact=True)
-    checked = reg.index_check(queries=4, k=2)
+    checked = reg.index.check(queries=4, k=2)
     assert checked is not None
     assert (checked.missing > 0, checked.problem, checked.remedy) == (True, "", remedy)
-    assert reg.index_build() == 4
+    assert reg.index.build() == 4
     for question, expected in exact.items():
         found = reg.search("wide", **dict(question))
         assert replace(found, indexed=False) == expected
     assert reg.search("wide").indexed
-    checked = reg.index_check(queries=4, k=2)
+    checked = reg.index.check(queries=4, k=2)
     assert checked is not None
     assert (checked.missing, checked.recall, checked.remedy) == (0, 1.0, "")
 
 
 def test_a_file_needs_no_index(asked: Filled) -> None:
     with Registry(asked.url) as reg:
-        assert reg.index_build() is None
-        assert reg.index_check() is None
+        assert reg.index.build() is None
+        assert reg.index.check() is None
         with pytest.raises(UsageError, match="no index can be for the distance linf"):
-            reg.index_build(distance="linf")
+            reg.index.build(distance="linf")

@@ -43,7 +43,7 @@ def test_threads_wait_for_each_other(filled: Filled) -> None:
 
 def test_a_thread_waits_while_another_is_asked(asked: Filled) -> None:
     told = threading.Event()
-    with asked.reg._turn:  # as within any method
+    with asked.reg._lock:  # as within any method
         other = threading.Thread(target=lambda: (asked.reg.stats(), told.set()))
         other.start()
         assert asked.reg.stats().models  # its own thread does not wait

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import re
 import signal
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -13,11 +15,17 @@ import numpy as np
 import pytest
 
 import registry
+from registry.catalog import Registry
+from registry.catalog.ingest_runs import IngestRuns
+from registry.catalog.kept_classes import KeptClasses
+from registry.catalog.vector_index import VectorIndex
 from registry.types import (
     Aim,
     Calibrated,
     Calibration,
     Candidate,
+    CardChanges,
+    CardFields,
     Choice,
     Comparison,
     Compression,
@@ -25,6 +33,7 @@ from registry.types import (
     Contrast,
     Decay,
     Estimate,
+    Filters,
     FingerprintSpec,
     IndexCheck,
     Ingested,
@@ -122,6 +131,27 @@ def verdict(distance: float = 0.021, **changes: Any) -> Verdict:
     return Verdict(distance=distance, **known)
 
 
+GROUPS: dict[str, type] = {"runs": IngestRuns, "index": VectorIndex, "partitions": KeptClasses}
+KEYWORDS: dict[str, Any] = {"Filters": Filters, "CardFields": CardFields, "CardChanges": CardChanges}
+
+
+def check_call(method: str, *args: Any, **kwargs: Any) -> None:
+    """Raise ``TypeError`` where the registry's own method of that name does not take these arguments."""
+    group, _, name = method.rpartition(".")
+    real = inspect.signature(getattr(GROUPS[group] if group else Registry, name))
+    bound = real.bind(None, *args, **kwargs)
+    for parameter in real.parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            continue
+        given = bound.arguments.get(parameter.name, {})
+        expected = re.fullmatch(r"Unpack\[(\w+)\]", parameter.annotation)
+        known = KEYWORDS[expected[1]].__annotations__ if expected else ()
+        if parameter.annotation == "Never" or expected:
+            for keyword in given:
+                if keyword not in known:
+                    raise TypeError(f"{method}() has no keyword {keyword!r}")
+
+
 @dataclass
 class FakeRegistry:
     """Answers with what a test put in ``answers``, else with samples; remembers how it was called."""
@@ -136,11 +166,20 @@ class FakeRegistry:
     def __exit__(self, *error: object) -> None:
         self.calls.append(("close", (), {}))
 
-    def __getattr__(self, method: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
+        if name in GROUPS:
+            methods = {
+                sample.partition(".")[2]: self._method(sample) for sample in SAMPLES if sample.startswith(f"{name}.")
+            }
+            return SimpleNamespace(**methods)
+        return self._method(name)
+
+    def _method(self, method: str) -> Callable[..., Any]:
         if method not in SAMPLES:
             raise AttributeError(method)
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            check_call(method, *args, **kwargs)
             self.calls.append((method, args, kwargs))
             answer = self.answers.get(method, SAMPLES[method])
             if isinstance(answer, BaseException):
@@ -186,13 +225,13 @@ def _retry(_run: int, *, progress: Any = None, **settings: Any) -> tuple[Ingeste
     return _ingest_all(_plan(["left"]), progress=progress)
 
 
-def _items(_run: int, *, states: Any = ()) -> list[RunItem]:
+def _items(_run: int, *, states: Any = ()) -> tuple[RunItem, ...]:
     items = [
         RunItem(0, "/models/a", "a", "added", 1, 0.5, "", ""),
         RunItem(1, "/models/b", "b\x1b[2J", "failed", 2, 0.1, "b holds no tensors", "check the file"),
         RunItem(2, "/models/c", "c", "waiting", 0, None, "", ""),
     ]
-    return [item for item in items if not states or item.state in states]
+    return tuple(item for item in items if not states or item.state in states)
 
 
 def _refingerprint(*, fingerprint: str | None = None, progress: Any = None) -> Recomputed:
@@ -233,11 +272,12 @@ SAMPLES: dict[str, Any] = {
     "estimate": _estimate,
     "ingest_all": _ingest_all,
     "refingerprint": _refingerprint,
-    "retry": _retry,
-    "run_items": _items,
-    "runs": lambda *_run, **_limit: [RUN],
-    "forget_runs": 1,
-    "models": [summary(), summary("resnet32")],
+    "runs.retry": _retry,
+    "runs.items": _items,
+    "runs.list": (RUN,),
+    "runs.get": RUN,
+    "runs.forget": 1,
+    "models": (summary(), summary("resnet32")),
     "unmatched": {},
     "show": lambda name: ModelDetails(
         summary(name),
@@ -278,15 +318,15 @@ SAMPLES: dict[str, Any] = {
         kept=True,
         created="2026-01-02T03:04:05+00:00",
     ),
-    "kept_class": lambda _identity: Partition(
+    "partitions.get": lambda _identity: Partition(
         SPEC, "l1", 0.035, 0.01, 3, (CLASS,), "complete", CALIBRATION, kept=True, created="2026-01-02T03:04:05+00:00"
     ),
-    "kept_partitions": (
+    "partitions.list": (
         KeptPartition(
             12, "layered v1", "l1", 0.035, "cover", (("family", "resnet"),), 12_345, 67, "2026-01-02T03:04:05+00:00"
         ),
     ),
-    "forget_partition": lambda number: KeptPartition(
+    "partitions.forget": lambda number: KeptPartition(
         number, "layered v1", "l1", 0.035, "complete", (("family", "vgg"),), 2, 1, "2026-01-02T03:04:05+00:00"
     ),
     "compress": lambda query, **_settings: Compression(
@@ -330,12 +370,12 @@ SAMPLES: dict[str, Any] = {
         removals=(),
     ),
     "reset_calibration": CALIBRATION,
-    "index_build": 163,
-    "index_check": IndexCheck(SPEC, "l1", 163, 163, 0, 0, 10, 100, 0.9875),
-    "index_drop": 1,
+    "index.build": 163,
+    "index.check": IndexCheck(SPEC, "l1", 163, 163, 0, 0, 10, 100, 0.9875),
+    "index.drop": 1,
     "plot_csd": None,
     "plot_spectrum": None,
-    "distances": (["a", "b"], np.array([[0.0, 0.5], [0.5, 0.0]])),
+    "distances": (("a", "b"), np.array([[0.0, 0.5], [0.5, 0.0]])),
     "set": lambda name, **changes: replace(summary(name), **{k: v for k, v in changes.items() if k == "family"}),
     "set_metric": lambda name, _metric: summary(name),
     "tag": lambda _name, **tags: tuple((key, value) for key, value in tags.items() if value is not None),

@@ -441,7 +441,7 @@ def test_list(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert "trained long" in done.out
     assert done.err == "2 models\n"
     assert [model["name"] for model in archreg("list", "--json").document["models"]] == ["resnet20", "resnet32"]
-    fake.answers["models"] = []
+    fake.answers["models"] = ()
     assert "no stored model passes" in archreg("list", "--family", "vgg").err
     fake.answers["unmatched"] = EmptyRegistryError("zoo.db holds no models", "fill it: archreg ingest REF")
     empty = archreg("list")

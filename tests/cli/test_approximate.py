@@ -42,7 +42,7 @@ def test_verdicts_say_what_is_approximate(words: str, archreg: Callable[..., Any
         "compare": replace(pair, a=first, b=near),
         "compress": replace(smaller, candidates=(replace(samples.candidate, model=near),)),
         "classes": replace(classes, classes=(sorted_,)),
-        "kept_class": lambda _: replace(classes, classes=(sorted_,)),
+        "partitions.get": lambda _: replace(classes, classes=(sorted_,)),
         "select": replace(samples.answers["select"], like=first, classes=(chosen,)),
     }
     assert (

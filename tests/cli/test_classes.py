@@ -82,7 +82,7 @@ def test_as_json(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_one_class(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("classes", "--class", "c1a5")
-    assert fake.called("kept_class") == (("c1a5",), {})
+    assert fake.called("partitions.get") == (("c1a5",), {})
     assert done.code == 0
     facts = dict(line.split(None, 1) for line in done.out.splitlines() if " " in line)
     assert facts["around"].strip() == "resnet32"
@@ -98,20 +98,20 @@ def test_what_is_kept(archreg: Callable[..., Any], fake: Any) -> None:
     assert row == "12 2026-01-02 03:04:05 UTC layered v1, l1 0.035 cover 12,345 67 family resnet"
     [kept] = archreg("classes", "--kept", "--json").document["partitions"]
     assert (kept["scope"], kept["rule"], kept["models"], kept["classes"]) == ({"family": "resnet"}, "cover", 12345, 67)
-    fake.answers["kept_partitions"] = ()
+    fake.answers["partitions.list"] = ()
     done = archreg("classes", "--kept")
     assert (done.code, done.out, done.err) == (0, "", "no classes are kept; make them: archreg classes\n")
 
 
 def test_what_was_kept_is_forgotten(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("classes", "--forget", "12")
-    assert fake.called("forget_partition") == ((12,), {})
+    assert fake.called("partitions.forget") == ((12,), {})
     assert (done.code, done.out) == (
         0,
         "forgot 1 class of 2 models: layered v1, l1, tolerance 0.035, complete, family vgg\n",
     )
     assert archreg("classes", "--forget", "12", "--json").document["forgotten"]["id"] == 12
-    fake.answers["forget_partition"] = UnknownClassError("no classes are kept under the number 13", "see --kept")
+    fake.answers["partitions.forget"] = UnknownClassError("no classes are kept under the number 13", "see --kept")
     done = archreg("classes", "--forget", "13")
     assert (done.code, done.err) == (1, "archreg: no classes are kept under the number 13\n  see --kept\n")
     assert archreg("classes", "--forget", "0").code == 2

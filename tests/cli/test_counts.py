@@ -36,7 +36,7 @@ def test_counted(count: int, noun: str, words: str) -> None:
 def test_answers_about_one(archreg: Callable[..., Any], fake: Any, samples: Any, tmp_path: Path) -> None:
     answers = samples.answers
     fake.answers["distances"] = (["a"], np.zeros((1, 1)))
-    fake.answers["index_drop"] = fake.answers["index_build"] = 1
+    fake.answers["index.drop"] = fake.answers["index.build"] = 1
     fake.answers["compress"] = replace(answers["compress"]("a"), searched=1)
     fake.answers["select"] = replace(answers["select"], models=1, passed=1, unknown=(("max top1@cifar10/test", 1),))
     fake.answers["classes"] = replace(answers["classes"], models=2)

@@ -489,12 +489,12 @@ def test_a_misspelt_filter_is_offered_near_ones(
 
 
 def test_near_ones_cost_nothing_where_something_is_found(filled: Archreg, monkeypatch: pytest.MonkeyPatch) -> None:
-    from registry.catalog import unmatched
+    from registry.catalog import constraint_report
 
     def asked(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(unmatched, "unmatched", asked)
+    monkeypatch.setattr(constraint_report, "unmatched", asked)
     for words in (("list",), ("nearest", "wide"), ("classes",)):
         assert filled(*words, "--family", "conv").code == 0
     assert filled("list", "--family", "conf").code == 1  # the control: here it is asked

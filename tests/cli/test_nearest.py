@@ -65,25 +65,25 @@ def test_what_is_said_of_the_search(archreg: Callable[..., Any], fake: Any, samp
 
 def test_index(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     assert "holds 163 layered fingerprints, by l1" in archreg("index", "build").out
-    fake.answers["index_build"] = None
+    fake.answers["index.build"] = None
     done = archreg("index", "build", "--distance", "l2")
     assert (done.code, done.out) == (0, "searches in a SQLite file are exact and need no index\n")
     assert archreg("index", "build", "--json").document["built"] is False
-    sound = samples.answers["index_check"]
+    sound = samples.answers["index.check"]
     done = archreg("index", "check")
     assert done.code == 0
     assert "163 of 163 vectors, 0 missing, 0 left over" in done.out
     assert "finds 98.8 % of the 10 nearest, over 100 models" in done.out
-    fake.answers["index_check"] = replace(sound, held=161, missing=2, remedy="run: archreg index build")
+    fake.answers["index.check"] = replace(sound, held=161, missing=2, remedy="run: archreg index build")
     done = archreg("index", "check")
     assert (done.code, done.out.splitlines()[-1]) == (1, "searches by it can miss models: run: archreg index build")
     behind = replace(sound, missing=2, recall=None, problem="the index is behind", remedy="build it")
-    fake.answers["index_check"] = behind
+    fake.answers["index.check"] = behind
     done = archreg("index", "check")
     assert done.code == 1
     assert "not used: the index is behind; build it" in done.out
     assert archreg("index", "check", "--json").document["index"]["recall"] is None
-    fake.answers["index_check"] = None
+    fake.answers["index.check"] = None
     assert archreg("index", "check").out == "there is no such index: every search is exact\n"
     assert archreg("index", "drop").out == "dropped the indexes of 1 fingerprint\n"
     assert archreg("index", "build", "--distance", "linf").code == 2

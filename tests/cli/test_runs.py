@@ -23,7 +23,7 @@ def test_list(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_a_long_list_ends_and_says_so(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     runs = [replace(samples.run, id=number) for number in range(30, 0, -1)]
-    fake.answers["runs"] = lambda *_run, limit=None: runs[:limit]
+    fake.answers["runs.list"] = lambda limit=None: tuple(runs[:limit])
     done = archreg("runs", "list")
     assert [line.split()[0] for line in done.out.splitlines()[1:]] == [str(number) for number in range(30, 10, -1)]
     assert done.err == "there are older ones: archreg runs list -k 200\n"
@@ -33,7 +33,7 @@ def test_a_long_list_ends_and_says_so(archreg: Callable[..., Any], fake: Any, sa
 
 def test_forget(archreg: Callable[..., Any], fake: Any) -> None:
     assert archreg("runs", "forget", "7").out == "forgot 1 run\n"
-    assert fake.called("forget_runs") == ((7,), {"older_than": None})
+    assert fake.called("runs.forget") == ((7,), {"older_than": None})
     assert archreg("runs", "forget", "--older-than", "0.5", "--json").document == {"forgotten": 1}
     for words in ((), ("7", "--older-than", "1"), ("--older-than", "-1")):
         assert archreg("runs", "forget", *words).code == 2
@@ -55,30 +55,30 @@ def test_failures(archreg: Callable[..., Any], fake: Any) -> None:
     assert (done.code, done.err) == (0, "run them again: archreg runs retry 7\n")
     assert done.out.splitlines()[1].split("  ")[-1].strip() == "check the file"
     assert [item["remedy"] for item in archreg("runs", "failures", "--json").document["items"]] == ["check the file"]
-    fake.answers["run_items"] = []
+    fake.answers["runs.items"] = ()
     assert archreg("runs", "failures").out == "nothing failed in run 7\n"
 
 
 def test_retry(archreg: Callable[..., Any], fake: Any) -> None:
     assert archreg("runs", "retry", "--workers", "3", "--quiet").out == "1 added\n"
-    arguments, settings = fake.called("retry")
+    arguments, settings = fake.called("runs.retry")
     assert arguments == (7,)
     assert (settings["workers"], settings["executor"], settings["address"]) == (3, None, None)
-    fake.answers["retry"] = lambda *_run, **_settings: fake.answers["outcomes"]
+    fake.answers["runs.retry"] = lambda *_run, **_settings: fake.answers["outcomes"]
     fake.answers["outcomes"] = ()
     assert archreg("runs", "retry").out == "nothing to read\n"
 
 
 @pytest.mark.parametrize("words", ["list", "show", "failures", "retry"])
 def test_without_any_run(words: str, archreg: Callable[..., Any], fake: Any) -> None:
-    fake.answers["runs"] = []
+    fake.answers["runs.list"] = ()
     done = archreg("runs", words)
     assert (done.code, done.out.replace("nothing to read\n", "")) == (0, "")
     assert "no runs yet: archreg ingest REF..." in done.err
 
 
 def test_no_such_run(archreg: Callable[..., Any], fake: Any) -> None:
-    fake.answers["runs"] = UsageError("there is no run 9", "archreg runs list shows those there are")
+    fake.answers["runs.get"] = UsageError("there is no run 9", "archreg runs list shows those there are")
     done = archreg("runs", "failures", "9")
     assert (done.code, done.out) == (2, "")
     assert done.err == "archreg: there is no run 9\n  archreg runs list shows those there are\n"

@@ -8,16 +8,18 @@ from scipy.spatial.distance import cdist
 from scipy.stats import kstest
 
 from registry.spectral.descriptors import (
+    COLUMNS,
+    SCALES,
     _described,
     embed,
     fourier_features,
     layers_of,
     run_points,
+    scales_of,
     shape_points,
     spectral_points,
 )
 from registry.spectral.fingerprints import points_of
-from registry.spectral.layered_scales import COLUMNS, SCALES, scales_of
 from registry.types import LayerMatrix
 from tests.fingerprints.factory import SHAPES, spectra_of, weights_of
 

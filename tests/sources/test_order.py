@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from registry.sources.depth_order import depth_order
-from registry.sources.skip_rules import skip_reason
+from registry.sources.matrix_rule import skip_reason
 
 if TYPE_CHECKING:
     from tests.sources.conftest import BuiltModel

@@ -13,8 +13,8 @@ from registry.storage.engine.ownership import share
 from registry.storage.engine.schema import fingerprints, specs
 from registry.storage.index import pgvector_index
 from registry.storage.index.pgvector_index import OPERATORS, index_name, table_name, usage_of
-from registry.storage.models.records import IndexReport
-from registry.storage.models.spec_state import SpecState, spec_facts, state_of
+from registry.storage.models.records import IndexReport, SpecState
+from registry.storage.models.spec_state import spec_facts, state_of
 from registry.storage.models.vectors import vector_blocks
 
 if TYPE_CHECKING:

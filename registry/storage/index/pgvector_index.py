@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from registry.storage.models.spec_state import SpecState
+    from registry.storage.models.records import SpecState
 
 __all__ = [
     "BEHIND",

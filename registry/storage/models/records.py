@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from registry.types.weights import ModelCard
 
@@ -27,6 +27,7 @@ __all__ = [
     "PartitionKey",
     "PartitionRow",
     "Size",
+    "SpecState",
     "StoredClass",
     "StoredLayer",
     "StoredPartition",
@@ -212,3 +213,14 @@ class Size:
     parameters: int
     bytes: int
     gflops: float | None
+
+
+class SpecState(NamedTuple):
+    """The row of a spec, as far as it tells whether what is remembered is current."""
+
+    id: int
+    created: datetime
+    length: int
+    stamp: int
+    removed: int
+    indexed: int | None

@@ -12,27 +12,15 @@ from registry.storage.engine import schema
 from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.equivalence.stored_calibrations import SAME
 from registry.storage.index.pgvector_index import INDEX_FACTS, IndexFacts
+from registry.storage.models.records import SpecState
 from registry.types.calibrations import Calibration
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection, Select, TextClause
 
-__all__ = ["SpecState", "SpecFacts", "spec_facts", "state_of"]
+__all__ = ["SpecFacts", "spec_facts", "state_of"]
 
 specs, calibrations = schema.specs, schema.calibrations
-
-
-class SpecState(NamedTuple):
-    """The row of a spec, as far as it tells whether what is remembered is current."""
-
-    id: int
-    created: datetime
-    length: int
-    stamp: int
-    removed: int
-    indexed: int | None
 
 
 class SpecFacts(NamedTuple):

@@ -1,4 +1,4 @@
-"""Why an answer is empty: what each constraint removed."""
+"""Constraint reports of empty answers: what each constraint removed, and texts of filters that no model has."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from registry.catalog.arguments import FILTER_TEXTS
 from registry.catalog.bounds import below
-from registry.catalog.searching import gallery_of
-from registry.catalog.unmatched import near
 from registry.spelling import counted
-from registry.storage.models.model_queries import candidate_ids
+from registry.storage.models.bulk_figures import near_texts
+from registry.storage.models.model_queries import candidate_ids, require_models
 from registry.types import Filter, Removal
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Aim, MetricBound, ModelSummary
 
-__all__ = ["removals"]
+__all__ = ["removals", "unmatched"]
 
 BOUNDS = {
     "min_params": ("at least", "parameter"),
@@ -51,6 +51,8 @@ def removals(
     ``like``: that they be equivalent to it is a constraint, too; so is that ``figures`` has something for each aim, and
     that they be smaller ``than`` a model, which cannot be dropped: where none is, nothing else is told.
     """
+    from registry.catalog.searching import gallery_of
+
     every = np.array(store.read(candidate_ids), dtype=np.int64)
     fixed = f"smaller than {than.name}" if than is not None else ""
     rows: list[tuple[str, NDArray[np.bool_], int, tuple[str, ...]]] = []
@@ -58,7 +60,7 @@ def removals(
         ids = store.read(candidate_ids, alone)
         known = _figure_known(field, alone)
         unknown = 0 if known is None else len(every) - len(store.read(candidate_ids, known))
-        rows.append((text, np.isin(every, ids), unknown, () if ids else near(store, field, alone)))
+        rows.append((text, np.isin(every, ids), unknown, () if ids else _near(store, field, alone)))
     if than is not None:
         ids = store.read(candidate_ids, below(than, where))
         if not ids:
@@ -113,3 +115,18 @@ def _bound(bound: MetricBound) -> str:
     least = "" if bound.minimum is None else f" at least {bound.minimum:g}"
     most = "" if bound.maximum is None else f" at most {bound.maximum:g}"
     return f"{place}{least}{most}"
+
+
+def unmatched(store: Store, where: Filter) -> dict[str, tuple[str, ...]]:
+    """Each text of the filter that no model has, by its field, with up to three known ones that are near; O(n).
+
+    Raises ``EmptyRegistryError`` where there are no models at all.
+    """
+    store.read(require_models)
+    alone = {field: Filter(**{field: getattr(where, field)}) for field in FILTER_TEXTS if getattr(where, field)}
+    return {field: _near(store, field, one) for field, one in alone.items() if not store.read(candidate_ids, one)}
+
+
+def _near(store: Store, field: str, alone: Filter) -> tuple[str, ...]:
+    """Known values spelt nearly as the text that a filter of one field, which no model passes, asks for."""
+    return tuple(store.read(near_texts, field, getattr(alone, field))) if field in FILTER_TEXTS else ()

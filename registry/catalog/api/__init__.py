@@ -1,1 +1,0 @@
-"""The methods of ``Registry``, a file for each thing it is for."""
