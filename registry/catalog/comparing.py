@@ -28,14 +28,14 @@ def compare(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Compariso
         (name, float(distance.to_all(a.vector, b.vector[None])[0])) for name, distance in DISTANCES.items()
     )
     return Comparison(
-        a=a.model,
-        b=b.model,
+        a=a.model(),
+        b=b.model(),
         spec=by.spec,
         distance=by.distance.name,
         verdict=verdict(a, b, by, strict=strict),
         distances=distances,
-        conjugacy_a=a.conjugacy,
-        conjugacy_b=b.conjugacy,
+        conjugacy_a=a.conjugacy(),
+        conjugacy_b=b.conjugacy(),
         calibration=by.calibration,
         contrast=_contrast(a, b),
     )
@@ -46,7 +46,7 @@ def verdict(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Verdict:
 
     Raises ``UsageError`` for ``strict`` with a fingerprint that does not resolve spectra by depth.
     """
-    [found] = judged(a, [b.model], by.distance.to_all(a.vector, b.vector[None]), by, 1)
+    [found] = judged(a, [b.model()], by.distance.to_all(a.vector, b.vector[None]), by, 1)
     return strictly(found, _depths_apart(a, b, by.spec)) if strict else found
 
 

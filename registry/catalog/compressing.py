@@ -32,8 +32,8 @@ def compress(
     in parameters; of equal size, the nearest.
     """
     whole(k, "k", 1)
-    where = asked(query.model, where, max_ratio)
-    gallery = gallery_of(store, query, by, smaller(query.model, where))
+    where = asked(query.model(), where, max_ratio)
+    gallery = gallery_of(store, query, by, smaller(query.model(), where))
     ids, distances = gallery.equivalent()
     equivalent = bool(len(ids))
     if equivalent:
@@ -41,11 +41,11 @@ def compress(
         found = tuple(sorted(every, key=lambda n: (*_size(n.model, where), n.distance, n.model.id)))[:k]
     else:
         found = gallery.neighbours(*gallery.nearest(k, None), k)
-    candidates = (_candidate(query.model, neighbour) for neighbour in found)
+    candidates = (_candidate(query.model(), neighbour) for neighbour in found)
     if explain:
         candidates = (_explained(store, query, candidate) for candidate in candidates)
     return Compression(
-        model=query.model,
+        model=query.model(),
         spec=by.spec,
         distance=by.distance.name,
         tolerance=gallery.by.tolerance,
@@ -54,8 +54,8 @@ def compress(
         equivalent=equivalent,
         candidates=tuple(candidates),
         calibration=by.calibration,
-        removals=() if found else removals(store, by, where, than=query.model),
-        note=_note(query.model, where),
+        removals=() if found else removals(store, by, where, than=query.model()),
+        note=_note(query.model(), where),
     )
 
 

@@ -69,7 +69,7 @@ def removals(
     if like is not None:
         equivalent, _ = gallery_of(store, like, replace(by, asked=True), Filter()).equivalent()
         passing = np.isin(every, [*equivalent.tolist(), like.id])
-        rows.append((f"equivalent to {like.model.name}", passing, 0, ()))
+        rows.append((f"equivalent to {like.model().name}", passing, 0, ()))
     if figures is not None:
         # Of other models it is not known here, nor would it help: these have passed all else.
         lacking = [(aim, figures.ids[np.isnan(figures.of(aim))]) for aim in aims]

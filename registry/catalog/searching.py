@@ -100,7 +100,7 @@ def _answer(gallery: Gallery, found: Found, wanted: Wanted, *, indexed: bool = F
     ids = found[0].tolist()
     told = {model.id: model for model in gallery.store.read(read_summaries, ids=[*ids, query.id])}
     return Search(
-        model=told.get(query.id) or query.model,
+        model=told.get(query.id) or query.model(),
         spec=by.spec,
         distance=by.distance.name,
         tolerance=by.tolerance,

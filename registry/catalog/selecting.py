@@ -71,7 +71,7 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
         rate=by.rate,
         calibration=by.calibration,
         aims=chosen,
-        like=like.model if like else None,
+        like=like.model() if like else None,
         models=store.read(count_models),
         passed=len(passing),
         searched=searched,

@@ -31,26 +31,17 @@ __all__ = ["Query", "resolve", "stored"]
 class Query:
     """The model asked about; ``id`` is 0 where it is not stored. ``vector``: float32 (spec.length,).
 
-    ``kind``: its tail class and training class. The rest is read when called, and ``spectra``, those of its layers, and
-    ``figures``, its conjugacy, are None where they were not stored.
+    ``kind``: its tail class and training class. The rest is read when called: ``model``, its summary, which raises
+    ``UnknownModelError`` where it was removed since it was asked about; ``conjugacy``, its figures, and ``spectra``,
+    those of its layers, None where they were not stored.
     """
 
     id: int
     kind: Kind
     vector: NDArray[np.float32]
-    summary: Callable[[], ModelSummary]
-    figures: Callable[[], Conjugacy | None]
+    model: Callable[[], ModelSummary]
+    conjugacy: Callable[[], Conjugacy | None]
     spectra: Callable[[], tuple[Spectrum, ...] | None]
-
-    @property
-    def model(self) -> ModelSummary:
-        """Its summary. Raises ``UnknownModelError`` where it was removed since it was asked about."""
-        return self.summary()
-
-    @property
-    def conjugacy(self) -> Conjugacy | None:
-        """Its conjugacy figures, where they are known."""
-        return self.figures()
 
 
 def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
