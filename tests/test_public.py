@@ -5,46 +5,39 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
 import registry
-from registry import ModelCard, Registry, errors
+from registry import ModelCard, Registry, errors, types, version
 
 TERMS = "fingerprint='layered', distance=None, tolerance=None"
 SEARCH = "radius=None, equivalent=False, exact=False"
 METHODS = {
-    "calibrate": "(*, fingerprint='layered', distance=None, rate=0.01, seed=0, dry_run=False)",
-    "calibration": "(*, fingerprint='layered', distance=None)",
+    "calibrate": "(*, fingerprint='layered', distance=None, rate=0.01, seed=0, dry_run=False, **unknown)",
+    "calibration": "(*, fingerprint='layered', distance=None, **unknown)",
     "check": "()",
     "classes": f"(*, {TERMS}, rule=None, keep=True, **filters)",
     "close": "()",
-    "compare": f"(a, b, *, {TERMS}, strict=False)",
-    "compress": (
-        "(query, *, max_ratio=None, max_params=None, max_bytes=None, max_gflops=None, k=10, explain=False, "
-        f"{TERMS}, **filters)"
-    ),
+    "compare": f"(a, b, *, {TERMS}, strict=False, **unknown)",
+    "compress": f"(query, *, max_ratio=None, k=10, explain=False, {TERMS}, **filters)",
     "current": "()",
     "distances": "(*, fingerprint='layered', distance=None, **filters)",
-    "equivalent": f"(a, b, *, {TERMS}, strict=False)",
+    "equivalent": f"(a, b, *, {TERMS}, strict=False, **unknown)",
     "estimate": "(refs, *, approximate=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
-    "partitions.forget": "(partition_id)",
-    "runs.forget": "(run=None, *, older_than=None)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
-    "index.build": "(*, fingerprint='layered', distance=None)",
-    "index.check": "(*, fingerprint='layered', distance=None, k=10, queries=100, seed=0)",
-    "index.drop": "(*, fingerprint=None)",
     "ingest": (
-        "(reference, *, name=None, key=None, seed=None, replace=False, keep_spectra=True, device='cpu', "
-        "approximate=False, **card)"
+        "(reference, *, name=None, key=None, replace=False, keep_spectra=True, device='cpu', approximate=False, **card)"
     ),
     "ingest_all": (
         "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', approximate=False, "
         "workers=None, executor=None, address=None, time_limit=None, command='', progress=None)"
     ),
-    "partitions.get": "(identity)",
-    "partitions.list": "()",
     "models": "(**filters)",
     "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
     "outdated": "()",
@@ -54,12 +47,9 @@ METHODS = {
     "refingerprint": "(*, fingerprint=None, progress=None)",
     "remove": "(name)",
     "rename": "(old, new)",
-    "reset_calibration": "(*, fingerprint='layered', distance=None)",
-    "retry": "(run, *, workers=None, executor=None, address=None, time_limit=None, progress=None)",
-    "runs.items": "(run, *, states=())",
-    "runs": "(run=None, *, limit=None)",
+    "reset_calibration": "(*, fingerprint='layered', distance=None, **unknown)",
     "search": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
-    "search_all": "(queries, **terms)",
+    "search_all": "(queries, **options)",
     "select": (f"(*, aims=(), like=None, min_metric=None, max_metric=None, k=20, {TERMS}, **filters)"),
     "set": "(name, **changes)",
     "set_metric": "(name, metric)",
@@ -70,6 +60,23 @@ METHODS = {
     "unmatched": "(**filters)",
     "upgrade": "(*, from_revision=None)",
 }
+
+GROUPS = {
+    "runs": {
+        "forget": "(run=None, *, older_than=None)",
+        "get": "(run)",
+        "items": "(run, *, states=())",
+        "list": "(limit=None)",
+        "retry": "(run, *, workers=None, executor=None, address=None, time_limit=None, progress=None)",
+    },
+    "index": {
+        "build": "(*, fingerprint='layered', distance=None, **unknown)",
+        "check": "(*, fingerprint='layered', distance=None, k=10, queries=100, seed=0, **unknown)",
+        "drop": "(*, fingerprint=None, **unknown)",
+    },
+    "partitions": {"forget": "(partition_id)", "get": "(identity)", "list": "()"},
+}
+PROTOCOL = ("__bool__", "__contains__", "__enter__", "__exit__", "__getitem__", "__iter__", "__len__")
 
 
 def test_names_of_the_package() -> None:
@@ -102,9 +109,51 @@ def test_methods_of_the_registry() -> None:
     methods = {name: member for name, member in inspect.getmembers(Registry, inspect.isfunction) if name[0] != "_"}
     assert {name: signature(method) for name, method in methods.items()} == METHODS
     assert signature(Registry.__init__) == "(url=None)"
+    check_told(methods)
+    assert all(name in vars(Registry) for name in PROTOCOL)
+
+
+def check_told(methods: dict[str, Any]) -> None:
+    """Whether each method says what it does and what it returns."""
     for name, method in methods.items():
         assert method.__doc__, name
         assert inspect.signature(method).return_annotation is not inspect.Signature.empty, name
+
+
+def test_groups_of_the_registry() -> None:
+    reg = Registry("none.db")
+    for group, expected in GROUPS.items():
+        members = inspect.getmembers(type(getattr(reg, group)), inspect.isfunction)
+        methods = {name: member for name, member in members if name[0] != "_"}
+        assert {name: signature(method) for name, method in methods.items()} == expected
+        check_told(methods)
+
+
+def given(hint: object) -> object:
+    """What may be given for a field: None as well, for sizes also numbers such as 1e6, any iterable for a tuple."""
+    if get_origin(hint) is tuple:
+        return Iterable[get_args(hint)[0]] | None  # type: ignore[misc]
+    return hint | None  # type: ignore[operator]
+
+
+def test_keywords_are_the_fields() -> None:
+    filters = {name: given(hint) for name, hint in get_type_hints(types.Filter).items()}
+    filters |= dict.fromkeys(("min_params", "max_params", "min_bytes", "max_bytes"), float | None)
+    assert get_type_hints(types.Filters, localns={"Iterable": Iterable}) == filters
+    card = {name: given(hint) for name, hint in get_type_hints(ModelCard).items()}
+    assert get_type_hints(types.CardFields, localns={"Iterable": Iterable}) == card
+    del card["metrics"], card["tags"]
+    assert get_type_hints(types.CardChanges) == card
+    search = inspect.signature(Registry.search).parameters
+    assert set(types.SearchOptions.__annotations__) == {*search, *filters} - {"self", "query", "filters"}
+
+
+def test_one_version() -> None:
+    """It is written in one place, from which the package and its metadata have it."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"] == {"version": {"attr": "registry.version.__version__"}}
+    assert registry.__version__ is version.__version__
 
 
 @pytest.mark.parametrize("module", ["types", "spectral", "equivalence", "ingest", "sources", "storage", "ensembles"])

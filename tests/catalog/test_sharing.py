@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import pickle
 import subprocess
 import sys
+import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +18,9 @@ import pytest
 import torch
 
 from registry import Registry
+from registry.catalog.ingest_runs import IngestRuns
+from registry.catalog.kept_classes import KeptClasses
+from registry.catalog.vector_index import VectorIndex
 from registry.errors import DatabaseMissingError, UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +56,58 @@ def test_a_thread_waits_while_another_is_asked(asked: Filled) -> None:
         assert not told.wait(0.2)
     assert told.wait(30)
     other.join()
+
+
+WAITING = {
+    "index": lambda reg: reg.index.check(),
+    "runs": lambda reg: reg.runs.list(),
+    "partitions": lambda reg: reg.partitions.list(),
+    "nearest": lambda reg: reg.nearest("wide"),
+    "compare": lambda reg: reg.compare("wide", "slim"),
+    "classes": lambda reg: reg.classes(keep=False),
+    "models": lambda reg: reg.models(),
+    "show": lambda reg: reg.show("wide"),
+    "[]": lambda reg: reg["wide"],
+    "in": lambda reg: "wide" in reg,
+    "len": len,
+    "iter": list,
+    "check": lambda reg: reg.check(),
+    "calibration": lambda reg: reg.calibration(),
+}
+
+
+@pytest.mark.parametrize("question", WAITING)
+def test_every_question_waits(asked: Filled, question: str) -> None:
+    answered = threading.Event()
+    with asked.reg._lock:
+        other = threading.Thread(target=lambda: (WAITING[question](asked.reg), answered.set()))
+        other.start()
+        assert not answered.wait(0.05)
+    assert answered.wait(30)
+    other.join()
+
+
+def test_every_method_that_opens_the_database_holds_the_lock() -> None:
+    """What is done by its store, or by the database handed on, is done within ``with ...lock``."""
+    unlocked: list[str] = []
+    for group in (Registry, IngestRuns, VectorIndex, KeptClasses):
+        for name, method in inspect.getmembers(group, inspect.isfunction):
+            if name in ("__init__", "__repr__", "_terms", "_question"):
+                continue
+            tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+            locked = {
+                id(node)
+                for block in ast.walk(tree)
+                if isinstance(block, ast.With) and ast.unparse(block.items[0].context_expr).endswith("lock")
+                for node in ast.walk(block)
+            }
+            unlocked += [
+                f"{group.__name__}.{name}"
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute) and node.attr in ("_database", "_terms", "_question")
+                if id(node) not in locked
+            ]
+    assert unlocked == []
 
 
 def test_within_a_running_event_loop(asked: Filled) -> None:
@@ -119,6 +177,9 @@ def test_the_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytes
 FORKED = """
 import multiprocessing, sys
 from registry import Registry
+from registry.catalog.ingest_runs import IngestRuns
+from registry.catalog.kept_classes import KeptClasses
+from registry.catalog.vector_index import VectorIndex
 
 reg = Registry(sys.argv[1])
 alone = {name: reg.nearest(name, k=3) for name in ("wide", "slim")}

@@ -138,3 +138,45 @@ def test_wrong_usage(words: str, archreg: Callable[..., Any], fake: Any) -> None
 def test_harmless(text: str, expected: str) -> None:
     assert harmless(text) == expected
     assert harmless(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nearest", "m", "--accuracy", "0.1"), "archreg: --accuracy is now --tolerance\n  write --tolerance 0.1\n"),
+        (("index", "build", "--accuracy=1"), "archreg: --accuracy is now --tolerance\n  write --tolerance 0.1\n"),
+        (("compare", "a", "b", "--metric", "l1"), "archreg: --metric is now --distance\n  write --distance l1\n"),
+        (("index", "check", "--metric", "l2"), "archreg: --metric is now --distance\n  write --distance l1\n"),
+    ],
+)
+def test_an_option_that_was_renamed_names_its_successor(
+    archreg: Callable[..., Any], fake: Any, words: tuple[str, ...], message: str
+) -> None:
+    done = archreg(*words)
+    assert (done.code, done.out, done.err) == (2, "", message)
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("distance", ["l1", "L2", "linf"])
+def test_a_distance_is_no_bound_on_a_metric(archreg: Callable[..., Any], fake: Any, distance: str) -> None:
+    done = archreg("nearest", "m", "--metric", distance)
+    assert done.code == 2
+    assert f"'{distance}' is no bound on a metric; the distance is --distance {distance.lower()}" in done.err
+    assert fake.calls == []
+
+
+def test_the_fake_takes_what_the_registry_takes(fake: Any) -> None:
+    """What a command gives to a method that does not take it fails here, too."""
+    fake.index.check(k=3, queries=4)
+    for call in (
+        lambda: fake.index.check(count=3),
+        lambda: fake.index.check(accuracy=3),
+        lambda: fake.search("m", famly="resnet"),
+        lambda: fake.runs.items(),
+        lambda: fake.set("m", tags=()),
+        lambda: fake.stats(1),
+    ):
+        with pytest.raises(TypeError):
+            call()
+    fake.search("m", family="resnet")
+    fake.tag("m", any_key="value")
