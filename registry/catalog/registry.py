@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     import numpy as np
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from registry.catalog.ingesting import Watcher
@@ -635,7 +636,7 @@ class Registry:
     def plot_csd(
         self,
         names: str | Sequence[str],
-        file: str | Path,
+        file: str | Path | None = None,
         *,
         scale: Scale = "full",
         reference: str = "cue",
@@ -643,9 +644,10 @@ class Registry:
         axes: Axes = "both",
         x_max: float | None = None,
         title: str = "",
-    ) -> None:
-        """Draw cumulative spectral differences of one to 8 stored models into a PNG, SVG or PDF file.
+    ) -> Figure:
+        """Draw cumulative spectral differences of one to 8 stored models; returns the Matplotlib figure.
 
+        ``file``: also save it there, as PNG, SVG or PDF by the suffix. ``matplotlib.pyplot`` does not know the figure.
         ``reference``: a name of ``registry.ensembles.REFERENCES``: its expectation, or one member by its ``seed``.
         Raises ``UsageError``, what ``spectrum`` raises, or ``RegistryError`` where the file cannot be written or
         Matplotlib is missing.
@@ -653,23 +655,23 @@ class Registry:
         from registry.catalog.plotting import picture_differences
         from registry.plots import check_picture, plot_difference
 
-        picture_file = path(file, "file")
+        picture_file = None if file is None else path(file, "file")
         check_picture(picture_file)
         with self._lock:
             store = self._database.readable()
             picture = picture_differences(store, names, scale=scale, reference=reference, sample=seed, x_max=x_max)
-        plot_difference(picture, picture_file, axes=axes, title=title)
+        return plot_difference(picture, picture_file, axes=axes, title=title)
 
-    def plot_spectrum(self, name: str, file: str | Path, *, title: str = "") -> None:
-        """Draw the spectrum of one stored model by depth into a PNG, SVG or PDF file. Raises as ``plot_csd``."""
+    def plot_spectrum(self, name: str, file: str | Path | None = None, *, title: str = "") -> Figure:
+        """Draw the spectrum of one stored model by depth; returns, saves and raises as ``plot_csd``."""
         from registry.catalog.plotting import picture_spectrum
         from registry.plots import check_picture, plot_spectrum
 
-        picture_file = path(file, "file")
+        picture_file = None if file is None else path(file, "file")
         check_picture(picture_file)
         with self._lock:
             picture = picture_spectrum(self._database.readable(), name)
-        plot_spectrum(picture, picture_file, title=title)
+        return plot_spectrum(picture, picture_file, title=title)
 
     # Changes.
 

@@ -2,7 +2,8 @@
 
 ``data``: what a picture shows, as arrays; ``difference``, ``density``: the drawings; ``style``: colours, dashes and
 settings; ``text``: untrusted names made harmless; ``files``: PNG, SVG and PDF, the same bytes every time. Matplotlib is
-imported when something is drawn and not before; neither its state nor its settings are changed for anyone else.
+imported when something is drawn and not before; neither its state nor its settings are changed for anyone else:
+``matplotlib.pyplot`` is never imported and does not know the figures that are returned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures as files: PNG, SVG or PDF by the suffix, whole or not at all, the same bytes every time."""
+"""Figures, and files of them: PNG, SVG or PDF by the suffix, whole or not at all, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ DIGITS = 6
 """Of positions, in units of the figure's size."""
 
 
-def check_picture(path: Path) -> None:
-    """Refuse what could not be drawn, before the work for it begins.
+def check_picture(path: Path | None) -> None:
+    """Refuse what could not be drawn, before the work for it begins; ``path`` is None where nothing is to be saved.
 
     Raises
     ------
@@ -35,16 +35,25 @@ def check_picture(path: Path) -> None:
     RegistryError
         Matplotlib is not installed.
     """
+    if path is not None:
+        _check_name(path)
+    require_matplotlib()
+
+
+def _check_name(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         *most, last = SUFFIXES
         raise UsageError(f"'{path}' does not end in {', '.join(most)} or {last}", f"name the picture FILE{SUFFIXES[0]}")
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder '{path.parent}'", "create it, or name another file")
-    require_matplotlib()
 
 
-def plot_difference(picture: DifferencePicture, path: Path, *, axes: Axes = "both", title: str = "") -> None:
-    """Draw spectral differences of networks into a file.
+def plot_difference(
+    picture: DifferencePicture, path: Path | None = None, *, axes: Axes = "both", title: str = ""
+) -> Figure:
+    """Draw spectral differences of networks, and save them as ``path`` if it is given.
+
+    The figure belongs to the caller alone: ``matplotlib.pyplot`` does not know it, and nothing has to be closed.
 
     Raises
     ------
@@ -55,16 +64,16 @@ def plot_difference(picture: DifferencePicture, path: Path, *, axes: Axes = "bot
     from registry.plots.difference_figure import draw_difference
 
     with styled():
-        _write(path, draw_difference(picture, axes=axes, title=title))
+        return _finished(draw_difference(picture, axes=axes, title=title), path)
 
 
-def plot_spectrum(picture: SpectrumPicture, path: Path, *, title: str = "") -> None:
-    """Draw the spectrum of a network into a file. Raises as `plot_difference`."""
+def plot_spectrum(picture: SpectrumPicture, path: Path | None = None, *, title: str = "") -> Figure:
+    """Draw the spectrum of a network, and save it as ``path`` if it is given. As `plot_difference`."""
     check_picture(path)
     from registry.plots.spectrum_figure import draw_spectrum
 
     with styled():
-        _write(path, draw_spectrum(picture, title=title))
+        return _finished(draw_spectrum(picture, title=title), path)
 
 
 def _settle(figure: Figure) -> None:
@@ -84,10 +93,16 @@ def _settle(figure: Figure) -> None:
             panel.set_position((round(x, DIGITS), round(y, DIGITS), round(width, DIGITS), round(height, DIGITS)))
 
 
-def _write(path: Path, figure: Figure) -> None:
-    """Write a figure; an older file stays until the new one is complete."""
-    suffix = path.suffix.lower()
+def _finished(figure: Figure, path: Path | None) -> Figure:
+    """Lay the figure out, and write it if that is asked for; an older file stays until the new one is complete."""
     _settle(figure)
+    if path is not None:
+        _write(figure, path)
+    return figure
+
+
+def _write(figure: Figure, path: Path) -> None:
+    suffix = path.suffix.lower()
     drawn = BytesIO()
     figure.savefig(drawn, format=suffix[1:], metadata=METADATA[suffix])
     with whole_file(path) as partial:

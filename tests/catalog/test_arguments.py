@@ -91,7 +91,7 @@ WRONG: list[tuple[Callable[[Any], Any], str]] = [
     (lambda reg: reg.export("out.db", names=5), "names is a list, not 5"),
     (lambda reg: reg.import_from(None), "file must be a path, not None"),
     (lambda reg: reg.import_from(["a"]), "file must be a path, not ['a']"),
-    (lambda reg: reg.plot_csd("wide", None), "file must be a path, not None"),
+    (lambda reg: reg.plot_csd("wide", 5), "file must be a path, not 5"),
     (lambda reg: reg.plot_spectrum("wide", 5), "file must be a path, not 5"),
     (lambda reg: reg.compare(None, "wide"), "a torch.nn.Module, not NoneType"),
     (lambda reg: reg.compress(5), "a torch.nn.Module, not int"),
