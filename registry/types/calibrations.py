@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from registry.types.reprs import Shown
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Calibrated", "Calibration", "Relation"]
 
@@ -68,3 +72,9 @@ class Calibrated:
     labelled: int
     unlabelled: int
     relations: tuple[Relation, ...]
+
+    def to_frame(self) -> DataFrame:
+        """One row for each relation of labelled models: see ``registry.frames.of_calibrated``."""
+        from registry.frames import of_calibrated
+
+        return of_calibrated(self)

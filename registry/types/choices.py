@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from registry.types.weights import place_of
+
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
     from registry.types.spectra import FingerprintSpec
@@ -27,6 +31,11 @@ class MetricChange:
     original: float
     candidate: float
     higher_is_better: bool | None = None
+
+    @property
+    def place(self) -> str:
+        """``top1@cifar10/test``."""
+        return place_of(self.name, self.dataset, self.split)
 
     @property
     def change(self) -> float:
@@ -93,6 +102,12 @@ class Compression:
     removals: tuple[Removal, ...] = ()
     note: str = ""
 
+    def to_frame(self) -> DataFrame:
+        """One row for each candidate, the best first: see ``registry.frames.of_compression``."""
+        from registry.frames import of_compression
+
+        return of_compression(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Aim:
@@ -109,8 +124,7 @@ class Aim:
     @property
     def place(self) -> str:
         """``top1@cifar10/test``."""
-        split = f"/{self.split}" if self.split else ""
-        return f"{self.what}@{self.dataset}{split}" if self.dataset or split else self.what
+        return place_of(self.what, self.dataset, self.split)
 
     @property
     def label(self) -> str:
@@ -160,3 +174,9 @@ class Selection:
     count: int
     classes: tuple[Selected, ...]
     removals: tuple[Removal, ...]
+
+    def to_frame(self) -> DataFrame:
+        """One row for each model of the front that is shown: see ``registry.frames.of_selection``."""
+        from registry.frames import of_selection
+
+        return of_selection(self)

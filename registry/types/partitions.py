@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
     from registry.types.spectra import FingerprintSpec
@@ -53,6 +55,12 @@ class Partition:
     kept: bool = False
     created: str = ""
     note: str = ""
+
+    def to_frame(self) -> DataFrame:
+        """One row for each model, class by class: see ``registry.frames.of_partition``."""
+        from registry.frames import of_partition
+
+        return of_partition(self)
 
 
 @dataclass(frozen=True, slots=True)

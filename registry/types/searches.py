@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from registry.types.filters import Filters
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
     from registry.types.spectra import FingerprintSpec
@@ -51,6 +53,12 @@ class Search:
     unknown: int = 0
     indexed: bool = False
     note: str = ""
+
+    def to_frame(self) -> DataFrame:
+        """One row for each neighbour, the nearest first: see ``registry.frames.of_search``."""
+        from registry.frames import of_search
+
+        return of_search(self)
 
 
 class SearchOptions(Filters, total=False):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
     from registry.types.spectra import Conjugacy, FingerprintSpec
@@ -78,3 +80,9 @@ class Comparison:
     conjugacy_b: Conjugacy | None
     calibration: Calibration
     contrast: Contrast | None = None
+
+    def to_frame(self) -> DataFrame:
+        """One row for the pair: see ``registry.frames.of_comparisons``."""
+        from registry.frames import of_comparisons
+
+        return of_comparisons([self])

@@ -25,7 +25,14 @@ __all__ = [
     "SkippedTensor",
     "TensorInfo",
     "WeightsPlan",
+    "place_of",
 ]
+
+
+def place_of(name: str, dataset: str, split: str) -> str:
+    """A metric's name with its data set and split, as far as they are known: ``top1@cifar10/test``."""
+    behind = f"/{split}" if split else ""
+    return f"{name}@{dataset}{behind}" if dataset or split else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,11 @@ class Metric(Shown):
     split: str = ""
     higher_is_better: bool | None = None
     source: str = ""
+
+    @property
+    def place(self) -> str:
+        """``top1@cifar10/test``: the name, and on what it was measured."""
+        return place_of(self.name, self.dataset, self.split)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
