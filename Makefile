@@ -20,7 +20,7 @@ help:
 	@echo "make fuzz    100,000 damaged headers and archives; FUZZ='--count N --seed S'"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the figures of the README, measured again; make bench-speed: the method's speed alone"
-	@echo "make docs    check that links, commands and docs/cli.md are true"
+	@echo "make docs    check that links, commands, docs/cli.md and docs/python.md are true"
 	@echo "make clean   remove what the others made, .venv too"
 
 .venv/.run: pyproject.toml constraints.txt scripts/install.sh
@@ -95,6 +95,7 @@ bench-scale: .venv/.dev
 
 docs: .venv/.dev
 	$(BIN)/python scripts/cli_docs.py --check
+	$(BIN)/python scripts/python_docs.py --check
 	$(BIN)/python scripts/check_docs.py
 
 # After a change of versions: what .venv holds now becomes what everyone gets.

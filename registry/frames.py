@@ -186,7 +186,13 @@ def _frame(rows: Sequence[Any], columns: Iterable[Column]) -> pd.DataFrame:
 
 
 def of_models(models: Iterable[ModelSummary]) -> pd.DataFrame:
-    """One row for each stored model, as ``reg.models()`` returns them, with a column for each metric that any has."""
+    """One row for each stored model, as ``reg.models()`` returns them.
+
+    Columns: ``name``, ``family``, ``architecture``, ``task``, ``dataset``, ``licence``, ``parameters``, ``bytes``,
+    ``layers``, ``gflops``, ``training_class``, ``tail_class``, ``approximate``, ``source``, ``matrix_rule``,
+    ``content_hash``, ``topology``, ``created``, ``id``, ``names`` (all of them, separated by commas), and one for each
+    metric that any of the models has. Every frame about models has these columns, besides its own.
+    """
     rows = tuple(models)
     return _frame(rows, (*_MODEL, *_metrics(rows, "")))
 
