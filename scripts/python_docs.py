@@ -41,7 +41,7 @@ def signature(name: str, function: Any) -> str:
         before = parameters[at - 1].kind if at else None
         if one.kind is one.KEYWORD_ONLY and before not in (one.KEYWORD_ONLY, one.VAR_POSITIONAL):
             words.append("*")
-        stars = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        stars = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
         word = f"{stars}{one.name}" + (f": {one.annotation}" if one.annotation is not one.empty else "")
         words.append(word + (f" = {default_of(one.default)}" if one.default is not one.empty else ""))
         after = parameters[at + 1].kind if at + 1 < len(parameters) else None
@@ -72,7 +72,7 @@ def values() -> list[type]:
     known = {name: getattr(types, name) for name in types.__all__ if is_dataclass(getattr(types, name))}
     found: set[str] = set()
     with tempfile.TemporaryDirectory() as folder, Registry(Path(folder) / "none.db") as registry:
-        owners = [Registry, *(type(value) for _, value in attributes(registry))]
+        owners: list[type] = [Registry, *(type(value) for _, value in attributes(registry))]
     waiting = ["Filter ModelCard", *(str(inspect.signature(one)) for owner in owners for _, one in methods(owner))]
     while waiting:
         named = set(re.findall(r"\w+", waiting.pop())) & known.keys() - found
