@@ -17,6 +17,14 @@ from registry import Registry, errors, frames, types
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 MARK = "<!-- reference: written by scripts/python_docs.py -->\n"
+SPECIAL = {
+    "__getitem__": "reg[name]",
+    "__contains__": "name in reg",
+    "__iter__": "iter(reg)",
+    "__len__": "len(reg)",
+    "__bool__": "bool(reg)",
+}
+"""How special methods of a registry are called."""
 
 
 def markdown(docstring: str | None) -> str:
@@ -106,6 +114,7 @@ def reference() -> str:
     """Return the reference: registry, attributes, values, frames, errors."""
     parts = [f"### Registry\n\n```text\n{signature('Registry', Registry.__init__)}\n```\n"]
     parts.append(markdown(Registry.__doc__) + "\n")
+    parts += [f"#### {call}\n\n{markdown(vars(Registry)[name].__doc__)}\n" for name, call in SPECIAL.items()]
     parts += [f"#### {name}\n\n{described(f'reg.{name}', method)}" for name, method in methods(Registry)]
     with tempfile.TemporaryDirectory() as folder, Registry(Path(folder) / "none.db") as registry:
         for name, held in attributes(registry):

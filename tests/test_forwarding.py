@@ -15,6 +15,19 @@ ALLOWED = {
     "registry.storage.portable.portable_file.PortableFile.close": "the file's connection is its own",
     "registry.storage.portable.portable_file.PortableFile.models": "exports and files are read by one protocol",
     "registry.storage.store.Store.close": "the engine is its own",
+    **{
+        f"registry.types.{answer}.to_frame": "an answer's frame is made where all frames are"
+        for answer in (
+            "calibrations.Calibrated",
+            "choices.Compression",
+            "choices.Selection",
+            "partitions.Partition",
+            "searches.Search",
+            "verdicts.Comparison",
+        )
+    },
+    "registry.types.choices.Aim.place": "a value that follows from the fields",
+    "registry.types.weights.Metric.place": "a value that follows from the fields",
     "registry.types.spectra.FingerprintSpec.hash": "a value that follows from the fields",
 }
 """Methods that only forward, each with the reason why it is there all the same."""

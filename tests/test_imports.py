@@ -172,7 +172,6 @@ def test_no_two_modules_have_one_name() -> None:
     assert {name for name, count in names.items() if count > 1} <= {"base", "__init__"}
 
 
-HEAVY = ("torch", "torchvision", "sqlalchemy", "scipy", "alembic", "matplotlib")
 HEAVY = ("torch", "torchvision", "sqlalchemy", "scipy", "alembic", "matplotlib", "pandas")
 
 

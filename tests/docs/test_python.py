@@ -50,6 +50,8 @@ def test_the_reference_leaves_nothing_out() -> None:
     for name, method in python_docs.methods(Registry):
         assert f"\n#### {name}\n" in REFERENCE
         assert python_docs.signature(f"reg.{name}", method) in REFERENCE
+    for call in ("reg[name]", "name in reg", "len(reg)", "runs.list", "runs.retry", "index.build", "partitions.forget"):
+        assert f"\n#### {call}\n" in REFERENCE
     for name in errors.__all__:
         assert f"\n| `{name}` | " in REFERENCE
     for name in frames.__all__:

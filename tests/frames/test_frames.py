@@ -227,7 +227,7 @@ def test_what_became_of_an_ingest(filled: Filled) -> None:
 
 def test_runs_and_items(filled: Filled) -> None:
     filled.reg.ingest_all(filled.reg.plan([filled.files / "wide.safetensors"]))
-    runs = filled.reg.runs()
+    runs = filled.reg.runs.list()
     frame = frames.of_runs(runs)
     assert list(frame["id"]) == [run.id for run in runs]
     assert frame.loc[0, "done"] == 1
@@ -235,7 +235,7 @@ def test_runs_and_items(filled: Filled) -> None:
     assert frame["finished"].notna().all()
     assert frames.of_runs([replace(runs[0], finished=None)])["finished"].isna().all()
     assert dtypes(frames.of_runs(())) == dtypes(frame)
-    items = frames.of_items(filled.reg.run_items(runs[0].id))
+    items = frames.of_items(filled.reg.runs.items(runs[0].id))
     assert list(items["name"]) == ["wide"]
     assert dtypes(frames.of_items(())) == dtypes(items)
 
