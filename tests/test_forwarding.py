@@ -23,10 +23,10 @@ ALLOWED = {
             "choices.Selection",
             "partitions.Partition",
             "searches.Search",
-            "verdicts.Comparison",
         )
     },
     "registry.types.choices.Aim.place": "a value that follows from the fields",
+    "registry.types.choices.MetricChange.place": "a value that follows from the fields",
     "registry.types.weights.Metric.place": "a value that follows from the fields",
     "registry.types.spectra.FingerprintSpec.hash": "a value that follows from the fields",
 }
