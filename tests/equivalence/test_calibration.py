@@ -207,7 +207,9 @@ def test_rates_and_closeness_are_two_sides_of_one_curve() -> None:
     rates = np.array([rate_at(found, float(x)) for x in at])
     assert (np.diff(rates) >= 0).all()
     np.testing.assert_allclose(rates, np.clip(at - 1, 0, 1), atol=0.0092)
-    np.testing.assert_array_equal([closer_than(found, float(x)) for x in at], 1 - rates)
+    np.testing.assert_array_equal(closer_than(found, at), 1 - rates)
+    for few in (at[:1], at[:2], at[::-1]):  # as many as there are quantiles, or fewer: the same bits
+        np.testing.assert_array_equal(closer_than(found, few), [1 - rate_at(found, float(x)) for x in few])
     assert rate_at(found, 0.0) == rate_at(found, 0.999) == 0.0
     assert rate_at(found, 2.0) == rate_at(found, 1e9) == 1.0
     assert rate_at(found, found.tolerance) <= found.rate
@@ -269,7 +271,8 @@ def test_nothing_is_extrapolated_below_the_nearest_unrelated_pair() -> None:
     assert rate_at(STEPS, 0.5) == 0.0
     assert rate_bound(STEPS, 0.5) == rate_bound(STEPS, 1.0) == 0.3
     assert rate_bound(STEPS, 3.0) == 0.85
-    close = judge(0.1, TRAINED, TRAINED, tolerance=0.5, calibration=STEPS, searched=10)
+    rate = rate_bound(STEPS, 0.5)
+    [close] = judge(np.array([0.1]), TRAINED, [TRAINED], tolerance=0.5, rate=rate, calibration=STEPS, searched=10)
     assert (close.rate, close.expected_false, close.closer_than) == (0.3, 3.0, 1.0)
     # 300 families of one model: the nearest of 44,850 pairs, and fractions are kept from 1 in 10,000 on.
     assert uniform().resolution < 1.2e-4
@@ -322,7 +325,19 @@ def test_a_spec_that_was_not_measured() -> None:
     ],
 )
 def test_verdicts(distance: float, other: tuple[str, str], reasons: list[str]) -> None:
-    found = judge(distance, TRAINED, other, tolerance=1.5, calibration=uniform(), searched=40)
+    calibration = uniform()
+    rate = rate_bound(calibration, 1.5)
+    before, found, _ = judge(
+        np.array([1.0, distance, 2.0]),
+        TRAINED,
+        [TRAINED, other, RAW],
+        tolerance=1.5,
+        rate=rate,
+        calibration=calibration,
+        searched=40,
+    )
+    assert (before.equivalent, before.distance) == (True, 1.0)
+    assert (found.distance, found.tolerance) == (distance, 1.5)
     assert found.equivalent == (not reasons)
     assert len(found.reasons) == len(reasons)
     assert all(given.startswith(start) for given, start in zip(found.reasons, reasons, strict=True))
