@@ -1,9 +1,9 @@
-"""Where weights come from, and which matrices are taken from them.
+"""Reading weights: references, sources, and the matrix rule.
 
-`expand` turns a reference into models, `deferred` a refused one into one that fails when it is opened;
-`layers_by_header` and `largest_tensor` look at one, `open_ref` and `open_module` open one, `plan_weights` applies the
-matrix rule, `layer_matrix` reads one matrix, `discard` removes what was downloaded. Importing this loads neither torch
-nor torchvision.
+`expand` turns a reference into models; `deferred` turns a refused reference into a model that fails when it is opened.
+`open_ref` and `open_module` open a model. `layers_by_header` and `largest_tensor` read headers only. `plan_weights`
+applies the matrix rule, `layer_matrix` reads one matrix, and `discard` removes downloads. Importing this package loads
+neither torch nor torchvision.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is checked of zip archives, and of the pickles of old torch, before anything in them is read.
+"""Checks of zip archives and legacy torch pickles before their contents are read.
 
-``torch.save`` writes a zip archive whose entries are stored, never compressed; before torch 1.6 a bare pickle.
-A compressed or overlapping entry, or a pickle larger than any state dict needs, is a bomb.
+``torch.save`` writes a zip archive with uncompressed entries; before torch 1.6 it wrote a bare pickle. Compressed or
+overlapping entries, or a pickle larger than any state dict needs, are treated as a decompression bomb.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ __all__ = ["DAMAGED", "LEGACY_LIMIT", "check_archive", "zip_entries"]
 LEGACY_LIMIT = 4 * 2**30  # bytes; such files are read whole into memory
 DAMAGED = "download or save it again"
 _PICKLE_LIMIT = 512 * 2**20  # bytes; a million tensors take about 200 MB
-_DIRECTORY_LIMIT = 64 * 2**20  # bytes; an entry of some 100 becomes an object of some 600
+_DIRECTORY_LIMIT = 64 * 2**20  # bytes; an entry of about 100 bytes becomes an object of about 600
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 
 
 def check_archive(path: Path, size: int) -> bool:
-    """Whether ``path``, of ``size`` bytes, can be mapped: a zip archive of ``torch.save`` in this machine's byte order.
+    """Whether ``path``, of ``size`` bytes, is a ``torch.save`` archive in native byte order, which can be mapped.
 
-    Else it is a bare pickle, or its bytes have to be swapped, and is read whole; all other files are refused.
+    False for a bare pickle and for an archive in the other byte order, which are read whole. Other files are refused.
 
     Raises
     ------
     UnsafeError
-        Compressed or overlapping entries, too many of them, a giant pickle; above 4 GiB, if to be read whole.
+        Compressed or overlapping entries, too many entries, a pickle above 512 MiB, or a file above 4 GiB that cannot
+        be memory-mapped.
     WeightsError
-        No torch file: text, another archive, TorchScript, damaged.
+        Not a torch file, a TorchScript archive, or a damaged file.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -48,7 +49,7 @@ def check_archive(path: Path, size: int) -> bool:
         raise WeightsError(f"{path} is neither a zip archive nor a pickle of torch.save", DAMAGED)
     if not mapped and size > LEGACY_LIMIT:
         raise UnsafeError(
-            f"{path} is {kind} of {size / 2**30:.1f} GiB, to be read whole into memory; the limit is "
+            f"{path} is {kind} of {size / 2**30:.1f} GiB, which must be read whole into memory; the limit is "
             f"{LEGACY_LIMIT / 2**30:.0f} GiB",
             "save it again with torch.save, or as safetensors, on a machine that can load it",
         )
@@ -56,9 +57,9 @@ def check_archive(path: Path, size: int) -> bool:
 
 
 def zip_entries(path: Path, size: int) -> list[zipfile.ZipInfo]:
-    """The directory of an archive of ``size`` bytes; nothing in it is unpacked.
+    """Entries of the directory of an archive of ``size`` bytes, without unpacking them.
 
-    Raises ``WeightsError`` where it is damaged, ``UnsafeError`` where it is larger than any file of weights needs.
+    Raises ``WeightsError`` if the archive is damaged, and ``UnsafeError`` if its directory is larger than weights need.
     """
     directory = _directory_size(path, size)
     if directory > _DIRECTORY_LIMIT:
@@ -79,7 +80,10 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 
 
 def _directory_size(path: Path, size: int) -> int:
-    """Bytes of the directory as the archive's end record says it, found where `zipfile` looks for it; 0 if nowhere."""
+    """Size in bytes of the archive's directory according to its end record, or 0 if there is none.
+
+    The end record is searched where `zipfile` searches for it.
+    """
     with path.open("rb") as file:
         file.seek(max(0, size - 22))
         tail = file.read()
@@ -99,7 +103,7 @@ def _directory_size(path: Path, size: int) -> int:
 
 
 def _check_torch(path: Path, entries: list[zipfile.ZipInfo]) -> bool:
-    """Refuse what is no archive of ``torch.save``; returns whether its bytes are in this machine's order."""
+    """Whether the tensors of a ``torch.save`` archive are in native byte order; refuses any other archive."""
     names = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""What an entry of the sources' table is, and what all opened checkpoints share."""
+"""Interface of a source, and the base class of opened checkpoints."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Expander = Callable[[str, str | None, int], "tuple[ModelRef, ...]"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place that weights come from.
+    """An entry of the table of sources.
 
-    ``open``: a ModelRef of this source to a Checkpoint. ``expand``: what stands behind ``prefix`` in a reference
-    (``torchvision:resnet*``), the key and the seed, to the models meant; None for sources of files, which have
-    ``suffixes`` instead; ``headers``: those of them whose files are opened without reading any weights. ``discard``:
-    removes what ``open`` had to download; None where nothing ever is.
+    ``open`` turns a `ModelRef` of this source into a `Checkpoint`. ``expand`` turns the text after ``prefix`` in a
+    reference (``torchvision:resnet*``), a key and a seed into models; None for file sources, which have ``suffixes``
+    instead. ``headers`` are the suffixes of files that open without reading weights. ``discard`` removes what ``open``
+    downloaded; None for sources that download nothing.
     """
 
     name: str
@@ -46,7 +46,8 @@ def _check_tensor(where: str, info: TensorInfo) -> None:
     name = info.name
     if len(name) > _MAX_NAME or "\0" in name or any("\ud800" <= sign <= "\udfff" for sign in name):
         raise UnsafeError(
-            f"{where}: the tensor name {name[:60]!r} is too long or no valid text", "rename the tensor, then save again"
+            f"{where}: the tensor name {name[:60]!r} is too long or not valid text",
+            "rename the tensor, then save again",
         )
     if len(info.shape) > _MAX_DIMENSIONS:
         raise UnsafeError(
@@ -56,12 +57,12 @@ def _check_tensor(where: str, info: TensorInfo) -> None:
 
 
 class OpenedCheckpoint:
-    """Common ground of the sources' checkpoints: tensors, reference, closing as a context manager.
+    """Base class of opened checkpoints: tensors, reference, and closing as a context manager.
 
     Raises
     ------
     UnsafeError
-        A tensor's name is no text that a database can hold, or it has more dimensions than an array can.
+        A tensor's name is too long or not valid text, or a tensor has more dimensions than a NumPy array can have.
     """
 
     def __init__(self, ref: ModelRef, tensors: Sequence[TensorInfo]) -> None:
@@ -73,21 +74,21 @@ class OpenedCheckpoint:
 
     @property
     def tensors(self) -> Sequence[TensorInfo]:
-        """All tensors, in the source's own order."""
+        """All tensors, in the order of the source."""
         return self._tensors
 
     @property
     def ref(self) -> ModelRef:
-        """What was opened, its card completed by what the file itself says."""
+        """The reference that was opened, its card completed from the file's metadata."""
         return self._ref
 
     def close(self) -> None:
-        """Release files and memory; closing again does nothing."""
+        """Release files and memory. Closing twice has no effect."""
         self._closed = True
 
     def _check_open(self) -> None:
         if self._closed:
-            raise SourceError(f"{self._ref.target} has been closed", "open it again to read on")
+            raise SourceError(f"{self._ref.target} has been closed", "open it again")
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Identity of weights by content: one hash that is the same from every format, and facts that fall out of taking it."""
+"""Content hash of a model's tensors, equal for every file format."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Facts", "identify"]
 
-_CHUNK = 1 << 20  # bytes looked at in one go; a multiple of every element's size
+_CHUNK = 1 << 20  # bytes compared at a time; a multiple of every element size
 _WORD = {"float16": "<u2", "bfloat16": "<u2", "float32": "<u4", "float64": "<u8"}
 
 
 class Facts(NamedTuple):
-    """What reading a tensor's bytes showed.
+    """Properties of a tensor's bytes, found while hashing.
 
-    ``digest``: sha256 of the bytes, only where another tensor has the same dtype and shape; ``zero``: floating, and
-    every element is zero of either sign; ``constant``: floating, and all elements have the same bytes; ``bytes``: as
-    stored.
+    ``digest``: sha256 of the bytes, computed only if another tensor has the same dtype and shape. ``zero``: the dtype
+    is floating point and every element is zero, of either sign. ``constant``: the dtype is floating point and all
+    elements have the same bytes. ``bytes``: size as stored.
     """
 
     digest: bytes
@@ -36,15 +36,15 @@ class Facts(NamedTuple):
 
 
 def identify(checkpoint: Checkpoint) -> tuple[str, dict[str, Facts]]:
-    """Content hash of all tensors, and the facts by tensor name.
+    """Content hash of all tensors, and `Facts` by tensor name.
 
-    The hash is the sha256 over the tensors sorted by name, of each its name, dtype, shape and bytes, every field
-    behind its length as 8 little-endian bytes: no two different sets of tensors give the same input.
+    The hash is the sha256 over the tensors sorted by name. For each tensor it covers name, dtype, shape and bytes, each
+    preceded by its length as 8 little-endian bytes, so that different sets of tensors have different inputs.
 
     Returns
     -------
     tuple of str and dict
-        64 hex digits, and one `Facts` for each tensor.
+        64 hexadecimal digits, and one `Facts` per tensor name.
     """
     whole = hashlib.sha256()
     shared = Counter((info.dtype, info.shape) for info in checkpoint.tensors)
@@ -57,12 +57,12 @@ def identify(checkpoint: Checkpoint) -> tuple[str, dict[str, Facts]]:
         alike = is_float(info.dtype) and len(info.shape) > 1 and shared[info.dtype, info.shape] > 1
         digest = hashlib.sha256(data).digest() if alike else b""
         facts[info.name] = Facts(digest, *_uniform(data, info), len(data))
-        del data, field  # before the next tensor is read: one of them is in memory, not two
+        del data, field  # released before the next tensor is read, so that only one is in memory
     return whole.hexdigest(), facts
 
 
 def _uniform(data: memoryview, info: TensorInfo) -> tuple[bool, bool]:
-    """Whether all elements are zero, and whether all are the same; most tensors are through after one chunk."""
+    """Whether all elements are zero, and whether all are equal; stops at the first chunk that answers both."""
     if not is_float(info.dtype) or len(data) == 0:
         return False, False
     words: NDArray[np.unsignedinteger] = np.frombuffer(data, dtype=_WORD[info.dtype])

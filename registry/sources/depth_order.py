@@ -1,8 +1,8 @@
-"""A canonical depth order from tensor names and shapes alone.
+"""Canonical depth order of layers from tensor names and shapes.
 
-Files keep no dependable order (safetensors keeps none), so depth is read off the tree of name parts: at each node the
-children are put in order by what their names say of their role, then by the numbers in them, then naturally. The result
-depends on the set of names and shapes, never on the order they come in.
+The order of tensors in a file is not reliable (safetensors keeps none), so depth is derived from the tree of name
+parts. The children of each node are sorted by the role that their name indicates, then by the numbers in them, then in
+natural order. The result depends on the set of names and shapes, not on their order.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["depth_order"]
 
 _SEPARATORS = re.compile(r"[./:]")
-_MAX_PARTS = 48  # deeper names are compared whole from there on; bounds the recursion
+_MAX_PARTS = 48  # bounds the recursion; the rest of a deeper name is compared as one part
 _LAST = 1e9
 _Shape = tuple[int, ...]
 _Key = tuple[float, float, tuple[int, ...], int, tuple[tuple[int, int, str], ...], str]
 
 
 def depth_order(shapes: Mapping[str, _Shape]) -> list[str]:
-    """Names in depth order.
+    """Tensor names sorted from the network's input to its output.
 
     Parameters
     ----------
@@ -36,18 +36,18 @@ def depth_order(shapes: Mapping[str, _Shape]) -> list[str]:
     Returns
     -------
     list of str
-        Every name once, from the input of the network to its output; the same for any order of ``shapes``.
+        Every name once. The result does not depend on the order of ``shapes``.
     """
     split = [(_SEPARATORS.split(name, maxsplit=_MAX_PARTS), name) for name in sorted(shapes)]
     return _ordered(split, 0, shapes)
 
 
 def _ordered(entries: Sequence[tuple[list[str], str]], depth: int, shapes: Mapping[str, _Shape]) -> list[str]:
-    """Names under one node of the tree, whose path is the first ``depth`` parts of each."""
+    """Names below one node of the tree, sorted; the first ``depth`` parts of each name are the path of the node."""
     deepest = max((len(parts) for parts, _ in entries), default=0)
     while depth < deepest and len({tuple(parts[depth : depth + 1]) for parts, _ in entries}) == 1:
         depth += 1
-    if depth >= deepest:  # one name, or names that differ in their separators only
+    if depth >= deepest:  # one name, or names that differ only in their separators
         return sorted(name for _, name in entries)
     children: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
     for entry in entries:
@@ -80,11 +80,12 @@ def _sibling_keys(parts: Mapping[str, Part]) -> dict[str, _Key]:
 
 
 def _place(part: Part, numbers: Sequence[int], longest: int) -> float:
-    """Where in its siblings' common sequence a child stands.
+    """Position of a child in the common numbered sequence of its siblings.
 
-    Numbers make one sequence across different stems (conv1, stage2, stage3, stage4, conv5). Where one stem counts at
-    least twice as far as another from the same start (dense_1..dense_21 beside block_1..block_3), the shorter one is
-    stretched. A child without a number, whose stem has numbers, is the 0th (Keras: conv2d, conv2d_1); others come last.
+    Numbers form one sequence across different stems (conv1, stage2, stage3, stage4, conv5). If one stem counts at least
+    twice as far as another from the same start (dense_1..dense_21 beside block_1..block_3), the shorter sequence is
+    stretched. A child without a number whose stem occurs with numbers has number 0 (Keras: conv2d, conv2d_1); other
+    children without a number come last.
     """
     if not part.numbers:
         return 0.0 if numbers else _LAST
@@ -99,17 +100,17 @@ def _place(part: Part, numbers: Sequence[int], longest: int) -> float:
 def _moved_rank(
     child: str, parts: Mapping[str, Part], children: Mapping[str, Sequence[str]], shapes: Mapping[str, _Shape]
 ) -> int:
-    """Rank of a child where its siblings or the shapes know better than its name alone."""
+    """Rank of a child, corrected where its siblings or the shapes determine it better than the name."""
     rank = parts[child].rank
     if rank == DENSE and not any("conv" in part.stem for part in parts.values()):
         return BODY if parts[child].numbers else HEAD
     if child == "up" and not any(part.stem.startswith("down") for part in parts.values()):
-        return STEM  # a decoder's block begins with its upsampling
+        return STEM  # a decoder block begins with its upsampling
     if rank == DOWNSAMPLE and "downsample" in child:
         blocks = next((children[c] for c in ("blocks", "layers", "block") if c in children), ())
         widths = Counter(shapes[name][0] for name in blocks if shapes[name])
         produced = {shapes[name][0] for name in children[child] if len(shapes[name]) > 1}
-        # A stage's downsampling that yields the width its blocks work at stands before them, else behind.
+        # A stage's downsampling comes before its blocks if its output has the width of the blocks, else after them.
         if widths and produced & {width for width, n in widths.items() if n == max(widths.values())}:
             return STEM
     return rank

@@ -1,4 +1,4 @@
-"""Tensor dtypes by torch's names, and how their bytes become numpy arrays without torch."""
+"""Tensor dtypes under torch's names, and conversion of their bytes to NumPy arrays without torch."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ SAFETENSORS_DTYPES: dict[str, tuple[str, int]] = {
 
 
 def is_float(dtype: str) -> bool:
-    """Whether a spectrum can be taken of weights of this dtype: float16, bfloat16, float32, float64."""
+    """Whether the dtype is float16, bfloat16, float32 or float64; only these weights have spectra."""
     return dtype in FLOATS
 
 
 def decode(data: memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[np.floating]:
-    """Little-endian bytes as float32 or float64 of ``shape``; half and bfloat16 widen exactly to float32.
+    """Array of ``shape`` from little-endian bytes: float64 for float64, else float32.
 
-    bfloat16 is the upper half of a float32, so widening is a shift by 16 bits.
+    float16 and bfloat16 widen to float32 exactly; bfloat16 is the upper half of a float32, shifted by 16 bits.
     """
     values: NDArray[np.floating]
     if dtype == "bfloat16":

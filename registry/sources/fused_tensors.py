@@ -1,7 +1,8 @@
-"""Cutting fused tensors into their matrices: recurrent gates, q/k/v projections, and layouts that are turned round.
+"""Splitting of fused tensors into their matrices: recurrent gates, q/k/v projections, transposed layouts.
 
-A tensor is cut, or read transposed, only where its name and the shapes around it say so. PyTorch's gate order is that
-of its documentation (LSTM i f g o, GRU r z n); Keras': LSTM i f c o, GRU z r h; TensorFlow's LSTM cells: i j f o.
+A tensor is split or transposed only if its name and the shapes beside it show that it is fused or transposed. Gate
+orders are those of the libraries' documentation: PyTorch LSTM i f g o, GRU r z n; Keras LSTM i f c o, GRU z r h;
+TensorFlow's LSTM cells i j f o.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _TF_LSTM = re.compile(r"(?:.*[./])?\w*lstm_cell\w*[./]kernel")
 
 
 class Piece(NamedTuple):
-    """Part of a tensor: extents ``start`` to ``stop`` along ``axis``, the tensor's axis of outputs."""
+    """Part of a tensor: indices ``start`` to ``stop`` along ``axis``, the axis of outputs."""
 
     label: str
     axis: int
@@ -42,9 +43,9 @@ class Piece(NamedTuple):
 
 
 def is_conv1d_model(infos: Mapping[str, TensorInfo]) -> bool:
-    """Whether the c_attn, c_fc, c_proj of a GPT-2 are in transformers' Conv1D layout (in, out).
+    """Whether c_attn, c_fc and c_proj are in the layout (in, out) of the Conv1D module in transformers' GPT-2.
 
-    c_proj is square in attention and says nothing by itself; c_attn does, with 3 d outputs beside d inputs.
+    c_proj is square in attention and does not tell; c_attn does, with 3 d outputs for d inputs.
     """
     return any(
         name.endswith("c_attn.weight") and len(info.shape) == 2 and info.shape[1] == 3 * info.shape[0]
@@ -53,16 +54,16 @@ def is_conv1d_model(infos: Mapping[str, TensorInfo]) -> bool:
 
 
 def pieces_of(info: TensorInfo, infos: Mapping[str, TensorInfo], *, conv1d: bool) -> tuple[Piece, ...]:
-    """The matrices in a tensor; one piece with an empty label where it is a single matrix.
+    """The matrices in a tensor: several pieces for a fused tensor, else one piece with an empty label.
 
     Parameters
     ----------
     info
         A floating tensor of two or more dimensions.
     infos
-        All tensors by name: siblings decide on the number of gates.
+        All tensors by name; siblings determine the number of gates.
     conv1d
-        As `is_conv1d_model` finds.
+        Result of `is_conv1d_model`.
     """
     axis = _output_axis(info, conv1d=conv1d)
     outputs = info.shape[axis]
@@ -72,7 +73,7 @@ def pieces_of(info: TensorInfo, infos: Mapping[str, TensorInfo], *, conv1d: bool
     if _QKV.fullmatch(info.name.lower()) and outputs % 3 == 0:
         return _cut(("q", "k", "v"), axis, outputs, "attention")
     if _EXACT_QKV.fullmatch(info.name.lower()) and len(info.shape) == 2 and outputs == 3 * info.shape[1]:
-        return _cut(("q", "k", "v"), axis, outputs, "attention")  # with grouped queries the parts are unequal
+        return _cut(("q", "k", "v"), axis, outputs, "attention")  # grouped-query attention has parts of unequal size
     if _KV.fullmatch(info.name.lower()) and outputs % 2 == 0:
         return _cut(("k", "v"), axis, outputs, "attention")
     return (Piece("", axis, 0, outputs, "recurrent" if _is_recurrent(info, infos) else ""),)
@@ -84,7 +85,7 @@ def _cut(labels: tuple[str, ...], axis: int, outputs: int, kind: str) -> tuple[P
 
 
 def _output_axis(info: TensorInfo, *, conv1d: bool) -> int:
-    """Axis of outputs: 1 for Conv1D of GPT-2 and for transposed convolutions (in, out, ...), else 0."""
+    """Axis of outputs: 1 for GPT-2's Conv1D and for transposed convolutions (in, out, ...), else 0."""
     if conv1d and len(info.shape) == 2 and _CONV1D.fullmatch(info.name):
         return 1
     transposed = len(info.shape) > 2 and info.shape[1] > 1 and _TRANSPOSED.fullmatch(info.name.lower())
@@ -92,7 +93,7 @@ def _output_axis(info: TensorInfo, *, conv1d: bool) -> int:
 
 
 def _recurrent_sibling(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[TensorInfo, bool] | None:
-    """The hidden-to-hidden tensor that goes with ``info`` (perhaps itself), and whether the names are Keras'."""
+    """The hidden-to-hidden tensor of ``info``'s layer (possibly ``info`` itself), and whether names follow Keras."""
     torch_name = _TORCH_RNN.fullmatch(info.name)
     keras_name = _KERAS_RNN.fullmatch(info.name)
     if torch_name:
@@ -107,7 +108,7 @@ def _recurrent_sibling(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tup
 
 
 def _gates(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """Labels of the gates stacked in a tensor's rows; empty where there are none, or the shapes do not tell."""
+    """Labels of the gates stacked along a tensor's output axis; empty without gates or if shapes leave it open."""
     if _TF_LSTM.fullmatch(info.name.lower()) and len(info.shape) == 2 and info.shape[0] % 4 == 0:
         return _TF_GATES
     found = _recurrent_sibling(info, infos)
@@ -117,7 +118,7 @@ def _gates(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[str, ...]
     rows, hidden = sibling.shape
     projection = infos.get(sibling.name.replace("weight_hh", "weight_hr"))
     if projection is not None and projection is not sibling and len(projection.shape) == 2:
-        hidden = projection.shape[1]  # an LSTM with projections feeds back fewer numbers than it has units
+        hidden = projection.shape[1]  # the hidden state of an LSTM with projections is smaller than its number of units
     count, rest = divmod(rows, hidden) if hidden else (0, 0)
     return () if rest else (_KERAS_GATES if keras else _GATES).get(count, ())
 

@@ -1,4 +1,4 @@
-"""What a file's header tells of a model, before any of the weights are read."""
+"""Layers and tensor sizes from file headers, without reading weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["largest_tensor", "layers_by_header"]
 
 
 def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | None:
-    """Layers and the bytes that each one's matrix takes, as `layer_matrix` gives it; some milliseconds a file.
+    """Layers of a model and the bytes of each layer's matrix as `layer_matrix` returns it; takes milliseconds.
 
-    What only the bytes tell, zeros and tied tensors, is counted. None where the shapes cannot be had without reading
-    or downloading weights, and where the file is not sound, which is told when it is ingested.
+    All-zero and tied tensors are included, because only their bytes identify them. Returns None if the shapes are not
+    available without reading or downloading weights, or if the file is invalid; `ingest` reports the reason.
     """
     source = SOURCES.get(ref.source)
     if source is None or not ref.target.lower().endswith(source.headers):
@@ -39,9 +39,9 @@ def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | Non
 
 
 def largest_tensor(ref: ModelRef) -> int | None:
-    """Bytes of the largest tensor of a file of torch that can be mapped, by its directory; torch is not loaded.
+    """Bytes of the largest tensor in a memory-mappable torch file, from its zip directory, without loading torch.
 
-    None for whatever else, and for what is not sound.
+    None for other files and for invalid ones.
     """
     if ref.source != "torch":
         return None

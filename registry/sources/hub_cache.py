@@ -1,6 +1,6 @@
-"""The Hugging Face hub's cache of downloads, laid out as the hub documents it.
+"""Cache of the Hugging Face hub, in its documented layout.
 
-``models--ORG--NAME/refs/REVISION`` holds a commit's hash, ``models--ORG--NAME/snapshots/COMMIT/FILE`` links to
+``models--ORG--NAME/refs/REVISION`` holds a commit hash. ``models--ORG--NAME/snapshots/COMMIT/FILE`` links to
 ``models--ORG--NAME/blobs/HASH``.
 """
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["COMMIT", "MAIN", "cached_weights", "choose", "files_of", "forget"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-"""A revision that never means anything else."""
+"""A commit hash: the only kind of revision that never changes."""
 
 MAIN = "main"
-"""The revision meant where none is named."""
+"""The default revision."""
 
-# Files at the top of a repository, the best first; a shard alone is no model.
+# Files at the top level of a repository, in order of preference; a single shard is not a model.
 _PREFERENCE = (
     "model.safetensors", f"model.safetensors{INDEX}", "*.safetensors", f"*.safetensors{INDEX}",
     "pytorch_model.bin", f"pytorch_model.bin{INDEX}", "*pytorch_model.bin", f"*pytorch_model.bin{INDEX}",
@@ -34,9 +34,10 @@ _PREFERENCE = (
 
 
 def choose(names: Iterable[str], where: str) -> str | None:
-    """The file that is a repository's model, or the index of its shards; None where there are no weights.
+    """The weights file or shard index of a repository; None if it has no weights.
 
-    safetensors before ``pytorch_model.bin``, the usual name before others. ``AmbiguousError`` where several are equal.
+    Safetensors files take precedence over ``pytorch_model.bin``, usual names over others. Raises ``AmbiguousError`` if
+    several files are equally preferred.
     """
     whole = [name for name in names if "/" not in name and not is_shard(Path(name))]
     for pattern in _PREFERENCE:
@@ -52,9 +53,9 @@ def choose(names: Iterable[str], where: str) -> str | None:
 
 
 def cached_weights(repository: str, revision: str) -> Path | None:
-    """The weights file, or index, of a snapshot that is whole in the cache; None where anything has to be downloaded.
+    """The weights file or shard index of a snapshot that is complete in the cache; None if anything must be downloaded.
 
-    Looks at two folders, and at the index of sharded models.
+    Reads two folders, and the index of a sharded model.
     """
     folder = _folder(repository)
     try:
@@ -73,7 +74,7 @@ def cached_weights(repository: str, revision: str) -> Path | None:
 
 
 def files_of(weights: Path) -> list[Path]:
-    """The file itself; of an index, it and its shards."""
+    """The file itself; for a shard index, the index and its shards."""
     return [weights, *shards_of(weights)] if is_index(weights) else [weights]
 
 
@@ -84,9 +85,9 @@ def _folder(repository: str) -> Path:
 
 
 def forget(repository: str, revision: str) -> None:
-    """Remove a snapshot's weights from the cache, and what they link to unless another snapshot does, too.
+    """Remove a snapshot's weights from the cache, with the blobs that no other snapshot links to.
 
-    Raises ``SourceError`` where that is not possible.
+    Raises ``SourceError`` if a file cannot be removed.
     """
     weights = cached_weights(repository, revision)
     if weights is None:

@@ -1,4 +1,4 @@
-"""Fetching weights from the Hugging Face hub into its cache, and its errors in one line."""
+"""Downloads from the Hugging Face hub into its cache, with errors reported in one line."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["fetch", "reason", "required"]
 
 logger = logging.getLogger(__name__)
 
-_SECRET = re.compile(r"\w+://\S+|(?i:bearer)\s+\S+|\bhf_\w+")  # an address, signed perhaps, or a token
+_SECRET = re.compile(r"\w+://\S+|(?i:bearer)\s+\S+|\bhf_\w+")  # an address, possibly signed, or a token
 _MAX_REASON = 160  # characters
 
 
 def required(module: str, extra: str) -> Any:
-    """The module of an optional dependency; ``SourceError`` with the command that installs it where it is missing."""
+    """The module of an optional dependency; raises ``SourceError`` with the install command if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -41,19 +41,20 @@ def required(module: str, extra: str) -> Any:
 
 
 def fetch(repository: str, revision: str) -> tuple[Path, ModelInfo | None]:
-    """Weights file or index in the cache, downloaded if need be, and what the hub says of it; None where it is silent.
+    """The weights file or shard index in the cache, downloaded if necessary, and the hub's model information.
 
-    A commit that is in the cache is taken without a word to the hub. Whatever else a revision means is asked first;
-    where the hub cannot be reached, what it meant last is taken from the cache, which is said.
+    A commit that is in the cache needs no request. Any other revision is resolved by the hub; if the hub cannot be
+    reached, the last known commit is taken from the cache with a warning. The model information is None if the hub was
+    not asked or gave none.
 
     Raises
     ------
     NotFoundError
-        No such repository or revision, no weights in it, or not in the cache where ``HF_HUB_OFFLINE`` is set.
+        The repository or revision does not exist, has no weights, or is not in the cache and ``HF_HUB_OFFLINE`` is set.
     AmbiguousError
         Several files could be the model.
     UnsafeError
-        An index of more than 64 MiB.
+        The shard index is larger than 64 MiB.
     SourceError
         The hub cannot be reached or refuses, or the disk is too small.
     """
@@ -70,7 +71,7 @@ def fetch(repository: str, revision: str) -> tuple[Path, ModelInfo | None]:
         raise
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise _explained(error, repository, revision) from error
-    except Exception as error:  # of the hub's client, of what it sends requests with, of an answer that is no hub's
+    except Exception as error:  # raised by the hub client, its HTTP library, or an answer that does not come from a hub
         refusal = _explained(error, repository, revision)
         weights = cached_weights(repository, revision)
         if weights is None:
@@ -80,7 +81,7 @@ def fetch(repository: str, revision: str) -> tuple[Path, ModelInfo | None]:
 
 
 def _downloaded(repository: str, revision: str, info: ModelInfo) -> Path:
-    """Fetch the weights file, or the index and then its shards; nothing else of the repository."""
+    """Download the weights file, or the shard index and then its shards, and no other file of the repository."""
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     name = choose(sizes, repository)
     if name is None:
@@ -104,7 +105,7 @@ def _downloaded(repository: str, revision: str, info: ModelInfo) -> Path:
 
 
 def _snapshot(repository: str, revision: str, sizes: Mapping[str, int]) -> Path:
-    """The folder of the snapshot, the files of the given sizes in bytes downloaded unless they are in it."""
+    """The snapshot folder, after downloading the files that are missing; ``sizes`` are in bytes."""
     from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 
     cache = Path(constants.HF_HUB_CACHE).expanduser()
@@ -125,7 +126,7 @@ def _snapshot(repository: str, revision: str, sizes: Mapping[str, int]) -> Path:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the hub's progress bars, drawn across the caller's; unless its environment variable says otherwise."""
+    """Disable the hub's progress bars, which would overwrite the caller's, unless its environment variable is set."""
     from huggingface_hub import constants
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -140,21 +141,23 @@ def _quietly() -> Iterator[None]:
 
 
 def _explained(error: Exception, repository: str, revision: str) -> SourceError:
-    """What went wrong at the hub, in one line without addresses and tokens: addresses may be signed."""
+    """A `SourceError` for a failure at the hub, in one line without addresses or tokens; addresses may be signed."""
     from huggingface_hub import errors
 
-    elsewhere = f"where there is a network: hf download {repository} --local-dir FOLDER; then give the folder"
+    elsewhere = f"with network access: hf download {repository} --local-dir FOLDER; then give the folder"
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in _chain(error)):
         return NotFoundError(
             f"{repository} is not in the cache, and HF_HUB_OFFLINE is set", f"unset it; or {elsewhere}"
         )
     if isinstance(error, errors.GatedRepoError):
         return SourceError(
-            f"{repository} is gated: its owners have to grant access", "ask on its page, then: hf auth login"
+            f"{repository} is gated: its owners have to grant access",
+            "request access on its page, then run: hf auth login",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return NotFoundError(
-            f"the hub has no model {repository} that you may see", "check the name; for private ones: hf auth login"
+            f"the hub has no model {repository}, or you have no access to it",
+            "check the name; for a private model run: hf auth login",
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return NotFoundError(f"{repository} has no revision {revision!r}", "check the branch, tag or commit")
@@ -162,7 +165,7 @@ def _explained(error: Exception, repository: str, revision: str) -> SourceError:
 
 
 def reason(error: BaseException) -> str:
-    """What an error comes from, cut to length, with addresses and tokens taken out."""
+    """Text of an error's cause, truncated, with addresses and tokens removed."""
     causes = list(_chain(error))
     for cause in causes:
         response = getattr(cause, "response", None)

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: their weights files, and what their cards say of them."""
+"""Source for models of the Hugging Face hub: weights files and model cards."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE", "open_weights"]
 
 _REVISION = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*")
-_MAX_TEXT = 1000  # characters taken from a field of a card
+_MAX_TEXT = 1000  # characters kept of a card field
 _MAX_METRICS = 100
 
 
 def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:  # noqa: ARG001  # nothing is initialised
-    """``ORG/NAME[@REVISION]`` to its model; looks at the cache only, and asks the hub nothing.
+    """The model of ``ORG/NAME[@REVISION]``; reads the cache and does not contact the hub.
 
     Raises
     ------
     NotFoundError
-        No name of a repository or revision.
+        The text is not the name of a repository or revision.
     SourceError
         huggingface_hub is not installed.
     """
@@ -50,7 +50,7 @@ def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:  # no
     except HFValidationError as error:
         raise NotFoundError(f"hf:{text} names no repository of the hub", "write hf:ORG/NAME[@REVISION]") from error
     if at and not _REVISION.fullmatch(revision):
-        raise NotFoundError(f"hf:{text} names no revision", "write a branch, a tag or a commit behind the @")
+        raise NotFoundError(f"hf:{text} names no revision", "write a branch, tag or commit after the @")
     weights = cached_weights(repository, revision or MAIN)
     size = None if weights is None else sum(file.stat().st_size for file in files_of(weights))
     card = ModelCard(source=f"hf:{text}")
@@ -58,7 +58,7 @@ def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:  # no
 
 
 def open_hub(ref: ModelRef) -> Checkpoint:
-    """Download what is missing and open it; raises as `open_ref` and `fetch` do."""
+    """Download what is missing and open it; raises the errors of `open_ref` and `fetch`."""
     required("huggingface_hub", "hub")
     repository, _, revision = ref.target.partition("@")
     weights, info = fetch(repository, revision or MAIN)
@@ -68,19 +68,19 @@ def open_hub(ref: ModelRef) -> Checkpoint:
 
 
 class HubCheckpoint(OpenedCheckpoint):
-    """An opened file of the cache under the reference that it was fetched by."""
+    """An opened file of the cache under the hub reference that it was fetched by."""
 
     def __init__(self, ref: ModelRef, file: Checkpoint) -> None:
         super().__init__(replace(ref, card=file.ref.card), file.tensors)
         self._file = file
 
     def read(self, name: str) -> NDArray[np.floating]:
-        """The floating-point tensor: float32 or float64; half and bfloat16 come as float32."""
+        """The floating-point tensor as float32 or float64; float16 and bfloat16 are returned as float32."""
         self._check_open()
         return self._file.read(name)
 
     def raw(self, name: str) -> memoryview:
-        """The tensor's little-endian bytes in C order."""
+        """Little-endian bytes of the tensor in C order."""
         self._check_open()
         return self._file.raw(name)
 
@@ -91,7 +91,7 @@ class HubCheckpoint(OpenedCheckpoint):
 
 
 def open_weights(ref: ModelRef, weights: Path) -> Checkpoint:
-    """A file of the cache through the source of its kind, under that source's rules."""
+    """Open a file of the cache with the source for its suffix, under that source's rules."""
     if is_index(weights):
         source = shards.SOURCE
     else:
@@ -100,7 +100,7 @@ def open_weights(ref: ModelRef, weights: Path) -> Checkpoint:
 
 
 def _card(info: ModelInfo) -> ModelCard:
-    """The structured part of the model's card. Its author wrote it: only texts and numbers are taken, cut to length."""
+    """Card from the structured part of the hub's model card; only texts and numbers are used, truncated."""
     config = info.config if isinstance(info.config, dict) else {}
     data = info.card_data
     base = _text(getattr(data, "base_model", None))
@@ -116,7 +116,7 @@ def _card(info: ModelInfo) -> ModelCard:
 
 
 def _text(value: object) -> str:
-    """The text, or the first of several; empty for anything else."""
+    """The text, or the first of a list of texts; empty for any other value."""
     if isinstance(value, list | tuple):
         value = value[0] if value else None
     return value.replace("\0", "")[:_MAX_TEXT].strip() if isinstance(value, str) else ""
@@ -131,7 +131,7 @@ def _metrics(results: Any) -> tuple[Metric, ...]:
 
 
 def discard(ref: ModelRef) -> None:
-    """Remove the weights from the hub's cache. What was there in part before counts as downloaded."""
+    """Remove the weights from the hub's cache. Files that were present but incomplete count as downloaded."""
     repository, _, revision = ref.target.partition("@")
     forget(repository, revision or MAIN)
 

@@ -1,8 +1,8 @@
-"""From the layout of JAX's and Keras' libraries to torch's (out, in, *kernel), where names say that it is theirs.
+"""Conversion of JAX and Keras array layouts to torch's (out, in, *kernel), recognised by array names.
 
-An array whose name is a path with slashes and ends in ``kernel`` comes as those libraries keep it, the outputs last:
-Flax and Haiku trees flattened by ``/``, Keras' ``conv/kernel:0``. Any other name is one of torch's, and left alone.
-Transposed convolutions are as the convolutions of the same shape: their names do not tell them apart.
+An array whose name is a path with slashes ending in ``kernel`` (Flax and Haiku trees flattened by ``/``, Keras'
+``conv/kernel:0``) has its outputs last. Any other name is taken to be in torch's layout. Transposed convolutions are
+treated as convolutions of the same shape, because their names do not distinguish them.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _KERNEL = re.compile(r"(?:(.*)/)?(?:(\w+)/)(depthwise_kernel|recurrent_kernel|ke
 
 
 def torch_layout(name: str, shape: tuple[int, ...], names: Container[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Order of the axes that brings an array to torch's layout, and the shape it then has.
+    """Permutation of an array's axes to torch's layout, and the resulting shape.
 
     Parameters
     ----------
     name
-        The array's.
+        Name of the array.
     shape
-        As it is stored.
+        Shape as stored.
     names
-        All names beside it: heads of an attention are known by a sibling ``query/kernel``.
+        All array names; attention heads are recognised by a sibling ``query/kernel``.
 
     Returns
     -------
     tuple of two tuples of int
-        ``(0, 1, ...), shape`` where the array is left as it is.
+        Axes and shape; ``(0, 1, ...), shape`` if the array is in torch's layout.
     """
     dimensions = len(shape)
     match = _KERNEL.fullmatch(name)

@@ -1,4 +1,4 @@
-"""Live modules, and their state dicts."""
+"""Source for live PyTorch modules and their state dicts."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ __all__ = ["open_module"]
 def open_module(
     module: torch.nn.Module | Mapping[str, torch.Tensor], name: str = "", card: ModelCard | None = None
 ) -> Checkpoint:
-    """The weights of a module in memory, without copying them.
+    """Open the weights of a module in memory without copying them.
 
     Parameters
     ----------
     module
-        Any module; its ``state_dict()`` is read. Or such a mapping of names to tensors itself. Wrappers (DataParallel,
-        torch.compile) do not show.
+        A ``torch.nn.Module``, whose ``state_dict()`` is read, or a mapping of names to tensors. The name prefixes of
+        DataParallel and torch.compile are removed.
     name
-        Default name in a registry; the class's name where empty.
+        Default name in a registry; if empty, the name of the module's Python class.
     card
-        What is known of it besides its weights.
+        What is known of the model besides its weights.
 
     Raises
     ------
     WeightsError
         A tensor has no data (meta device, lazy modules) or is sparse.
     UnsafeError
-        More than a million tensors.
+        The module has more than a million tensors.
     UsageError
-        It is no module, and no mapping with tensors in it.
+        ``module`` is neither a module nor a mapping that contains tensors.
     """
     if not isinstance(module, Mapping) and not hasattr(module, "state_dict"):
         raise UsageError(
             f"a model is a name, a reference, a path or a torch.nn.Module, not {type(module).__name__}",
-            "of several, ask for one at a time",
+            "pass one model at a time",
         )
     import torch
 
@@ -57,7 +57,7 @@ def open_module(
     state = {str(key): value for key, value in given.items() if isinstance(value, torch.Tensor)}
     if given is module and not state:
         holds = ", ".join(map(str, given)) or "nothing"
-        raise UsageError(f"that mapping holds no tensors, only: {holds[:200]}", "give the state dict itself")
+        raise UsageError(f"the mapping holds no tensors, only: {holds[:200]}", "give the state dict itself")
     if lazy := [key for key, value in state.items() if torch.nn.parameter.is_lazy(value)]:
         raise WeightsError(
             f"tensor {lazy[0]} of a lazy module has no shape yet", "pass a batch through the module first"

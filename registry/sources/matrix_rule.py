@@ -1,7 +1,7 @@
-"""The matrix rule: from a checkpoint's tensors to its layer matrices in depth order.
+"""The matrix rule: the layer matrices of a checkpoint in depth order.
 
-Names, shapes, dtypes and the equality of bytes decide, nothing else, so that the same weights give the same plan from
-every format. Rank tables, skipped names and cuts are all part of the rule: a change of any takes a new `MATRIX_RULE`.
+Only names, shapes, dtypes and equality of bytes are used, so that the same weights give the same plan from every
+format. Rank tables, skipped names and splits are part of the rule: any change to them requires a new `MATRIX_RULE`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _SEPARATORS = re.compile(r"[./:]")
 
 
 def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
-    """Apply the matrix rule. Every tensor is read once, one at a time, for its content hash.
+    """Apply the matrix rule to a checkpoint. Tensors are read one at a time, for the content hash.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
     Returns
     -------
     WeightsPlan
-        The same for any order of the tensors.
+        Layers, skipped tensors and identity; independent of the order of the tensors.
 
     Raises
     ------
     WeightsError
-        No tensor yields a matrix of at least 2 x 2, all weights are integers or quantised, or a tensor cannot be read.
+        No tensor gives a matrix of at least 2 x 2, all weights are integers or quantised, or a tensor cannot be read.
     """
     infos = {info.name: info for info in sorted(checkpoint.tensors, key=lambda t: t.name)}
     content_hash, facts = identify(checkpoint)
@@ -115,12 +115,12 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
 
 
 def layers_by_shape(infos: Mapping[str, TensorInfo]) -> tuple[LayerMatrix, ...]:
-    """The matrices that the rule would take if no tensor were tied or all zeros, in no depth order."""
+    """Layer matrices by shape and name alone, in no depth order; tied and all-zero tensors are included."""
     return tuple(_layers([name for name, info in infos.items() if skip_reason(info, infos) is None], infos)[0])
 
 
 def _tied(order: list[str], infos: Mapping[str, TensorInfo], facts: Mapping[str, Facts]) -> dict[str, str]:
-    """Reasons of tensors that repeat an earlier one byte for byte; constant ones may be alike without being tied."""
+    """Skip reasons of tensors with the same bytes as an earlier one; constant tensors are not considered tied."""
     first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     reasons: dict[str, str] = {}
     for name in order:
@@ -156,7 +156,8 @@ def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[Lay
 def _kind(name: str, shape: tuple[int, ...], piece: Piece, *, first: bool) -> str:
     """Kind of a layer by its shape, then by the last parts of its name.
 
-    One input channel makes a convolution depthwise but for the ``first`` layer's, which reads a grey image or a wave.
+    A convolution with one input channel is depthwise, except the ``first`` layer, which may read a greyscale image or a
+    waveform.
     """
     if piece.kind:
         return piece.kind
@@ -166,7 +167,8 @@ def _kind(name: str, shape: tuple[int, ...], piece: Piece, *, first: bool) -> st
     if parts[-1] in ("weight", "weights", "kernel", "w", "embeddings", "embedding") and len(parts) > 1:
         parts.pop()
     own, above = parts[-1], parts[:-1]
-    # The attention module is a part or two above: attn.proj, attention.self.query, attention.output.dense, to_out.0
+    # The attention module is one or two name parts above: attn.proj, attention.self.query, attention.output.dense,
+    # to_out.0
     if any(_ATTENTION.fullmatch(part) for part in above) and (
         _PROJECTION.fullmatch(own) or own == "dense" or (own.isdecimal() and above[-1:] in (["to_out"], ["project"]))
     ):
@@ -175,7 +177,7 @@ def _kind(name: str, shape: tuple[int, ...], piece: Piece, *, first: bool) -> st
 
 
 def topology_of(layers: Sequence[LayerMatrix]) -> str:
-    """First 16 hex digits of the sha256 of the sorted shapes ``pxq``."""
+    """First 16 hexadecimal digits of the sha256 of the sorted shapes ``pxq``."""
     shapes = ",".join(f"{p}x{q}" for p, q in sorted((layer.p, layer.q) for layer in layers))
     return hashlib.sha256(shapes.encode()).hexdigest()[:16]
 
@@ -206,7 +208,7 @@ def _no_matrix(
         f"{where} has no matrix of at least 2 x 2 among its {counted(len(infos), 'tensor')}: {told}",
         "load its weights first"
         if reasons["all zeros"]
-        else "give the whole model: a layer has two outputs and inputs",
+        else "give the whole model: a layer needs at least two outputs and two inputs",
     )
 
 

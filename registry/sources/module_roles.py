@@ -1,7 +1,7 @@
-"""What the name of a module says about its place among its siblings.
+"""Ranks of module names: the position among siblings that a name indicates.
 
-A rank is a number from 0 (first) to 100 (last); 40 is the body of a network, where nothing is known. The table is read
-from the top, the first match counts. Ranks are part of the matrix rule: a change of any of them is a new rule.
+A rank is a number from 0 (first) to 100 (last). Names that match no pattern have rank 40, the body of the network. The
+first matching row of the table counts. Ranks are part of the matrix rule: any change to them is a new rule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DOWNSAMPLE = 70
 DENSE = 75
 HEAD = 90
 
-# Anchored patterns on a part of a dotted name in lower case with words separated by underscores.
+# Patterns for a whole part of a dotted name, in lower case, words separated by underscores.
 _RANKS: tuple[tuple[int, str], ...] = (
     # transformer blocks: q < k < v < out, gate < up < down, attention < MLP
     (30, r"q|query|q_proj|q_proj_weight|to_q|q_lin|wq|query_proj|q_attn"),
@@ -40,7 +40,7 @@ _RANKS: tuple[tuple[int, str], ...] = (
     (STEM, r"(\w+_)?embed(ding|dings|der|_tokens)?|embeddings?_\w+|embed_\w+"),
     (STEM, r"conv_proj|conv_in|inc|shared|wte|tok_embeddings|(\w+_)?(input|inp|first)(_\w+)?|in_conv|from_rgb|w_i"),
     (45, r"conv_shortcut|(\w+_)?pos_enc(oding)?|w_h"),
-    # the long way through: encoder, middle, decoder, neck
+    # main path: encoder, middle, decoder, neck
     (21, r"context_encoder"),
     (20, r"(base|backbone|trunk|encoder|features?|extractor|visual|vision)(_\w+)?"),
     (20, r"\w+_(encoder|backbone|features|extractor)"),
@@ -68,23 +68,23 @@ _RANKS: tuple[tuple[int, str], ...] = (
 )  # fmt: skip
 _COMPILED = tuple((rank, re.compile(pattern)) for rank, pattern in _RANKS)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_KERNEL = re.compile(r"\d+x\d+(x\d+)?|(?<=[a-z])[123]d(?![a-z0-9])")  # 3x3 and conv2d count nothing
-# Digits count where a word ends with them (stage3, weight_ih_l0) or a letter follows (Mixed_5b), but not in s2s.
+_KERNEL = re.compile(r"\d+x\d+(x\d+)?|(?<=[a-z])[123]d(?![a-z0-9])")  # 3x3 and conv2d are not sequence numbers
+# Digits count at the end of a word (stage3, weight_ih_l0) or before a single letter (Mixed_5b), but not in s2s.
 _NUMBER = re.compile(
     r"(?:(?<![a-z0-9])|(?<=[a-z]{2}))\d+(?=$|[_\-]|[a-z](?:$|[_\-]))"
     r"|(?:(?<=^[a-z])|(?<=[_\-][a-z]))\d+(?=$|[_\-])"
 )
 _CHUNKS = re.compile(r"\d+|\D+")
 _WORDS = re.compile(r"[^a-z]+")
-# Weights of words that order names of the same rank and number: ih < hh < reverse, depthwise < pointwise.
+# Order of names that have the same rank and number, by the words in them: ih < hh < reverse, depthwise < pointwise.
 _WORD_RANKS = {"word": -1, "hh": 1, "dw": 1, "depthwise": 1, "recurrent": 1, "pw": 2, "pointwise": 2, "reverse": 2}
 
 
 class Part(NamedTuple):
-    """One part of a dotted name, taken apart.
+    """A parsed part of a dotted name.
 
-    ``rank``: by the table; ``numbers``: the sequence numbers in it; ``stem``: its words without numbers; ``natural``:
-    a key under which digits compare as numbers; ``stem_rank``: orders names of the same rank and number.
+    ``rank``: from the table. ``numbers``: the sequence numbers. ``stem``: the words without numbers. ``stem_rank``: the
+    order of names with the same rank and number. ``natural``: a sort key in which digits compare as numbers.
     """
 
     rank: int
@@ -96,7 +96,7 @@ class Part(NamedTuple):
 
 @lru_cache(maxsize=65536)
 def parse_part(text: str) -> Part:
-    """Take one part of a dotted name apart; pure, so kept."""
+    """Parse one part of a dotted name; results are cached."""
     snake = _CAMEL.sub("_", text[:200]).lower()
     counted = _KERNEL.sub("", snake)
     numbers = tuple(int(digits[:9]) for digits in _NUMBER.findall(counted))

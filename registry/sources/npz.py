@@ -1,8 +1,8 @@
-"""NumPy archives: arrays of numbers under the names they were saved by, never a pickle.
+"""Source for NumPy ``.npz`` archives of numeric arrays.
 
-Arrays are in torch's layout, as ``np.savez`` of a state dict leaves them, unless their names are those of JAX's or
-Keras' libraries (`layouts`). ``np.load`` would unpack and trust whatever an array's header claims; here the headers are
-read first and held against the archive's directory, and the bytes of one array are unpacked when it is asked for.
+Arrays are in torch's layout, as ``np.savez`` of a state dict writes them, unless their names are those of JAX libraries
+or Keras (`jax_layouts`). ``np.load`` allocates what an array header claims. Here the headers are read first and
+compared with the archive's directory, pickled arrays are refused, and an array is unpacked when it is read.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE"]
 
 _MAGIC = b"\x93NUMPY"
-_MAX_HEADER = 10_000  # bytes, as NumPy's own limit
-_MAX_RATIO, _HARMLESS = 100, 64 * 2**20  # how much more than the file its arrays may take, once above so many bytes
+_MAX_HEADER = 10_000  # bytes, the same as NumPy's limit
+_MAX_RATIO, _HARMLESS = 100, 64 * 2**20  # allowed expansion of a file, and bytes below which any expansion is allowed
 _CHUNK = 1 << 20
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _TEXT = "SU"
-# What NumPy's reader makes of a hostile header, which it has Python parse.
+# Raised by NumPy's header reader, which parses the header as Python, on a malicious header.
 _NO_HEADER = (ValueError, TypeError, SyntaxError, KeyError, OverflowError, MemoryError, tokenize.TokenError)
 
 
 class _Array(NamedTuple):
-    """Where an array is, and what its header says; ``axes`` and ``laid`` as `torch_layout` gives them."""
+    """Position and header of an array; ``axes`` and ``laid`` are the results of `torch_layout`."""
 
     entry: zipfile.ZipInfo
     start: int
@@ -64,7 +64,7 @@ class _Array(NamedTuple):
 
 
 class NpzCheckpoint(OpenedCheckpoint):
-    """An open archive; memory in use is that of the array last read."""
+    """An open archive. Memory in use is that of the array last read."""
 
     def __init__(self, ref: ModelRef, archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> None:
         super().__init__(ref, [TensorInfo(name, array.dtype.name, array.laid) for name, array in arrays.items()])
@@ -72,7 +72,7 @@ class NpzCheckpoint(OpenedCheckpoint):
         self._arrays = arrays
 
     def read(self, name: str) -> NDArray[np.floating]:
-        """The floating-point tensor: float32 or float64; half precision comes as float32."""
+        """The floating-point tensor as float32 or float64; float16 is returned as float32."""
         array = self._values(name)
         if not is_float(array.dtype.name):
             raise WeightsError(
@@ -81,7 +81,7 @@ class NpzCheckpoint(OpenedCheckpoint):
         return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
 
     def raw(self, name: str) -> memoryview:
-        """The tensor's little-endian bytes in C order of torch's layout."""
+        """Little-endian bytes of the tensor in C order of torch's layout."""
         data: memoryview = self._values(name).reshape(-1).view(np.uint8).data
         return data
 
@@ -105,7 +105,7 @@ class NpzCheckpoint(OpenedCheckpoint):
 
 
 def open_npz(ref: ModelRef) -> Checkpoint:
-    """Open and check a ``.npz`` file; raises as `open_ref` does."""
+    """Open and check a ``.npz`` file; raises the errors of `open_ref`."""
     path = Path(ref.target)
     size = check_file(path)
     if ref.key is not None:
@@ -131,19 +131,23 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> Non
     if len({entry.filename for entry in entries}) < len(entries):
         raise WeightsError(f"{path} holds several arrays of one name", "save it again with np.savez")
     if any(entry.compress_type not in _PLAIN or entry.flag_bits & 1 for entry in entries):
-        raise WeightsError(f"{path} is packed or encrypted as np.savez never does", "save it again with np.savez")
+        raise WeightsError(
+            f"{path} is compressed or encrypted in a way that np.savez does not use", "save it again with np.savez"
+        )
     claimed = sum(entry.file_size for entry in entries)
     if claimed > max(_MAX_RATIO * size, _HARMLESS):
-        raise UnsafeError(f"{path} would unpack {size} bytes to {claimed}", "save it again with np.savez, not packed")
+        raise UnsafeError(
+            f"{path} would unpack {size} bytes to {claimed}", "save it again with np.savez, without compression"
+        )
 
 
 def _header(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Array:
-    """What an array claims to be, held against what the archive holds of it."""
+    """Header of an array, checked against the archive's directory."""
     name = entry.filename[:100]
     with _deliberate(path, entry), archive.open(entry) as file:
         prefix = file.read(8)
         if prefix[:6] != _MAGIC or prefix[6:] not in (b"\x01\x00", b"\x02\x00"):
-            raise WeightsError(f"{path}: {name!r} is no array of numbers", "save arrays alone, with np.savez")
+            raise WeightsError(f"{path}: {name!r} is not an array of numbers", "save arrays alone, with np.savez")
         width = 2 if prefix[6] == 1 else 4
         length = file.read(width)
         count = int.from_bytes(length, "little")
@@ -152,14 +156,14 @@ def _header(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Ar
         text = io.BytesIO(length + file.read(count))
         read = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a header that Python may understand in another way one day
+            warnings.simplefilter("ignore")  # SyntaxWarning for a header that a later Python may parse differently
             shape, fortran, dtype = read(text, max_header_size=_MAX_HEADER)
     if dtype.hasobject:
         raise UnsafeError(f"{path}: {name!r} is a pickle of Python objects", "save arrays of numbers, with np.savez")
     array = _Array(entry, 8 + width + count, tuple(shape), dtype, bool(fortran))
     if dtype.kind not in "biufc" + _TEXT or dtype.subdtype is not None:
         raise WeightsError(
-            f"{path}: {name!r} is of type {str(dtype)[:60]}, which is no number",
+            f"{path}: {name!r} has dtype {str(dtype)[:60]}, which is not numeric",
             "save it as float32, or as safetensors",
         )
     if any(extent < 0 for extent in shape) or array.start + array.bytes != entry.file_size:
@@ -172,22 +176,22 @@ def _fill(file: IO[bytes], buffer: bytearray) -> None:
     while at < len(view):
         part = file.read(min(_CHUNK, len(view) - at))
         if not part:
-            raise EOFError("its bytes end early")
+            raise EOFError("the data end early")
         view[at : at + len(part)] = part
         at += len(part)
-    file.read(1)  # the end, where the checksum is compared
+    file.read(1)  # read the end, where zipfile compares the checksum
 
 
 @contextmanager
 def _deliberate(path: str | Path, entry: zipfile.ZipInfo) -> Iterator[None]:
-    """What a damaged archive makes zipfile, zlib and NumPy's reader of headers raise, in one line."""
+    """Turn errors of zipfile, zlib and NumPy's header reader on a damaged archive into a ``WeightsError``."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"{path}: {entry.filename[:100]!r} cannot be unpacked: {reason}", DAMAGED) from error
     except _NO_HEADER as error:
-        raise WeightsError(f"{path}: {entry.filename[:100]!r} has no sound header", DAMAGED) from error
+        raise WeightsError(f"{path}: {entry.filename[:100]!r} has an invalid header", DAMAGED) from error
 
 
 SOURCE = Source(name="npz", open=open_npz, suffixes=(".npz",), headers=(".npz",))

@@ -1,8 +1,9 @@
-"""What trainers keep beside the weights and `weights_only` refuses, read as inert stand-ins.
+"""Inert stand-ins for training settings that ``weights_only`` loading refuses.
 
-Lightning's hyper-parameters, ``args`` of a training script, NumPy's scalars: classes of well-known packages that hold
-settings. Such a name in a pickle is not looked up. torch is told that it means a stand-in, which takes whatever it is
-given and does nothing, so that the rest of the file is read by ``weights_only`` as ever. Every other name is refused.
+Checkpoints often hold Lightning's hyper-parameters, the ``args`` of a training script or NumPy scalars beside the
+weights. The classes of such settings, from well-known packages, are not imported. torch is given a stand-in for each
+name, which accepts any argument and does nothing, and the rest of the file is read by ``weights_only``. Every other
+name is refused.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ __all__ = ["ForeignArray", "Setting", "stand_ins"]
 
 
 class Setting:
-    """Stands for an object or a class of the table below."""
+    """Stand-in for an object or a class of the table below."""
 
     def __new__(cls, *_: object) -> Self:
-        """Take any arguments."""
+        """Accept any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *_: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:
-        """Forget the state."""
+        """Ignore the state."""
 
 
 class ForeignArray(Setting):
-    """Stands for an array that is no tensor: as a setting it does not matter, among the weights it is missed."""
+    """Stand-in for a NumPy array: ignored among settings, reported as missing among weights."""
 
 
 _SETTINGS = frozenset({
@@ -54,13 +55,13 @@ _ARRAYS = frozenset({
 
 
 def stand_ins(names: Iterable[str]) -> tuple[list[tuple[Any, str]], list[str]]:
-    """What to tell torch of the names in a pickle that it refuses.
+    """Stand-ins for the refused names of a pickle, and the names that have none.
 
     Returns
     -------
     tuple of two lists
-        A stand-in and the name it stands for, as `torch.serialization.safe_globals` takes them; and the names that are
-        not of the table, sorted.
+        Pairs (stand-in, name) as `torch.serialization.safe_globals` takes them, and the sorted names that are not in
+        the table.
     """
     known: list[tuple[Any, str]] = []
     others: list[str] = []
@@ -68,7 +69,7 @@ def stand_ins(names: Iterable[str]) -> tuple[list[tuple[Any, str]], list[str]]:
         if name in _ARRAYS:
             known.append((ForeignArray, name))
         elif name in _MAPPINGS:
-            known.append((OrderedDict, name))  # filled as a dictionary is, which torch does of few classes
+            known.append((OrderedDict, name))  # torch fills only few classes like a dictionary; this is one
         elif name in _SETTINGS or name in _BUILTINS or name.startswith(_PACKAGES):
             known.append((Setting, name))
         else:

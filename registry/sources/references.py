@@ -28,45 +28,45 @@ if TYPE_CHECKING:
 
 __all__ = ["deferred", "expand", "open_ref"]
 
-_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_+-]+):(?![/\\])(.*)", re.DOTALL)  # one letter would be a Windows drive
+_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_+-]+):(?![/\\])(.*)", re.DOTALL)  # a single letter is a Windows drive
 _PATH_LIKE = re.compile(r"(\.{0,2}|~[^/\\]*)[/\\]")
 
 
 def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> tuple[ModelRef, ...]:
-    """The models that a reference means. Nothing is downloaded, and no weights are read.
+    """The models that a reference names. Nothing is downloaded, and no weights are read.
 
     Parameters
     ----------
     reference
-        ``torchvision:NAME[.WEIGHTS]``; ``torchvision:NAME.random``, initialised with ``seed``; ``torchvision:PATTERN``
-        (``resnet*``: all that have weights); ``timm:`` alike, with timm's tags; ``hf:ORG/NAME[@REVISION]``; a file; a
-        shard index, for the model that its shards make; a folder, for every model below it; or a pattern
-        (``runs/*/best.pt``, ``**`` for any number of folders). A `Path`, or text that starts with ``./``, ``../``,
-        ``/`` or ``~/``, is always a path.
+        One of: ``torchvision:NAME[.WEIGHTS]``; ``torchvision:NAME.random``, initialised with ``seed``;
+        ``torchvision:PATTERN`` (``resnet*``: all matches that have weights); the same with ``timm:`` and timm's tags;
+        ``hf:ORG/NAME[@REVISION]``; a file; a shard index, which names one model; a folder, for every model below it; a
+        pattern (``runs/*/best.pt``, ``**`` for any number of folders). A `Path`, or text that starts with ``./``,
+        ``../``, ``/`` or ``~/``, is always a path.
     key
-        Entry of a wrapped checkpoint to read, ``a.b`` for an entry of an entry.
+        Entry of a wrapped checkpoint to read; ``a.b`` for a nested entry.
     seed
         Seed of a random initialisation.
 
     Returns
     -------
     tuple of ModelRef
-        At least one, sorted by path or name; behind them, as models that fail when they are opened, folders below the
-        one given that may not be listed.
+        At least one, sorted by path or name. Folders that cannot be listed follow as models that fail when they are
+        opened.
 
     Raises
     ------
     NotFoundError
-        Nothing is there: no such path, prefix, model or weights; near names are offered. Or nothing that may be
-        looked at: a name too long for any file, a folder without permission.
+        The path, prefix, model or weights do not exist; the remedy suggests similar names. Or the path cannot be
+        accessed: the name is too long, or a folder denies permission.
     AmbiguousError
-        The text is both an existing path and a source's reference.
+        The text is both an existing path and a reference to a published model.
     """
     try:
         return _expand(reference, key, seed)
     except OSError as error:
         raise NotFoundError(
-            f"{reference} cannot be looked at: {error.strerror}", "check the path and the permissions of its folders"
+            f"{reference} cannot be accessed: {error.strerror}", "check the path and the permissions of its folders"
         ) from error
 
 
@@ -84,7 +84,7 @@ def _expand(reference: str | Path, key: str | None, seed: int) -> tuple[ModelRef
             return _expand_path(path, key)
         raise AmbiguousError(
             f"{reference!r} is both a file here and a {source.name} model",
-            f"write ./{reference} for the file, or start elsewhere for the model",
+            f"write ./{reference} for the file, or run in another folder for the model",
         )
     if source is None or source.expand is None:
         near = difflib.get_close_matches(match[1], prefixes, n=1)
@@ -97,9 +97,9 @@ def _expand(reference: str | Path, key: str | None, seed: int) -> tuple[ModelRef
 
 
 def deferred(reference: str | Path, *, key: str | None = None, seed: int = 0) -> ModelRef:
-    """A reference that `expand` refused, as a model that fails in the same words when it is opened.
+    """A model that fails, with the same error, when it is opened, for a reference that `expand` refused.
 
-    One wrong line of a manifest is so one failed item, and no reason not to begin.
+    A wrong line of a manifest thus becomes one failed item and does not stop the run.
     """
     target = str(reference.absolute()) if isinstance(reference, Path) else reference
     return ModelRef(DEFERRED, target, str(reference), key=key, seed=seed)
@@ -145,7 +145,7 @@ def _resolved(ref: ModelRef) -> ModelRef:
     """What a deferred reference means now; raises as `expand`, ``AmbiguousError`` where it is several models."""
     found = expand(ref.target, key=ref.key, seed=ref.seed)
     if len(found) > 1:
-        raise AmbiguousError(f"{ref.target} is {len(found)} models", "ingest it again, by itself")
+        raise AmbiguousError(f"{ref.target} is {len(found)} models", "ingest this reference separately")
     return replace(found[0], name=ref.name, card=found[0].card.updated(ref.card))
 
 
@@ -161,7 +161,7 @@ def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
     if found is not None:
         return _file_refs(found, key)
     if path.is_symlink():
-        raise NotFoundError(f"{path} is a link that leads nowhere", "check where it points to")
+        raise NotFoundError(f"{path} is a broken link", "check its target")
     near = _near_files(path)
     raise NotFoundError(
         f"no file or folder {path}",
@@ -180,7 +180,7 @@ def _near_files(path: Path) -> str | None:
 
 
 def _file_refs(found: Found, key: str | None) -> tuple[ModelRef, ...]:
-    """The models that were found, and behind them what may not be looked into, each to fail by itself when opened."""
+    """References to the files found, followed by the paths that cannot be accessed, each of which fails when opened."""
     whole = whole_models(found.files)
     names = default_names(whole, found.root)
     refs = [_file_ref(file, name, found.root, key) for file, name in zip(whole, names, strict=True)]
@@ -188,14 +188,14 @@ def _file_refs(found: Found, key: str | None) -> tuple[ModelRef, ...]:
 
 
 def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> ModelRef:
-    """The model in a file found below ``folder``; None where the user named it."""
+    """Reference to a file found below ``folder``; ``folder`` is None if the user named the file."""
     source = source_of_file(path)
     if source is None:
         raise NotFoundError(
-            f"{path} has no suffix of a weights file", f"files of these suffixes are read: {' '.join(sorted(SUFFIXES))}"
+            f"{path} has no suffix of a weights file", f"supported suffixes: {' '.join(sorted(SUFFIXES))}"
         )
     target = settled(path, folder)
     files = shards_of(target) if is_index(target) else [target]
-    # What is missing, out of reach or no file fails when it is opened, as one model of several.
+    # A missing or inaccessible file fails when it is opened, so that the other models of the run go on.
     sizes = [size for file in files if (size := size_of(file)) is not None]
     return ModelRef(source=source.name, target=str(target), name=name, key=key, bytes=sum(sizes) if sizes else None)

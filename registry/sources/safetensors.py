@@ -1,7 +1,7 @@
-"""Safetensors files, read a tensor at a time and without torch.
+"""Source for safetensors files, read one tensor at a time without torch.
 
-The safetensors library checks the file (header, offsets, no gaps, no overlaps). It cannot hand bfloat16 to numpy, and
-it maps the whole file; so the bytes of one tensor are then read at the offsets that the checked header gives.
+The safetensors library checks the file: header, offsets, gaps and overlaps. It cannot return bfloat16 to NumPy and maps
+the whole file, so the bytes of each tensor are read at the offsets of the checked header.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["SOURCE", "open_part"]
 
 _CARD_FIELDS = ("licence", "source", "architecture", "family", "task", "dataset")
 _MAX_TEXT = 1000
-_MAX_HEADER = 32 * 2**20  # bytes; 300,000 tensors take about as many
+_MAX_HEADER = 32 * 2**20  # bytes; the header of about 300,000 tensors
 
 
 class SafetensorsCheckpoint(OpenedCheckpoint):
-    """An open safetensors file; memory in use is that of the tensor last read."""
+    """An open safetensors file. Memory in use is that of the tensor last read."""
 
     def __init__(self, ref: ModelRef, tensors: list[TensorInfo], spans: dict[str, tuple[int, int]]) -> None:
         super().__init__(ref, tensors)
@@ -42,7 +42,7 @@ class SafetensorsCheckpoint(OpenedCheckpoint):
         self._file = Path(ref.target).open("rb")  # noqa: SIM115 - close() is the context manager here
 
     def read(self, name: str) -> NDArray[np.floating]:
-        """The floating-point tensor: float32 or float64; half and bfloat16 come as float32."""
+        """The floating-point tensor as float32 or float64; float16 and bfloat16 are returned as float32."""
         info = self._infos[name]
         if not is_float(info.dtype):
             raise WeightsError(
@@ -51,13 +51,13 @@ class SafetensorsCheckpoint(OpenedCheckpoint):
         return decode(self.raw(name), info.dtype, info.shape)
 
     def raw(self, name: str) -> memoryview:
-        """The tensor's little-endian bytes in C order, read from the file."""
+        """Little-endian bytes of the tensor in C order, read from the file."""
         self._check_open()
         start, size = self._spans[name]
         buffer = bytearray(size)
         self._file.seek(start)
         if self._file.readinto(buffer) != size:
-            raise WeightsError(f"{self.ref.target} ends within tensor {name}", "download or save it again")
+            raise WeightsError(f"{self.ref.target} ends inside tensor {name}", "download or save it again")
         return memoryview(buffer)
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class SafetensorsCheckpoint(OpenedCheckpoint):
 
 
 def open_safetensors(ref: ModelRef) -> Checkpoint:
-    """Open and check a safetensors file; raises as `open_ref` does."""
+    """Open and check a safetensors file; raises the errors of `open_ref`."""
     path = Path(ref.target)
     if ref.key is not None:
         raise NotFoundError(f"{path} has no entry {ref.key!r}", "safetensors files are never wrapped: leave --key out")
@@ -76,12 +76,12 @@ def open_safetensors(ref: ModelRef) -> Checkpoint:
 
 
 def open_part(path: Path) -> Checkpoint:
-    """Open one shard, its tensors under the names they have in it; raises as `open_ref` does."""
+    """Open one shard, with tensor names as in the file; raises the errors of `open_ref`."""
     return _opened(ModelRef("safetensors", str(path), path.stem), lambda _: "")
 
 
 def _opened(ref: ModelRef, prefix: Callable[[Iterable[str]], str]) -> Checkpoint:
-    """The file of ``ref``, the part of its tensors' names that ``prefix`` finds in all of them taken off."""
+    """Open the file of ``ref`` and remove the common prefix that ``prefix`` finds in its tensor names."""
     path = Path(ref.target)
     header, start = _checked_header(path, check_file(path))
     metadata = header.pop("__metadata__", {})
@@ -99,14 +99,14 @@ def _opened(ref: ModelRef, prefix: Callable[[Iterable[str]], str]) -> Checkpoint
 
 
 def _checked_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
-    """The header of a file that the library has found to be sound, and where its data start."""
+    """Header of a file that the library has validated, and the offset of its data."""
     from safetensors import SafetensorError, safe_open
 
     remedy = "download or save it again; a file of torch.save belongs under .pt"
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            raise WeightsError(f"{path} is no whole safetensors file: its header reaches beyond its end", remedy)
+            raise WeightsError(f"{path} is not a complete safetensors file: its header reaches beyond its end", remedy)
         if length > _MAX_HEADER:
             raise UnsafeError(f"{path} has a header of {length / 2**20:.0f} MiB", "split the file")
         try:
@@ -114,7 +114,7 @@ def _checked_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
                 checked.keys()
             header = json.loads(file.read(length))
         except (SafetensorError, ValueError, RecursionError) as error:
-            raise WeightsError(f"{path} is no sound safetensors file: {_one_line(error)}", remedy) from error
+            raise WeightsError(f"{path} is not a valid safetensors file: {_one_line(error)}", remedy) from error
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {_one_line(error)}", "check the disk and permissions") from error
     return header, 8 + length
@@ -125,9 +125,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _completed(ref: ModelRef, metadata: dict[str, str]) -> ModelRef:
-    """The reference, its card completed from the file's metadata; what the card already says wins."""
+    """The reference with its card completed from the file's metadata; existing card fields take precedence."""
     said = {"licence": metadata.get("license", ""), **metadata}
-    # A database of text holds no NUL; what is else odd in it is made harmless where it is shown.
+    # Databases cannot store NUL in text; other control characters are escaped on output.
     known: dict[str, Any] = {n: said[n].replace("\0", "")[:_MAX_TEXT] for n in _CARD_FIELDS if said.get(n)}
     return replace(ref, card=ModelCard(**known).updated(ref.card)) if known else ref
 

@@ -1,4 +1,4 @@
-"""Shard indices: the JSON beside a model kept in several files, which says in which of them each tensor is.
+"""Shard indices: the JSON files that map each tensor of a sharded checkpoint to its shard.
 
 ``model.safetensors.index.json`` and ``pytorch_model.bin.index.json``, as transformers and diffusers write them.
 """
@@ -16,7 +16,7 @@ from registry.spelling import counted
 __all__ = ["MAX_BYTES", "read_index", "shards_of", "whole_models"]
 
 MAX_BYTES = 64 * 2**20
-"""Of an index; a million tensors' names are more than any has."""
+"""Largest size of an index in bytes; enough for the names of a million tensors."""
 
 _MAXSHARDS = 800  # each is an open file, of which a process may have 1,024
 _LONGEST = 255  # bytes of a file's name, in any file system of today
@@ -24,22 +24,25 @@ _REMEDY = "download the index again, with all its shards"
 
 
 def read_index(path: Path) -> dict[str, Path]:
-    """File by tensor name. The files are named, not looked at; all are in the index's own folder.
+    """Path of the shard by tensor name. The shards are not opened; all are in the folder of the index.
 
     Raises
     ------
     WeightsError
-        No JSON, or none that maps tensors to files.
+        The file is not JSON, or does not map tensors to files.
     UnsafeError
-        A shard outside the folder, or of another kind; more than a million tensors, 800 shards or 64 MiB.
+        A shard is outside the folder or has another suffix, or there are more than a million tensors, 800 shards or 64
+        MiB.
     """
     size = check_file(path)
     if size > MAX_BYTES:
-        raise UnsafeError(f"{path} is an index of {size / 2**20:.0f} MiB", "take the model's own index")
+        raise UnsafeError(f"{path} is an index of {size / 2**20:.0f} MiB", "use the model's own index")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is no sound shard index: {' '.join(str(error).split())[:160]}", _REMEDY) from error
+        raise WeightsError(
+            f"{path} is not a valid shard index: {' '.join(str(error).split())[:160]}", _REMEDY
+        ) from error
     tensors = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(file, str) for file in tensors.values()):
         raise WeightsError(f"{path} has no weight_map from tensors to files", _REMEDY)
@@ -51,26 +54,26 @@ def read_index(path: Path) -> dict[str, Path]:
     suffix = Path(path.name[: -len(INDEX)]).suffix.lower()
     for name in names:
         if not _is_plain(name) or not name.lower().endswith(suffix):
-            raise UnsafeError(f"{path} names the shard {name[:100]!r}, which is no {suffix} file beside it", _REMEDY)
+            raise UnsafeError(f"{path} names the shard {name[:100]!r}, which is not a {suffix} file beside it", _REMEDY)
     return {tensor: path.parent / file for tensor, file in tensors.items()}
 
 
 def _is_plain(name: str) -> bool:
-    """Whether it can only be the name of a file beside the index."""
+    """Whether the text can only be the name of a file in the same folder."""
     plain = Path(name).name == name and "\\" not in name and name.isprintable()
     return plain and len(name.encode()) <= _LONGEST
 
 
 def shards_of(index: Path) -> list[Path]:
-    """The files an index names; of an unsound one those that are called like its shards."""
+    """The files that an index names; for an invalid index, the files whose names match its shards."""
     try:
         return sorted(set(read_index(index).values()))
-    except RegistryError:  # told when the index is opened; its shards are still no models
+    except RegistryError:  # the error is reported when the index is opened; its shards are not models in any case
         stem = Path(index.name[: -len(INDEX)]).stem
         return [p for p in index.parent.iterdir() if (match := SHARD.fullmatch(p.stem)) and match[1] == stem]
 
 
 def whole_models(files: list[Path]) -> list[Path]:
-    """Those of the files that are models, in their order: an index stands for all its shards."""
+    """Those files that are models, in the given order; an index stands for all its shards."""
     shards = {shard for file in files if is_index(file) for shard in shards_of(file)}
     return [file for file in files if file not in shards]

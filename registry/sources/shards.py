@@ -1,4 +1,4 @@
-"""Models kept in several files, safetensors or ``.bin``, read through their index as one."""
+"""Source for sharded checkpoints, safetensors or ``.bin``, read as one model through their index."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REMEDY = "download the index and all its shards again"
 
 
 class ShardedCheckpoint(OpenedCheckpoint):
-    """Open shards under one list of tensors; memory in use is that of the tensor last read."""
+    """Open shards with one list of tensors. Memory in use is that of the tensor last read."""
 
     def __init__(self, ref: ModelRef, holders: Mapping[str, Checkpoint], shards: ExitStack) -> None:
         infos = {(id(holder), info.name): info for holder in set(holders.values()) for info in holder.tensors}
@@ -42,13 +42,13 @@ class ShardedCheckpoint(OpenedCheckpoint):
         self._shards = shards
 
     def read(self, name: str) -> NDArray[np.floating]:
-        """The floating-point tensor: float32 or float64; half and bfloat16 come as float32."""
+        """The floating-point tensor as float32 or float64; float16 and bfloat16 are returned as float32."""
         self._check_open()
         shard, stored = self._parts[name]
         return shard.read(stored)
 
     def raw(self, name: str) -> memoryview:
-        """The tensor's little-endian bytes in C order."""
+        """Little-endian bytes of the tensor in C order."""
         self._check_open()
         shard, stored = self._parts[name]
         return shard.raw(stored)
@@ -60,7 +60,7 @@ class ShardedCheckpoint(OpenedCheckpoint):
 
 
 def open_shards(ref: ModelRef) -> Checkpoint:
-    """Open all shards of an index; raises as `open_ref` does."""
+    """Open all shards of an index; raises the errors of `open_ref`."""
     index = Path(ref.target)
     if ref.key is not None:
         raise NotFoundError(f"{index} has no entry {ref.key!r}", "sharded models are never wrapped: leave --key out")
@@ -69,11 +69,11 @@ def open_shards(ref: ModelRef) -> Checkpoint:
     with ExitStack() as stack:
         shards = {path: stack.enter_context(opener(path)) for path in sorted(set(mapped.values()))}
         return ShardedCheckpoint(ref, _holders(index, mapped, shards), stack.pop_all())
-    raise AssertionError("an exit stack swallows nothing")
+    raise AssertionError("an exit stack suppresses no exception")
 
 
 def _holders(index: Path, mapped: Mapping[str, Path], shards: Mapping[Path, Checkpoint]) -> dict[str, Checkpoint]:
-    """Shard by tensor: the index's word counts; a tensor that it leaves out counts where it is in one shard only."""
+    """Shard by tensor name. The index decides; a tensor missing from the index must be in exactly one shard."""
     names = {path: {info.name for info in shard.tensors} for path, shard in shards.items()}
     holders = {}
     for tensor, path in mapped.items():

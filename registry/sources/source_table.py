@@ -27,14 +27,14 @@ SOURCES: Mapping[str, Source] = MappingProxyType({
 })  # fmt: skip
 
 DEFERRED = "deferred"
-"""Source of a reference that meant nothing when it was expanded."""
+"""Source of references that `expand` refused."""
 
 SUFFIXES: frozenset[str] = frozenset(suffix for source in SOURCES.values() for suffix in source.suffixes)
-"""What the names of files that are read end in, in lower case with the dot."""
+"""Suffixes of the files that can be read, in lower case with the dot."""
 
 
 def source_of_file(path: Path) -> Source | None:
-    """The source that reads files whose name ends like this one's, in any case; None where there is none."""
+    """The source for a file's suffix, in any case; None if the suffix is unknown."""
     return next((source for source in SOURCES.values() if path.name.lower().endswith(source.suffixes)), None)
 
 

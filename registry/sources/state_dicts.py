@@ -1,9 +1,10 @@
-"""Finding the state dict in what a checkpoint holds, and the names in it.
+"""Selection of the state dict in a checkpoint, and normalisation of its tensor names.
 
-Trainers wrap weights in dictionaries beside optimisers and epochs. Averaged weights (EMA) come before plain ones,
-well-known keys before unknown ones; two of the same standing are ambiguous, and the user names one with a key.
-``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) are taken off where every name has them. Lightning's
-``model.`` is left: it is an attribute that somebody chose, no wrapper; it changes the content hash, never the matrices.
+Trainers wrap weights in dictionaries beside optimiser states and epoch numbers. Averaged weights (EMA) take precedence
+over plain ones, well-known keys over unknown ones. Two candidates of equal precedence are ambiguous, and the user
+chooses with a key. The prefixes ``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) are removed if all names
+have them. Lightning's ``model.`` is kept: it is an attribute name, not a wrapper. It changes the content hash, but not
+the layer matrices.
 """
 
 from __future__ import annotations
@@ -30,38 +31,38 @@ _NEVER = re.compile(
     r"(\w+_)?(optim\w*|opt|(lr_)?sched\w*|(grad_)?scaler|amp|param_groups|hyper_?param\w*|args|config|callbacks|loops|rng\w*)(_\w+)?"
 )
 _MAX_DEPTH = 3
-_NAMED = 8  # of several state dicts, named in the message
+_NAMED = 8  # state dicts listed in the message
 
 
 def stripped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state dict under the names that the bare module has."""
+    """The state dict with the names that the unwrapped module has."""
     names = set(state)
     if "n_averaged" in names and common_prefix(names - {"n_averaged"}):
-        names.discard("n_averaged")  # the counter that AveragedModel keeps beside module.*
+        names.discard("n_averaged")  # AveragedModel's counter, stored beside module.*
     cut = len(common_prefix(names))
     return {name[cut:]: tensor for name, tensor in state.items() if name in names}
 
 
 def select_state(content: object, where: str, key: str | None) -> dict[str, torch.Tensor]:
-    """The state dict in what ``torch.load`` returned.
+    """The state dict in the result of ``torch.load``.
 
     Parameters
     ----------
     content
-        Anything; only mappings can be used.
+        The loaded object; only mappings are usable.
     where
-        The file, for messages.
+        Name of the file, for messages.
     key
-        Entry to read, ``a.b`` for an entry of an entry.
+        Entry to read; ``a.b`` for a nested entry.
 
     Raises
     ------
     NotFoundError
-        No entry of that key.
+        There is no entry with that key.
     AmbiguousError
-        Several state dicts of the same standing; ``--key NAME`` chooses.
+        Several state dicts have equal precedence; ``--key NAME`` selects one.
     WeightsError
-        No state dict at all: a bare tensor, a list, settings only.
+        There is no state dict, but a single tensor, a list or settings only.
     UnsafeError
         More than a million tensors.
     """
@@ -81,7 +82,7 @@ def select_state(content: object, where: str, key: str | None) -> dict[str, torc
 
 
 def _word(key: object) -> str:
-    """An entry's key as text; what is neither text nor a small number may take for ever to write out."""
+    """Text of an entry's key; other objects and large numbers are not converted, which could take unbounded time."""
     if isinstance(key, str):
         return key
     return str(key) if isinstance(key, int) and abs(key) < 2**63 else f"<{type(key).__name__}>"
@@ -92,18 +93,18 @@ def _is_tensor(value: object) -> bool:
 
 
 def _descend(content: object, where: str, key: str) -> object:
-    """The entry named by ``key``: as a whole, else part by part."""
+    """The entry named by ``key``, taken as one name if it exists, else as nested names."""
     parts = [key] if isinstance(content, Mapping) and key in content else key.split(".")
     for part in parts:
         if not isinstance(content, Mapping) or part not in content:
             offered = ", ".join(sorted(map(_word, content))[:10]) if isinstance(content, Mapping) else "none"
-            raise NotFoundError(f"{where} has no entry {key!r}", f"entries there: {offered}")
+            raise NotFoundError(f"{where} has no entry {key!r}", f"available entries: {offered}")
         content = content[part]
     return content
 
 
 def _choose(content: Mapping[Any, Any], where: str) -> str | None:
-    """Which entry to descend into; None where ``content`` itself is the state dict."""
+    """The entry to descend into; None if ``content`` is the state dict."""
     if len(content) > MAX_TENSORS:
         raise UnsafeError(f"{where} holds {len(content)} entries, more than {MAX_TENSORS}", "split the file")
     seen: dict[int, int] = {}
@@ -129,9 +130,9 @@ def _never(key: str) -> bool:
 
 
 def _holds_weights(value: object, seen: dict[int, int], depth: int = _MAX_DEPTH) -> bool:
-    """Whether a state dict is in here: a mapping with a tensor of some dimension, or a mapping with such a mapping.
+    """Whether a value contains a state dict: a mapping with a tensor of at least one dimension, at any depth.
 
-    ``seen``: how deep each mapping was already looked into in vain; a thousand entries may be one and the same.
+    ``seen`` holds the depth to which each mapping was searched without success; many entries may be one object.
     """
     if not isinstance(value, Mapping) or seen.get(id(value), 0) >= depth or "param_groups" in value:
         return False
@@ -145,7 +146,7 @@ def _holds_weights(value: object, seen: dict[int, int], depth: int = _MAX_DEPTH)
 
 
 def _same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
-    """Whether two entries hold the very same tensors, under whatever wrappers."""
+    """Whether two entries hold the same tensor objects, with any wrapper removed."""
     if a is b:
         return True
     return a.keys() == b.keys() and all(
@@ -160,7 +161,7 @@ def _tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, torch.Tenso
     if state and foreign is not None:
         raise UnsafeError(
             f"{where}: {foreign} among its tensors is a NumPy array, which is not read from a pickle",
-            "make it a tensor, then save again",
+            "convert it to a tensor, then save again",
         )
     if not state:
         keys = ", ".join(sorted(map(_word, content))[:8]) or "nothing"

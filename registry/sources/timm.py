@@ -1,4 +1,4 @@
-"""timm's models: published weights and random initialisations."""
+"""Source for timm models: published weights and random initialisations."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _DATASET = re.compile(r"in(1|12|21|22)k")
 
 
 def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:
-    """``NAME[.TAG]``, ``NAME.random`` or a pattern to the models meant; looks at timm's tables and the caches only.
+    """The models of ``NAME[.TAG]``, ``NAME.random`` or a pattern; reads timm's tables and the caches only.
 
     Raises
     ------
     NotFoundError
-        No such model or tag, or none that matches; near names are offered.
+        The model or tag does not exist, or nothing matches; the remedy suggests similar names.
     SourceError
         timm is not installed.
     """
@@ -57,11 +57,11 @@ def _hint(name: str) -> str:
 
     now = timm.models.get_deprecated_models().get(name)
     near = [now] if now else difflib.get_close_matches(name.lower(), timm.list_models(), n=3)
-    return f"did you mean {', '.join(f'timm:{n}' for n in near)}?" if near else "timm:* means them all"
+    return f"did you mean {', '.join(f'timm:{n}' for n in near)}?" if near else "timm:* stands for all of them"
 
 
 def _matches(pattern: str, tag: str, seed: int) -> Iterator[ModelRef]:
-    """Models that match: without a tag their default weights, ``random`` of each, or all tags that match."""
+    """Models that match a pattern: their default weights, the random initialisation of each, or all matching tags."""
     import timm
 
     found = False
@@ -76,11 +76,11 @@ def _matches(pattern: str, tag: str, seed: int) -> Iterator[ModelRef]:
             yield _weights_ref(_published(name, one))
     if not found:
         wanted = f"{pattern}.{tag}" if tag else pattern
-        raise NotFoundError(f"no timm model with weights matches {wanted!r}", "timm:* means them all")
+        raise NotFoundError(f"no timm model with weights matches {wanted!r}", "timm:* stands for all of them")
 
 
 def _tags(name: str) -> list[str]:
-    """Tags of a model's published weights, the default first."""
+    """Tags of a model's published weights, the default tag first."""
     import timm
     import timm.models
 
@@ -91,7 +91,7 @@ def _tags(name: str) -> list[str]:
 
 
 def _published(name: str, tag: str) -> Any:
-    """The configuration in timm's tables of the weights."""
+    """Configuration of published weights in timm's tables."""
     import timm.models
 
     tags = _tags(name)
@@ -100,13 +100,13 @@ def _published(name: str, tag: str) -> Any:
     if tag and tag not in tags:
         near = difflib.get_close_matches(tag.lower(), tags, n=1)
         offered = ", ".join(f"timm:{name}.{one}" for one in tags)
-        hint = f"did you mean timm:{name}.{near[0]}?" if near else f"there are: {offered}, timm:{name}.random"
+        hint = f"did you mean timm:{name}.{near[0]}?" if near else f"available: {offered}, timm:{name}.random"
         raise NotFoundError(f"timm has no weights {tag!r} for {name}", hint)
     return timm.models.get_pretrained_cfg(f"{name}.{tag or tags[0]}")
 
 
 def _family(name: str) -> str:
-    """The module that builds the model."""
+    """Name of the Python module that defines the model."""
     import timm.models
 
     return str(timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
@@ -121,7 +121,7 @@ def _random_ref(name: str, seed: int) -> ModelRef:
 def _weights_ref(published: Any) -> ModelRef:
     name, tag = published.architecture, published.tag
     target = f"{name}.{tag}"
-    sets = _DATASET.findall(tag)  # in21k_ft_in1k: the last is what the classes are of
+    sets = _DATASET.findall(tag)  # in21k_ft_in1k: the output classes are those of the last dataset
     dataset = f"ImageNet-{sets[-1].replace('22', '21')}K" if sets else ""
     licence = published.license or ""
     card = ModelCard(
@@ -135,7 +135,7 @@ def _weights_ref(published: Any) -> ModelRef:
 
 
 def _repository(published: Any) -> tuple[str, str] | None:
-    """Repository and revision at the hub, which timm prefers to the weights' other address."""
+    """Hub repository and revision of the weights, which timm prefers to their other address."""
     if not published.hf_hub_id:
         return None
     repository, _, revision = published.hf_hub_id.partition("@")
@@ -143,7 +143,7 @@ def _repository(published: Any) -> tuple[str, str] | None:
 
 
 def _cached(published: Any) -> list[Path]:
-    """The files of the weights that are in the cache of the hub or of torch.hub; none where one is missing."""
+    """Files of the weights in the cache of the hub or of torch.hub; empty if one is missing."""
     where = _repository(published)
     if where is not None:
         weights = cached_weights(*where)
@@ -153,10 +153,10 @@ def _cached(published: Any) -> list[Path]:
 
 
 def open_timm(ref: ModelRef) -> Checkpoint:
-    """Initialise, or download (unless cached) and build; raises as `open_ref` does.
+    """Initialise the model, or build it with downloaded or cached weights; raises the errors of `open_ref`.
 
-    timm's own loader puts the weights into the module, since it renames the entries of old checkpoints: the tensors are
-    the module's. The file is checked as any other before. The network is held in memory.
+    timm's own loader puts the weights into the module, because it renames entries of old checkpoints. The tensors are
+    those of the module, which is held in memory. The file is checked like any other before.
     """
     timm = required("timm", "timm")
     from registry.sources.torch_tensors import TorchCheckpoint
@@ -173,16 +173,16 @@ def open_timm(ref: ModelRef) -> Checkpoint:
         module = _built(
             ref.target, 0, pretrained=True, pretrained_cfg_overlay={"file": str(path), "custom_load": False}
         )
-    except Exception as error:  # of timm's filters and of torch's loading, both of which raise what they like
+    except Exception as error:  # timm's filters and torch's loader may raise any exception
         raise WeightsError(
             f"timm cannot load the weights of {ref.target} in {path}: {reason(error)}",
-            "remove that file, then try again",
+            "remove the file, then try again",
         ) from error
     return TorchCheckpoint(module.state_dict(), replace(ref, card=ModelCard(revision=revision).updated(ref.card)))
 
 
 def _fetched(published: Any) -> tuple[Path, str]:
-    """The file of the weights, and the commit, or the first digits of the sha256, that says which they are."""
+    """The weights file, and its revision: a commit, or the first digits of its sha256."""
     where = _repository(published)
     if where is not None:
         path, _ = fetch(*where)
@@ -194,7 +194,7 @@ def _fetched(published: Any) -> tuple[Path, str]:
 
 
 def _built(name: str, seed: int, **options: Any) -> torch.nn.Module:
-    """The model as timm builds it, initialised under ``seed``; torch's own generator is left as it was."""
+    """The model that timm builds, initialised under ``seed``; the global random state of torch is restored."""
     import timm
     import torch
 

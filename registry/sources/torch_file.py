@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: state dicts, plain and wrapped. Always ``weights_only``, with no way round it."""
+"""Source for ``torch.save`` files, plain and wrapped state dicts, loaded with ``weights_only`` always."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ __all__ = ["SOURCE", "load_state", "open_part"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_VIEWS = 100  # a file's tensors may share storages, but not without bounds
-_TOLD = 256 * 2**20  # bytes to be read whole from which on it is said before
-# Round what is wrong, torch tells to load without weights_only.
+_MAX_VIEWS = 100  # limit on the size of tensors that share storages, relative to the file
+_TOLD = 256 * 2**20  # bytes; larger files that must be read whole cause a warning first
+# torch's message also suggests loading without weights_only, which is cut off.
 _REASON = re.compile(r"WeightsUnpickler error: (.*?)(?: Check the documentation|$)")
 _GLOBAL = re.compile(r"(?:GLOBAL|global:?|class|function)\s+`?([\w.]+\.[\w.]+)")
 
 
 def open_torch_file(ref: ModelRef) -> Checkpoint:
-    """Open a ``.pt``, ``.pth``, ``.th``, ``.ckpt`` or ``.bin`` file; raises as `open_ref` does."""
+    """Open a ``.pt``, ``.pth``, ``.th``, ``.ckpt`` or ``.bin`` file; raises the errors of `open_ref`."""
     from registry.sources.torch_tensors import TorchCheckpoint
 
     path = Path(ref.target)
@@ -47,7 +47,7 @@ def open_torch_file(ref: ModelRef) -> Checkpoint:
 
 
 def open_part(path: Path) -> Checkpoint:
-    """Open one shard, its tensors under the names they have in it; raises as `open_ref` does."""
+    """Open one shard, with tensor names as in the file; raises the errors of `open_ref`."""
     from registry.sources.torch_tensors import TorchCheckpoint
 
     if not check_archive(path, check_file(path)):
@@ -57,20 +57,20 @@ def open_part(path: Path) -> Checkpoint:
 
 
 def load_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file under bare names; mapped rather than read where the file is a zip archive.
+    """The state dict in a file, with wrapper prefixes removed; memory-mapped if the file is a zip archive.
 
-    Raises as `open_ref` does.
+    Raises the errors of `open_ref`.
     """
     return stripped(_load_state(path, None)[0])
 
 
 def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], bool]:
-    """The state dict under the names it has in the file, and whether its tensors are mapped from there."""
+    """The state dict with names as in the file, and whether its tensors are memory-mapped."""
     size = check_file(path)
     mapped = check_archive(path, size)
     if not mapped and size > _TOLD:
         logger.warning(
-            "archreg: %r cannot be mapped and is read whole, into %.1f GiB of memory; saved again it takes a layer's",
+            "archreg: %r cannot be mapped and is read whole, into %.1f GiB of memory; save it again to avoid that",
             str(path),
             size / 2**30,
         )
@@ -80,7 +80,7 @@ def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], b
         _check_extent(state, path, size)
     except RegistryError:
         raise
-    except Exception as error:  # what a hostile pickle made may raise anything on being looked at
+    except Exception as error:  # an object from a malicious pickle may raise any exception when accessed
         raise _unreadable(path, error) from error
     return state, mapped
 
@@ -90,7 +90,7 @@ def _load(path: Path, *, mapped: bool) -> object:
         return _load_with(path, (), mapped=mapped)
     except pickle.UnpicklingError as error:
         refusal = error
-    except Exception as error:  # a hostile pickle can make the unpickler raise anything
+    except Exception as error:  # a malicious pickle can make the unpickler raise any exception
         raise _unreadable(path, error) from error
     try:
         settings = _settings(path) if "nsupported global" in str(refusal) else []
@@ -109,16 +109,16 @@ def _load_with(path: Path, settings: Sequence[tuple[Any, str]], *, mapped: bool)
     import torch
 
     with warnings.catch_warnings(), torch.serialization.safe_globals(list(settings)):
-        warnings.simplefilter("ignore")  # on old storage classes and such: of no use to who has only the file
+        warnings.simplefilter("ignore")  # warnings about old storage classes are no help to users of the file
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _settings(path: Path) -> list[tuple[Any, str]]:
-    """Stand-ins for all that ``weights_only`` refuses of an archive; ``UnsafeError`` where they do not suffice."""
+    """Stand-ins for the names that ``weights_only`` refuses; ``UnsafeError`` if other names remain."""
     import torch
 
     if not zipfile.is_zipfile(path):
-        return []  # torch lists the names of archives alone
+        return []  # torch lists names for archives only
     known, others = stand_ins(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     if others:
         raise _would_run(path, others[0])
@@ -128,7 +128,7 @@ def _settings(path: Path) -> list[tuple[Any, str]]:
 def _would_run(path: Path, what: str) -> UnsafeError:
     return UnsafeError(
         f"{path} holds more than weights: loading it would run {what[:100]}",
-        "where you trust it, load it yourself and save model.state_dict(), best as safetensors",
+        "if you trust it, load it yourself and save model.state_dict(), preferably as safetensors",
     )
 
 
@@ -147,11 +147,11 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
 
 
 def _check_extent(state: dict[str, torch.Tensor], path: Path, size: int) -> None:
-    """Refuse tensors that claim more elements than are stored: strides of zero make terabytes of a byte."""
+    """Refuse tensors that claim more elements than are stored; with strides of zero, one byte can claim terabytes."""
     total = 0
     for name, tensor in state.items():
         if tensor.is_meta or str(tensor.layout) != "torch.strided":
-            continue  # refused with their own reasons later
+            continue  # refused later, with a specific reason
         claimed = tensor.numel() * tensor.element_size()
         stored = tensor.untyped_storage().nbytes()
         total += claimed

@@ -1,4 +1,4 @@
-"""torch.hub's cache of downloads."""
+"""Downloads in torch.hub's cache."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ __all__ = ["cache_path", "download", "forget", "hash_prefix"]
 
 
 def cache_path(url: str) -> Path:
-    """Where torch.hub keeps the download."""
+    """Path of a download in torch.hub's cache."""
     import torch.hub
 
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def hash_prefix(url: str) -> str | None:
-    """First digits of the file's sha256, which torch.hub's file names carry behind a hyphen."""
+    """First digits of the file's sha256, which torch.hub puts after a hyphen in file names."""
     match = re.search(r"-([a-f0-9]{6,})\.", url.rpartition("/")[2])
     return match[1] if match else None
 
 
 def download(url: str, what: str, instead: str) -> None:
-    """Fetch into torch.hub's cache, checked against the hash in the file's name.
+    """Download into torch.hub's cache and compare with the hash in the file name.
 
-    ``what`` the file is and the reference to take ``instead`` are for the message. torchvision's own ``get_state_dict``
-    would also unpickle the file, without ``weights_only``.
+    ``what`` names the file and ``instead`` an alternative reference, for the message. torchvision's ``get_state_dict``
+    would also unpickle the file without ``weights_only``.
 
     Raises
     ------
     SourceError
-        It could not be downloaded, or is not the file that its name promises.
+        The download failed, or its hash differs from the one in the file name.
     """
     import torch.hub
 
@@ -41,7 +41,7 @@ def download(url: str, what: str, instead: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix(url), progress=False)
     except RuntimeError as error:
-        raise SourceError(f"{url} does not have the hash its name promises", "try again, or check the proxy") from error
+        raise SourceError(f"{url} does not have the hash in its name", "try again, or check the proxy") from error
     except (OSError, ValueError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())[:160]
         raise SourceError(
@@ -51,7 +51,7 @@ def download(url: str, what: str, instead: str) -> None:
 
 
 def forget(url: str) -> None:
-    """Remove a download; ``SourceError`` where that is not possible."""
+    """Remove a download; raises ``SourceError`` if that fails."""
     path = cache_path(url)
     try:
         path.unlink(missing_ok=True)

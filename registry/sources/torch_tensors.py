@@ -1,4 +1,4 @@
-"""Checkpoints over torch tensors: loaded files and live modules. Loaded on demand only, since it needs torch."""
+"""Checkpoints of torch tensors, for files and live modules. Imports torch, so it is imported only when needed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["TorchCheckpoint"]
 
 
-_CHUNK = 32 * 2**20  # bytes copied out of a mapped file in one go
+_CHUNK = 32 * 2**20  # bytes copied from a mapped file at a time
 
 
 class TorchCheckpoint(OpenedCheckpoint):
-    """A state dict of torch tensors; it holds them until it is closed.
+    """A state dict of torch tensors, held until the checkpoint is closed.
 
-    ``mapped``: their storages are a file mapped into memory. What is read is then copied out and its pages are given
-    back, which would count as resident until the machine is short of memory.
+    ``mapped``: the storages are memory-mapped. Tensors are then copied when read and their pages released, because the
+    pages would otherwise count as resident memory.
 
     Raises
     ------
@@ -59,7 +59,7 @@ class TorchCheckpoint(OpenedCheckpoint):
         return _copied_out(tensor) if self._mapped else tensor
 
     def read(self, name: str) -> NDArray[np.floating]:
-        """The floating-point tensor: float32 or float64; half and bfloat16 come as float32."""
+        """The floating-point tensor as float32 or float64; float16 and bfloat16 are returned as float32."""
         tensor = self._tensor(name)
         dtype = str(tensor.dtype).removeprefix("torch.")
         if not is_float(dtype):
@@ -70,7 +70,7 @@ class TorchCheckpoint(OpenedCheckpoint):
         return array
 
     def raw(self, name: str) -> memoryview:
-        """The tensor's little-endian bytes in C order; a view where it is contiguous, in main memory and not mapped."""
+        """Little-endian bytes of the tensor in C order; a view if it is contiguous, in main memory and not mapped."""
         tensor = self._tensor(name)
         if tensor.is_quantized:
             tensor = tensor.int_repr()
@@ -79,13 +79,13 @@ class TorchCheckpoint(OpenedCheckpoint):
         return data
 
     def close(self) -> None:
-        """Let go of the tensors."""
+        """Release the tensors."""
         super().close()
         self._state.clear()
 
 
 def _copied_out(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of a tensor in a mapped file, whose pages are given back piece by piece."""
+    """Copy of a tensor in a mapped file; pages are released piece by piece."""
     if tensor.is_quantized or not tensor.is_contiguous():
         copy = tensor.clone(memory_format=torch.contiguous_format)
         storage = tensor.untyped_storage()
@@ -103,7 +103,7 @@ def _copied_out(tensor: torch.Tensor) -> torch.Tensor:
 
 @cache
 def _madvise() -> Callable[[int, int, int], int] | None:
-    """The C library's call of that name: torch's mapping is not one of Python's."""
+    """The C function ``madvise``; torch's mapping is not a Python ``mmap`` object."""
     if not hasattr(mmap, "MADV_DONTNEED"):
         return None
     call = ctypes.CDLL(None).madvise
@@ -116,7 +116,7 @@ def _madvise() -> Callable[[int, int, int], int] | None:
 
 
 def _give_back(address: int, size: int) -> None:
-    """Drop the pages of a mapped file that hold these bytes; nobody wrote to them, so they are read again if needed."""
+    """Release the pages of a mapped file that hold these bytes; unmodified pages are read again when needed."""
     advise = _madvise()
     if advise is not None and size:
         start = address - address % mmap.PAGESIZE

@@ -1,4 +1,4 @@
-"""torchvision's own models: published weights and random initialisations."""
+"""Source for torchvision models: published weights and random initialisations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE"]
 
 RANDOM = "random"
-_MEGABYTE = 2**20  # torchvision's _file_size is in units of this
+_MEGABYTE = 2**20  # bytes; the unit of torchvision's _file_size
 _TASKS = {"segmentation": "segmentation", "detection": "detection", "video": "video", "optical_flow": "optical flow"}
 _LOWER_IS_BETTER = ("epe", "per_image_epe", "fl_all")
 _WARNS_WITHOUT_INIT = ("googlenet", "inception_v3")
@@ -33,12 +33,12 @@ _DENSENET_NAMES = re.compile(
 
 
 def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:
-    """``NAME[.WEIGHTS]``, ``NAME.random`` or a pattern to the models meant; looks at torchvision's tables only.
+    """The models of ``NAME[.WEIGHTS]``, ``NAME.random`` or a pattern; reads torchvision's tables only.
 
     Raises
     ------
     NotFoundError
-        No such model or weights, or none that matches; near names are offered.
+        The model or weights do not exist, or nothing matches; the remedy suggests similar names.
     """
     import torchvision.models as models
 
@@ -50,7 +50,9 @@ def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:
     if name not in models.list_models():
         near = difflib.get_close_matches(name.lower(), models.list_models(), n=3)
         hint = (
-            f"did you mean {', '.join('torchvision:' + n for n in near)}?" if near else "torchvision:* means them all"
+            f"did you mean {', '.join('torchvision:' + n for n in near)}?"
+            if near
+            else "torchvision:* stands for all of them"
         )
         raise NotFoundError(f"torchvision has no model {name!r}", hint)
     if tag == RANDOM:
@@ -59,7 +61,7 @@ def expand(text: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:
 
 
 def _matches(pattern: str, tag: str, seed: int) -> Iterator[ModelRef]:
-    """Models that match; quantised ones, whose weights are integers, only where the pattern names them."""
+    """Models that match; quantised models, whose weights are integers, only if the pattern names them."""
     import torchvision.models as models
 
     found = False
@@ -75,11 +77,13 @@ def _matches(pattern: str, tag: str, seed: int) -> Iterator[ModelRef]:
         yield _random_ref(name, seed) if tag == RANDOM else _weights_ref(name, _weights(name, tag))
     if not found:
         wanted = f"{pattern}.{tag}" if tag else pattern
-        raise NotFoundError(f"no torchvision model with weights matches {wanted!r}", "torchvision:* means them all")
+        raise NotFoundError(
+            f"no torchvision model with weights matches {wanted!r}", "torchvision:* stands for all of them"
+        )
 
 
 def _weights(name: str, tag: str) -> Any:
-    """The entry of torchvision's enumeration; ``DEFAULT`` for no tag."""
+    """Entry of torchvision's enumeration of weights; ``DEFAULT`` if there is no tag."""
     import torchvision.models as models
 
     available = models.get_model_weights(name)
@@ -89,7 +93,7 @@ def _weights(name: str, tag: str) -> Any:
         return available[tag or "DEFAULT"]
     near = difflib.get_close_matches(tag.upper(), available.__members__, n=1)
     offered = ", ".join(f"torchvision:{name}.{w.name}" for w in available)
-    hint = f"did you mean torchvision:{name}.{near[0]}?" if near else f"there are: {offered}, torchvision:{name}.random"
+    hint = f"did you mean torchvision:{name}.{near[0]}?" if near else f"available: {offered}, torchvision:{name}.random"
     raise NotFoundError(f"torchvision has no weights {tag!r} for {name}", hint)
 
 
@@ -124,12 +128,12 @@ def _weights_ref(name: str, weights: Any) -> ModelRef:
 
 
 def _split(dataset: str) -> str:
-    """Torchvision names the split within the data set only where it is a training one (Sintel-Train-Cleanpass)."""
+    """Split of a dataset. torchvision names it only for training splits (Sintel-Train-Cleanpass)."""
     return "train" if "train" in dataset.lower() else "val"
 
 
 def _family_and_task(name: str) -> tuple[str, str]:
-    """Module that builds the model, and the task of the package it is in."""
+    """Python module that builds the model, and the task of its package."""
     import torchvision.models as models
 
     parts = models.get_model_builder(name).__module__.split(".")
@@ -137,7 +141,7 @@ def _family_and_task(name: str) -> tuple[str, str]:
 
 
 def open_torchvision(ref: ModelRef) -> Checkpoint:
-    """Initialise or download (unless cached) and open; raises as `open_ref` does."""
+    """Initialise the model, or open its downloaded or cached weights; raises the errors of `open_ref`."""
     import torchvision.models as models
 
     from registry.sources.torch_file import load_state
@@ -156,7 +160,7 @@ def open_torchvision(ref: ModelRef) -> Checkpoint:
 
 
 def _initialised(name: str, seed: int) -> torch.nn.Module:
-    """The model as its builder initialises it, under ``seed``; torch's own generator is left as it was."""
+    """The model that its builder initialises under ``seed``; the global random state of torch is restored."""
     import torch
     import torchvision.models as models
 
@@ -165,7 +169,7 @@ def _initialised(name: str, seed: int) -> torch.nn.Module:
     if "weights_backbone" in inspect.signature(builder).parameters:
         options["weights_backbone"] = None
     if name.removeprefix("quantized_") in _WARNS_WITHOUT_INIT:
-        options["init_weights"] = True  # the default, but these two builders warn unless told
+        options["init_weights"] = True  # the default, but these two builders warn unless it is given
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module: torch.nn.Module = builder(**options)
@@ -173,9 +177,10 @@ def _initialised(name: str, seed: int) -> torch.nn.Module:
 
 
 def _as_built(name: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The file's tensors as torchvision's builder keeps them, so that file and module are the same model.
+    """The tensors of a file with the names that torchvision's builder gives them, so that both are one model.
 
-    densenet's builder renames old entries (``norm.1`` to ``norm1``), googlenet's drops its auxiliary classifiers.
+    The builder of densenet renames old entries (``norm.1`` to ``norm1``); that of googlenet drops its auxiliary
+    classifiers.
     """
     if name.startswith("densenet"):
         return {_DENSENET_NAMES.sub(r"\1\2", key): value for key, value in state.items()}

@@ -1,4 +1,4 @@
-"""Files and folders: what they are called, which of them hold weights, what is checked before any is read."""
+"""Files and folders of weights: checks before reading, search in folders, default names."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ INDEX = ".index.json"
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 """The stem of one shard of several: the model's, its number and how many there are."""
 
-# Stems that say nothing: the folder's name is the model's.
+# Uninformative stems; the model is named after its folder instead.
 GENERIC_STEMS = frozenset({"model", "pytorch_model", "weights", "checkpoint", "diffusion_pytorch_model", "state_dict"})
-# What trainers leave beside the weights, under the same suffixes.
+# Training state saved beside the weights, with the same suffixes.
 _TRAINER_STEMS = frozenset({"optimizer", "scheduler", "scaler", "training_args", "rng_state"})
 _MAGIC = frozenset("*?[")
 
 
 def check_file(path: Path) -> int:
-    """Size in bytes of a file about to be read.
+    """Size in bytes of a file, after checking that it can be read.
 
     Raises
     ------
     NotFoundError
-        Nothing is there.
+        The file does not exist.
     SourceError
-        It is not a regular file, may not be read or looked at, or has a name that is no UTF-8.
+        The path is not a regular file, cannot be accessed or read, or is not UTF-8.
     UnsafeError
-        It is a link that leads out of its folder.
+        The path is a link that leads out of its folder.
     WeightsError
-        It is empty.
+        The file is empty.
     """
     if _utf8(str(path)) != str(path):
-        raise SourceError(f"{_utf8(str(path))} has a name that is no UTF-8", "rename the file")
+        raise SourceError(f"{_utf8(str(path))} has a name that is not UTF-8", "rename the file")
     try:
         return _checked_size(path)
-    except OSError as error:  # a folder on the way that may not be entered, a link to a name too long for any file
+    except OSError as error:  # a parent folder without permission, or a link to a name that is too long
         raise SourceError(
-            f"{path} cannot be looked at: {error.strerror}", "check the path and the permissions of its folders"
+            f"{path} cannot be accessed: {error.strerror}", "check the path and the permissions of its folders"
         ) from error
 
 
@@ -74,13 +74,13 @@ def _checked_size(path: Path) -> int:
         )
     if _leaves(path):
         real = os.path.realpath(path)
-        raise UnsafeError(f"{path} is a link that leads out of its folder", f"where you trust it, name {real} itself")
+        raise UnsafeError(f"{path} is a link that leads out of its folder", f"if you trust it, give {real} itself")
     if not path.exists():
         raise NotFoundError(f"no file {path}", "check the path")
     if not path.is_file():
         raise SourceError(f"{path} is not a regular file", "copy the weights into a file first")
     if not os.access(path, os.R_OK):
-        raise SourceError(f"{path} may not be read", "check its permissions")
+        raise SourceError(f"{path} is not readable", "check its permissions")
     size = path.stat().st_size
     if size == 0:
         raise WeightsError(f"{path} is empty", "download or save it again")
@@ -88,7 +88,7 @@ def _checked_size(path: Path) -> int:
 
 
 def size_of(path: Path) -> int | None:
-    """Size in bytes of a file; None of what `check_file` will refuse: nothing there, no file, or out of reach."""
+    """Size in bytes of a file; None if it is missing, inaccessible or not a regular file."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -97,9 +97,10 @@ def size_of(path: Path) -> int | None:
 
 
 def settled(path: Path, root: Path | None) -> Path:
-    """The absolute path to open: links that may be followed are followed here, what `check_file` meets later is not.
+    """The absolute path to open, with permitted links followed; `check_file` refuses the others.
 
-    A file that the user named (``root`` None) may be a link to anywhere; one found in a folder only to a place there.
+    A file that the user named (``root`` None) may link to any place, a file found in a folder only to a place in that
+    folder.
     """
     absolute = path.absolute()
     if not _leaves(absolute):
@@ -109,7 +110,7 @@ def settled(path: Path, root: Path | None) -> Path:
 
 
 def _leaves(path: Path) -> bool:
-    """Whether it is a link out of its folder, or, in the Hugging Face cache of links, out of the repository's."""
+    """Whether the path is a link out of its folder, or, in the Hugging Face cache, out of its repository."""
     if not os.path.islink(path):  # noqa: PTH114 - which does not raise in a folder that may not be entered
         return False
     folder = Path(os.path.realpath(path.parent))
@@ -120,7 +121,7 @@ def _leaves(path: Path) -> bool:
 
 
 class Found(NamedTuple):
-    """Weights below the folder ``root``, and what there may not be looked into; both sorted."""
+    """Weights files below the folder ``root``, and paths that cannot be accessed; both sorted."""
 
     root: Path
     files: list[Path]
@@ -128,17 +129,16 @@ class Found(NamedTuple):
 
 
 def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
-    """Everything below ``folder`` that is called like a file of weights.
+    """All weights files below ``folder``.
 
-    Links to folders are not followed, and so none leads round in a ring; what trainers keep of their optimisers is left
-    out.
+    Links to folders are not followed, which excludes cycles. Optimiser states and similar training files are left out.
 
     Raises
     ------
     NotFoundError
-        There is no such file, and nothing that may not be looked into.
+        There is no weights file, and no path was inaccessible.
     SourceError
-        The folder itself may not be listed.
+        The folder cannot be listed.
     """
     barred: dict[Path, str] = {}
     found = sorted(_below(folder, suffixes, barred))
@@ -150,24 +150,26 @@ def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
 
 
 def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
-    """The weights that match a pattern or are in folders that match, below the folder that it starts from.
+    """Weights files that match a pattern or lie in folders that match it; None if the text is not a pattern.
 
-    None where there is no ``*``, ``?`` or ``[`` in it. ``**`` means any number of folders; links to folders are not
-    followed, hidden ones matched only by a pattern that has a part with a leading dot.
+    A pattern contains ``*``, ``?`` or ``[``; ``**`` matches any number of folders. Links to folders are not followed.
+    Hidden folders match only if a part of the pattern starts with a dot.
 
     Raises
     ------
     NotFoundError
-        Nothing matches, and there is nothing that may not be looked into.
+        Nothing matches, and no path was inaccessible.
     """
     if not any(_MAGIC & set(part) for part in pattern.parts):
         return None
-    # What exists is no pattern, so that folders with brackets in their names can be started from.
+    # Leading parts that exist are taken literally, so that folder names may contain brackets.
     root, parts = Path(pattern.anchor), list(pattern.parts[1 if pattern.anchor else 0 :])
     while len(parts) > 1 and (root / parts[0]).is_dir():
         root /= parts.pop(0)
     if any("**" in part and part != "**" for part in parts):
-        raise NotFoundError(f"{pattern} is no pattern: ** is a part of its own", "write it like 'runs/**/best.pt'")
+        raise NotFoundError(
+            f"{pattern} is not a valid pattern: ** must be a whole part of the path", "write it like 'runs/**/best.pt'"
+        )
     barred: dict[Path, str] = {}
     found: set[Path] = set()
     for path, is_folder in _matching(root, parts, barred, hidden=any(part.startswith(".") for part in parts)):
@@ -177,9 +179,9 @@ def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
     return Found(root, sorted(found), sorted(barred))
 
 
-# By hand, because pathlib's own glob is silent of what it may not look into.
+# pathlib's glob silently skips folders without permission; here they are reported.
 def _matching(folder: Path, parts: list[str], barred: dict[Path, str], *, hidden: bool) -> Iterator[tuple[Path, bool]]:
-    """What is below a folder by the parts of a pattern, and whether it is a folder; ``barred`` takes up what may be."""
+    """Paths below a folder that match the parts of a pattern, and whether each is a folder; adds to ``barred``."""
     part, rest = parts[0], parts[1:]
     if part == "**":
         if not rest:
@@ -199,7 +201,7 @@ def _matching(folder: Path, parts: list[str], barred: dict[Path, str], *, hidden
 
 
 def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool) -> Iterator[tuple[Path, bool]]:
-    """What in a folder is called as a part of a pattern says, and whether it is a folder; no links to folders."""
+    """Entries of a folder that match one part of a pattern, and whether each is a folder; no links to folders."""
     looked_at = folder if _MAGIC & set(part) else folder / part
     try:
         if looked_at == folder:
@@ -212,7 +214,7 @@ def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool)
         else:
             mode = looked_at.lstat().st_mode
             found = [(looked_at, stat.S_ISDIR(mode), stat.S_ISLNK(mode))]
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name that no file can have
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
         return
     except OSError as error:
         barred[looked_at] = error.strerror or str(error)
@@ -223,7 +225,7 @@ def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool)
 
 
 def _known(suffixes: tuple[str, ...]) -> str:
-    return f"files of these suffixes are read: {' '.join(sorted(suffixes))}"
+    return f"supported suffixes: {' '.join(sorted(suffixes))}"
 
 
 def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str]) -> Iterator[Path]:
@@ -239,10 +241,10 @@ def _weights(paths: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[Path]
 
 
 def default_names(paths: list[Path], folder: Path | None) -> list[str]:
-    """Names for files: the path below ``folder`` without suffix, for a single file (``folder`` None) its stem.
+    """Default model names for files: the path below ``folder`` without suffix, or the stem if ``folder`` is None.
 
-    Where the stem says nothing (``model``, ``pytorch_model``) it is the parent folder's. Files that would share
-    a name keep their whole file name. All are printable text.
+    A file with an uninformative stem (``model``, ``pytorch_model``) is named after its parent folder. Files that would
+    share a name keep their full file name. All names are printable text.
     """
     names = [_default_name(path, folder) for path in paths]
     count = Counter(names)
@@ -254,18 +256,18 @@ def default_names(paths: list[Path], folder: Path | None) -> list[str]:
 
 
 def _printable(name: str) -> str:
-    r"""A name that a registry takes: unprintable signs are spelt out, ``\x1b``, blanks at its ends left out."""
+    r"""A valid model name: unprintable characters escaped as ``\x1b``, blanks at both ends removed."""
     text = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in _utf8(name))
     return "".join(text).strip()
 
 
 def _utf8(name: str) -> str:
-    """A file's name with bytes that are no UTF-8 spelt out."""
+    """A file name with bytes that are not UTF-8 escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _stem(path: Path) -> str:
-    """The name without its suffix: ``model`` of ``model.safetensors.index.json`` too."""
+    """The name without its suffix; ``model`` for ``model.safetensors.index.json``."""
     return Path(path.name[: -len(INDEX)]).stem if path.name.lower().endswith(INDEX) else path.stem
 
 

@@ -240,7 +240,7 @@ def test_state_dicts_and_modules_are_asked_about_alike(asked: Filled) -> None:
     assert reg.select(like=state).classes == reg.select(like=module).classes
     assert reg.search(state).model.name == "state dict"
     for wrong in ({"state_dict": state, "epoch": 3}, {}):
-        with pytest.raises(UsageError, match=r"that mapping holds no tensors, only: (state_dict, epoch|nothing)"):
+        with pytest.raises(UsageError, match=r"the mapping holds no tensors, only: (state_dict, epoch|nothing)"):
             reg.nearest(wrong)
 
 

@@ -95,7 +95,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.pt").write_bytes(b"x")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
-    refused(tmp_path / "x.pt", SourceError, "may not be read")
+    refused(tmp_path / "x.pt", SourceError, "is not readable")
 
 
 def test_what_is_out_of_reach_is_one_model_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_what_is_out_of_reach_is_one_model_that_fails(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(type(tmp_path), "stat", refusing)  # root may enter every folder
     open_ref(expand(tmp_path)[0]).close()
-    with pytest.raises(SourceError, match=r"a\.safetensors cannot be looked at: Permission denied") as caught:
+    with pytest.raises(SourceError, match=r"a\.safetensors cannot be accessed: Permission denied") as caught:
         open_ref(expand(tmp_path)[1])
     assert "permissions" in (caught.value.remedy or "")
 
@@ -145,7 +145,9 @@ def test_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_large_bare_pickles_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(STATE, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     monkeypatch.setattr("registry.sources.archive.LEGACY_LIMIT", 100)
-    refused(tmp_path / "x.pt", UnsafeError, "a bare pickle of .* GiB, to be read whole into memory; the limit is")
+    refused(
+        tmp_path / "x.pt", UnsafeError, "a bare pickle of .* GiB, which must be read whole into memory; the limit is"
+    )
 
 
 def test_what_is_read_whole_is_told_before(

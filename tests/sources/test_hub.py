@@ -181,7 +181,7 @@ def test_offline_it_says_what_to_do(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("refuse", "kind", "text"),
     [
-        ((401, "RepoNotFound"), NotFoundError, "no model org/name that you may see.*hf auth login"),
+        ((401, "RepoNotFound"), NotFoundError, "no model org/name, or you have no access to it.*hf auth login"),
         ((403, "GatedRepo"), SourceError, "is gated.*hf auth login"),
         ((500, ""), SourceError, "answers with status 500"),
     ],
@@ -220,7 +220,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(hub: Hub, monkeypatch: pytest.
         (
             {"model.safetensors.index.json": b'{"weight_map": {"a": "../../x.safetensors"}}'},
             UnsafeError,
-            "no .safetensors file beside it",
+            "not a .safetensors file beside it",
         ),
     ],
 )

@@ -56,7 +56,7 @@ def test_links_that_leave_the_folder_are_not_followed(folder: Path) -> None:
         refs = {ref.name: ref for ref in expand(reference)}
         assert sorted(refs) == ["gone", "in", "link", "sub/alias"]
         assert refs["sub/alias"].target == str(folder / "zoo" / "in.pt")
-        with pytest.raises(UnsafeError, match=r"link\.pt is a link that leads out of its folder.*name .*secret\.pt"):
+        with pytest.raises(UnsafeError, match=r"link\.pt is a link that leads out of its folder.*give .*secret\.pt"):
             open_ref(refs["link"])
         with pytest.raises(NotFoundError, match=r"no file .*gone\.pt"):
             open_ref(refs["gone"])
@@ -101,7 +101,7 @@ def test_a_folder_that_could_not_be_listed_is_tried_again(locked: Path, monkeypa
     with pytest.raises(WeightsError, match=r"best\.pt"):  # which is no file of weights, as the test made it
         open_ref(last)
     touch(locked / "last.pt")
-    with pytest.raises(AmbiguousError, match=r"runs/locked is 2 models \(ingest it again, by itself\)"):
+    with pytest.raises(AmbiguousError, match=r"runs/locked is 2 models \(ingest this reference separately\)"):
         open_ref(last)
 
 
@@ -132,7 +132,7 @@ def test_links_in_a_ring_are_not_followed(folder: Path) -> None:
             open_ref(ring)
     assert [ref.name for ref in expand("zoo/*/*.pt")] == ["a/in"]
     for named in ("zoo/self.pt", "zoo/one"):
-        with pytest.raises(NotFoundError, match="is a link that leads nowhere"):
+        with pytest.raises(NotFoundError, match="is a broken link"):
             expand(named)
     # A link that is named itself is followed, into whatever folder.
     assert [ref.name for ref in expand("zoo/b")] == ["in"]
@@ -184,7 +184,7 @@ def test_patterns(pattern: str, names: list[str], folder: Path) -> None:
 @pytest.mark.parametrize("pattern", ["runs/*/none.pt", "runs/**.pt", "runs/*.txt", "gone/*.pt", "runs/*/\0.pt"])
 def test_patterns_that_match_nothing_say_so(pattern: str, folder: Path) -> None:
     touch(folder / "runs" / "x.pt", folder / "runs" / "x.txt")
-    with pytest.raises(NotFoundError, match=r"no weights match|is no pattern") as caught:
+    with pytest.raises(NotFoundError, match=r"no weights match|is not a valid pattern") as caught:
         expand(pattern)
     assert caught.value.remedy
 
@@ -203,7 +203,7 @@ def test_a_folder_that_holds_an_index_is_one_model(folder: Path) -> None:
         (ref,) = expand(reference)
         assert (ref.source, ref.target, ref.name, ref.bytes) == ("shards", expected, "net", 2)
     assert [ref.name for ref in expand("zoo")] == ["net", "other"]
-    with pytest.raises(WeightsError, match=r"one of 2 shards.*name its index, .*model\.safetensors\.index\.json"):
+    with pytest.raises(WeightsError, match=r"one of 2 shards.*give its index, .*model\.safetensors\.index\.json"):
         open_ref(expand(f"zoo/net/{names[0]}")[0])
 
 
@@ -217,7 +217,7 @@ def test_an_unsound_index_still_stands_for_its_shards(folder: Path) -> None:
     touch(folder / "net" / "model-00001-of-00001.safetensors", folder / "net" / "model.safetensors.index.json")
     (ref,) = expand("net")
     assert (ref.source, ref.bytes) == ("shards", 1)
-    with pytest.raises(WeightsError, match="no sound shard index"):
+    with pytest.raises(WeightsError, match="is not a valid shard index"):
         open_ref(ref)
 
 
@@ -286,6 +286,6 @@ def test_importing_and_reading_safetensors_loads_no_torch(zoo: Path) -> None:
 
 
 def test_a_name_longer_than_any_files_is_not_found() -> None:
-    with pytest.raises(NotFoundError, match="cannot be looked at") as caught:
+    with pytest.raises(NotFoundError, match="cannot be accessed") as caught:
         expand("x" * 300 + ".pt")
     assert caught.value.remedy

@@ -106,7 +106,7 @@ def test_other_classes_are_refused_with_a_remedy(settings: Any, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["weight", "args"])
 def test_numpy_arrays_among_the_weights_are_not_passed_over(name: str, tmp_path: Path) -> None:
     torch.save({"state_dict": {**STATE, name: np.eye(4)}}, tmp_path / "x.pt")
-    with pytest.raises(UnsafeError, match=f"{name} among its tensors is a NumPy array.*make it a tensor"):
+    with pytest.raises(UnsafeError, match=f"{name} among its tensors is a NumPy array.*convert it to a tensor"):
         planned(tmp_path / "x.pt")
 
 

@@ -95,8 +95,8 @@ def test_patterns() -> None:
     [
         ("timm:resnet5", "timm:resnet50"),
         ("timm:ResNet18", "timm:resnet18"),
-        ("timm:zzzzzz", r"timm:\* means them all"),
-        ("timm:", "means them all"),
+        ("timm:zzzzzz", r"timm:\* stands for all of them"),
+        ("timm:", "stands for all of them"),
         ("timm:resnet18.a1_in2k", "did you mean timm:resnet18.a1_in1k"),
         ("timm:resnet18.zzz", "timm:resnet18.a1_in1k.*timm:resnet18.random"),
         ("timm:convnext_tiny_in22ft1k", "did you mean timm:convnext_tiny.fb_in22k_ft_in1k"),  # as timm once called it

@@ -111,11 +111,11 @@ def test_patterns() -> None:
     [
         ("torchvision:resnet51", "torchvision:resnet50"),
         ("torchvision:ResNet50", "torchvision:resnet50"),
-        ("torchvision:zzzzzz", r"torchvision:\* means them all"),
+        ("torchvision:zzzzzz", r"torchvision:\* stands for all of them"),
         ("torchvision:resnet50.imagenet1k_v3", "torchvision:resnet50.IMAGENET1K_V"),
         ("torchvision:resnet50.zzz", "IMAGENET1K_V1.*IMAGENET1K_V2.*random"),
         ("torchvision:mnasnet1_0.IMAGENET", "torchvision:mnasnet1_0.IMAGENET1K_V1"),
-        ("torchvision:", r"means them all"),
+        ("torchvision:", r"stands for all of them"),
     ],
 )
 def test_unknown_names_offer_near_ones(reference: str, hint: str) -> None:
@@ -181,7 +181,7 @@ def test_a_download_is_checked_against_its_hash(cache: Path, monkeypatch: pytest
     other.parent.mkdir(parents=True)
     other.write_bytes(b"something else")
     monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: addinfourl(other.open("rb"), Message(), ""))
-    with pytest.raises(SourceError, match="does not have the hash"):
+    with pytest.raises(SourceError, match="does not have the hash in its name"):
         open_ref(expand(REFERENCE)[0])
     assert not expand(REFERENCE)[0].cached
 
