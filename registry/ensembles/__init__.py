@@ -1,8 +1,8 @@
-"""Reference ensembles: what the spectra of a network are compared to.
+"""Reference ensembles: the random-matrix ensembles that spectra are compared with.
 
-``circular``: COE, CUE, CSE and any beta, without a matrix; ``wishart``: Gaussian matrices of the layers' shapes;
-``reference``: one interface to both for whole networks; ``periodic``: the paper's extension. A new reference is a class
-with what `Reference` asks for and a line in ``REFERENCES``, from which differences, pictures and commands take it.
+``circular``: COE, CUE, CSE and any beta, sampled without a matrix. ``wishart``: Gaussian matrices of the layers'
+shapes. ``reference``: one interface to both for whole networks. ``periodic``: the paper's periodic extension. A new
+reference ensemble is a Python class with the methods of `Reference` and an entry in ``REFERENCES``.
 """
 
 from __future__ import annotations
@@ -41,4 +41,4 @@ REFERENCES: dict[str, Reference] = {
     "cse": Circular(beta=4),
     "wishart": Wishart(),
 }
-"""Conjugate ensembles by name."""
+"""Reference ensembles by name."""

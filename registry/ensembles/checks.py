@@ -1,4 +1,4 @@
-"""Argument checks shared by the reference ensembles: each names the value that is wrong."""
+"""Argument checks of the reference ensembles. Each error names the invalid value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def check_whole(number: int, name: str, least: int = 1) -> int:
-    """``number`` as an int of at least ``least``; SpectrumError naming it otherwise."""
+    """``number`` as an int of at least ``least``. Raises ``SpectrumError`` otherwise."""
     try:
         value = index(number)
     except TypeError:
@@ -39,7 +39,7 @@ def check_whole(number: int, name: str, least: int = 1) -> int:
 
 
 def check_beta(beta: float) -> float:
-    """``beta`` as a finite positive float; SpectrumError otherwise."""
+    """``beta`` as a finite positive float. Raises ``SpectrumError`` otherwise."""
     try:
         value = float(beta)
     except (TypeError, ValueError):
@@ -50,7 +50,7 @@ def check_beta(beta: float) -> float:
 
 
 def check_numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """``values`` as a float64 array; SpectrumError, ``name`` saying of what, where they are no real numbers."""
+    """``values`` as a float64 array. Raises ``SpectrumError`` if they are not real numbers."""
     try:
         return np.asarray(values).astype(np.float64, casting="same_kind", copy=False)
     except (TypeError, ValueError):
@@ -58,7 +58,7 @@ def check_numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def check_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """As `check_numbers`; SpectrumError naming a value that is not finite, too."""
+    """``values`` as a float64 array. Raises ``SpectrumError`` if they are not real numbers or not finite."""
     numbers = check_numbers(values, name)
     wrong = numbers[~np.isfinite(numbers)]
     if wrong.size:
@@ -67,32 +67,35 @@ def check_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def check_reference(reference: object) -> None:
-    """SpectrumError for what is no conjugate ensemble: the name of one, above all."""
+    """Raise ``SpectrumError`` if the value is not a reference ensemble, but for instance the name of one."""
     if not hasattr(reference, "deviations"):
         raise SpectrumError(
-            f"reference must be a conjugate ensemble, not {reference!r}", "take one of registry.ensembles.REFERENCES"
+            f"reference must be a reference ensemble, not {reference!r}", "use one of registry.ensembles.REFERENCES"
         )
 
 
 def check_rng(rng: object) -> None:
-    """SpectrumError for what draws no numbers: a seed, above all."""
+    """Raise ``SpectrumError`` if the value is not a NumPy generator, but for instance a seed."""
     if not hasattr(rng, "standard_normal"):
-        raise SpectrumError(f"rng must be a generator of NumPy's, not {rng!r}", "write numpy.random.default_rng(0)")
+        raise SpectrumError(f"rng must be a numpy.random.Generator, not {rng!r}", "write numpy.random.default_rng(0)")
 
 
 def check_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Shapes (p, q) of a network's layers as ints of at least 1; SpectrumError where there are none."""
+    """Shapes (p, q) of a network's layers as ints of at least 1.
+
+    Raises ``SpectrumError`` otherwise, or if there are none.
+    """
     try:
         layers, pairs = len(shapes), [(p, q) for p, q in shapes]
     except (TypeError, ValueError):
         raise SpectrumError(f"shapes must be a list of pairs (p, q), one a layer, not {shapes!r}") from None
     if not layers:
-        raise SpectrumError("no layers: an ensemble mixed of none is undefined")
+        raise SpectrumError("no layers: the ensemble of a network without layers is undefined")
     return [(check_whole(p, "p"), check_whole(q, "q")) for p, q in pairs]
 
 
 def check_locations(locations: ArrayLike) -> NDArray[np.float64]:
-    """Spectral locations as a finite, non-negative, strictly increasing (K,) float64 array; SpectrumError otherwise."""
+    """Locations as a finite, non-negative, increasing float64 array (K,). Raises ``SpectrumError`` otherwise."""
     x = check_numbers(locations, "locations")
     if x.ndim != 1 or x.size == 0:
         raise SpectrumError(f"locations must be a list of at least one number, not of shape {x.shape}")

@@ -1,15 +1,15 @@
-"""Circular beta ensembles (COE, CUE, CSE: beta = 1, 2, 4) without a matrix.
+"""Circular beta ensembles (COE, CUE, CSE: beta = 1, 2, 4), sampled without a matrix.
 
 The eigenphases of the circular beta ensemble of order N are those of a CMV matrix with independent Verblunsky
 coefficients alpha_0..alpha_{N-2}, of uniform phase and |alpha_k|^2 ~ Beta(1, beta (k + 1) / 2), closed by one uniform
-phase eta (Killip & Nenciu 2004, math/0410034). They are the solutions of psi(theta) = 2 pi n + eta, where the Pruefer
-phase psi rises by exactly 2 pi N around the circle (Killip & Stoiciu, math-ph/0608002): so counts in K bins cost
-O(N K), and bisection gives single phases.
+phase eta (Killip & Nenciu 2004, math/0410034). They solve psi(theta) = 2 pi n + eta, where the Pruefer phase psi rises
+by exactly 2 pi N around the circle (Killip & Stoiciu, math-ph/0608002). Counts in K bins therefore cost O(N K), and
+bisection finds single phases.
 
-With u_k = e^{i psi_k} and w_k = 1 - alpha_k u_k, psi = N theta - 2 sum_k arg w_k. The unit number u is carried through
-the half-turned Szegő polynomial h = z^{-(k+1)/2} Phi*_k(z), z = e^{i theta}, u = conj(h) / h: its recurrence needs no
-division, h <- z^{-1/2} (h - alpha conj(h)), and prod_k w_k is Phi*. Since |arg w_k| <= arcsin |alpha_k| < pi / 2, all
-factors whose bounds add up to less than pi share one arctangent: at least two, and ever more of them as alpha falls.
+With u_k = e^{i psi_k} and w_k = 1 - alpha_k u_k, psi = N theta - 2 sum_k arg w_k. The unit number u is computed from
+the half-turned Szegő polynomial h = z^{-(k+1)/2} Phi*_k(z), z = e^{i theta}, as u = conj(h) / h. Its recurrence h <-
+z^{-1/2} (h - alpha conj(h)) needs no division, and prod_k w_k is Phi*. Since |arg w_k| <= arcsin |alpha_k| < pi / 2,
+factors whose bounds add up to less than pi share one arctangent: at least two factors, and more as alpha decreases.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ __all__ = [
 ]
 
 TURN = 2 * pi
-# Complex numbers worked on at once, so that the recurrence's three arrays stay in the second-level cache.
+# Complex numbers per block, so that the three arrays of the recurrence stay in the second-level cache.
 CACHED = 8192
-# Verblunsky coefficients held at once.
+# Verblunsky coefficients in memory at a time.
 HELD = 1 << 20
-# Halvings of an interval of one turn until neighbouring floats are left.
+# Bisection steps that reduce an interval of one turn to neighbouring floats.
 HALVINGS = 54
 
 
 def sample_counts(
     order: int, beta: float, edges: ArrayLike, rng: np.random.Generator, draws: int = 1
 ) -> NDArray[np.int64]:
-    """Eigenphases per bin of ``draws`` independent members of the circular beta ensemble.
+    """Number of eigenphases per bin, for ``draws`` independent members of the circular beta ensemble.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def sample_counts(
     edges
         (K + 1,) strictly increasing angles in radians within [0, 2 pi], K >= 1. Bin j is (edges[j], edges[j + 1]].
     rng
-        Generator; 2N - 1 uniform numbers a draw are taken from it, whatever the edges: one seed is one sequence of
+        Generator; each draw takes 2N - 1 uniform numbers, independent of the edges. One seed gives one sequence of
         matrices, and counts over different edges from equal generators are counts of the same matrices.
     draws
         Number of members, >= 1.
@@ -77,7 +77,8 @@ def sample_counts(
     Raises
     ------
     SpectrumError
-        Order or draws below 1, beta not positive, edges too few, outside [0, 2 pi] or not increasing, no generator.
+        ``order`` or ``draws`` is below 1, ``beta`` is not positive, there are fewer than two edges, the edges are
+        outside [0, 2 pi] or not increasing, or ``rng`` is not a generator.
     """
     order, beta, draws = check_whole(order, "order"), check_beta(beta), check_whole(draws, "draws")
     turns = _edge_turns(edges)
@@ -94,7 +95,7 @@ def sample_phases(order: int, beta: float, rng: np.random.Generator) -> NDArray[
     Parameters
     ----------
     order, beta
-        As in `sample_counts`; a generator of the same state gives the same matrix there.
+        As in `sample_counts`, where a generator in the same state gives the same matrix.
     rng
         Generator; 2N - 1 uniform numbers are taken from it.
 
@@ -106,7 +107,7 @@ def sample_phases(order: int, beta: float, rng: np.random.Generator) -> NDArray[
     Raises
     ------
     SpectrumError
-        Order below 1, beta not positive, or no generator.
+        ``order`` is below 1, ``beta`` is not positive, or ``rng`` is not a generator.
     """
     order, beta = check_whole(order, "order"), check_beta(beta)
     check_rng(rng)
@@ -115,7 +116,7 @@ def sample_phases(order: int, beta: float, rng: np.random.Generator) -> NDArray[
 
 
 def _bisect(alpha: NDArray[np.complex128], eta: NDArray[np.float64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Eigenphases number ``ranks`` (from 0) of one matrix: where the count from 0 on first exceeds the rank."""
+    """Eigenphases with the indices ``ranks`` (from 0) of one matrix: where the count first exceeds the index."""
     first = _levels(alpha, eta, np.zeros(1))[0]
     low, high = np.zeros(ranks.size), np.ones(ranks.size)
     for _ in range(HALVINGS):
@@ -127,7 +128,7 @@ def _bisect(alpha: NDArray[np.complex128], eta: NDArray[np.float64], ranks: NDAr
 
 
 def _edge_turns(edges: ArrayLike) -> NDArray[np.float64]:
-    """Bin edges in turns, checked; 2 pi is exactly one turn."""
+    """Bin edges in turns, after checking them; 2 pi is exactly one turn."""
     angles = check_numbers(edges, "edges")
     if angles.ndim != 1 or angles.size < 2:
         raise SpectrumError(f"edges must be a list of at least two angles, not of shape {angles.shape}")
@@ -160,9 +161,9 @@ def _verblunsky(
 
 
 def _levels(alpha: NDArray[np.complex128], eta: NDArray[np.float64], turns: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Floor of (psi(theta) - eta) / 2 pi, shape (D, K): its differences count the eigenphases between locations."""
+    """Floor of (psi(theta) - eta) / 2 pi, shape (D, K). Its differences count the eigenphases between locations."""
     whole, part = np.divmod((len(alpha) + 1) * turns, 1.0)
-    # Kept apart from the part of a turn, the whole turns make the count around the circle exactly N.
+    # Whole turns are added separately from the fraction, so that the count around the circle is exactly N.
     return (whole + np.floor(part - _argument(alpha, turns % 1.0) / pi - eta[:, None])).astype(np.int64)
 
 
@@ -185,7 +186,7 @@ def _argument(alpha: NDArray[np.complex128], turns: NDArray[np.float64]) -> NDAr
 
 
 def _shared(alpha: NDArray[np.complex128]) -> Iterator[tuple[int, int]]:
-    """Runs of k whose factors w_k turn by less than pi together, whatever the location: one arctangent each."""
+    """Runs of k whose factors w_k turn by less than pi in total at any location. One arctangent serves each run."""
     if not len(alpha):
         return
     bounds = np.arcsin(np.minimum(np.abs(alpha).max(axis=1), 1.0))

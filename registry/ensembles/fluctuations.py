@@ -1,4 +1,4 @@
-"""What beta changes in a circular ensemble: the fluctuations of its counts and the repulsion of its phases."""
+"""Statistics of circular ensembles that depend on beta: variance of counts and repulsion of phases."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["SPACING_RATIOS", "mean_spacing_ratio", "mixed_variance", "number_variance"]
 
 SPACING_RATIOS = {0: 0.38629, 1: 0.5307, 2: 0.5996, 4: 0.6744}
-"""Mean ratio of consecutive spacings for large orders, by beta; 0 is Poisson, 2 ln 2 - 1 (Atas et al. 2013,
-arXiv:1212.5611, table I)."""
+"""Mean ratio of consecutive spacings for large orders, by beta (Atas et al. 2013, arXiv:1212.5611, table I).
 
-# COE: N - K(n) falls as N^3 / 12 n^2, so that what is left out beyond 64 N is below 1 / (36 pi^2 64^3) < 2e-8.
+0 is the Poisson process, 2 ln 2 - 1.
+"""
+
+# COE: N - K(n) falls as N^3 / 12 n^2, so that the terms beyond 64 N sum to less than 1 / (36 pi^2 64^3) < 2e-8.
 COE_TERMS = 64
 
 
@@ -30,7 +32,7 @@ def number_variance(order: int, beta: int, arc: ArrayLike) -> NDArray[np.float64
 
     Var = N f (1 - f) - 2 sum_{n >= 1} (N - K(n)) (sin(n theta / 2) / (pi n))^2, f = theta / 2 pi, with the form factor
     K(n) = E |Tr U^n|^2 of the CUE (Diaconis & Shahshahani 1994), COE and CSE (Haake et al. 1996). Within 2e-8 for the
-    COE, whose sum does not end; to rounding for the others.
+    COE, whose series is infinite; to rounding error for the others.
 
     Parameters
     ----------
@@ -49,7 +51,7 @@ def number_variance(order: int, beta: int, arc: ArrayLike) -> NDArray[np.float64
     Raises
     ------
     SpectrumError
-        Order below 1, another beta, an angle outside [0, 2 pi].
+        ``order`` is below 1, ``beta`` is not 1, 2 or 4, or an angle is outside [0, 2 pi].
     """
     order = check_whole(order, "order")
     missing = order - _form_factor(order, beta)
@@ -66,7 +68,7 @@ def number_variance(order: int, beta: int, arc: ArrayLike) -> NDArray[np.float64
 def mixed_variance(orders: Sequence[int], beta: int, locations: ArrayLike) -> NDArray[np.float64]:
     """Variance of the mixed ensemble's cumulative F_c(x), x = theta / pi: L^-2 sum_l Var_l(pi x) / p_l^2.
 
-    The square root of it, times a normal quantile, is the band about the expected F_c(x) = x / 2.
+    Its square root, times a normal quantile, is the half-width of a band about the expected F_c(x) = x / 2.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ def mixed_variance(orders: Sequence[int], beta: int, locations: ArrayLike) -> ND
     beta
         1, 2 or 4.
     locations
-        (K,) increasing spectral locations; from 2 on, where every phase is counted, the variance is 0.
+        (K,) increasing locations; from 2 on, where every phase is counted, the variance is 0.
 
     Returns
     -------
@@ -85,10 +87,10 @@ def mixed_variance(orders: Sequence[int], beta: int, locations: ArrayLike) -> ND
     Raises
     ------
     SpectrumError
-        No orders, an order below 1, another beta, unusable locations.
+        There are no orders, an order is below 1, ``beta`` is not 1, 2 or 4, or the locations are invalid.
     """
     if not len(orders):
-        raise SpectrumError("no layers: an ensemble mixed of none is undefined")
+        raise SpectrumError("no layers: the ensemble of a network without layers is undefined")
     arcs = np.minimum(pi * check_locations(locations), 2 * pi)
     distinct, layers = np.unique([check_whole(p, "order") for p in orders], return_counts=True)
     total = sum(
@@ -112,12 +114,12 @@ def mean_spacing_ratio(phases: ArrayLike) -> float:
     Returns
     -------
     float
-        Within [0, 1]; `SPACING_RATIOS` holds the large-order values by beta.
+        Within [0, 1]. `SPACING_RATIOS` has the values for large orders by beta.
 
     Raises
     ------
     SpectrumError
-        Fewer than three phases, or one that is not finite.
+        There are fewer than three phases, or one is not finite.
     """
     angles = check_finite(phases, "phases")
     if angles.ndim != 1 or angles.size < 3:
@@ -126,12 +128,12 @@ def mean_spacing_ratio(phases: ArrayLike) -> float:
     gaps = np.diff(angles, append=angles[0] + 2 * pi)
     after = np.roll(gaps, -1)
     larger = np.maximum(gaps, after)
-    # Two spacings of 0, as of a threefold phase, count as no repulsion.
+    # Two consecutive spacings of 0 (a threefold phase) have ratio 0: no repulsion.
     return float(np.mean(np.divide(np.minimum(gaps, after), larger, out=np.zeros_like(gaps), where=larger > 0)))
 
 
 def _form_factor(order: int, beta: int) -> NDArray[np.float64]:
-    """K(n), n = 1, 2, ..., as far as it differs from the order N."""
+    """K(n) for n = 1, 2, ..., up to where it equals the order N, or for the COE up to the cut-off."""
     if beta == 2:
         return np.arange(1.0, order + 1)
     if beta == 4:
@@ -140,7 +142,7 @@ def _form_factor(order: int, beta: int) -> NDArray[np.float64]:
     if beta != 1:
         raise SpectrumError(f"the number variance is known in closed form for beta 1, 2 and 4, not {beta!r}")
     n = np.arange(1.0, COE_TERMS * order + 1)
-    # Up to N, and beyond it by differences, both sums are running sums of the same reciprocals.
+    # Both sums, up to N and beyond it, are differences of one running sum of reciprocals.
     running = np.cumsum(1 / (n + (order - 1) / 2))
     rising = 2 * n[:order] - n[:order] * running[:order]
     return np.concatenate((rising, 2 * order - n[order:] * (running[order:] - running[:-order])))

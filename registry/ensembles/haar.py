@@ -1,4 +1,4 @@
-"""Dense members of the circular ensembles, by definition: oracles for the samplers that build no matrix."""
+"""Dense members of the circular ensembles, built by definition, to test the samplers that build no matrix."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["circular_matrix", "dense_phases", "haar_unitary"]
 
 
 def haar_unitary(order: int, rng: np.random.Generator) -> NDArray[np.complex128]:
-    """A unitary matrix of Haar measure: a member of the CUE.
+    """A unitary matrix distributed by Haar measure: a member of the CUE.
 
-    QR of a complex Ginibre matrix, with the phases of R's diagonal moved into Q, without which the result depends on
-    the QR routine and is not Haar (Mezzadri 2007, math-ph/0609050).
+    QR of a complex Ginibre matrix, with the phases of R's diagonal moved into Q. Without that step the result depends
+    on the QR routine and is not Haar (Mezzadri 2007, math-ph/0609050).
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def haar_unitary(order: int, rng: np.random.Generator) -> NDArray[np.complex128]
     Raises
     ------
     SpectrumError
-        Order below 1, or no generator.
+        ``order`` is below 1, or ``rng`` is not a generator.
     """
     order = check_whole(order, "order")
     check_rng(rng)
@@ -70,7 +70,7 @@ def circular_matrix(order: int, beta: int, rng: np.random.Generator) -> NDArray[
     Raises
     ------
     SpectrumError
-        Order below 1, another beta.
+        ``order`` is below 1, or ``beta`` is not 1, 2 or 4.
     """
     order = check_whole(order, "order")
     if beta not in (1, 2, 4):
@@ -85,9 +85,9 @@ def circular_matrix(order: int, beta: int, rng: np.random.Generator) -> NDArray[
 
 
 def dense_phases(order: int, beta: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Eigenphases of a dense member of the COE, CUE or CSE, Kramers pairs collapsed: O(N^3).
+    """Eigenphases of a dense member of the COE, CUE or CSE, one of each Kramers pair; O(N^3).
 
-    Parameters and errors as of `circular_matrix`.
+    Parameters and errors are those of `circular_matrix`.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def dense_phases(order: int, beta: int, rng: np.random.Generator) -> NDArray[np.
     if beta != 4:
         return phases
     if 2 * pi - phases[-1] + phases[0] < phases[1] - phases[0]:
-        # Rounding put one of a pair at 0 before, the other behind the cut.
+        # Rounding can put one phase of a pair near 0 on either side of the cut.
         phases = np.roll(phases, 1)
         phases[0] -= 2 * pi
     paired = phases.reshape(-1, 2).mean(axis=1)

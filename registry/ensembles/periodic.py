@@ -1,4 +1,4 @@
-"""The paper's way to an equal footing of layers of different orders: spectra made periodic up to the largest."""
+"""Periodic extension of spectra to a common order, the paper's way of weighting layers equally."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ __all__ = ["periodic_cumulative", "periodic_extension"]
 
 
 def periodic_extension(spectra: Sequence[ArrayLike]) -> list[NDArray[np.float64]]:
-    """Each spectrum repeated, in whole periods, up to at least the largest order.
+    """Each spectrum repeated in whole periods up to at least the largest order.
 
-    arXiv:2006.13687, section on mixed matrix ensembles. Whole periods, so that no eigenvalue of a layer counts more
-    than its others.
+    arXiv:2006.13687, section on mixed matrix ensembles. Whole periods keep the weights of a layer's eigenvalues equal.
 
     Parameters
     ----------
@@ -36,17 +35,17 @@ def periodic_extension(spectra: Sequence[ArrayLike]) -> list[NDArray[np.float64]
     Raises
     ------
     SpectrumError
-        No spectra, an empty one, or one that is not finite.
+        There are no spectra, or one is empty or not finite.
     """
     values = [np.ravel(check_finite(spectrum, "eigenvalues")) for spectrum in spectra]
     if not values or not all(v.size for v in values):
-        raise SpectrumError("no layers: an ensemble mixed of none, or of empty spectra, is undefined")
+        raise SpectrumError("no layers or an empty spectrum: the mixed ensemble is undefined")
     largest = max(v.size for v in values)
     return [np.tile(v, -(-largest // v.size)) for v in values]
 
 
 def periodic_cumulative(spectra: Sequence[ArrayLike], locations: ArrayLike) -> NDArray[np.float64]:
-    """Cumulative of the mixed ensemble by periodic extension: the same as the plain mean over layers, to rounding.
+    """Cumulative of the mixed ensemble by periodic extension; equals the mean over layers to rounding error.
 
     Parameters
     ----------
@@ -58,12 +57,12 @@ def periodic_cumulative(spectra: Sequence[ArrayLike], locations: ArrayLike) -> N
     Returns
     -------
     NDArray[np.float64]
-        (K,), the weighted fraction of extended eigenvalues <= x, every layer weighing the same.
+        (K,), the weighted fraction of extended eigenvalues <= x, with equal weight per layer.
 
     Raises
     ------
     SpectrumError
-        No spectra, an empty one or one that is not finite, unusable locations.
+        There are no spectra, one is empty or not finite, or the locations are invalid.
     """
     x = check_locations(locations)
     extended = periodic_extension(spectra)

@@ -1,6 +1,7 @@
-"""Conjugate ensembles of whole networks behind one interface: expected, sampled, and the band between them.
+"""Conjugate ensembles of whole networks: expected and sampled cumulatives, and the band.
 
-A network's conjugate ensemble mixes one ensemble per layer on an equal footing: its cumulative is the mean over layers.
+The conjugate ensemble of a network mixes one ensemble per layer with equal weights: its cumulative is the mean over
+layers.
 """
 
 from __future__ import annotations
@@ -37,39 +38,39 @@ __all__ = [
 ]
 
 BAND_DRAWS = 299
-"""Simulated networks behind a band. The 297th of 299 is exceeded by one more with probability 3 / 300."""
+"""Number of simulated networks for a band. One more network exceeds the 297th of 299 with probability 3 / 300."""
 BAND_LEVEL = 0.99
-"""Level of a band: 1 in 100 networks of the ensemble itself leaves it."""
+"""Level of a band: 1 in 100 networks of the ensemble leaves it."""
 NAMED: dict[float, str] = {
     1: "orthogonal ensemble (COE)",
     2: "unitary ensemble (CUE)",
     4: "symplectic ensemble (CSE)",
 }
 LARGEST_SIMULATED = 2048
-"""Largest min(p, q) that is simulated as it is; see `Wishart.deviations`."""
+"""Largest min(p, q) that is simulated at its own order; see `Wishart.deviations`."""
 
 
 class Reference(Hashable, Protocol):
-    """A conjugate ensemble, layer by layer. Equal ones hash alike: what they draw is kept."""
+    """A reference ensemble, layer by layer. Equal instances have equal hashes, so that samples can be cached."""
 
     @property
     def title(self) -> str:
-        """What it is, for captions: ``circular unitary ensemble (CUE)``."""
+        """Name for captions, such as ``circular unitary ensemble (CUE)``."""
 
     @property
     def law(self) -> str:
-        """Its expected density, in words."""
+        """Expected density, in words."""
 
     @property
     def support(self) -> float | None:
-        """Where its expected spectrum ends whatever the shapes; None where they decide."""
+        """Upper end of the expected spectrum if it does not depend on the shapes; else None."""
 
     @property
     def scales(self) -> tuple[str, ...]:
-        """Scales on which it is defined, of ``proper`` and ``full``."""
+        """Scales on which the ensemble is defined: ``proper``, ``full`` or both."""
 
     def kind(self, shape: tuple[int, int]) -> tuple[int, ...]:
-        """All that a layer's ensemble depends on, of its shape (p, q)."""
+        """The properties of a layer's shape (p, q) that determine its ensemble."""
 
     def expected(self, kinds: Sequence[tuple[int, ...]], locations: NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected cumulative of each layer, (L, K)."""
@@ -77,23 +78,23 @@ class Reference(Hashable, Protocol):
     def deviations(
         self, kind: tuple[int, ...], locations: NDArray[np.float64], rng: np.random.Generator, draws: int
     ) -> NDArray[np.float64]:
-        """Sampled less expected cumulative of one layer, (draws, K)."""
+        """Sampled minus expected cumulative of one layer, (draws, K)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Circular:
-    """Circular ensembles of the layers' orders p, x = theta / pi: uniform on (0, 2] whatever ``beta`` and the order."""
+    """Circular ensembles of the layers' orders p with x = theta / pi: uniform on (0, 2] for any ``beta`` and order."""
 
     beta: float = 2
 
     @property
     def title(self) -> str:
-        """By its name where it has one, else by ``beta``."""
+        """Name of the ensemble if it has one, else its ``beta``."""
         return f"circular {NAMED.get(self.beta, f'ensemble of β = {self.beta:g}')}"
 
     @property
     def law(self) -> str:
-        """The same for all."""
+        """The same for all circular ensembles."""
         return "uniform on (0, 2]"
 
     @property
@@ -103,7 +104,7 @@ class Circular:
 
     @property
     def scales(self) -> tuple[str, ...]:
-        """Both: of mean 1 over all eigenvalues, none of them structural zeros."""
+        """Both: the mean over all eigenvalues is 1, and none is a structural zero."""
         return ("proper", "full")
 
     def __post_init__(self) -> None:
@@ -114,13 +115,13 @@ class Circular:
         return (shape[0],)
 
     def expected(self, kinds: Sequence[tuple[int, ...]], locations: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Uniform on (0, 2]: x / 2 for every layer, then 1."""
+        """Uniform on (0, 2]: x / 2 for every layer up to x = 2, then 1."""
         return np.tile(np.clip(locations / 2, 0.0, 1.0), (len(kinds), 1))
 
     def deviations(
         self, kind: tuple[int, ...], locations: NDArray[np.float64], rng: np.random.Generator, draws: int
     ) -> NDArray[np.float64]:
-        """Counts of eigenphases on the circle, as a fraction of the order, less x / 2."""
+        """Counts of eigenphases as fractions of the order, minus x / 2."""
         (order,) = kind
         inner = locations[(locations > 0) & (locations < 2)]
         result = np.zeros((draws, locations.size))
@@ -136,22 +137,22 @@ class Wishart:
 
     @property
     def title(self) -> str:
-        """As the Wishart ensemble."""
+        """Name of the Wishart ensemble."""
         return "Gaussian weights of the same shapes (Wishart)"
 
     @property
     def law(self) -> str:
-        """One for each aspect."""
+        """A Marchenko-Pastur law for each aspect."""
         return "the Marchenko–Pastur laws of the layers, mixed"
 
     @property
     def support(self) -> float | None:
-        """None: Marchenko-Pastur's edge depends on the aspect."""
+        """None: the edge of the Marchenko-Pastur law depends on the aspect."""
         return None
 
     @property
     def scales(self) -> tuple[str, ...]:
-        """``proper`` alone: the `full` scale differs from layer to layer."""
+        """``proper`` only: the `full` scale differs from layer to layer."""
         return ("proper",)
 
     def kind(self, shape: tuple[int, int]) -> tuple[int, ...]:
@@ -159,18 +160,18 @@ class Wishart:
         return (min(shape), max(shape))
 
     def expected(self, kinds: Sequence[tuple[int, ...]], locations: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Marchenko-Pastur of each layer's aspect."""
+        """Marchenko-Pastur cumulative of each layer's aspect."""
         sizes = np.array(kinds, dtype=np.float64)
         return marchenko_pastur_cumulative(sizes[:, :1] / sizes[:, 1:], locations)
 
     def deviations(
         self, kind: tuple[int, ...], locations: NDArray[np.float64], rng: np.random.Generator, draws: int
     ) -> NDArray[np.float64]:
-        """Cumulatives of Gaussian matrices less Marchenko-Pastur, finite-size bias included.
+        """Cumulatives of Gaussian matrices minus Marchenko-Pastur, finite-size bias included.
 
-        An order n beyond ``LARGEST_SIMULATED`` is simulated at that order N and its own aspect; bulk counts fluctuate
-        with variance proportional to ln n (Costin & Lebowitz 1995), so that fractions shrink by
-        (N / n) sqrt(ln n / ln N).
+        An order n above ``LARGEST_SIMULATED`` is simulated at that order N with the same aspect. Counts in the bulk
+        fluctuate with variance proportional to ln n (Costin & Lebowitz 1995), so fractions are scaled by (N / n)
+        sqrt(ln n / ln N).
         """
         n, m = kind
         size = min(n, LARGEST_SIMULATED)
@@ -190,7 +191,7 @@ def expected_cumulative(
     Parameters
     ----------
     reference
-        The ensemble, an entry of ``REFERENCES``.
+        The reference ensemble, an entry of ``REFERENCES``.
     shapes
         (L,) shapes (p, q) of the layer matrices.
     locations
@@ -204,7 +205,7 @@ def expected_cumulative(
     Raises
     ------
     SpectrumError
-        No layers, an extent below 1, unusable locations.
+        There are no layers, an extent is below 1, or the locations are invalid.
     """
     counted = sorted(Counter(_kinds(reference, shapes)).items())
     values = reference.expected([kind for kind, _ in counted], check_locations(locations))
@@ -221,7 +222,8 @@ def layer_references(
     reference, shapes, locations
         As in `expected_cumulative`.
     seed
-        None for the expected ones; a non-negative number for those of one member, the same as `sampled_cumulative`'s.
+        None for the expected cumulatives; a non-negative number for those of one member, the same as in
+        `sampled_cumulative`.
 
     Returns
     -------
@@ -231,7 +233,7 @@ def layer_references(
     Raises
     ------
     SpectrumError
-        As `expected_cumulative`; a negative seed.
+        As in `expected_cumulative`; also for a negative seed.
     """
     x = check_locations(locations)
     kinds = _kinds(reference, shapes)
@@ -246,14 +248,14 @@ def layer_references(
 def sampled_cumulative(
     reference: Reference, shapes: Sequence[tuple[int, int]], locations: ArrayLike, *, seed: int = 0, draws: int = 1
 ) -> NDArray[np.float64]:
-    """Cumulatives of members of a network's conjugate ensemble, all layers of all draws independent.
+    """Cumulatives of sampled members of a network's conjugate ensemble; layers and draws are independent.
 
     Parameters
     ----------
     reference, shapes, locations
         As in `expected_cumulative`.
     seed
-        Non-negative. The same seed gives the same members, whatever the order of the layers.
+        Non-negative. The same seed gives the same members for any order of the layers.
     draws
         Number of members, >= 1.
 
@@ -265,7 +267,7 @@ def sampled_cumulative(
     Raises
     ------
     SpectrumError
-        As `expected_cumulative`; draws below 1, a negative seed.
+        As in `expected_cumulative`; also for ``draws`` below 1 or a negative seed.
     """
     x, draws = check_locations(locations), check_whole(draws, "draws")
     kinds = _kinds(reference, shapes)
@@ -284,15 +286,15 @@ def band(
     draws: int = BAND_DRAWS,
     level: float = BAND_LEVEL,
 ) -> float:
-    """Width of the band that holds the whole cumulative of a member with probability ``level``.
+    """Width of the band that contains the whole cumulative of a member with probability ``level``.
 
     The order statistic number ceil(level (draws + 1)) of sup_x |F_sim - F_expected| over simulated networks, with the
-    supremum over ``locations``. One more independent network is as likely to take any rank among them: it leaves the
-    band with probability 1 - level at most, without a fit and for whatever size of network.
+    supremum over ``locations``. One more independent network takes each rank among them with equal probability. It
+    leaves the band with probability at most 1 - level, without a fit and for any size of network.
 
-    Draws are kept per kind of layer (`_pool`), and combined by permutations that depend on the seed and on the set of
-    layers alone: layers of one kind hold different draws. The width scatters by 4 to 5 % from seed to
-    seed, no more at 96 layers of one kind than at one.
+    Draws are cached per kind of layer (`_pool`), and combined by permutations that depend only on the seed and the set
+    of layers; layers of one kind get different draws. The width varies by 4 to 5 % from seed to seed, for one layer of
+    a kind as for 96.
 
     Parameters
     ----------
@@ -301,7 +303,7 @@ def band(
     seed
         Non-negative.
     draws
-        Simulated networks, at least level / (1 - level).
+        Number of simulated networks, at least level / (1 - level).
     level
         In (0, 1).
 
@@ -313,23 +315,23 @@ def band(
     Raises
     ------
     SpectrumError
-        As `expected_cumulative`; a negative seed, a level outside (0, 1) or beyond what the draws can say.
+        As in `expected_cumulative`; also for a negative seed, a level outside (0, 1), or a level that needs more draws.
     """
     x, draws = check_locations(locations), check_whole(draws, "draws")
     if not 0 < level < 1:
         raise SpectrumError(f"level must lie within (0, 1), not {level!r}")
-    # The level's own rounding must not push a whole number over itself.
+    # Rounding of the level must not raise a whole number to the next.
     rank = ceil(level * (draws + 1) - 1e-9)
     if rank > draws:
         raise SpectrumError(
-            f"{draws} draws cannot say where level {level:g} lies", f"take at least {ceil(1 / (1 - level)) - 1}"
+            f"{draws} draws are too few for level {level:g}", f"use at least {ceil(1 / (1 - level)) - 1} draws"
         )
     kinds = tuple(sorted(_kinds(reference, shapes)))
     return float(_suprema(reference, kinds, tuple(x.tolist()), seed, draws)[rank - 1])
 
 
 def _kinds(reference: Reference, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
-    """The kind of each layer, by its shape."""
+    """Kind of each layer, from its shape."""
     check_reference(reference)
     return [reference.kind(shape) for shape in check_shapes(shapes)]
 
@@ -346,12 +348,15 @@ def _suprema(
     return np.sort(np.abs(total).max(axis=1)) / len(kinds)
 
 
-# 512 kinds of 299 draws at 64 locations are 39 MB.
+# 512 kinds with 299 draws at 64 locations take 39 MB.
 @lru_cache(maxsize=512)
 def _pool(
     reference: Reference, kind: tuple[int, ...], locations: tuple[float, ...], seed: int, draws: int
 ) -> NDArray[np.float32]:
-    """Deviations of one kind of layer, (draws, K): its seed is its own, whatever was asked for before."""
+    """Deviations of one kind of layer, (draws, K).
+
+    Each kind has its own seed, so that the order of calls does not matter.
+    """
     found = reference.deviations(kind, np.array(locations), _generator(seed, *kind), draws)
     return found.astype(np.float32)
 
@@ -359,7 +364,7 @@ def _pool(
 def _members(
     reference: Reference, kinds: list[tuple[int, ...]], locations: NDArray[np.float64], seed: int, draws: int
 ) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
-    """Layers of one kind, in order of the kinds, and their independent deviations (layers, draws, K)."""
+    """Indices of the layers of one kind, and their independent deviations (layers, draws, K), in order of kind."""
     for kind in sorted(set(kinds)):
         layers = [i for i, other in enumerate(kinds) if other == kind]
         found = reference.deviations(kind, locations, _generator(seed, *kind), len(layers) * draws)
@@ -367,5 +372,5 @@ def _members(
 
 
 def _generator(seed: int, *kind: int) -> np.random.Generator:
-    """A generator of its own for one kind of layer."""
+    """Generator for one kind of layer."""
     return np.random.default_rng([check_whole(seed, "seed", 0), *kind])

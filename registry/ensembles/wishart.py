@@ -1,13 +1,13 @@
-"""The Wishart ensemble on the `proper` scale: what the shape of a matrix alone gives.
+"""The Wishart ensemble on the `proper` scale: spectra of Gaussian matrices of given shapes.
 
 For W of independent Gaussian entries, of shape (p, q), n = min(p, q), m = max(p, q), the n eigenvalues of W W^T that
-are not structural zeros, divided by their mean, follow the Marchenko-Pastur law of aspect c = n / m on
-[(1 - sqrt c)^2, (1 + sqrt c)^2] as n grows (Marchenko & Pastur 1967), whichever side W stands on.
+are not structural zeros, divided by their mean, follow the Marchenko-Pastur law of aspect c = n / m on [(1 - sqrt c)^2,
+(1 + sqrt c)^2] as n grows (Marchenko & Pastur 1967), for W and for its transpose.
 
-Finite ones are sampled without a matrix: W W^T is orthogonally similar to B B^T with B bidiagonal, chi_m, chi_{m-1},
-..., chi_{m-n+1} on the diagonal, chi_{n-1}, ..., chi_1 below it (Dumitriu & Edelman 2002, math-ph/0206043, beta = 1).
-Eigenvalues below a location are the negative pivots of B B^T - x (Sylvester's law of inertia), which the stationary
-quotient-difference transform gives in O(n) (Dhillon & Parlett 2004).
+Finite matrices are sampled without building them: W W^T is orthogonally similar to B B^T with B bidiagonal, chi_m,
+chi_{m-1}, ..., chi_{m-n+1} on the diagonal, chi_{n-1}, ..., chi_1 below it (Dumitriu & Edelman 2002, math-ph/0206043,
+beta = 1). The number of eigenvalues below a location is the number of negative pivots of B B^T - x (Sylvester's law of
+inertia), which the stationary quotient-difference transform gives in O(n) (Dhillon & Parlett 2004).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 TRACY_WIDOM = {0.99: 2.0234, 0.999: 3.2724}
-"""Quantiles of the Tracy-Widom law of real matrices (Bejan 2005, table 1)."""
+"""Quantiles of the Tracy-Widom law for real matrices, by level (Bejan 2005, table 1)."""
 
-# Floats worked on at once, so that the recurrence's arrays stay in the second-level cache.
+# Floats per block, so that the arrays of the recurrence stay in the second-level cache.
 CACHED = 8192
-# A pivot that rounds to 0 counts as this: not negative, and its reciprocal stays finite.
+# Added to each pivot: a pivot of 0 is then not negative, and its reciprocal stays finite.
 SMALLEST_PIVOT = 1e-290
 
 
@@ -60,7 +60,7 @@ def marchenko_pastur_edges(aspect: ArrayLike) -> tuple[NDArray[np.float64], NDAr
     Raises
     ------
     SpectrumError
-        An aspect outside (0, 1].
+        An aspect is outside (0, 1].
     """
     c = check_numbers(aspect, "aspects")
     if not bool(np.all((c > 0) & (c <= 1))):
@@ -87,7 +87,7 @@ def marchenko_pastur_density(aspect: ArrayLike, locations: ArrayLike) -> NDArray
     Raises
     ------
     SpectrumError
-        An aspect outside (0, 1], a location that is no number.
+        An aspect is outside (0, 1], or a location is NaN.
     """
     low, high = marchenko_pastur_edges(aspect)
     x = _numbers(locations)
@@ -101,15 +101,15 @@ def marchenko_pastur_cumulative(aspect: ArrayLike, locations: ArrayLike) -> NDAr
 
     2 pi c F(x) = sqrt((b - x)(x - a)) + (1 + c) A - (1 - c) B, where A = pi / 2 + arcsin((x - 1 - c) / (2 sqrt c)) and
     B = pi / 2 + arcsin(((1 + c) x - (1 - c)^2) / (2 sqrt c x)): the standard integral of sqrt(R) / x for a quadratic R.
-    Parameters, shapes and errors as of `marchenko_pastur_density`. Rounding is some 1e-15 / c
-    within the support and grows to its square root, about 1e-8, at the very edges.
+    Parameters, shapes and errors are those of `marchenko_pastur_density`. The rounding error is about 1e-15 / c within
+    the support and about 1e-8 at its edges.
     """
     low, high = marchenko_pastur_edges(aspect)
     c = np.asarray(aspect, dtype=np.float64)
     x = np.clip(_numbers(locations), low, high)
     spread = 2 * np.sqrt(c)
     rise = np.arcsin(np.clip((x - 1 - c) / spread, -1.0, 1.0)) + pi / 2
-    # At x = 0, reached for c = 1 alone, the last term's factor 1 - c is 0.
+    # x = 0 is in the support only for c = 1, where the factor 1 - c of the last term is 0.
     positive = np.where(x > 0, x, 1.0)
     ratio = np.where(x > 0, ((1 + c) * x - (1 - c) ** 2) / (spread * positive), -1.0)
     fall = np.arcsin(np.clip(ratio, -1.0, 1.0)) + pi / 2
@@ -118,7 +118,7 @@ def marchenko_pastur_cumulative(aspect: ArrayLike, locations: ArrayLike) -> NDAr
 
 
 def wishart_cumulative(shapes: Sequence[tuple[int, int]], locations: ArrayLike) -> NDArray[np.float64]:
-    """Expected cumulative F_W(x) of a network's conjugate Wishart ensemble: the mean over its layers' Marchenko-Pastur.
+    """Expected cumulative F_W(x) of the conjugate Wishart ensemble: the mean of its layers' Marchenko-Pastur laws.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def wishart_cumulative(shapes: Sequence[tuple[int, int]], locations: ArrayLike) 
     Raises
     ------
     SpectrumError
-        No layers, an extent below 1, unusable locations.
+        There are no layers, an extent is below 1, or the locations are invalid.
     """
     sizes = np.array(check_shapes(shapes), dtype=np.float64)
     aspects, layers = np.unique(sizes.min(axis=1) / sizes.max(axis=1), return_counts=True)
@@ -144,11 +144,11 @@ def wishart_cumulative(shapes: Sequence[tuple[int, int]], locations: ArrayLike) 
 
 
 def largest_eigenvalues(shapes: Sequence[tuple[int, int]], level: float = 0.99) -> NDArray[np.float64]:
-    """What the largest eigenvalue of a Gaussian matrix of each shape stays below with probability ``level``.
+    """Bound that the largest eigenvalue of a Gaussian matrix stays below with probability ``level``, by shape.
 
-    With n <= m the extents, (mu + s sigma) / m, mu = (sqrt(m - 1) + sqrt n)^2 and
-    sigma = sqrt mu (1 / sqrt(m - 1) + 1 / sqrt n)^(1/3) (Johnstone 2001), s the Tracy-Widom quantile; or n, which no
-    eigenvalue exceeds. Simulated, fewer exceed it: dividing by the matrix's own mean takes off some fluctuation.
+    With n <= m the extents, (mu + s sigma) / m, mu = (sqrt(m - 1) + sqrt n)^2 and sigma = sqrt mu (1 / sqrt(m - 1) + 1
+    / sqrt n)^(1/3) (Johnstone 2001), s the Tracy-Widom quantile; at most n, which no eigenvalue exceeds. In simulations
+    fewer exceed it, because dividing by the matrix's own mean removes some fluctuation.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def largest_eigenvalues(shapes: Sequence[tuple[int, int]], level: float = 0.99) 
     Raises
     ------
     SpectrumError
-        No layers, an extent below 1, another level.
+        There are no layers, an extent is below 1, or the level is not in `TRACY_WIDOM`.
     """
     quantile = TRACY_WIDOM.get(level)
     if quantile is None:
@@ -179,28 +179,30 @@ def largest_eigenvalues(shapes: Sequence[tuple[int, int]], level: float = 0.99) 
 def sample_cumulative(
     p: int, q: int, locations: ArrayLike, rng: np.random.Generator, draws: int = 1
 ) -> NDArray[np.float64]:
-    """Cumulatives of Gaussian matrices: the fraction of eigenvalues below each location, by counting, without a matrix.
+    """Cumulatives of sampled Gaussian matrices: the fraction of eigenvalues below each location.
+
+    Eigenvalues are counted without building a matrix.
 
     Parameters
     ----------
     p, q
         Shape of the matrix, each >= 1; (q, p) gives the same.
     locations
-        (K,) increasing locations in units of each draw's own mean eigenvalue.
+        (K,) increasing locations in units of the mean eigenvalue of each draw.
     rng
-        Generator; what is taken from it does not depend on the locations.
+        Generator; the numbers taken from it do not depend on the locations.
     draws
         Number of matrices, >= 1.
 
     Returns
     -------
     NDArray[np.float64]
-        (draws, K), multiples of 1 / min(p, q); O(min(p, q) K) operations a draw.
+        (draws, K), multiples of 1 / min(p, q); O(min(p, q) K) operations per draw.
 
     Raises
     ------
     SpectrumError
-        p, q or draws below 1, unusable locations, no generator.
+        ``p``, ``q`` or ``draws`` is below 1, the locations are invalid, or ``rng`` is not a generator.
     """
     n, m = sorted((check_whole(p, "p"), check_whole(q, "q")))
     x = check_locations(locations)
@@ -216,7 +218,7 @@ def sample_cumulative(
 
 
 def _numbers(locations: ArrayLike) -> NDArray[np.float64]:
-    """Locations in any order, infinite ones included; SpectrumError for NaN, which no comparison would find."""
+    """Locations in any order, infinite values included. Raises ``SpectrumError`` for NaN."""
     x = check_numbers(locations, "locations")
     if bool(np.isnan(x).any()):
         raise SpectrumError("locations must be numbers, not nan")
@@ -226,7 +228,7 @@ def _numbers(locations: ArrayLike) -> NDArray[np.float64]:
 def _chi_squares(
     n: int, m: int, rng: np.random.Generator, draws: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Squares of B's entries: diagonal (draws, n) and below it (draws, n - 1)."""
+    """Squares of the entries of B: on the diagonal (draws, n), below it (draws, n - 1)."""
     freedom = np.concatenate((np.arange(m, m - n, -1.0), np.arange(n - 1, 0, -1.0)))
     squares = rng.chisquare(freedom, size=(draws, 2 * n - 1))
     return squares[:, :n], squares[:, n:]
@@ -251,7 +253,7 @@ def _counts_below(
         np.less(pivot, 0.0, out=negative)
         np.add(few, negative.view(np.int8), out=few)
         if i % 127 == 126:
-            # Counted in bytes, at an eighth of the memory traffic, as far as a byte goes.
+            # Counted in int8, which takes an eighth of the memory traffic; added up before it overflows.
             counts += few
             few[...] = 0
         if i < len(couplings):

@@ -1,8 +1,8 @@
-"""Spectra of weights: eigenvalues, cumulative differences, conjugacy, fingerprints.
+"""Spectra of weights: eigenvalues, cumulative spectral differences, conjugacy, fingerprints.
 
-``eigen``: a layer's eigenvalues; ``difference``: cumulatives and their differences from a conjugate ensemble;
-``conjugacy``: where and how a network departs; ``decay``: the law of its tail; ``contrast``: where two networks differ;
-``specs``, ``fingerprints``, ``descriptors``: vectors to compare.
+``eigenvalues``: the spectrum of a layer. ``network``: the spectra of a network. ``cumulatives``: cumulatives and their
+differences from a conjugate ensemble. ``conjugacy``: departure from the conjugate ensembles. ``decay``: the law of the
+tail. ``contrast``: where two networks differ. ``specs``, ``fingerprints``, ``descriptors``: vectors to compare.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much a network's spectral difference depends on which layers it has: a bootstrap over its layers."""
+"""Bootstrap over layers: variation of a network's cumulative spectral difference among its layers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["BAND_LEVEL", "RESAMPLES", "bootstrap_band"]
 
 RESAMPLES = 1000
-"""Resampled networks behind a band: its edges scatter by some 4 % of their distance from the mean."""
+"""Number of resampled networks for a band; its edges vary by about 4 % of their distance from the mean."""
 BAND_LEVEL = 0.95
-"""Pointwise level of a band."""
-# Numbers of a block of resampled curves held at once: 64 MB.
+"""Pointwise confidence level of a band."""
+# Numbers in a block of resampled curves: 64 MB.
 HELD = 1 << 23
 
 
@@ -41,13 +41,13 @@ def bootstrap_band(
     seed: int = 0,
     level: float = BAND_LEVEL,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pointwise percentile band of a network's cCSD when its layers are drawn anew, with replacement.
+    """Pointwise percentile band of a network's cCSD under resampling of its layers with replacement.
 
-    Efron (1979): the L layers' own differences are resampled L at a time and averaged; the band lies between the
-    (1 - level) / 2 and (1 + level) / 2 quantiles of the averages at each location. It shows how unlike the layers are.
-    The network's own curve is exact and has no sampling error. Layers are taken as exchangeable, which neighbours in
-    depth are not quite; with few layers the band is too narrow, by sqrt((L - 1) / L) in its spread, and that of a
-    single layer is empty.
+    Efron (1979): the differences of the L layers are resampled L at a time and averaged. The band lies between the (1 -
+    level) / 2 and (1 + level) / 2 quantiles of the averages at each location. It shows how much the layers differ from
+    each other; the network's own curve is exact and has no sampling error. Layers are treated as exchangeable, which
+    neighbours in depth are not exactly. With few layers the band is too narrow, its spread by sqrt((L - 1) / L); for a
+    single layer its width is zero.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ def bootstrap_band(
     locations, reference, scale
         As in `spectral_difference`.
     sample
-        Its ``seed``: None against the expected reference, a number against one member of it.
+        ``seed`` of `spectral_difference`: None for the expected reference ensemble, a number for one member of it.
     resamples
-        Resampled networks, >= 1.
+        Number of resampled networks, >= 1.
     seed
-        Of the resampling, non-negative.
+        Seed of the resampling, non-negative.
     level
-        In (0, 1).
+        Confidence level in (0, 1).
 
     Returns
     -------
@@ -72,14 +72,14 @@ def bootstrap_band(
     Raises
     ------
     SpectrumError
-        As `spectral_difference`; resamples below 1, a negative seed, a level outside (0, 1).
+        As in `spectral_difference`; also for ``resamples`` below 1, a negative seed, or a level outside (0, 1).
     """
     count = check_whole(resamples, "resamples")
     if not (isfinite(level) and 0 < level < 1):
         raise SpectrumError(f"level must lie within (0, 1), not {level!r}")
     layers = spectral_difference(spectra, locations, reference=reference, seed=sample, scale=scale, by="layer")
     total = len(layers)
-    # How often each layer is drawn, which is all that a mean over draws depends on.
+    # The mean over draws depends only on how often each layer is drawn.
     rng = np.random.default_rng(check_whole(seed, "seed", 0))
     drawn = rng.multinomial(total, np.full(total, 1 / total), size=count) / total
     edges = np.empty((2, layers.shape[1]))

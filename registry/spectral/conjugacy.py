@@ -1,7 +1,8 @@
-"""How a network departs from its conjugate ensembles: where its tail ends, and whether it left the Wishart band.
+"""Conjugacy of a network: end of its tail, tail class, and training class.
 
-Any layer's eigenvalues have mean 1, so that Markov's inequality bounds the tail by 1 / x: any weights are conjugate to
-the circular ensemble within delta from some location x*(delta) <= max(2, 1 / delta) on: which one says something.
+The eigenvalues of each layer have mean 1, so Markov's inequality bounds the tail by 1 / x. Any weights are therefore
+within delta of the circular ensemble from some location x*(delta) <= max(2, 1 / delta) on. The information is in the
+location.
 """
 
 from __future__ import annotations
@@ -40,52 +41,52 @@ __all__ = [
 ]
 
 DELTAS = (0.01, 0.02, 0.05)
-"""Thresholds at which x*(delta) is reported."""
+"""Thresholds delta for which x*(delta) is reported."""
 TAIL_DELTA = 0.01
-"""The threshold whose location decides the tail class."""
+"""The threshold whose location determines the tail class."""
 TAIL_EDGE = 4.0
 """Largest location that uncorrelated weights reach: (1 + sqrt c)^2 <= 4 for every aspect c (Bai & Yin 1993)."""
 BAND_LOCATIONS = np.exp(0.2 * np.sinh(np.linspace(-np.arcsinh(34.5), np.arcsinh(10.5), 64)))
-"""Where F - F_W is looked at: 64 locations from 1e-3 to 8, closest (2 %) about 1, where spectra of long thin matrices
-concentrate. The band is a supremum over the same ones."""
+"""Locations at which F - F_W is evaluated: 64 from 1e-3 to 8, closest (2 %) around 1, where spectra of long thin
+matrices concentrate. The band is a supremum over the same locations."""
 
-# Candidates at which the conjugate Wishart's differences are scanned; the step between two of them is divided again and
-# again, into as many parts as keep a call of NumPy busy.
+# Locations at which the differences of the conjugate Wishart ensemble are scanned. The interval that holds the last
+# departure is then divided DIVISIONS times, into as many parts as make a call of NumPy efficient.
 SCANNED = np.linspace(0, TAIL_EDGE, 1025)
 PARTS = np.linspace(0, 1, 65)
 DIVISIONS = 7
-# What sums of some 1e5 weights err by: fractions that are equal to delta on paper are so here.
+# Rounding error of sums of about 1e5 weights; fractions that equal delta exactly must be recognised.
 ROUNDING = 1e-11
 
 
 def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
-    """Departure of a network's `proper` spectra from its conjugate circular and Wishart ensembles, and how it decays.
+    """Departure of a network's `proper` spectra from its conjugate ensembles, and its decay law.
 
-    The classes: ``long`` where |cCSD| falls below 0.01 only beyond `tail_edge`, 4 for all but the smallest networks,
-    which uncorrelated weights hardly reach, else ``edge``; ``trained`` where sup |F - F_W| leaves the 99 % band of
-    Gaussian networks of the same shapes (z > 1), else ``untrained``. The order of the spectra changes no bit. Of
-    approximate ones the band is wider by what they scatter (`scatter_of`).
+    The tail class is ``long`` if |cCSD| falls below 0.01 only beyond `tail_edge`, which is 4 for all but the smallest
+    networks and which uncorrelated weights hardly reach; else ``edge``. The training class is ``trained`` if sup |F -
+    F_W| leaves the 99 % band of Gaussian networks of the same shapes (z > 1); else ``untrained``. The results do not
+    depend on the order of the spectra, to the last bit. For approximate spectra the band is widened by their error (`scatter_of`).
 
     Parameters
     ----------
     spectra
         (L,) spectra of the layers.
     seed
-        Of the simulated Gaussian networks and of the resampled layers, non-negative.
+        Seed of the simulated Gaussian networks and of the resampled layers, non-negative.
 
     Returns
     -------
     Conjugacy
-        ``tail`` and ``wishart_tail`` at `DELTAS`; ``z`` to six decimals, so that rounding does not lift the ties of
-        small orders over the band.
+        ``tail`` and ``wishart_tail`` at `DELTAS`. ``z`` is rounded to six decimals, so that rounding errors do not move
+        ties of small orders out of the band.
 
     Raises
     ------
     SpectrumError
-        No layers, an empty, incomplete or not finite spectrum, a negative seed.
+        There are no layers, a spectrum is empty, incomplete or not finite, or the seed is negative.
     """
     check_spectra(spectra)
-    # Sums round by their order, so they are taken in one that the network's own does not decide.
+    # Rounding of sums depends on their order, so spectra are summed in an order that does not depend on the network's.
     spectra = sorted(spectra, key=_sorted_by)
     shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
     tail = dict(zip(DELTAS, conjugate_from(spectra, DELTAS), strict=True))
@@ -107,16 +108,17 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
 
 
 def _sorted_by(spectrum: Spectrum) -> tuple[int, int, str, bytes]:
-    """All that the figures depend on, of a layer: its shape, its method and its eigenvalues."""
+    """Sort key from what the results depend on: shape, method and eigenvalues of a layer."""
     return spectrum.layer.p, spectrum.layer.q, spectrum.method, spectrum.values.tobytes()
 
 
 def tail_edge(shapes: Sequence[tuple[int, int]]) -> float:
-    """The largest location x*(0.01) that uncorrelated weights of these shapes reach: 4, but for very small networks.
+    """The largest location x*(0.01) that uncorrelated weights of these shapes reach: 4 except for very small networks.
 
-    (1 + sqrt c)^2 <= 4 bounds the bulk of every layer, and single eigenvalues beyond it do not matter while each weighs
-    1 / (L min(p, q)) <= 0.01. Of a layer where one weighs more, what its largest eigenvalue exceeds once in a thousand
-    Gaussian matrices of its shape (`largest_eigenvalues`), if that is larger.
+    (1 + sqrt c)^2 <= 4 bounds the bulk of every layer, and single eigenvalues beyond it do not matter if each has
+    weight 1 / (L min(p, q)) <= 0.01. For a layer whose eigenvalues have a larger weight, the edge is the value that the
+    largest eigenvalue of a Gaussian matrix of its shape exceeds once in a thousand (`largest_eigenvalues`), if that is
+    larger.
 
     Parameters
     ----------
@@ -131,7 +133,7 @@ def tail_edge(shapes: Sequence[tuple[int, int]]) -> float:
     Raises
     ------
     SpectrumError
-        No layers, an extent below 1.
+        There are no layers, or an extent is below 1.
     """
     largest = largest_eigenvalues(shapes, 0.999)
     weights = 1 / (len(largest) * np.min(shapes, axis=1))
@@ -139,27 +141,27 @@ def tail_edge(shapes: Sequence[tuple[int, int]]) -> float:
 
 
 def conjugate_from(spectra: Sequence[Spectrum], deltas: Sequence[float]) -> tuple[float, ...]:
-    """x*(delta): the smallest location from which on |F_c - F| <= delta, against the expected circular ensemble.
+    """x*(delta): the smallest location from which on |F_c - F| <= delta, for the expected circular ensemble.
 
-    Exact, from the pooled eigenvalues on the `proper` scale, each of weight 1 / (L min(p, q)): between two of them F is
-    constant and F_c = x / 2 up to 2, so that the last departure is at an eigenvalue, or where F_c reaches F - delta.
+    Exact, from the pooled eigenvalues on the `proper` scale, each with weight 1 / (L min(p, q)). Between two of them F
+    is constant and F_c = x / 2 up to 2, so the last departure is at an eigenvalue, or where F_c reaches F - delta.
 
     Parameters
     ----------
     spectra
         (L,) spectra of the layers.
     deltas
-        Accuracies, each in (0, 1).
+        Thresholds, each in (0, 1).
 
     Returns
     -------
     tuple of float
-        Locations, one a delta, within [0, max(2, 1 / delta)].
+        One location per delta, within [0, max(2, 1 / delta)].
 
     Raises
     ------
     SpectrumError
-        A delta outside (0, 1); no layers, an empty or not finite spectrum.
+        A delta is outside (0, 1), there are no layers, or a spectrum is empty or not finite.
     """
     _check_deltas(deltas)
     check_spectra(spectra)
@@ -170,7 +172,7 @@ def conjugate_from(spectra: Sequence[Spectrum], deltas: Sequence[float]) -> tupl
     ends = np.append(begins[1:], np.inf)
     F = np.concatenate(([0.0], np.cumsum(weights[order])))
     F[-1] = 1.0
-    # Between ties, F takes no value.
+    # F is evaluated after the last of several equal eigenvalues.
     some = ends > begins
     begins, ends, F = begins[some], ends[some], F[some]
     found = []
@@ -190,17 +192,17 @@ def wishart_from(shapes: Sequence[tuple[int, int]], deltas: Sequence[float]) -> 
     shapes
         (L,) shapes (p, q) of the layers.
     deltas
-        Accuracies, each in (0, 1).
+        Thresholds, each in (0, 1).
 
     Returns
     -------
     tuple of float
-        Locations, one a delta, at most 4, within 1e-9; departures narrower than 1 / 256 may be missed.
+        One location per delta, at most 4, within 1e-9; departures narrower than 1 / 256 may be missed.
 
     Raises
     ------
     SpectrumError
-        A delta outside (0, 1); no layers, an extent below 1.
+        A delta is outside (0, 1), there are no layers, or an extent is below 1.
     """
     _check_deltas(deltas)
     counted = Counter((min(shape), max(shape)) for shape in check_shapes(shapes))
@@ -209,7 +211,7 @@ def wishart_from(shapes: Sequence[tuple[int, int]], deltas: Sequence[float]) -> 
 
 @lru_cache(maxsize=4096)
 def _wishart_from(counted: tuple[tuple[tuple[int, int], int], ...], deltas: tuple[float, ...]) -> tuple[float, ...]:
-    """`wishart_from` of a multiset of shapes."""
+    """`wishart_from` for a multiset of shapes, cached."""
     aspects = np.array([[n / m] for (n, m), _ in counted])
     weights = np.array([layers for _, layers in counted]) / sum(layers for _, layers in counted)
 
@@ -228,13 +230,13 @@ def _wishart_from(counted: tuple[tuple[tuple[int, int], int], ...], deltas: tupl
             last = int(np.flatnonzero(departed)[-1])
             points = points[last] + (points[last + 1] - points[last]) * PARTS
             departed = departures(points) > delta
-            departed[0], departed[-1] = True, False  # as they were found to be, whatever rounding says now
+            departed[0], departed[-1] = True, False  # as found in the step before; rounding must not change it
         found.append(float(points[int(np.flatnonzero(departed)[-1]) + 1]))
     return tuple(found)
 
 
 def _check_deltas(deltas: Sequence[float]) -> None:
-    """SpectrumError naming a delta outside (0, 1)."""
+    """Raise ``SpectrumError`` if a delta is outside (0, 1)."""
     for delta in deltas:
         if not 0 < delta < 1:
             raise SpectrumError(f"thresholds delta must lie within (0, 1), not {delta!r}")

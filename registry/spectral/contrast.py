@@ -1,4 +1,4 @@
-"""Where two networks differ: at which location, at which depth, in which layers, and in which block of ``layered``."""
+"""Differences between two networks: by location, depth, layer, and block of ``layered``."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 __all__ = ["LAYERS_NAMED", "LOCATIONS", "contrast"]
 
 LAYERS_NAMED = 3
-"""Layers of each network that are named."""
+"""Number of layers listed for each network."""
 LOCATIONS = logarithmic_locations(1e-3, 1e2, 126)
-"""Where depths and layers are compared: 25 locations a decade."""
+"""Locations at which depths and layers are compared, 25 per decade."""
 
 
 def contrast(a: Sequence[Spectrum], b: Sequence[Spectrum], *, layers: int = LAYERS_NAMED) -> Contrast:
-    """What distinguishes two networks, on `proper` spectra.
+    """Where the `proper` spectra of two networks differ most.
 
-    Whole networks by the largest difference of their cumulatives, as Kolmogorov and Smirnov have it, exactly; depths
-    and layers by the Wasserstein-1 distance of log10 x, the integral of |F_a - F_b|, censored at the ends of
-    `LOCATIONS`. A layer is compared with the other network at its own relative depth: with the mixture, by linear
-    interpolation, of the two layers it stands between.
+    Whole networks are compared by the largest difference of their cumulatives (Kolmogorov-Smirnov), exactly. Depths and
+    layers are compared by the Wasserstein-1 distance of log10 x, the integral of |F_a - F_b|, censored at the ends of
+    `LOCATIONS`. A layer is compared with the other network at the same relative depth: with the two layers beside that
+    depth, mixed by linear interpolation.
 
     Parameters
     ----------
     a, b
-        (L,) spectra of each network's layers, in depth order; their numbers of layers may differ.
+        (L,) spectra of each network's layers, in depth order. The two L may differ.
     layers
-        How many layers of each to name at most, >= 1.
+        Largest number of layers to list for each network, >= 1.
 
     Returns
     -------
     Contrast
-        All distances 0 and all shares 0 where the two have the same spectra and shapes.
+        All distances and shares are 0 if the networks have the same spectra and shapes.
 
     Raises
     ------
     SpectrumError
-        No layers, an empty, incomplete or not finite spectrum, ``layers`` below 1.
+        There are no layers, a spectrum is empty, incomplete or not finite, or ``layers`` is below 1.
     """
-    count = check_whole(layers, "number of layers named")
+    count = check_whole(layers, "number of layers listed")
     check_spectra(a)
     check_spectra(b)
     location, difference = _largest_difference(a, b)
@@ -72,9 +72,10 @@ def contrast(a: Sequence[Spectrum], b: Sequence[Spectrum], *, layers: int = LAYE
 
 
 def _largest_difference(a: Sequence[Spectrum], b: Sequence[Spectrum]) -> tuple[float, float]:
-    """The first x of the largest |F_a - F_b|, and F_a - F_b there.
+    """The first x with the largest |F_a - F_b|, and F_a - F_b there.
 
-    F_a - F_b is a step function that changes at eigenvalues: each has its weight, 1 / (L min(p, q)), of either sign.
+    F_a - F_b is a step function that changes at eigenvalues, each with weight 1 / (L min(p, q)) and the sign of its
+    network.
     """
     values = np.concatenate([spectrum.values for spectrum in (*a, *b)])
     steps = np.concatenate(
@@ -86,7 +87,7 @@ def _largest_difference(a: Sequence[Spectrum], b: Sequence[Spectrum]) -> tuple[f
     )
     order = np.argsort(values, kind="stable")
     values, differences = values[order], np.cumsum(steps[order])
-    # Of equal values, the last one's sum has all of them.
+    # The sum at the last of several equal values includes all of them.
     last = np.append(values[1:] > values[:-1], True)
     values, differences = values[last], differences[last]
     largest = int(np.abs(differences).argmax())
@@ -94,7 +95,7 @@ def _largest_difference(a: Sequence[Spectrum], b: Sequence[Spectrum]) -> tuple[f
 
 
 def _wasserstein(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Integrals of |differences| (N, K) over log10 x by trapezoids, (N,), in decades."""
+    """Integrals of |differences| (N, K) over log10 x by the trapezoidal rule, (N,), in decades."""
     sizes = np.abs(differences)
     return np.asarray((sizes[:, 1:] + sizes[:, :-1]) @ np.diff(np.log10(LOCATIONS)) / 2)
 
@@ -102,7 +103,7 @@ def _wasserstein(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 def _layers(
     spectra: Sequence[Spectrum], own: NDArray[np.float64], other: NDArray[np.float64], count: int
 ) -> tuple[LayerContrast, ...]:
-    """The layers farthest from the other network at their depth, the farthest first; none that do not differ."""
+    """The layers that differ most from the other network at their depth, in descending order, equal ones left out."""
     depths, places = _depths(len(own)), _depths(len(other))
     mixed = np.stack([np.interp(depths, places, unit) for unit in np.eye(len(other))], axis=1) @ other
     distances = _wasserstein(own - mixed)
@@ -115,12 +116,12 @@ def _layers(
 
 
 def _depths(layers: int) -> NDArray[np.float64]:
-    """Relative depths as in `depth_weights`: from 0 to 1, of a single layer 1 / 2."""
+    """Relative depths as in `depth_weights`: from 0 to 1; 1 / 2 for a single layer."""
     return np.linspace(0, 1, layers) if layers > 1 else np.array([0.5])
 
 
 def _shares(a: Sequence[Spectrum], b: Sequence[Spectrum]) -> tuple[tuple[str, float], ...]:
-    """Each block's share of the L1 distance between the ``layered`` fingerprints."""
+    """Share of each block in the L1 distance between the ``layered`` fingerprints."""
     apart = np.abs(fingerprint(a, LAYERED).vector.astype(np.float64) - fingerprint(b, LAYERED).vector)
     ends = np.cumsum(list(LAYERED_BLOCKS.values()))
     sums = [float(block.sum()) for block in np.split(apart, ends[:-1])]

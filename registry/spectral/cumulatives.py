@@ -1,4 +1,4 @@
-"""Cumulative spectra of a network and their differences from a conjugate ensemble."""
+"""Cumulative spectra of a network, and their differences from a conjugate ensemble."""
 
 from __future__ import annotations
 
@@ -34,35 +34,41 @@ __all__ = [
 Scale = Literal["proper", "full"]
 """``proper``: over the min(p, q) eigenvalues that are not structural zeros; ``full``: over all p, zeros counted."""
 By = Literal["network", "layer", "depth"]
-"""What a difference is resolved by."""
-_SPECTRA = "Registry.spectrum gives those of a stored model"
+"""Resolution of a difference: the whole network, every layer, or relative depths."""
+_SPECTRA = "Registry.spectrum returns those of a stored model"
 
 
 def linear_locations(start: float, stop: float, count: int) -> NDArray[np.float64]:
-    """``count`` >= 2 equidistant locations from ``start`` >= 0 to ``stop``, (count,); SpectrumError otherwise."""
+    """``count`` equidistant locations from ``start`` to ``stop``, float64 (count,).
+
+    Raises ``SpectrumError`` if ``start`` is negative, ``stop`` is not larger, or ``count`` is below 2.
+    """
     count = _check_range(start, stop, count)
     return check_locations(np.linspace(start, stop, count))
 
 
 def logarithmic_locations(start: float, stop: float, count: int) -> NDArray[np.float64]:
-    """``count`` >= 2 locations of constant ratio from ``start`` > 0 to ``stop``, (count,); SpectrumError otherwise."""
+    """``count`` locations of constant ratio from ``start`` to ``stop``, float64 (count,).
+
+    Raises ``SpectrumError`` if ``start`` is not positive, ``stop`` is not larger, or ``count`` is below 2.
+    """
     count = _check_range(start, stop, count)
     if start <= 0:
-        raise SpectrumError(f"logarithmic locations start above 0, not at {start!r}")
+        raise SpectrumError(f"logarithmic locations must start above 0, not at {start!r}")
     return check_locations(np.geomspace(start, stop, count))
 
 
 def layer_cumulative(spectrum: Spectrum, locations: ArrayLike, scale: Scale = "proper") -> NDArray[np.float64]:
-    """F_l(x), the fraction of a layer's eigenvalues <= x.
+    """F_l(x), the fraction of a layer's eigenvalues that are <= x.
 
     Parameters
     ----------
     spectrum
-        A layer's spectrum, stored on the `proper` scale.
+        Spectrum of the layer, stored on the `proper` scale.
     locations
         (K,) increasing locations x >= 0.
     scale
-        ``proper``, or ``full``: structural zeros counted, x larger by p / min(p, q).
+        ``proper``, or ``full``, which counts structural zeros and multiplies x by p / min(p, q).
 
     Returns
     -------
@@ -72,7 +78,7 @@ def layer_cumulative(spectrum: Spectrum, locations: ArrayLike, scale: Scale = "p
     Raises
     ------
     SpectrumError
-        An empty or not finite spectrum, unusable locations, an unknown scale.
+        The spectrum is empty or not finite, the locations are invalid, or the scale is unknown.
     """
     row: NDArray[np.float64] = layer_cumulatives([spectrum], locations, scale)[0]
     return row
@@ -81,7 +87,7 @@ def layer_cumulative(spectrum: Spectrum, locations: ArrayLike, scale: Scale = "p
 def layer_cumulatives(
     spectra: Sequence[Spectrum], locations: ArrayLike, scale: Scale = "proper"
 ) -> NDArray[np.float64]:
-    """`layer_cumulative` of every layer, (L, K): one binary search per layer and location."""
+    """`layer_cumulative` of every layer, (L, K), with one binary search per layer and location."""
     x = check_locations(locations)
     check_spectra(spectra)
     _check_scale(scale)
@@ -100,7 +106,7 @@ def layer_cumulatives(
 def cumulative(
     spectra: Sequence[Spectrum], locations: ArrayLike, scale: Scale = "proper", *, periodic: bool = False
 ) -> NDArray[np.float64]:
-    """F(x) of the mixed matrix ensemble: the plain mean over layers, each counting the same.
+    """F(x) of the mixed matrix ensemble: the mean over layers, with equal weights.
 
     Parameters
     ----------
@@ -109,7 +115,7 @@ def cumulative(
     locations, scale
         As in `layer_cumulative`.
     periodic
-        By the paper's periodic extension up to the largest order instead: the same numbers, to rounding.
+        Use the paper's periodic extension to the largest order, which gives the same numbers to rounding error.
 
     Returns
     -------
@@ -119,7 +125,7 @@ def cumulative(
     Raises
     ------
     SpectrumError
-        As `layer_cumulative`; no layers.
+        As in `layer_cumulative`; also without layers.
     """
     if not periodic:
         return np.asarray(layer_cumulatives(spectra, locations, scale).mean(axis=0))
@@ -140,7 +146,7 @@ def spectral_difference(
 ) -> NDArray[np.float64]:
     """Cumulative spectral difference cCSD(x) = F_c(x) - F(x), the integral of rho - rho_c from x to infinity.
 
-    arXiv:2006.13687. Beyond the support of the reference it is the network's own tail mass.
+    arXiv:2006.13687. Beyond the support of the reference ensemble it is the tail mass of the network.
 
     Parameters
     ----------
@@ -149,12 +155,12 @@ def spectral_difference(
     locations, scale
         As in `layer_cumulative`.
     reference
-        The conjugate ensemble, an entry of ``registry.ensembles.REFERENCES``. Expected differences are the same for all
-        circular ones.
+        The reference ensemble, an entry of ``registry.ensembles.REFERENCES``. Expected differences are the same for all
+        circular ensembles.
     seed
-        None against the expected ensemble; a number against one member of it, drawn with that seed.
+        None for the expected ensemble; a number for one member of it, drawn with that seed.
     by
-        ``network``: mean over layers; ``layer``: every layer; ``depth``: weighted means about ``depths``.
+        ``network``: mean over layers. ``layer``: every layer. ``depth``: weighted means around ``depths``.
     depths
         Relative depths for ``by="depth"``, see `depth_weights`; none otherwise.
 
@@ -166,8 +172,9 @@ def spectral_difference(
     Raises
     ------
     SpectrumError
-        No layers, an empty or not finite spectrum, locations unusable or all off the spectrum, a scale on which the
-        reference is not defined, a reference that is only named, unknown ``by``, unusable depths.
+        There are no layers, a spectrum is empty or not finite, the locations are invalid or all outside the spectrum,
+        the reference ensemble is not defined on the scale or given by name only, ``by`` is unknown, or the depths are
+        invalid.
     """
     check_reference(reference)
     x = check_locations(locations)
@@ -175,9 +182,9 @@ def spectral_difference(
     _check_reach(spectra, x, scale)
     depths = tuple(check_numbers(depths, "depths").ravel().tolist())
     if scale not in reference.scales:
-        raise SpectrumError(f"{reference} is not defined on the {scale} scale", "take the proper scale")
+        raise SpectrumError(f"{reference} is not defined on the {scale} scale", "use the proper scale")
     if (by == "depth") != bool(depths):
-        raise SpectrumError(f"depths {depths} do not go with by={by!r}", "give depths with by='depth' alone")
+        raise SpectrumError(f"depths {depths} cannot be used with by={by!r}", "give depths only with by='depth'")
     shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
     difference = layer_references(reference, shapes, x, seed=seed) - layers
     match by:
@@ -215,7 +222,7 @@ def density_difference(
     Raises
     ------
     SpectrumError
-        As `spectral_difference`; a single edge.
+        As in `spectral_difference`; also for a single edge.
     """
     x = check_locations(edges)
     if x.size < 2:
@@ -225,10 +232,10 @@ def density_difference(
 
 
 def depth_weights(layers: int, depths: Sequence[float]) -> NDArray[np.float64]:
-    """Weights of ``layers`` layers about relative depths: triangles between neighbouring depths, rows summing to 1.
+    """Weights of the layers around relative depths: triangles between neighbouring depths, with row sums of 1.
 
-    Layer l of L stands at l / (L - 1), the only one of a network at 1 / 2. Before the first depth and behind the last
-    the weight stays 1. A depth with no layer within its triangle takes the nearest ones.
+    Layer l of L has the relative depth l / (L - 1), a single layer 1 / 2. Before the first and after the last depth the
+    weight stays 1. A depth without layers inside its triangle uses the nearest layers.
 
     Parameters
     ----------
@@ -245,7 +252,7 @@ def depth_weights(layers: int, depths: Sequence[float]) -> NDArray[np.float64]:
     Raises
     ------
     SpectrumError
-        No layers, no depths, depths outside [0, 1] or not increasing.
+        ``layers`` is below 1, or the depths are missing, outside [0, 1] or not increasing.
     """
     nodes = check_locations(depths)
     if nodes[-1] > 1:
@@ -269,7 +276,7 @@ def _eigenvalues(spectrum: Spectrum, scale: Scale) -> NDArray[np.float64]:
 
 
 def _check_range(start: float, stop: float, count: int) -> int:
-    """The number of locations, where start < stop are finite and it is at least 2."""
+    """``count`` as an int. Raises ``SpectrumError`` unless start < stop are finite and ``count`` is at least 2."""
     low, high = check_numbers([start, stop], "locations").tolist()
     if not (isfinite(low) and isfinite(high) and low < high):
         raise SpectrumError(f"locations must rise from one finite number to another, not from {start!r} to {stop!r}")
@@ -277,43 +284,43 @@ def _check_range(start: float, stop: float, count: int) -> int:
 
 
 def _check_scale(scale: str) -> None:
-    """SpectrumError where the scale is neither of the two."""
+    """Raise ``SpectrumError`` if the scale is unknown."""
     if scale not in ("proper", "full"):
         raise SpectrumError(f"scale must be proper or full, not {scale!r}")
 
 
 def check_layers(spectra: Sequence[Spectrum]) -> None:
-    """SpectrumError for what is no list of spectra, or an empty one."""
+    """Raise ``SpectrumError`` if the argument is not a non-empty list of spectra."""
     if not isinstance(spectra, Sequence):
         raise SpectrumError(f"spectra must be a list, one a layer, not {type(spectra).__name__}", _SPECTRA)
     wrong = next((type(layer).__name__ for layer in spectra if not isinstance(layer, Spectrum)), None)
     if wrong is not None:
         raise SpectrumError(f"spectra must be a list of Spectrum, one a layer, not of {wrong}", _SPECTRA)
     if not spectra:
-        raise SpectrumError("no layers: the spectrum of a network without any is undefined")
+        raise SpectrumError("no layers: the spectrum of a network without layers is undefined")
 
 
 def check_spectra(spectra: Sequence[Spectrum]) -> None:
-    """SpectrumError where there are no layers, or one's spectrum is empty, incomplete, not finite or not ascending."""
+    """Raise ``SpectrumError`` without layers, or if a spectrum is empty, incomplete, not finite or not ascending."""
     check_layers(spectra)
     for spectrum in spectra:
         values, layer = spectrum.values, spectrum.layer
         if values.shape != (min(layer.p, layer.q),):
             raise SpectrumError(
-                f"layer {layer.name} of shape ({layer.p}, {layer.q}) comes with eigenvalues of shape {values.shape}"
+                f"layer {layer.name} of shape ({layer.p}, {layer.q}) has eigenvalues of shape {values.shape}"
             )
-        # NaN compares as false, so that three looks find whatever is wrong.
+        # Comparisons with NaN are false, so these three checks find every invalid spectrum.
         if values[0] >= 0 and values[-1] < np.inf and bool((values[1:] >= values[:-1]).all()):
             continue
         wrong = values[~(np.isfinite(values) & (values >= 0))]
         if wrong.size:
-            raise SpectrumError(f"layer {layer.name} holds the eigenvalue {wrong[0]}")
+            raise SpectrumError(f"layer {layer.name} has the invalid eigenvalue {wrong[0]}")
         at = int(np.flatnonzero(np.diff(values) < 0)[0])
         raise SpectrumError(f"eigenvalues of layer {layer.name} must ascend: {values[at + 1]} follows {values[at]}")
 
 
 def _check_reach(spectra: Sequence[Spectrum], x: NDArray[np.float64], scale: Scale) -> None:
-    """SpectrumError where all locations lie below, or all above, every eigenvalue that is no structural zero."""
+    """Raise ``SpectrumError`` if all locations lie below or above every eigenvalue that is not a structural zero."""
     stretch = [s.layer.p / s.values.size if scale == "full" else 1.0 for s in spectra]
     largest = max(float(s.values[-1]) * factor for s, factor in zip(spectra, stretch, strict=True))
     smallest = min(float(s.values[0]) * factor for s, factor in zip(spectra, stretch, strict=True))

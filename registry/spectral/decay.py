@@ -1,6 +1,6 @@
-"""How the tail of a network's spectrum decays: exponentially, as a power law, or as neither that the data would show.
+"""Decay law of a spectrum's tail: exponential, power law, or undecided.
 
-Eigenvalues of one layer depend on each other, so that layers are what is resampled.
+Eigenvalues of one layer are dependent, so layers are resampled, not eigenvalues.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["DECAY_LEVEL", "MIN_EXCEEDANCES", "MIN_LAYERS", "RESAMPLES", "decay", "tail_threshold"]
 
 DECAY_LEVEL = 0.05
-"""Two-sided level at which a law is nearer than the other, and at which it is refused as not fitting."""
+"""Two-sided significance level for preferring one law to the other, and for rejecting a law as not fitting."""
 MIN_EXCEEDANCES = 30
 MIN_LAYERS = 6
-"""Fewer eigenvalues, or layers that they come from, decide nothing. Of six layers and 70 eigenvalues a fifth are told
-apart, of forty and 490 nine in ten."""
+"""Smallest numbers of eigenvalues and of layers that decide. With 6 layers and 70 eigenvalues the laws are told apart
+in a fifth of all cases, with 40 and 490 in nine of ten."""
 RESAMPLES = 999
-"""Resampled networks: a probability of 0.05 is known to within 0.014."""
+"""Number of resampled networks; a probability of 0.05 has an error of 0.014."""
 
 CIRCULAR_EDGE = 2.0
-# Of |z| for a normal z at ``DECAY_LEVEL``.
+# Quantile of |z| for a normal z at ``DECAY_LEVEL``.
 NORMAL = 1.96
-# Below this product of rate and range, a truncated exponential is a uniform law to three digits: nothing decays.
+# Below this product of rate and range, a truncated exponential equals a uniform law to three digits.
 FLAT = 1e-3
 STEPS = 100
 ROUNDING = 1e-12
@@ -46,33 +46,33 @@ ROUNDING = 1e-12
 def decay(spectra: Sequence[Spectrum], *, seed: int = 0) -> Decay:
     """The decay law of a network's tail, on `proper` spectra.
 
-    What is fitted are the eigenvalues beyond `tail_threshold`, each of weight 1 / (L min(p, q)) as the mixed ensemble
-    has it: a shifted exponential, and a Pareto law. No eigenvalue x of a layer of n = min(p, q) exceeds n, their sum,
-    so both laws are truncated there, layer by layer; without that, the smallest layers make any power law look
-    exponential. Both have one parameter, found by maximum weighted likelihood.
+    Two laws are fitted to the eigenvalues beyond `tail_threshold`, each with its weight 1 / (L min(p, q)) in the mixed
+    ensemble: a shifted exponential and a Pareto law. An eigenvalue x of a layer of n = min(p, q) cannot exceed n, their
+    sum, so both laws are truncated there, layer by layer; without truncation the smallest layers make any power law
+    look exponential. Both have one parameter, found by maximum weighted likelihood.
 
-    A law is named if it is nearer by Vuong's test (Vuong 1989; Clauset, Shalizi & Newman 2009, arXiv:0706.1062,
-    section 6), by the normal quantile and by a bootstrap over layers alike, and if a score test against a curved
-    log-density does not refuse it, which log-normal tails fail as either law. The bootstrap is studentised and
-    equal-tailed (Hall 1992). Of tails as near to one law as to the other, 3 to 8 in 100 still get a name.
+    A law is named if two conditions hold. Vuong's test (Vuong 1989; Clauset, Shalizi & Newman 2009, arXiv:0706.1062,
+    section 6) prefers it, both by the normal quantile and by a bootstrap over layers. A score test against a curved
+    log-density does not reject it; log-normal tails are rejected under either law. The bootstrap is studentised and
+    equal-tailed (Hall 1992). Of tails that are equally near to both laws, 3 to 8 in 100 are still named.
 
     Parameters
     ----------
     spectra
         (L,) spectra of the layers; their order does not matter.
     seed
-        Of the resampling, non-negative.
+        Seed of the resampling, non-negative.
 
     Returns
     -------
     Decay
-        ``undecided`` without estimates where there are fewer than `MIN_EXCEEDANCES` eigenvalues or `MIN_LAYERS` layers
-        beyond the threshold, or where they do not decay.
+        ``undecided`` without estimates if fewer than `MIN_EXCEEDANCES` eigenvalues or `MIN_LAYERS` layers lie beyond
+        the threshold, or if the density does not decay.
 
     Raises
     ------
     SpectrumError
-        No layers, an empty, incomplete or not finite spectrum, a negative seed.
+        There are no layers, a spectrum is empty, incomplete or not finite, or the seed is negative.
     """
     check_spectra(spectra)
     check_whole(seed, "seed", 0)
@@ -89,7 +89,7 @@ def decay(spectra: Sequence[Spectrum], *, seed: int = 0) -> Decay:
     power = _fitted([np.log(tail / threshold) for tail in tails], orders, np.log(orders / threshold))
     if exponential is None or power is None:
         return undecided
-    # As a density of x and not of log x, the power law has the Jacobian 1 / x.
+    # The power law as a density of x, not of log x, has the Jacobian 1 / x.
     ratios = power.likelihoods - power.sums - power.weights * np.log(threshold) - exponential.likelihoods
     statistic, chance = _tested(ratios, power.weights, seed)
     nearer, law = ("power", power) if statistic > 0 else ("exponential", exponential)
@@ -109,10 +109,10 @@ def decay(spectra: Sequence[Spectrum], *, seed: int = 0) -> Decay:
 
 
 def tail_threshold(shapes: Sequence[tuple[int, int]]) -> float:
-    """Location beyond which neither conjugate ensemble has eigenvalues: at least 2, where the circular one ends.
+    """Location beyond which neither conjugate ensemble has eigenvalues; at least 2, the end of the circular ensemble.
 
-    And at least, for every layer, what the largest eigenvalue of a Gaussian matrix of its shape exceeds once in a
-    hundred (`largest_eigenvalues`); simulated, between none and 0.8 % do.
+    For every layer it is also at least the value that the largest eigenvalue of a Gaussian matrix of its shape exceeds
+    once in a hundred (`largest_eigenvalues`); in simulations between none and 0.8 % exceed it.
 
     Parameters
     ----------
@@ -127,17 +127,17 @@ def tail_threshold(shapes: Sequence[tuple[int, int]]) -> float:
     Raises
     ------
     SpectrumError
-        No layers, an extent below 1.
+        There are no layers, or an extent is below 1.
     """
     return max(CIRCULAR_EDGE, float(largest_eigenvalues(shapes).max()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fit:
-    """A truncated exponential law of the values of several layers, and what each layer adds, (L,) float64 all.
+    """A truncated exponential law fitted to values of several layers, with each layer's contributions, float64 (L,).
 
-    ``weights``: of the layers; ``sums``: to the weighted sum of values; ``likelihoods``: to the log-likelihood;
-    ``curvatures``: to the score of a quadratic term in the log-density, made orthogonal to the rate's.
+    ``weights``: of the layers. ``sums``: to the weighted sum of values. ``likelihoods``: to the log-likelihood.
+    ``curvatures``: to the score of a quadratic term in the log-density, orthogonalised to the score of the rate.
     """
 
     rate: float
@@ -150,7 +150,7 @@ class _Fit:
 def _fitted(
     values: Sequence[NDArray[np.float64]], orders: NDArray[np.int64], ranges: NDArray[np.float64]
 ) -> _Fit | None:
-    """Maximum weighted likelihood of an exponential law truncated to (0, ``ranges``]; None where nothing decays."""
+    """Maximum weighted likelihood fit of an exponential law truncated to (0, ``ranges``]; None if there is no decay."""
     starts = np.cumsum([0, *(layer.size for layer in values[:-1])])
     pooled = np.concatenate(values)
     weights = np.array([layer.size for layer in values]) / orders
@@ -172,7 +172,7 @@ def _fitted(
 def _rate(weights: NDArray[np.float64], total: float, ranges: NDArray[np.float64]) -> float | None:
     """The rate whose expected sum of values is ``total``, by Newton's method.
 
-    The expected sum is convex in the rate, so that from the left, where the law is uniform, every step stays left.
+    The expected sum is convex in the rate, so Newton steps from the left, the uniform law, stay left of the root.
     """
     excess = float(weights @ ranges) / 2 - total
     rate = excess / float(weights @ ranges**2 / 12)
@@ -190,7 +190,7 @@ def _rate(weights: NDArray[np.float64], total: float, ranges: NDArray[np.float64
 def _moments(
     rate: float, ranges: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The first three moments, (L,) each, of exponential laws truncated to (0, ``ranges``]."""
+    """First three moments, (L,) each, of exponential laws truncated to (0, ``ranges``]."""
     mean = 1 / rate
     beyond = np.exp(-rate * ranges) / -np.expm1(-rate * ranges)
     return (
@@ -201,12 +201,12 @@ def _moments(
 
 
 def _tested(parts: NDArray[np.float64], weights: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Ratio of sum(parts) / sum(weights) to its standard error over layers, and the probability of one as large.
+    """Ratio of sum(parts) / sum(weights) to its standard error over layers, and its two-sided p-value.
 
-    Two-sided, under a true ratio of 0, by the studentised ratios of networks of resampled layers; 0 and 1 where the
-    layers repeat each other, so that there is nothing to tell an error from.
+    The p-value, for a true ratio of 0, comes from studentised ratios of networks of resampled layers. Returns 0 and 1
+    if all layers are equal, so that there is no standard error.
     """
-    # Layers in an order of their own, so that theirs in the network does not decide.
+    # Sorted, so that the result does not depend on the order of layers in the network.
     order = np.lexsort((weights, parts))
     parts, weights = parts[order], weights[order]
     layers = parts.size
@@ -219,7 +219,7 @@ def _tested(parts: NDArray[np.float64], weights: NDArray[np.float64], seed: int)
     total, size, squared, mixed, sizes = (drawn @ columns).T
     ratios = total / size
     errors = np.sqrt(np.maximum(squared - 2 * ratios * mixed + ratios**2 * sizes, 0.0)) / size
-    # Each tail by itself: few large values make ratio and error grow together, and the one tail thinner.
+    # Each tail separately: a few large values increase ratio and error together, which makes one tail thinner.
     studentised, observed = (ratios - ratio) * error, ratio * errors
     tails = (np.count_nonzero(studentised >= observed), np.count_nonzero(studentised <= observed))
     chance = 2 * (1 + min(tails)) / (1 + len(drawn))
@@ -228,6 +228,6 @@ def _tested(parts: NDArray[np.float64], weights: NDArray[np.float64], seed: int)
 
 @lru_cache(maxsize=32)
 def _resampled(layers: int, seed: int) -> NDArray[np.float64]:
-    """How often each of so many layers is drawn with replacement, (RESAMPLES, layers)."""
+    """How often each layer is drawn with replacement, (RESAMPLES, layers)."""
     rng = np.random.default_rng([seed, layers])
     return rng.multinomial(layers, np.full(layers, 1 / layers), size=RESAMPLES).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Layers and runs of consecutive layers as points, and distributions of points as vectors.
+"""Descriptors of layers and of runs of consecutive layers, embedded as vectors.
 
 A kernel mean embedding (Smola et al. 2007) of a set of points by random Fourier features (Rahimi & Recht 2007): the
 mean over points of cos(W^T y + b) estimates the mean of a Gaussian kernel, so that distances between embeddings measure
@@ -36,10 +36,10 @@ __all__ = [
     "spectral_points",
 ]
 
-# Quantiles of x that a layer is described by, and the x below which differences are numerical noise.
+# Quantiles of x that describe a layer, and the x below which differences are numerical noise.
 _QUANTILES = np.array([0.01, 0.03, 0.07, 0.15, 0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.93, 0.97, 0.99])
 _FLOOR = 1e-4
-# Kinds that shapes alone do not tell apart; convolutions show by their dimensions, depthwise ones by their channels.
+# Kinds that shapes do not distinguish; convolutions differ by their dimensions, depthwise ones by their channels.
 _KINDS = ("embedding", "recurrent", "attention")
 
 
@@ -115,11 +115,12 @@ WEIGHTS: dict[str, float] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layers:
-    """A network's layers as columns, each float64 (L,).
+    """Properties of a network's layers as columns, each float64 (L,).
 
-    ``depth``: relative, in [0, 1]; ``p``, ``q``, ``kernel``, ``channels``: log2 of outputs, of the rest, of the
-    kernel's area and of the input channels; ``dimensions``: of the tensor; ``depthwise``: 1 or 0; ``repeats``: how many
-    layers have the same shape; ``kinds``: 1 or 0 for each of embedding, recurrent and attention, (3, L).
+    ``depth``: relative depth in [0, 1]. ``p``, ``q``, ``kernel``, ``channels``: log2 of the outputs, of the product of
+    the other extents, of the kernel's area and of the input channels. ``dimensions``: number of dimensions of the
+    tensor. ``depthwise``: 1 or 0. ``repeats``: number of layers with the same shape. ``kinds``: 1 or 0 for each of
+    embedding, recurrent and attention, (3, L).
     """
 
     depth: NDArray[np.float64]
@@ -134,7 +135,7 @@ class Layers:
 
 
 def layers_of(layers: Sequence[LayerMatrix]) -> Layers:
-    """The columns of layers in depth order; O(L)."""
+    """Columns of the layers, given in depth order; O(L)."""
     counts: dict[tuple[int, ...], int] = {}
     for layer in layers:
         counts[layer.shape] = counts.get(layer.shape, 0) + 1
@@ -161,7 +162,10 @@ def layers_of(layers: Sequence[LayerMatrix]) -> Layers:
 
 
 def shape_points(layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Columns (L, 10), weights (L,): each layer by its depth, shape and kind; n of one shape weigh n^1/2 together."""
+    """Points (L, 10) and weights (L,): depth, shape and kind of each layer.
+
+    The n layers of one shape have a total weight of n^1/2.
+    """
     columns = [
         layers.depth,
         layers.p,
@@ -176,11 +180,11 @@ def shape_points(layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def run_points(layers: Layers, length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Runs of ``length`` consecutive layers by how widths change, hardly by how wide they are.
+    """Points and weights of runs of ``length`` consecutive layers, described by how widths change.
 
-    Columns (L - length + 1, 9 length) and weights. Widths enter as ratios, log2 p/c within a layer, log2 p'/p and
-    log2 c'/p from one to the next, so that a network and its wider kin look alike; every distinct run weighs the same
-    however often a block repeats. The last layer stands for those that a shorter network lacks.
+    Points (L - length + 1, 9 length) and weights. Widths enter as ratios, log2 p/c within a layer, log2 p'/p and log2
+    c'/p between consecutive layers, so that a network and a wider version of it are similar. Every distinct run has the
+    same weight, however often it repeats. The last layer stands for the layers that a shorter network lacks.
     """
     count = len(layers.depth)
     places = np.minimum(np.arange(max(count - length + 1, 1)) + np.arange(length)[:, None], count - 1)
@@ -202,13 +206,13 @@ def run_points(layers: Layers, length: int) -> tuple[NDArray[np.float64], NDArra
 
 
 def spectral_points(spectra: Sequence[Spectrum], layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Columns (L, 15), weights (L,): each layer by its depth, its largest x, and 13 quantiles of x, in decades."""
+    """Points (L, 15) and weights (L,): depth, largest x and 13 quantiles of x of each layer, x in decades."""
     described = np.array([_described(spectrum.values) for spectrum in spectra])
     return np.concatenate([layers.depth[:, None], described], axis=1), layers.repeats**-0.5
 
 
 def _described(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    # Linear interpolation between order statistics (Hyndman & Fan 1996, type 7); the values are sorted already.
+    # Linear interpolation between order statistics (Hyndman & Fan 1996, type 7); the values are already sorted.
     place = _QUANTILES * (len(values) - 1)
     below = place.astype(np.intp)
     above = np.minimum(below + 1, len(values) - 1)
@@ -218,7 +222,7 @@ def _described(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def embed(points: NDArray[np.float64], weights: NDArray[np.float64], features: int, seed: int) -> NDArray[np.float64]:
-    """Weighted mean of ``features`` random Fourier features of a unit Gaussian kernel, (features,), each in [-1, 1]."""
+    """Weighted mean of ``features`` random Fourier features of a unit Gaussian kernel, (features,), within [-1, 1]."""
     frequencies, phases = fourier_features(points.shape[1], features, seed)
     return np.asarray(weights @ np.cos(points @ frequencies + phases) / weights.sum())
 
@@ -226,9 +230,10 @@ def embed(points: NDArray[np.float64], weights: NDArray[np.float64], features: i
 def fourier_features(dimension: int, features: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard normal frequencies (dimension, features) and uniform phases (features,).
 
-    Every ``dimension`` frequencies that follow each other are orthogonal, which leaves each one's law as it is and
-    scatters the estimate less (Yu et al. 2016). From the bit generator's raw stream, which NumPy promises never to
-    change (NEP 19), by Box & Muller (1958): a stored fingerprint must be computed alike by every version.
+    Each group of ``dimension`` consecutive frequencies is orthogonal, which keeps the distribution of each frequency
+    and reduces the variance of the estimate (Yu et al. 2016). Numbers come from the raw stream of the bit generator,
+    which NumPy promises not to change (NEP 19), by the method of Box & Muller (1958), so that all versions compute
+    equal fingerprints.
     """
     bases = -(-features // dimension)
     count = bases * dimension * dimension
@@ -238,7 +243,7 @@ def fourier_features(dimension: int, features: int, seed: int) -> tuple[NDArray[
     normal = np.sqrt(-2.0 * np.log(radius)) * np.cos(2.0 * np.pi * angle)
     directions, lengths = normal.reshape(2, bases, dimension, dimension)
     orthogonal, upper = np.linalg.qr(directions)
-    # Unique, and uniform over rotations, with the diagonal positive (Mezzadri 2007).
+    # With a positive diagonal, QR is unique and Q uniform over rotations (Mezzadri 2007).
     orthogonal = orthogonal * np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None]
     scaled = orthogonal * np.sqrt((lengths**2).sum(axis=1, keepdims=True))
     frequencies = scaled.transpose(1, 0, 2).reshape(dimension, -1)[:, :features]

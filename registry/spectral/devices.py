@@ -1,4 +1,4 @@
-"""Where eigenvalues are computed: on the processor, or by torch on a CUDA device where one is at hand."""
+"""Devices for the computation of eigenvalues: the processor, or a CUDA device through torch."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
 def device_at_hand(device: Device) -> Literal["cpu", "cuda"]:
-    """The device that ``device`` means here: ``auto`` is ``cuda`` where one is at hand.
+    """The device that is used for ``device``: ``auto`` becomes ``cuda`` if a CUDA device is available, else ``cpu``.
 
-    Torch is loaded only where NVIDIA's driver is installed: without it there is nothing to ask torch for.
+    Torch is imported only if NVIDIA's driver is installed.
 
     Raises
     ------
     UsageError
-        No such device.
+        The device is unknown.
     RegistryError
-        ``cuda`` is asked for and cannot be had, with the reason.
+        ``cuda`` is requested and not available; the message gives the reason.
     """
     if device not in get_args(Device):
         raise UsageError(f"device must be one of {', '.join(get_args(Device))}, not {device!r}")
@@ -46,19 +46,19 @@ def device_at_hand(device: Device) -> Literal["cpu", "cuda"]:
         return "cpu"
     missing = _missing()
     if missing and device == "cuda":
-        raise RegistryError(f"no CUDA device is at hand: {missing}", "take the device auto, or cpu")
+        raise RegistryError(f"no CUDA device is available: {missing}", "use the device auto or cpu")
     return "cpu" if missing else "cuda"
 
 
 def solver_on(device: Device, precision: Precision) -> tuple[Solver, bool]:
-    """What finds eigenvalues on a device, and whether that is one thing for all threads. Raises as both parts do."""
+    """The solver for a device, and whether all threads share it. Raises the errors of `device_at_hand` and `Lapack`."""
     if device_at_hand(device) == "cpu":
         return Lapack(precision), False
     return TorchSolver(precision, "cuda"), True
 
 
 def _missing() -> str:
-    """Why there is no CUDA device; empty where there is one."""
+    """Reason why no CUDA device is available; empty if one is."""
     import ctypes
 
     try:
@@ -69,13 +69,13 @@ def _missing() -> str:
 
     if torch.version.cuda is None:
         return "this torch is built without CUDA"
-    return "" if torch.cuda.is_available() else "torch finds none that it can use"
+    return "" if torch.cuda.is_available() else "torch finds no device that it can use"
 
 
 class TorchSolver:
-    """The `Solver` of a torch device. A layer that it cannot do, for want of memory or convergence, LAPACK does.
+    """`Solver` on a torch device. LAPACK takes over where memory is short or the device does not converge.
 
-    Sums and eigenvalues round otherwise than LAPACK's on the processor do: by some 1e-15 of the largest in float64.
+    Rounding differs from LAPACK on the processor by about 1e-15 of the largest eigenvalue in float64.
     """
 
     def __init__(self, precision: Precision, device: str) -> None:
@@ -87,7 +87,7 @@ class TorchSolver:
         self._device = torch.device(device)
 
     def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Callable[[], NDArray[np.float64]]:
-        """As `Solver.begin`; ``each`` is not used but where LAPACK takes over."""
+        """As `Solver.begin`; ``each`` is used only if LAPACK takes over."""
         import torch
 
         def without() -> Callable[[], NDArray[np.float64]]:
@@ -110,35 +110,37 @@ class TorchSolver:
         return solve
 
     def solve(self, begun: Sequence[Callable[[], NDArray[np.float64]]]) -> Iterator[NDArray[np.float64]]:
-        """As `Solver.solve`, one by one."""
+        """As `Solver.solve`, one matrix at a time."""
         return (one() for one in begun)
 
     def method(self, order: int) -> str:  # noqa: ARG002  # the same for all
-        """As `Solver.method`: exact."""
+        """As `Solver.method`: empty, the values are exact."""
         return ""
 
     def cost(self, order: int, width: int) -> int:
-        """As `Solver.cost`: in proportion as LAPACK's."""
+        """As `Solver.cost`: the same as for LAPACK."""
         return Lapack(self._precision).cost(order, width)
 
     def memory(self, order: int, width: int) -> int:
-        """As `Solver.memory`: LAPACK's, which takes over where the device cannot."""
+        """As `Solver.memory`: the same as for LAPACK, which may take over."""
         return Lapack(self._precision).memory(order, width)
 
     def _gram(self, wide: NDArray[np.generic], exponent: int) -> torch.Tensor:
-        """W W^T 4^-exponent, summed over blocks of columns in their order, on the device."""
+        """W W^T 4^-exponent on the device, summed over blocks of columns in order."""
         import torch
 
         starts = column_blocks(*wide.shape)
         gram = torch.zeros((len(wide), len(wide)), dtype=self._dtype, device=self._device)
         for start in starts:
-            # As stored over the bus, scaled in float64 there: the scale may lie beyond the range of float32.
+            # Copied as stored and scaled in float64 on the device: the scale may be outside the range of float32.
             block = torch.from_numpy(np.array(wide[:, start : start + starts.step], order="C")).to(self._device)
             block = block.double().mul_(2.0**-exponent).to(self._dtype)
             gram.addmm_(block, block.T)
         return gram
 
     def _warn(self, order: int, error: Exception) -> None:
-        # The first line: torch goes on about its allocator.
+        # Only the first line; torch adds advice on its allocator.
         reason = str(error).partition("\n")[0]
-        logger.warning("%s failed on a matrix of order %d (%s): the processor takes over", self._device, order, reason)
+        logger.warning(
+            "%s failed on a matrix of order %d (%s); computing it on the processor", self._device, order, reason
+        )

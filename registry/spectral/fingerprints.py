@@ -1,4 +1,7 @@
-"""Fingerprints: ``mme``, the paper's; ``layered``, the default; a new one is a function and a line in ``_VECTORS``."""
+"""Fingerprints: ``mme``, the paper's, and ``layered``, the default.
+
+A new fingerprint is a function and an entry in ``_VECTORS``.
+"""
 
 from __future__ import annotations
 
@@ -30,33 +33,33 @@ if TYPE_CHECKING:
 __all__ = ["LAYERED_BLOCKS", "SEEDS", "departures", "embeddings", "fingerprint", "points_of"]
 
 LAYERED_BLOCKS = {"shapes": 90, "pairs": 120, "triples": 110, "spectra": 86, "depths": 72, "layers": 1}
-"""Numbers of each block of ``layered``, in their order in the vector."""
+"""Length of each block of ``layered``, in the order of the vector."""
 SEEDS = {"shapes": 0, "pairs": 1, "triples": 3, "spectra": 2}
-"""What is added to the spec's seed for the features of each block that is an embedding."""
+"""Offset added to the spec's seed for the features of each embedded block."""
 
 
 def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerprint:
-    """The fingerprint of a network under a spec from its layers' spectra in depth order; float32 (spec.length,).
+    """The fingerprint of a network under a spec, float32 (spec.length,), from its layers' spectra in depth order.
 
     Raises ``SpectrumError`` for a network without layers, values that are not finite, or a spec of another version.
     """
     check_layers(spectra)
     if not isinstance(spec, FingerprintSpec):
-        raise SpectrumError(f"spec must be a FingerprintSpec, not {spec!r}", "take one of registry.spectral.SPECS")
+        raise SpectrumError(f"spec must be a FingerprintSpec, not {spec!r}", "use one of registry.spectral.SPECS")
     compute = _VECTORS.get((spec.name, spec.version))
     if compute is None:
         raise SpectrumError(f"this version does not compute {spec.label}", "use the version that stored it")
     vector = compute(spectra, spec).astype(np.float32)
     if vector.shape != (spec.length,) or not np.isfinite(vector).all():
-        raise SpectrumError(f"{spec.label} of these spectra is not {spec.length} finite numbers")
+        raise SpectrumError(f"the {spec.label} fingerprint of these spectra is not {spec.length} finite numbers")
     return Fingerprint(spec, vector)
 
 
 def _mme(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
     """CCSD(x) = F_c(x) - F(x) at the spec's locations, `full` scale (arXiv:2006.13687, definition 3).
 
-    Between two networks, L1 times the spacing of log x is the Wasserstein-1 distance of log x between their mixed
-    ensembles, censored at the outer locations.
+    The L1 distance of two networks times the spacing of log x is the Wasserstein-1 distance of log x between their
+    mixed ensembles, censored at the outer locations.
     """
     locations = np.array(spec.locations)
     shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
@@ -67,10 +70,10 @@ def _mme(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float
 def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
     """Six blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
 
-    ``shapes``, ``pairs``, ``triples``, ``spectra``: kernel mean embeddings over layers and runs of layers, the first
-    three times the learned transform that the spec names as its ``weights``, if any; ``depths``: F - F_W around each
-    relative depth, against the Marchenko-Pastur law of the same shapes, so what training changed; ``layers``: log2 of
-    one plus their number.
+    ``shapes``, ``pairs``, ``triples``, ``spectra``: kernel mean embeddings of layers and runs of layers; the first
+    three are multiplied by the learned transform that the spec names in ``weights``, if any. ``depths``: F - F_W around
+    each relative depth, against the Marchenko-Pastur law of the same shapes, which shows the effect of training.
+    ``layers``: log2 of one plus the number of layers.
     """
     found = embeddings(spectra, spec.seed)
     if spec.weights:
@@ -81,7 +84,7 @@ def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.f
 
 
 def points_of(spectra: Sequence[Spectrum]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Points and weights of each block that is an embedding, the columns not yet scaled."""
+    """Points and weights of each embedded block, before the columns are scaled."""
     layers = layers_of([spectrum.layer for spectrum in spectra])
     return {
         "shapes": shape_points(layers),
@@ -92,7 +95,7 @@ def points_of(spectra: Sequence[Spectrum]) -> dict[str, tuple[NDArray[np.float64
 
 
 def embeddings(spectra: Sequence[Spectrum], seed: int) -> dict[str, NDArray[np.float64]]:
-    """Each block that is an embedding, (its length,), numbers in [-1, 1], before any transform and weight."""
+    """Each embedded block, (its length,), within [-1, 1], before transform and weight."""
     return {
         name: embed(scales_of(name) * columns, weights, LAYERED_BLOCKS[name], seed + SEEDS[name])
         for name, (columns, weights) in points_of(spectra).items()
@@ -100,7 +103,7 @@ def embeddings(spectra: Sequence[Spectrum], seed: int) -> dict[str, NDArray[np.f
 
 
 def departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
-    """F - F_W by depth, (depths, locations): triangular weights around each of the spec's depths."""
+    """F - F_W by depth, (depths, locations), with triangular weights around each depth of the spec."""
     locations = np.array(spec.locations)
     shapes = np.array([sorted((spectrum.layer.p, spectrum.layer.q)) for spectrum in spectra])
     aspects, which = np.unique(shapes[:, 0] / shapes[:, 1], return_inverse=True)

@@ -1,4 +1,4 @@
-"""The spectrum that Gaussian weights of a network's shapes would have, on either scale."""
+"""Expected spectrum of Gaussian weights of a network's shapes, on either scale."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def gaussian_cumulative(
 ) -> NDArray[np.float64]:
     """Expected cumulative of Gaussian matrices of the layers' shapes, the mean over layers.
 
-    With n = min(p, q), on the `full` scale a layer's is 1 - n / p + (n / p) F(x n / p), F being Marchenko-Pastur of
-    mean 1: its p - n structural zeros, and the others larger by p / n.
+    With n = min(p, q), the cumulative of a layer on the `full` scale is 1 - n / p + (n / p) F(x n / p), where F is the
+    Marchenko-Pastur law with mean 1: p - n structural zeros, and the other eigenvalues larger by p / n.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def gaussian_cumulative(
     Raises
     ------
     SpectrumError
-        No layers, an extent below 1, unusable locations, an unknown scale.
+        There are no layers, an extent is below 1, the locations are invalid, or the scale is unknown.
     """
     if scale not in ("proper", "full"):
         raise SpectrumError(f"scale must be proper or full, not {scale!r}")

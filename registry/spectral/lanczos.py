@@ -1,8 +1,8 @@
-"""Spectra of very large matrices by stochastic Lanczos quadrature: products with W alone, and no Gram matrix.
+"""Spectra of very large matrices by stochastic Lanczos quadrature: products with W only, without a Gram matrix.
 
 Lin, Saad & Yang (2016), "Approximating spectral densities of large matrices"; Ubaru, Chen & Saad (2017), "Fast
-estimation of tr(f(A)) via stochastic Lanczos quadrature". What the ends of a spectrum are made of is found first, by
-block Lanczos, and placed as it is: figures of the tail rest on single eigenvalues, which quadratures only weigh.
+estimation of tr(f(A)) via stochastic Lanczos quadrature". The extreme eigenvalues are computed first, by block Lanczos,
+because tail statistics rest on single eigenvalues, which a quadrature only weighs.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 __all__ = ["LARGE", "Lanczos", "scatter_of"]
 
 LARGE = 8192
-"""Orders beyond it are approximated where that is asked for."""
+"""Orders above this are approximated on request."""
 DOUBLE = Lapack("float64")
 PROBES, STEPS, DEFLATING = 24, 48, 24
-"""Random vectors; products that each takes; and products that each took before, to find the ends of the spectrum."""
+"""Number of random vectors, products per vector, and products per vector of the block Lanczos before."""
 
 KOLMOGOROV = 1.63
-"""What the supremum of |a Brownian bridge| exceeds once in a hundred (Kolmogorov 1933)."""
+"""The 99 % quantile of the supremum of |Brownian bridge| (Kolmogorov 1933)."""
 RESOLUTION = 0.25 / STEPS
-"""What so many nodes do not resolve of a cumulative, measured: most of it among small eigenvalues under a long tail."""
-# A Ritz pair's residual as a share of its value: one that errs by no more is an eigenvalue found.
+"""Error of a cumulative from the number of nodes, measured; mostly among small eigenvalues under a long tail."""
+# Largest residual of a Ritz pair, relative to its value, that counts as converged.
 FOUND = 1e-3
-# Of the largest eigenvalue: what cannot be told from zero.
+# Relative to the largest eigenvalue: not distinguishable from zero.
 ROUNDING = 1e-12
-PASSES = 10  # that make rows orthogonal: two, unless nothing but rounding is left of them
-BLOCK = 2**22  # numbers of W in float64 at a time
+PASSES = 10  # passes that make rows orthogonal: two suffice unless only rounding error is left
+BLOCK = 2**22  # numbers of W converted to float64 at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Lanczos:
-    """The `Solver` of orders beyond ``above``: approximate, on the processor, in float64. Smaller ones ``exact`` does.
+    """`Solver` for orders above ``above``: approximate, on the processor, in float64. ``exact`` solves smaller orders.
 
-    Deterministic: the random vectors depend on the shape alone.
+    Deterministic: the random vectors depend only on the shape.
     """
 
     exact: Solver = DOUBLE
@@ -62,26 +62,26 @@ class Lanczos:
         return "lanczos" if order > self.above else self.exact.method(order)
 
     def cost(self, order: int, width: int) -> int:
-        """As `Solver.cost`: two products with W, which hardly any blocking helps, for each vector and step."""
+        """As `Solver.cost`: two products with W per vector and step."""
         if order <= self.above:
             return self.exact.cost(order, width)
         return 4 * order * width * self.probes * (self.deflating + self.steps)
 
     def memory(self, order: int, width: int) -> int:
-        """As `Solver.memory`: five times the vectors that the ends are found with, or all later ones; a block of W."""
+        """As `Solver.memory`: five times the vectors of block Lanczos, or all later vectors, and a block of W."""
         if order <= self.above:
             return self.exact.memory(order, width)
         found = self.probes * self.deflating
         return 8 * (order * max(5 * found, found + self.probes * (self.steps + 4)) + min(BLOCK, order * width))
 
     def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> Any:
-        """As `Solver.begin`; the products are shared out, so that all but sorting is done at once."""
+        """As `Solver.begin`; the products are shared out here, so that only sorting is left to `solve`."""
         if len(wide) <= self.above:
             return self.exact.begin(wide, exponent, each)
         return _Found(self._values(wide, exponent, each))
 
     def solve(self, begun: Sequence[Any]) -> Iterator[NDArray[np.float64]]:
-        """As `Solver.solve`; exact ones as ``exact`` does, which has them together where all are."""
+        """As `Solver.solve`; ``exact`` solves the exact matrices together if all are exact."""
         if not any(isinstance(one, _Found) for one in begun):
             yield from self.exact.solve(begun)
             return
@@ -101,7 +101,7 @@ class Lanczos:
         return np.sort(np.concatenate([values, found]))
 
     def _ends(self, product: _Product, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Eigenvalues (r,) and vectors (r, n) that block Lanczos finds, by Rayleigh and Ritz on all it went through."""
+        """Eigenvalues (r,) and vectors (r, n) of block Lanczos, by Rayleigh-Ritz on the whole Krylov space."""
         order, width = product.order, self.probes
         steps = min(self.deflating, order // (2 * width))
         if steps == 0:
@@ -119,7 +119,7 @@ class Lanczos:
         return np.maximum(values[found], 0.0), vectors[found]
 
     def _quadratures(self, product: _Product, found: NDArray[np.float64], rng: np.random.Generator) -> list[Nodes]:
-        """A Gauss quadrature of each random vector, orthogonal to the vectors ``found``; all go side by side."""
+        """Gauss quadrature of each random vector, orthogonal to the vectors ``found``; all vectors advance together."""
         probes, steps = self.probes, min(self.steps, product.order - len(found))
         basis = np.empty((probes, steps, product.order))
         diagonal, beside = np.zeros((steps, probes)), np.zeros((steps, probes))
@@ -137,7 +137,7 @@ class Lanczos:
                 image -= (image @ found.T) @ found
                 image -= np.squeeze((so_far @ image[:, :, None]).swapaxes(1, 2) @ so_far, 1)
             beside[step] = np.linalg.norm(image, axis=1)
-            # Nothing left: the vectors so far hold all there is of this one.
+            # The Krylov space of this vector is exhausted.
             ended = beside[step] <= ROUNDING * product.trace
             lengths = np.where(ended, np.minimum(lengths, step + 1), lengths)
             block = np.where(ended[:, None], 0.0, image / np.where(ended, 1.0, beside[step])[:, None])
@@ -147,11 +147,12 @@ class Lanczos:
 
 
 def scatter_of(spectra: Sequence[Spectrum]) -> float:
-    """Bound of sup |F - F'| of a network's cumulative and the exact one, kept 99 times in 100; 0 if all are exact.
+    """Bound on sup |F - F'| between a network's approximate and exact cumulatives; 0 if all layers are exact.
 
-    A random unit vector v gives F at one location with variance 2 F (1 - F) / (n + 2), the mean of `PROBES` that over
-    their number, and layers are independent: as a process in F close to a Brownian bridge. What the ends found and the
-    known mean take away is not counted. `RESOLUTION` is added for each approximate layer.
+    It holds with 99 % probability. A random unit vector v gives F at one location with variance 2 F (1 - F) / (n + 2);
+    the mean of `PROBES` divides it by their number, and layers are independent. As a process in F this is close to a
+    Brownian bridge. The reduction by the extreme eigenvalues and the known mean is not counted. `RESOLUTION` is added
+    for each approximate layer.
     """
     orders = np.array([spectrum.values.size for spectrum in spectra if spectrum.method == "lanczos"])
     random = KOLMOGOROV * np.sqrt(np.sum(2 / (PROBES * (orders + 2.0))))
@@ -164,7 +165,7 @@ class _Found:
 
 
 class _Product:
-    """X W W^T 4^-exponent of rows X, a block of columns of W at a time; ``trace`` of W W^T, in those units."""
+    """X W W^T 4^-exponent for rows X, one block of columns of W at a time; ``trace`` of W W^T in the same units."""
 
     def __init__(self, wide: NDArray[np.generic], scale: float, each: Each) -> None:
         self.order = len(wide)
@@ -194,7 +195,7 @@ class _Product:
 
 
 def _orthonormal(rows: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Orthonormal rows that span what ``rows`` have beyond an orthonormal basis; others where they have nothing."""
+    """Orthonormal rows spanning ``rows`` outside an orthonormal basis; arbitrary rows where nothing is left."""
     for _ in range(PASSES):
         rows = np.linalg.qr(rows.T)[0].T
         rest = rows - (rows @ basis.T) @ basis
@@ -205,6 +206,6 @@ def _orthonormal(rows: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArr
 
 
 def _gauss(diagonal: NDArray[np.float64], beside: NDArray[np.float64]) -> Nodes:
-    """The quadrature of a Lanczos process (Golub & Welsch 1969); ``beside`` ends with what the last step left."""
+    """Gauss quadrature of a Lanczos process (Golub & Welsch 1969); the last ``beside`` is the final residual."""
     values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
     return Nodes(values, vectors[0] ** 2, np.abs(beside[-1] * vectors[-1]))

@@ -21,38 +21,41 @@ __all__ = ["Each", "Lapack", "Precision", "Solver", "check_precision", "column_b
 logger = logging.getLogger(__name__)
 
 Precision = Literal["float64", "float32"]
-"""Of a Gram matrix, and on a CUDA device of its eigenvalues, too."""
-# Columns of the wide side multiplied at once: bounds the copy of embeddings and large heads in working precision.
+"""Precision of a Gram matrix, and on a CUDA device also of its eigenvalues."""
+# Columns of the wide side multiplied at once; bounds the copy of embeddings and large heads in working precision.
 COLUMNS = 8192
 # Columns copied at a time out of a matrix stored by columns: as many lines of both as stay in a core's first cache.
 STRIP = 32
 
 Each: TypeAlias = "Callable[[Callable[[int], NDArray[Any]], Iterable[int]], Iterable[NDArray[Any]]]"
-"""Calls a function on each of several values and gives the results in their order, as ``map`` does."""
+"""Calls a function on each value and yields the results in order, like ``map``."""
 
 
 class Solver(Protocol):
-    """Finds eigenvalues in two steps: the first can be shared out among cores, the second done for several at once."""
+    """Finds eigenvalues in two steps.
+
+    The first step can be distributed over cores; the second can be done for several matrices at once.
+    """
 
     def begin(self, wide: NDArray[np.generic], exponent: int, each: Each) -> Any:
-        """What `solve` goes on with: W W^T 4^-exponent of the (n, m) weights, n <= m, or what stands for it."""
+        """Intermediate result for `solve`: W W^T 4^-exponent of (n, m) weights, n <= m, or an equivalent."""
 
     def solve(self, begun: Sequence[Any]) -> Iterator[NDArray[np.float64]]:
-        """The n eigenvalues, ascending, of each that was begun; SpectrumError in the place of one that has none."""
+        """The n ascending eigenvalues of each intermediate result; a SpectrumError in place of any not found."""
 
     def method(self, order: int) -> str:
-        """What spectra of that order are marked by: empty, as they are exact, or the name of an approximation."""
+        """Mark of spectra of that order: empty if exact, else the name of the approximation."""
 
     def cost(self, order: int, width: int) -> int:
-        """What (order, width) weights take, order <= width, in multiplications of a matrix product."""
+        """Cost of (order, width) weights, order <= width, in multiplications of a matrix product."""
 
     def memory(self, order: int, width: int) -> int:
-        """Bytes that (order, width) weights take at most, besides themselves."""
+        """Largest number of bytes needed for (order, width) weights, besides the weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lapack:
-    """The `Solver` of the processor; SpectrumError for an unknown precision."""
+    """`Solver` on the processor. Raises ``SpectrumError`` for an unknown precision."""
 
     precision: Precision
 
@@ -60,30 +63,30 @@ class Lapack:
         check_precision(self.precision)
 
     def begin(self, wide: NDArray[np.generic], exponent: int, each: Each = map) -> NDArray[Any]:
-        """As `Solver.begin`: the Gram matrix, (n, n) of the working precision."""
+        """As `Solver.begin`: the Gram matrix (n, n) in the working precision."""
         return _gram(wide, exponent, np.dtype(self.precision), each)
 
     def solve(self, begun: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.float64]]:
-        """As `Solver.solve`; those of one order in one call, to the same bits as one by one."""
+        """As `Solver.solve`; matrices of one order in one call, with the same bits as one by one."""
         if len(begun) > 1 and len({gram.shape for gram in begun}) == 1:
             try:
                 yield from np.asarray(np.linalg.eigvalsh(np.stack(begun)), dtype=np.float64)
             except np.linalg.LinAlgError:
-                logger.debug("eigvalsh failed on one of %d matrices: now one by one", len(begun))
+                logger.debug("eigvalsh failed on one of %d matrices; computing them one by one", len(begun))
             else:
                 return
         yield from map(_eigenvalues, begun)
 
     def method(self, order: int) -> str:  # noqa: ARG002  # the same for all
-        """As `Solver.method`: exact."""
+        """As `Solver.method`: empty, the values are exact."""
         return ""
 
     def cost(self, order: int, width: int) -> int:
-        """As `Solver.cost`: those of the Gram matrix, and as long as n^3 of them for its eigenvalues."""
+        """As `Solver.cost`: the Gram matrix, and n^3 for its eigenvalues."""
         return order * order * (order + width)
 
     def memory(self, order: int, width: int) -> int:
-        """As `Solver.memory`: LAPACK works on a copy of the Gram matrix, in float64 whatever that is in."""
+        """As `Solver.memory`: the Gram matrix and LAPACK's float64 copy of it."""
         starts = column_blocks(order, width)
         square, size = order * order, np.dtype(self.precision).itemsize
         eigenvalues = size * square + (8 if size == 8 else 16) * square
@@ -91,15 +94,15 @@ class Lapack:
 
 
 def check_precision(precision: str) -> None:
-    """SpectrumError where it is neither of the two."""
+    """Raise ``SpectrumError`` if the precision is unknown."""
     if precision not in ("float64", "float32"):
         raise SpectrumError(f"precision must be float64 or float32, not {precision!r}")
 
 
 def column_blocks(p: int, q: int) -> range:
-    """Where the blocks start in which a (p, q) matrix is multiplied along its longer side: a matter of shape alone.
+    """Start columns of the blocks in which a (p, q) matrix is multiplied along its longer side, from the shape only.
 
-    Of several, an even number and as good as equal, so that two cores share them.
+    If there are several blocks, their number is even and their sizes nearly equal, so that two cores share them.
     """
     small, large = sorted((p, q))
     count = -(-large // max(COLUMNS, small))
@@ -107,7 +110,7 @@ def column_blocks(p: int, q: int) -> range:
 
 
 def scaled(part: NDArray[np.generic], scale: float, out: NDArray[Any]) -> None:
-    """Put ``part`` times ``scale``, (n, m), into ``out``, of rows in a row; a strip at a time where ``part`` is not."""
+    """Write ``part`` times ``scale``, (n, m), into the C-ordered ``out``, in strips if ``part`` is not C-ordered."""
     columns = out.shape[1]
     step = STRIP if part.strides[0] < part.strides[1] else columns
     for start in range(0, columns, step):
@@ -116,10 +119,10 @@ def scaled(part: NDArray[np.generic], scale: float, out: NDArray[Any]) -> None:
 
 
 def _gram(wide: NDArray[np.generic], exponent: int, dtype: np.dtype[Any], each: Each) -> NDArray[Any]:
-    """W W^T 4^-exponent of the (n, m) weights, n <= m, summed over blocks of columns in their order."""
+    """W W^T 4^-exponent of (n, m) weights, n <= m, summed over blocks of columns in order."""
     starts = column_blocks(*wide.shape)
     scale = 2.0**-exponent
-    # A thread's copy of a block, used again: memory fresh from the system costs as much as filling it.
+    # Each thread reuses its copy of a block: new memory from the system costs as much as filling it.
     held = local()
 
     def product(start: int) -> NDArray[Any]:
@@ -127,9 +130,9 @@ def _gram(wide: NDArray[np.generic], exponent: int, dtype: np.dtype[Any], each: 
         block: NDArray[Any] | None = getattr(held, "block", None)
         if block is None or block.shape != part.shape:
             held.block = block = np.empty(part.shape, dtype)
-        # In float64 whatever the weights and the precision: the scale may lie beyond the range of float32.
+        # Always float64: the scale may be outside the range of float32.
         scaled(part, scale, block)
-        # One operand and its transpose: NumPy calls BLAS's symmetric product, at half the work.
+        # For a matrix and its transpose, NumPy calls BLAS's symmetric product, which is half the work.
         return np.asarray(block @ block.T)
 
     return _sum(iter(each(product, starts)))
@@ -143,11 +146,11 @@ def _sum(terms: Iterator[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _eigenvalues(gram: NDArray[Any]) -> NDArray[np.float64]:
-    """Ascending eigenvalues; where QR iteration does not converge, by relatively robust representations."""
+    """Ascending eigenvalues; if QR iteration does not converge, by relatively robust representations."""
     try:
         return np.asarray(np.linalg.eigvalsh(gram), dtype=np.float64)
     except np.linalg.LinAlgError as error:
-        logger.warning("eigvalsh failed on a matrix of order %d (%s): LAPACK's syevr takes over", len(gram), error)
+        logger.warning("eigvalsh failed on a matrix of order %d (%s); using LAPACK's syevr", len(gram), error)
     import scipy.linalg
 
     try:

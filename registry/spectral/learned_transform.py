@@ -1,4 +1,4 @@
-"""The learned part of ``layered``: what each direction of its embeddings of shapes counts for."""
+"""The learned transform of ``layered``: weights of directions in its embeddings of shapes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["LEARNED", "file_of", "transform"]
 
 LEARNED = ("shapes", "pairs", "triples")
-"""The blocks that have a learned transform; for those of eigenvalues nothing is gained by one (docs/benchmarks.md)."""
+"""The blocks with a learned transform; blocks of eigenvalues gain nothing from one (docs/benchmarks.md)."""
 
 
 def file_of(version: str) -> str:
-    """The name of the file that holds that version, beside this module: a spec's ``weights``."""
+    """Name of the file of a version of the transform, beside this module; a spec's ``weights`` is the version."""
     return f"transform-{version}.npz"
 
 
 @cache
 def transform(version: str) -> dict[str, NDArray[np.float64]]:
-    """By block the symmetric matrix (n, n) that its n numbers are multiplied by.
+    """Symmetric matrix (n, n) of each block, by which its n numbers are multiplied.
 
     Within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006), learned from published models by
-    ``benchmarks/transform.py``: directions in which models of one family differ count for less. Raises
-    ``SpectrumError`` for a version that does not ship.
+    ``benchmarks/transform.py``: directions in which models of one family differ have less weight. Raises
+    ``SpectrumError`` for an unknown version.
     """
     try:
         with files("registry.spectral").joinpath(file_of(version)).open("rb") as file:

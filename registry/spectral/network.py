@@ -1,4 +1,4 @@
-"""Spectra of a whole network: its layers side by side on the cores, each on one BLAS thread, or on a CUDA device."""
+"""Spectra of a whole network: layers in parallel on the cores, one BLAS thread each, or on a CUDA device."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["extents", "network_spectra"]
 
-# Eigenvalues in one call of NumPy's up to which it holds the interpreter's lock, and all other threads with it.
+# Up to this many eigenvalues per call, NumPy holds the interpreter lock and blocks all other threads.
 LOCKED = 500
-# Weights of layers that go together, beyond which they go as they are.
+# Largest number of weights in a group of layers that are computed together.
 TOGETHER = 2**20
-# Mean cost of a layer, in multiplications, below which handing it to a thread takes longer than another core gains.
+# Mean cost of a layer, in multiplications, below which threads cost more than they gain.
 WORTH_THREADS = 1_000_000
 
 
@@ -49,35 +49,37 @@ def network_spectra(
 ) -> tuple[Spectrum, ...]:
     """Spectra of the layers, in their order.
 
-    One BLAS thread a layer, so that the bits do not depend on the number of cores, and so that small matrices, most of
-    a network's, do not wait for threads. Costly layers go first, which balances the cores; small ones of one order go
-    together. At most ``workers`` + 1 matrices, or as many such groups of some 2^20 weights, are in memory. Of layers
-    that each outweigh a core's share, the product is shared out first, a block of columns a core; one term a core is in
-    memory besides. Time: the sum over layers of n^2 m + n^3 (n <= m the smaller and larger extent), of approximate ones
-    of 7,000 n m, divided by the cores while no layer's n^3 outweighs a core's share.
+    Each layer uses one BLAS thread, so that the bits do not depend on the number of cores and small matrices, which are
+    most of a network, do not wait for threads. Costly layers go first, which balances the cores; small layers of one
+    order are grouped. At most ``workers`` + 1 matrices, or as many groups of about 2^20 weights, are in memory. The
+    product of a layer that outweighs a core's share is distributed by blocks of columns, with one more term per core in
+    memory.
+
+    Time: the sum over layers of n^2 m + n^3 (n <= m the smaller and larger extent), for approximate layers 7,000 n m,
+    divided by the number of cores as long as no layer's n^3 exceeds a core's share.
 
     Parameters
     ----------
     layers
-        At least one.
+        At least one layer.
     read
-        Gives a layer's weights (p, q); called in this thread alone.
+        Returns a layer's weights (p, q); called only in the calling thread.
     workers
-        Threads, or 1 for this one alone; by default the cores this process may use, where layers are large enough for
-        that to pay. On a CUDA device it is one.
+        Number of threads; 1 for the calling thread only. Default: the cores this process may use, if layers are large
+        enough to benefit. On a CUDA device it is 1.
     precision
         As in `layer_spectrum`.
     device
-        ``cpu``, ``cuda``, or ``auto``: ``cuda`` where a device is at hand, else ``cpu``; see `device_at_hand`.
+        ``cpu``, ``cuda``, or ``auto``: ``cuda`` if available, else ``cpu``; see `device_at_hand`.
     approximate
-        As in `layer_spectrum`; on the processor whatever the device.
+        As in `layer_spectrum`; always on the processor.
 
     Raises
     ------
     SpectrumError
-        No layers, ``workers`` below 1; as `spectrum`; whatever ``read`` raises.
+        There are no layers, or ``workers`` is below 1; also as in `spectrum`. Errors of ``read`` are passed on.
     RegistryError
-        ``cuda`` is asked for, and no device is at hand.
+        ``cuda`` is requested and not available.
     """
     if not layers:
         raise SpectrumError("no layers: the spectrum of a network without any is undefined")
@@ -107,12 +109,12 @@ def _of_threads(
         for task in _tasks(layers, costs):
             if not work.give(task, read, pool):
                 break
-    # In the order they were given out, so that of several broken layers the same one is named every time.
+    # In submission order, so that of several invalid layers the same one is always reported.
     return {one.layer: one for future in work.futures for one in future.result()}
 
 
 def _tasks(layers: Sequence[LayerMatrix], costs: Sequence[int]) -> Iterator[list[LayerMatrix]]:
-    """The layers, costliest first; small ones of one order together, once they are enough or too much to hold."""
+    """Groups of layers, costliest first; small layers of one order are grouped up to a limit of number and memory."""
     waiting: dict[int, list[LayerMatrix]] = {}
     for at in sorted(range(len(layers)), key=costs.__getitem__, reverse=True):
         layer = layers[at]
@@ -125,7 +127,7 @@ def _tasks(layers: Sequence[LayerMatrix], costs: Sequence[int]) -> Iterator[list
 
 
 class _Work:
-    """Layers given out to a pool of threads, ``share`` being what costs a thread as much as any other."""
+    """Layers submitted to a pool of threads; ``share`` is the cost that each thread gets."""
 
     def __init__(self, threads: int, solver: Solver, share: float) -> None:
         self.futures: list[Future[tuple[Spectrum, ...]]] = []
@@ -135,8 +137,8 @@ class _Work:
     def give(
         self, task: Sequence[LayerMatrix], read: Callable[[LayerMatrix], NDArray[np.floating]], pool: ThreadPoolExecutor
     ) -> bool:
-        """Give out layers once there is room; False where one before them is broken."""
-        # Whichever task ends first makes room: waiting for the costliest would leave the other cores idle.
+        """Submit layers once there is room; False if an earlier one failed."""
+        # The first task to end makes room; waiting for the costliest would leave the other cores idle.
         self._free.acquire()
         if self._broken.is_set():
             return False
@@ -165,7 +167,7 @@ def _side_by_side(
     work: Callable[[int], NDArray[np.floating]],
     items: Iterable[int],
 ) -> Iterator[NDArray[np.floating]]:
-    """``map`` on the pool's threads, no further ahead than they are many: what is not taken yet is held in memory."""
+    """``map`` on the pool's threads, at most as many results ahead as there are threads, which limits memory."""
     left = iter(items)
     while some := [pool.submit(work, item) for item in islice(left, threads)]:
         for future in some:
@@ -173,7 +175,7 @@ def _side_by_side(
 
 
 def extents(layer: LayerMatrix) -> tuple[int, int]:
-    """The smaller extent of a layer's matrix, and the larger."""
+    """The smaller and the larger extent of a layer's matrix."""
     return min(layer.p, layer.q), max(layer.p, layer.q)
 
 
@@ -183,5 +185,5 @@ def _cores() -> int:
 
 @cache
 def _blas() -> ThreadpoolController:
-    # Finding the loaded libraries takes milliseconds; NumPy's is there once this module is.
+    # Finding the loaded libraries takes milliseconds; NumPy's is loaded before this module.
     return ThreadpoolController()

@@ -1,4 +1,4 @@
-"""Repulsion between a layer's eigenvalues: ratios of consecutive spacings, which need no unfolding."""
+"""Level repulsion of a layer's eigenvalues: ratios of consecutive spacings, which need no unfolding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SpacingRatio", "spacing_ratio"]
 
 
 class SpacingRatio(NamedTuple):
-    """Mean ratio, and its standard error, NaN for a single ratio."""
+    """Mean ratio and its standard error; the error is NaN for a single ratio."""
 
     mean: float
     error: float
@@ -25,24 +25,24 @@ class SpacingRatio(NamedTuple):
 def spacing_ratio(values: ArrayLike) -> SpacingRatio:
     """Mean of min(s_i, s_{i+1}) / max(s_i, s_{i+1}) over consecutive spacings on the line.
 
-    Oganesyan & Huse (2007); Atas et al. 2013, arXiv:1212.5611, whose large-order values are in
-    ``registry.ensembles.circular.SPACING_RATIOS``. Eigenvalues of W W^T for real W repel as beta = 1, whatever the
-    density: 0.5307. The standard error takes the ratios as independent; neighbouring ones share a spacing.
+    Oganesyan & Huse (2007); Atas et al. 2013, arXiv:1212.5611, whose values for large orders are in
+    ``registry.ensembles.fluctuations.SPACING_RATIOS``. Eigenvalues of W W^T for real W repel as beta = 1, whatever the
+    density: 0.5307. The standard error treats the ratios as independent, although neighbouring ratios share a spacing.
 
     Parameters
     ----------
     values
-        (n,) eigenvalues in any order and unit, n >= 3; their scale makes no difference.
+        (n,) eigenvalues in any order and unit, n >= 3.
 
     Returns
     -------
     SpacingRatio
-        Mean within [0, 1], of n - 2 ratios. Two spacings of 0, as of a threefold eigenvalue, count as no repulsion.
+        Mean of n - 2 ratios, within [0, 1]. Two consecutive spacings of 0 (a threefold eigenvalue) have ratio 0.
 
     Raises
     ------
     SpectrumError
-        Fewer than three eigenvalues, or one that is not finite.
+        There are fewer than three eigenvalues, or one is not finite.
     """
     x = check_finite(values, "eigenvalues")
     if x.ndim != 1 or x.size < 3:

@@ -1,4 +1,4 @@
-"""The fingerprint specs that ship. Changing anything that moves a number is a new version, and so a new hash."""
+"""Fingerprint specs that ship with the package. A change of any number requires a new version, and so a new hash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RULE = "matrix-1"
 
 
 def _logarithmic(first: float, last: float, count: int) -> tuple[float, ...]:
-    # Plain Python, rounded: the hash must not hang on the last bit of a library's power function.
+    # Rounded, in plain Python: the hash must not depend on the last bit of a library's power function.
     ratio = last / first
     return tuple(float(f"{first * ratio ** (i / (count - 1)):.12g}") for i in range(count))
 
@@ -19,7 +19,7 @@ def _logarithmic(first: float, last: float, count: int) -> tuple[float, ...]:
 MME = FingerprintSpec(
     name="mme", version=1, matrix_rule=_RULE, locations=_logarithmic(1e-3, 1e2, 64), length=64, reference="circular"
 )
-"""The paper's: cCSD of the whole network against the conjugate circular ensemble, `full` scale."""
+"""The paper's fingerprint: cCSD of the whole network against the conjugate circular ensemble, `full` scale."""
 
 LAYERED = FingerprintSpec(
     name="layered",
@@ -32,14 +32,14 @@ LAYERED = FingerprintSpec(
     beta=1,
     weights="1",
 )
-"""Resolved by depth and matched to the topology: the default of look-ups."""
+"""The default fingerprint: resolved by depth, compared with Gaussian weights of the same topology."""
 
 SPECS = {spec.name: spec for spec in (LAYERED, MME)}
 DEFAULT_SPEC = LAYERED.name
 
 
 def spec_named(name: str) -> FingerprintSpec:
-    """The shipped spec of that name. Raises ``UsageError`` naming the known ones."""
+    """The shipped spec with that name. Raises ``UsageError`` for an unknown name."""
     found = SPECS.get(name)
     if found is None:
         raise UsageError(f"unknown fingerprint {name!r}", f"known: {', '.join(SPECS)}")

@@ -1,4 +1,4 @@
-"""What the spectra of a network are expected to take, by the shapes of its layers alone."""
+"""Expected time and memory for the spectra of a network, from the shapes of its layers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["expected_memory", "expected_seconds"]
 
 # Measured on one core: 2.1e10 to 3.1e10 on torchvision's networks, 2.0e10 at order 8,192 (`benchmarks.approximate`).
-MULTIPLICATIONS: Final = 2.4e10  # of a matrix product, a second
+MULTIPLICATIONS: Final = 2.4e10  # multiplications of a matrix product per second
 LAYER_SECONDS: Final = 0.0025  # Wishart band and fingerprints
 
 
 def expected_seconds(shapes: Sequence[tuple[int, int]], *, threads: int, approximate: bool) -> float:
-    """Seconds by the clock for the spectra of layers (p, q), on so many threads, conjugacy and fingerprints.
+    """Expected wall-clock seconds for spectra of layers (p, q), conjugacy and fingerprints on a number of threads.
 
-    Threads share out layers and products, as `network_spectra` does, but no exact layer's eigenvalues, which are n^3.
+    Threads share layers and products, as in `network_spectra`, but not the exact eigenvalues of one layer, which cost
+    n^3.
     """
     solver = _solver(approximate)
     total = sum(solver.cost(*sorted(shape)) for shape in shapes)
@@ -33,9 +34,9 @@ def expected_seconds(shapes: Sequence[tuple[int, int]], *, threads: int, approxi
 def expected_memory(
     shapes: Sequence[tuple[int, int]], weights: Sequence[int], *, threads: int, approximate: bool
 ) -> int:
-    """Bytes that `network_spectra` takes at most on so many threads; ``weights``: bytes of each layer's matrix.
+    """Largest number of bytes that `network_spectra` needs; ``weights``: bytes of each layer's matrix.
 
-    As many layers as threads are at work, and the weights of one more wait.
+    As many layers are in memory as there are threads, and the weights of one more.
     """
     solver = _solver(approximate)
     working = sorted((solver.memory(*sorted(shape)) for shape in shapes), reverse=True)

@@ -1,4 +1,4 @@
-"""A spectrum in three figures."""
+"""Summary statistics of a layer's spectrum: largest eigenvalue, stable rank, entropy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Figures", "figures"]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """``largest``: largest x, the largest eigenvalue over the mean; ``stable_rank``; ``entropy``, in [0, 1]."""
+    """``largest``: largest eigenvalue over the mean. ``stable_rank``. ``entropy``: within [0, 1]."""
 
     largest: float
     stable_rank: float
@@ -24,10 +24,10 @@ class Figures:
 
 
 def figures(values: NDArray[np.float32]) -> Figures:
-    """Figures of proper eigenvalues ``values`` (m,), ascending, of mean 1; m >= 2.
+    """Summary statistics of proper eigenvalues ``values`` (m,), ascending, with mean 1; m >= 2.
 
-    ``stable_rank`` = ||W||_F^2 / ||W||_2^2 = m / x_max (Rudelson & Vershynin 2007); ``entropy``: see
-    `spectral_entropy`, the von Neumann entropy of W W^T over its largest value.
+    ``stable_rank`` = ||W||_F^2 / ||W||_2^2 = m / x_max (Rudelson & Vershynin 2007). ``entropy``: see
+    `spectral_entropy`, the von Neumann entropy of W W^T divided by its largest possible value.
     """
     largest = float(values[-1])
     return Figures(largest, len(values) / largest, spectral_entropy(values))

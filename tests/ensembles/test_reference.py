@@ -122,7 +122,7 @@ class TestContract:
 
 @pytest.mark.parametrize("ask", [expected_cumulative, sampled_cumulative, layer_references, band])
 def test_a_reference_that_is_only_named(ask):
-    with pytest.raises(SpectrumError, match="must be a conjugate ensemble, not 'cue'") as refused:
+    with pytest.raises(SpectrumError, match="must be a reference ensemble, not 'cue'") as refused:
         ask("cue", SHAPES, X)
     assert "registry.ensembles.REFERENCES" in refused.value.remedy
 

@@ -200,5 +200,5 @@ def test_what_has_no_fingerprint(spec: FingerprintSpec) -> None:
     assert refused.value.remedy
     with pytest.raises(SpectrumError, match="finite numbers"):
         fingerprint(spectra, replace(spec, length=spec.length + 1))
-    with pytest.raises(SpectrumError, match="holds the eigenvalue nan"):
+    with pytest.raises(SpectrumError, match="has the invalid eigenvalue nan"):
         fingerprint([by_hand([0.5, np.nan], 2, 2)], spec)

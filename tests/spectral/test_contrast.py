@@ -134,5 +134,5 @@ def test_bad_input():
     for a, b in ((good, []), ([], good), (good, bad), (bad, good)):
         with pytest.raises(SpectrumError):
             contrast(a, b)
-    with pytest.raises(SpectrumError, match="number of layers named"):
+    with pytest.raises(SpectrumError, match="number of layers listed"):
         contrast(good, good, layers=0)

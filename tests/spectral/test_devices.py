@@ -81,7 +81,7 @@ def test_the_processor_takes_over(
         found = spectrum(layer(*W.shape), W, TorchSolver(precision, "cpu"))
     assert found.values.tobytes() == expected.tobytes()
     assert "cpu failed on a matrix of order 40 (" in caplog.text
-    assert "the processor takes over" in caplog.text
+    assert "computing it on the processor" in caplog.text
     assert "allocated" not in caplog.text
 
 
@@ -127,7 +127,7 @@ def test_a_network_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (False, "13.0", True, "NVIDIA's driver is not installed"),
         (True, None, False, "this torch is built without CUDA"),
-        (True, "13.0", False, "torch finds none that it can use"),
+        (True, "13.0", False, "torch finds no device that it can use"),
         (True, "13.0", True, ""),
     ],
 )
@@ -147,9 +147,9 @@ def test_which_device_is_at_hand(
         assert device_at_hand("auto") == device_at_hand("cuda") == "cuda"
         return
     assert device_at_hand("auto") == "cpu"
-    with pytest.raises(RegistryError, match=f"no CUDA device is at hand: {reason}") as missing:
+    with pytest.raises(RegistryError, match=f"no CUDA device is available: {reason}") as missing:
         device_at_hand("cuda")
-    assert missing.value.remedy == "take the device auto, or cpu"
+    assert missing.value.remedy == "use the device auto or cpu"
     with pytest.raises(RegistryError, match="no CUDA device"):
         network_spectra([layer(3, 3)], lambda _: np.eye(3), device="cuda")
 
