@@ -1,4 +1,4 @@
-"""How far unrelated models lie apart, and the tolerance that follows for a rate of false passes."""
+"""Calibration: distances between unrelated models, and the tolerance for a rate of false passes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["DEFAULT_RATE", "tolerance_for", "calibrate", "closer_than", "rate_at
 
 DEFAULT_RATE = 0.01
 
-# Fractions at which the distribution of unrelated distances is kept: fine in the lower tail, where verdicts are made.
+# Fractions at which the distribution of unrelated distances is stored, dense in the lower tail, where tolerances lie.
 _FRACTIONS = np.unique(np.concatenate([np.geomspace(1e-6, 1e-1, 101), np.linspace(0.0, 1.0, 101)]))
 
 INTERVAL = (0.025, 0.975)
 RESAMPLES = 500
-"""Resamples behind an interval: its ends are the 13th from either side."""
+"""Number of resamples for an interval; its ends are the 13th from either side."""
 MIN_FAMILIES = 5
-"""For an interval: of n families there are C(2n - 1, n) resamples, 126 of five, and 35 of four, too few for 1 in 40."""
+"""Smallest number of families for an interval: five give C(9, 5) = 126 resamples, four only 35, too few for 1 in 40."""
 
-_ROUNDING = 1e-12  # of the sums of weights: it must not cost the pair that makes the rate
+_ROUNDING = 1e-12  # rounding error of sums of weights, which must not exclude the pair that reaches the rate
 
 
 def calibrate(
@@ -46,16 +46,16 @@ def calibrate(
     source: str,
     seed: int = 0,
 ) -> Calibration:
-    """Calibrate on labelled models: pairs of different families are unrelated.
+    """Calibration from labelled models; pairs of different families are unrelated.
 
-    ``distances`` (n, n), symmetric. Each pair of families weighs the same, whatever the number of their members: two
-    large families do not decide. The tolerance is the largest of the distances at which the weighted fraction of
-    unrelated pairs at most that far apart does not exceed ``rate``, and where even the smallest lets more pass, the
-    number just below it. Its 95 % interval is a percentile bootstrap over families, whole ones drawn with replacement;
-    copies of one family are related to each other. O(n^2 log n) time, O(n^2) memory.
+    ``distances``: (n, n), symmetric. Each pair of families has the same weight, whatever the number of their members,
+    so that large families do not dominate. The tolerance is the largest of the distances at which the weighted fraction
+    of unrelated pairs within it does not exceed ``rate``; if even the smallest distance exceeds it, the tolerance is
+    the number just below. The 95 % interval is a percentile bootstrap in which whole families are drawn with
+    replacement; copies of one family count as related. O(n^2 log n) time, O(n^2) memory.
 
-    Raises ``UsageError`` for fewer than two families, a rate outside (0, 1), or more unrelated pairs than the rate at
-    distance zero, where no tolerance keeps it.
+    Raises ``UsageError`` for fewer than two families, a rate outside (0, 1), or more unrelated pairs at distance zero
+    than the rate allows.
     """
     if not 0.0 < rate < 1.0:
         raise UsageError(f"rate must lie between 0 and 1, not {rate}")
@@ -92,7 +92,7 @@ def calibrate(
 def _unrelated(
     distances: NDArray[np.float64], codes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Distances of the pairs of different families, ascending, and the numbers of the two families."""
+    """Ascending distances of the pairs of different families, and the indices of the two families."""
     upper, right = np.triu_indices(len(codes), 1)
     unrelated = codes[upper] != codes[right]
     upper, right = upper[unrelated], right[unrelated]
@@ -102,12 +102,12 @@ def _unrelated(
 
 
 def _tolerance(apart: NDArray[np.float64], fraction: NDArray[np.float64], rate: float) -> float:
-    """The largest distance at which no more than the rate pass, else the number just below the smallest.
+    """The largest distance at which at most the rate pass, else the number just below the smallest distance.
 
-    ``fraction``: cumulative, of the ascending distances; those that add nothing to it were not drawn, and do not count.
+    ``fraction``: cumulative, for ascending distances. Pairs that add nothing to it were not drawn and do not count.
     """
     over = int(np.searchsorted(fraction, rate + _ROUNDING, side="right"))
-    # Equal distances pass together or not at all.
+    # Equal distances pass together.
     within = int(np.searchsorted(apart, apart[over], side="left"))
     if within == 0 or fraction[within - 1] == 0.0:
         return max(float(np.nextafter(apart[np.argmax(fraction > 0.0)], -np.inf)), 0.0)
@@ -116,7 +116,10 @@ def _tolerance(apart: NDArray[np.float64], fraction: NDArray[np.float64], rate: 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Resampling:
-    """Pairs of unrelated models, ascending by ``apart``; the first ``head`` are looked at, all of them if need be."""
+    """Pairs of unrelated models, ascending by ``apart``.
+
+    The first ``head`` are used, and all of them if those do not suffice.
+    """
 
     apart: NDArray[np.float64]
     weight: NDArray[np.float64]
@@ -126,14 +129,14 @@ class _Resampling:
     head: int
 
     def interval(self, rate: float, rng: np.random.Generator) -> tuple[float, float] | tuple[None, None]:
-        """Percentiles of the tolerance over resampled families."""
+        """Percentile interval of the tolerance over resampled families."""
         if self.families < MIN_FAMILIES:
             return None, None
         found: list[float] = []
         while len(found) < RESAMPLES:
             times = np.bincount(rng.integers(self.families, size=self.families), minlength=self.families)
-            total = (times.sum() ** 2 - (times**2).sum()) / 2  # each pair of families weighs 1
-            if total:  # else one family alone was drawn
+            total = (times.sum() ** 2 - (times**2).sum()) / 2  # each pair of families has weight 1
+            if total:  # otherwise only one family was drawn
                 found.append(self._tolerance(times, total, rate))
         low, high = np.quantile(found, INTERVAL)
         return float(low), float(high)
@@ -151,32 +154,32 @@ class _Resampling:
 
 @lru_cache(maxsize=64)
 def _curve(calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fractions and distances (n,) of a calibration, as arrays: each verdict of an answer asks for them."""
+    """Fractions and distances (n,) of a calibration as arrays, cached because every verdict uses them."""
     fractions, distances = np.array(calibration.quantiles).T
     return fractions, distances
 
 
 def rate_at(calibration: Calibration, tolerance: float) -> float:
-    """Fraction of unrelated pairs at most ``tolerance`` apart, linear between the stored quantiles."""
+    """Fraction of unrelated pairs at most ``tolerance`` apart, by linear interpolation between the stored quantiles."""
     fractions, distances = _curve(calibration)
     if tolerance < distances[0]:
         return 0.0
-    # Of equal distances np.interp takes the last: a step of the distribution counts whole.
+    # For equal distances np.interp takes the last, so that a step of the distribution counts fully.
     return float(np.interp(tolerance, distances, fractions))
 
 
 @lru_cache(maxsize=64)
 def rate_bound(calibration: Calibration, tolerance: float) -> float:
-    """``rate_at``, or the calibration's resolution where it cannot tell so small a rate: at most so many pass."""
+    """``rate_at``, or the calibration's resolution if that is larger: an upper bound on the rate."""
     return max(rate_at(calibration, tolerance), calibration.resolution)
 
 
 @lru_cache(maxsize=64)
 def tolerance_for(calibration: Calibration, rate: float) -> float:
-    """The largest tolerance at which ``rate_at`` does not exceed ``rate``: its inverse, just below any step over it.
+    """The largest tolerance at which ``rate_at`` does not exceed ``rate``, just below a step that exceeds it.
 
-    Below the calibration's resolution that is the number just below the smallest distance between unrelated models that
-    was measured; nothing is extrapolated. From 1 on it is the largest one measured.
+    For a rate below the calibration's resolution, it is the number just below the smallest measured distance between
+    unrelated models; nothing is extrapolated. For a rate of 1 or more it is the largest measured distance.
     """
     fractions, distances = _curve(calibration)
     last = np.append(distances[1:] > distances[:-1], True)
@@ -189,7 +192,7 @@ def tolerance_for(calibration: Calibration, rate: float) -> float:
         return max(float(np.nextafter(steps[within], -np.inf)), 0.0)
     share = (rate - reached[within - 1]) / (approached[within] - reached[within - 1])
     found = float(steps[within - 1] + share * (steps[within] - steps[within - 1]))
-    # As much less as it takes, so that interpolating back does not exceed the rate by rounding.
+    # Reduced until interpolation does not exceed the rate through rounding.
     less = float(np.spacing(found))
     while rate_at(calibration, found) > rate:
         found, less = max(found - less, float(steps[within - 1])), 2 * less
@@ -227,11 +230,11 @@ def _shipped() -> dict[tuple[str, str], Calibration]:
 def shipped(spec: FingerprintSpec, distance: str) -> Calibration:
     """The calibration that ships with this version, measured by ``benchmarks/calibrate.py``.
 
-    Raises ``SpecMismatchError`` where none was measured for that spec and distance.
+    Raises ``SpecMismatchError`` if there is none for the spec and distance.
     """
     found = _shipped().get((spec.hash, distance))
     if found is None:
         raise SpecMismatchError(
-            f"no calibration for {spec.label} by {distance}", "measure it: python -m benchmarks.calibrate"
+            f"no calibration for {spec.label} with distance {distance}", "measure it: python -m benchmarks.calibrate"
         )
     return found

@@ -2,8 +2,9 @@
 
 A new distance is a function for rows, one for bounds, and a line in ``DISTANCES``.
 
-A distance is what float64 arithmetic makes of the float32 vectors. To find the nearest of many, float32 arithmetic
-gives *bounds* first, at a fraction of the cost: numbers in the order of the distances, and how far they may be off.
+A new distance is a function for rows, a function for bounds, and an entry in ``DISTANCES``. A distance is computed from
+float32 vectors in float64. To find the nearest of many vectors, float32 arithmetic first gives *bounds* at a fraction
+of the cost: values in the order of the distances, and their largest error.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ __all__ = ["DEFAULT_DISTANCE", "DISTANCES", "Distance", "distance_named", "neare
 
 PLAIN = 4_096  # rows up to which bounds cost more than they spare
 
-# Rows of the gallery taken at a time: a block of differences stays within a core's second-level cache.
+# Rows of the gallery per block, so that a block of differences fits a core's second-level cache.
 _ROWS = 256
-# Rows and columns of a tile of float64 distances, likewise.
+# Rows and columns of a tile of float64 distances, for the same reason.
 _TILE = 256
 
-# Half a unit in the last place of float32, and the smallest normal number: with denormals flushed to zero, as a process
-# may have asked for, whatever is smaller is lost.
+# Half a unit in the last place of float32, and the smallest normal number: smaller numbers are lost if the process
+# flushes denormals to zero.
 _UNIT = 2.0**-24
 _TINY = 2.0**-126
 
@@ -52,14 +53,14 @@ def _linf(differences: Differences) -> Numbers:
 
 
 def _l1_bounds(query: Vectors, block: Vectors, squares: Numbers, out: Vectors) -> tuple[Numbers, Numbers]:  # noqa: ARG001
-    """Sums of absolute differences: each rounded once, and once more for every term added to it, in whatever order."""
+    """Sums of absolute differences, and their error: each term is rounded once, and once per addition, in any order."""
     np.abs(np.subtract(block, query, out=out), out=out)
     about = (out @ np.ones(len(query), np.float32)).astype(np.float64)
     return about, about * _relative(len(query) + 2) + len(query) * _TINY
 
 
 def _l2_bounds(query: Vectors, block: Vectors, squares: Numbers, out: Vectors) -> tuple[Numbers, Numbers]:  # noqa: ARG001
-    """Squares, |x|^2 - 2 x.y + |y|^2: the norms in float64, the product off by at most (d + 2) units of |x| |y|."""
+    """Squares, |x|^2 - 2 x.y + |y|^2, and their error: norms in float64, the product to (d + 2) units of |x| |y|."""
     wide = query.astype(np.float64)
     square = float(wide @ wide)
     about = squares + square - 2.0 * (block @ query)
@@ -67,24 +68,24 @@ def _l2_bounds(query: Vectors, block: Vectors, squares: Numbers, out: Vectors) -
 
 
 def _linf_bounds(query: Vectors, block: Vectors, squares: Numbers, out: Vectors) -> tuple[Numbers, Numbers]:  # noqa: ARG001
-    """The largest of the absolute differences: rounded once."""
+    """The largest absolute difference, and its error: one rounding."""
     np.abs(np.subtract(block, query, out=out), out=out)
     about = out.max(axis=1, initial=0.0).astype(np.float64)
     return about, about * _relative(1) + _TINY
 
 
 def _relative(roundings: int) -> float:
-    """Relative error after so many roundings (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1)."""
+    """Relative error after n roundings (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1)."""
     return roundings * _UNIT / (1.0 - 2.0 * roundings * _UNIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """A distance between fingerprints: the plain norm of their difference; no weighting, no normalisation.
+    """A distance between fingerprints: the norm of their difference, without weights or normalisation.
 
-    ``rows``: norms (m,) of differences (m, d), which it may overwrite. ``bounds``: of a query (d,), a block (m, d), the
-    squared norms (m,) of the block and room (m, d) for differences, what ``inner`` makes of the distances, and how far
-    that may be off; not finite where float32 overflows. ``order``: of the norm, as in NumPy's.
+    ``rows``: norms (m,) of differences (m, d), which it may overwrite. ``bounds``: takes a query (d,), a block (m, d),
+    the squared norms (m,) of the block and a work array (m, d); returns approximate ``inner`` values of the distances
+    and their largest error, not finite if float32 overflows. ``order``: order of the norm, as in NumPy.
     """
 
     name: str
@@ -96,23 +97,22 @@ class Distance:
 
     @property
     def squared(self) -> bool:
-        """Whether ``bounds`` are of squares, and need those of the norms."""
+        """Whether ``bounds`` uses squared distances and needs squared norms."""
         return self.order == 2.0
 
     def inner(self, distance: float) -> float:
-        """The distance as ``bounds`` has it: for L2 its square, which spares a root a row."""
+        """The distance in the form of ``bounds``: for L2 its square, which saves a square root per row."""
         return distance * distance if self.squared else distance
 
     def to_all(self, query: Vectors, gallery: Vectors, rows: NDArray[np.intp] | None = None) -> Numbers:
-        """Distances (n,) from one vector (d,) to each row of (n, d), or to those ``rows``; O(n d), memory O(n).
+        """Distances (n,) from a vector (d,) to each row of (n, d), or to ``rows`` of it; O(n d), memory O(n).
 
-        Each is that of its two vectors alone, to the last bit, whatever else is in the gallery.
-
-        Raises ``SpecMismatchError`` where the lengths differ.
+        Each is equal, to the last bit, to the distance of its two vectors alone. Raises ``SpecMismatchError`` if the
+        lengths differ.
         """
         if query.shape != gallery.shape[1:]:
             raise SpecMismatchError(
-                f"a vector of shape {query.shape} against vectors of shape {gallery.shape[1:]}",
+                f"a vector of shape {query.shape} cannot be compared with vectors of shape {gallery.shape[1:]}",
                 "compare fingerprints of one spec",
             )
         count = len(gallery) if rows is None else len(rows)
@@ -129,7 +129,7 @@ class Distance:
     def bounds_to_all(
         self, query: Vectors, gallery: Vectors, squares: Numbers | None, rows: NDArray[np.intp] | None = None
     ) -> tuple[Numbers, Numbers]:
-        """Smallest and largest (n,) that ``inner`` of each distance can be; not finite where float32 overflows.
+        """Lower and upper bounds (n,) of ``inner`` of each distance; not finite if float32 overflows.
 
         ``squares``: squared norms of the gallery, for a ``squared`` distance.
         """
@@ -142,20 +142,20 @@ class Distance:
             block = gallery[here]
             with np.errstate(over="ignore", invalid="ignore"):
                 about, off = self.bounds(query, block, none if squares is None else squares[here], room[: len(block)])
-                # And what float64 itself may be off, in the numbers compared here and in the distances that follow.
+                # Plus the float64 rounding error of these bounds and of the distances computed later.
                 off += 1e-12 * (about + off)
                 low[part], high[part] = about - off, about + off
         return low, high
 
     def between(self, a: Vectors, b: Vectors) -> Numbers:
-        """Distances (n,) of each row of ``a`` to the same row of ``b``, in float64: what decides close calls."""
+        """Distances (n,) of each row of ``a`` to the same row of ``b``, in float64; they decide close cases."""
         return self.rows(a.astype(np.float64) - b)
 
     def between_all(self, vectors: Vectors) -> Numbers:
         """Condensed distances (n (n - 1) / 2,) in SciPy's order, float64; O(n^2 d).
 
-        By tiles: of rows one by one, as SciPy's ``pdist`` takes them, a core's cache holds a tenth at 10,000 models,
-        and three times the time goes into memory.
+        Computed in tiles. SciPy's ``pdist`` goes row by row, of which a core's cache holds a tenth at 10,000 models,
+        and takes three times as long.
         """
         from scipy.spatial.distance import cdist
 
@@ -166,7 +166,7 @@ class Distance:
             for left in range(top, count, _TILE):
                 tile = cdist(rows, exact[left : left + _TILE], self.scipy_name)
                 for row in range(top, min(top + _TILE, count)):
-                    # Row i of the upper triangle starts at i n - i (i + 1) / 2, with column i + 1.
+                    # Row i of the upper triangle starts at index i n - i (i + 1) / 2, with column i + 1.
                     first = max(left, row + 1)
                     start = row * count - row * (row + 1) // 2 + first - row - 1
                     values = tile[row - top, first - left :]
@@ -187,7 +187,7 @@ DISTANCES = {
 
 
 def distance_named(name: str | None) -> Distance:
-    """The distance of that name, the default for None. Raises ``UsageError`` naming the known ones."""
+    """The distance with that name, or the default for None. Raises ``UsageError`` for an unknown name."""
     found = DISTANCES.get(str(name or DEFAULT_DISTANCE).lower())
     if found is None:
         raise UsageError(f"unknown distance {name!r}", f"known: {', '.join(DISTANCES)}")

@@ -1,4 +1,4 @@
-"""Equivalent or not, and why."""
+"""Verdicts: whether two models are equivalent, with reasons."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["OTHER_SEEDS", "Kind", "judge", "strictly"]
 
 OTHER_SEEDS = 0.0141
-"""The L1 distance in the block ``depths`` of ``layered`` within which lie 95 % of pairs that were trained alike but for
-the seed (benchmarks/training)."""
+"""The L1 distance in the block ``depths`` of ``layered`` within which 95 % of trainings with other seeds lie.
+
+Measured by ``benchmarks/training``.
+"""
 
 Kind = tuple[str, str]
-"""Tail class and training class of a model; only models of one kind can be equivalent."""
+"""Tail class and training class of a model. Equivalent models have the same of both."""
 
 
 def judge(
@@ -68,9 +70,10 @@ def judge(
 
 
 def strictly(verdict: Verdict, depths: float) -> Verdict:
-    """The verdict if spectra by depth are to be as near as other seeds' too; ``depths``: their distance.
+    """The verdict under the strict rule: the block ``depths`` must also be as near as that of other seeds.
 
-    On top of the tolerance, which is made for telling families apart and says little among networks of one shape.
+    ``depths``: L1 distance in that block. The tolerance alone is calibrated to tell families apart, and says little
+    among networks of one topology.
     """
     if depths <= OTHER_SEEDS:
         return verdict

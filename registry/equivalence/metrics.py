@@ -1,4 +1,4 @@
-"""Which way a metric is good."""
+"""Direction of metrics: whether higher values are better."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["direction"]
 
-# What the field's usual names mean, where no record says so; of other names nothing is supposed.
+# Usual metric names, for records that do not state the direction; no direction is assumed for other names.
 _NAMES = {
     True: "acc tolerance ap auc auroc average_precision balanced_tolerance bleu dice f1 iou map mean_iou miou precision"
     " psnr r2 recall rouge ssim top1 top5",
@@ -20,9 +20,9 @@ _KNOWN = {name: higher for higher, names in _NAMES.items() for name in names.spl
 
 
 def direction(*records: Metric) -> bool | None:
-    """Whether higher is better, by records of one metric: as they say, else by its name; None where that is not known.
+    """Whether higher is better for records of one metric: as they state, else by name; None if unknown.
 
-    Where they contradict each other nothing is.
+    Contradictory records give None.
     """
     said = {record.higher_is_better for record in records} - {None}
     if len(said) == 1:

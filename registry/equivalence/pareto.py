@@ -1,4 +1,4 @@
-"""Which of many models none beats in every aim."""
+"""Pareto front of several objectives."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["pareto"]
 
 
 def pareto(costs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Rows of the Pareto front, ascending: those that no other is at most as large as in every column, less in one.
+    """Rows of the Pareto front, ascending: rows that no other row dominates.
 
-    ``costs`` (n, a), finite, smaller is better; equal rows stay together. O(n f a) for a front of f rows.
+    A row dominates another if it is at most as large in every column and smaller in one. ``costs``: (n, a), finite,
+    smaller is better. Equal rows stay together. O(n f a) for a front of f rows.
     """
     left = np.lexsort(costs.T[::-1])
     front: list[int] = []
     while len(left):
-        # Whatever dominates a row comes before it, so the first that is left is dominated by none.
+        # A dominating row comes before the rows it dominates, so the first remaining row is on the front.
         first = costs[left[0]]
         same = (costs[left] == first).all(axis=1)
         front += left[same].tolist()

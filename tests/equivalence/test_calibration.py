@@ -309,7 +309,7 @@ def test_every_shipped_spec_is_calibrated_by_every_distance(spec, distance: str)
 
 
 def test_a_spec_that_was_not_measured() -> None:
-    with pytest.raises(SpecMismatchError, match="no calibration for layered v9 by l1") as refused:
+    with pytest.raises(SpecMismatchError, match="no calibration for layered v9 with distance l1") as refused:
         shipped(replace(LAYERED, version=9), "l1")
     assert "benchmarks.calibrate" in (refused.value.remedy or "")
 

@@ -274,7 +274,7 @@ def test_distances_by_tiles_are_scipys(distance: Distance) -> None:
 def test_too_many_that_hang_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linkage_rules, "MAX_COMPLETE", 5)
     assert len(sort("complete", random_vectors(10), L1, 0.0)) == 10  # each apart from all others
-    with pytest.raises(UsageError, match="6 models, each within the tolerance of another, are too many") as refused:
+    with pytest.raises(UsageError, match="complete linkage of 6 connected models is too large") as refused:
         sort("complete", random_vectors(6), L1, 1e6)
     assert "cover" in (refused.value.remedy or "")
 

@@ -65,7 +65,7 @@ def test_pairs_equal_scipy_and_the_search(distance: Distance) -> None:
 
 
 def test_vectors_of_two_specs_are_refused() -> None:
-    with pytest.raises(SpecMismatchError, match=r"\(3,\) against vectors of shape \(4,\)") as refused:
+    with pytest.raises(SpecMismatchError, match=r"\(3,\) cannot be compared with vectors of shape \(4,\)") as refused:
         DISTANCES["l1"].to_all(np.zeros(3, np.float32), np.zeros((2, 4), np.float32))
     assert refused.value.remedy
 

@@ -1,6 +1,6 @@
-"""Classes: models sorted so that those of one class can stand in for each other.
+"""Equivalence classes: sets of models whose members can replace each other.
 
-``RULES`` has what a class is: a new one is a function that sorts rows, and a line in that table.
+``RULES`` has the linkage rules. A new rule is a function that groups rows, and an entry in that table.
 """
 
 from registry.equivalence.classes.class_identity import KEPT_FROM, inherited

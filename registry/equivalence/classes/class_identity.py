@@ -1,4 +1,4 @@
-"""What a class is known by from one partition to the next."""
+"""Identity of equivalence classes across partitions."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ if TYPE_CHECKING:
 __all__ = ["KEPT_FROM", "inherited"]
 
 KEPT_FROM = 0.5
-"""Overlap, members in common over members of either, from which a class is the one that it was."""
+"""Smallest overlap (common members over members of either) at which a class keeps its identity."""
 
 
 def inherited(
     classes: Sequence[Sequence[int]], before: Mapping[str, Sequence[int]], new: Callable[[int, int], str]
 ) -> list[str]:
-    """The identity of each class, no two alike.
+    """The identity of each class; all are different.
 
     Parameters
     ----------
     classes
-        Members, by id, of the classes there are now; each model in one.
+        Members, by id, of the current classes; each model is in one class.
     before
-        Members of the earlier classes by identity, in their order; models that are no more are left out.
+        Members of the earlier classes by identity, in order, without models that were removed.
     new
-        An identity for a class, by its place in ``classes`` and how many of those given for it are taken.
+        Function that returns a new identity, from the index in ``classes`` and the number of its identities already
+        taken.
 
     Notes
     -----
-    A class takes the identity of the earlier one with which it overlaps by ``KEPT_FROM`` or more: the largest overlap
-    first, of equal ones the earlier class first, then the class first. Above one half there is nothing to choose: a
-    class that shared more than half of either with two that are apart would have more members than it has. Of exactly
-    one half it can be two, as where a class of two falls apart.
+    A class takes the identity of the earlier class with which it overlaps by ``KEPT_FROM`` or more: the largest overlap
+    first; for equal overlaps, the first earlier class, then the first class. For an overlap above one half there is
+    only one candidate. For exactly one half there can be two, for instance if a class of two members splits.
     """
     number = {identity: place for place, identity in enumerate(before)}
     owner = {model: identity for identity, members in before.items() for model in members}
@@ -49,7 +49,7 @@ def inherited(
         if place not in found and identity not in taken:
             found[place] = identity
             taken.add(identity)
-    # Nothing that was is given to another: who remembers an identity finds its class or none.
+    # An earlier identity is never given to another class, so that a stored identity finds its class or none.
     taken |= before.keys()
     for place in range(len(classes)):
         if place not in found:

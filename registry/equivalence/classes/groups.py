@@ -1,4 +1,4 @@
-"""A group of rows, its middle and its width."""
+"""Groups of rows with their medoid and diameter."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 __all__ = ["MEASURED_UP_TO", "Group", "measured"]
 
-# Members of which every two are measured for medoid and diameter.
+# Largest number of members whose pairs are all measured for medoid and diameter.
 MEASURED_UP_TO = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Row numbers of the members, ascending; the medoid; the largest distance within.
+    """Row indices of the members, ascending; the medoid; the diameter.
 
-    The medoid is the member of the smallest summed distance to the others, the first of several. In a group beyond
-    ``MEASURED_UP_TO`` it is the member nearest to the coordinates' medians, ``diameter`` is a bound from above, twice
-    the distance from it to the farthest, and ``bounded`` says so.
+    The medoid is the member with the smallest sum of distances to the others, the first of several. For a group of more
+    than ``MEASURED_UP_TO`` members, it is the member nearest to the medians of the coordinates; ``diameter`` is then an
+    upper bound, twice the largest distance from the medoid, and ``bounded`` is true.
     """
 
     members: tuple[int, ...]
@@ -36,9 +36,9 @@ class Group:
 def measured(
     rows: NDArray[np.intp], vectors: NDArray[np.float32], distance: Distance, most: float | None = None
 ) -> Group:
-    """The group of ``rows`` of ``vectors`` (n, d); O(m^2 d) for m of them, O(m d) beyond ``MEASURED_UP_TO``.
+    """The group of ``rows`` of ``vectors`` (n, d); O(m^2 d) for m rows, O(m d) beyond ``MEASURED_UP_TO``.
 
-    ``most``: what no two of them are farther apart than, where the rule promises it; a diameter rounds to no more.
+    ``most``: largest distance of two members if the linkage rule guarantees one; the diameter is not rounded above it.
     """
     own, limit = vectors[rows], np.inf if most is None else most
     if len(rows) > MEASURED_UP_TO:

@@ -1,4 +1,4 @@
-"""What a class is: rules that sort rows into groups."""
+"""Linkage rules, which sort rows into groups."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 __all__ = ["EXACT_UP_TO", "MAX_COMPLETE", "RULES", "Rule", "rule_for", "sorted_into_groups"]
 
 EXACT_UP_TO = 10_000
-"""Models up to which classes are made by complete linkage unless another rule is asked for."""
+"""Largest number of models for which complete linkage is the default rule."""
 
 # n (n - 1) / 2 float64 distances, and SciPy's working copy of them: 0.8 GB at 10,000 models, 3.2 GB at 20,000.
 MAX_COMPLETE = 20_000
 
-_BLOCK = 4_096  # rows that a cover holds against its representatives at a time
+_BLOCK = 4_096  # rows that a cover compares with its representatives at a time
 
-# Two members, each within half the tolerance of their representative, are within all of it: but for rounding, which
-# adds less than this fraction. So much is left off the half, and the promise holds in floating point, too.
+# Two members within half the tolerance of their representative are within the tolerance, except for rounding, which
+# adds less than this fraction. It is subtracted from the half, so that the guarantee holds in floating point.
 _LESS = 1e-12
 
 
 def components(vectors: Vectors, distance: Distance, tolerance: float) -> NDArray[np.intp]:
-    """Labels (n,): connected components of the graph of pairs within the tolerance, numbered by their first rows.
+    """Labels (n,) of the connected components of the graph of pairs within the tolerance, numbered by first row.
 
-    O(n^2) pairs screened, those not yet known to be connected measured at O(d); memory O(n).
+    O(n^2) pairs are screened; those not known to be connected are measured at O(d). Memory O(n).
     """
     count = len(vectors)
     labels: Rows = np.arange(count, dtype=np.intp)
@@ -51,7 +51,7 @@ def components(vectors: Vectors, distance: Distance, tolerance: float) -> NDArra
         return different
 
     def narrowed(left: Rows, right: Rows) -> Iterator[tuple[Rows, Rows]]:
-        # Once most rows hang together, most pairs are of the component that most of a tile is in.
+        # Once most rows are connected, most pairs belong to the largest component of a tile.
         known, counts = np.unique(labels[right], return_counts=True)
         most = known[counts.argmax()]
         inside = labels[left] == most
@@ -61,7 +61,7 @@ def components(vectors: Vectors, distance: Distance, tolerance: float) -> NDArra
     waiting: list[tuple[Rows, Rows]] = []
     for pairs in Screen(vectors, distance).within(tolerance, apart, narrowed):
         waiting.append(pairs)
-        # Joining costs O(n), however few pairs there are.
+        # Joining costs O(n) for any number of pairs.
         if sum(len(left) for left, _ in waiting) >= count:
             labels = _joined(labels, waiting)
             waiting = []
@@ -70,7 +70,7 @@ def components(vectors: Vectors, distance: Distance, tolerance: float) -> NDArra
 
 
 def _joined(labels: Rows, pairs: list[tuple[Rows, Rows]]) -> Rows:
-    """The labels of components that these pairs connect."""
+    """Labels of the components after joining those that the pairs connect."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -83,20 +83,24 @@ def _joined(labels: Rows, pairs: list[tuple[Rows, Rows]]) -> Rows:
 
 
 def single_linkage(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows]:
-    """Rows by connected component: single linkage, cut at the tolerance. The ends of a chain may be far apart."""
+    """Rows grouped by single linkage, cut at the tolerance: the connected components.
+
+    The ends of a chain may be far apart.
+    """
     return _by_label(components(vectors, distance, tolerance))
 
 
 def complete_linkage(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows]:
-    """Rows by complete linkage (Defays 1977), cut at the tolerance: every two of a group are within it.
+    """Rows grouped by complete linkage (Defays 1977), cut at the tolerance: all pairs in a group are within it.
 
-    Component by component of the graph of pairs within the tolerance, which changes nothing: complete linkage joins two
-    clusters at the largest distance between them, so below the cut it never joins two with a pair beyond the tolerance,
-    and all pairs of rows of two components are. What happens in a component therefore depends on the component alone
-    (and where distances tie, so that there are several complete linkages, so does which of them it is).
+    It is applied to each component of the graph of pairs within the tolerance, which gives the same result: complete
+    linkage joins two clusters at the largest distance between them, so below the cut it never joins clusters with a
+    pair beyond the tolerance, and all pairs of rows of two components are beyond it. The result in a component
+    therefore depends on that component only. If distances tie, there are several complete linkages, and this includes
+    the choice among them.
 
-    O(n^2 d) time; memory O(m^2) for the m rows of the largest component. Raises ``UsageError`` where they are more
-    than ``MAX_COMPLETE``.
+    O(n^2 d) time; O(m^2) memory for m rows in the largest component. Raises ``UsageError`` if m exceeds
+    ``MAX_COMPLETE``.
     """
     groups: list[Rows] = []
     for rows in single_linkage(vectors, distance, tolerance):
@@ -110,12 +114,11 @@ def _linked(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows
     count = len(vectors)
     if count > MAX_COMPLETE:
         raise UsageError(
-            f"{count} models, each within the tolerance of another, are too many for exact classes "
-            f"(limit {MAX_COMPLETE})",
-            "ask for the rule cover, or narrow the question by a filter such as --family or --max-params",
+            f"complete linkage of {count} connected models is too large (limit {MAX_COMPLETE})",
+            "use the rule cover, or a filter such as --family or --max-params",
         )
     apart = distance.between_all(vectors)
-    # One definition decides what is within: summed in another order, a tie may come out on either side.
+    # The same computation decides all comparisons; another order of summation could decide a tie differently.
     ends = np.cumsum(np.arange(count - 1, 0, -1))
     for start in range(0, len(apart), _BLOCK):
         close = start + np.flatnonzero(np.abs(apart[start : start + _BLOCK] - tolerance) <= 1e-9 * tolerance)
@@ -126,17 +129,17 @@ def _linked(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows
 
 
 def greedy_cover(vectors: Vectors, distance: Distance, tolerance: float) -> list[Rows]:
-    """Rows by representative, in order: a row joins the first within half the tolerance, or becomes one itself.
+    """Rows grouped by representative: a row joins the first representative within half the tolerance, or becomes one.
 
-    Every two of a group are within the tolerance by the triangle inequality. What becomes of a row depends on the rows
-    before it alone, so that more rows at the end move none. O(n r) pairs screened for r representatives, O(n) memory.
+    All pairs in a group are within the tolerance by the triangle inequality. The group of a row depends only on earlier
+    rows, so that appended rows move none. O(n r) pairs are screened for r representatives; O(n) memory.
     """
     count = len(vectors)
     if count < 2:
         return _by_label(np.zeros(count, np.intp))
     radius = 0.5 * tolerance * (1.0 - _LESS)
     screen = Screen(vectors, distance)
-    chosen = np.full(count, count, np.intp)  # a row's representative; `count` while it has none
+    chosen = np.full(count, count, np.intp)  # representative of a row; `count` if it has none yet
     representatives = np.empty(0, np.intp)
 
     def earlier(left: Rows, right: Rows) -> NDArray[np.bool_]:
@@ -152,7 +155,7 @@ def greedy_cover(vectors: Vectors, distance: Distance, tolerance: float) -> list
 
 
 def _cover_among(screen: Screen, rows: Rows, radius: float, chosen: Rows) -> None:
-    """Cover rows that no earlier representative is near to."""
+    """Cover rows that are not near an earlier representative."""
     found = [np.sort(np.stack(pairs), axis=0) for pairs in screen.among(rows, radius)]
     first, second = np.concatenate(found, axis=1) if found else np.empty((2, 0), np.intp)
     order = np.argsort(first, kind="stable")
@@ -167,14 +170,14 @@ def _cover_among(screen: Screen, rows: Rows, radius: float, chosen: Rows) -> Non
 
 
 def _by_label(labels: NDArray[np.integer]) -> list[Rows]:
-    """Rows of each label, ascending."""
+    """Ascending rows of each label."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else []
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How rows are sorted, and whether every two of a group are then within the tolerance."""
+    """A linkage rule, and whether it guarantees that all pairs in a group are within the tolerance."""
 
     name: str
     title: str
@@ -193,9 +196,9 @@ RULES = {
 
 
 def rule_for(name: str | None, models: int) -> Rule:
-    """The rule of that name; for None, complete linkage for up to ``EXACT_UP_TO`` models and a cover beyond.
+    """The linkage rule with that name; for None, complete linkage for up to ``EXACT_UP_TO`` models, else a cover.
 
-    Raises ``UsageError`` naming the known ones.
+    Raises ``UsageError`` for an unknown name.
     """
     found = RULES.get(str(name or ("complete" if models <= EXACT_UP_TO else "cover")).lower())
     if found is None:
@@ -206,9 +209,10 @@ def rule_for(name: str | None, models: int) -> Rule:
 def sorted_into_groups(
     vectors: Vectors, kinds: Sequence[Hashable], distance: Distance, tolerance: float, rule: Rule
 ) -> tuple[Group, ...]:
-    """Groups whose members share their kind, largest first, then by first member.
+    """Groups whose members share training class and tail class, largest first, then by first member.
 
-    ``vectors`` (n, d); ``kinds`` (n,): models of different kinds (training class, tail class) are never grouped.
+    ``vectors``: (n, d). ``kinds``: (n,), the pair of tail class and training class; rows of different pairs are never
+    grouped.
     """
     rows_of: dict[Hashable, list[int]] = {}
     for row, kind in enumerate(kinds):

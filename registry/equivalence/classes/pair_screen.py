@@ -1,4 +1,4 @@
-"""All pairs of vectors within a radius, exactly, most of the others ruled out unmeasured."""
+"""Search for all pairs of vectors within a radius, exact, with most other pairs excluded without measuring."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.intp]
     Pairs = tuple[Rows, Rows]
-    # Of pairs that may be near: which are worth measuring.
+    # Selects, among pairs that may be near, those to measure.
     Wanted = Callable[[Rows, Rows], NDArray[np.bool_]]
-    # Of rows to be held against rows: which parts of both.
+    # Selects, from rows to compare with rows, parts of both.
     Narrowed = Callable[[Rows, Rows], Iterator[tuple[Rows, Rows]]]
 
 __all__ = ["Screen"]
 
 Number = TypeVar("Number", bound=np.floating[Any])
 
-# Numbers a vector is summed up in, cells, and rows that these are chosen by.
+# Length of the sums of a vector, number of cells, and number of rows sampled to choose both.
 _SUMS, _CELLS, _SAMPLE = 64, 256, 2_048
-# Tiles of both sides' sums stay within a core's cache, and the pairs of one weigh some megabytes.
+# Tiles of the sums of both sides fit a core's cache, and the pairs of a tile take some megabytes.
 _ROWS, _COLUMNS = 1_024, 256
-# Pairs measured one by one at a time; beyond this share of a tile, all of it at once is quicker.
+# Number of pairs measured in one call; above this fraction of a tile, measuring the whole tile is faster.
 _AT_ONCE, _DENSE = 1_024, 0.3
-# Sums of 480 float32 numbers err by less than this, relatively; what is nearer to the radius is measured in float64.
+# Relative error bound of sums of 480 float32 numbers; pairs nearer to the radius are measured in float64.
 _ROUNDING = 1e-4
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Rows to be held against rows; ``ordered`` where both are of one list and only pairs in its order count."""
+    """Rows to compare with rows; ``ordered`` if both are from one list, of which each pair counts once."""
 
     left: Rows
     right: Rows
@@ -49,15 +49,15 @@ class _Tile:
 
 
 class Screen:
-    """Vectors (n, d) float32 under a norm, made ready to find pairs within a radius of each other.
+    """Vectors (n, d) float32 under a norm, prepared for finding pairs within a radius.
 
-    Two bounds keep most pairs from being measured. Coordinates fall into groups g, those that go together into the
-    same one, and each group is summed up with signs s: by Hoelder's inequality |sum_g s x| <= |g|^(1 - 1/p) ||x_g||_p,
-    so the distance of the scaled sums never exceeds the distance. And the sums fall into cells around anchors: by the
-    triangle inequality no row is nearer to a member of a cell than its distance to the anchor less the cell's radius.
-    Both only ever rule out; the pairs found do not depend on groups, anchors, tiles or threads.
+    Two bounds exclude most pairs. Correlated coordinates form groups g, and each group is summed with signs s. By
+    Hoelder's inequality |sum_g s x| <= |g|^(1 - 1/p) ||x_g||_p, so the distance of the scaled sums never exceeds the
+    distance of the vectors. The sums are sorted into cells around anchors. By the triangle inequality, the distance of
+    a row to any member of a cell is at least its distance to the anchor minus the cell's radius. Both bounds only
+    exclude pairs; the result does not depend on groups, anchors, tiles or threads.
 
-    O(n d) to make; memory O(n) beside the vectors.
+    O(n d) to prepare; O(n) memory besides the vectors.
     """
 
     def __init__(self, vectors: NDArray[np.float32], distance: Distance) -> None:
@@ -66,15 +66,15 @@ class Screen:
         self._sums = np.concatenate(
             [vectors[start : start + _ROWS].astype(np.float64) @ matrix for start in range(0, len(vectors), _ROWS)]
         )
-        # By how much sums may err: a rounding of the largest number for every two terms, of all groups together.
+        # Error bound of sums: a rounding error of the largest number for every two terms, over all groups.
         self._slack: float = 1e-15 * vectors.shape[1] ** 2 * float(np.abs(vectors).max(initial=0.0))
         self._anchors = self._far_apart(_sample(self._sums))
         self._cell, self._reach = self._nearest_anchors()
 
     def within(self, radius: float, wanted: Wanted, narrowed: Narrowed) -> Iterator[Pairs]:
-        """All pairs of different rows at most ``radius`` apart that are wanted, each once, some at a time.
+        """Yield all wanted pairs of different rows at most ``radius`` apart, each once, in batches.
 
-        ``narrowed`` has none of the pairs that are not wanted to be looked at, or few.
+        ``narrowed`` removes pairs that are not wanted before they are measured; it may keep some.
         """
         every = np.arange(len(self.vectors), dtype=np.intp)
         tiles = (
@@ -86,11 +86,11 @@ class Screen:
         return self._found(tiles, radius, wanted)
 
     def among(self, rows: Rows, radius: float) -> Iterator[Pairs]:
-        """The same pairs of these rows."""
+        """Yield the pairs among the given rows, as `within`."""
         return self._found(self._own_tiles(rows, radius), radius, None)
 
     def between(self, left: Rows, right: Rows, radius: float, wanted: Wanted) -> Iterator[Pairs]:
-        """The same pairs of a row of ``left`` and one of ``right``, which have none in common."""
+        """Yield the pairs of a row of ``left`` and a row of ``right``, which are disjoint, as `within`."""
         return self._found(self._cross_tiles(left, right, radius), radius, wanted)
 
     def _own_tiles(self, rows: Rows, radius: float) -> Iterator[_Tile]:
@@ -118,12 +118,12 @@ class Screen:
         yield from zip(cells.tolist(), starts.tolist(), np.append(starts, len(ordered))[1:].tolist(), strict=True)
 
     def _reachable(self, rows: Rows, members: Rows, anchor: int, radius: float) -> Rows:
-        """Those of ``rows`` that may be within the radius of one of a cell's members."""
+        """The ``rows`` that may be within the radius of a member of a cell."""
         apart = self._apart(self._sums[rows], self._anchors[anchor : anchor + 1])[:, 0]
         return rows[apart <= self._loosened(radius + float(self._reach[members].max()))]
 
     def _loosened(self, bound: float) -> float:
-        """What a distance of sums must exceed to be beyond the bound, however both were rounded."""
+        """The value that a distance of sums must exceed to be beyond the bound in spite of rounding."""
         return bound * (1.0 + 1e-12) + 3.0 * self._slack
 
     def _found(self, tiles: Iterator[_Tile], radius: float, wanted: Wanted | None) -> Iterator[Pairs]:
@@ -131,7 +131,7 @@ class Screen:
             return self._pairs(tile, radius, wanted)
 
         with ThreadPoolExecutor(_WORKERS) as pool:
-            # A window of tiles at a time: pairs found never pile up.
+            # A window of tiles at a time, so that results do not accumulate.
             while window := list(islice(tiles, 4 * _WORKERS)):
                 yield from (pairs for pairs in pool.map(work, window) if len(pairs[0]))
 
@@ -156,7 +156,7 @@ class Screen:
         return left[inside], right[inside]
 
     def _rough(self, left: Rows, right: Rows) -> NDArray[np.float64]:
-        """Distances of pairs, summed in float32."""
+        """Distances of pairs, computed in float32."""
         out = np.empty(len(left))
         for start in range(0, len(left), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
@@ -169,7 +169,7 @@ class Screen:
         return np.asarray(cdist(a, b, self._distance.scipy_name))
 
     def _far_apart(self, sample: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Anchors: from the first on, always what is farthest from all before (Gonzalez 1985)."""
+        """Anchors by farthest-point traversal from the first row (Gonzalez 1985)."""
         chosen, nearest = [0], self._apart(sample, sample[:1])[:, 0]
         while len(chosen) < _CELLS and nearest.max() > 0.0:
             chosen.append(int(nearest.argmax()))
@@ -177,7 +177,7 @@ class Screen:
         return sample[chosen]
 
     def _nearest_anchors(self) -> tuple[Rows, NDArray[np.float64]]:
-        """The nearest anchor of each row, and how far it is."""
+        """The nearest anchor of each row, and its distance."""
         cell, reach = np.empty(len(self._sums), np.intp), np.empty(len(self._sums))
         for start in range(0, len(self._sums), _ROWS):
             apart = self._apart(self._sums[start : start + _ROWS], self._anchors)
@@ -187,7 +187,7 @@ class Screen:
 
 
 def _sample(vectors: NDArray[Number]) -> NDArray[Number]:
-    """Some thousand rows at equal steps."""
+    """About a thousand rows at equal steps."""
     return vectors[:: -(-len(vectors) // _SAMPLE)]
 
 
@@ -196,10 +196,10 @@ def _chunks(rows: Rows) -> Iterator[Rows]:
 
 
 def _grouping(sample: NDArray[np.float64], order: float) -> NDArray[np.float64]:
-    """The matrix (d, k) of signs, scaled, by which coordinates are summed up.
+    """The (d, k) matrix of scaled signs that sums coordinates in groups.
 
-    Coordinates that are correlated stand side by side (average linkage) and are cut into groups of one size; signs are
-    those of a group's first principal component, so that the sums keep as much as they can.
+    Correlated coordinates are placed side by side (average linkage) and cut into groups of one size. The signs are
+    those of the group's first principal component, so that the sums keep as much of the variation as possible.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
