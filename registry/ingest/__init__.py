@@ -1,4 +1,4 @@
-"""Filling a registry: manifests, what it costs, where it is done, and the run over what is to be ingested."""
+"""Ingest: manifests, cost estimates, executors, and the run over the models."""
 
 from registry.ingest.cost import (
     READ_PER_SECOND,

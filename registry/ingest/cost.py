@@ -1,4 +1,4 @@
-"""What ingesting models takes besides their spectra, and what all of it takes where nothing but a size is known."""
+"""Expected time and memory of an ingest, besides spectra, and in total for models of which only the size is known."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ __all__ = [
     "seconds_by_size",
 ]
 
-# Measured on one core: six of torchvision's networks at 61 to 120 MB a second, of which reading and hashing them is at
-# 700 to 970; the rest of a model on 163 of under 1 MB.
+# Measured on one core: six torchvision networks take 61 to 120 MB per second in all, reading and hashing 700 to 970 MB
+# per second; the fixed cost of a model comes from 163 models of under 1 MB.
 BYTES_PER_SECOND: Final = 80e6
 READ_PER_SECOND: Final = 800e6
 SECONDS_PER_MODEL: Final = 0.02
 WORKER_BYTES: Final = 120_000_000
-"""A process that has loaded NumPy and SciPy."""
-TORCH_BYTES: Final = 650_000_000  # with torch, pages of its libraries counted
-# Of a limit that nobody has set: what hangs is to end some day, and nothing that is merely slow.
+"""Memory in bytes of a process that has loaded NumPy and SciPy."""
+TORCH_BYTES: Final = 650_000_000  # the same with torch, including pages of its libraries
+# Default time limit: it must end processes that hang, but not slow ones.
 LEAST_LIMIT: Final = 600.0  # seconds
-TIMES_EXPECTED: Final = 200  # by its size, a file that is one large square matrix takes far longer than is expected
-SLOWEST_DOWNLOAD: Final = 100e3  # bytes a second
+TIMES_EXPECTED: Final = 200  # a file with one large square matrix takes far longer than its size suggests
+SLOWEST_DOWNLOAD: Final = 100e3  # bytes per second
 
 
 def seconds_by_size(refs: Sequence[ModelRef]) -> list[float]:
-    """Seconds that each model is expected to take on one core, downloads not counted.
+    """Expected seconds for each model on one core, without downloads, from its size.
 
-    A model of unknown size counts as much as the mean of the others.
+    A model of unknown size counts as the mean of the others.
     """
     known = [ref.bytes for ref in refs if ref.bytes is not None]
     typical = sum(known) / len(known) if known else 0.0
@@ -46,24 +46,25 @@ def seconds_by_size(refs: Sequence[ModelRef]) -> list[float]:
 
 
 def limit_of(ref: ModelRef, expected: float) -> float:
-    """Seconds after which a model that is expected to take so long is given up, where no limit is set.
+    """Default time limit in seconds for a model with this expected time.
 
-    Ten minutes, 200 times what is expected, and for a download an hour and what it takes at 100 kB/s.
+    Ten minutes plus 200 times the expected time; a download adds an hour and its time at 100 kB/s.
     """
     limit = LEAST_LIMIT + TIMES_EXPECTED * expected
     return limit if ref.cached else limit + 3600.0 + (ref.bytes or 0) / SLOWEST_DOWNLOAD
 
 
 def kin_of(ref: ModelRef) -> str:
-    """What models that are likely to be of the same shapes have in common: their folder, or their architecture."""
+    """A key that models of probably the same shapes share: their folder or their architecture."""
     return ref.target.rpartition("/")[0] or ref.target.partition(".")[0]
 
 
 def memory_by_size(ref: ModelRef, *, torch: bool, largest: int | None = None, threads: int = 1) -> int:
-    """Bytes that measuring a model is expected to need, 0 where its size is not known; ``torch``: and torch with it.
+    """Expected bytes of memory to measure a model, 0 if its size is unknown; ``torch``: including torch.
 
-    A layer a thread in float64, whose Gram matrix and copy take four times its own if it is square, and the weights of
-    one more: of tensors no larger than ``largest``; where that is not known, twice the file, a rule of thumb.
+    One layer per thread in float64, whose Gram matrix and copy take four times the layer if it is square, and the
+    weights of one more layer. Tensors are no larger than ``largest``; if that is unknown, twice the file size is taken
+    as an estimate.
     """
     if ref.bytes is None:
         return 0
@@ -72,5 +73,5 @@ def memory_by_size(ref: ModelRef, *, torch: bool, largest: int | None = None, th
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Manifests: a model a line, as JSONL or CSV, with what is known of it."""
+"""Manifests: JSONL or CSV files with one model per line."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["ManifestEntry", "read_manifest"]
 
 _CARD_TEXTS = ("family", "architecture", "task", "dataset", "licence", "source", "revision", "recipe", "training")
 _SPELLINGS = {"license": "licence", "reference": "ref"}
-# What a manifest may repeat of the weights themselves; the registry computes these and does not store a second opinion.
+# Properties of the weights that a manifest may contain; the registry computes and stores its own values.
 _COMPUTED = frozenset({"params", "sha", "topology", "matrices"})
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
-    """A line of a manifest: a path, or a reference as the sources understand it; a name (may be empty); the card."""
+    """A line of a manifest: a path or reference, a name (may be empty), and the card."""
 
     reference: str | Path
     name: str
@@ -33,20 +33,20 @@ class ManifestEntry:
 
 
 def read_manifest(path: str | Path) -> tuple[ManifestEntry, ...]:
-    """Read a ``.jsonl`` or ``.csv`` manifest; paths in it are relative to its own folder.
+    """Entries of a ``.jsonl`` or ``.csv`` manifest; paths in it are relative to its folder.
 
     Known fields: ``path`` or ``ref`` (one of them), ``name``, ``family``, ``architecture``, ``task``, ``dataset``,
-    ``licence``, ``source``, ``seed``, ``training``, ``gflops``, ``metrics`` (records of name, dataset, split, value);
-    ``params``, ``sha``, ``topology`` and ``matrices`` are computed from the weights and not read; any other field with
-    a value becomes a tag.
+    ``licence``, ``source``, ``seed``, ``training``, ``gflops``, ``metrics`` (records of name, dataset, split, value).
+    ``params``, ``sha``, ``topology`` and ``matrices`` are ignored, because they are computed from the weights. Any
+    other field with a value becomes a tag.
 
     Raises
     ------
     NotFoundError
-        No file is there.
+        The file does not exist.
     UsageError
-        A line that is no record, lacks a reference, gives a name twice, or has a figure that is no number; the message
-        has the line's number.
+        A line is not a record, has no reference, repeats a name, or has a number field that is not a number. The
+        message gives the line number.
     """
     file = Path(path)
     if not file.is_file():
@@ -60,7 +60,7 @@ def read_manifest(path: str | Path) -> tuple[ManifestEntry, ...]:
         names[entry.name] = number
         entries.append(entry)
     if not entries:
-        raise UsageError(f"the manifest {file} holds no models", 'write a line a model: {"path": "weights.pt"}')
+        raise UsageError(f"the manifest {file} holds no models", 'write one line per model: {"path": "weights.pt"}')
     return tuple(entries)
 
 
@@ -84,11 +84,12 @@ def _csv_records(file: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int,
         for row in reader:
             if None in row:
                 raise UsageError(
-                    f"{file}, line {reader.line_num}: more fields than the heading has", "quote fields that hold commas"
+                    f"{file}, line {reader.line_num}: more fields than the header has",
+                    "quote fields that contain commas",
                 )
             yield reader.line_num, dict(row)
     except csv.Error as error:
-        # The reader counts the lines behind it.
+        # The reader has already counted this line.
         number = reader.line_num + 1
         raise UsageError(f"{file}, line {number}: {error}", "write it as comma-separated values") from error
 
@@ -97,9 +98,9 @@ def _json_record(file: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file}, line {number}: no JSON record", "a manifest has one JSON object a line") from error
+        raise UsageError(f"{file}, line {number}: not valid JSON", "a manifest has one JSON object per line") from error
     if not isinstance(record, dict):
-        raise UsageError(f"{file}, line {number}: not a JSON object", "a manifest has one JSON object a line")
+        raise UsageError(f"{file}, line {number}: not a JSON object", "a manifest has one JSON object per line")
     return record
 
 
@@ -109,7 +110,7 @@ def _entry(file: Path, number: int, record: dict[str, Any]) -> ManifestEntry:
     path, ref = fields.pop("path", None), fields.pop("ref", None)
     if (path is None) == (ref is None):
         raise UsageError(f'{where}: give one of "path" and "ref"')
-    # A Path, so that nothing in a file's name can make it another kind of reference.
+    # A Path, so that a file name is never taken for another kind of reference.
     reference = str(ref) if path is None else file.parent / str(path)
     name = str(fields.pop("name", ""))
     for computed in _COMPUTED:
@@ -130,9 +131,9 @@ def _metrics(where: str, records: Any) -> tuple[Metric, ...]:
         try:
             records = json.loads(records)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f'{where}: "metrics" is no JSON list of records') from error
+            raise UsageError(f'{where}: "metrics" is not a JSON list of records') from error
     if not isinstance(records, list | tuple) or not all(isinstance(record, dict) for record in records):
-        raise UsageError(f'{where}: "metrics" is no list of records of name, dataset, split, value')
+        raise UsageError(f'{where}: "metrics" is not a list of records of name, dataset, split, value')
     metrics = []
     for record in records:
         value = _number(where, "a metric's value", record.get("value"))
@@ -160,7 +161,7 @@ def _number(where: str, what: str, value: Any) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{where}: {what} is no number: {value!r}") from error
+        raise UsageError(f"{where}: {what} is not a number: {value!r}") from error
     except OverflowError as error:
         raise UsageError(f"{where}: {what} is too large a number") from error
     if not math.isfinite(number):
@@ -180,10 +181,10 @@ def _seed(where: str, value: Any) -> int | None:
     if number is None:
         return None
     try:
-        seed = int(str(value))  # not by way of the float: beyond 2^53 it has lost the last digits
+        seed = int(str(value))  # not converted through float, which is inexact beyond 2^53
     except ValueError as error:
         if not number.is_integer():
-            raise UsageError(f"{where}: seed is no whole number: {value!r}") from error
+            raise UsageError(f"{where}: seed is not an integer: {value!r}") from error
         seed = int(number)
     if not -(2**63) <= seed < 2**63:
         raise UsageError(f"{where}: seed does not fit in 64 bits: {value!r}")

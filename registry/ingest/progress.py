@@ -1,4 +1,4 @@
-"""What watches a run."""
+"""Progress of a run, as reported to the caller."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ __all__ = ["Progress", "Silent"]
 
 
 class Progress(Protocol):
-    """What watches a run. Every ``start`` is followed by one ``done``, unless the run is interrupted."""
+    """Receives the progress of a run. Every ``start`` is followed by one ``done``, unless the run is interrupted."""
 
     def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:
-        """Say what will be done, what each is expected to cost, and how many more an earlier start has done."""
+        """The run begins: the models, the expected cost of each, and the number that an earlier start has done."""
 
     def start(self, ref: ModelRef) -> None:
-        """Say that this one is in hand; several may be at once."""
+        """A model is being measured; several may be at once."""
 
     def done(self, ref: ModelRef, result: Ingested) -> None:
-        """Say what became of it."""
+        """The outcome of a model."""
 
     def end(self) -> None:
-        """Say that the run is over, finished or not."""
+        """The run is over, finished or not."""
 
 
 class Silent:
-    """Progress that says nothing."""
+    """Progress without output."""
 
     def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def start(self, ref: ModelRef) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def done(self, ref: ModelRef, result: Ingested) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def end(self) -> None:
-        """Ignore it."""
+        """Do nothing."""

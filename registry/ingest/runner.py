@@ -1,4 +1,4 @@
-"""The run over the models to ingest: one failure is one failed item, never the end of the run."""
+"""The run over the models of an ingest. A failure of one model is one failed item and does not end the run."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Keeper", "run"]
 
-GLANCE = 2.0  # seconds between looks at what other runs have done
-# What has come back may wait so long, and until it is so much, to be written by one transaction with what comes next.
+GLANCE = 2.0  # seconds between checks for models that other runs have stored
+# Outcomes wait this long, and up to this number, to be written in one transaction.
 HOLD = 0.25  # seconds
 TOGETHER = 64
-LIVES = 3  # of a task whose process went away, where nothing says that it was the task's fault
+LIVES = 3  # attempts for a task whose process died, if another task may have been the cause
 
 
 class Keeper(Protocol):
-    """Who stores what comes back, and the journal with it: alone in writing, in one thread."""
+    """Stores outcomes and the journal, as the only writer, in one thread."""
 
     def store(self, outcomes: Sequence[Outcome]) -> Sequence[Ingested | RegistryError | None]:
-        """Store values together; of each: what became of it, why it is refused, or None to have it done by force."""
+        """Store values together. Returns for each its outcome, the error, or None if it must be measured by force."""
 
     def fail(self, outcome: Outcome, result: Ingested) -> None:
-        """Put down a failure."""
+        """Record a failure."""
 
     def elsewhere(self) -> Sequence[int]:
-        """Positions that other runs have finished meanwhile."""
+        """Positions that other runs have finished in the meantime."""
 
 
 def run(
     tasks: Sequence[Task], executor: Executor, keeper: Keeper, watcher: Progress, results: dict[int, Ingested]
 ) -> None:
-    """Do every task and put what became of it into ``results``, by position; O(n) calls of each kind.
+    """Run every task and put its outcome into ``results``, by position; O(n) calls of each kind.
 
-    A ``RegistryError`` of one model, or the death of the process that measured it, becomes a failed item, and so does
-    any other error unless it is the only model. A ``StorageError`` ends the run, as every later write would fail alike:
-    what was written before it stays. An interruption stores what has been measured, then goes on its way.
+    A ``RegistryError`` of one model, or the death of its process, becomes a failed item; so does any other error,
+    unless it is the only model. A ``StorageError`` ends the run, because every later write would fail too; what was
+    written before remains. An interruption stores what has been measured and is then passed on.
     """
     going = _Run(tasks, executor, keeper, watcher, results)
     try:
@@ -55,7 +55,7 @@ def run(
 
 
 class _Run:
-    """Tasks that wait, that are in flight, that have come back, and that are suspected of killing processes."""
+    """Tasks that wait, run, have finished, or are suspected of killing processes."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class _Run:
         self._executor, self._keeper, self._watcher = executor, keeper, watcher
 
     def go(self) -> None:
-        """Keep the executor busy and store what comes back, until nothing is left."""
+        """Keep the executor busy and store outcomes until all tasks are done."""
         while (undone := bool(self._waiting or self._suspects or self._flying)) or self._back:
             self._look()
             self._fill()
@@ -86,7 +86,7 @@ class _Run:
                 self._settle()
 
     def rest(self) -> None:
-        """Store what has come back, and wait for nothing more."""
+        """Store the outcomes received so far, without waiting for more."""
         self._back.extend(self._executor.wait(0))
         self._settle()
 
@@ -100,7 +100,9 @@ class _Run:
         outcomes = self._executor.wait(max(0.0, self._left()))
         if outcomes and not self._back:
             self._held = time.monotonic()
-        self._back.extend(outcomes)  # before they are in flight no more: an interruption may come in between
+        self._back.extend(
+            outcomes
+        )  # before they are removed from the tasks in flight, because an interruption may come in between
         for outcome in outcomes:
             self._flying.pop(outcome.task.position, None)
 
@@ -116,7 +118,7 @@ class _Run:
             self._done(task, Ingested(ref.target, ref.name, "known", 0.0, "stored by another run of the same plan"))
 
     def _fill(self) -> None:
-        """Give out what there is room for; a suspect only where nothing else is in flight that it could take along."""
+        """Submit tasks while there is room; a suspect runs alone, so that it cannot end others."""
         while self._waiting and self._executor.room(self._waiting[0]):
             self._submit(self._waiting.popleft())
         if self._suspects and not self._flying:
@@ -133,7 +135,7 @@ class _Run:
             self._watcher.start(task.ref)
 
     def _settle(self) -> None:
-        """Take in what has come back; what an interruption cuts short is still there for `rest`."""
+        """Take over outcomes; what an interruption cuts short remains for `rest`."""
         sound = [outcome for outcome in self._back if outcome.sound]
         stored = iter(self._keeper.store(sound) if sound else ())
         while self._back:
@@ -155,7 +157,7 @@ class _Run:
             self._done(task, stored)
 
     def _may_live(self, task: Task) -> bool:
-        """Whether a task whose process went away gets another chance: alone, where others may have been to blame."""
+        """Whether a task whose process died is tried again: alone, if other tasks may have been the cause."""
         self._deaths[task.position] = deaths = self._deaths.get(task.position, 0) + 1
         if self._executor.apart and deaths < LIVES:
             self._waiting.append(task)
@@ -177,7 +179,7 @@ class _Run:
             return self._fail(
                 outcome,
                 f"{target} took longer than its limit of {outcome.task.limit:g} s and was stopped",
-                "if the file is what it should be, give it longer: --time-limit SECONDS, 0 for no limit",
+                "if the file is valid, set a longer limit: --time-limit SECONDS, 0 for no limit",
             )
         if isinstance(error, StorageError):
             raise error

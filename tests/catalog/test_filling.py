@@ -116,7 +116,7 @@ def test_a_device_that_is_not_at_hand(
             lambda: reg.ingest_all(refs, device="cuda"),
             lambda: reg.ingest(files / "slim.safetensors", device="cuda"),
         ):
-            with pytest.raises(RegistryError, match="no CUDA device is at hand") as missing:
+            with pytest.raises(RegistryError, match="no CUDA device is available") as missing:
                 ask()
             assert missing.value.remedy
         assert measured == []

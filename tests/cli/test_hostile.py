@@ -66,7 +66,7 @@ def test_a_file_that_hangs_is_one_failed_item(
     done = archreg("ingest", str(tmp_path), "--time-limit", "3", "--quiet")
     assert (done.code, done.out) == (3, "2 added, 1 failed\n")
     message = f"{tmp_path / 'm2.pt'} took longer than its limit of 3 s and was stopped"
-    remedy = "if the file is what it should be, give it longer: --time-limit SECONDS, 0 for no limit"
+    remedy = "if the file is valid, set a longer limit: --time-limit SECONDS, 0 for no limit"
     assert done.err == f"archreg: {message}\n  {remedy}\n"
     [item] = archreg("runs", "failures", "--json").document["items"]
     assert (item["name"], item["attempts"], item["message"], item["remedy"]) == ("m2", 1, message, remedy)
@@ -85,7 +85,7 @@ def test_a_limit_takes_a_process(archreg: Callable[..., Any], tmp_path: Path) ->
     torch.save(sound(), tmp_path / "m.pt")
     refused = archreg("ingest", str(tmp_path), "--time-limit", "1", "--executor", "inprocess")
     assert refused.code == 2
-    assert "a model that is read in this process cannot be stopped" in refused.err
+    assert "the executor inprocess cannot stop a model at a time limit" in refused.err
 
 
 def test_an_index_that_is_refused_ends_with_1(archreg: Callable[..., Any], tmp_path: Path) -> None:

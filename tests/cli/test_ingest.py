@@ -47,10 +47,10 @@ def test_devices(archreg: Callable[..., Any], fake: Any) -> None:
     archreg("ingest", "a.pt", "--quiet")
     assert fake.called("ingest_all")[1]["device"] == "cpu"
     assert archreg("ingest", "a.pt", "--device", "gpu").code == 2
-    fake.answers["ingest_all"] = RegistryError("no CUDA device is at hand: none", "take the device auto, or cpu")
+    fake.answers["ingest_all"] = RegistryError("no CUDA device is available: none", "use the device auto or cpu")
     refused = archreg("ingest", "a.pt", "--device", "cuda", "--quiet")
     assert refused.code == 1
-    assert refused.err == "archreg: no CUDA device is at hand: none\n  take the device auto, or cpu\n"
+    assert refused.err == "archreg: no CUDA device is available: none\n  use the device auto or cpu\n"
 
 
 def test_a_manifest(archreg: Callable[..., Any], fake: Any) -> None:

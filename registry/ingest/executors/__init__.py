@@ -1,4 +1,4 @@
-"""Executors: the table of them, and which one suits a job."""
+"""Executors: the table of them, and the choice of one for a run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EXECUTORS", "Executor", "Outcome", "Setting", "Task", "Work", "chosen"]
 
-# Two workers are at work after 0.6 s, in which one process measures a dozen small models: benchmarks/ingest.py.
+# Two workers are ready after 0.6 s, in which one process measures a dozen small models: benchmarks/ingest.py.
 WORTH_WORKERS: Final = 2.0  # seconds of work
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where tasks are done: an executor by its name, how many workers (None: as it has cores), a cluster's address.
+    """Where tasks run: name of the executor, number of workers (None: one per core), address of a cluster.
 
-    ``limit``: seconds that a task may take where it can be stopped; None: by its cost, 0: none.
+    ``limit``: time limit of a task in seconds, if the executor can stop it; None: from the task's cost; 0: none.
     """
 
     name: str
@@ -56,33 +56,35 @@ EXECUTORS: Final[Mapping[str, Callable[[Setting, Sequence[str]], Executor]]] = M
     "pool": _pool,
     "ray": _ray,
 })  # fmt: skip
-"""By name, what makes one of a setting and of the modules that its workers can load before they know their work."""
+"""Factories by name; each takes a setting and the modules that workers can load before they receive work."""
 
 
 def chosen(setting: Setting | None, tasks: int, seconds: float) -> Setting:
-    """The setting for so many tasks, expected to take so long on one core, with what is not given filled in.
+    """The setting for a number of tasks and their expected time on one core, with missing values filled in.
 
-    Workers, where none are asked for, are as many as cores, and only where the work outweighs their start, or where a
-    limit is set, which takes a process that can be killed.
+    The default number of workers is the number of cores. Workers are used by default only if the work outweighs their
+    start, or if a time limit is set, which requires a process that can be killed.
 
     Raises
     ------
     UsageError
-        There is no such executor, less than one worker, an address for an executor that takes none, or a limit that is
-        negative or for one that knows none.
+        The executor is unknown, there is less than one worker, the executor takes no address, the limit is negative, or
+        the executor has no limit.
     """
     setting = setting or Setting("")
     name, workers, address, limit = setting.name, setting.workers, setting.address, setting.limit
     if name and name not in EXECUTORS:
-        raise UsageError(f"there is no executor {name!r}", f"known: {', '.join(EXECUTORS)}")
+        raise UsageError(f"unknown executor {name!r}", f"known: {', '.join(EXECUTORS)}")
     if workers is not None and workers < 1:
-        raise UsageError(f"{workers} workers cannot do anything", "give 1 or more")
+        raise UsageError(f"workers must be at least 1, not {workers}", "give 1 or more")
     if address is not None and name != "ray":
-        raise UsageError("an address goes with the executor ray alone", "archreg ingest --executor ray --address ...")
+        raise UsageError("only the executor ray takes an address", "archreg ingest --executor ray --address ...")
     if limit is not None and not 0 <= limit < math.inf:
-        raise UsageError(f"a limit of {limit:g} s is none", "give seconds, or 0 for no limit")
+        raise UsageError(
+            f"the time limit must be finite and not negative, not {limit:g} s", "give seconds, or 0 for no limit"
+        )
     if limit and name == "inprocess":
-        raise UsageError("a model that is read in this process cannot be stopped", "leave --executor inprocess out")
+        raise UsageError("the executor inprocess cannot stop a model at a time limit", "omit --executor inprocess")
     if name == "ray":
         return setting
     if not name:

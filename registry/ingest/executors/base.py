@@ -1,4 +1,4 @@
-"""What an executor is: it does tasks somewhere, several at a time, and hands back what became of each."""
+"""Interface of executors, which run tasks, several at a time, and return their outcomes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Executor", "Outcome", "Task", "Work", "attempt", "confined"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A model to be measured.
+    """A model to measure.
 
-    ``force``: even if it seems to be stored already; ``memory``: bytes it may need; ``cost``: seconds it is expected to
-    take; ``limit``: seconds after which a process of its own is killed, 0 for never; ``kin``: the same for models that
-    are likely to be of the same shapes, which a process computes the ensembles of once.
+    ``force``: measure it even if it seems to be stored. ``memory``: expected bytes. ``cost``: expected seconds.
+    ``limit``: seconds after which its process is killed, 0 for never. ``kin``: a key shared by models of probably the
+    same shapes, whose ensembles one process computes only once.
     """
 
     position: int
@@ -34,19 +34,19 @@ class Task:
     kin: str = ""
 
     def forced(self) -> Task:
-        """The same, by force."""
+        """The same task with ``force``."""
         return replace(self, force=True)
 
 
 Work = Callable[[Task], Any]
-"""What is done with a task. It writes nothing, and where other processes do it, it can be pickled."""
+"""The function applied to a task. It writes nothing; for other processes it must be picklable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task: the ``value`` of the work or the ``error`` it raised.
+    """Result of a task: the ``value`` of the work, or the ``error`` it raised.
 
-    ``died``: its process went away; ``late``: it was made to, as the task took longer than its limit.
+    ``died``: the process of the task ended. ``late``: it was killed because the task exceeded its limit.
     """
 
     task: Task
@@ -63,32 +63,32 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Where tasks are done. Nothing is written there: whoever runs them stores what comes back.
+    """Runs tasks. It stores nothing; the caller stores the outcomes.
 
-    Making one starts what its workers start from, so that they are up when it is known what to do. ``apart``: whether
-    tasks have memory of their own, so that none can be the death of another.
+    The constructor starts what workers need, so that they are ready when the tasks are known. ``apart``: whether tasks
+    run in separate processes, so that one cannot end another.
     """
 
     apart: bool
 
     def begin(self, work: Work) -> None:
-        """Say what is done with every task; before the first."""
+        """Set the work for every task; called before the first task."""
 
     def room(self, task: Task) -> bool:
-        """Whether to give it this task now: it keeps workers busy, and as little waiting for them as does that."""
+        """Whether to submit this task now; true as long as it keeps workers busy with few tasks waiting."""
 
     def submit(self, task: Task) -> None:
-        """Take a task; it may begin at once."""
+        """Accept a task; it may start at once."""
 
     def wait(self, seconds: float) -> Sequence[Outcome]:
-        """Return what has been finished, after waiting for something to be, or for so long."""
+        """Return finished outcomes, after waiting for one for at most the given time."""
 
     def close(self) -> None:
-        """Drop what is unfinished and let go of all processes."""
+        """Drop unfinished tasks and end all processes."""
 
 
 def attempt(work: Work, task: Task) -> Outcome:
-    """Do a task and catch what it raises, interruptions excepted."""
+    """Run a task and catch its exceptions, except interruptions."""
     begun = time.perf_counter()
     try:
         value = work(task)
@@ -98,10 +98,10 @@ def attempt(work: Work, task: Task) -> Outcome:
 
 
 def confined(work: Work, task: Task) -> Outcome:
-    """`attempt`, for a process of its own: it is killed by SIGALRM once the task takes longer than its limit.
+    """`attempt` for a worker process, which SIGALRM kills if the task exceeds its limit.
 
-    By the system, and not from within Python: what hangs may do so in a C function that never comes back. Where there
-    are no such timers there is no limit.
+    The signal's default action is used, not a Python handler, because a task that hangs may do so in a C function. On
+    systems without such timers there is no limit.
     """
     if not task.limit or not hasattr(signal, "setitimer"):
         return attempt(work, task)

@@ -1,4 +1,4 @@
-"""Tasks in this process, one after the other."""
+"""Executor that runs tasks in this process, one after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["InProcess"]
 
 
 class InProcess:
-    """Does a task when it is waited for. Nothing can stop it: limits are for processes that can be killed."""
+    """Runs a task when it is waited for. It cannot stop a task, so it has no time limits."""
 
     apart = True
 
@@ -23,23 +23,23 @@ class InProcess:
         self._tasks: deque[Task] = deque()
 
     def begin(self, work: Work) -> None:
-        """Remember the work."""
+        """Store the work."""
         self._work = work
 
     def room(self, task: Task) -> bool:  # noqa: ARG002
-        """One at a time."""
+        """One task at a time."""
         return not self._tasks
 
     def submit(self, task: Task) -> None:
-        """Keep it for `wait`."""
+        """Keep the task for `wait`."""
         self._tasks.append(task)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Do the oldest task, however long it takes; with no time to wait, nothing."""
+        """Run the oldest task to its end; does nothing if the time to wait is 0."""
         if self._work is None or not seconds or not self._tasks:
             return []
         return [attempt(self._work, self._tasks.popleft())]
 
     def close(self) -> None:
-        """Forget the tasks."""
+        """Drop the tasks."""
         self._tasks.clear()

@@ -1,4 +1,4 @@
-"""Tasks in worker processes of this machine."""
+"""Executor that runs tasks in worker processes of this machine."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
-# Read by the libraries when they are loaded. The workers are the parallelism: more threads than cores slow all of it.
+# Read by the libraries when they are loaded. Workers provide the parallelism; more threads than cores are slower.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-# Never a fork of this process, which has threads. A server to fork from loads the modules once for all workers.
+# This process has threads and is never forked. A fork server loads the modules once for all workers.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 CONTEXT: Any = multiprocessing.get_context(METHOD)
-# A worker has one task more than it is at where both together are expected to take no longer than this, so that it need
-# not wait for the next. Otherwise whoever is free first takes it, and none stands idle while another has two.
+# A worker gets a second task if both together are expected to take no longer than this, so that it does not wait for
+# the next one. Longer tasks go to the first free worker, so that none is idle while another has two.
 AHEAD = 0.5  # seconds
-AHEAD_BYTES = 1 << 15  # of such a task: one that does not fit the pipe would wait for who waits to send its result
-# Tasks wait here, a worker, that are expected to take so long: enough to go on with while this process writes.
+AHEAD_BYTES = (
+    1 << 15
+)  # bytes of such a task; a larger one would not fit the pipe and could deadlock with a worker that sends its result
+# Expected seconds of tasks that wait here per worker: enough work while this process writes.
 WAITING = 1.0  # seconds
 
 
 class Pool:
-    """Worker processes with one BLAS thread each; they end with this process, however it ends.
+    """Worker processes with one BLAS thread each. They end with this process, however it ends.
 
-    A worker that dies, or is killed at a task's limit, takes along the task that it was at, and no other.
+    A worker that dies, or is killed at the limit of a task, loses only the task that it was running.
     """
 
     apart = False
@@ -52,11 +54,11 @@ class Pool:
         self._count = workers
         self._modules = tuple(modules)
         self._work: Work | None = None
-        self._lock = threading.Lock()  # over the tasks, here and of the workers
+        self._lock = threading.Lock()  # guards the tasks, here and of the workers
         self._workers: list[_Worker] = []
         self._waiting: deque[Task] = deque()
-        self._back: SimpleQueue[Outcome | _Worker] = SimpleQueue()  # a worker: it has ended
-        self._found: list[Outcome] = []  # taken from there; what an interruption cuts short is still here
+        self._back: SimpleQueue[Outcome | _Worker] = SimpleQueue()  # a Worker in the queue means that it has ended
+        self._found: list[Outcome] = []  # taken from the queue; kept here if an interruption comes
         if METHOD == "forkserver":
             CONTEXT.set_forkserver_preload(list(self._modules))
             with _clean_start():
@@ -75,13 +77,13 @@ class Pool:
         worker.listen(self._hear)
 
     def room(self, task: Task) -> bool:
-        """Whether a worker is free, or may be before this process gives out the next."""
+        """Whether a worker is free, or may be free before the next submission."""
         with self._lock:
             free = sum(not worker.tasks for worker in self._workers) > len(self._waiting)
             return free or sum(each.cost for each in self._waiting) + task.cost <= WAITING * self._count
 
     def submit(self, task: Task) -> None:
-        """Give it to the worker that is free first."""
+        """Give the task to the first free worker."""
         with self._lock:
             self._waiting.append(task)
             self._feed()
@@ -95,7 +97,7 @@ class Pool:
                 del self._waiting[at]
 
     def _next(self, worker: _Worker) -> int:
-        """Which of those that wait is for a worker: the first of its kin, else of nobody's, else of all."""
+        """The waiting task for a worker: one of its kin, else one of a kin that no worker has, else the oldest."""
         taken = {each.kin for each in self._workers}
         return min(range(len(self._waiting)), key=lambda at: (self._rank(worker, self._waiting[at], taken), at))
 
@@ -103,7 +105,7 @@ class Pool:
         return 0 if task.kin == worker.kin else 1 + (task.kin in taken)
 
     def _hear(self, worker: _Worker, told: Outcome | Exception | None) -> None:
-        """What a worker says, in the thread that listens to it; None is its end."""
+        """Handle a message of a worker, in its listening thread; None means that it has ended."""
         if told is None:
             self._back.put(worker)
             return
@@ -113,7 +115,7 @@ class Pool:
         self._back.put(told if isinstance(told, Outcome) else Outcome(task, 0.0, error=told))
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Return what is done, and what died or was killed."""
+        """Return finished outcomes, including those of workers that died or were killed."""
         with suppress(Empty):
             told = self._back.get(timeout=seconds) if seconds > 0 else self._back.get_nowait()
             while True:
@@ -123,7 +125,7 @@ class Pool:
         return found
 
     def _buried(self, worker: _Worker) -> list[Outcome]:
-        """What a worker that has gone took along; another starts in its place."""
+        """Outcomes of the tasks of a worker that ended; starts a worker in its place."""
         late = worker.end() == -getattr(signal, "SIGALRM", 0)
         with self._lock:
             self._workers.remove(worker)
@@ -139,7 +141,7 @@ class Pool:
         return [Outcome(task, task.limit if late else 0.0, died=not late, late=late) for task in begun]
 
     def close(self) -> None:
-        """End the workers, whatever they are at: they write nothing."""
+        """End the workers; they write nothing, so their tasks can be dropped."""
         with self._lock:
             self._waiting.clear()
             for worker in self._workers:
@@ -150,9 +152,9 @@ class Pool:
 
 
 class _Worker:
-    """A process, and the tasks it has been given, oldest first.
+    """A process, and the tasks given to it, oldest first.
 
-    ``kin``: of the last of them; ``up``: it has started; ``reason``: why it could not.
+    ``kin``: that of its last task. ``up``: it has started. ``reason``: why it could not start.
     """
 
     def __init__(self, work: Work | None, modules: Sequence[str]) -> None:
@@ -167,9 +169,9 @@ class _Worker:
         self._thread: threading.Thread | None = None
 
     def listen(self, hear: Callable[[_Worker, Outcome | Exception | None], None]) -> None:
-        """Take in what it says in a thread.
+        """Receive its messages in a thread.
 
-        An interruption of the main one must not cut a message in two, nor a long write there keep the worker waiting.
+        An interruption of the main thread must not split a message, and a long write there must not block the worker.
         """
         self._thread = threading.Thread(target=self._receive, args=(hear,), daemon=True)
         self._thread.start()
@@ -193,11 +195,11 @@ class _Worker:
 
     @property
     def cost(self) -> float:
-        """Seconds that its tasks are expected to take."""
+        """Expected seconds of its tasks."""
         return sum(task.cost for task in self.tasks)
 
     def take(self, task: Task) -> bool:
-        """Give it a task if it has nothing to do, or so little that it should not have to wait for more."""
+        """Give it a task if it has none, or only a short one."""
         if len(self.tasks) > 1 or (self.tasks and self.cost + task.cost > AHEAD):
             return False
         message = ForkingPickler.dumps(task)
@@ -205,12 +207,12 @@ class _Worker:
             return False
         self.tasks.append(task)
         self.kin = task.kin
-        with suppress(OSError):  # it has gone, and will be told to have
+        with suppress(OSError):  # it has ended, which its listening thread reports
             self._pipe.send_bytes(message)
         return True
 
     def stop(self) -> None:
-        """Let it go where it has nothing to do, else end it."""
+        """Let it end if it is idle, else kill it."""
         if self.up and not self.tasks:
             with suppress(OSError):
                 self._pipe.send(None)
@@ -218,7 +220,7 @@ class _Worker:
             self._process.terminate()
 
     def end(self) -> int:
-        """Wait for its end; return the exit code."""
+        """Wait for its end and return the exit code."""
         self._process.join()
         if self._thread is not None:
             self._thread.join()
@@ -228,8 +230,8 @@ class _Worker:
 
 
 def _start_server() -> None:
-    """Start what workers are forked from, with the mask of this thread: Ctrl-C would end it while it loads modules."""
-    resource_tracker.ensure_running()  # which the server's start does otherwise, and takes the mask off
+    """Start the fork server with SIGINT blocked: Ctrl-C would end it while it loads modules."""
+    resource_tracker.ensure_running()  # done here first, because starting the server would do it and unblock the signal
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -239,9 +241,10 @@ def _start_server() -> None:
 
 @contextmanager
 def _clean_start() -> Iterator[None]:
-    """Let new processes load libraries with one thread, and run nothing of this program's own main module.
+    """Let new processes load libraries with one thread, and not run this program's main module.
 
-    A worker needs nothing from there, and running it again costs time; in a script without a guard it would not end.
+    Workers need nothing from it. Running it again takes time, and a script without a main guard would start processes
+    forever.
     """
     main: Any = sys.modules["__main__"]
     kept = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
@@ -262,11 +265,11 @@ def _clean_start() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, work: Work, modules: Sequence[str]) -> None:
-    """What a worker does: say that it is up, then tasks until there are no more."""
-    # Ctrl-C reaches every process of the terminal: it is for the one that writes to decide.
+    """Main function of a worker: report that it is up, then run tasks until there are no more."""
+    # Ctrl-C reaches every process of the terminal; the process that writes decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(EOFError, ConnectionError):  # whoever started it has gone
+    with suppress(EOFError, ConnectionError):  # the parent process has ended
         try:
             for module in modules:
                 import_module(module)

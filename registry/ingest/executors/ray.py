@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster. The one module that loads Ray."""
+"""Executor that runs tasks on a Ray cluster. The only module that imports Ray."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["Ray"]
 
 REACH_SECONDS = 5.0
-HEARD = 1.0  # seconds that may pass until this process hears that a task has begun
+HEARD = 1.0  # seconds until this process learns that a task has started
 
 
 class Ray:
-    """Tasks of one core and the memory that each may need, on every node of a cluster that has both free.
+    """Runs tasks on all nodes of a cluster, each with one core and the memory it may need.
 
-    The nodes have this package installed and see the files under the same paths. A node that goes away is a death of
-    what it had in hand.
+    The nodes must have this package installed and see the files under the same paths. If a node disappears, its tasks
+    count as died.
 
     Raises
     ------
     UsageError
         Ray is not installed.
     RegistryError
-        No cluster answers at ``address``; None is a cluster of this machine alone, started for the purpose.
+        No cluster answers at ``address``. None starts a cluster on this machine.
     """
 
     apart = True
@@ -52,7 +52,7 @@ class Ray:
         self._most = int(max((node.get("memory", 0) for node in nodes), default=0))
         cores = int(sum(node.get("CPU", 0) for node in nodes))
         self._slots = 2 * max(1, min(cores, workers or cores))
-        # A death is told, not repaired here: the run decides, for every executor alike.
+        # Ray must not retry: the run decides about tasks that died, for every executor alike.
         self._do = self._ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_told)
         self._work: Any = None
         self._tasks: dict[Any, _Given] = {}
@@ -77,20 +77,20 @@ class Ray:
             ) from error
 
     def begin(self, work: Work) -> None:
-        """Put the work where every node can fetch it once."""
+        """Put the work into the object store, from which every node fetches it once."""
         self._work = self._ray.put(work)
 
     def room(self, task: Task) -> bool:  # noqa: ARG002
-        """A task at work and one that waits for each core."""
+        """One running and one waiting task per core."""
         return len(self._tasks) < self._slots
 
     def submit(self, task: Task) -> None:
-        """Ask for one core and the task's memory, which no node has more of than all its own."""
+        """Request one core and the task's memory, at most the memory of the largest node."""
         resources = {"memory": min(task.memory, self._most)} if task.memory and self._most else {}
         self._tasks[self._do.options(**resources).remote(self._work, task)] = _Given(task)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Return what is done."""
+        """Return finished outcomes."""
         end = time.monotonic() + seconds
         while self._tasks:
             left = max(0.0, end - time.monotonic())
@@ -101,14 +101,14 @@ class Ray:
         return []
 
     def _heard(self, told: Any) -> Outcome | None:
-        """What a task says, or what became of it; None where it says no more than that it has begun."""
+        """Outcome in a message of a task; None if the message only says that the task has started."""
         given = self._tasks[told]
         seconds = 0.0 if given.begun is None else time.monotonic() - given.begun
         try:
             outcome: Outcome | None = self._ray.get(next(told))
-        except self._ray.exceptions.RayTaskError as error:  # what could not be sent back
+        except self._ray.exceptions.RayTaskError as error:  # a result that could not be pickled
             outcome = Outcome(given.task, seconds, error=error)
-        except self._ray.exceptions.RayError:  # its worker, or the node that it was on
+        except self._ray.exceptions.RayError:  # its worker or its node
             late = given.begun is not None and 0.0 < given.task.limit <= seconds + HEARD
             outcome = Outcome(given.task, seconds, died=not late, late=late)
         if outcome is None:
@@ -118,7 +118,7 @@ class Ray:
         return outcome
 
     def close(self) -> None:
-        """Cancel what is unfinished; a cluster that was joined goes on, one that was started ends."""
+        """Cancel unfinished tasks. A joined cluster continues; a cluster started here ends."""
         for told in self._tasks:
             self._ray.cancel(told, force=True)
         self._tasks.clear()
@@ -128,23 +128,23 @@ class Ray:
 
 @dataclass(slots=True)
 class _Given:
-    """A task, and when it said that it had begun: until then it waits for a core."""
+    """A task and the time at which it started; before that it waits for a core."""
 
     task: Task
     begun: float | None = None
 
 
 def _told(work: Work, task: Task) -> Iterator[Outcome | None]:
-    """Say that the task has begun, then what became of it."""
+    """Yield a message that the task has started, then its outcome."""
     yield None
     yield confined(work, task)
 
 
 def _reach(address: str) -> None:
-    """See whether anybody listens there: Ray itself would try for minutes."""
+    """Check that something listens at the address; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
-        return  # "auto" and the like are Ray's to find
+        return  # Ray resolves "auto" and similar addresses
     try:
         socket.create_connection((host, int(port)), REACH_SECONDS).close()
     except OSError as error:
