@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["whole_file"]
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, and move what was written to ``path`` at the end; an older file stays until then.
+    """Yield a temporary path, and move the file written there to ``path`` on success.
 
-    Raises ``RegistryError`` where the file cannot be written; nothing is left behind.
+    An existing file stays until then. Raises ``RegistryError`` if the file cannot be written; nothing is left behind.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:

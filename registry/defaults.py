@@ -1,4 +1,4 @@
-"""Where the registry is when nobody says."""
+"""Default location of the database."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["anchored", "default_database", "no_file"]
 
 
 def default_database() -> str:
-    """``ARCHREG_DB`` of the environment, else ``archreg.db`` in the working folder."""
+    """The environment variable ``ARCHREG_DB``, else ``archreg.db`` in the working folder."""
     return os.environ.get("ARCHREG_DB") or "archreg.db"
 
 
 def anchored(url: str, folder: str) -> str:
-    """``url`` as from ``folder``: the relative path of a SQLite file, with or without scheme, made a whole one."""
+    """``url`` with a relative path of a SQLite file, with or without scheme, made absolute from ``folder``."""
     scheme, path = ("sqlite:///", url[10:]) if url.startswith("sqlite:///") else ("", url)
     return url if "://" in path or not path.strip() else f"{scheme}{Path(folder, path)}"
 
 
 def no_file(url: str) -> bool:
-    """Whether a database's place is a path, without a scheme, at which there is nothing. False says nothing."""
+    """Whether a database URL is a path without scheme at which no file exists. False has no meaning."""
     return bool(url.strip()) and "://" not in url and not os.path.lexists(url)

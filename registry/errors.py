@@ -1,20 +1,20 @@
-"""Everything the registry raises on purpose.
+"""Exceptions of the registry.
 
 ::
 
-    RegistryError                  one line for the user, a remedy beside it; exit code 1
-    ├── UsageError                 the request itself is wrong (also a ValueError); exit code 2
-    ├── SourceError                weights could not be had from a reference
-    │   ├── NotFoundError          nothing is there under that reference, path or name
-    │   ├── AmbiguousError         a reference or a file could mean two things
+    RegistryError                  base: a one-line message and a remedy; exit code 1
+    ├── UsageError                 the request is invalid (also a ValueError); exit code 2
+    ├── SourceError                weights could not be read from a reference
+    │   ├── NotFoundError          no such reference, path or name
+    │   ├── AmbiguousError         a reference or a file has several meanings
     │   ├── UnsafeError            a file was refused: it would run code, escape its folder or exhaust the machine
-    │   └── WeightsError           the weights were read and cannot be used (not finite, no matrix, quantised)
+    │   └── WeightsError           the weights are unusable (not finite, no matrix, quantised)
     ├── SpectrumError              a spectrum, ensemble or fingerprint is undefined for this input (also a ValueError)
-    ├── SpecMismatchError          fingerprints of different specs, or spectra of different matrix rules, do not compare
-    ├── StorageError               the database refused
-    │   ├── DatabaseMissingError   no database is there yet
-    │   ├── SchemaVersionError     the database is older or newer than this program, or has a schema of neither
-    │   └── ReadOnlyError          a write to a database or by a role that may only read
+    ├── SpecMismatchError          fingerprints of different specs, or spectra of different matrix rules, are compared
+    ├── StorageError               a database operation failed
+    │   ├── DatabaseMissingError   the database does not exist
+    │   ├── SchemaVersionError     the database is older or newer than this program, or of an unknown schema
+    │   └── ReadOnlyError          a write to a read-only database or by a read-only role
     ├── NameTakenError             the name belongs to other weights
     ├── UnknownModelError          no stored model has that name (also a KeyError)
     ├── UnknownClassError          no class or partition that is kept has that identity or number
@@ -45,9 +45,9 @@ __all__ = [
 
 
 class RegistryError(Exception):
-    """Base of every deliberate error.
+    """Base of all exceptions that the registry raises on purpose.
 
-    ``message`` says in one line what is wrong, naming the value; ``remedy``, where there is one, says what to do next.
+    ``message`` says in one line what is wrong with which value. ``remedy``, which may be None, says what to do next.
     ``str(error)`` joins the two.
     """
 
@@ -63,29 +63,29 @@ class RegistryError(Exception):
 
 
 class UsageError(RegistryError, ValueError):
-    """The request itself is wrong: an option out of range, two options that exclude each other."""
+    """The request is invalid, such as an option out of range or two options that exclude each other."""
 
     exit_code = 2
 
 
 class SourceError(RegistryError):
-    """Weights could not be had from a reference."""
+    """Weights could not be read from a reference."""
 
 
 class NotFoundError(SourceError):
-    """Nothing is there under that reference or path."""
+    """The reference or path does not exist."""
 
 
 class AmbiguousError(SourceError):
-    """A reference or a file could mean two things, and guessing is refused."""
+    """A reference or a file has several meanings; none is guessed."""
 
 
 class UnsafeError(SourceError):
-    """A file was refused because reading it would run code, leave its folder or exhaust the machine."""
+    """A file was refused, because reading it would run code, leave its folder or exhaust the machine."""
 
 
 class WeightsError(SourceError):
-    """The weights were read and cannot be used: not finite, no usable matrix, quantised to integers."""
+    """The weights are unusable: not finite, without a usable matrix, or quantised to integers."""
 
 
 class SpectrumError(RegistryError, ValueError):
@@ -93,23 +93,23 @@ class SpectrumError(RegistryError, ValueError):
 
 
 class SpecMismatchError(RegistryError):
-    """Fingerprints of different specs, or spectra of different matrix rules, were to be compared."""
+    """Fingerprints of different specs, or spectra of different matrix rules, are compared."""
 
 
 class StorageError(RegistryError):
-    """The database refused: cannot be opened, reached, read or written."""
+    """A database operation failed: the database cannot be opened, reached, read or written."""
 
 
 class DatabaseMissingError(StorageError):
-    """No database is there yet, and this request does not create one."""
+    """The database does not exist, and this request does not create it."""
 
 
 class SchemaVersionError(StorageError):
-    """The database's schema is older or newer than this program's, or recorded as none of its revisions."""
+    """The schema of the database is older or newer than this program's, or unknown."""
 
 
 class ReadOnlyError(StorageError):
-    """A write was asked of a database, file or role that may only be read."""
+    """A write was requested on a read-only database or file, or by a read-only role."""
 
 
 class NameTakenError(RegistryError):
@@ -121,8 +121,8 @@ class UnknownModelError(RegistryError, KeyError):
 
 
 class UnknownClassError(RegistryError):
-    """No class that is kept has that identity, or no partition that number."""
+    """No stored class has that identity, or no stored partition that number."""
 
 
 class EmptyRegistryError(RegistryError):
-    """The registry holds nothing that could answer."""
+    """The registry has no models to answer from."""

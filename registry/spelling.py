@@ -1,4 +1,4 @@
-"""How words are spelt: known names that somebody may have meant, nouns behind their counts, values in errors."""
+"""Text formatting: short values in errors, counted nouns, similar names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["brief", "counted", "near_spellings"]
 
 SEPARATOR = re.compile(r"[/:\\-]")
 MOST = 3
-LONGEST = 60  # letters of a value
+LONGEST = 60  # characters of a value
 
 
 def brief(value: object) -> str:
-    """A value in one line that is not long: a module tells of all its layers, an array of all its numbers."""
+    """Representation of a value in one line of limited length, for error messages."""
     told = " ".join(repr(value).split())
     return told if len(told) <= LONGEST else f"{type(value).__name__} {told[:LONGEST]}..."
 
 
 def counted(count: int, noun: str) -> str:
-    """A count of things: ``1 model``, ``2 models``, ``1,200 classes``, ``3 families``."""
+    """A count with its noun: ``1 model``, ``2 models``, ``1,200 classes``, ``3 families``."""
     if count == 1:
         return f"1 {noun}"
     if noun.endswith("y") and not noun.endswith(("ay", "ey", "oy", "uy")):
@@ -31,11 +31,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def near_spellings(asked: str, known: Iterable[str]) -> list[str]:
-    """Up to three of the known texts spelt nearly so, as a whole or from a folder or a dash on, or that hold it.
+    """Up to three of the known texts that are spelt similarly to ``asked`` or contain it.
 
-    Without regard to case, but as they are known. Some 50 microseconds a text.
+    A text is compared as a whole and from each separator on, ignoring case. About 50 microseconds per known text.
     """
-    from difflib import get_close_matches  # which no command needs that finds what it was asked for
+    from difflib import get_close_matches  # needed only after a failed lookup
 
     asked = asked.strip().lower()
     if not asked:
@@ -46,7 +46,7 @@ def near_spellings(asked: str, known: Iterable[str]) -> list[str]:
         folded = text.lower()
         for start in (0, *(found.end() for found in SEPARATOR.finditer(folded))):
             by_ending.setdefault(folded[start:], []).append(text)
-        # A part of a longer name is nearer than difflib has it.
+        # difflib underrates a part of a longer name.
         if asked in folded:
             holding.append(text)
     close = get_close_matches(asked, by_ending, n=MOST, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""Pictures for papers: the spectral differences of several networks, and the spectrum of one.
+"""Figures for papers: spectral differences of several networks, and the spectrum of one network.
 
 ``data``: what a picture shows, as arrays; ``difference``, ``density``: the drawings; ``style``: colours, dashes and
 settings; ``text``: untrusted names made harmless; ``files``: PNG, SVG and PDF, the same bytes every time. Matplotlib is

@@ -1,4 +1,4 @@
-"""Cumulative spectral differences of several networks, as in figure 1 of arXiv:2006.13687."""
+"""Figure of cumulative spectral differences of several networks, as figure 1 of arXiv:2006.13687."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["caption", "draw_difference"]
 
 EDGE = 2.0
-"""Where the circular support ends and the long tail begins."""
+"""Location at which the circular support ends and the tail begins."""
 FADED = 0.01
-"""Differences below this are left to the logarithmic panel."""
+"""Differences below this are shown only in the logarithmic panel."""
 SMALLEST = 1e-5
-"""Where the logarithmic panel ends at the latest."""
+"""Largest location of the logarithmic panel."""
 MARKS = 8
-"""Intervals of the linear scale at most, whatever its length: marks must not change after the layout."""
+"""Largest number of intervals of the linear scale; fixed, so that ticks do not change after the layout."""
 THIN = 0.7
-"""Width of the references' lines in points."""
+"""Line width of the reference ensembles in points."""
 HANDLE = 0.55
-"""Width of a line in the legend with its blanks, in inches."""
+"""Width of a legend line with its padding, in inches."""
 PANEL = 3.5
-"""Width of a panel in inches: one column of a paper, two the page."""
+"""Width of a panel in inches: one column of a paper; two panels fill the page."""
 SCALES = {
     "full": "Full scale (all p eigenvalues of a layer's W Wᵀ, structural zeros counted)",
     "proper": "Proper scale (structural zeros left out)",
@@ -46,17 +46,15 @@ SCALES = {
 
 
 def draw_difference(picture: DifferencePicture, *, axes: Axes = "both", title: str = "") -> Figure:
-    """Draw cCSD(x) of up to ``LARGEST`` networks, with bands; to be called within `registry.plots.style.styled`.
+    """Draw cCSD(x) with bands of up to ``LARGEST`` networks; call it within `registry.plots.style.styled`.
 
     Raises
     ------
     UsageError
-        No network, more than can be told apart, unknown axes.
+        There is no network, there are more than ``LARGEST``, or the axes are unknown.
     """
     if not 1 <= len(picture.curves) <= LARGEST:
-        raise UsageError(
-            f"one picture shows 1 to {LARGEST} networks, not {len(picture.curves)}", "draw several pictures"
-        )
+        raise UsageError(f"one figure shows 1 to {LARGEST} networks, not {len(picture.curves)}", "draw several figures")
     if axes not in AXES:
         raise UsageError(f"axes must be one of {', '.join(AXES)}, not {axes!r}")
     kinds = ("linear", "log") if axes == "both" else (axes,)
@@ -80,7 +78,7 @@ def draw_difference(picture: DifferencePicture, *, axes: Axes = "both", title: s
 
 
 def caption(picture: DifferencePicture) -> str:
-    """What the curves and bands are, in a few sentences."""
+    """Caption that describes the curves and bands."""
     if picture.sample is None:
         which = f"the expected conjugate ensemble, {picture.reference}: {picture.law}"
     else:
@@ -90,7 +88,7 @@ def caption(picture: DifferencePicture) -> str:
 
 
 def _panel(panel: Panel, picture: DifferencePicture) -> None:
-    """Curves, bands and Gaussian weights, on whatever axes."""
+    """Draw curves, bands and Gaussian weights on one pair of axes."""
     x = picture.locations
     shade = min(0.14, 0.5 / len(picture.curves))
     for curve, colour, dashes in zip(picture.curves, COLOURS, DASHES, strict=False):
@@ -103,12 +101,12 @@ def _panel(panel: Panel, picture: DifferencePicture) -> None:
 
 
 def _casing(colour: str, width: float = 1.3) -> list[AbstractPathEffect]:
-    """A darker rim for the colour that white paper swallows."""
+    """A darker outline for a colour that is too pale on white paper."""
     return [withStroke(linewidth=width + 0.9, foreground="#6E6A00")] if colour == PALE else []
 
 
 def _linear(panel: Panel, picture: DifferencePicture) -> None:
-    """From 0 to where all differences have faded."""
+    """Draw the linear panel, from 0 to where all differences have faded."""
     x = picture.locations
     largest = np.max([np.abs(curve.values) for curve in picture.curves], axis=0)
     visible = x[largest > FADED]
@@ -121,7 +119,7 @@ def _linear(panel: Panel, picture: DifferencePicture) -> None:
 
 
 def _logarithmic(panel: Panel, picture: DifferencePicture) -> None:
-    """The tail alone, where differences are positive."""
+    """Draw the logarithmic panel: the tail, where differences are positive."""
     x = picture.locations
     panel.set_xscale("log")
     panel.set_yscale("log", nonpositive="clip")
@@ -137,7 +135,7 @@ def _logarithmic(panel: Panel, picture: DifferencePicture) -> None:
 
 
 def _networks(picture: DifferencePicture, width: float) -> list[tuple[Line2D, str]]:
-    """Legend lines of the networks, their names as they fit."""
+    """Legend entries of the networks, with names shortened to fit."""
     entries = []
     for curve, colour, dashes in zip(picture.curves, COLOURS, DASHES, strict=False):
         behind = f" ({curve.layers} layer{'s' if curve.layers != 1 else ''})"
@@ -148,7 +146,7 @@ def _networks(picture: DifferencePicture, width: float) -> list[tuple[Line2D, st
 
 
 def _references(picture: DifferencePicture, *, linear: bool) -> list[tuple[Line2D, str]]:
-    """Legend lines of the references; the conjugate ensemble itself is 0, which logarithmic axes do not have."""
+    """Legend entries of the references. The conjugate ensemble is 0, which logarithmic axes cannot show."""
     entries = []
     if linear:
         entries.append((Line2D([], [], color=GREY, linewidth=THIN), "zero: the conjugate ensemble"))
@@ -158,13 +156,13 @@ def _references(picture: DifferencePicture, *, linear: bool) -> list[tuple[Line2
 
 
 def _columns(labels: list[str], width: float) -> int:
-    """As many columns of the legend as the width holds."""
+    """Number of legend columns that fit the width."""
     return max(1, min(len(labels), int((width - 0.2) / (max(map(width_of, labels)) + HANDLE))))
 
 
 def _legend(figure: SubFigure, entries: list[tuple[Line2D, str]], columns: int) -> None:
-    """Lines and names below the panels."""
-    # Matplotlib drops entries that begin with an underscore, and reads dollar signs as formulas.
+    """Draw the legend below the panels."""
+    # Matplotlib drops entries that begin with an underscore, and parses dollar signs as formulas.
     legend = figure.legend(
         [line for line, _ in entries],
         ["entry"] * len(entries),

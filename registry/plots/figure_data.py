@@ -1,4 +1,4 @@
-"""What a picture shows: arrays and facts, computed elsewhere."""
+"""Contents of figures as arrays, computed elsewhere."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["AXES", "Axes", "Curve", "DifferencePicture", "LARGEST", "SpectrumPicture"]
 
 Axes = Literal["both", "linear", "log"]
-"""Panels of spectral differences: linear axes, logarithmic ones, or the two side by side."""
+"""Panels of spectral differences: linear axes, logarithmic axes, or both side by side."""
 AXES: tuple[Axes, ...] = ("both", "linear", "log")
 LARGEST = 8
-"""Networks in one picture that colours and dashes tell apart."""
+"""Largest number of networks in one figure that colours and dashes can distinguish."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """One network's cCSD and its band, (K,) each, float64; ``layers``: how many it has.
+    """A network's cCSD and its band, float64 (K,) each; ``layers``: number of its layers.
 
-    ``gaussian``: the cCSD expected of Gaussian weights of its shapes, None where they are themselves the reference.
+    ``gaussian``: expected cCSD of Gaussian weights of its shapes, None if those are the reference ensemble.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DifferencePicture:
-    """Spectral differences of networks at common locations (K,), x >= 0, increasing.
+    """Spectral differences of networks at common increasing locations (K,), x >= 0.
 
-    ``reference``, ``law``: what the conjugate ensemble and its expected density are called; ``support``: where that
-    ends, None where the layers decide; ``sample``: seed of the one member of it that was drawn, None for its
-    expectation; ``level``, ``resamples``, ``seed``: of the bands.
+    ``reference``, ``law``: names of the reference ensemble and its expected density. ``support``: its upper end, None
+    if it depends on the layers. ``sample``: seed of the member that was drawn, None for the expectation. ``level``,
+    ``resamples``, ``seed``: of the bands.
     """
 
     locations: NDArray[np.float64]
@@ -60,11 +60,11 @@ class DifferencePicture:
 class SpectrumPicture:
     """The `proper` spectrum of one network, its L layers in depth order.
 
-    ``edges``: (B + 1,) bin edges x > 0 of constant ratio; ``layers``: (L, B) density of each layer per decade of x;
-    ``network``, ``circular``, ``wishart``: (B,) densities per decade of the network and of its expected references;
-    ``support``: (2, L) Marchenko-Pastur edges; ``ratios``, ``errors``: (L,) mean spacing ratios and their standard
-    errors, NaN where a layer has too few eigenvalues; ``theory``: mean ratio by its label; ``below``: fraction of the
-    network's eigenvalues below the first edge; ``conjugacy``: the figures, where known.
+    ``edges``: (B + 1,) bin edges x > 0 of constant ratio. ``layers``: (L, B) density of each layer per decade of x.
+    ``network``, ``circular``, ``wishart``: (B,) densities per decade of the network and of its expected conjugate
+    ensembles. ``support``: (2, L) Marchenko-Pastur edges. ``ratios``, ``errors``: (L,) mean spacing ratios and their
+    standard errors, NaN for layers with too few eigenvalues. ``theory``: mean ratio by label. ``below``: fraction of
+    the network's eigenvalues below the first edge. ``conjugacy``: its conjugacy, if known.
     """
 
     name: str

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "check_picture", "plot_difference", "plot_spectrum"]
 
 SUFFIXES = (".png", ".svg", ".pdf")
-# Without the time of day.
+# Metadata without the time of creation.
 METADATA: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 DIGITS = 6
-"""Of positions, in units of the figure's size."""
+"""Decimals of positions, in units of the figure size."""
 
 
 def check_picture(path: Path | None) -> None:
@@ -31,7 +31,7 @@ def check_picture(path: Path | None) -> None:
     Raises
     ------
     UsageError
-        The name ends in none of ``SUFFIXES``, or its folder does not exist.
+        The suffix is not one of ``SUFFIXES``, or the folder does not exist.
     RegistryError
         Matplotlib is not installed.
     """
@@ -43,7 +43,7 @@ def check_picture(path: Path | None) -> None:
 def _check_name(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         *most, last = SUFFIXES
-        raise UsageError(f"'{path}' does not end in {', '.join(most)} or {last}", f"name the picture FILE{SUFFIXES[0]}")
+        raise UsageError(f"'{path}' does not end in {', '.join(most)} or {last}", f"name the figure FILE{SUFFIXES[0]}")
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder '{path.parent}'", "create it, or name another file")
 
@@ -58,7 +58,7 @@ def plot_difference(
     Raises
     ------
     UsageError, RegistryError
-        As `check_picture`; the file cannot be written.
+        As in `check_picture`; also if the file cannot be written.
     """
     check_picture(path)
     from registry.plots.difference_figure import draw_difference
@@ -77,10 +77,10 @@ def plot_spectrum(picture: SpectrumPicture, path: Path | None = None, *, title: 
 
 
 def _settle(figure: Figure) -> None:
-    """Lay the figure out once, and round what comes out.
+    """Compute the layout once and round its positions.
 
-    The solver of the layout takes its constraints in the order of addresses in memory, so that positions differ by
-    rounding from one run to the next; SVG names its clipping rectangles after all their digits.
+    The layout solver orders constraints by memory address, so positions differ by rounding between runs, and SVG names
+    its clipping rectangles after all their digits.
     """
     engine = figure.get_layout_engine()
     if engine is not None:

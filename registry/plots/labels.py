@@ -1,4 +1,4 @@
-"""Untrusted names in pictures: nothing in them is markup, a control character or a missing glyph."""
+"""Escaping and layout of untrusted names in figures: no markup, control characters or missing glyphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ELLIPSIS = "…"
 
 
 def legible(text: str) -> str:
-    r"""``text`` with all that the font cannot show spelt out: a line feed becomes ``\n``, ``中`` becomes ``\u4e2d``."""
+    r"""``text`` with characters that the font lacks escaped: a line feed becomes ``\n``, ``中`` becomes ``\u4e2d``."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     font = get_font(findfont(FontProperties()))
@@ -26,17 +26,17 @@ def legible(text: str) -> str:
 
 
 def width_of(text: str, size: float = SMALL) -> float:
-    """Width of a line of text in inches, at a font size in points."""
+    """Width of a line of text in inches, for a font size in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    # Matplotlib annotates the last parameter as a literal that leaves out False, which it takes.
+    # Matplotlib's annotation of the last parameter excludes False, which is accepted.
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return float(width) / 72
 
 
 def shortened(text: str, width: float, size: float = SMALL) -> str:
-    """``text`` within ``width`` inches, its middle left out where it is longer: the ends tell names apart."""
+    """``text`` within ``width`` inches; the middle of longer text is left out, because names differ at their ends."""
     text = legible(text)
     if width_of(text, size) <= width:
         return text
@@ -48,13 +48,13 @@ def shortened(text: str, width: float, size: float = SMALL) -> str:
 
 
 def _ends(text: str, kept: int) -> str:
-    """The first and last characters of a text, ``kept`` in all."""
+    """First and last characters of a text, ``kept`` in total."""
     tail = kept // 2
     return text[: kept - tail] + ELLIPSIS + text[len(text) - tail :]
 
 
 def wrapped(text: str, width: float, size: float = SMALL) -> str:
-    """A paragraph broken at blanks into lines of at most ``width`` inches, but for a word that is longer."""
+    """A paragraph broken at blanks into lines of at most ``width`` inches, except for longer words."""
     lines: list[str] = []
     for word in text.split(" "):
         if lines and width_of(f"{lines[-1]} {word}", size) <= width:
@@ -65,6 +65,6 @@ def wrapped(text: str, width: float, size: float = SMALL) -> str:
 
 
 def verbatim(text: Text, content: str) -> None:
-    """Put ``content`` into a text as it is: dollar signs begin no formula."""
+    """Escape dollar signs, so that Matplotlib shows ``content`` as it is."""
     text.set_parse_math(False)
     text.set_text(content)

@@ -1,4 +1,4 @@
-"""The spectrum of one network: its density by depth, mixed, and the repulsion of its eigenvalues."""
+"""Figure of the spectrum of one network: density by depth, mixed density, and repulsion of eigenvalues."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["caption", "draw_spectrum"]
 
 WIDTH = 7.0
-"""Of the page, in inches."""
+"""Width and height of the page in inches."""
 CIRCULAR, WISHART = 1, 2
-"""Colours and dashes of the references."""
+"""Colours and dashes of the reference ensembles."""
 SATURATED = 2.5
-"""Density per decade from which on the map stays black: the circular reference reaches ln 10."""
+"""Density per decade at which the colour scale ends; the circular ensemble reaches ln 10."""
 MARKS = 5
-"""Intervals of the densities' scale at most, whatever its length: marks must not change after the layout."""
+"""Largest number of intervals of the density scale; fixed, so that ticks do not change after the layout."""
 CROWDED = 60
-"""Layers beyond which the marks of spacing ratios are smaller."""
+"""Number of layers above which the markers of spacing ratios are smaller."""
 
 
 def draw_spectrum(picture: SpectrumPicture, *, title: str = "") -> Figure:
-    """Draw density by depth, mixed density and spacing ratios; within `registry.plots.style.styled`."""
+    """Draw density by depth, mixed density and spacing ratios; call it within `registry.plots.style.styled`."""
     layers = len(picture.layers)
     below = wrapped(caption(picture), WIDTH - 0.2)
     heights = 3.6 + min(1.5, 0.03 * layers), 0.06 + 0.135 * (below.count("\n") + 1)
@@ -58,7 +58,7 @@ def draw_spectrum(picture: SpectrumPicture, *, title: str = "") -> Figure:
 
 
 def caption(picture: SpectrumPicture) -> str:
-    """What is shown and left out, and where the network departs from its references."""
+    """Caption: what is shown and left out, and where the network departs from its conjugate ensembles."""
     layers = len(picture.layers)
     sentences = [
         f"{layers} layer{'s' if layers != 1 else ''}, proper scale (structural zeros left out), "
@@ -83,7 +83,7 @@ def _percent(fraction: float) -> str:
 
 
 def _mixed(panel: Axes, picture: SpectrumPicture) -> None:
-    """The network's density per decade against both references."""
+    """Draw the network's density per decade and both conjugate ensembles."""
     at = np.log10(picture.edges)
     panel.stairs(picture.network, at, fill=True, color=GREY, alpha=0.5, label="network, mean over layers")
     panel.stairs(picture.network, at, color=COLOURS[0], linewidth=0.7)
@@ -105,13 +105,13 @@ def _mixed(panel: Axes, picture: SpectrumPicture) -> None:
     )
     panel.set_ylabel("density per decade")
     panel.yaxis.set_major_locator(MaxNLocator(MARKS, steps=(1, 2, 2.5, 5, 10)))
-    # The Gaussian density of long thin matrices is a spike, which must not flatten the network's.
+    # The Gaussian density of long thin matrices is a spike, which would compress the scale for the network.
     highest = max(float(picture.network.max()), float(picture.circular.max()))
     panel.set_ylim(0, 1.15 * max(highest, min(float(picture.wishart.max()), 2 * highest)))
 
 
 def _depth(panel: Axes, picture: SpectrumPicture) -> AxesImage:
-    """Each layer's density per decade, the input on top."""
+    """Draw each layer's density per decade, with the input on top."""
     at, layers = np.log10(picture.edges), len(picture.layers)
     image = panel.imshow(
         picture.layers,
@@ -136,7 +136,7 @@ def _depth(panel: Axes, picture: SpectrumPicture) -> AxesImage:
 
 
 def _repulsion(panel: Axes, picture: SpectrumPicture) -> None:
-    """Mean spacing ratio of each layer against theory."""
+    """Draw the mean spacing ratio of each layer, with theory."""
     rows = np.arange(len(picture.ratios)) + 1
     panel.errorbar(
         picture.ratios,
@@ -161,7 +161,7 @@ def _repulsion(panel: Axes, picture: SpectrumPicture) -> None:
             fontsize=SMALL,
             color=COLOURS[number + 1],
         )
-        # They stand in the empty corner above, which must not be pushed away for them.
+        # Placed in an empty corner, and left out of the layout.
         name.set_in_layout(False)
     known = picture.ratios[np.isfinite(picture.ratios)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.5, 0.5)

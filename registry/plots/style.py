@@ -1,4 +1,4 @@
-"""Colours, dashes and Matplotlib settings, the same whatever the user's own are."""
+"""Colours, dashes and Matplotlib settings of figures, independent of the user's settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "DASHES", "GREY", "PALE", "SMALL", "TEXT", "require_matplotlib", "styled"]
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-"""Okabe & Ito (2008), told apart by people with any of the common colour blindnesses; the palest last."""
+"""Okabe & Ito (2008), distinguishable with common colour blindnesses; the palest colour last."""
 DASHES: tuple[Any, ...] = (
     "solid",
     (0, (5, 1.5)),
@@ -25,9 +25,9 @@ DASHES: tuple[Any, ...] = (
     (0, (2.5, 1)),
     (0, (9, 1.5, 2.5, 1.5)),
 )
-"""One a colour, in units of the line's width: curves stay apart in black and white."""
+"""One per colour, in units of the line width, so that curves differ in black and white."""
 PALE = COLOURS[-1]
-"""Too pale for white paper without a darker rim."""
+"""The colour that is too pale for white paper without a darker outline."""
 GREY = "#8C8C8C"
 TEXT, SMALL = 8.0, 7.0
 """Font sizes in points, at the printed width."""
@@ -49,13 +49,13 @@ SETTINGS: dict[str, Any] = {
     "ytick.labelsize": SMALL,
     "ytick.major.width": 0.6,
 }
-# What does not decide how a figure looks, and stays as the user has it.
+# Settings that do not affect figures and are left as the user has them.
 UNSTYLED = ("animation", "backend", "interactive", "keymap", "macosx", "tk", "toolbar", "webagg")
 _drawing = Lock()
 
 
 def require_matplotlib() -> None:
-    """RegistryError with a remedy where Matplotlib is not installed."""
+    """Raise ``RegistryError`` with a remedy if Matplotlib is not installed."""
     try:
         import matplotlib as _  # noqa: F401
     except ImportError as error:
@@ -67,10 +67,10 @@ def require_matplotlib() -> None:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib's defaults with the settings above, put back on leaving; one drawing at a time."""
+    """Context with Matplotlib's defaults and the settings above, restored on exit; one drawing at a time."""
     import matplotlib
 
     settings: Any = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(UNSTYLED)} | SETTINGS
-    # Settings are the process's: two threads that drew at once would leave them as the other found them.
+    # Settings are global to the process: two threads drawing at once would restore each other's.
     with _drawing, matplotlib.rc_context(settings):
         yield

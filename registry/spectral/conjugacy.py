@@ -65,7 +65,8 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
     The tail class is ``long`` if |cCSD| falls below 0.01 only beyond `tail_edge`, which is 4 for all but the smallest
     networks and which uncorrelated weights hardly reach; else ``edge``. The training class is ``trained`` if sup |F -
     F_W| leaves the 99 % band of Gaussian networks of the same shapes (z > 1); else ``untrained``. The results do not
-    depend on the order of the spectra, to the last bit. For approximate spectra the band is widened by their error (`scatter_of`).
+    depend on the order of the spectra, to the last bit. For approximate spectra the band is widened by their error
+    (`scatter_of`).
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""The frozen values that every part of the registry passes to the others.
+"""Frozen values that the parts of the registry exchange.
 
-``weights``: tensors, layer matrices, model cards; ``spectra``: spectra, specs, fingerprints, conjugacy; ``models``:
-what is stored; ``filters``, ``searches``, ``verdicts``, ``partitions``, ``choices``, ``calibrations``: what questions
-take and return; ``estimates``, ``outcomes`` and ``runs``: ingests before, after and in the journal. No value here
-knows a database, a file or a framework.
+``weights``: tensors, layer matrices, model cards. ``spectra``: spectra, specs, fingerprints, conjugacy. ``models``:
+stored models. ``filters``, ``searches``, ``verdicts``, ``partitions``, ``choices``, ``calibrations``: arguments and
+results of questions. ``estimates``, ``outcomes``, ``runs``: ingests before, after and in the journal. No value here
+depends on a database, a file or a framework.
 """
 
 from registry.types.calibrations import Calibrated, Calibration, Relation

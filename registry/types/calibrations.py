@@ -1,4 +1,4 @@
-"""What distances between unrelated models look like, and how related ones lie under it."""
+"""Calibrations, and how related models compare with them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Calibrated", "Calibration", "Relation"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Calibration(Shown):
-    """What distances between unrelated models look like by one distance, under one spec.
+    """The distribution of one distance between unrelated models under one spec.
 
-    ``tolerance``: the largest distance at which at most ``rate`` of unrelated pairs pass, and (``tolerance_low``,
-    ``tolerance_high``) its 95 % interval, None where there were too few families for one; ``quantiles``: pairs
-    (fraction of unrelated pairs, distance), both increasing; ``source``: what it was measured on, in words, and
-    ``models`` of how many ``families`` that were; ``created``: when, in UTC, ISO 8601, empty for one that ships.
+    ``tolerance``: the largest distance at which at most ``rate`` of unrelated pairs pass. ``tolerance_low``,
+    ``tolerance_high``: its 95 % interval, None if there were too few families. ``quantiles``: pairs (fraction of
+    unrelated pairs, distance), both increasing. ``source``: a description of the models measured, ``models`` of
+    ``families``. ``created``: time in UTC, ISO 8601, empty for a calibration that ships.
     """
 
     spec_hash: str
@@ -37,18 +37,18 @@ class Calibration(Shown):
 
     @property
     def resolution(self) -> float:
-        """The smallest rate it can tell: that of the nearest of the unrelated pairs it was measured on."""
+        """The smallest rate that can be measured: that of the nearest unrelated pair."""
         nearest = self.quantiles[0][1]
         return max(fraction for fraction, distance in self.quantiles if distance == nearest)
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Pairs of labelled models of one relation, and how they lie under a calibration.
+    """Pairs of labelled models in one relation, compared with a calibration.
 
-    ``pairs``: how many, of how many ``families``; ``median``: of their distances; ``within``: the fraction within the
-    calibrated tolerance; ``equivalent``: those that share both classes, too. Each family, or pair of families, weighs
-    the same.
+    ``pairs``: their number, in ``families``. ``median``: of their distances. ``within``: fraction within the calibrated
+    tolerance. ``equivalent``: fraction that also share training class and tail class. Each family, or pair of families,
+    has the same weight.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A calibration measured on the registry's labelled models, and the ``previous`` one, which held until then.
+    """A calibration measured on the registry's labelled models, and the ``previous`` one, which it replaces.
 
-    ``labelled``: models with a family, ``unlabelled``: without, which are left out; ``relations``: of unrelated models
-    first, then of those that labels say are related.
+    ``labelled``: number of models with a family. ``unlabelled``: number without, which are left out. ``relations``:
+    unrelated models first, then models that are related by their labels.
     """
 
     calibration: Calibration

@@ -1,4 +1,4 @@
-"""Models to choose from: smaller ones that can stand in for one, and the best under constraints."""
+"""Results of `compress` and `select`: smaller stand-ins, and the best models under constraints."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["Aim", "Candidate", "Choice", "Compression", "MetricChange", "Removal
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """The same metric on the same data set and split, of the model and of its candidate.
+    """One metric on one dataset and split, of the model and of its candidate.
 
-    ``higher_is_better``: None where neither model's record nor the metric's name says so.
+    ``higher_is_better``: None if neither model's record nor the metric's name determines it.
     """
 
     name: str
@@ -44,7 +44,7 @@ class MetricChange:
 
     @property
     def better(self) -> bool | None:
-        """Whether the candidate is better; None where it is neither better nor worse, or the direction is not known."""
+        """Whether the candidate is better; None if it is equal or the direction is unknown."""
         if self.higher_is_better is None or self.change == 0:
             return None
         return (self.change > 0) == self.higher_is_better
@@ -52,10 +52,10 @@ class MetricChange:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A smaller model: what is saved, as fractions of the original, what is known to change, and the verdict.
+    """A smaller model: fractions of the original that it saves, known changes of metrics, and the verdict.
 
-    ``gflops_saved``: None unless both are known; ``contrast``: where the original (a) and this model (b) differ, None
-    unless it was asked for and the spectra of both are at hand.
+    ``gflops_saved``: None unless both are known. ``contrast``: where the original (a) and this model (b) differ, None
+    unless it was requested and the spectra of both are available.
     """
 
     model: ModelSummary
@@ -69,10 +69,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A constraint in words: how many stored models fail it, and how many would pass if it alone were dropped.
+    """A constraint in words: how many stored models fail it, and how many would pass without it.
 
-    ``unknown``: of those that fail it, how many have no such figure at all; ``near``: known values spelt nearly so,
-    where no model has the value asked for.
+    ``unknown``: number of failing models for which the value is unknown. ``near``: known values spelt similarly, if no
+    model has the requested value.
     """
 
     constraint: str
@@ -84,10 +84,10 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """Smaller stand-ins, best first. Where ``equivalent`` is False none is, and the candidates are merely near.
+    """Smaller stand-ins, best first. If ``equivalent`` is False none is equivalent, and the candidates are the nearest.
 
-    ``removals``: what each constraint removed, where there is no candidate at all; ``note``: in what smaller is meant,
-    where it is not in the gigaflops that were bounded, because those of ``model`` are not known.
+    ``removals``: models removed by each constraint, if there is no candidate. ``note``: the measure of size, if it is
+    not the bounded gigaflops because those of ``model`` are unknown.
     """
 
     model: ModelSummary
@@ -111,9 +111,9 @@ class Compression:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a selection aims at: ``parameters``, ``bytes``, ``gflops``, ``distance``, or a metric's name.
+    """An aim of a selection: ``parameters``, ``bytes``, ``gflops``, ``distance``, or the name of a metric.
 
-    ``dataset`` and ``split``: where the metric was measured; of an aim that is asked for, empty where any will do.
+    ``dataset`` and ``split``: where the metric was measured; in a request, empty stands for any.
     """
 
     what: str
@@ -128,13 +128,13 @@ class Aim:
 
     @property
     def label(self) -> str:
-        """``max top1@cifar10/test``."""
+        """Direction and place: ``max top1@cifar10/test``."""
         return f"{'max' if self.maximise else 'min'} {self.place}"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model of a selection: its figure for each aim, and its distance from the model to be like, if there is one."""
+    """A selected model: its value for each aim, and its distance from the model of ``like``, if given."""
 
     model: ModelSummary
     values: tuple[float, ...]
@@ -143,7 +143,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Equivalent models of the front: the smallest, and the others, which take their places by the aims."""
+    """Equivalent models of the front: the smallest, and the others, ordered by the aims."""
 
     best: Choice
     others: tuple[Choice, ...]
@@ -151,12 +151,12 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The Pareto front of the aims among the models that pass, in classes of equivalents, by the first aim.
+    """The Pareto front of the aims among the models that pass, in equivalence classes, ordered by the first aim.
 
-    ``like``: the model that all are equivalent to, if one was given, and ``searched``: among how many they were looked
-    for; ``models``: how many are stored, and ``passed`` of them; ``unknown``: by aim, how many of those have no figure
-    for it and are left out; ``on_front``: models on the front, in ``count`` classes, of which ``classes`` are the
-    first; ``removals``: what each constraint removed, where nothing is left.
+    ``like``: the model that all are equivalent to, if given, and ``searched``: the number of models searched for that.
+    ``models``: number of stored models. ``passed``: number that pass the constraints. ``unknown``: number of those
+    without a value, by aim; they are left out. ``on_front``: number of models on the front, in ``count`` equivalence
+    classes, of which ``classes`` are the first. ``removals``: models removed by each constraint, if none is left.
     """
 
     spec: FingerprintSpec

@@ -1,4 +1,4 @@
-"""What an ingest is expected to take."""
+"""Expected time and memory of an ingest."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["Estimate", "ModelEstimate"]
 
 @dataclass(frozen=True, slots=True)
 class ModelEstimate:
-    """A model: ``seconds`` of one core, downloads not counted; ``memory``: bytes of the process that measures it.
+    """A model: ``seconds`` on one core without downloads, and ``memory`` in bytes of the process that measures it.
 
-    ``memory`` is 0 where nothing is known of it; ``by_layers``: whether its layers are known and not its size alone.
+    ``memory`` is 0 if unknown. ``by_layers``: whether the estimate uses the model's layers, not only its size.
     """
 
     seconds: float
@@ -21,10 +21,10 @@ class ModelEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """All models of a plan, in its order: ``seconds`` by the clock, downloads not counted, ``memory`` at its peak.
+    """All models of a plan, in order, with wall-clock ``seconds`` without downloads and peak ``memory`` in bytes.
 
-    ``workers``: processes that measure, 0 for this one alone; ``memory``: bytes of all processes of this machine
-    together, on a cluster of the process that needs most.
+    ``workers``: number of worker processes, 0 for this process alone. ``memory``: of all processes of this machine
+    together; on a cluster, of the largest process.
     """
 
     models: tuple[ModelEstimate, ...]

@@ -1,4 +1,4 @@
-"""Which stored models a question is about."""
+"""Filters that select stored models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Filter", "Filters", "MetricBound"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MetricBound(Shown):
-    """A bound on a stored metric: ``name`` at least ``minimum`` and at most ``maximum``, on ``dataset`` if given.
+    """A bound on a stored metric: ``name`` between ``minimum`` and ``maximum``, on ``dataset`` if given.
 
     A model without that metric fails the bound.
     """
@@ -28,9 +28,9 @@ class MetricBound(Shown):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Filter(Shown):
-    """Which stored models take part; empty fields let every model through. Unknown values fail a bound.
+    """Conditions on stored models; empty fields pass every model. Unknown values fail a condition.
 
-    ``max_ratio`` of a question is turned into ``max_params`` before. Text compares without regard to case.
+    ``max_ratio`` of a question is first converted to ``max_params``. Text is compared without regard to case.
     """
 
     family: str = ""

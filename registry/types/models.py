@@ -1,4 +1,4 @@
-"""Stored models, in a line and in full, and what a registry holds."""
+"""Stored models, in summary and in detail, and totals of a registry."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["LayerFigures", "Membership", "ModelDetails", "ModelSummary", "Stats"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelSummary(Shown):
-    """A stored model in one line. ``name`` is its oldest name, ``names`` all of them; created in UTC, ISO 8601.
+    """A stored model in one line. ``name`` is its oldest name, ``names`` all names; ``created`` is UTC, ISO 8601.
 
-    ``approximate``: of its ``layers``, how many have approximate spectra, on which its fingerprints and classes rest.
+    ``approximate``: number of its ``layers`` with approximate spectra, on which fingerprints and classes then rest.
     """
 
     id: int
@@ -46,11 +46,12 @@ class ModelSummary(Shown):
 
 @dataclass(frozen=True, slots=True)
 class LayerFigures:
-    """One layer as ``show`` has it: where it is, and its spectrum in figures.
+    """One layer of a stored model: its matrix, and statistics of its spectrum.
 
-    ``mean``: mean of the proper eigenvalues of W W^T; ``largest``: the largest over that mean; ``stable_rank``:
-    ||W||_F^2 / ||W||_2^2; ``entropy``: of the normalised proper eigenvalues, over log of their number. These three
-    are None where the spectra are not stored. ``method``: how the eigenvalues were found, empty for exactly.
+    ``mean``: mean of the proper eigenvalues of W W^T. ``largest``: the largest eigenvalue over that mean.
+    ``stable_rank``: ||W||_F^2 / ||W||_2^2. ``entropy``: of the normalised proper eigenvalues, over the log of their
+    number. The last three are None if the spectra are not stored. ``method``: how the eigenvalues were computed, empty
+    for exact ones.
     """
 
     position: int
@@ -80,9 +81,9 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """Everything stored of one model. ``revision``, ``recipe``, ``training``, ``tool_version``: provenance.
+    """All stored data of one model. ``revision``, ``recipe``, ``training``, ``tool_version``: provenance.
 
-    ``memberships``: the kept classes it is in, of the newest partition first.
+    ``memberships``: the stored equivalence classes that contain it, newest partition first.
     """
 
     summary: ModelSummary
@@ -102,7 +103,7 @@ class ModelDetails:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a registry holds. ``bytes``: of the database where it can be known."""
+    """Totals of a registry. ``bytes``: size of the database, if known."""
 
     models: int
     names: int

@@ -1,4 +1,4 @@
-"""What became of models that were read, computed anew or moved."""
+"""Outcomes of ingest, recomputation, export and import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Ingested", "Recomputed", "Transfer"]
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of one reference: ``added``, ``named`` (known weights, a new name), ``known`` or ``failed``."""
+    """Outcome for one reference: ``added``, ``named`` (known weights, a new name), ``known`` or ``failed``."""
 
     reference: str
     name: str
@@ -21,7 +21,7 @@ class Ingested:
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """How many ``fingerprints``, and how many models' ``conjugacy`` figures, were computed from stored spectra."""
+    """Numbers of ``fingerprints`` and of models with ``conjugacy`` figures computed from stored spectra."""
 
     fingerprints: int
     conjugacy: int
@@ -29,10 +29,10 @@ class Recomputed:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """An export to ``file`` or an import from it: how many ``models`` there were, and what became of them.
+    """An export to ``file`` or an import from it: number of ``models``, and their outcomes.
 
-    ``added``: of weights that were not there; ``merged``: known weights that got something new; ``known``: nothing new;
-    ``failed``: those left out, each with the reason, calibrations among them; ``calibrations``: how many were brought.
+    ``added``: new weights. ``merged``: known weights with new data. ``known``: nothing new. ``failed``: models and
+    calibrations left out, each with the reason. ``calibrations``: number transferred.
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""Classes of equivalents, and those that a registry keeps."""
+"""Equivalence classes and stored partitions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["KeptPartition", "ModelClass", "Partition"]
 
 @dataclass(frozen=True, slots=True)
 class ModelClass:
-    """A class of equivalents.
+    """An equivalence class.
 
-    ``identity``: what it is known by from one partition to the next; ``medoid``: the most central member; ``diameter``:
-    the largest distance within, where ``bounded`` a bound on it from above; ``shared``: what all members have in
-    common, (field of their summary, value), unknown values left out.
+    ``identity``: stays the same from one partition to the next. ``medoid``: the most central member. ``diameter``: the
+    largest distance within, an upper bound if ``bounded``. ``shared``: pairs (field of the summary, value) that all
+    members have in common, without unknown values.
     """
 
     number: int
@@ -37,11 +37,11 @@ class ModelClass:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The classes of the models asked about, largest first; ``rate`` of unrelated pairs that pass at the tolerance.
+    """The equivalence classes of a set of models, largest first; ``rate`` of unrelated pairs within the tolerance.
 
-    ``rule``: ``complete`` or ``cover``, by which every two members of a class are equivalent within the tolerance, or
-    ``single``, by which each is to another; ``kept``: whether the database holds it, as of ``created`` (UTC, ISO 8601);
-    ``note``: why not, where it was to.
+    ``rule``: ``complete`` or ``cover``, where all pairs within a class are within the tolerance, or ``single``, where
+    each member is within the tolerance of another. ``kept``: whether the database stores it, since ``created`` (UTC,
+    ISO 8601). ``note``: why it is not stored, if it was to be.
     """
 
     spec: FingerprintSpec
@@ -65,9 +65,9 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class KeptPartition:
-    """A partition that the database holds, without its classes; ``scope``: the filter of its models, fields given.
+    """A stored partition without its classes. ``scope``: the fields of the filter that selected its models.
 
-    ``id``: its number, by which it can be forgotten; classes made anew by the same terms get another.
+    ``id``: its number, by which it can be forgotten. A partition computed anew with the same terms gets another number.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""Runs of an ingest and their items, as the journal has them."""
+"""Runs of an ingest and their items, as recorded in the journal."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 __all__ = ["DONE", "Run", "RunItem"]
 
 DONE: Final = ("added", "named", "known")
-"""States of an item whose model is stored; the others are ``waiting`` and ``failed``."""
+"""States of an item whose model is stored; the other states are ``waiting`` and ``failed``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of an ingest; times in UTC, ISO 8601.
+    """One run of an ingest; times are UTC, ISO 8601.
 
-    ``state``: ``running``, ``done``, ``interrupted``, ``stopped`` (by an error) or ``died`` (marked as running, but
-    nobody is at it); ``plan``: a hash over what was to be done; ``command``: how it was asked for; ``worker``: host
-    and process that had it last; of its ``items`` ``done`` are stored, ``failed`` failed, and the rest waits.
+    ``state``: ``running``, ``done``, ``interrupted``, ``stopped`` (by an error) or ``died`` (marked as running, but its
+    process has ended). ``plan``: a hash of the plan. ``command``: how it was requested. ``worker``: host and process
+    that ran it last. Of its ``items``, ``done`` are stored, ``failed`` failed, and the rest waits.
     """
 
     id: int
@@ -35,13 +35,13 @@ class Run:
 
     @property
     def waiting(self) -> int:
-        """Items that nothing has become of yet."""
+        """Number of items without an outcome."""
         return self.items - self.done - self.failed
 
 
 @dataclass(frozen=True, slots=True)
 class RunItem:
-    """One model of a run: ``waiting``, ``added``, ``named``, ``known`` or ``failed`` with its error and the remedy."""
+    """One model of a run: ``waiting``, ``added``, ``named``, ``known``, or ``failed`` with its error and the remedy."""
 
     position: int
     reference: str

@@ -1,4 +1,4 @@
-"""The nearest models, and the index that may find them."""
+"""Results of nearest-neighbour searches, and the state of the index."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["IndexCheck", "Neighbour", "Search", "SearchOptions"]
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A stored model at a distance from the one asked about."""
+    """A stored model at a distance from the model of the question."""
 
     model: ModelSummary
     verdict: Verdict
 
     @property
     def distance(self) -> float:
-        """How far it lies from the one asked about."""
+        """Distance from the model of the question."""
         return self.verdict.distance
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a look-up found, nearest first, among how many models, and the rate of false passes at its tolerance.
+    """Result of a search, nearest first, with the number of models searched and the rate at its tolerance.
 
-    ``model``: the one asked about, its ``id`` 0 where it is not stored; ``radius``: how far away at most, None where
-    only ``k`` was asked for; ``unknown``: how many models were left out because a value that the filter bounds is not
-    known of them; ``indexed``: whether an index found them, which can miss some, and ``note``: why an index that is
-    there was not used.
+    ``model``: the model of the question, with ``id`` 0 if it is not stored. ``radius``: largest distance of a result,
+    None if only ``k`` was given. ``unknown``: number of models left out because a value bounded by the filter is
+    unknown. ``indexed``: whether an index was used, which can miss some models. ``note``: why an existing index was not
+    used.
     """
 
     model: ModelSummary
@@ -75,11 +75,11 @@ class SearchOptions(Filters, total=False):
 
 @dataclass(frozen=True, slots=True)
 class IndexCheck:
-    """How an index stands to the vectors it is of, and how much it finds.
+    """State of an index relative to the vectors, and its recall.
 
-    ``stored`` vectors, of which it holds ``held``, with ``missing`` and ``extra`` rows; ``recall``: the fraction of
-    the ``k`` nearest that it finds, over ``queries`` stored models, None where it cannot be used; ``problem``: why not,
-    empty where searches use it; ``remedy``: what mends that, or that rows are missing or too many.
+    Of ``stored`` vectors the index has ``held``, with ``missing`` and ``extra`` rows. ``recall``: fraction of the ``k``
+    nearest that it finds, over ``queries`` stored models; None if it cannot be used. ``problem``: why not, empty if
+    searches use it. ``remedy``: what repairs the problem, or missing and extra rows.
     """
 
     spec: FingerprintSpec

@@ -1,4 +1,4 @@
-"""Spectra of layers, fingerprint specs, fingerprints, and the conjugacy figures beside them."""
+"""Spectra of layers, fingerprint specs, fingerprints, conjugacy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "Conjugacy", "Decay", "Fingerprint", "FingerprintSpec", "Spectrum"]
 
 METHODS = ("", "lanczos")
-"""How a spectrum was found: exactly, or by stochastic Lanczos quadrature."""
+"""How a spectrum was computed: exactly (empty), or by stochastic Lanczos quadrature."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -25,7 +25,7 @@ class Spectrum:
     """Eigenvalues of A = W W^T of one layer on the `proper` scale.
 
     ``values``: float32 (min(p, q),), ascending, x = lambda / <lambda>, mean 1, over the eigenvalues that are not
-    structural zeros; ``mean``: <lambda> over those, in units of the squared weights. The p - min(p, q) structural zeros
+    structural zeros. ``mean``: <lambda> over those, in units of the squared weights. The p - min(p, q) structural zeros
     are implied by ``layer``; on the `full` scale x is larger by p / min(p, q). ``method``: one of `METHODS`.
     """
 
@@ -35,7 +35,7 @@ class Spectrum:
     method: str = ""
 
     def __repr__(self) -> str:
-        """The layer, and where its eigenvalues begin and end."""
+        """The layer, and the smallest and largest eigenvalue."""
         layer, x = self.layer, self.values
         ends = f"{x.size} values from {x[0]:.3g} to {x[-1]:.3g}" if x.size else "no values"
         found = f", {self.method}" if self.method else ""
@@ -44,12 +44,13 @@ class Spectrum:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FingerprintSpec:
-    """Everything that decides a fingerprint's numbers. Only fingerprints of one ``hash`` are ever compared.
+    """All parameters that determine a fingerprint. Only fingerprints with the same ``hash`` are compared.
 
-    ``locations``: spectral locations x, strictly increasing; ``depths``: relative depths in [0, 1] at which the network
-    is resolved, empty for the whole; ``reference``: the conjugate ensemble that differences are taken against;
-    ``beta``: its Dyson index; ``seed``: of whatever is random in it; ``weights``: version of a weights file, if any;
-    ``length``: numbers in the vector.
+    ``locations``: spectral locations x, strictly increasing. ``depths``: relative depths in [0, 1] at which the network
+    is resolved, empty for the whole network. ``reference``: the reference ensemble for differences. ``beta``: its Dyson
+    index. ``seed``: of all random numbers in it. ``weights``: version of a learned transform, if any. ``length``:
+    length of
+    the vector.
     """
 
     name: str
@@ -65,33 +66,33 @@ class FingerprintSpec:
 
     @property
     def hash(self) -> str:
-        """First 16 hex digits of the sha256 of the spec as canonical JSON."""
+        """First 16 hexadecimal digits of the sha256 of the spec as canonical JSON."""
         return _hash_of(self)
 
     @property
     def label(self) -> str:
-        """Name and version as shown to people: ``layered v2``."""
+        """Name and version for display: ``layered v2``."""
         return f"{self.name} v{self.version}"
 
     def __repr__(self) -> str:
-        """What it is called, and the hash of all that it fixes."""
+        """Name, version and hash."""
         return f"<FingerprintSpec {self.label} {self.hash}>"
 
 
 @lru_cache(maxsize=256)
 def _hash_of(spec: FingerprintSpec) -> str:
-    # Asked for several times a question, and a tenth of a millisecond each.
+    # Cached: used several times per question, and takes a tenth of a millisecond.
     text = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Decay:
-    """How the tail beyond ``threshold`` decays on `proper` spectra: ``exponential``, ``power`` or ``undecided``.
+    """Decay law of the tail beyond ``threshold`` on `proper` spectra: ``exponential``, ``power`` or ``undecided``.
 
-    ``exceedances``: eigenvalues beyond it; ``rate``: of the exponential law, per unit of x; ``exponent``: of the power
-    law's density, rho(x) ~ x^-exponent; ``statistic``: Vuong's z, positive where the power law is nearer. The last
-    three are None where there is too little to fit.
+    ``exceedances``: number of eigenvalues beyond it. ``rate``: of the exponential law, per unit of x. ``exponent``: of
+    the density of the power law, rho(x) ~ x^-exponent. ``statistic``: Vuong's z, positive if the power law fits better.
+    The last three are None if there are too few eigenvalues for a fit.
     """
 
     law: str
@@ -104,12 +105,12 @@ class Decay:
 
 @dataclass(frozen=True, slots=True)
 class Conjugacy:
-    """How a network's spectra depart from their conjugate ensembles, on `proper` spectra.
+    """Departure of a network's spectra from its conjugate ensembles, on the `proper` scale.
 
-    ``tail``: location x*(delta) from which on |cCSD| <= delta, by delta; ``wishart_tail``: the same of the conjugate
-    Wishart ensemble; ``z``: sup |F - F_W| as a multiple of the 99 % band of Gaussian networks of the same shapes;
-    ``tail_class``: ``edge`` or ``long``; ``training_class``: ``untrained`` or ``trained``; ``decay``: of the tail, None
-    where it was not looked at.
+    ``tail``: pairs of delta and the location x*(delta) from which on |cCSD| <= delta. ``wishart_tail``: the same for
+    the conjugate Wishart ensemble. ``z``: sup |F - F_W| as a multiple of the 99 % band of Gaussian networks of the same
+    shapes. ``tail_class``: ``edge`` or ``long``. ``training_class``: ``untrained`` or ``trained``. ``decay``: decay law
+    of the tail, None if it was not computed.
     """
 
     tail: tuple[tuple[float, float], ...]
@@ -128,5 +129,5 @@ class Fingerprint:
     vector: NDArray[np.float32]
 
     def __repr__(self) -> str:
-        """Of which spec it is, and how long."""
+        """The label of the spec and the length of the vector."""
         return f"<Fingerprint {self.spec.label}: {self.vector.size} numbers>"

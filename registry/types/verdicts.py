@@ -1,4 +1,4 @@
-"""Two models: equivalent or not, and where they differ."""
+"""Verdicts and comparisons of two models."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ __all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Equivalent within the tolerance or not, with the evidence.
+    """Whether two models are equivalent within the tolerance, with the evidence.
 
-    ``closer_than``: fraction of unrelated pairs that lie farther apart than these two; ``rate``: of unrelated pairs
-    that pass at this tolerance, or the calibration's resolution where it cannot tell so small a rate;
-    ``expected_false``: how many of the models searched would pass by that rate; ``reasons``: why not, in words, empty
-    where equivalent.
+    ``closer_than``: fraction of unrelated pairs with a larger distance. ``rate``: fraction of unrelated pairs within
+    this tolerance, or the calibration's resolution if that is larger. ``expected_false``: expected number of false
+    passes among the models searched. ``reasons``: why the models are not equivalent, in words; empty if they are.
     """
 
     equivalent: bool
@@ -36,7 +35,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class LayerContrast:
-    """A layer and how far its spectrum is from the other network's at the same relative ``depth``, in decades of x."""
+    """A layer, and how far its spectrum is from the other network's at the same ``depth``, in decades of x."""
 
     name: str
     position: int
@@ -46,12 +45,12 @@ class LayerContrast:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Where two networks' `proper` spectra differ most.
+    """Where the `proper` spectra of two networks differ most.
 
-    ``location``: the x of the largest difference of their cumulatives, and ``difference``: F_a - F_b there; ``depth``:
-    the relative depth about which they differ most, by ``depth_distance``, a Wasserstein-1 distance in decades of x;
-    ``layers_a``, ``layers_b``: the layers farthest from the other network, the farthest first; ``shares``: what each
-    block of the ``layered`` fingerprint adds to the L1 distance, as fractions of it.
+    ``location``: the x of the largest difference of their cumulatives. ``difference``: F_a - F_b there. ``depth``: the
+    relative depth at which they differ most, by ``depth_distance``, a Wasserstein-1 distance in decades of x.
+    ``layers_a``, ``layers_b``: the layers that differ most from the other network, in descending order. ``shares``:
+    contribution of each block of the ``layered`` fingerprint to the L1 distance, as fractions.
     """
 
     location: float
@@ -65,9 +64,9 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models side by side: the verdict by the ``distance`` asked for, and how far apart they are by each.
+    """Two models side by side: the verdict for the requested ``distance``, and all distances between them.
 
-    ``contrast``: where they differ, None where the spectra of one of them are not stored.
+    ``contrast``: where they differ, None if the spectra of one of them are not stored.
     """
 
     a: ModelSummary

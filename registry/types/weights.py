@@ -1,4 +1,4 @@
-"""Tensors, the matrices taken from them, and what a source knows of a model."""
+"""Tensors, layer matrices, model cards, and opened checkpoints."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def place_of(name: str, dataset: str, split: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Name, dtype and shape of a stored tensor; the shape in torch's layout (out, in, *kernel).
+    """Name, dtype and shape of a stored tensor; the shape is in torch's layout (out, in, *kernel).
 
     ``dtype`` is torch's name without the prefix: ``float32``, ``bfloat16``, ``int64``, ``float8_e4m3fn``.
     """
@@ -57,7 +57,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class SkippedTensor:
-    """A tensor that is no layer matrix, with the reason in words."""
+    """A tensor that is not a layer matrix, with the reason in words."""
 
     name: str
     dtype: str
@@ -67,12 +67,12 @@ class SkippedTensor:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LayerMatrix(Shown):
-    """A weight matrix W of shape (p, q) within a checkpoint: where it is, not its numbers.
+    """A weight matrix W of shape (p, q) in a checkpoint: its position, not its values.
 
-    ``tensor`` is the stored tensor it is cut from; ``name`` equals it, with ``[part]`` behind where a fused tensor was
-    split (``attn.in_proj_weight[q]``). ``start``/``stop`` bound the rows taken along the tensor's axis ``axis``.
-    ``shape`` is the shape of the part, (out, in, *kernel); ``kernel`` its trailing extents, () for linear layers.
-    ``kind`` is one of ``linear``, ``conv``, ``depthwise``, ``embedding``, ``recurrent``, ``attention``.
+    ``tensor`` is the stored tensor. ``name`` equals it, with ``[part]`` appended for a part of a fused tensor
+    (``attn.in_proj_weight[q]``). ``start`` and ``stop`` bound the part along the tensor's axis ``axis``. ``shape`` is
+    the shape of the part, (out, in, *kernel); ``kernel`` its trailing extents, () for linear layers. ``kind`` is one of
+    ``linear``, ``conv``, ``depthwise``, ``embedding``, ``recurrent``, ``attention``.
     """
 
     position: int
@@ -86,12 +86,12 @@ class LayerMatrix(Shown):
 
     @property
     def p(self) -> int:
-        """Outputs: the order of W W^T."""
+        """Number of outputs: the order of W W^T."""
         return self.shape[0]
 
     @property
     def q(self) -> int:
-        """The product of all extents but the first."""
+        """Product of all extents except the first."""
         size = 1
         for extent in self.shape[1:]:
             size *= extent
@@ -105,7 +105,7 @@ class LayerMatrix(Shown):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Metric(Shown):
-    """A published or measured figure of a model."""
+    """A published or measured score of a model."""
 
     name: str
     value: float
@@ -122,7 +122,7 @@ class Metric(Shown):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelCard(Shown):
-    """What is known of a model besides its weights; the empty string and None mean unknown."""
+    """What is known of a model besides its weights; an empty string and None mean unknown."""
 
     family: str = ""
     architecture: str = ""
@@ -139,7 +139,7 @@ class ModelCard(Shown):
     tags: tuple[tuple[str, str], ...] = ()
 
     def updated(self, other: ModelCard) -> ModelCard:
-        """This card with whatever ``other`` knows laid over it; metrics and tags are joined, the other's winning."""
+        """This card with the known fields of ``other`` taking precedence; metrics and tags are merged."""
         known: dict[str, Any] = {
             f.name: getattr(other, f.name)
             for f in fields(other)
@@ -176,11 +176,11 @@ class CardFields(CardChanges, total=False):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelRef(Shown):
-    """One model that a source can open: ``source`` is the entry of the sources' table that opens it.
+    """Reference to one model that a source can open; ``source`` is its name in the table of sources.
 
-    ``target`` is what that source understands (an absolute path, ``resnet50.IMAGENET1K_V2``); ``name`` the default name
-    in a registry; ``key`` the entry of a wrapped checkpoint to read; ``bytes`` the size to read or download, None where
-    it is not known without doing so; ``cached`` whether nothing has to be downloaded.
+    ``target`` is the model in terms of that source (an absolute path, ``resnet50.IMAGENET1K_V2``). ``name`` is the
+    default name in a registry. ``key`` is the entry of a wrapped checkpoint to read. ``bytes`` is the size to read or
+    download, None if unknown. ``cached``: no download is needed.
     """
 
     source: str
@@ -195,11 +195,11 @@ class ModelRef(Shown):
 
 @dataclass(frozen=True, slots=True)
 class WeightsPlan:
-    """What a matrix rule makes of a checkpoint: its matrices in depth order, what was left out, and its identity.
+    """Result of the matrix rule for a checkpoint: layer matrices in depth order, skipped tensors, identity.
 
-    ``content_hash``: hex sha256 over sorted (name, dtype, shape, bytes) of all tensors; ``topology``: hex hash of the
-    sorted shapes (p, q) of its matrices; ``parameters``: elements of floating-point tensors but batch statistics;
-    ``bytes``: of all tensors as stored.
+    ``content_hash``: hexadecimal sha256 over sorted (name, dtype, shape, bytes) of all tensors. ``topology``:
+    hexadecimal hash of the sorted shapes (p, q) of the matrices. ``parameters``: number of elements of floating-point
+    tensors, without batch statistics. ``bytes``: size of all tensors as stored.
     """
 
     rule: str
@@ -212,21 +212,21 @@ class WeightsPlan:
 
 
 class Checkpoint(Protocol):
-    """Opened weights, a tensor at a time. Every source returns one; closing it releases files and memory."""
+    """Opened weights, read one tensor at a time. Every source returns one; closing it releases files and memory."""
 
     @property
     def tensors(self) -> Sequence[TensorInfo]:
-        """All tensors, in the source's own order."""
+        """All tensors, in the order of the source."""
 
     @property
     def ref(self) -> ModelRef:
-        """What was opened, its card completed by what the file itself says."""
+        """The reference that was opened, its card completed from the file's metadata."""
 
     def read(self, name: str) -> NDArray[np.floating]:
-        """The floating-point tensor in torch's layout: float32 or float64; half and bfloat16 come as float32."""
+        """The floating-point tensor in torch's layout as float32 or float64; float16 and bfloat16 become float32."""
 
     def raw(self, name: str) -> memoryview:
-        """The tensor's little-endian bytes in C order of torch's layout, for hashing; a view where that is possible."""
+        """Little-endian bytes of the tensor in C order of torch's layout, for hashing; a view if possible."""
 
     def close(self) -> None:
         """Release files and memory."""
