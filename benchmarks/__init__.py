@@ -1,1 +1,1 @@
-"""The figures that the documentation quotes, measured again: ``python -m benchmarks``."""
+"""Benchmarks that measure the figures in the documentation: ``python -m benchmarks``."""

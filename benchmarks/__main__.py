@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure again every figure that the documentation quotes."""
+"""``python -m benchmarks``: measure every figure in the documentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from benchmarks import approximate, ingest, memory, porting, retrieval, speed, s
 
 
 def main() -> None:
-    """Run the benchmarks one after another; each prints what it measured."""
+    """Run the benchmarks one after another; each prints its results."""
     for title, benchmark in (
         ("Start-up", startup.main),
         ("Ingest of the zoo", ingest.main),

@@ -1,8 +1,8 @@
-"""Time, memory and error of approximate spectra against exact ones, of one layer, on one BLAS thread.
+"""Time, memory and error of approximate against exact spectra of one layer, on one BLAS thread.
 
-``python -m benchmarks.approximate [--write] [ORDER...]``: layers with 256 more columns than rows, Gaussian, and a
-trained layer's likeness: Gaussian rows of log-normal scales, whose largest eigenvalues make a long tail. Every figure
-is of a new process, so that its memory is its own. Time of the approximation grows with the square of the order, that
+``python -m benchmarks.approximate [--write] [ORDER...]``: layers with 256 more columns than rows, Gaussian, and similar
+to trained layers: Gaussian rows of log-normal scales, whose largest eigenvalues make a long tail. Each measurement runs
+in a new process, so that its memory is its own. The time of the approximation grows with the square of the order, that
 of LAPACK with its cube.
 """
 
@@ -39,16 +39,16 @@ ORDERS = (4096, 8192, 12288)
 KINDS = ("Gaussian", "rows scaled")
 SOLVERS = {"lanczos": Lanczos(above=1), "": DOUBLE}
 WIDER = 256
-FOUND = 1e-3  # of an eigenvalue
+FOUND = 1e-3  # bytes per eigenvalue
 
 
 def layer_of(order: int) -> LayerMatrix:
-    """The layer whose weights are made."""
+    """The layer of the generated weights."""
     return LayerMatrix(0, "layer", "layer", (order, order + WIDER), "linear")
 
 
 def weights(kind: str, order: int) -> NDArray[np.float32]:
-    """Weights (order, order + WIDER) of that kind."""
+    """Generated weights (order, order + WIDER) of a kind."""
     rng = np.random.default_rng(order)
     W = rng.standard_normal(layer_of(order).shape, dtype=np.float32)
     if kind != "Gaussian":
@@ -57,7 +57,7 @@ def weights(kind: str, order: int) -> NDArray[np.float32]:
 
 
 def measure(kind: str, order: int, method: str, file: Path) -> dict[str, float]:
-    """Find one spectrum and save it; seconds, and bytes that it takes at most beyond the weights."""
+    """Compute one spectrum and save it; returns seconds, and peak bytes besides the weights."""
     W = weights(kind, order)
     before = high_water()
     begun = time.perf_counter()
@@ -91,21 +91,24 @@ def row(kind: str, order: int, folder: Path) -> str:
 
 
 def difference(near: Spectrum, exact: Spectrum) -> float:
-    """Sup of |F - F'|."""
+    """Supremum of |F - F'|."""
     x = np.sort(np.concatenate([near.values, exact.values]))
     below = [np.searchsorted(each.values, x, side="right") for each in (near, exact)]
     return float(np.abs(below[0] - below[1]).max()) / exact.values.size
 
 
 def moved(near: Spectrum, exact: Spectrum, name: str) -> float:
-    """How far the fingerprint of a network of this one layer is from the exact one's, in shipped tolerances (L1)."""
+    """L1 distance between the fingerprints of the exact and the approximate spectrum, in shipped tolerances.
+
+    The network consists of this one layer.
+    """
     spec = SPECS[name]
     vectors = [fingerprint([each], spec).vector.astype(np.float64) for each in (near, exact)]
     return float(np.abs(vectors[0] - vectors[1]).sum()) / shipped(spec, "l1").tolerance
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, each row as soon as it is there; ``--write``: into docs/benchmarks.md, too."""
+    """Print the table row by row; ``--write`` also puts it into docs/benchmarks.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.approximate", description=__doc__)
     parser.add_argument("orders", nargs="*", type=int, default=ORDERS, metavar="ORDER")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")

@@ -1,6 +1,7 @@
-"""Measure the calibrations that ship: ``python -m benchmarks.calibrate`` writes registry/equivalence/calibrations.json.
+"""Measurement of the shipped calibrations.
 
-Every shipped spec by every distance, on the zoo, pairs of different families taken as unrelated.
+``python -m benchmarks.calibrate`` writes registry/equivalence/calibrations.json: every shipped spec with every
+distance, on the zoo, where pairs of different families are unrelated.
 """
 
 from __future__ import annotations

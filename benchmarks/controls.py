@@ -1,6 +1,7 @@
-"""Classes of networks whose answer is known: ``python -m benchmarks.controls [--write]``.
+"""Training and tail classes of networks whose classes are known: ``python -m benchmarks.controls [--write]``.
 
-Published models should be ``trained`` and ``long``, Gaussian and initialised networks of their shapes neither.
+Published models should be ``trained`` and ``long``; Gaussian and initialised networks of their shapes should be
+neither.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ __all__ = ["INITIALISATIONS", "Control", "controls", "initialised", "main", "mar
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 DRAWS = 2
-"""Networks of each model's shapes and each initialisation."""
+"""Number of networks per model and initialisation."""
 TORCHVISION = (
     "alexnet", "densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small",
     "regnet_y_400mf", "resnet18", "resnet50", "shufflenet_v2_x0_5", "squeezenet1_1",
 )  # fmt: skip
 UNTRAINED_AT_MOST, TRAINED_AT_LEAST, LONG_AT_LEAST = 0.03, 0.90, 0.80
-# Of |z| for a normal z at 95 %.
+# 95 % quantile of |z| for a normal z.
 NORMAL = 1.96
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """How many of ``networks`` are classed ``trained`` and ``long``; ``published``: whether they should be, or None."""
+    """Number of ``networks`` that are ``trained`` and ``long``; ``published``: whether they should be, or None."""
 
     title: str
     networks: int
@@ -56,14 +57,14 @@ class Control:
 
     @property
     def met(self) -> bool:
-        """Whether the shares are what they should be."""
+        """Whether the fractions are as expected."""
         trained, long = self.trained / self.networks, self.long / self.networks
         if self.published:
             return trained >= TRAINED_AT_LEAST and long >= LONG_AT_LEAST
         return trained <= UNTRAINED_AT_MOST and self.long == 0
 
     def row(self) -> str:
-        """The control as a row of the table."""
+        """Table row of the control."""
         trained, long = (
             f"{count / self.networks:.1%} ({low:.1%}-{high:.1%})"
             for count, (low, high) in ((n, interval(n, self.networks)) for n in (self.trained, self.long))
@@ -76,7 +77,7 @@ class Control:
 
 
 def interval(count: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (1927)."""
+    """95 % interval of a fraction by Wilson (1927)."""
     share, z = count / total, NORMAL
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
@@ -104,7 +105,7 @@ def _orthogonal(rng: np.random.Generator, p: int, q: int) -> Weights:
     return Q if p >= q else Q.T
 
 
-# The scale of a layer makes no difference, so that He's and Glorot's are the same here.
+# The scale of a layer does not matter, so that the initialisations of He and Glorot are equal here.
 INITIALISATIONS: dict[str, Initialise] = {
     "Gaussian": _gaussian,
     "uniform (He, Glorot)": _uniform,
@@ -114,7 +115,7 @@ INITIALISATIONS: dict[str, Initialise] = {
 
 
 def initialised(shapes: Shapes, make: Initialise, rng: np.random.Generator) -> list[Spectrum]:
-    """Spectra of a network of the given shapes that was never trained."""
+    """Spectra of an initialised, untrained network of the given shapes."""
     found = []
     for at, (p, q) in enumerate(shapes):
         mean, values = layer_spectrum(make(rng, p, q))
@@ -123,7 +124,7 @@ def initialised(shapes: Shapes, make: Initialise, rng: np.random.Generator) -> l
 
 
 def controls(shapes: Sequence[Shapes], draws: int = DRAWS) -> Iterable[Control]:
-    """Networks of these shapes, initialised in each way."""
+    """Results for networks of the given shapes, initialised in each way."""
     for name, make in INITIALISATIONS.items():
         rng = np.random.default_rng(0)
         classes = [conjugacy(initialised(each, make, rng)) for each in shapes for _ in range(draws)]
@@ -154,7 +155,7 @@ def markdown(found: Sequence[Control]) -> str:
 
 
 def main(*, write: bool = False) -> None:
-    """Class them all and print the table; with ``write`` put it into docs/benchmarks.md, too."""
+    """Classify all networks and print the table; with ``write`` also put it into docs/benchmarks.md."""
     found: list[Control] = []
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1, user_api="blas"):
         with Registry(f"sqlite:///{folder}/zoo.db") as reg:
@@ -175,6 +176,9 @@ def main(*, write: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.controls", description="classes where they are known")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.controls",
+        description="training and tail classes of networks whose classes are known",
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md too")
     main(write=parser.parse_args().write)

@@ -1,8 +1,9 @@
-"""``python -m benchmarks.ingest``: what filling a registry costs.
+"""``python -m benchmarks.ingest``: the cost of ingest.
 
-The zoo from the command line on one process and on two, again, and what each costs beyond measuring; 2,000 tiny models
-into SQLite and into Postgres. Of several whole commands the fastest counts: what disturbs only ever adds. Of the run
-alone, one process and two in turn, medians: of two the first also starts the server that workers are forked from.
+Ingest of the zoo from the command line on one process and on two, a second time, and the cost beyond measuring; ingest
+of 2,000 tiny models into SQLite and Postgres. For whole commands the fastest time counts, because disturbances only
+add. For the run alone the median counts, with one and two processes in turn: the first run on two also starts the fork
+server.
 """
 
 from __future__ import annotations
@@ -39,33 +40,33 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 class Taken(NamedTuple):
-    """What a command took: seconds, and seconds of processor time of all its processes."""
+    """Wall-clock seconds of a command, and processor seconds of all its processes."""
 
     seconds: float
     processor: float
 
 
 def _command(folder: str, database: str, *words: str) -> Taken:
-    """Ingest the zoo from the command line."""
+    """Ingest the zoo from the command line and print times."""
     manifest = str(zoo_folder() / "manifest.jsonl")
     command = [sys.executable, "-m", "registry.cli.app", "ingest", "--manifest", manifest, "--quiet", *words]
     before, begun = _processor(), time.perf_counter()
     subprocess.run([*command, "--db", f"{folder}/{database}"], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - begun
-    with suppress(ChildProcessError):  # workers that the command has left behind end with it, and count as well
+    with suppress(ChildProcessError):  # workers that outlive the command are waited for and counted
         while True:
             os.wait()
     return Taken(seconds, _processor() - before)
 
 
 def _processor() -> float:
-    """Seconds of processor time of all children that have ended."""
+    """Processor seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of processes whose own has ended, so that what they used can be asked for; Linux."""
+    """Become the parent of orphaned processes, so that their processor time can be read; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -74,10 +75,10 @@ def _zoo(folder: str) -> None:
     _adopt_orphans()
     taken: dict[int, list[Taken]] = {1: [], 2: []}
     again: list[Taken] = []
-    for run in range(RUNS):  # in turn, so that what disturbs one disturbs the other
+    for run in range(RUNS):  # in turn, so that a disturbance affects both
         for workers, found in taken.items():
             found.append(_command(folder, f"zoo-{workers}-{run}.db", "--workers", str(workers)))
-            # The largest child so far, which is one of the first kind here.
+            # The largest child so far, which is a command on one process.
             if workers == 1 and run == 0:
                 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         again.append(_command(folder, f"zoo-1-{run}.db"))
@@ -95,7 +96,7 @@ def _zoo(folder: str) -> None:
 
 
 def _inner(folder: str) -> None:
-    """The run alone, without the start of Python, what it costs beyond measuring, and what two processes allow."""
+    """Measure the run without the start of Python, its cost beyond measuring, and the bound for two processes."""
     from registry import Registry
 
     with Registry(f"{folder}/none.db") as registry:
@@ -113,13 +114,13 @@ def _inner(folder: str) -> None:
     )
     print(f"beyond measuring, in one process: {1000 * (one - least) / len(refs):.1f} ms a model")
     print(
-        f"two processes that are up, each measuring every second model and writing nothing: {half:.2f} s, "
+        f"two running processes, each measuring every second model and writing nothing: {half:.2f} s, "
         f"{least / half:.2f} times as fast as one"
     )
 
 
 def _apart(work: Callable[[tuple[ModelRef, ...]], object], shares: Sequence[tuple[ModelRef, ...]]) -> float:
-    """Seconds of the slower of new processes, one a share: nothing that is computed once is there already."""
+    """Seconds of the slower of several new processes, one per share, without cached results."""
     with multiprocessing.get_context("spawn").Pool(len(shares)) as pool:
         return max(pool.map(partial(_timed_share, work), shares, chunksize=1))
 
@@ -168,7 +169,7 @@ def _tiny(folder: str) -> None:
 
 
 def main() -> None:
-    """Run all of it and print the figures."""
+    """Run all measurements and print the results."""
     with tempfile.TemporaryDirectory() as folder:
         _zoo(folder)
         _inner(folder)

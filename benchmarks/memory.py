@@ -1,10 +1,8 @@
-"""``python -m benchmarks.memory``: resident memory of ``archreg ingest`` on made checkpoints of 4 GB, format by format.
+"""``python -m benchmarks.memory``: resident memory of ``archreg ingest`` on generated checkpoints of 4 GB, by format.
 
-Beside it is what ``ingest --dry-run`` expected.
-
-What is counted is what the kernel calls resident, of the command and its children together: anonymous memory and pages
-of mapped files alike, sampled fifty times a second, beside the kernel's own high-water mark of the command alone. Pages
-that the kernel caches of files that are read, not mapped, are no process's. Needs Linux and 10 GB of disk.
+Printed beside the estimate of ``ingest --dry-run``. Resident memory is that of the command and its children together:
+anonymous memory and pages of mapped files, sampled fifty times per second, beside the kernel's high-water mark of the
+command alone. Page cache of files that are read, not mapped, does not count. Needs Linux and 10 GB of disk.
 """
 
 from __future__ import annotations
@@ -30,12 +28,12 @@ __all__ = ["main"]
 
 ROWS, COLUMNS = 512, 32768  # 64 MiB of float32 a layer
 LAYER = ROWS * COLUMNS * 4
-WRITTEN = 2048  # numbers of each row that are not zero: the rest is holes, which read as any other bytes do
+WRITTEN = 2048  # non-zero numbers per row; the rest are holes in the file, which read as zeros
 LIMIT = 1.2e9
 
 
 class Peak(NamedTuple):
-    """Peak resident bytes of all processes, the part of it that is mapped files, and the command's own mark."""
+    """Peak resident bytes of all processes, the part of it in mapped files, and the command's own high-water mark."""
 
     sampled: int
     mapped: int
@@ -44,7 +42,7 @@ class Peak(NamedTuple):
 
 
 def _flat(path: Path, layers: int, start: int = 0) -> None:
-    """Write the layers one behind the other from ``start`` on, sparse; no two alike, so that none counts as tied."""
+    """Write the layers one after another from ``start`` on, sparse and all different, so that none counts as tied."""
     base = np.random.default_rng(0).standard_normal((ROWS, WRITTEN)).astype(np.float32)
     with path.open("r+b" if start else "wb") as file:
         for layer in range(layers):
@@ -67,14 +65,14 @@ def _safetensors(path: Path, layers: int, first: int = 0) -> Path:
 
 
 def _shards(path: Path, layers: int) -> Path:
-    """Four files and their index. Layer i of each is the same but for its name."""
+    """Write four shards and their index. Layer i is the same in each shard except for its name."""
     path.mkdir()
     mapped: dict[str, str] = {}
     each = max(1, layers // 4)
     for number in range(4):
         file = f"model-{number + 1:05}-of-00004.safetensors"
         _safetensors(path / file, each, number * each)
-        with (path / file).open("r+b") as shard:  # no layer of one shard is one of another
+        with (path / file).open("r+b") as shard:  # all layers differ between shards
             shard.seek(-each * LAYER, os.SEEK_END)
             for layer in range(each):
                 shard.seek((layer - each) * LAYER, os.SEEK_END)
@@ -118,9 +116,9 @@ FORMATS: dict[str, tuple[str, Callable[[Path, int], Path]]] = {
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     found = [pid]
-    with suppress(OSError):  # one that has just ended has no children
+    with suppress(OSError):  # the process has just ended
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
                 found += _family(int(child))
@@ -128,7 +126,7 @@ def _family(pid: int) -> list[int]:
 
 
 def _resident(pid: int) -> tuple[int, int]:
-    """Resident bytes of a process, and of mapped files among them."""
+    """Resident bytes of a process, and the part of it in mapped files."""
     with suppress(OSError):
         _, resident, shared, *_ = (int(n) for n in Path(f"/proc/{pid}/statm").read_text().split())
         return resident * os.sysconf("SC_PAGE_SIZE"), shared * os.sysconf("SC_PAGE_SIZE")
@@ -136,7 +134,7 @@ def _resident(pid: int) -> tuple[int, int]:
 
 
 def _mark(pid: int) -> int:
-    """The kernel's high-water mark of a process since it was started, in bytes."""
+    """The kernel's high-water mark of a process, in bytes."""
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return max((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), default=0)
@@ -144,7 +142,7 @@ def _mark(pid: int) -> int:
 
 
 def measure(command: list[str]) -> Peak:
-    """Run a command and watch it; raises ``CalledProcessError`` where it fails."""
+    """Run a command and sample its memory; raises ``CalledProcessError`` if it fails."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     peak, mark = (0, 0), 0
@@ -159,11 +157,11 @@ def measure(command: list[str]) -> Peak:
 
 
 def main() -> None:
-    """Make each file, ingest it in a new process, and print peak memory and seconds."""
+    """Generate each file, ingest it in a new process, and print peak memory and seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("formats", nargs="*", default=list(FORMATS), help=f"of {', '.join(FORMATS)}")
     parser.add_argument("--layers", type=int, default=64, help=f"each of {LAYER / 2**20:.0f} MiB")
-    parser.add_argument("--folder", type=Path, help="where to make the files; the system's temporary one otherwise")
+    parser.add_argument("--folder", type=Path, help="folder for the files (default: the system's temporary folder)")
     given = parser.parse_args(None if sys.argv[0].endswith("memory.py") else [])
     gigabytes, layer = given.layers * LAYER / 1e9, LAYER / 1e6
     print(f"{gigabytes:.1f} GB in layers of {layer:.0f} MB; limit {LIMIT / 1e9:.1f} GB and a layer's working set")
@@ -171,7 +169,7 @@ def main() -> None:
     for name in given.formats:
         file, make = FORMATS[name]
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-            # In a process of its own: until it runs the command, a child counts as resident what its parent is.
+            # In a separate process: until a child runs the command, the memory of its parent counts as resident.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 path = pool.apply(make, (Path(folder, file), given.layers))
             command = [sys.executable, "-m", "registry.cli.app", "ingest", str(path), "--db", f"{folder}/x.db"]

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.porting [MODELS...] [--write]``: export and import as a registry grows, on both databases.
+"""``python -m benchmarks.porting [MODELS...] [--write]``: export and import by size of registry, on both databases.
 
-The models are the zoo's with layers, spectra and all, each many times under another name and content hash, their
-``layered`` fingerprints moved as in `benchmarks.scale`. They go from SQLite through Postgres into SQLite; what arrives
-is held against what left, number by number. Every move is a new process, so that its memory is its own. Postgres is
-that of the tests, started for this.
+The models are those of the zoo with layers and spectra, repeated with other names and content hashes, their ``layered``
+fingerprints changed as in `benchmarks.scale`. They go from SQLite through Postgres into SQLite, and the result is
+compared with the original number by number. Every transfer runs in a new process, so that its memory is its own.
+Postgres is the server of the tests, started for this.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MOVES = (
 
 
 def fill(zoo: Path, target: Path, count: int) -> None:
-    """Make a registry of so many models at ``target``, ``m0`` and so on, of those of the registry ``zoo``."""
+    """Create a registry of ``m0`` and so on at ``target``, from the models of the registry ``zoo``."""
     with Store.open(str(zoo), mode="read") as store, store.selection() as selection:
         real = [each for portion in selection.models() for each in portion if isinstance(each, Portable)]
         ids, vectors = store.read(read_fingerprints, LAYERED.hash)
@@ -84,7 +84,7 @@ def _copied(each: Portable, number: int, vector: NDArray[np.float32]) -> Portabl
 
 
 def move(kind: str, url: str, file: str) -> dict[str, Any]:
-    """Export or import: how many models, what became of them, seconds, and memory at its peak in bytes."""
+    """Export or import; returns the number of models, outcomes, seconds, and peak memory in bytes."""
     begun, cpu = time.perf_counter(), time.process_time()
     with Registry(url) as registry:
         done = registry.export(file) if kind == "export" else registry.import_from(file)
@@ -100,7 +100,7 @@ def move(kind: str, url: str, file: str) -> dict[str, Any]:
 
 
 def content(url: str) -> str:
-    """A hash over all that is stored of the models, whatever their ids and order: the sum of a hash of each."""
+    """Hash of all stored data of the models, independent of ids and order: the sum of a hash per model."""
     total = 0
     with Store.open(url, mode="read") as store, store.selection() as selection:
         for portion in selection.models():
@@ -114,7 +114,7 @@ def content(url: str) -> str:
 
 def _parts(each: Any) -> Iterator[bytes]:
     if not isinstance(each, Portable):
-        raise TypeError(f"{each.name} is not sound: {each.message}")
+        raise TypeError(f"{each.name} is invalid: {each.message}")
     new = each.new
     card = replace(new.card, metrics=tuple(sorted(new.card.metrics, key=str)), tags=tuple(sorted(new.card.tags)))
     yield repr((replace(new, card=card, spectra=(), fingerprints=()), each.names)).encode()
@@ -130,7 +130,7 @@ def _apart(*words: str) -> Any:
 
 
 def measure(zoo: Path, count: int, server: str, folder: Path) -> Iterator[str]:
-    """Rows of the table for one size; the last says whether what arrived equals what left."""
+    """Table rows for one size; the last row says whether the result equals the original."""
     urls = {name: str(folder / f"{name}-{count}.db") for name in ("many", "last", "a", "b")}
     urls["postgres"] = server
     _apart("fill", str(zoo), urls["many"], str(count))
@@ -144,17 +144,17 @@ def measure(zoo: Path, count: int, server: str, folder: Path) -> Iterator[str]:
         )
     one, other = (_apart("content", urls[name]) for name in ("many", "last"))
     size = Path(urls["a"]).stat().st_size
-    yield f"| {count:,} | what arrived is what left: {'yes' if one == other else 'NO'} | | | | | {size / 1e9:.2f} GB |"
+    yield f"| {count:,} | equal to the original: {'yes' if one == other else 'NO'} | | | | | {size / 1e9:.2f} GB |"
     for name in ("many", "last", "a", "b"):
         Path(urls[name]).unlink()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, each row as soon as it is there; ``--write``: into docs/benchmarks.md, too."""
+    """Print the table row by row; ``--write`` also puts it into docs/benchmarks.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.porting", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="MODELS")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
-    parser.add_argument("--folder", type=Path, help="where to make the files; the system's temporary one otherwise")
+    parser.add_argument("--folder", type=Path, help="folder for the files (default: the system's temporary folder)")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.startup``: whole commands in new processes, the page cache warm; median of several."""
+"""``python -m benchmarks.startup``: whole commands in new processes with a warm page cache; medians."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REPEATS = 7
 
 
 def main() -> None:
-    """Time ``archreg --help``, and the look-ups on a registry of the zoo."""
+    """Time ``archreg --help`` and searches in a registry of the zoo."""
     with tempfile.TemporaryDirectory() as folder:
         database = f"{folder}/zoo.db"
         with Registry(database) as reg:

@@ -1,6 +1,7 @@
-"""``python -m benchmarks.stress``: ingests killed at random moments, and many at once, into SQLite and Postgres.
+"""``python -m benchmarks.stress``: ingests killed at random moments, and concurrent ingests, into SQLite and Postgres.
 
-Some ten minutes; a failure is an ``AssertionError`` that names the seed. ``--kills N --models N --writers N --seed N``.
+Takes about ten minutes. A failure is an ``AssertionError`` that gives the seed. Options: ``--kills N --models N
+--writers N --seed N``.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ if TYPE_CHECKING:
 __all__ = ["content", "ingest", "kill_and_resume", "main", "make_models", "tiny", "write_at_once"]
 
 ROOT = Path(__file__).resolve().parents[1]
-# A process a core is meant to be full with one thread.
+# One process per core, with one thread each.
 ENVIRONMENT = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
 
 
 def tiny(seed: int) -> dict[str, np.ndarray]:
-    """A network of three layers of which ``seed`` decides every number."""
+    """A network of three layers, determined by ``seed``."""
     rng = np.random.default_rng(seed)
     shapes = {"conv.weight": (8, 3, 3, 3), "hidden.weight": (16, 32), "head.weight": (4, 16), "head.bias": (4,)}
     return {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
 
 
 def make_models(folder: Path, seeds: Mapping[str, int]) -> Path:
-    """Write a tiny model a name, and return the folder."""
+    """Write a tiny model for each name, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, seed in seeds.items():
         save_file(tiny(seed), folder / f"{name}.safetensors")
@@ -53,7 +54,7 @@ def make_models(folder: Path, seeds: Mapping[str, int]) -> Path:
 
 
 def ingest(url: str, folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start ``archreg ingest`` in a process group of its own."""
+    """Start ``archreg ingest`` in a separate process group."""
     command = [sys.executable, "-m", "registry.cli.app", "ingest", str(folder), "--db", url, *words]
     return subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -62,14 +63,14 @@ def ingest(url: str, folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    """Wait for it to end well; return what it said on standard error."""
+    """Wait for its success; returns its standard error."""
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, f"exit {process.returncode}: {out}{err}"
     return err
 
 
 def content(url: str) -> dict[str, Any]:
-    """All that a registry holds, by content hash, without what depends on when and in which order it came."""
+    """Content of a registry by content hash, without data that depends on time or order."""
     from registry.storage import Store
 
     found: dict[str, Any] = {}
@@ -94,7 +95,7 @@ def content(url: str) -> dict[str, Any]:
 
 
 def sound(url: str) -> None:
-    """Assert that nothing in the database contradicts anything else."""
+    """Assert that the database is consistent."""
     from registry import Registry
 
     with Registry(url) as registry:
@@ -102,9 +103,10 @@ def sound(url: str) -> None:
 
 
 def kill_and_resume(url: str, folder: Path, seconds: float, *words: str, begun: bool = False) -> tuple[int, int]:
-    """Kill an ingest after so many seconds, counted from its first model where it is to have ``begun``; run it again.
+    """Kill an ingest after some seconds, counted from its first model if it must have ``begun``; run it again.
 
-    Returns how many models were stored when it was killed (-1: no database yet), and how many the second start read.
+    Returns the number of models stored when it was killed (-1: no database yet), and the number that the second start
+    read.
     """
     from registry import Registry
     from registry.errors import DatabaseMissingError
@@ -132,7 +134,7 @@ def kill_and_resume(url: str, folder: Path, seconds: float, *words: str, begun: 
 
 
 def write_at_once(url: str, folder: Path, writers: int, each: int) -> None:
-    """Ingest from so many processes at once, a fifth of whose models two writers have under different names."""
+    """Ingest from several processes at once; two writers have a fifth of the models under different names."""
     shared = each // 5
     seeds: dict[int, dict[str, int]] = {}
     for writer in range(writers):
@@ -154,7 +156,7 @@ def write_at_once(url: str, folder: Path, writers: int, each: int) -> None:
 
 @contextmanager
 def databases() -> Iterator[dict[str, Callable[[], str]]]:
-    """By kind of database, what gives the URL of a new one; all are gone at the end."""
+    """By kind of database, a function that returns the URL of a new one; all are removed at the end."""
     import psycopg
 
     with warnings.catch_warnings():
@@ -191,7 +193,8 @@ def _kills(kind: str, new_url: Callable[[], str], models: Path, kills: int, rng:
         stored = []
         for at in range(kills // 2):
             url = new_url()
-            # Of an ingest so short, much is the start of Python, when there is nothing yet to lose: one in five there.
+            # Much of such a short ingest is the start of Python, when nothing is stored yet: one kill in five is timed
+            # there.
             moment = rng.uniform(0, seconds if at % 5 else first)
             before, _again = kill_and_resume(url, models, moment, *words, begun=at % 5 > 0)
             stored.append(before)
@@ -201,7 +204,7 @@ def _kills(kind: str, new_url: Callable[[], str], models: Path, kills: int, rng:
 
 
 def main() -> None:
-    """Run both, on both kinds of database."""
+    """Run both tests on both kinds of database."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, value in (("kills", 20), ("models", 200), ("writers", 8), ("seed", int(time.time()))):
         parser.add_argument(f"--{name}", type=int, default=value)

@@ -1,7 +1,8 @@
-"""Learn the transform that ships with ``layered``: ``python -m benchmarks.transform``.
+"""Learning of the transform that ships with ``layered``: ``python -m benchmarks.transform``.
 
-It writes registry/spectral/transform-1.npz from the zoo's spectra and families by `benchmarks.retrieval.transform`.
-A file that moves a number has a new name, ``LAYERED.weights``; the spec's version and ``benchmarks.calibrate`` follow.
+It writes registry/spectral/transform-1.npz from the zoo's spectra and families with `benchmarks.retrieval.transform`. A
+file with other numbers needs a new name, ``LAYERED.weights``, then a new version of the spec and
+``benchmarks.calibrate``.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ TARGET = Path(registry.spectral.__file__).with_name(file_of(LAYERED.weights))
 def transform_of(
     spectra: Sequence[Sequence[Spectrum]], family: NDArray[np.str_], seed: int = LAYERED.seed
 ) -> dict[str, NDArray[np.float64]]:
-    """The transform learned from these models, with the random features of that seed."""
+    """The transform learned from these models, with random features of the given seed."""
     found = [embeddings(each, seed) for each in spectra]
     return learned_transform({name: np.array([each[name] for each in found]) for name in LEARNED}, family)
 
 
 def main() -> None:
-    """Measure the zoo, learn, write the file and print how unequal directions are."""
+    """Measure the zoo, learn the transform, write the file and print the range of direction weights."""
     models = read_models(zoo_folder() / "manifest.jsonl")
     found = transform_of(models.spectra, models.family)
-    # Half the digits of float64 are more than 163 models decide.
+    # Half the digits of float64 are more than 163 models determine.
     np.savez(TARGET, **{name: matrix.astype(np.float32) for name, matrix in found.items()})  # type: ignore[arg-type]
     for name, matrix in found.items():
         values = np.linalg.eigvalsh(matrix)

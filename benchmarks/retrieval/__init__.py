@@ -1,7 +1,8 @@
-"""Does the nearest model belong to the family? ``python -m benchmarks.retrieval``, over the models of any manifest.
+"""Family retrieval: ``python -m benchmarks.retrieval``, on the models of any manifest.
 
-Each model asks for its family among all others; `cross-size` takes models of its own topology out, so that equal shapes
-cannot answer. Families with fewer than three members are gallery only. docs/benchmarks.md has the tables.
+Each model is a query for its family among all others. `cross-size` excludes models of the query's topology, so that
+equal shapes cannot answer. Families with fewer than three members are in the gallery only. docs/benchmarks.md has the
+tables.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""timm's architectures without weights: a second, larger set of families for what shapes alone decide.
+"""timm architectures without weights: a second, larger set of families, for what shapes alone determine.
 
-Their modules are built on torch's meta device, which allocates nothing, and each layer gets the spectrum that the
-Marchenko-Pastur law gives a Gaussian matrix of its shape: what an untrained network of these shapes has, but for the
-scatter. Nothing is downloaded.
+The modules are built on torch's meta device, which allocates nothing. Each layer gets the spectrum of the
+Marchenko-Pastur law for a Gaussian matrix of its shape: that of an untrained network, except for random fluctuations.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 __all__ = ["PER_FAMILY", "architectures_of_timm", "gaussian_values", "plan_of"]
 
 PER_FAMILY = 4
-"""Models of one of timm's modules, no two of one topology: as many as the zoo's families have topologies at most."""
+"""Largest number of models per timm module, all of different topology; the maximum in the zoo's families."""
 LARGEST = 350_000_000
-"""Parameters of the largest model taken."""
+"""Largest number of parameters of a model."""
 
 
 def architectures_of_timm(per_family: int = PER_FAMILY) -> Models:
-    """Up to so many models of each module of timm, drawn at random with a fixed seed; the module is the family.
+    """Up to ``PER_MODULE`` models of each timm module, drawn with a fixed seed; the module is the family.
 
-    A minute or so. Raises ``ImportError`` where timm is missing.
+    Takes about a minute. Raises ``ImportError`` if timm is missing.
     """
     import timm
     from timm.models import model_entrypoint
@@ -60,14 +60,14 @@ def architectures_of_timm(per_family: int = PER_FAMILY) -> Models:
 
 
 def _drawn(names: Sequence[str], count: int) -> list[tuple[str, WeightsPlan]]:
-    """The first of the names with topologies of their own; most of a large family's are one model under many names."""
+    """The first names with different topologies; most names of a large family are one model."""
     import timm
     import torch
 
     found: dict[str, tuple[str, WeightsPlan]] = {}
     for name in names[: 3 * count]:
         with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of deprecated names: timm's own to say
+            warnings.simplefilter("ignore")  # deprecation warnings of timm
             plan = plan_of(timm.create_model(name), name)
         if plan.parameters <= LARGEST:
             found.setdefault(plan.topology, (name, plan))
@@ -77,16 +77,16 @@ def _drawn(names: Sequence[str], count: int) -> list[tuple[str, WeightsPlan]]:
 
 
 def plan_of(module: torch.nn.Module, name: str) -> WeightsPlan:
-    """What the matrix rule makes of a module's names and shapes; parameters that are one tensor are tied."""
+    """Layers of the matrix rule for a module's names and shapes; shared parameters are tied."""
     return plan_weights(_Shapes(module, name))
 
 
 @cache
 def gaussian_values(p: int, q: int) -> NDArray[np.float32]:
-    """(min(p, q),) eigenvalues at equal steps of the Marchenko-Pastur law: a Gaussian matrix's, less scatter."""
+    """(min(p, q),) eigenvalues at equal steps of the Marchenko-Pastur law: Gaussian without fluctuations."""
     small, large = sorted((p, q))
     low, high = (float(edge) for edge in marchenko_pastur_edges(small / large))
-    # Closer towards the edges, where the law begins like a square root.
+    # Denser towards the edges, where the law begins like a square root.
     x = low + (high - low) * (1.0 - np.cos(np.linspace(0.0, np.pi, 2049))) / 2.0
     cumulative = marchenko_pastur_cumulative(np.array([[small / large]]), x)[0]
     values = np.interp((np.arange(small) + 0.5) / small, cumulative, x)
@@ -94,7 +94,7 @@ def gaussian_values(p: int, q: int) -> NDArray[np.float32]:
 
 
 class _Shapes:
-    """A module on the meta device as opened weights: no data, each parameter's identity in its place."""
+    """A module on the meta device as a checkpoint without data; the identity of each parameter stands for its bytes."""
 
     def __init__(self, module: torch.nn.Module, name: str) -> None:
         state = module.state_dict(keep_vars=True)
@@ -109,7 +109,7 @@ class _Shapes:
         return memoryview(np.array([self._identities[name], -1], dtype="<i8").tobytes())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
     def __enter__(self) -> Self:
         return self

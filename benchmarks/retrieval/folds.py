@@ -1,4 +1,4 @@
-"""What ``layered`` is worth on families it has not seen: learned on four fifths of them, asked by the fifth."""
+"""Scores of ``layered`` on held-out families: learned on four fifths of the families, queried by the other fifth."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["FOLDS", "SPLITS", "HeldOut", "as_shipped", "fitted", "fold_of", "hel
 
 FOLDS = 5
 SPLITS = 5
-"""Divisions of the families into fifths, at random: what a single one gives differs by some 0.03 in mAP."""
+"""Number of random divisions of the families into fifths; results of single divisions differ by about 0.03 in mAP."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Scores of families left out, all and cross-size; each query's mean over divisions.
+    """Scores of held-out families, all and cross-size, as the mean of each query over divisions.
 
-    ``means``: those of each division, (splits, 2, 3); ``distances``: by the first of them, (n, n), each row from what
-    was fitted without the family of the model that asks.
+    ``means``: of each division, (splits, 2, 3). ``distances``: of the first division, (n, n); each row uses numbers
+    fitted without the family of the query.
     """
 
     everything: Scores
@@ -41,15 +41,15 @@ class HeldOut:
 
 
 def fold_of(family: NDArray[np.str_], seed: int = 0) -> NDArray[np.intp]:
-    """Which fifth of the families each model belongs to, (n,)."""
+    """Index of the fifth that each model's family belongs to, (n,)."""
     known, codes = np.unique(family, return_inverse=True)
     return np.asarray(np.random.default_rng(seed).permutation(len(known))[codes] % FOLDS)
 
 
 def fitted(samples: Sequence[Sample], names: Collection[str], splits: int = SPLITS) -> Fits:
-    """Numbers for the blocks of those names, learned on four fifths of every sample's families.
+    """Numbers for the named blocks, learned on four fifths of every sample's families.
 
-    By division and by the fifth that is left out; ``splits * FOLDS`` fits.
+    By division and by held-out fifth; ``splits * FOLDS`` fits.
     """
     return [
         [learned([each.of(fold_of(each.family, split) != left) for each in samples], names) for left in range(FOLDS)]
@@ -58,15 +58,15 @@ def fitted(samples: Sequence[Sample], names: Collection[str], splits: int = SPLI
 
 
 def as_shipped(splits: int = SPLITS) -> Fits:
-    """The numbers that ship in the place of learned ones."""
+    """The shipped numbers in place of learned ones."""
     return [[SHIPPED] * FOLDS for _ in range(splits)]
 
 
 def held_out(sample: Sample, fits: Fits, names: Collection[str], teacher: Sample | None) -> HeldOut:
-    """Scores by the blocks of those names; each fifth asks among all, by what was fitted without its families.
+    """Scores with the named blocks; each fifth queries all models, with numbers fitted without its families.
 
-    ``teacher``: the transform is what four fifths of its families teach, of the same division: the sample itself, the
-    same models changed, or models of other families; None: without a transform.
+    ``teacher``: the models from which the transform is learned, in the same division: the sample itself, the same
+    models changed, or models of other families. None: no transform.
     """
     divided, means, first = [], [], np.empty(0)
     for split, numbers in enumerate(fits):

@@ -1,4 +1,4 @@
-"""The scales and weights of ``layered``, learned from labelled models: from a start that looks at no label.
+"""Learning of the scales and weights of ``layered`` from labelled models, from a start that uses no labels.
 
 The scales of its columns and the weights of its blocks (``registry.spectral.descriptors``), 34 of them, and a
 temperature beside them. For each query, each model of its family is to stand before all of other families: the logistic
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["SHIPPED", "Transform", "Numbers", "Sample", "learned", "neutral", "sample_of"]
 
 Numbers = dict[tuple[str, str], float]
-"""By block and property; a block's weight by its name and ""."""
+"""Numbers by block and property; the weight of a block has the property ""."""
 Transform = Mapping[str, NDArray[np.float64]]
-"""By block the matrix that its numbers are multiplied by."""
+"""Matrix that multiplies the numbers of each block."""
 
 SHIPPED: Numbers = {
     **{(block, name): value for block, scales in SCALES.items() for name, value in scales.items()},
@@ -45,16 +45,16 @@ SHIPPED: Numbers = {
 PENALTY = 0.01
 STEPS = 30
 START, LEAST = 0.5, 0.15
-"""Of a standard deviation; and the smallest one that is told from none."""
-TEMPERATURE = 20.0  # the loss sees distances times this, to begin with, their mean being about 1
+"""Initial scale in standard deviations, and the smallest standard deviation that counts as non-zero."""
+TEMPERATURE = 20.0  # initial factor of distances in the loss; their mean is about 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """Models ready to be measured under any numbers.
+    """Models prepared for fingerprints with any numbers.
 
-    ``points``: by block, columns (N, columns) of all models' layers or runs, the model each belongs to (N,), and
-    weights (N,) that sum to 1 a model; ``fixed``: the other blocks, (n, numbers); ``seed``: of the random features.
+    ``points``: by block, columns (N, columns) of all models' layers or runs, the model index of each (N,), and weights
+    (N,) that sum to 1 per model. ``fixed``: the other blocks, (n, numbers). ``seed``: of the random features.
     """
 
     family: NDArray[np.str_]
@@ -64,7 +64,7 @@ class Sample:
     seed: int = LAYERED.seed
 
     def of(self, kept: NDArray[np.bool_]) -> Sample:
-        """Those of the models that are marked, (n,)."""
+        """The sample of the models in a mask (n,)."""
         place = torch.from_numpy(np.cumsum(kept) - 1)
         marked = torch.from_numpy(kept)
         points = {
@@ -76,7 +76,7 @@ class Sample:
         return Sample(self.family[kept], self.topology[kept], points, fixed, self.seed)
 
     def rows(self, numbers: Mapping[tuple[str, str], Tensor], names: Collection[str]) -> dict[str, Tensor]:
-        """Each block before transform and weight, (n, its length), as `fingerprint` makes it but for float32."""
+        """Each block before transform and weight, (n, its length), as in `fingerprint` but not float32."""
         made = {}
         for name, length in LAYERED_BLOCKS.items():
             if name not in names:
@@ -94,7 +94,7 @@ class Sample:
     def vectors(
         self, numbers: Mapping[tuple[str, str], Tensor], names: Collection[str], transform: Transform | None = None
     ) -> Tensor:
-        """The fingerprints by the blocks of those names, (n, numbers), transform and weights in them."""
+        """Fingerprints of the named blocks, (n, numbers), with transform and weights."""
         made = []
         for name, rows in self.rows(numbers, names).items():
             turned = rows @ _single(transform[name]) if transform and name in transform else rows
@@ -104,20 +104,20 @@ class Sample:
     def distances(
         self, numbers: Numbers, names: Collection[str] = tuple(LAYERED_BLOCKS), transform: Transform | None = None
     ) -> NDArray[np.float64]:
-        """L1 between all models by the blocks of those names, (n, n)."""
+        """L1 distances between all models with the named blocks, (n, n)."""
         with torch.no_grad():
             vectors = self.vectors(_tensors(numbers), names, transform)
             return np.asarray(torch.cdist(vectors, vectors, p=1).numpy(), np.float64)
 
     def transform(self, numbers: Numbers, names: Collection[str] = LEARNED) -> Transform:
-        """The transform that these models teach under those numbers, of those blocks that one is learned for."""
+        """The transform learned from these models with the given numbers, for the blocks that have one."""
         with torch.no_grad():
             rows = self.rows(_tensors(numbers), [name for name in names if name in LEARNED])
             return learned_transform({name: each.numpy() for name, each in rows.items()}, self.family)
 
 
 def sample_of(models: Models, seed: int = LAYERED.seed) -> Sample:
-    """The models' points and labels; ``seed``: of the random features."""
+    """Points and labels of the models; ``seed``: of the random features."""
     found = [points_of(spectra) for spectra in models.spectra]
     points = {
         name: (
@@ -135,10 +135,10 @@ def sample_of(models: Models, seed: int = LAYERED.seed) -> Sample:
 
 
 def neutral(sample: Sample, names: Collection[str]) -> Numbers:
-    """Where learning begins: labels are not looked at.
+    """Start of the learning, without labels.
 
-    Every property at `START` over its standard deviation, those that fill m columns shared out by m^1/2 (but those that
-    describe layers one by one: of a layer's three kinds one is meant at a time); every block at the same mean distance.
+    Every property has `START` over its standard deviation; properties with m columns are divided by m^1/2 (except that
+    columns of single layers describe one of three kinds at a time). Every block has the same mean distance.
     """
     numbers: Numbers = {}
     for block in COLUMNS:
@@ -156,7 +156,7 @@ def neutral(sample: Sample, names: Collection[str]) -> Numbers:
 
 
 def learned(samples: Sequence[Sample], names: Collection[str]) -> Numbers:
-    """Numbers for the blocks of those names, from `neutral` of the first sample, by the mean loss over the samples."""
+    """Numbers for the named blocks, from `neutral` of the first sample, with the mean loss over the samples."""
     start = neutral(samples[0], names)
     free = [key for key in start if key[0] in names]
     goals = [_goals(sample) for sample in samples]
@@ -181,7 +181,7 @@ def learned(samples: Sequence[Sample], names: Collection[str]) -> Numbers:
 
 
 def _goals(sample: Sample) -> list[tuple[Tensor, Tensor]]:
-    """Weights (n, n) of each query's relatives, 1 in all, and which models are others, all and across sizes."""
+    """Weights (n, n) of each query's relatives, with sum 1, and masks of the other models, all and across sizes."""
     codes = np.unique(sample.family, return_inverse=True)[1]
     same = codes[:, None] == codes
     made = []

@@ -1,4 +1,4 @@
-"""The models of a manifest: labels, spectra and where their weights are."""
+"""Models of a manifest: labels, spectra, and references to their weights."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Models:
 
 
 def read_models(manifest: Path) -> Models:
-    """Plan and measure the models of a manifest, of equal weights the first; no registry is made.
+    """Plan and measure the models of a manifest, without a registry; of equal weights only the first.
 
-    Raises what planning or reading one of them raises.
+    Raises the errors of planning and reading.
     """
     found: dict[str, tuple[ModelRef, str, tuple[Spectrum, ...]]] = {}
     for ref in Registry().plan(manifest=manifest):

@@ -1,4 +1,4 @@
-"""The tables of the page, and which nearest neighbours are wrong."""
+"""Tables of the documentation, and wrong nearest neighbours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS = ("all", "cross-size")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A fingerprint's scores with the whole gallery and with models of the query's own topology taken out."""
+    """Scores of a fingerprint, with the whole gallery and without models of the query's topology."""
 
     name: str
     everything: Scores
@@ -34,7 +34,7 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """P@1 and mAP of each with intervals, and the AUC across sizes."""
+    """Table of P@1 and mAP with intervals, and AUC across sizes."""
     return [
         "| fingerprint | all P@1 | all mAP | cross-size P@1 | cross-size mAP | AUC |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -47,7 +47,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def gains(pairs: Sequence[tuple[str, Row, Row]]) -> list[str]:
-    """What the first of each two rows has over the second."""
+    """Table of the differences between the first and the second of each two rows."""
     lines = [
         "| gain of spectra | all P@1 | all mAP | cross-size P@1 | cross-size mAP |",
         "| --- | --- | --- | --- | --- |",
@@ -63,7 +63,7 @@ def gains(pairs: Sequence[tuple[str, Row, Row]]) -> list[str]:
 
 
 def numbers_table(*fits: Sequence[Numbers]) -> list[str]:
-    """What each series of fits chose for every number, over the shipped one: median and quartiles."""
+    """Learned numbers over the shipped ones, for each series of fits: median and quartiles."""
     some = [each for each in fits if each]
     titles = ("by other families", "by timm's, too")
     lines = [
@@ -80,7 +80,7 @@ def numbers_table(*fits: Sequence[Numbers]) -> list[str]:
 
 
 def confusions(models: Models, distances: NDArray[np.float64], row: Row) -> list[str]:
-    """Queries whose nearest model is of another family, with the nearest of their own."""
+    """Queries whose nearest model is of another family, with the nearest of their own family."""
     lines = ["| gallery | query | nearest | at | nearest of its family | at |", "| --- " * 6 + "|"]
     for kind, scores in zip(_KINDS, (row.everything, row.across), strict=True):
         for query in scores.query[scores.figures[:, 0] == 0]:

@@ -1,4 +1,4 @@
-"""Rows of the tables: what each fingerprint scores."""
+"""Table rows: scores of each fingerprint."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ BLOCKS = list(LAYERED_BLOCKS)
 
 
 def of_distances(name: str, labels: Models | Sample, distances: NDArray[np.float64]) -> Row:
-    """By (n, n) distances, a row a query."""
+    """A row from (n, n) distances, one matrix row per query."""
     every, across = (retrieval(distances, labels.family, sizes) for sizes in (None, labels.topology))
     return Row(name, every, across)
 
 
 def of_held_out(name: str, held: HeldOut) -> Row:
-    """Of families left out."""
+    """A row for held-out families."""
     return Row(name, held.everything, held.across)
 
 
 def of_parts(models: Models, sample: Sample) -> dict[str, Row]:
-    """The default fingerprint less its parts, its transform learned on other families than those that ask.
+    """Rows of the default fingerprint without some of its parts, with the transform learned on other families.
 
-    And with the transform that ships: what it is worth to those whom it was learned on.
+    Also with the shipped transform, for the families that it was learned on.
     """
     fits = as_shipped()
     rows = {
@@ -69,7 +69,7 @@ def of_parts(models: Models, sample: Sample) -> dict[str, Row]:
 
 
 def of_others(models: Models, sample: Sample, teacher: Sample) -> list[Row]:
-    """What ships, of families that it was not learned on; ``teacher``: those that it was."""
+    """Rows of the shipped numbers for families not used to learn them; ``teacher``: the models that were used."""
     transform = teacher.transform(SHIPPED)
     return [
         of_distances(LAYERED, models, _between(models, LAYERED)),
@@ -79,13 +79,13 @@ def of_others(models: Models, sample: Sample, teacher: Sample) -> list[Row]:
 
 
 def of_vectors(models: Models, *, gaussian: bool) -> list[Row]:
-    """The fingerprints for which nothing is learned; ``gaussian``: also of weights drawn for every layer."""
+    """Rows of the fingerprints without learned parts; ``gaussian``: also with Gaussian weights for every layer."""
     names = [name for name in VECTORS if name != LAYERED and (gaussian or "Gaussian" not in name)]
     return [of_distances(name, models, _between(models, name)) for name in names]
 
 
 def of_watcher(models: Models) -> tuple[list[Row], str]:
-    """WeightWatcher's row where the package can be had; and what is to be said of it."""
+    """Row of WeightWatcher if it is installed, and a note on it."""
     try:
         found, missed = watcher_vectors(models.refs)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The whole benchmark: read the models, score every fingerprint, print."""
+"""The whole retrieval benchmark: read the models, score every fingerprint, print."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ MARKER = "retrieval"
 LEARNED = "all learned on other families"
 JOINT_LEARNED = f"{LEARNED} and on timm's"
 JOINT = 2
-"""Divisions when timm's architectures are learned from, too: each fit takes a quarter of a minute."""
+"""Number of divisions when timm's architectures are learned from, too; each fit takes 15 seconds."""
 DRAWS = 10
-"""Other seeds of the random features: what is owed to the one that ships."""
+"""Number of other seeds of the random features, to show the effect of the shipped seed."""
 
 
 def main(manifest: Path | None = None, *, write: bool = False) -> None:
-    """Measure and print as Markdown; the zoo without a manifest.
+    """Measure and print the tables as Markdown; without a manifest, on the zoo.
 
     Parameters
     ----------
     manifest
-        Its models are measured; it must name families.
+        Manifest of the models; it must give families.
     write
-        Put the tables into docs/benchmarks.md too, between its ``retrieval`` markers.
+        Also put the tables into docs/benchmarks.md, between its ``retrieval`` markers.
     """
     models = read_models(manifest or zoo_folder() / "manifest.jsonl")
     try:
@@ -70,7 +70,7 @@ def main(manifest: Path | None = None, *, write: bool = False) -> None:
 
 
 def markdown(models: Models, architectures: Models | None) -> str:
-    """Every table of the benchmark; ``architectures``: of which shapes are all there is, None to do without."""
+    """All tables of the benchmark; ``architectures``: models with shapes only, None to omit them."""
     sample = sample_of(models)
     others = sample_of(architectures) if architectures else None
     ships = held_out(sample, as_shipped(), BLOCKS, sample)
@@ -112,7 +112,10 @@ def markdown(models: Models, architectures: Models | None) -> str:
 
 
 def _shapes_alone(architectures: Models, others: Sample, sample: Sample, joint: Fits) -> list[str]:
-    """The table of the architectures: by what ships, by what the models chose, learned on other families of both."""
+    """Table of the architectures.
+
+    Its rows use the shipped numbers, numbers learned on the models, and numbers learned on other families of both.
+    """
     numbers = learned([sample], BLOCKS)
     transform = sample.transform(numbers)
     rows = [
@@ -130,13 +133,13 @@ def _shapes_alone(architectures: Models, others: Sample, sample: Sample, joint: 
 
 
 def _redrawn(models: Models) -> NDArray[np.float64]:
-    """Means with other random features, the transform learned for each, (draws, 2, 3): all and cross-size."""
+    """Means with other random features and a transform learned for each, (draws, 2, 3): all and cross-size."""
     samples = [sample_of(models, 10 * draw) for draw in range(1, DRAWS + 1)]
     return np.array([held_out(each, as_shipped(1), BLOCKS, each).means[0] for each in samples])
 
 
 def _ranges(means: NDArray[np.float64]) -> str:
-    """Least and largest of the means of each division."""
+    """Smallest and largest of the means of the divisions."""
     low, high = means.min(axis=0), means.max(axis=0)
     named = [("P@1", 0, 0), ("mAP", 0, 1), ("cross-size P@1", 1, 0), ("cross-size mAP", 1, 1)]
     return ", ".join(f"{name} {low[kind, at]:.3f}-{high[kind, at]:.3f}" for name, kind, at in named)

@@ -1,4 +1,4 @@
-"""Family retrieval from pairwise distances: scores by query, and what chance leaves of their means."""
+"""Family retrieval from pairwise distances: scores by query, and their intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """Per query: which model asked, its family's code, and (n, 3) hit at 1, average precision and AUC."""
+    """By query: index of the query's model, code of its family, and (n, 3) hit at 1, average precision and AUC."""
 
     query: NDArray[np.intp]
     family: NDArray[np.intp]
@@ -33,20 +33,20 @@ class Scores:
         return _interval(self.family, self.figures, seed)
 
     def of(self, asked: NDArray[np.bool_]) -> Scores:
-        """Those of the models that ``asked`` (models,) marks."""
+        """Scores of the queries in a mask ``asked`` (models,)."""
         kept = asked[self.query]
         return Scores(self.query[kept], self.family[kept], self.figures[kept])
 
 
 def gain_interval(better: Scores, worse: Scores, seed: int = 0) -> NDArray[np.float64]:
-    """95 % interval of the difference of means, query by query, families drawn with replacement; (2, 3)."""
+    """95 % interval of the difference of means, paired by query, families drawn with replacement; (2, 3)."""
     return _interval(better.family, better.figures - worse.figures, seed)
 
 
 def retrieval(
     distances: NDArray[np.float64], family: NDArray[np.str_], topology: NDArray[np.str_] | None = None
 ) -> Scores:
-    """Score (n, n) distances; with ``topology``, models that share a query's leave its gallery."""
+    """Scores from (n, n) distances; with ``topology``, models of the query's topology are excluded."""
     members = Counter(family.tolist())
     codes = np.unique(family, return_inverse=True)[1]
     who, figures = [], []

@@ -1,4 +1,4 @@
-"""The learned transform of ``layered``: within-class covariance normalisation, block by block (Hatch et al. 2006)."""
+"""The learned transform of ``layered``: within-class covariance normalisation by block (Hatch et al. 2006)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 __all__ = ["SHRINKAGE", "learned_transform"]
 
 SHRINKAGE = 0.5
-"""How much of the covariance is replaced by a multiple of the identity: scores hardly depend on it, from 0.3 to 0.7."""
+"""Fraction of the covariance replaced by a multiple of the identity; scores hardly depend on it from 0.3 to 0.7."""
 
 
 def learned_transform(
     blocks: Mapping[str, NDArray[np.float64]], family: NDArray[np.str_], shrinkage: float = SHRINKAGE
 ) -> dict[str, NDArray[np.float64]]:
-    """For each block, rows (n, d) of labelled models, the symmetric (d, d) matrix c S^(-1/2) that rows are to be times.
+    """The symmetric (d, d) matrix c S^(-1/2) of each block, from rows (n, d) of labelled models.
 
-    S is the mean over families of the covariance of their models, a family of n counting n^1/2, shrunk towards its mean
-    variance; c leaves the mean L1 distance of two models what it was, so that a block's weight means what it did.
-    Raises ``ValueError`` where no family has two models that differ.
+    S is the mean over families of the covariance of their models, with weight n^1/2 for a family of n, shrunk towards
+    its mean variance. c keeps the mean L1 distance of two models as it was, so that block weights keep their meaning.
+    Raises ``ValueError`` if no family has two models that differ.
     """
     return {name: _normaliser(np.asarray(rows, np.float64), family, shrinkage) for name, rows in blocks.items()}
 

@@ -1,4 +1,4 @@
-"""The fingerprints as they ship, the parts of the default, and what it must beat: a vector a model, compared by L1."""
+"""Fingerprints as shipped, parts of the default, and baselines: one vector per model, compared by L1."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["CHANGED", "PARTS", "SPECTRAL", "VECTORS", "layered"]
 
 SPECTRAL = ("spectra", "depths")
-"""The blocks of ``layered`` that eigenvalues enter; shapes and kinds alone decide the others."""
+"""The blocks of ``layered`` that depend on eigenvalues; the others depend on shapes and kinds only."""
 
 
 def layered(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
-    """The default fingerprint, float64."""
+    """The default fingerprint in float64."""
     return fingerprint(spectra, LAYERED).vector.astype(np.float64)
 
 
@@ -62,13 +62,13 @@ PARTS: dict[str, list[str]] = {
         for cut in LAYERED_BLOCKS
     },
 }
-"""The blocks that are left of the default fingerprint."""
+"""The remaining blocks of the default fingerprint, by row."""
 
 CHANGED: dict[str, Callable[[Sequence[Spectrum]], list[Spectrum]]] = {
     "`layered` without kinds of layers": _of_one_kind,
     "`layered` of Gaussian weights": _gaussian,
 }
-"""The default fingerprint of other spectra."""
+"""The default fingerprint with other spectra, by row."""
 
 VECTORS: dict[str, Callable[[Sequence[Spectrum]], NDArray[np.float64]]] = {
     "`layered`": layered,
@@ -77,4 +77,4 @@ VECTORS: dict[str, Callable[[Sequence[Spectrum]], NDArray[np.float64]]] = {
     "rough count of shapes": _shape_count,
     "number of parameters": lambda spectra: np.log2([sum(s.layer.p * s.layer.q for s in spectra)]),
 }
-"""All that nothing is learned for here."""
+"""Fingerprints without learned parts, by row."""

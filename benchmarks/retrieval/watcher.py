@@ -1,4 +1,4 @@
-"""WeightWatcher's own columns as a fingerprint: mean and deviation over the layers that it takes."""
+"""WeightWatcher's columns as a fingerprint: mean and standard deviation over the layers that it analyses."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _COLUMNS = (
 
 
 def watcher_vectors(refs: Sequence[ModelRef]) -> tuple[NDArray[np.float64], int]:
-    """(n, 16) vectors, each column standardised over the models, and how many models it could not take.
+    """(n, 16) vectors, each column standardised over the models, and the number of models it could not analyse.
 
-    It gets our layers, as modules of their shapes; a figure it does not have is put at the mean of the others. Raises
-    ``ImportError`` where the package is missing.
+    It gets our layers, as modules of their shapes. Missing values are replaced by the mean of the others. Raises
+    ``ImportError`` if the package is missing.
     """
     load_package("weightwatcher")
     raw = np.array([_columns(ref) for ref in refs])

@@ -1,1 +1,1 @@
-"""What questions cost as a registry grows: look-ups, to 100,000 models made of real ones, and classes."""
+"""Cost of questions by size of registry: searches among up to 100,000 models made of real ones, and classes."""

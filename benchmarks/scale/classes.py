@@ -1,7 +1,7 @@
-"""``python -m benchmarks.scale.classes [--write]``: what classes cost as a registry grows, by each rule.
+"""``python -m benchmarks.scale.classes [--write]``: cost of equivalence classes by size of registry and linkage rule.
 
-Vectors are made of the zoo's: a random one, moved towards another, and noise of a size of its own. Every row is a new
-process, so that its memory is its own.
+Vectors are made of the zoo's: a random one, moved towards another, plus noise of random size. Every row is measured in
+a new process, so that its memory is its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ UNITS = {"seconds": "s", "gigabytes": "GB"}
 
 
 def perturbed(real: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """Vectors (count, d) made of real ones (m, d); noise by coordinate as they spread, 0.02 to 0.6 in L1."""
+    """Vectors (count, d) made of real ones (m, d), with noise of 0.02 to 0.6 in L1.
+
+    The noise of a coordinate is proportional to its spread.
+    """
     rng = np.random.default_rng(0)
     source, other = rng.integers(len(real), size=(2, count))
     size, way = np.exp(rng.uniform(np.log(0.02), np.log(0.6), count)), rng.beta(1.0, 8.0, (count, 1))
@@ -56,7 +59,7 @@ def perturbed(real: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
 
 def measure(vectors: Path, rule: str, count: int) -> dict[str, Any]:
-    """Sort so many vectors, all of one kind, at the shipped tolerance: seconds, memory, and what came of it."""
+    """Group vectors of one kind at the shipped tolerance; returns seconds, memory and the result."""
     made = perturbed(np.load(vectors), count)
     distance, tolerance = DISTANCES["l1"], shipped(LAYERED, "l1").tolerance
     begun, worked = time.perf_counter(), time.process_time()
@@ -74,7 +77,7 @@ def measure(vectors: Path, rule: str, count: int) -> dict[str, Any]:
 
 
 def row(found: dict[str, Any]) -> str:
-    """One measurement as a row of the table."""
+    """Table row of one measurement."""
     aims = AIMS.get((found["rule"], found["models"]), {})
     met = all(found[what] <= most for what, most in aims.items())
     words = ", ".join(f"{most:g} {UNITS[what]}" for what, most in aims.items())
@@ -86,7 +89,7 @@ def row(found: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure each rule at three sizes and print the table, each row as soon as it is there."""
+    """Measure each rule at three sizes and print the table row by row."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale.classes", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     parser.add_argument("--one", nargs=3, metavar=("VECTORS", "RULE", "MODELS"), help=argparse.SUPPRESS)

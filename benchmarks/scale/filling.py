@@ -1,4 +1,4 @@
-"""Registries of many models, made of the zoo's: straight into the tables, for no weights are read."""
+"""Registries of many models made of the zoo's, written directly into the tables without reading weights."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["Real", "fill", "perturbed", "real_models"]
 
 BLOCK = 2_000
-RARE = 0.01  # of the models carry the tag that the filtered search asks for
+RARE = 0.01  # fraction of the models with the tag of the filtered search
 TAG = ("stage", "rare")
 
 
 class Real:
-    """The zoo's models: summaries, vectors (m, d) and conjugacy figures."""
+    """The zoo's models: summaries, vectors (m, d) and conjugacy."""
 
     def __init__(self, models: list[ModelSummary], vectors: NDArray[np.float32], figures: list[Conjugacy]) -> None:
         self.models, self.vectors, self.figures = models, vectors, figures
 
 
 def real_models(database: Path) -> Real:
-    """What a registry of real models holds under the ``layered`` spec."""
+    """The models of a registry under the ``layered`` spec."""
     with Store.open(str(database), mode="read") as store:
         ids, vectors = store.read(read_fingerprints, LAYERED.hash)
         models = {model.id: model for model in store.read(read_summaries)}
@@ -48,10 +48,10 @@ def real_models(database: Path) -> Real:
 
 
 def perturbed(real: NDArray[np.float32], count: int, seed: int = 0) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Vectors (count, d) made of real ones (m, d), and which: a random one, moved towards another, and noise.
+    """Vectors (count, d) made of real ones (m, d), and the index of the real vector each is made of.
 
-    Up to three tenths of the way, and then each number by a twentieth of its standard deviation over the real ones.
-    Each row depends on the seed and its number alone.
+    A vector is moved up to three tenths of the way towards another one; then each number changes by a twentieth of its
+    standard deviation over the real vectors. Each row depends only on the seed and its index.
     """
     spread = real.std(axis=0)
     source = np.empty(count, np.intp)
@@ -67,7 +67,7 @@ def perturbed(real: NDArray[np.float32], count: int, seed: int = 0) -> tuple[NDA
 
 
 def fill(url: str, real: Real, count: int, seed: int = 0) -> None:
-    """Make a registry at ``url`` of so many models, named ``m0`` and so on, one in a hundred of them tagged."""
+    """Create a registry at ``url`` with models ``m0`` and so on, one in a hundred of them tagged."""
     source, vectors = perturbed(real.vectors, count, seed)
     Store.open(url, mode="create").close()
     with Store.open(url, mode="write") as store:

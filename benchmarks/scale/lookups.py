@@ -1,4 +1,4 @@
-"""Look-ups in one registry, timed; run in a process of its own, so that its memory is its own.
+"""Timed searches in one registry, in a separate process, so that its memory is its own.
 
 ``python -m benchmarks.scale.lookups URL KIND`` prints a JSON object: seconds by question, and memory in bytes.
 """
@@ -47,7 +47,7 @@ def _names(registry: Registry, seed: int) -> list[str]:
 
 
 def exact(url: str) -> dict[str, Any]:
-    """First and warm look-ups by exact search; memory after those by L1 and L2, and at its highest."""
+    """First and warm searches without an index; memory after those with L1 and L2, and peak memory."""
     found: dict[str, Any] = {}
     with Registry(url) as registry:
         names = _names(registry, 1)
@@ -63,7 +63,7 @@ def exact(url: str) -> dict[str, Any]:
 
 
 def indexed(url: str) -> dict[str, Any]:
-    """Building the index, its recall, look-ups by it; and how a new model is found."""
+    """Building of the index, its recall, searches with it, and time until a new model is found."""
     found: dict[str, Any] = {}
     with Registry(url) as registry:
         for distance in ("l1", "l2"):
@@ -88,10 +88,10 @@ def indexed(url: str) -> dict[str, Any]:
 
 
 def _added(registry: Registry) -> bool:
-    """Whether a model is found by the index right after it was stored; and it is gone right after it was removed."""
+    """Whether the index finds a model directly after it is stored, and not after it is removed."""
     rng = np.random.default_rng(3)
     given = {f"fc{i}.weight": rng.standard_normal((20, 30)).astype(np.float32) for i in range(3)}
-    # Through the archive that any tool can write: the whole way that an ingest takes.
+    # From an archive, through the whole of an ingest.
     import tempfile
 
     from safetensors.numpy import save_file
@@ -99,7 +99,7 @@ def _added(registry: Registry) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         names = []
         for number in range(2):
-            # Twice the weights have the same spectra: whatever else is stored, nothing is nearer.
+            # Weights multiplied by two have the same spectra, so no other model is nearer.
             weights = {name: (number + 1) * matrix for name, matrix in given.items()}
             path = Path(folder) / f"new{number}.safetensors"
             save_file(weights, path)
@@ -114,7 +114,7 @@ def _added(registry: Registry) -> bool:
 
 
 def main(url: str, kind: str) -> None:
-    """Print what the kind, ``exact`` or ``indexed``, measures as JSON."""
+    """Print the measurements of a kind, ``exact`` or ``indexed``, as JSON."""
     print(json.dumps({"exact": exact, "indexed": indexed}[kind](url)))
 
 

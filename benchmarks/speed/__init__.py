@@ -1,6 +1,7 @@
-"""The method's speed against bare linear algebra and against other packages: ``python -m benchmarks.speed``.
+"""Speed of the method against bare linear algebra and other packages: ``python -m benchmarks.speed``.
 
-Ratios of one run: what is compared takes turns, and each round gives one ratio. docs/benchmarks.md has the table.
+Results are ratios within one run: the compared tasks take turns, and each round gives one ratio. docs/benchmarks.md has
+the table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Interleaved timings, their ratios, and the tables that show them. Needs nothing but NumPy and threadpoolctl."""
+"""Interleaved timings, their ratios, and tables. Needs only NumPy and threadpoolctl."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = [
     "rewrite",
 ]
 
-# Above this load per core, others' work is in the wall-clock figures.
+# Above this load per core, other processes affect wall-clock figures.
 QUIET = 0.5
-# OpenBLAS's threads spin for some hundredths of a second after a call, on a core that the next task may need.
+# OpenBLAS threads spin for hundredths of a second after a call, on a core that the next task may need.
 PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is timed, and the BLAS threads it may use."""
+    """A function to time, and the number of BLAS threads it may use."""
 
     run: Callable[[], object]
     threads: int = 1
@@ -44,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds a round: on the clock, and of processor time over all threads of this process."""
+    """Seconds per round: wall-clock, and processor time over all threads of this process."""
 
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
@@ -52,10 +52,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two timings of the same rounds, read as one ratio with an aim.
+    """Two timings of the same rounds, compared as one ratio with an aim.
 
-    The ratio is ``upper`` over ``lower``, times ``scale`` where the two do different amounts of work; the aim is a
-    bound from above where ``at_most``, else from below.
+    The ratio is ``upper`` over ``lower``, times ``scale`` if the two do different amounts of work. The aim is an upper
+    bound if ``at_most``, else a lower bound.
     """
 
     title: str
@@ -67,28 +67,28 @@ class Comparison:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """One ratio a round, by the clock: what slows a whole round down cancels."""
+        """Wall-clock ratio of each round; a slowdown of a whole round cancels."""
         return tuple(self.scale * u / w for u, w in zip(self.upper.wall, self.lower.wall, strict=True))
 
     @property
     def ratio(self) -> float:
-        """Median of the rounds' ratios."""
+        """Median of the ratios of the rounds."""
         return statistics.median(self.ratios)
 
     @property
     def cpu_ratio(self) -> float:
-        """Median of the rounds' ratios of processor time, which other programs' load hardly touches."""
+        """Median of the ratios of processor time, which the load of other programs hardly affects."""
         return statistics.median(
             self.scale * u / w for u, w in zip(self.upper.cpu, self.lower.cpu, strict=True) if w > 0
         )
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is within the aim."""
+        """Whether the ratio meets the aim."""
         return self.ratio <= self.aim if self.at_most else self.ratio >= self.aim
 
     def row(self) -> str:
-        """The comparison as a row of the table."""
+        """Table row of the comparison."""
         low, high = _number(min(self.ratios)), _number(max(self.ratios))
         upper, lower = (f"{statistics.median(t.wall):.3g}" for t in (self.upper, self.lower))
         aim = f"{'≤' if self.at_most else '≥'} {self.aim:,g}"
@@ -103,14 +103,14 @@ def _number(ratio: float) -> str:
 
 
 def interleaved(tasks: Mapping[str, Task], rounds: int) -> dict[str, Timing]:
-    """Time the tasks in turns, every other round backwards, so that a drift of the machine favours none.
+    """Time the tasks in turns, every other round in reverse order, so that drift favours none.
 
     Parameters
     ----------
     tasks
-        By name.
+        Tasks by name.
     rounds
-        At least 1.
+        Number of rounds, at least 1.
     """
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
     for number in range(rounds):
@@ -124,35 +124,35 @@ def interleaved(tasks: Mapping[str, Task], rounds: int) -> dict[str, Timing]:
 
 
 def quicker(run: Callable[[], object], threads: tuple[int, ...] = (1, 2)) -> int:
-    """The number of BLAS threads with which one trial each ran fastest: others' work is measured at its best."""
+    """The number of BLAS threads with the fastest single trial, so that other packages are measured at their best."""
     trials = interleaved({str(count): Task(run, count) for count in threads}, rounds=1)
     return min(threads, key=lambda count: trials[str(count)].wall[0])
 
 
 def load_note(load: float, cores: int) -> str:
-    """The machine's load before the run, in words, with a warning where it spoils wall-clock figures."""
+    """The machine's load before the run in words, with a warning if it affects wall-clock figures."""
     note = f"Load before the run: {load:.2f} on {cores} cores."
     if load > QUIET * cores:
-        note += " **The machine was busy: by the clock these figures are no good, by processor time they may be.**"
+        note += " **The machine was busy: wall-clock ratios are not reliable, ratios of processor time may be.**"
     return note
 
 
 def machine_load() -> float:
-    """Runnable processes of the last minute, mean."""
+    """Mean number of runnable processes in the last minute."""
     return os.getloadavg()[0]
 
 
 def high_water() -> int:
-    """Bytes of memory that this process has had resident at most since it was started; needs Linux.
+    """Peak resident bytes of this process since its start; needs Linux.
 
-    Not `resource.getrusage`, by which a process begins with what its parent had.
+    `resource.getrusage` is not used, because it starts with the value of the parent process.
     """
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def markdown(comparisons: Iterable[Comparison]) -> str:
-    """The table of the comparisons."""
+    """Table of the comparisons."""
     head = (
         "| A over B | A, s | B, s | ratio | range | rounds | by processor time | aim | |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -161,7 +161,10 @@ def markdown(comparisons: Iterable[Comparison]) -> str:
 
 
 def between_markers(page: str, name: str, text: str) -> str:
-    """The page with ``text`` between its comments ``<!-- name -->`` and ``<!-- /name -->``; ``ValueError`` without."""
+    """The page with ``text`` between the comments ``<!-- name -->`` and ``<!-- /name -->``.
+
+    Raises ``ValueError`` if they are missing.
+    """
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, found, rest = page.partition(opening)
     _, also, after = rest.partition(closing)
@@ -171,6 +174,6 @@ def between_markers(page: str, name: str, text: str) -> str:
 
 
 def rewrite(path: Path, name: str, parts: Sequence[str]) -> None:
-    """Put the parts, a blank line apart, between the markers of a file."""
+    """Put the parts, separated by blank lines, between the markers of a file."""
     page = path.read_text(encoding="utf-8")
     path.write_text(between_markers(page, name, "\n\n".join(parts)), encoding="utf-8")

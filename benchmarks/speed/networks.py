@@ -1,6 +1,6 @@
-"""Spectra of torchvision's networks against the bare cost of their linear algebra, and two cores against one.
+"""Spectra of torchvision networks against the bare cost of their linear algebra, and two cores against one.
 
-The networks are randomly initialised: the work depends on the shapes alone.
+The networks are randomly initialised: the work depends only on the shapes.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Network:
     weights: tuple[NDArray[np.floating], ...]
 
     def spectra(self, workers: int) -> tuple[Spectrum, ...]:
-        """Spectra of the layers, ``workers`` side by side."""
+        """Spectra of the layers, computed by ``workers`` threads."""
         return network_spectra(self.layers, lambda layer: self.weights[layer.position], workers=workers)
 
 
 def network(name: str, seed: int = 0) -> Network:
-    """A network of torchvision's, by name, initialised at random."""
+    """A torchvision network by name, initialised at random."""
     import torch
     import torchvision
 
@@ -56,20 +56,21 @@ def network(name: str, seed: int = 0) -> Network:
 
 
 def operands(weights: Sequence[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
-    """The matrices as BLAS wants them: float64, C order, the smaller side as rows."""
+    """The matrices in the form BLAS uses: float64, C order, the smaller side as rows."""
     return [np.array(W if W.shape[0] <= W.shape[1] else W.T, dtype=np.float64, order="C") for W in weights]
 
 
 def bare(wide: Sequence[NDArray[np.float64]]) -> None:
-    """Gram products and eigenvalues and nothing else: no copy, no scale, no check."""
+    """Gram products and eigenvalues only: without copies, scaling or checks."""
     for W in wide:
         np.linalg.eigvalsh(W @ W.T)
 
 
 def compare(name: str, rounds: int, threads: Sequence[int] = (1, 2)) -> list[Comparison]:
-    """Ours over the bare cost on each number of threads; on both, also one core over two.
+    """Our time over the bare cost for each number of threads; with both cores also one core over two.
 
-    `bare` gets BLAS threads, `network_spectra` as many workers of one BLAS thread each: two ways to use the same cores.
+    `bare` gets BLAS threads, `network_spectra` as many workers with one BLAS thread each: two ways to use the same
+    cores.
     """
     net = network(name)
     wide = operands(net.weights)

@@ -1,4 +1,4 @@
-"""Other packages on the same network, called as they are installed by ``make bench-speed``, outside .venv."""
+"""Other packages on the same network, installed by ``make bench-speed`` outside .venv."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ ORDER, BINS, DRAWS = 1000, 64, 100
 
 
 def load_package(name: str) -> ModuleType:
-    """The module, from the benchmarks' own folder; ``ImportError`` with the command that installs it."""
+    """The module from the benchmarks' own folder; raises ``ImportError`` with the install command."""
     if str(PACKAGES) not in sys.path:
-        # Last, so that nothing there hides what .venv holds.
+        # Appended, so that it does not hide packages of .venv.
         sys.path.append(str(PACKAGES))
     try:
         with quiet():
@@ -46,7 +46,7 @@ def load_package(name: str) -> ModuleType:
 
 
 def against_weightwatcher(rounds: int) -> list[Comparison]:
-    """``get_ESD`` of every layer it lists over our spectra, both from the module in memory."""
+    """Time of ``get_ESD`` on every layer it lists over that of our spectra, both from the module in memory."""
     package = load_package("weightwatcher")
     net = network(NETWORK)
     with quiet():
@@ -66,7 +66,7 @@ def against_weightwatcher(rounds: int) -> list[Comparison]:
             "ours": Task(lambda: _from_module(net), 2),
         }
         found = interleaved(tasks, rounds)
-    # Others' work at its best: the faster of both.
+    # The faster of both, so that the package is measured at its best.
     threads = min((1, 2), key=lambda count: float(np.median(found[f"theirs, {count}"].wall)))
     best = found[f"theirs, {threads}"]
     title = (
@@ -78,7 +78,7 @@ def against_weightwatcher(rounds: int) -> list[Comparison]:
 
 
 def against_bristol(rounds: int) -> list[Comparison]:
-    """Its layer matrices and their eigenvalues over our spectra; it gets one BLAS thread, with which it is faster."""
+    """Time of its layer matrices and eigenvalues over that of our spectra; with one BLAS thread, where it is faster."""
     package = load_package("bristol.cPSE")
     net = network(NETWORK)
 
@@ -97,7 +97,7 @@ def against_bristol(rounds: int) -> list[Comparison]:
 
 
 def circular_counts(rounds: int) -> list[Comparison]:
-    """One circular spectrum of bristol's over one draw of our counts."""
+    """Time of one circular spectrum of bristol over that of one draw of our counts."""
     circular = load_package("bristol.ensembles").Circular()
     edges = np.linspace(0, 2 * math.pi, BINS + 1)
     rng = np.random.default_rng(0)
@@ -119,9 +119,9 @@ def circular_counts(rounds: int) -> list[Comparison]:
 
 
 def correctness(order: int = 100, draws: int = 30) -> str:
-    """Table: are bristol's and our circular matrices unitary, and do their phases repel as theory says.
+    """Table: unitarity of bristol's and our circular matrices, and repulsion of their phases against theory.
 
-    N x N for CUE and COE, 2N x 2N for CSE; the norm is Frobenius's, over the root of the matrix's size.
+    N x N for CUE and COE, 2N x 2N for CSE; the norm is Frobenius's, divided by the root of the matrix size.
     """
     circular = load_package("bristol.ensembles").Circular()
     lines = [
@@ -142,7 +142,7 @@ def correctness(order: int = 100, draws: int = 30) -> str:
 
 
 def _from_module(net: Network) -> None:
-    """Our spectra as an ingest computes them: every matrix read from the module and checked for NaN."""
+    """Our spectra as in an ingest: every matrix is read from the module and checked for NaN."""
     checkpoint = open_module(net.module, net.name)
     network_spectra(net.layers, lambda layer: layer_matrix(checkpoint, layer), workers=2)
 
@@ -153,7 +153,7 @@ def _departure(U: np.ndarray) -> float:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings and log lines of other packages."""
+    """Suppress warnings and log lines of other packages."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""The whole benchmark: what is measured, how often, and where it is shown."""
+"""The whole speed benchmark: what is measured, and how often."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["main"]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 MARKER = "speed"
 
-# Dearest last but one; vgg16 on two cores only, since its two rounds on one would take as long as all the rest.
+# vgg16 on two cores only, because its two rounds on one would take as long as all the rest.
 BENCHMARKS: tuple[Callable[[], list[Comparison]], ...] = (
     lambda: networks.compare("densenet121", rounds=9),
     lambda: networks.compare("resnet50", rounds=7),
@@ -32,12 +32,12 @@ BENCHMARKS: tuple[Callable[[], list[Comparison]], ...] = (
 
 
 def main(*, write: bool = False) -> None:
-    """Measure everything and print it as Markdown, each table row as soon as it is there.
+    """Measure everything and print it as Markdown, row by row.
 
     Parameters
     ----------
     write
-        Put it into docs/benchmarks.md too, between its ``speed`` markers.
+        Also put the tables into docs/benchmarks.md, between its ``speed`` markers.
     """
     begun = time.perf_counter()
     note = harness.load_note(harness.machine_load(), os.cpu_count() or 1)

@@ -1,1 +1,1 @@
-"""Networks of one shape that differ in training: ``python -m benchmarks.training``. Shapes are at chance here."""
+"""Networks of one topology that differ in training: ``python -m benchmarks.training``. Shapes do not help here."""

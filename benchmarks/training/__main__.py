@@ -1,8 +1,8 @@
-"""``python -m benchmarks.training [--folder F] [--json] [--write]``: where shapes are at chance.
+"""``python -m benchmarks.training [--folder F] [--json] [--write]``: networks of one topology.
 
-Trains small networks on scikit-learn's digits, keeps them in the folder, and holds each against what has its shapes and
-another training: other seeds, its own initialisation, shuffled, pruned, quantised, fine-tuned copies. Every verdict is
-the registry's own at its default tolerance.
+Trains small networks on scikit-learn's digits, keeps them in the folder, and compares each with networks of its shapes
+and another training: other seeds, its own initialisation, and shuffled, pruned, quantised and fine-tuned copies. Every
+verdict is that of the registry at its default tolerance.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ FOLDER = Path(tempfile.gettempdir()) / "archreg-training"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train what is not there yet, measure, print."""
+    """Train missing networks, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where networks are kept (default {FOLDER})")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"folder of the networks (default {FOLDER})")
     parser.add_argument("--json", action="store_true", help="every pair and every figure as one JSON document")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     options = parser.parse_args(arguments)

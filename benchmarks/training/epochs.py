@@ -1,4 +1,4 @@
-"""Checkpoints of one published training run: how the distance grows with the epochs between them."""
+"""Checkpoints of one published training run: distance as a function of the epochs between them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RESAMPLES = 999
 
 @dataclass(frozen=True, slots=True)
 class Epochs:
-    """Rank correlation of distance with epochs apart, and the chance of one as high by accident."""
+    """Rank correlation of distance with the number of epochs between checkpoints, and its p-value."""
 
     fingerprint: str
     models: int
@@ -37,10 +37,10 @@ class Epochs:
 def mantel(
     positions: NDArray[np.float64], distances: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Spearman's correlation of |difference of positions| with distances, over pairs, and its one-sided chance.
+    """Spearman's correlation of |difference of positions| with distances, over pairs, and its one-sided p-value.
 
-    Mantel's test (1967): the pairs of one model depend on each other, so that whole models change their positions.
-    ``positions`` (n,), ``distances`` (n, n).
+    Mantel's test (1967): pairs of one model are dependent, so the positions of whole models are permuted.
+    ``positions``: (n,). ``distances``: (n, n).
     """
     upper = np.triu_indices(len(positions), 1)
     ranks = rankdata(distances[upper])
@@ -55,7 +55,7 @@ def mantel(
 
 
 def epochs_apart(zoo: Path) -> list[Epochs]:
-    """The correlation for each fingerprint, by L1, over the zoo's checkpoints of mini-xception on FER-2013."""
+    """The correlation for each fingerprint with L1, over the zoo's checkpoints of mini-xception on FER-2013."""
     files = sorted(path for path in (zoo / "mini-xception").iterdir() if _FILE.match(path.name))
     found = []
     with tempfile.TemporaryDirectory() as folder, Registry(f"sqlite:///{folder}/epochs.db") as reg:

@@ -1,4 +1,4 @@
-"""The networks that are trained: the example's six families and three more, two widths each."""
+"""The trained networks: six families of the example and three more, two widths each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEEDS = (0, 1, 2)
 
 
 class RowReader(nn.Module):
-    """A recurrent network of one layer that reads the image row by row and classifies what it holds after the last."""
+    """A recurrent network with one layer that reads the image row by row and classifies its last state."""
 
     def __init__(self, cell: Callable[..., nn.RNNBase], width: int) -> None:
         super().__init__()
@@ -31,13 +31,13 @@ class RowReader(nn.Module):
 
 
 def dilated(width: int) -> nn.Module:
-    """Return a convolutional network that sees far by dilation, without pooling before the head."""
+    """Return a convolutional network with dilation, without pooling before the head."""
     return nn.Sequential(block(1, width), block(width, width, dilation=2), block(width, width, dilation=2), head(width))
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a family is built by width, its two widths, and its training: epochs and the highest learning rate."""
+    """A family: constructor by width, two widths, epochs, and the highest learning rate."""
 
     build: Callable[[int], nn.Module]
     widths: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What passes a limit that lets other seeds pass: the trade-off, on families left out."""
+"""Pairs within a limit that other seeds are within, for held-out families."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["HELD", "RATES", "Limit", "limits", "limits_table"]
 
 RATES = (0.5, 0.8, 0.9, 0.95, 1.0)
-"""Of the other seeds, of families that are not judged, the fraction that the limit lets pass."""
+"""Fractions of the other seeds, of the other families, that are within the limit."""
 HELD = (
     SEED,
     "another task, from another initialisation",
@@ -30,13 +30,16 @@ HELD = (
     "pruned by 90 %",
     "fine-tuned to another task",
 )
-"""The kinds of pairs that are held against the limits."""
+"""The kinds of pairs that are compared with the limits."""
 TASK = HELD[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit on a score: its least and largest over families left out, and the fraction that passes by kind."""
+    """A limit on a score, and the fraction of pairs within it by kind.
+
+    ``least``, ``largest``: the smallest and largest limit over held-out families.
+    """
 
     rate: float
     least: float
@@ -45,7 +48,7 @@ class Limit:
 
 
 def limits(pairs: Sequence[Pair], score: Callable[[Pair], float]) -> list[Limit]:
-    """The limits at `RATES`; ``pairs``: of one fingerprint. Each family is judged by the seeds of all others."""
+    """Limits at `RATES`; ``pairs``: of one fingerprint. The limit for a family comes from the seeds of all others."""
     families = np.array([_family(pair) for pair in pairs])
     kinds = np.array([pair.kind for pair in pairs])
     scores = np.array([score(pair) for pair in pairs])
@@ -55,7 +58,7 @@ def limits(pairs: Sequence[Pair], score: Callable[[Pair], float]) -> list[Limit]
         chosen = []
         for family in np.unique(families):
             own = families == family
-            # The smallest that lets that fraction pass, of the scores that there are.
+            # The smallest observed score that this fraction is within.
             chosen.append(float(np.quantile(scores[(kinds == SEED) & ~own], rate, method="inverted_cdf")))
             passed[own] = scores[own] <= chosen[-1]
         shares = {kind: float(passed[kinds == kind].mean()) for kind in HELD if (kinds == kind).any()}
@@ -64,9 +67,9 @@ def limits(pairs: Sequence[Pair], score: Callable[[Pair], float]) -> list[Limit]
 
 
 def limits_table(pairs: Sequence[Pair]) -> list[str]:
-    """The trade-off by each fingerprint's distance and by the block ``depths`` alone, whatever the classes.
+    """Table of the limits for each fingerprint's distance and for the block ``depths``, whatever the classes.
 
-    Nothing where fewer than two families have other seeds.
+    Empty if fewer than two families have other seeds.
     """
     if len({_family(pair) for pair in pairs if pair.kind == SEED}) < 2:
         return []

@@ -1,4 +1,4 @@
-"""What the registry says of a trained network and everything that was made of it or beside it."""
+"""Verdicts of the registry for a trained network and its variants."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ KINDS = {
     "layers rescaled": "layers-rescaled",
     "units permuted": "permuted",
 }
-"""What a trained network is held against, and the name of its file."""
+"""The kinds of networks that a trained network is compared with, and their file names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One network of a pair: its name, its classes, z, and the location x*(0.01) that decides the tail class."""
+    """One network of a pair: name, training class and tail class, z, and location x*(0.01) of the tail class."""
 
     name: str
     tail_class: str
@@ -57,10 +57,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A trained network ``a`` against ``b``, under one fingerprint by L1 at its default tolerance.
+    """A trained network ``a`` and another ``b``, under one fingerprint with L1 at its default tolerance.
 
-    ``topology``: architecture of both; ``equivalent``: the registry's verdict; ``within``: by distance alone;
-    ``depths``: what the block ``depths`` is of the L1 distance by ``layered``, whichever fingerprint this is.
+    ``topology``: architecture of both. ``equivalent``: the registry's verdict. ``within``: by distance only.
+    ``depths``: share of the block ``depths`` in the L1 distance of ``layered``, whichever fingerprint this is.
     """
 
     kind: str
@@ -75,7 +75,7 @@ class Pair:
 
     @property
     def within(self) -> bool:
-        """Whether the distance alone would do."""
+        """Whether the distance is within the tolerance."""
         return self.distance <= self.tolerance
 
     @property
@@ -90,7 +90,7 @@ class Pair:
 
 
 def measure(folder: Path, recipes: Sequence[Recipe]) -> list[Pair]:
-    """Every pair of every kind, from the folders that `train_all` made for the recipes; all in a temporary registry."""
+    """All pairs of all kinds, from the folders that `train_all` made for the recipes, in a temporary registry."""
     with tempfile.TemporaryDirectory() as made:
         for recipe in recipes:
             write_variants(folder / recipe.name / "trained.safetensors", recipe.family, Path(made) / recipe.name)
@@ -123,7 +123,7 @@ def _pairs(reg: Registry, recipes: Sequence[Recipe]) -> Iterator[Pair]:
 
 
 def _under_each(reg: Registry, kind: str, topology: str, names: tuple[str, str]) -> Iterator[Pair]:
-    """The pair under every fingerprint; what they differ in is the same of all."""
+    """The pair under every fingerprint; its differences are the same for all."""
     found = {spec: reg.compare(*names, fingerprint=spec, distance="l1") for spec in SPECS}
     default = found[DEFAULT_SPEC]
     first, second = (

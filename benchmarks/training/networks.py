@@ -1,7 +1,7 @@
-"""Training, with what a network was on the way: every stage is a file, kept for the next run.
+"""Training of the networks; every stage is a file, kept for the next run.
 
-A network's folder holds ``initial``, ``epoch-1``, ``epoch-3`` and ``trained``; ``tuned-seed`` and ``tuned-task``, which
-went on from there on digits and on their parity; and ``task``, trained on parity from another initialisation.
+The folder of a network has ``initial``, ``epoch-1``, ``epoch-3`` and ``trained``; ``tuned-seed`` and ``tuned-task``,
+which continue on digits and on their parity; and ``task``, trained on parity from another initialisation.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["STAGES", "Course", "accuracy_of", "fit", "stamp", "train_all"]
 
 EARLY = (1, 3)
 STAGES = ("initial", *(f"epoch-{epoch}" for epoch in EARLY), "trained", "tuned-seed", "tuned-task", "task")
-# Fine-tuning: this part of the epochs, at this part of the learning rate.
+# Fine-tuning: this fraction of the epochs, at this fraction of the learning rate.
 TUNED_EPOCHS, TUNED_RATE = 0.25, 0.2
-# Seeds of what is trained beside a network of a small seed: no two trainings share one.
+# Seeds of the additional trainings; no two trainings share a seed.
 OTHER_SEED, OTHER_TASK = 1000, 2000
 
-# The code that decides the weights.
+# The code that determines the weights.
 _SOURCES = (
     Path(__file__),
     Path(__file__).with_name("families.py"),
@@ -47,7 +47,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A training: epochs, the highest learning rate of its one cycle, and the seed of the order of the batches."""
+    """A training: epochs, the highest learning rate of its one cycle, and the seed of the batch order."""
 
     epochs: int
     rate: float
@@ -55,9 +55,9 @@ class Course:
 
 
 def fit(model: nn.Module, images: Tensor, labels: Tensor, course: Course, keep: Sequence[int] = ()) -> dict[int, State]:
-    """Train in place and return the weights after each epoch of ``keep``; the example's optimiser and schedule.
+    """Train in place and return the weights after each epoch in ``keep``, with the example's optimiser and schedule.
 
-    The global random state is the caller's to set.
+    The caller sets the global random state.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=course.rate, weight_decay=0.01, fused=True)
     steps = course.epochs * -(-len(labels) // BATCH)
@@ -78,10 +78,10 @@ def fit(model: nn.Module, images: Tensor, labels: Tensor, course: Course, keep: 
 
 
 def train_all(folder: Path, recipes: Sequence[Recipe], progress: Callable[[str], None] | None = None) -> Path:
-    """Train the recipes that are not there yet and return the folder that holds a folder for each.
+    """Train the missing recipes and return the folder that has a folder for each recipe.
 
-    It lies below ``folder`` under a name made from the code that trains, so that a change of it trains again.
-    ``progress`` is called with the name of each network before it is trained.
+    It lies below ``folder`` under a name derived from the training code, so that a change of the code trains again.
+    ``progress`` is called with the name of each network before its training.
     """
     below = folder / stamp(_SOURCES)
     with _one_thread():
@@ -142,14 +142,14 @@ def _copy(model: nn.Module) -> State:
 
 
 def stamp(sources: Sequence[Path]) -> str:
-    """12 hex digits of the code of Python files: of their syntax trees, so that another layout makes no difference."""
+    """12 hexadecimal digits of a hash of Python files, by their syntax trees, so that formatting does not matter."""
     trees = "".join(ast.dump(ast.parse(source.read_bytes())) for source in sources)
     return hashlib.sha256(trees.encode()).hexdigest()[:12]
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    # The networks are too small to share out, and sums in one order repeat exactly.
+    # The networks are too small for several threads, and one thread gives reproducible sums.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The figures as Markdown, and into the page that quotes them."""
+"""Results as Markdown, written into the documentation."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ BEGIN, END = "<!-- training -->", "<!-- /training -->"
 
 
 def markdown(pairs: Sequence[Pair], epochs: Sequence[Epochs], accuracies: Sequence[float]) -> str:
-    """Three tables and what they need to be read; ``accuracies``: held-out, in per cent, of the trained networks."""
+    """Three tables with explanations; ``accuracies``: of the trained networks on held-out images, in per cent."""
     topologies = {pair.topology for pair in pairs}
     lines = [
         f"{len(accuracies)} networks of {len(topologies)} topologies, {min(accuracies):.1f} to {max(accuracies):.1f} % "
-        "right on held-out digits.",
+        "accuracy on held-out digits.",
         "",
         *_separation(pairs),
         "",
@@ -103,7 +103,10 @@ def _tails(pairs: Sequence[Pair]) -> str:
 
 
 def write_between(page: Path, text: str) -> None:
-    """Put the text between the markers of a page. Raises ``UsageError`` where it does not have them, in order, once."""
+    """Put the text between the markers of a page.
+
+    Raises ``UsageError`` unless both markers are there once, in order.
+    """
     old = page.read_text(encoding="utf-8")
     before, begin, rest = old.partition(BEGIN)
     middle, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""Figures made of pairs: how well a score separates, medians, and shares."""
+"""Statistics of pairs: separation by a score, medians, fractions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["Row", "area", "distance_area", "of_fingerprint", "rows", "side_area"
 
 
 def area(low: ArrayLike, high: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that one of ``low`` is below one of ``high``, equal ones counting half."""
+    """Area under the ROC curve: the probability that one of ``low`` is below one of ``high``; ties count half."""
     difference = np.subtract.outer(np.asarray(high, dtype=np.float64), np.asarray(low, dtype=np.float64))
     return float(np.mean(difference > 0) + 0.5 * np.mean(difference == 0))
 
 
 def distance_area(pairs: Sequence[Pair], kind: str) -> float:
-    """Within each topology, the chance that two seeds lie nearer than a network and its ``kind``; mean over topologies.
+    """Probability that two seeds are nearer than a network and its ``kind``, averaged over topologies.
 
-    ``pairs``: of one fingerprint. Of one topology alone, so that shapes say nothing.
+    ``pairs``: of one fingerprint. Pairs are compared within one topology, so that shapes give no information.
     """
     return float(
         np.mean(
@@ -43,7 +43,7 @@ def distance_area(pairs: Sequence[Pair], kind: str) -> float:
 
 
 def side_area(pairs: Sequence[Pair], kind: str, *, by_class: bool) -> float:
-    """The same of a score of single networks: z, or with ``by_class`` whether the training class is ``trained``."""
+    """The same for a score of single networks: z, or with ``by_class`` whether the training class is ``trained``."""
 
     def score(z: float, training_class: str) -> float:
         return float(training_class == "trained") if by_class else z
@@ -67,7 +67,7 @@ def of_fingerprint(pairs: Iterable[Pair], fingerprint: str) -> list[Pair]:
 
 
 def _by_topology(pairs: Sequence[Pair], kind: str) -> list[tuple[list[Pair], list[Pair]]]:
-    """For each topology that has any of ``kind``: the pairs of seeds, and those."""
+    """For each topology with pairs of ``kind``: the pairs of seeds, and those pairs."""
     groups: dict[str, tuple[list[Pair], list[Pair]]] = defaultdict(lambda: ([], []))
     for pair in pairs:
         if pair.kind in (SEED, kind):
@@ -77,7 +77,7 @@ def _by_topology(pairs: Sequence[Pair], kind: str) -> list[tuple[list[Pair], lis
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A kind of pair under one fingerprint: count, median distance, and shares of the pairs."""
+    """A kind of pair under one fingerprint: number, median distance, and fractions of the pairs."""
 
     kind: str
     pairs: int
@@ -90,7 +90,7 @@ class Row:
 
 
 def rows(pairs: Sequence[Pair]) -> list[Row]:
-    """A row for each kind; ``pairs`` of one fingerprint."""
+    """A row for each kind; ``pairs``: of one fingerprint."""
     found = []
     for kind in KINDS:
         some = [pair for pair in pairs if pair.kind == kind]

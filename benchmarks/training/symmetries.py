@@ -1,8 +1,8 @@
-"""Changes of weights that leave a network's function as it is: hidden units in another order, or rescaled one by one.
+"""Changes of weights that do not change the network's function: permuted or rescaled hidden units.
 
-A permutation of hidden units runs through every tensor that has an axis of them. A rectifier passes a positive factor
-on, so that a unit's incoming weights can be multiplied by it and the outgoing divided; and a batch normalisation takes
-out what its statistics are told of (Neyshabur, Salakhutdinov & Srebro 2015, arXiv:1506.02617).
+A permutation of hidden units applies to every tensor with an axis of them. A rectifier commutes with a positive factor,
+so the incoming weights of a unit can be multiplied by it and the outgoing weights divided. A batch normalisation
+removes the scale in its statistics (Neyshabur, Salakhutdinov & Srebro 2015, arXiv:1506.02617).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ State = dict[str, "NDArray[Any]"]
 class Axis(NamedTuple):
     """An axis of hidden units; a unit scaled by s scales its slice by s to the ``power``.
 
-    Several gates of the units may follow one another along it.
+    Several gates of the units may be stacked along it.
     """
 
     tensor: str
@@ -103,11 +103,11 @@ UNITS: dict[str, tuple[tuple[Axis, ...], ...]] = {
         (*_normalised("2.0", "2.1"), *_read("3.2")),
     ),
 }
-"""By family: groups of hidden units, each the axes that share them. Powers of 0 throughout: not to be rescaled."""
+"""Groups of hidden units by family, each as the axes that share them. Groups with only powers of 0 are not rescaled."""
 
 
 def permuted(state: Mapping[str, NDArray[Any]], family: str, rng: np.random.Generator) -> State:
-    """The weights with the units of every group in a random order."""
+    """The weights with the units of every group in random order."""
     result = dict(state)
     for group in UNITS[family]:
         order = rng.permutation(_size(state, group))
@@ -119,7 +119,7 @@ def permuted(state: Mapping[str, NDArray[Any]], family: str, rng: np.random.Gene
 
 
 def rescaled(state: Mapping[str, NDArray[Any]], family: str, rng: np.random.Generator) -> State | None:
-    """The weights with every unit that may be rescaled by a factor of 1/2 to 2; None where none may."""
+    """The weights with every rescalable unit rescaled by a factor of 1/2 to 2; None if there is none."""
     groups = [group for group in UNITS[family] if any(power for _, _, power in group)]
     if not groups:
         return None
@@ -135,10 +135,10 @@ def rescaled(state: Mapping[str, NDArray[Any]], family: str, rng: np.random.Gene
 
 
 def _size(state: Mapping[str, NDArray[Any]], group: tuple[Axis, ...]) -> int:
-    """Units of a group: gates stack several of them on some of its axes."""
+    """Number of units of a group; gates stack several of them on some axes."""
     return min(int(state[tensor].shape[axis]) for tensor, axis, _ in group)
 
 
 def _by_gate(values: NDArray[Any], axis: int, units: int) -> NDArray[Any]:
-    """The values with the axis cut in two, (gates, units)."""
+    """The values with the axis split into two, (gates, units)."""
     return values.reshape(*values.shape[:axis], -1, units, *values.shape[axis + 1 :])

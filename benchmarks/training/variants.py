@@ -1,4 +1,4 @@
-"""What is made of a trained network without training: shuffled, pruned, quantised, rescaled, permuted copies."""
+"""Variants of a trained network made without training: shuffled, pruned, quantised, rescaled and permuted copies."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["VARIANTS", "each_matrix", "half", "pruned", "quantised", "shuffled",
 State = dict[str, "NDArray[Any]"]
 
 VARIANTS = ("shuffled", "pruned-50", "pruned-90", "int8", "float16", "units-rescaled", "layers-rescaled", "permuted")
-"""Names of the files that `write_variants` makes; ``units-rescaled`` only where the family allows it."""
+"""File names of `write_variants`; ``units-rescaled`` only if the family allows it."""
 
 
 def shuffled(matrix: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.floating]:
-    """The entries in a random order: their distribution stays, what training put between them goes."""
+    """The entries in random order, which keeps their distribution and removes learned structure."""
     return rng.permutation(matrix.ravel()).reshape(matrix.shape)
 
 
 def pruned(matrix: NDArray[np.floating], fraction: float) -> NDArray[np.floating]:
-    """The entries of the smallest magnitude at zero, that fraction of them."""
+    """The entries with the given fraction of smallest magnitudes set to zero."""
     cut = round(fraction * matrix.size)
     result = matrix.ravel().copy()
     result[np.argsort(np.abs(result), kind="stable")[:cut]] = 0.0
@@ -41,7 +41,7 @@ def pruned(matrix: NDArray[np.floating], fraction: float) -> NDArray[np.floating
 
 
 def quantised(matrix: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The entries rounded to 255 levels, symmetric about zero up to the largest magnitude, and restored."""
+    """The entries rounded to 255 levels, symmetric about zero up to the largest magnitude, and converted back."""
     step = float(np.abs(matrix).max()) / 127
     return np.asarray(np.rint(matrix / step) * step).astype(matrix.dtype)
 
@@ -59,7 +59,7 @@ def each_matrix(
     layers: Sequence[LayerMatrix],
     change: Callable[[NDArray[np.floating]], NDArray[np.floating]],
 ) -> State:
-    """The weights with every layer matrix changed by itself, the gates and projections of a fused tensor included."""
+    """The weights with every layer matrix changed separately, including gates and projections of fused tensors."""
     result = dict(state)
     for layer in layers:
         tensor = np.moveaxis(result[layer.tensor], layer.axis, 0).copy()
@@ -69,7 +69,7 @@ def each_matrix(
 
 
 def write_variants(trained: Path, family: str, folder: Path) -> None:
-    """Write the variants of one trained network into ``folder``; random ones from a seed made of its name."""
+    """Write the variants of one trained network into ``folder``; random ones use a seed derived from its name."""
     state = load_file(trained)
     with open_ref(expand(trained)[0]) as checkpoint:
         layers = plan_weights(checkpoint).layers
