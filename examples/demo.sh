@@ -1,6 +1,6 @@
 #!/bin/sh
-# The whole way, offline: train small networks, register them, ask for equivalents, classes and something smaller.
-# Usage: demo.sh FOLDER, with archreg and its python on the PATH (`make demo` sees to that).
+# Complete offline example: train small networks, register them, then query equivalents, classes and smaller models.
+# Usage: demo.sh FOLDER, with archreg and its python on the PATH (as in `make demo`).
 set -eu
 folder=${1:?usage: demo.sh FOLDER}
 here=$(dirname "$0")

@@ -1,8 +1,8 @@
 """Train small networks of seven families on scikit-learn's handwritten digits, offline, in about half a minute.
 
-Usage: ``python examples/digits.py FOLDER``. The folder then holds one file a network (safetensors or ``.pt``) and a
-``manifest.jsonl`` that ``archreg ingest --manifest`` takes. Several widths of one family and several seeds of one width
-are there so that there is something to be equivalent to, and something smaller.
+Usage: ``python examples/digits.py FOLDER``. The folder then has one file per network (safetensors or ``.pt``) and a
+``manifest.jsonl`` for ``archreg ingest --manifest``. There are several widths per family and several seeds per width,
+so that equivalent and smaller models exist.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def cnn(width: int) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """Two convolutions and the identity around them."""
+    """Two convolutions with an identity connection around them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def dscnn(width: int) -> nn.Module:
 
 
 class Recurrent(nn.Module):
-    """A recurrent network that reads the image row by row and classifies what it holds after the last."""
+    """A recurrent network that reads the image row by row and classifies its last state."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -119,14 +119,14 @@ BUILDERS: dict[str, Callable[[int], nn.Module]] = {
     "transformer": Transformer,
 }
 EPOCHS = {"mlp": 30, "cnn": 9, "resnet": 9, "dscnn": 9, "lstm": 24, "transformer": 16}
-LEARNING_RATES = {"lstm": 1e-2, "transformer": 1e-2}  # slower to learn than the others
+LEARNING_RATES = {"lstm": 1e-2, "transformer": 1e-2}  # learns more slowly than the others
 LEARNING_RATE = 5e-3
 PICKLED = ("lstm", "mlp")  # families saved as .pt, the others as safetensors
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A network to train: its family, its width and the seed of its initialisation and of the order of its batches."""
+    """A network to train: family, width, and the seed of its initialisation and batch order."""
 
     family: str
     width: int
@@ -155,7 +155,7 @@ RECIPES = (
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Images (n, 1, 8, 8) float32 in [0, 1] and labels (n,) int64: 1,347 to train on, 450 held out."""
+    """Images (n, 1, 8, 8) float32 in [0, 1] and labels (n,) int64: 1,347 for training, 450 held out."""
 
     train_images: Tensor
     train_labels: Tensor
@@ -164,7 +164,7 @@ class Digits:
 
     @classmethod
     def load(cls) -> Digits:
-        """Read the data set that scikit-learn carries with it; the split is the same every time."""
+        """Read scikit-learn's digits data set; the split is always the same."""
         pixels, labels = load_digits(return_X_y=True)
         images = torch.tensor(pixels / 16.0, dtype=torch.float32).reshape(-1, 1, SIDE, SIDE)
         train, test = train_test_split(torch.arange(len(labels)), test_size=450, stratify=labels, random_state=0)
@@ -175,7 +175,7 @@ class Digits:
 def train(recipe: Recipe, data: Digits) -> tuple[nn.Module, float]:
     """Train one network and return it with its accuracy on the held-out images, in per cent.
 
-    The global random state is left as it was; the same recipe gives the same weights on the same machine.
+    The global random state is restored. The same recipe gives the same weights on the same machine.
     """
     epochs, rate = EPOCHS[recipe.family], LEARNING_RATES.get(recipe.family, LEARNING_RATE)
     with torch.random.fork_rng(devices=[]):
@@ -232,16 +232,16 @@ def train_all(folder: Path, progress: Callable[[str], None] | None = None, recip
     Parameters
     ----------
     folder
-        Made where it is not there; files of the same names are replaced.
+        Created if missing; files of the same names are replaced.
     progress
         Called with a line of text after each network.
     recipes
-        What to train.
+        The networks to train.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = Digits.load()
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the networks are too small to share out, and sums in one order repeat exactly
+    torch.set_num_threads(1)  # the networks are too small for several threads, and one thread gives reproducible sums
     lines: list[str] = []
     try:
         for recipe in recipes:

@@ -1,1 +1,1 @@
-"""The schema's revisions, run by `registry.storage.engine.migrate` or, in a checkout, by the command ``alembic``."""
+"""Schema revisions, run by `registry.storage.engine.migrate` or, in a checkout, by the command ``alembic``."""

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs revisions in one transaction, over a connection given or the one it opens."""
+"""Alembic environment: runs revisions in one transaction, on a given connection or one that it opens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOCK = 0x61726368  # "arch": tells this program's advisory locks from others'
 
 
 def run(connection: Connection, from_revision: str | None = None) -> None:
-    """Run the revisions within the connection's transaction, from a given one where none is recorded."""
+    """Run the revisions in the connection's transaction, from ``from_revision`` if none is recorded."""
     sqlite = connection.dialect.name == "sqlite"
     schema, before = None, set[str]()
     if not sqlite:
@@ -68,7 +68,7 @@ def run(connection: Connection, from_revision: str | None = None) -> None:
 
 
 def open_and_run() -> None:
-    """Open the database that the command line or the environment names."""
+    """Open the database given on the command line or in the environment, and run the revisions."""
     arguments = context.get_x_argument(as_dictionary=True)
     address = Address.parse(arguments.get("db") or default_database())
     engine = make_engine(address, "migrate")

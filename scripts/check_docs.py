@@ -1,4 +1,4 @@
-"""Check that the documentation is true: its links lead somewhere, and its ``archreg`` lines are commands.
+"""Check the documentation: links point to existing targets, and ``archreg`` lines are valid commands.
 
 python scripts/check_docs.py [ROOT]
 """
@@ -23,12 +23,12 @@ SHELLS = ("console", "sh", "bash", "shell")
 
 
 def pages(root: Path) -> list[Path]:
-    """Return the Markdown files of the project: at the top, under docs and under examples."""
+    """Return the Markdown files at the top level, under docs and under examples."""
     return sorted([*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("examples/**/*.md")])
 
 
 def split_fences(text: str) -> tuple[list[tuple[int, str]], list[tuple[int, str, str]]]:
-    """Split a page into its prose (line number, line) and its fenced lines (line number, language, line)."""
+    """Split a page into prose (line number, line) and fenced lines (line number, language, line)."""
     prose: list[tuple[int, str]] = []
     fenced: list[tuple[int, str, str]] = []
     closing, language = "", ""
@@ -47,7 +47,7 @@ def split_fences(text: str) -> tuple[list[tuple[int, str]], list[tuple[int, str,
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors that a renderer makes of a page's headings: GitHub's rule."""
+    """Return the anchors of a page's headings, by GitHub's rule."""
     found: set[str] = set()
     for _, line in split_fences(text)[0]:
         heading = re.match(r"#{1,6} +(.*?)(?: +#+)?$", line)
@@ -60,7 +60,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken_links(page: Path) -> Iterator[str]:
-    """Yield a line for every relative link of ``page`` whose file or heading does not exist."""
+    """Yield a message for every relative link of ``page`` whose file or heading does not exist."""
     text = page.read_text(encoding="utf-8")
     for number, line in split_fences(text)[0]:
         for groups in LINK.findall(re.sub(r"`[^`]*`", "", line)):
@@ -76,7 +76,7 @@ def broken_links(page: Path) -> Iterator[str]:
 
 
 def commands(page: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, words after ``archreg``) of the command lines in a page's shell blocks."""
+    """Yield (line number, words after ``archreg``) for the command lines in a page's shell blocks."""
     pending, start = "", 0
     for number, language, line in split_fences(page.read_text(encoding="utf-8"))[1]:
         text = line.strip()
@@ -97,9 +97,9 @@ def commands(page: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def wrong_command(app: typer.Typer, words: list[str]) -> str | None:
-    """Return why the program would not understand these words, None where it would.
+    """Return why the program rejects these words, or None if it accepts them.
 
-    Asks for the command's help: the words are parsed before the help is shown, and nothing else is done.
+    It asks for the command's help: the words are parsed before the help is shown, and nothing is executed.
     """
     from typer.testing import CliRunner
 
@@ -111,7 +111,7 @@ def wrong_command(app: typer.Typer, words: list[str]) -> str | None:
 
 
 def main(root: Path) -> int:
-    """Print everything that is not true in the documentation below ``root``; return 1 if there was anything."""
+    """Print every error in the documentation below ``root``; return 1 if there is one."""
     from registry.cli.app import app
 
     faults: list[str] = []

@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the commands themselves, or say that it has fallen behind.
+"""Write docs/cli.md from the commands, or check that it is up to date.
 
 python scripts/cli_docs.py [--check]
 """
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 
 
 def render() -> str:
-    """Return the page as Typer writes it from the commands' own help."""
+    """Return the page that Typer generates from the commands' help."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "cli.md"
         command = [sys.executable, "-m", "typer", "registry.cli.app", "utils", "docs"]
@@ -23,12 +23,12 @@ def render() -> str:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        # Click marks text that is not to be rewrapped by a backspace, which a page does not need.
+        # Click marks text that must not be rewrapped with a backspace, which a page does not need.
         return target.read_text(encoding="utf-8").replace("\b\n", "").rstrip() + "\n"
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page; with ``--check`` only compare it, and return 1 where it differs."""
+    """Write the page; with ``--check``, only compare it and return 1 if it differs."""
     text = render()
     if "--check" not in arguments:
         PAGE.parent.mkdir(exist_ok=True)
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
         return 0
-    print("docs/cli.md is not what the commands say: python scripts/cli_docs.py", file=sys.stderr)
+    print("docs/cli.md is out of date: python scripts/cli_docs.py", file=sys.stderr)
     return 1
 
 

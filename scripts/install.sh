@@ -1,6 +1,6 @@
 #!/bin/sh
-# Bring .venv up to what pyproject.toml and constraints.txt say: install.sh EXTRA GROUP...
-# uv where it can be had and reaches the index, since it is several times faster on Torch's wheels; pip otherwise.
+# Install the dependencies of pyproject.toml and constraints.txt into .venv: install.sh EXTRA GROUP...
+# Uses uv if it can be installed and reaches the index, because it is several times faster on Torch's wheels; else pip.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -27,8 +27,8 @@ done
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 [ -x "$bin/uv" ] || "$bin/python" -m pip install --quiet --constraint constraints.txt uv ||
-    echo "uv cannot be had: going on with pip" >&2
-# Compiled now, as pip does by itself: where PYTHONDONTWRITEBYTECODE is set every command would compile SQLAlchemy anew.
+    echo "uv cannot be installed: continuing with pip" >&2
+# Compile bytecode now, as pip does: with PYTHONDONTWRITEBYTECODE set, every command would compile SQLAlchemy again.
 # shellcheck disable=SC2086  # a list of options
 if [ -x "$bin/uv" ] && "$bin/uv" pip install --quiet --compile-bytecode --python "$bin/python" --constraint constraints.txt \
     $groups --editable "$project"; then

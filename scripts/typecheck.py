@@ -1,7 +1,7 @@
-"""Type-check the package as it is installed, with ``cli`` and ``migrations`` inside it, and the scripts around it.
+"""Type-check the package as installed, with ``cli`` and ``migrations`` inside it, and the scripts around it.
 
-The wheel maps ``cli`` to ``registry.cli`` and ``migrations`` to ``registry.migrations``. mypy knows nothing of that
-mapping and would silently leave both out, so it is shown a tree of symbolic links with the installed layout.
+The wheel maps ``cli`` to ``registry.cli`` and ``migrations`` to ``registry.migrations``. mypy does not know that
+mapping and would silently leave both out, so it is given a tree of symbolic links with the installed layout.
 
 Usage: ``python scripts/typecheck.py [ROOT]``.
 """
@@ -19,7 +19,7 @@ LOOSE = ("examples", "scripts")
 
 
 def link_tree(root: Path) -> Path:
-    """Lay links under ``root/build/typed`` so that the package has its installed layout; return that folder."""
+    """Create links under ``root/build/typed`` that give the package its installed layout; return that folder."""
     tree = root / "build" / "typed"
     shutil.rmtree(tree, ignore_errors=True)
     package = tree / "registry"
@@ -33,8 +33,8 @@ def link_tree(root: Path) -> Path:
 
 
 def check(root: Path, tree: Path, *targets: str) -> int:
-    """Run mypy over ``targets`` and print what it finds under the files' own paths; return its exit status."""
-    # mypy looks in its working directory first, where the unmapped package would hide the mapped one.
+    """Run mypy on ``targets`` and print its messages with the original paths; return its exit status."""
+    # mypy searches its working directory first, where the unmapped package would hide the mapped one.
     environment = {name: value for name, value in os.environ.items() if name != "MYPYPATH"}
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml"), *targets],
@@ -53,7 +53,7 @@ def check(root: Path, tree: Path, *targets: str) -> int:
 
 
 def main(root: Path) -> int:
-    """Check the package below ``root`` and the loose scripts beside it; return the worse exit status."""
+    """Check the package below ``root`` and the scripts beside it; return the worse exit status."""
     tree = link_tree(root)
     loose = [f"../../{path.relative_to(root)}" for name in LOOSE for path in sorted((root / name).glob("*.py"))]
     status = check(root, tree, "--package", "registry")

@@ -1,1 +1,1 @@
-"""One file a revision, named ``vNNNN_what.py``."""
+"""Revisions, one file each, named ``vNNNN_what.py``."""

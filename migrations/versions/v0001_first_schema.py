@@ -1,7 +1,7 @@
 """The first schema.
 
-Vectors are stored in their row and spectra beside it, both as they are: floats do not compress, and a vector is read
-with all others of its spec.
+Vectors are stored in their row, spectra out of line, both uncompressed: floats do not compress well, and a vector is
+read together with all others of its spec.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What answers rest on, and the journal of ingests.
+"""Stamps of vectors, intervals of calibrations, stored classes, and the journal of ingests.
 
-Stamps on vectors, so that what remembers them knows when it is behind; intervals of calibrations; classes that are
-kept; runs and their items.
+Stamps on vectors show caches when they are out of date. Calibrations get intervals. Partitions are stored with their
+classes. Runs and their items are recorded.
 """
 
 from __future__ import annotations

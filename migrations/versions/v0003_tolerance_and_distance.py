@@ -1,6 +1,6 @@
-"""Columns named for what they hold: the tolerance of a verdict, the distance that it is of.
+"""Columns named ``tolerance`` and ``distance``.
 
-Until now they were ``accuracy`` and ``metric``, which are words for the published scores of a model.
+Before, they were named ``accuracy`` and ``metric``, which are words for published scores of models.
 """
 
 from __future__ import annotations
