@@ -297,5 +297,5 @@ def refuse_shard(path: Path) -> None:
     if shard is None:
         return
     index = path.with_name(f"{shard[1]}{path.suffix}{INDEX}")
-    remedy = f"name its index, {index}" if index.is_file() else f"put {index.name} and the other shards beside it"
+    remedy = f"give its index, {index}" if index.is_file() else f"put {index.name} and the other shards beside it"
     raise WeightsError(f"{path} is one of {int(shard[3])} shards, not a whole model", remedy)
