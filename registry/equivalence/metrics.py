@@ -11,7 +11,7 @@ __all__ = ["direction"]
 
 # Usual metric names, for records that do not state the direction; no direction is assumed for other names.
 _NAMES = {
-    True: "acc tolerance ap auc auroc average_precision balanced_tolerance bleu dice f1 iou map mean_iou miou precision"
+    True: "acc accuracy ap auc auroc average_precision balanced_accuracy bleu dice f1 iou map mean_iou miou precision"
     " psnr r2 recall rouge ssim top1 top5",
     False: "cer cross_entropy error fid loss mae mean_absolute_error mean_squared_error mse nll perplexity ppl rmse"
     " top1_error top5_error wer",

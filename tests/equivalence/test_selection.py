@@ -53,3 +53,15 @@ def test_a_front_of_many() -> None:
 )
 def test_which_way_is_good(records: list[Metric], expected: bool | None) -> None:
     assert direction(*records) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        ("accuracy", True), ("Balanced accuracy", True), ("acc", True), ("top5", True), ("mean-IoU", True),
+        ("loss", False), ("Top1 error", False), ("WER", False), ("perplexity", False),
+        ("tolerance", None), ("accuracy of sorts", None), ("", None),
+    ],
+)  # fmt: skip
+def test_the_direction_of_usual_metrics_is_known_by_name(name: str, better: bool | None) -> None:
+    assert direction(Metric(name, 1.0)) is better

@@ -146,7 +146,7 @@ def test_the_edge_of_networks_so_small_that_one_eigenvalue_decides():
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -0.1, 2.0, float("nan")])
-def test_tolerances_outside_the_unit_interval(delta):
+def test_thresholds_outside_the_unit_interval(delta):
     with pytest.raises(SpectrumError, match="thresholds delta"):
         conjugate_from([by_hand([1.0, 1.0], 2, 2)], (0.5, delta))
     with pytest.raises(SpectrumError, match="thresholds delta"):
