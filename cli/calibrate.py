@@ -36,8 +36,8 @@ def calibrate(
     Models of different families are unrelated; those without one are left out. Architecture, training and seed tell how
     closely models of a family are related, and the table shows how many of those pass. The interval is a bootstrap over
     families. What is stored holds for this fingerprint and distance in every answer, until the next or --reset; where
-    nothing is, the calibration on published models that ships does. Of more than 2,000 labelled models, as many of each
-    family are drawn at random.
+    nothing is, the calibration on published models that ships does, if there is one. Of more than 2,000 labelled
+    models, as many of each family are drawn at random.
     """
     given = [f"--{name.replace('_', '-')}" for name in ("rate", "seed", "dry_run") if is_given(context, name)]
     if reset and given:
@@ -53,15 +53,18 @@ def calibrate(
     _show(found, stored=not dry_run)
 
 
-def _tell_reset(holds: Calibration, *, as_json: bool) -> None:
+def _tell_reset(holds: Calibration | None, *, as_json: bool) -> None:
     if as_json:
         json_output.write({"calibration": json_output.calibration(holds)})
+    elif holds is None:
+        tables.say("no calibration ships with this fingerprint and distance: verdicts need --tolerance from now on")
     else:
         tables.say(f"back to the one that ships: {_tolerance(holds)}")
 
 
 def _show(found: Calibrated, *, stored: bool) -> None:
-    tables.say(_tolerance(found.calibration), f"before: {_tolerance(found.previous)}")
+    before = verdict_text.UNCALIBRATED if found.previous is None else _tolerance(found.previous)
+    tables.say(_tolerance(found.calibration), f"before: {before}")
     if found.unlabelled:
         tables.say(f"{tables.counted(found.unlabelled, 'model')} without a family left out")
     if found.labelled > (found.calibration.models or 0):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from registry.cli import json_output, tables, verdict_text
 from registry.cli.empty_answers import unmatched_texts
+from registry.cli.option_values import metavar_of, one_of
 from registry.cli.options import AsJson, Database, filters, is_given, open_registry, question_of_all, with_options
 from registry.errors import UsageError
+from registry.extensions import LINKAGE_RULES
 
 if TYPE_CHECKING:
     from registry.types import KeptPartition, ModelClass, Partition
@@ -18,15 +20,11 @@ __all__ = ["classes"]
 
 MEMBERS_SHOWN = 8
 
-RULES = {
-    "complete": "complete linkage: every two of a class are within the tolerance",
-    "cover": "greedy cover: each within half the tolerance of its class's first model, so every two within all of it",
-    "single": "single linkage: each is within the tolerance of another of its class, the ends of a chain need not be",
-}
-
 Rule = Annotated[
-    Literal["complete", "cover", "single"] | None,
+    str | None,
     typer.Option(
+        parser=one_of(LINKAGE_RULES),
+        metavar=metavar_of(LINKAGE_RULES),
         help="What a class is: every two members within the tolerance, exactly or by representatives; or chains.",
         show_default="complete up to 10,000 models, cover beyond",
     ),
@@ -96,7 +94,7 @@ def _show(partition: Partition) -> None:
         f"{tables.counted(partition.models, 'model')}, {tables.counted(len(several), 'class')} of several, "
         f"{tables.counted(alone, 'model')} alone: "
         + verdict_text.basis(partition.spec, partition.distance, partition.tolerance),
-        RULES[partition.rule] + _widest(partition),
+        _rule(partition) + _widest(partition),
     )
     if several:
         rows = [
@@ -114,12 +112,18 @@ def _show(partition: Partition) -> None:
         tables.table(("class", "around", ">models", ">diameter", "classes", "all are", "members"), rows)
     pairs = partition.models * (partition.models - 1) // 2
     noun = "pair, were it unrelated" if pairs == 1 else "pairs, were all unrelated"
-    tables.say(verdict_text.judged(partition.tolerance, partition.rate, pairs, partition.calibration, noun))
+    tables.say(verdict_text.judged(partition, pairs, noun))
     tables.say(*verdict_text.approximate(*(member for c in partition.classes for member in c.members)))
     if partition.note:
         tables.hint(f"not kept: {partition.note}")
     elif partition.kept:
         tables.hint("one class with all its members: archreg classes --class IDENTITY")
+
+
+def _rule(partition: Partition) -> str:
+    from registry.equivalence import RULES
+
+    return RULES[partition.rule].title
 
 
 def _widest(partition: Partition) -> str:
@@ -153,7 +157,7 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         "tail class": group.tail_class,
         **{name.replace("dataset", "data set"): value for name, value in group.shared},
         "judged by": verdict_text.basis(partition.spec, partition.distance, partition.tolerance),
-        "rule": RULES[partition.rule],
+        "rule": _rule(partition),
         "made": tables.moment(partition.created),
     }
     tables.table((group.identity, ""), [(fact, value) for fact, value in facts.items() if value])

@@ -36,9 +36,14 @@ def compare(
     if as_json:
         json_output.write(json_output.comparison(compared))
         return
+    against = compared.verdict.equivalent is False
     tables.say(
         f"{compared.a.name} and {compared.b.name}: "
-        + ("equivalent" if compared.verdict.equivalent else f"not equivalent: {verdict_text.unlike(compared.verdict)}"),
+        + (
+            f"not equivalent: {verdict_text.unlike(compared.verdict)}"
+            if against
+            else verdict_text.why(compared.verdict)
+        ),
         f"{verdict_text.sentence(compared.verdict, compared.calibration)} "
         f"({verdict_text.calibrated(compared.calibration)})",
         verdict_text.basis(compared.spec, compared.distance, compared.verdict.tolerance)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from registry.cli import json_output, tables
-from registry.cli.options import AsJson, Database, Fingerprint, open_registry
+from registry.cli.option_values import metavar_of, one_of
+from registry.cli.options import AsJson, Database, Fingerprint, named_fingerprint, open_registry
 from registry.errors import StorageError
+from registry.extensions import INDEX_OPERATORS
 
 if TYPE_CHECKING:
     from registry.types import IndexCheck
@@ -17,7 +19,12 @@ __all__ = ["app", "build", "check", "drop"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
-IndexDistance = Annotated[Literal["l1", "l2"], typer.Option(help="Distance that the index is for.")]
+IndexDistance = Annotated[
+    str,
+    typer.Option(
+        parser=one_of(INDEX_OPERATORS), metavar=metavar_of(INDEX_OPERATORS), help="Distance that the index is for."
+    ),
+]
 
 
 @app.callback()
@@ -93,9 +100,7 @@ def _sentences(found: IndexCheck) -> list[str]:
 
 @app.command(epilog="\b\nExamples:\n  archreg index drop\n  archreg index drop --fingerprint mme")
 def drop(
-    fingerprint: Annotated[
-        Literal["layered", "mme"] | None, typer.Option(help="Drop the indexes of this fingerprint alone.")
-    ] = None,
+    fingerprint: Annotated[str | None, named_fingerprint(help="Drop the indexes of this fingerprint alone.")] = None,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:

@@ -11,9 +11,11 @@ import typer
 
 from registry.cli import json_output, tables
 from registry.cli.dry_run import show_plan
+from registry.cli.option_values import metavar_of, one_of
 from registry.cli.options import AsJson, Database, card, open_registry, with_options
 from registry.cli.progress_output import report_failure, reporter
 from registry.errors import SourceError, UsageError
+from registry.extensions import EXECUTORS
 from registry.types import Ingested, ModelCard
 
 if TYPE_CHECKING:
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
     from registry import Registry
     from registry.types import ModelRef
 
-__all__ = ["Address", "Executor", "TimeLimit", "Where", "Workers", "exit_by", "ingest", "show_outcomes"]
+__all__ = ["Address", "TimeLimit", "Where", "Workers", "exit_by", "ingest", "show_outcomes"]
 
 SOME_FAILED = 3
-Executor = Literal["inprocess", "pool", "ray"]
 Workers = typer.Option(
     "--workers",
     min=1,
@@ -33,7 +34,12 @@ Workers = typer.Option(
     help="Processes that measure, of one core each.",
     show_default="as many as cores, for small jobs none but this one",
 )
-Where = typer.Option("--executor", help="Where models are measured: here, in worker processes, on a Ray cluster.")
+Where = typer.Option(
+    "--executor",
+    parser=one_of(EXECUTORS),
+    metavar=metavar_of(EXECUTORS),
+    help="Where models are measured: here, in worker processes, on a Ray cluster.",
+)
 Address = typer.Option("--address", metavar="ADDRESS", help="Ray cluster to use; else one is started on this machine.")
 TimeLimit = typer.Option(
     "--time-limit",
@@ -82,7 +88,7 @@ def ingest(
         typer.Option("--approximate", help="Layers of order beyond 8,192 by stochastic Lanczos quadrature; marked so."),
     ] = False,
     workers: Annotated[int | None, Workers] = None,
-    executor: Annotated[Executor | None, Where] = None,
+    executor: Annotated[str | None, Where] = None,
     address: Annotated[str | None, Address] = None,
     time_limit: Annotated[float | None, TimeLimit] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Move a name that other weights have to these.")] = False,

@@ -103,8 +103,12 @@ def _record(value: Any) -> dict[str, Any]:
     return record
 
 
-def calibration(used: Calibration) -> dict[str, Any]:
-    """What rates rest on, without the quantiles; ``resolution``: the smallest rate it can tell."""
+def calibration(used: Calibration | None) -> dict[str, Any] | None:
+    """What rates rest on, without the quantiles, or null; ``resolution``: the smallest rate it can tell."""
+    return None if used is None else _measured(used)
+
+
+def _measured(used: Calibration) -> dict[str, Any]:
     record = _record(used)
     del record["quantiles"]
     return {**record, "resolution": used.resolution}
@@ -113,7 +117,7 @@ def calibration(used: Calibration) -> dict[str, Any]:
 def calibrated(found: Calibrated, *, stored: bool) -> dict[str, Any]:
     """The document of ``calibrate``."""
     return {
-        "calibration": {**calibration(found.calibration), "quantiles": found.calibration.quantiles},
+        "calibration": {**_measured(found.calibration), "quantiles": found.calibration.quantiles},
         "previous": calibration(found.previous),
         "labelled": found.labelled,
         "unlabelled": found.unlabelled,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from registry.cli import json_output, tables
 from registry.cli.error_output import harmless
 from registry.cli.option_values import parse_amount, parse_metric, parse_pair
-from registry.cli.options import AsJson, Database, open_registry
+from registry.cli.options import AsJson, Database, named_fingerprint, open_registry
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _confirmed(model: ModelSummary) -> bool:
 
 def refingerprint(
     fingerprint: Annotated[
-        Literal["layered", "mme"] | None, typer.Option(help="This fingerprint alone.", show_default="all")
+        str | None, named_fingerprint(help="This fingerprint alone.", show_default="all that ship")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     db: Database = None,

@@ -102,7 +102,7 @@ def _show(query: str, found: Search, *, equivalent: bool) -> None:
     tables.say(f"nearest to {query}: {verdict_text.basis(found.spec, found.distance, found.tolerance)}")
     _show_neighbours(found, equivalent=equivalent)
     if found.searched:
-        tables.say(verdict_text.judged(found.tolerance, found.rate, found.searched, found.calibration))
+        tables.say(verdict_text.judged(found, found.searched))
     tables.say(*verdict_text.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
     if found.unknown:
         tables.say(f"{tables.counted(found.unknown, 'model')} left out: a value that is bounded is not known of them")

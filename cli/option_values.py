@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 import typer
 
 from registry.cli.error_output import harmless
+from registry.errors import UsageError
+from registry.extensions import FINGERPRINTS
 from registry.types import Metric, MetricBound
 
 __all__ = [
+    "metavar_of",
+    "one_of",
     "parse_amount",
     "parse_bound",
     "parse_bytes",
+    "parse_fingerprint",
     "parse_metric",
     "parse_pair",
     "parse_params",
@@ -31,6 +37,34 @@ DISTANCES = ("l1", "l2", "linf")  # which --metric chose in earlier versions
 
 def _refuse(text: object, what: str) -> typer.BadParameter:
     return typer.BadParameter(f"'{harmless(str(text))}' is {what}")
+
+
+def metavar_of(rows: Mapping[str, object]) -> str:
+    """The names of a table as help shows them: ``[l1|l2|linf]``."""
+    return f"[{'|'.join(rows)}]"
+
+
+def one_of(rows: Mapping[str, object]) -> Callable[[str], str]:
+    """What takes a name of a table and refuses others."""
+
+    def parse_name(text: str) -> str:
+        if text not in rows:
+            raise _refuse(text, f"none of {', '.join(rows)}")
+        return text
+
+    return parse_name
+
+
+def parse_fingerprint(text: str) -> str:
+    """The name of a fingerprint, of this package or another one, which is only looked for where it is not ours."""
+    if text not in FINGERPRINTS:
+        from registry.spectral import spec_named
+
+        try:
+            spec_named(text)
+        except UsageError as error:
+            raise _refuse(text, f"no fingerprint; {error.remedy}") from error
+    return text
 
 
 def parse_params(text: str) -> int:

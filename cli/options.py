@@ -10,11 +10,21 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli.option_values import parse_amount, parse_bound, parse_bytes, parse_pair, parse_params
+from registry.cli.option_values import (
+    metavar_of,
+    one_of,
+    parse_amount,
+    parse_bound,
+    parse_bytes,
+    parse_fingerprint,
+    parse_pair,
+    parse_params,
+)
+from registry.extensions import DISTANCES, FINGERPRINTS
 from registry.types import MetricBound, ModelCard
 
 if TYPE_CHECKING:
@@ -30,6 +40,7 @@ __all__ = [
     "filters",
     "is_given",
     "measure",
+    "named_fingerprint",
     "open_registry",
     "question",
     "question_of_all",
@@ -54,12 +65,20 @@ Query = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="How many to show.")]
 
+named_fingerprint = functools.partial(typer.Option, parser=parse_fingerprint, metavar=metavar_of(FINGERPRINTS))
+"""An option that takes the name of a fingerprint; help shows those of this package."""
 Fingerprint = Annotated[
-    Literal["layered", "mme"], typer.Option(help="Fingerprint to compare by: resolved by depth, or the paper's.")
+    str,
+    named_fingerprint(help="Fingerprint to compare by: resolved by depth, the paper's, or one of another package."),
 ]
 Distance = Annotated[
-    Literal["l1", "l2", "linf"] | None,
-    typer.Option(help="Distance between fingerprints.", show_default="the fingerprint's own"),
+    str | None,
+    typer.Option(
+        parser=one_of(DISTANCES),
+        metavar=metavar_of(DISTANCES),
+        help="Distance between fingerprints.",
+        show_default="the fingerprint's own",
+    ),
 ]
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from registry.cli import json_output, tables
-from registry.cli.option_values import parse_amount
+from registry.cli.option_values import metavar_of, one_of, parse_amount
 from registry.cli.options import AsJson, Database, open_registry
-from registry.ensembles import REFERENCES
+from registry.extensions import REFERENCES
 
 __all__ = ["app", "csd", "spectrum"]
 
@@ -42,7 +42,9 @@ def csd(
     reference: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help=f"Conjugate ensemble: {', '.join(REFERENCES)}; wishart goes with --scale proper."
+            parser=one_of(REFERENCES),
+            metavar=metavar_of(REFERENCES),
+            help="Conjugate ensemble; wishart goes with --scale proper.",
         ),
     ] = "cue",
     seed: Annotated[

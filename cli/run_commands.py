@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from registry.cli import json_output, tables
-from registry.cli.ingest_command import Address, Executor, TimeLimit, Where, Workers, exit_by, show_outcomes
+from registry.cli.ingest_command import Address, TimeLimit, Where, Workers, exit_by, show_outcomes
 from registry.cli.options import AsJson, Database, Limit, open_registry
 from registry.cli.progress_output import reporter
 from registry.errors import UsageError
@@ -94,7 +94,7 @@ def failures(run: RunId = None, db: Database = None, as_json: AsJson = False) ->
 def retry(
     run: RunId = None,
     workers: Annotated[int | None, Workers] = None,
-    executor: Annotated[Executor | None, Where] = None,
+    executor: Annotated[str | None, Where] = None,
     address: Annotated[str | None, Address] = None,
     time_limit: Annotated[float | None, TimeLimit] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,

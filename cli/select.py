@@ -88,7 +88,7 @@ def _show(found: Selection) -> None:
     chosen = (choice.model for group in found.classes for choice in (group.best, *group.others))
     tables.say(*verdict_text.approximate(*((found.like,) if found.like else ()), *chosen))
     if found.like:
-        tables.say(verdict_text.judged(found.tolerance, found.rate, found.searched, found.calibration))
+        tables.say(verdict_text.judged(found, found.searched))
     else:
         tables.say(
             f"{verdict_text.basis(found.spec, found.distance, found.tolerance)}, "

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
         LayerContrast,
         MetricChange,
         ModelSummary,
+        Partition,
+        Search,
+        Selection,
         Verdict,
     )
 
@@ -36,28 +39,33 @@ __all__ = [
     "sentence",
     "tail",
     "training",
+    "uncalibrated",
     "unlike",
     "why",
 ]
 
 
+UNCALIBRATED = "not calibrated"
 NAMED = 3
 """Models with approximate spectra that are named; of more, their number is said."""
 
 
-def sentence(verdict: Verdict, calibration: Calibration, searched: int | None = None) -> str:
-    """The evidence: distance against tolerance, what unrelated pairs do, and how many false passes that implies."""
+def sentence(verdict: Verdict, calibration: Calibration | None, searched: int | None = None) -> str:
+    """The evidence: distance against tolerance, what unrelated pairs do, and how many false passes that implies.
+
+    Only the distance where there is no tolerance, and nothing of unrelated pairs without a calibration.
+    """
+    if verdict.tolerance is None:
+        return f"distance {number(verdict.distance)}, and no tolerance to hold it against"
     side = "within" if verdict.distance <= verdict.tolerance else "beyond"
-    unrelated = (
-        "all unrelated pairs measured" if verdict.closer_than == 1.0 else f"{closer(verdict)} of unrelated pairs"
-    )
     distance, tolerance = _apart(verdict.distance, verdict.tolerance)
-    parts = [
-        f"distance {distance}",
-        f"{side} the tolerance {tolerance}",
-        f"closer than {unrelated}",
-    ]
-    if searched is not None:
+    parts = [f"distance {distance}", f"{side} the tolerance {tolerance}"]
+    if verdict.closer_than is not None:
+        pairs = (
+            "all unrelated pairs measured" if verdict.closer_than == 1.0 else f"{closer(verdict)} of unrelated pairs"
+        )
+        parts.append(f"closer than {pairs}")
+    if searched is not None and calibration is not None and verdict.rate is not None:
         parts.append(_false_passes(verdict.rate, calibration, searched))
     return ", ".join(parts)
 
@@ -72,7 +80,9 @@ def _apart(a: float, b: float) -> tuple[str, str]:
 
 
 def closer(verdict: Verdict) -> str:
-    """Of unrelated pairs, how many lie farther apart: ``99.6 %``, or ``all pairs`` that were measured."""
+    """Of unrelated pairs, how many lie farther apart: ``99.6 %``, ``all pairs`` measured; empty if not known."""
+    if verdict.closer_than is None:
+        return ""
     return "all pairs" if verdict.closer_than == 1.0 else percent(verdict.closer_than)
 
 
@@ -84,18 +94,29 @@ def _false_passes(rate: float, calibration: Calibration, searched: int, noun: st
     return f"{most}{expected} {passes} expected among the {whole(searched)} {noun}"
 
 
-def calibrated(calibration: Calibration) -> str:
-    """What the rates were measured on: ``calibrated on 163 published models of 20 families``."""
-    return f"calibrated on {calibration.source}"
+def calibrated(calibration: Calibration | None) -> str:
+    """What the rates were measured on: ``calibrated on 163 published models of 20 families``; ``not calibrated``."""
+    return UNCALIBRATED if calibration is None else f"calibrated on {calibration.source}"
 
 
-def basis(spec: FingerprintSpec, distance: str, tolerance: float) -> str:
-    """By what models were compared: ``layered v2, l1, tolerance 0.035``."""
-    return f"{spec.label}, {distance}, tolerance {number(tolerance)}"
+def uncalibrated(spec: FingerprintSpec, distance: str) -> str:
+    """That nothing is known of unrelated models, and the command that measures it."""
+    return (
+        f"{spec.label} by {distance} is {UNCALIBRATED}: how far apart unrelated models lie is not known; measure it: "
+        f"archreg calibrate --fingerprint {spec.name} --distance {distance}"
+    )
 
 
-def judged(tolerance: float, rate: float, searched: int, calibration: Calibration, noun: str = "searched") -> str:
+def basis(spec: FingerprintSpec, distance: str, tolerance: float | None) -> str:
+    """By what models were compared: ``layered v2, l1, tolerance 0.035``, or ``theirs v1, l1, no tolerance``."""
+    return f"{spec.label}, {distance}, {'no tolerance' if tolerance is None else f'tolerance {number(tolerance)}'}"
+
+
+def judged(found: Search | Selection | Partition, searched: int, noun: str = "searched") -> str:
     """What passing at this tolerance means for as many models as were searched, or pairs of them."""
+    tolerance, rate, calibration = found.tolerance, found.rate, found.calibration
+    if calibration is None or rate is None:
+        return uncalibrated(found.spec, found.distance)
     most = "at most " if rate <= calibration.resolution else ""
     return (
         f"{most}{percent(rate, 2)} of unrelated pairs pass at the tolerance {number(tolerance)}: "
@@ -104,7 +125,9 @@ def judged(tolerance: float, rate: float, searched: int, calibration: Calibratio
 
 
 def why(verdict: Verdict) -> str:
-    """``equivalent``, or why not."""
+    """``equivalent``, or why not; ``not calibrated`` where there is no tolerance to tell."""
+    if verdict.equivalent is None:
+        return UNCALIBRATED
     return "equivalent" if verdict.equivalent else "not equivalent: " + ("; ".join(verdict.reasons) or "too far")
 
 

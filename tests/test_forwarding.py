@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "registry.catalog.registry.Registry.close": "waits for the question at work, as all methods do",
     "registry.catalog.registry.Registry.current": "asks an address: a database of another version is not opened",
-    "registry.catalog.search_settings.Terms.rate": "a value that follows from two fields",
     "registry.ingest.executors.inprocess.InProcess.close": "every executor has it",
     "registry.ingest.executors.inprocess.InProcess.submit": "every executor has it",
     "registry.storage.portable.portable_file.PortableFile.close": "the file's connection is its own",
@@ -28,7 +27,6 @@ ALLOWED = {
     "registry.types.choices.Aim.place": "a value that follows from the fields",
     "registry.types.choices.MetricChange.place": "a value that follows from the fields",
     "registry.types.weights.Metric.place": "a value that follows from the fields",
-    "registry.types.spectra.FingerprintSpec.hash": "a value that follows from the fields",
 }
 """Methods that only forward, each with the reason why it is there all the same."""
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from benchmarks.retrieval.transform import learned_transform
 from registry.spectral.descriptors import COLUMNS, SCALES, WEIGHTS, fourier_features
-from registry.spectral.fingerprints import LAYERED_BLOCKS, SEEDS, departures, points_of
+from registry.spectral.layered import LAYERED_BLOCKS, SEEDS, departures, points_of
 from registry.spectral.learned_transform import LEARNED
 from registry.spectral.specs import LAYERED
 

@@ -54,7 +54,7 @@ def _depths_apart(a: Query, b: Query, spec: FingerprintSpec) -> float:
     """L1 distance of two vectors in the block ``depths``."""
     import numpy as np
 
-    from registry.spectral.fingerprints import LAYERED_BLOCKS
+    from registry.spectral.layered import LAYERED_BLOCKS
     from registry.spectral.specs import LAYERED
 
     if spec != LAYERED:

@@ -48,7 +48,7 @@ def compress(
         model=query.model(),
         spec=by.spec,
         distance=by.distance.name,
-        tolerance=gallery.by.tolerance,
+        tolerance=gallery.by.limit,
         rate=gallery.by.rate,
         searched=gallery.searched,
         equivalent=equivalent,

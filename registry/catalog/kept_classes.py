@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from registry.catalog.arguments import text, whole
+from registry.errors import SpecMismatchError
 from registry.types import KeptPartition, Partition
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ class KeptClasses:
         with self._database.lock:
             store = self._database.readable()
             row, number, found = store.read(find_class, identity)
-            spec = next(spec for spec in store.read(all_specs) if spec.hash == row.key.spec_hash)
+            spec = next((spec for spec in store.read(all_specs) if spec.hash == row.key.spec_hash), None)
+            if spec is None:
+                raise SpecMismatchError(
+                    f"the definition of the fingerprint {row.key.spec_hash} cannot be read",
+                    "use the version that stored it",
+                )
             by = terms(store, spec, row.key.distance, row.key.tolerance)
             models = {model.id: model for model in store.read(read_summaries, ids=found.members)}
         return Partition(
@@ -79,6 +85,7 @@ class KeptClasses:
 
 
 def _labels(store: Store) -> dict[str, str]:
+    """Of the stored specs that can be read, by their hashes; the others are shown by the hash."""
     from registry.storage.models.vectors import all_specs
 
     return {spec.hash: spec.label for spec in store.read(all_specs)}
@@ -87,7 +94,7 @@ def _labels(store: Store) -> dict[str, str]:
 def _partition(row: PartitionRow, labels: Mapping[str, str]) -> KeptPartition:
     return KeptPartition(
         id=row.id,
-        fingerprint=labels[row.key.spec_hash],
+        fingerprint=labels.get(row.key.spec_hash, row.key.spec_hash),
         distance=row.key.distance,
         tolerance=row.key.tolerance,
         rule=row.key.rule,

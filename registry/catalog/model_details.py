@@ -39,7 +39,9 @@ def details(store: Store, name: str) -> ModelDetails:
         seed=rows.seed,
         tool_version=rows.tool_version,
         memberships=tuple(
-            Membership(identity, members, labels[key.spec_hash], key.distance, key.tolerance, key.rule)
+            Membership(
+                identity, members, labels.get(key.spec_hash, key.spec_hash), key.distance, key.tolerance, key.rule
+            )
             for key, identity, members in store.read(classes_with, summary.id)
         ),
     )

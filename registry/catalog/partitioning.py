@@ -41,7 +41,7 @@ def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None
     store = database.readable()
     subject = _subject(store, by, where)
     by_rule = rule_for(rule, len(subject.ids))
-    key = PartitionKey(by.spec.hash, by.distance.name, by_rule.name, by.tolerance, _scope(where))
+    key = PartitionKey(by.spec.hash, by.distance.name, by_rule.name, by.limit, _scope(where))
     mark, note = subject.mark(), ""
     stored = store.read(find_partition, key)
     if stored is not None and stored.mark == mark:
@@ -54,7 +54,7 @@ def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None
     return Partition(
         spec=by.spec,
         distance=by.distance.name,
-        tolerance=by.tolerance,
+        tolerance=by.limit,
         rate=by.rate,
         models=len(subject.ids),
         classes=tuple(model_class(number, each, subject.models) for number, each in enumerate(classes, 1)),
@@ -86,7 +86,7 @@ class _Subject:
         return {model: self.models[model].content_hash for model in self.models}
 
     def sorted_by(self, by: Terms, rule: Rule) -> tuple[StoredClass, ...]:
-        groups = sorted_into_groups(self.vectors, self.kinds, by.distance, by.tolerance, rule)
+        groups = sorted_into_groups(self.vectors, self.kinds, by.distance, by.limit, rule)
         return tuple(
             StoredClass(
                 identity="",

@@ -569,16 +569,16 @@ class Registry:
 
     def calibration(
         self, *, fingerprint: str = "layered", distance: str | None = None, **unknown: Never
-    ) -> Calibration:
-        """The calibration that answers go by: the registry's own, else the one that ships."""
+    ) -> Calibration | None:
+        """The calibration that answers go by: the registry's own, else the one that ships, if any."""
         refuse_unknown(unknown)
         with self._lock:
             return self._terms(fingerprint, distance, None)[1].calibration
 
     def reset_calibration(
         self, *, fingerprint: str = "layered", distance: str | None = None, **unknown: Never
-    ) -> Calibration:
-        """Forget the registry's own calibration, if it has one; returns the one that ships, which holds from now on."""
+    ) -> Calibration | None:
+        """Forget the registry's own calibration, if any; returns the one that ships, if any."""
         from registry.storage.equivalence.stored_calibrations import drop_calibration
 
         refuse_unknown(unknown)

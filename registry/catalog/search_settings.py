@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from registry.catalog.arguments import number
-from registry.equivalence import distance_named, judge, rate_bound, shipped, tolerance_for
+from registry.equivalence import DEFAULT_DISTANCE, distance_named, judge, rate_bound, shipped, tolerance_for
 from registry.errors import SpecMismatchError, UsageError
 from registry.types import Filter
 
@@ -39,19 +39,33 @@ FEW = 4_000  # models whose vectors are read alone rather than remembered with a
 class Terms:
     """By what a question is judged: the spec, the distance, the tolerance and the calibration that gives its rate.
 
+    ``calibration``: None where the fingerprint is not calibrated; ``tolerance``: None where none is given either;
     ``asked``: whether the tolerance is the asker's own, which nothing changes.
     """
 
     spec: FingerprintSpec
     distance: Distance
-    tolerance: float
-    calibration: Calibration
+    tolerance: float | None
+    calibration: Calibration | None
     asked: bool = False
 
     @property
-    def rate(self) -> float:
-        """Of unrelated pairs, the fraction that pass at the tolerance, at most."""
+    def rate(self) -> float | None:
+        """Of unrelated pairs, the fraction that pass at the tolerance, at most; None where it is not known."""
+        if self.calibration is None or self.tolerance is None:
+            return None
         return rate_bound(self.calibration, self.tolerance)
+
+    @property
+    def limit(self) -> float:
+        """The tolerance. Raises ``UsageError`` where there is none: the fingerprint is not calibrated."""
+        if self.tolerance is None:
+            raise UsageError(
+                f"{self.spec.label} by {self.distance.name} is not calibrated: this question needs a tolerance",
+                f"give --tolerance X, or run: archreg calibrate --fingerprint {self.spec.name}"
+                + ("" if self.distance.name == DEFAULT_DISTANCE else f" --distance {self.distance.name}"),
+            )
+        return self.tolerance
 
     def among(self, searched: int) -> Self:
         """The terms for a look-up among so many models.
@@ -60,21 +74,24 @@ class Terms:
         but none larger than the calibrated one. Below the calibration's resolution it stays just below the nearest
         unrelated pair, and more are to be expected: the rate says how many at most.
         """
-        if self.asked:
+        if self.asked or self.calibration is None or self.tolerance is None:
             return self
         return replace(self, tolerance=min(self.tolerance, tolerance_for(self.calibration, 1.0 / max(searched, 1))))
 
 
 def terms(store: Store, spec: FingerprintSpec, distance: str | None, tolerance: float | None) -> Terms:
-    """Terms with the registry's own calibration where it has one, else the one that ships; its tolerance by default.
+    """Terms with the registry's own calibration, else the one that ships, if any; its tolerance by default.
 
     Raises ``UsageError`` for a tolerance that is negative or not finite.
     """
     measure = distance_named(distance)
     calibration = store.calibration(spec.hash, measure.name) or shipped(spec, measure.name)
     asked = tolerance is not None
-    tolerance = calibration.tolerance if tolerance is None else number(tolerance, "tolerance")
-    if not 0.0 <= tolerance < float("inf"):
+    if tolerance is not None:
+        tolerance = number(tolerance, "tolerance")
+    elif calibration is not None:
+        tolerance = calibration.tolerance
+    if tolerance is not None and not 0.0 <= tolerance < float("inf"):
         raise UsageError(f"tolerance must be a distance, zero or larger, not {tolerance}")
     return Terms(spec, measure, tolerance, calibration, asked)
 

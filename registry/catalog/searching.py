@@ -143,7 +143,7 @@ def _indexed(
     by = by.among(searched - own)
     radius = wanted.radius
     if wanted.equivalent:
-        radius = by.tolerance if radius is None else min(radius, by.tolerance)
+        radius = by.limit if radius is None else min(radius, by.limit)
     gallery = Gallery(store, query, by, Candidates(near, vectors, lambda: np.empty(0)), searched - own)
     found = gallery.nearest(k, radius)
     if short and len(found[0]) == np.count_nonzero(near != query.id):
@@ -168,7 +168,7 @@ class Gallery:
         """Ids and distances of the ``k`` nearest within ``radius``, nearest first; ``equivalent``: of those only."""
         rows = self.among.rows
         if equivalent:
-            radius = self.by.tolerance if radius is None else min(radius, self.by.tolerance)
+            radius = self.by.limit if radius is None else min(radius, self.by.limit)
             alike = self._alike()
             rows = np.flatnonzero(alike) if rows is None else rows[alike[rows]]
         found, distances = search(

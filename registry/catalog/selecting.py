@@ -114,6 +114,8 @@ def _classes(store: Store, by: Terms, front: _Front) -> list[Selected]:
         model: Choice(models[model], tuple(row), front.distances.get(model))
         for model, row in zip(front.ids, front.values.tolist(), strict=True)
     }
+    if by.tolerance is None:  # nothing is known to be equivalent
+        return [Selected(choices[model], ()) for model in front.ids]
     ids, vectors = store.read(read_fingerprints, by.spec.hash, ids=front.ids)
     kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
     rule = rule_for(None, len(ids))

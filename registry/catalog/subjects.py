@@ -173,6 +173,7 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
     """A checkpoint's weights: as they are stored where they are, else measured now."""
     from registry.catalog.measuring import measure
     from registry.sources import plan_weights
+    from registry.spectral import fingerprint
     from registry.storage.models.summaries import find_content
 
     plan = plan_weights(checkpoint)
@@ -180,7 +181,11 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
     if known is not None:
         return _stored(store, known, spec)
     measured = measure(checkpoint, plan)
-    vector = next(fingerprint.vector for fingerprint in measured.fingerprints if fingerprint.spec == spec)
+    vector = next((each.vector for each in measured.fingerprints if each.spec == spec), None)
+    if vector is None:  # another package's, which is computed of what is asked about alone
+        if spec.matrix_rule != plan.rule:
+            raise SpecMismatchError(f"{spec.label} is of matrices by {spec.matrix_rule}, not by {plan.rule}")
+        vector = fingerprint(measured.spectra, spec).vector
     model = _summary(checkpoint.ref, plan, measured)
     kind = (model.tail_class, model.training_class)
     return Query(0, kind, vector, lambda: model, lambda: measured.conjugacy, lambda: measured.spectra)

@@ -2,7 +2,7 @@
 
 ``circular``: COE, CUE, CSE and any beta, sampled without a matrix. ``wishart``: Gaussian matrices of the layers'
 shapes. ``reference``: one interface to both for whole networks. ``periodic``: the paper's periodic extension. A new
-reference ensemble is a Python class with the methods of `Reference` and an entry in ``REFERENCES``.
+reference ensemble is a Python class with the methods of `Reference` and an entry in ``registry.extensions``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from registry.ensembles.reference import (
     layer_references,
     sampled_cumulative,
 )
+from registry.extensions import REFERENCES as ROWS
+from registry.extensions import Table
 
 __all__ = [
     "BAND_DRAWS",
@@ -35,10 +37,5 @@ __all__ = [
     "sampled_cumulative",
 ]
 
-REFERENCES: dict[str, Reference] = {
-    "coe": Circular(beta=1),
-    "cue": Circular(beta=2),
-    "cse": Circular(beta=4),
-    "wishart": Wishart(),
-}
+REFERENCES: dict[str, Reference] = dict(Table[Reference](ROWS))
 """Reference ensembles by name."""

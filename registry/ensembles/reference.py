@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BAND_DRAWS",
     "BAND_LEVEL",
+    "COE",
+    "CSE",
+    "CUE",
+    "WISHART",
     "Circular",
     "Reference",
     "Wishart",
@@ -179,6 +183,10 @@ class Wishart:
         sampled = sample_cumulative(size, other, locations, rng, draws)
         shrink = size / n * sqrt(log(n) / log(size)) if size < n else 1.0
         return (sampled - marchenko_pastur_cumulative(size / other, locations)) * shrink
+
+
+COE, CUE, CSE = Circular(beta=1), Circular(beta=2), Circular(beta=4)
+WISHART = Wishart()
 
 
 def expected_cumulative(

@@ -1,6 +1,6 @@
 """Distances between fingerprints, and the nearest of many by one of them.
 
-A new distance is a function for rows, one for bounds, and a line in ``DISTANCES``.
+A new distance is a `Distance`, with functions for rows and for bounds, and a line of ``registry.extensions``.
 
 A new distance is a function for rows, a function for bounds, and an entry in ``DISTANCES``. A distance is computed from
 float32 vectors in float64. To find the nearest of many vectors, float32 arithmetic first gives *bounds* at a fraction
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from registry.errors import SpecMismatchError, UsageError
+from registry.extensions import DISTANCES as ROWS
+from registry.extensions import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
     Differences = NDArray[np.floating[Any]]
 
-__all__ = ["DEFAULT_DISTANCE", "DISTANCES", "Distance", "distance_named", "nearest", "search"]
+__all__ = ["DEFAULT_DISTANCE", "DISTANCES", "L1", "L2", "LINF", "Distance", "distance_named", "nearest", "search"]
 
 PLAIN = 4_096  # rows up to which bounds cost more than they spare
 
@@ -174,16 +176,12 @@ class Distance:
         return out
 
 
-DEFAULT_DISTANCE = "l1"
+L1 = Distance("l1", "sum of absolute differences", _l1, _l1_bounds, "cityblock", 1.0)
+L2 = Distance("l2", "Euclidean", _l2, _l2_bounds, "euclidean", 2.0)
+LINF = Distance("linf", "largest absolute difference", _linf, _linf_bounds, "chebyshev", np.inf)
 
-DISTANCES = {
-    distance.name: distance
-    for distance in (
-        Distance("l1", "sum of absolute differences", _l1, _l1_bounds, "cityblock", 1.0),
-        Distance("l2", "Euclidean", _l2, _l2_bounds, "euclidean", 2.0),
-        Distance("linf", "largest absolute difference", _linf, _linf_bounds, "chebyshev", np.inf),
-    )
-}
+DEFAULT_DISTANCE = "l1"
+DISTANCES: Table[Distance] = Table(ROWS)
 
 
 def distance_named(name: str | None) -> Distance:

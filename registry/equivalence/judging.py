@@ -33,19 +33,21 @@ def judge(
     kind: Kind,
     others: Sequence[Kind],
     *,
-    tolerance: float,
-    rate: float,
-    calibration: Calibration,
+    tolerance: float | None,
+    rate: float | None,
+    calibration: Calibration | None,
     searched: int,
 ) -> list[Verdict]:
     """Verdicts on ``others``: equivalent within the tolerance are those of one kind at a distance <= tolerance.
 
     ``distances`` (n,) of n others from the model of ``kind``; ``rate``: `rate_bound` at the tolerance; ``searched``:
     how many models the answer was looked for among. The rate counts unrelated pairs by distance alone and so bounds
-    that of the verdict.
+    that of the verdict. Without a tolerance nothing is called equivalent, and models of one kind are left undecided,
+    None; without a calibration there are no rates.
     """
     tail, training = kind
-    closer = closer_than(calibration, distances).tolist()
+    closer = [None] * len(others) if calibration is None else closer_than(calibration, distances).tolist()
+    expected_false = None if rate is None else rate * searched
     found = []
     for distance, farther, (its_tail, its_training) in zip(distances.tolist(), closer, others, strict=True):
         reasons = []
@@ -53,16 +55,16 @@ def judge(
             reasons.append(f"tail class {tail} against {its_tail}")
         if its_training != training:
             reasons.append(f"training class {training} against {its_training}")
-        if distance > tolerance:
+        if tolerance is not None and distance > tolerance:
             reasons.append(f"distance {distance:.4g} beyond the tolerance {tolerance:.4g}")
         found.append(
             Verdict(
-                equivalent=not reasons,
+                equivalent=None if tolerance is None and not reasons else not reasons,
                 distance=distance,
                 tolerance=tolerance,
                 rate=rate,
                 closer_than=farther,
-                expected_false=rate * searched,
+                expected_false=expected_false,
                 reasons=tuple(reasons),
             )
         )

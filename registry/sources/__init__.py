@@ -8,6 +8,8 @@ neither torch nor torchvision.
 
 from __future__ import annotations
 
+from registry.sources.array_checkpoint import ArrayCheckpoint
+from registry.sources.base import OpenedCheckpoint, Source
 from registry.sources.header_preview import largest_tensor, layers_by_header
 from registry.sources.live_module import open_module
 from registry.sources.matrix_rule import MATRIX_RULE, layer_matrix, plan_weights, topology_of
@@ -18,6 +20,9 @@ __all__ = [
     "MATRIX_RULE",
     "SOURCES",
     "SUFFIXES",
+    "ArrayCheckpoint",
+    "OpenedCheckpoint",
+    "Source",
     "deferred",
     "discard",
     "expand",

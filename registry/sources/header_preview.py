@@ -24,7 +24,7 @@ def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | Non
     All-zero and tied tensors are included, because only their bytes identify them. Returns None if the shapes are not
     available without reading or downloading weights, or if the file is invalid; `ingest` reports the reason.
     """
-    source = SOURCES.get(ref.source)
+    source = SOURCES.find(ref.source)
     if source is None or not ref.target.lower().endswith(source.headers):
         return None
     try:

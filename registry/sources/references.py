@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, NotFoundError
 from registry.sources.shard_index import shards_of, whole_models
-from registry.sources.source_table import DEFERRED, SOURCES, SUFFIXES, source_of_file
+from registry.sources.source_table import BUILT_IN, DEFERRED, PREFIX, SOURCES, SUFFIXES, source_of_file
 from registry.sources.weight_files import (
     Found,
     check_file,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["deferred", "expand", "open_ref"]
 
-_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_+-]+):(?![/\\])(.*)", re.DOTALL)  # a single letter is a Windows drive
+_PREFIXED = re.compile(rf"({PREFIX.pattern}):(?![/\\])(.*)", re.DOTALL)
 _PATH_LIKE = re.compile(r"(\.{0,2}|~[^/\\]*)[/\\]")
 
 
@@ -73,22 +73,22 @@ def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> t
 def _expand(reference: str | Path, key: str | None, seed: int) -> tuple[ModelRef, ...]:
     if isinstance(reference, Path) or _PATH_LIKE.match(reference):
         return _expand_path(Path(reference).expanduser(), key)
-    match = _PREFIX.fullmatch(reference)
+    match = _PREFIXED.fullmatch(reference)
     path = Path(reference)
     if match is None:
         return _expand_path(path, key)
-    prefixes = {source.prefix: source for source in SOURCES.values() if source.expand is not None}
-    source = prefixes.get(match[1])
+    source = SOURCES.find(match[1])
     if path.exists():
-        if source is None:
+        if source is None or source.expand is None:
             return _expand_path(path, key)
         raise AmbiguousError(
             f"{reference!r} is both a file here and a {source.name} model",
             f"write ./{reference} for the file, or run in another folder for the model",
         )
     if source is None or source.expand is None:
+        prefixes = sorted(name for name in SOURCES.known() if name not in SOURCES or SOURCES[name].expand is not None)
         near = difflib.get_close_matches(match[1], prefixes, n=1)
-        known = ", ".join(f"{prefix}:" for prefix in sorted(prefixes))
+        known = ", ".join(f"{prefix}:" for prefix in prefixes)
         raise NotFoundError(
             f"unknown source {match[1]!r} in {reference!r}",
             f"did you mean {near[0]}:{match[2]}?" if near else f"known sources: {known} or the path of a file",
@@ -135,9 +135,9 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     """
     if ref.source == DEFERRED:
         ref = _resolved(ref)
-    source = SOURCES.get(ref.source)
+    source = BUILT_IN.get(ref.source) or SOURCES.find(ref.source)
     if source is None:
-        raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES))}")
+        raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES.known()))}")
     return source.open(ref)
 
 

@@ -2,11 +2,13 @@
 
 ``eigenvalues``: the spectrum of a layer. ``network``: the spectra of a network. ``cumulatives``: cumulatives and their
 differences from a conjugate ensemble. ``conjugacy``: departure from the conjugate ensembles. ``decay``: the law of the
-tail. ``contrast``: where two networks differ. ``specs``, ``fingerprints``, ``descriptors``: vectors to compare.
+tail. ``contrast``: where two networks differ. ``specs``: fingerprints. ``layered``, ``mme``: those of the
+package.
 """
 
 from __future__ import annotations
 
+from registry.spectral.base import FingerprintKind
 from registry.spectral.conjugacy import conjugacy
 from registry.spectral.contrast import contrast
 from registry.spectral.cumulatives import (
@@ -21,11 +23,12 @@ from registry.spectral.cumulatives import (
 )
 from registry.spectral.decay import decay
 from registry.spectral.eigenvalues import layer_spectrum, spectral_entropy, spectrum
-from registry.spectral.fingerprints import fingerprint
 from registry.spectral.network import network_spectra
-from registry.spectral.specs import SPECS, spec_named
+from registry.spectral.specs import FINGERPRINTS, SPECS, fingerprint, spec_named
 
 __all__ = [
+    "FINGERPRINTS",
+    "FingerprintKind",
     "SPECS",
     "conjugacy",
     "contrast",

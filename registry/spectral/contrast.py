@@ -8,8 +8,8 @@ import numpy as np
 
 from registry.ensembles.checks import check_whole
 from registry.spectral.cumulatives import check_spectra, depth_weights, layer_cumulatives, logarithmic_locations
-from registry.spectral.fingerprints import LAYERED_BLOCKS, fingerprint
-from registry.spectral.specs import LAYERED
+from registry.spectral.layered import LAYERED, LAYERED_BLOCKS
+from registry.spectral.specs import fingerprint
 from registry.types import Contrast, LayerContrast
 
 if TYPE_CHECKING:

@@ -1,46 +1,74 @@
-"""Fingerprint specs that ship with the package. A change of any number requires a new version, and so a new hash."""
+"""The table of fingerprints, the specs of those that ship, and the vector of a network under a spec."""
 
 from __future__ import annotations
 
-from registry.errors import UsageError
-from registry.types import FingerprintSpec
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["DEFAULT_SPEC", "LAYERED", "MME", "SPECS", "spec_named"]
+import numpy as np
 
-_RULE = "matrix-1"
+from registry.errors import SpectrumError, UsageError
+from registry.extensions import FINGERPRINTS as ROWS
+from registry.extensions import Table
+from registry.spectral.base import FingerprintKind
+from registry.spectral.cumulatives import check_layers
+from registry.spectral.layered import LAYERED
+from registry.spectral.mme import MME
+from registry.types import Fingerprint, FingerprintSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry.types import Spectrum
+
+__all__ = ["DEFAULT_SPEC", "FINGERPRINTS", "LAYERED", "MME", "SPECS", "fingerprint", "spec_named"]
 
 
-def _logarithmic(first: float, last: float, count: int) -> tuple[float, ...]:
-    # Rounded, in plain Python: the hash must not depend on the last bit of a library's power function.
-    ratio = last / first
-    return tuple(float(f"{first * ratio ** (i / (count - 1)):.12g}") for i in range(count))
+def _checked(name: str, found: Any) -> FingerprintKind:
+    """The object of an entry point, if it is a fingerprint with that name. Raises ``TypeError``."""
+    if not isinstance(found, FingerprintKind) or not isinstance(found.spec, FingerprintSpec):
+        raise TypeError(f"it is a {type(found).__name__}, not a registry.spectral.FingerprintKind")
+    if found.spec.name != name:
+        raise TypeError(f"its spec is named {found.spec.name!r}")
+    if found.spec.hash in {spec.hash for spec in SPECS.values()}:
+        raise TypeError("its spec is that of a built-in fingerprint")
+    return found
 
 
-MME = FingerprintSpec(
-    name="mme", version=1, matrix_rule=_RULE, locations=_logarithmic(1e-3, 1e2, 64), length=64, reference="circular"
-)
-"""The paper's fingerprint: cCSD of the whole network against the conjugate circular ensemble, `full` scale."""
-
-LAYERED = FingerprintSpec(
-    name="layered",
-    version=3,
-    matrix_rule=_RULE,
-    locations=_logarithmic(1e-3, 10.0, 12),
-    depths=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    length=90 + 120 + 110 + 86 + 72 + 1,
-    reference="wishart",
-    beta=1,
-    weights="1",
-)
-"""The default fingerprint: resolved by depth, compared with Gaussian weights of the same topology."""
-
-SPECS = {spec.name: spec for spec in (LAYERED, MME)}
+FINGERPRINTS: Table[FingerprintKind] = Table(ROWS, group="archreg.fingerprints", check=_checked)
+_BUILT_IN = dict(FINGERPRINTS)
+SPECS = {name: kind.spec for name, kind in _BUILT_IN.items()}
+"""Specs of the built-in fingerprints, which are computed for every ingested model."""
 DEFAULT_SPEC = LAYERED.name
 
 
 def spec_named(name: str) -> FingerprintSpec:
-    """The shipped spec with that name. Raises ``UsageError`` for an unknown name."""
+    """The spec with that name, of this package or a plug-in. Raises ``UsageError`` for an unknown name."""
     found = SPECS.get(name)
-    if found is None:
-        raise UsageError(f"unknown fingerprint {name!r}", f"known: {', '.join(SPECS)}")
-    return found
+    if found is not None:
+        return found
+    kind = FINGERPRINTS.find(name) if isinstance(name, str) else None
+    if kind is None:
+        raise UsageError(f"unknown fingerprint {name!r}", f"known: {', '.join(FINGERPRINTS.known())}")
+    return kind.spec
+
+
+def _kind_of(spec: FingerprintSpec) -> FingerprintKind:
+    """The kind that computes a spec. Raises ``SpectrumError`` if its version is not installed."""
+    kind = _BUILT_IN.get(spec.name) or FINGERPRINTS.find(spec.name)
+    if kind is None or kind.spec.version != spec.version:
+        raise SpectrumError(f"this version does not compute {spec.label}", "use the version that stored it")
+    return kind
+
+
+def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerprint:
+    """The fingerprint of a network under a spec, float32 (spec.length,), from its layers' spectra in depth order.
+
+    Raises ``SpectrumError`` for a network without layers, values that are not finite, or a spec of another version.
+    """
+    check_layers(spectra)
+    if not isinstance(spec, FingerprintSpec):
+        raise SpectrumError(f"spec must be a FingerprintSpec, not {spec!r}", "use one of registry.spectral.SPECS")
+    vector = np.asarray(_kind_of(spec).vector(spectra, spec)).astype(np.float32)
+    if vector.shape != (spec.length,) or not np.isfinite(vector).all():
+        raise SpectrumError(f"the {spec.label} fingerprint of these spectra is not {spec.length} finite numbers")
+    return Fingerprint(spec, vector)

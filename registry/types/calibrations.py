@@ -61,14 +61,14 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A calibration measured on the registry's labelled models, and the ``previous`` one, which it replaces.
+    """A calibration measured on the registry's labelled models, and the ``previous`` one, if any, which it replaces.
 
     ``labelled``: number of models with a family. ``unlabelled``: number without, which are left out. ``relations``:
     unrelated models first, then models that are related by their labels.
     """
 
     calibration: Calibration
-    previous: Calibration
+    previous: Calibration | None
     labelled: int
     unlabelled: int
     relations: tuple[Relation, ...]

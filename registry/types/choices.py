@@ -87,18 +87,19 @@ class Compression:
     """Smaller stand-ins, best first. If ``equivalent`` is False none is equivalent, and the candidates are the nearest.
 
     ``removals``: models removed by each constraint, if there is no candidate. ``note``: the measure of size, if it is
-    not the bounded gigaflops because those of ``model`` are unknown.
+    not the bounded gigaflops because those of ``model`` are unknown. ``calibration`` and ``rate``: None if the
+    fingerprint is not calibrated.
     """
 
     model: ModelSummary
     spec: FingerprintSpec
     distance: str
     tolerance: float
-    rate: float
+    rate: float | None
     searched: int
     equivalent: bool
     candidates: tuple[Candidate, ...]
-    calibration: Calibration
+    calibration: Calibration | None
     removals: tuple[Removal, ...] = ()
     note: str = ""
 
@@ -157,13 +158,15 @@ class Selection:
     ``models``: number of stored models. ``passed``: number that pass the constraints. ``unknown``: number of those
     without a value, by aim; they are left out. ``on_front``: number of models on the front, in ``count`` equivalence
     classes, of which ``classes`` are the first. ``removals``: models removed by each constraint, if none is left.
+    ``calibration`` and ``rate``: None if the fingerprint is not calibrated. ``tolerance``: then None unless given, and
+    each class has one model.
     """
 
     spec: FingerprintSpec
     distance: str
-    tolerance: float
-    rate: float
-    calibration: Calibration
+    tolerance: float | None
+    rate: float | None
+    calibration: Calibration | None
     aims: tuple[Aim, ...]
     like: ModelSummary | None
     models: int

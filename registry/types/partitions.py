@@ -41,17 +41,18 @@ class Partition:
 
     ``rule``: ``complete`` or ``cover``, where all pairs within a class are within the tolerance, or ``single``, where
     each member is within the tolerance of another. ``kept``: whether the database stores it, since ``created`` (UTC,
-    ISO 8601). ``note``: why it is not stored, if it was to be.
+    ISO 8601). ``note``: why it is not stored, if it was to be. ``calibration`` and ``rate``: None if the fingerprint is
+    not calibrated.
     """
 
     spec: FingerprintSpec
     distance: str
     tolerance: float
-    rate: float
+    rate: float | None
     models: int
     classes: tuple[ModelClass, ...]
     rule: str
-    calibration: Calibration
+    calibration: Calibration | None
     kept: bool = False
     created: str = ""
     note: str = ""

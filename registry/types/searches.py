@@ -38,17 +38,18 @@ class Search:
     ``model``: the model of the question, with ``id`` 0 if it is not stored. ``radius``: largest distance of a result,
     None if only ``k`` was given. ``unknown``: number of models left out because a value bounded by the filter is
     unknown. ``indexed``: whether an index was used, which can miss some models. ``note``: why an existing index was not
-    used.
+    used. ``calibration`` and ``rate``: None if the fingerprint is not calibrated. ``tolerance``: then None unless
+    given.
     """
 
     model: ModelSummary
     spec: FingerprintSpec
     distance: str
-    tolerance: float
-    rate: float
+    tolerance: float | None
+    rate: float | None
     searched: int
     neighbours: tuple[Neighbour, ...]
-    calibration: Calibration
+    calibration: Calibration | None
     radius: float | None = None
     unknown: int = 0
     indexed: bool = False

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Self
+
+from registry.errors import SpecMismatchError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -18,6 +22,10 @@ __all__ = ["METHODS", "Conjugacy", "Decay", "Fingerprint", "FingerprintSpec", "S
 
 METHODS = ("", "lanczos")
 """How a spectrum was computed: exactly (empty), or by stochastic Lanczos quadrature."""
+ALWAYS = ("name", "version")
+"""Fields of a spec that its hash covers whatever it uses."""
+FIRST_FIELDS = ("matrix_rule", "locations", "length", "depths", "reference", "beta", "seed", "weights")
+"""What a spec uses unless it says otherwise. Never extended: the hashes of ``layered`` v3 and ``mme`` v1 cover it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -46,28 +54,76 @@ class Spectrum:
 class FingerprintSpec:
     """All parameters that determine a fingerprint. Only fingerprints with the same ``hash`` are compared.
 
-    ``locations``: spectral locations x, strictly increasing. ``depths``: relative depths in [0, 1] at which the network
-    is resolved, empty for the whole network. ``reference``: the reference ensemble for differences. ``beta``: its Dyson
-    index. ``seed``: of all random numbers in it. ``weights``: version of a learned transform, if any. ``length``:
-    length of
-    the vector.
+    ``matrix_rule``: rule of the layers' matrices. ``length``: length of the vector. ``locations``: spectral locations
+    x, strictly increasing. ``depths``: relative depths in [0, 1] at which the network is resolved, empty for the whole
+    network. ``reference``: the reference ensemble for differences. ``beta``: its Dyson index. ``seed``: of all random
+    numbers in it. ``weights``: version of a learned transform, if any. ``settings``: pairs (name, value) of parameters
+    that only this kind has; values are texts, numbers, booleans, None, and sequences of these.
+
+    ``uses``: the fields that this kind uses. ``hash``: first 16 hexadecimal digits of the sha256 of `definition` as
+    canonical JSON: name, version, the fields in ``uses`` and the settings. A new field of this class, or one that
+    another kind uses, does not change it. Two specs with the same hash are equal.
+
+    Raises
+    ------
+    SpecMismatchError
+        A field differs from its default and is not in ``uses``; ``uses`` names no field, or lacks ``matrix_rule`` or
+        ``length``; a setting has the name of a field, or a value that JSON does not preserve.
     """
 
-    name: str
-    version: int
-    matrix_rule: str
-    locations: tuple[float, ...]
-    length: int
-    depths: tuple[float, ...] = ()
-    reference: str = "expected"
-    beta: int = 2
-    seed: int = 0
-    weights: str = ""
+    name: str = field(compare=False)
+    version: int = field(compare=False)
+    matrix_rule: str = field(compare=False)
+    locations: tuple[float, ...] = field(default=(), compare=False)
+    length: int = field(default=0, compare=False)
+    depths: tuple[float, ...] = field(default=(), compare=False)
+    reference: str = field(default="expected", compare=False)
+    beta: int = field(default=2, compare=False)
+    seed: int = field(default=0, compare=False)
+    weights: str = field(default="", compare=False)
+    settings: tuple[tuple[str, Any], ...] = field(default=(), compare=False)
+    uses: tuple[str, ...] = field(default=FIRST_FIELDS, compare=False)
+    hash: str = field(init=False)
 
-    @property
-    def hash(self) -> str:
-        """First 16 hexadecimal digits of the sha256 of the spec as canonical JSON."""
-        return _hash_of(self)
+    def __post_init__(self) -> None:
+        known = {each.name: each.default for each in fields(self)}
+        for name in ("settings", "uses", "hash"):
+            del known[name]
+        unused = known.keys() - {*ALWAYS, *self.uses}
+        for name in sorted(unused):
+            if getattr(self, name) != known[name]:
+                raise SpecMismatchError(f"{self.label} gives {name} and does not use it", f"add {name!r} to uses")
+        if not {"matrix_rule", "length"} <= set(self.uses) <= known.keys():
+            raise SpecMismatchError(
+                f"{self.label} uses {', '.join(self.uses) or 'nothing'}",
+                f"name matrix_rule, length and others of: {', '.join(known)}",
+            )
+        for name, value in self.settings:
+            if name in (*known, "settings", "uses", "hash") or not _plain(value):
+                raise SpecMismatchError(f"{self.label} cannot have the setting {name!r}", "see FingerprintSpec")
+        text = json.dumps(self.definition(), sort_keys=True, separators=(",", ":"))
+        object.__setattr__(self, "hash", hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    @classmethod
+    def of(cls, definition: Mapping[str, Any]) -> Self:
+        """The spec that a definition gives, with the hash it had where it was written; what is no field is a setting.
+
+        Raises ``SpecMismatchError`` where a name, version, matrix rule or length is missing, or as the class does.
+        """
+        missing = {*ALWAYS, "matrix_rule", "length"} - definition.keys()
+        if missing:
+            raise SpecMismatchError(f"a fingerprint's definition cannot be read: it has no {min(missing)}")
+        known = {each.name for each in fields(cls)} - {"settings", "uses", "hash"}
+        given = {name: _frozen(value) for name, value in definition.items()}
+        return cls(
+            **{name: value for name, value in given.items() if name in known},
+            settings=tuple((name, value) for name, value in given.items() if name not in known),
+            uses=tuple(name for name in given if name in known and name not in ALWAYS),
+        )
+
+    def definition(self) -> dict[str, Any]:
+        """What the hash covers, by name; `of` makes the spec of it again."""
+        return {name: getattr(self, name) for name in (*ALWAYS, *self.uses)} | dict(self.settings)
 
     @property
     def label(self) -> str:
@@ -79,11 +135,15 @@ class FingerprintSpec:
         return f"<FingerprintSpec {self.label} {self.hash}>"
 
 
-@lru_cache(maxsize=256)
-def _hash_of(spec: FingerprintSpec) -> str:
-    # Cached: used several times per question, and takes a tenth of a millisecond.
-    text = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON keeps a value exactly: no objects, and no number that is not finite."""
+    if isinstance(value, tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))
 
 
 @dataclass(frozen=True, slots=True)

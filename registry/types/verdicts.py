@@ -19,17 +19,19 @@ __all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict"]
 class Verdict:
     """Whether two models are equivalent within the tolerance, with the evidence.
 
-    ``closer_than``: fraction of unrelated pairs with a larger distance. ``rate``: fraction of unrelated pairs within
-    this tolerance, or the calibration's resolution if that is larger. ``expected_false``: expected number of false
-    passes among the models searched. ``reasons``: why the models are not equivalent, in words; empty if they are.
+    ``equivalent``: None if there is no ``tolerance``, given or calibrated, and both classes agree. ``closer_than``:
+    fraction of unrelated pairs with a larger distance. ``rate``: fraction of unrelated pairs within this tolerance, or
+    the calibration's resolution if that is larger. ``expected_false``: expected number of false passes among the models
+    searched. ``reasons``: why the models are not equivalent, in words; empty if they are. ``rate``, ``closer_than`` and
+    ``expected_false`` are None without a calibration.
     """
 
-    equivalent: bool
+    equivalent: bool | None
     distance: float
-    tolerance: float
-    rate: float
-    closer_than: float
-    expected_false: float
+    tolerance: float | None
+    rate: float | None
+    closer_than: float | None
+    expected_false: float | None
     reasons: tuple[str, ...] = ()
 
 
@@ -66,7 +68,8 @@ class Contrast:
 class Comparison:
     """Two models side by side: the verdict for the requested ``distance``, and all distances between them.
 
-    ``contrast``: where they differ, None if the spectra of one of them are not stored.
+    ``contrast``: where they differ, None if the spectra of one of them are not stored. ``calibration``: None if the
+    fingerprint is not calibrated.
     """
 
     a: ModelSummary
@@ -77,7 +80,7 @@ class Comparison:
     distances: tuple[tuple[str, float], ...]
     conjugacy_a: Conjugacy | None
     conjugacy_b: Conjugacy | None
-    calibration: Calibration
+    calibration: Calibration | None
     contrast: Contrast | None = None
 
     def to_frame(self) -> DataFrame:

@@ -25,7 +25,7 @@ from benchmarks.transform import transform_of
 from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate, shipped
-from registry.spectral.fingerprints import LAYERED_BLOCKS
+from registry.spectral.layered import LAYERED_BLOCKS
 from registry.spectral.learned_transform import transform
 from registry.spectral.specs import LAYERED, MME, SPECS
 

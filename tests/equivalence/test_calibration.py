@@ -20,7 +20,7 @@ from registry.equivalence import (
     tolerance_for,
 )
 from registry.equivalence.calibration import RESAMPLES
-from registry.errors import SpecMismatchError, UsageError
+from registry.errors import UsageError
 from registry.spectral.specs import LAYERED, SPECS
 from registry.types import Calibration
 
@@ -309,9 +309,22 @@ def test_every_shipped_spec_is_calibrated_by_every_distance(spec, distance: str)
 
 
 def test_a_spec_that_was_not_measured() -> None:
-    with pytest.raises(SpecMismatchError, match="no calibration for layered v9 with distance l1") as refused:
-        shipped(replace(LAYERED, version=9), "l1")
-    assert "benchmarks.calibrate" in (refused.value.remedy or "")
+    assert shipped(replace(LAYERED, version=9), "l1") is None
+    assert shipped(LAYERED, "l3") is None
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "other", "equivalent"),
+    [(None, ("long", "trained"), None), (None, ("edge", "trained"), False), (0.5, ("long", "trained"), True),
+     (0.2, ("long", "trained"), False), (0.5, ("edge", "trained"), False)],
+)  # fmt: skip
+def test_without_a_calibration_a_verdict_tells_no_rates(
+    tolerance: float | None, other: tuple[str, str], equivalent: bool | None
+) -> None:
+    [found] = judge(np.array([0.3]), TRAINED, [other], tolerance=tolerance, rate=None, calibration=None, searched=7)
+    assert (found.equivalent, found.distance, found.tolerance) == (equivalent, 0.3, tolerance)
+    assert (found.rate, found.closer_than, found.expected_false) == (None, None, None)
+    assert bool(found.reasons) == (equivalent is False)
 
 
 @pytest.mark.parametrize(

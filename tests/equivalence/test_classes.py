@@ -285,4 +285,4 @@ def test_the_rule_follows_from_the_number_of_models() -> None:
     assert rule_for("single", 10**6).name == "single"
     with pytest.raises(UsageError, match="unknown rule 'ward'") as refused:
         rule_for("ward", 1)
-    assert "complete, single, cover" in (refused.value.remedy or "")
+    assert "complete, cover, single" in (refused.value.remedy or "")

@@ -19,7 +19,7 @@ from registry.spectral.descriptors import (
     shape_points,
     spectral_points,
 )
-from registry.spectral.fingerprints import points_of
+from registry.spectral.layered import points_of
 from registry.types import LayerMatrix
 from tests.fingerprints.factory import SHAPES, spectra_of, weights_of
 

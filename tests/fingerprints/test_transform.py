@@ -10,7 +10,7 @@ import pytest
 from registry.errors import SpectrumError
 from registry.spectral import fingerprint
 from registry.spectral.descriptors import WEIGHTS
-from registry.spectral.fingerprints import LAYERED_BLOCKS
+from registry.spectral.layered import LAYERED_BLOCKS
 from registry.spectral.learned_transform import LEARNED, transform
 from registry.spectral.specs import LAYERED
 from tests.fingerprints.factory import spectra_of, weights_of

@@ -12,9 +12,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from registry.errors import NotFoundError, SourceError
-from registry.sources import SOURCES, expand, open_ref, plan_weights
+from registry.errors import NotFoundError
+from registry.sources import SOURCES, expand, open_ref
 from registry.sources.source_table import source_of_file
+from registry.testing import check_source
 from registry.types import ModelRef
 
 if TYPE_CHECKING:
@@ -85,36 +86,19 @@ class TestSource:
         (ref,) = expand(EXAMPLES[name](folder))
         return ref
 
+    def test_the_contract(self, name: str, tmp_path: Path) -> None:
+        check_source(SOURCES[name], EXAMPLES[name](tmp_path))
+
     def test_entry(self, name: str) -> None:
         source = SOURCES[name]
         assert source.name == name
-        assert bool(source.prefix) == (source.expand is not None) != bool(source.suffixes)
+        assert not source.prefix or source.prefix == name  # by which it is looked up
         assert all(source_of_file(Path(f"X{suffix.upper()}")) is source for suffix in source.suffixes)
 
     def test_reference(self, name: str, tmp_path: Path) -> None:
         ref = self.ref(name, tmp_path)
         assert (ref.source, ref.cached) == (name, True)
         assert ref.name
-
-    def test_tensors_read_as_they_are_listed(self, name: str, tmp_path: Path) -> None:
-        with open_ref(self.ref(name, tmp_path)) as checkpoint:
-            assert checkpoint.ref.source == name
-            assert len({info.name for info in checkpoint.tensors}) == len(checkpoint.tensors) > 0
-            for info in checkpoint.tensors:
-                raw = checkpoint.raw(info.name)
-                assert (raw.format, raw.ndim) == ("B", 1)
-                if info.dtype in ("float16", "float32"):
-                    array = checkpoint.read(info.name)
-                    assert (array.dtype, array.shape) == (np.dtype("float32"), info.shape)
-                    expected = np.frombuffer(raw, np.dtype(info.dtype).newbyteorder("<")).reshape(info.shape)
-                    np.testing.assert_array_equal(array, expected.astype(np.float32))
-
-    def test_opening_twice_gives_the_same_plan(self, name: str, tmp_path: Path) -> None:
-        ref = self.ref(name, tmp_path)
-        with open_ref(ref) as one, open_ref(ref) as other:
-            plan = plan_weights(one)
-            assert plan == plan_weights(other)
-            assert plan.bytes == sum(len(one.raw(info.name)) for info in one.tensors)
 
     def test_what_is_gone_is_not_found(self, name: str, tmp_path: Path) -> None:
         gone = {"torchvision": "gone.random", "timm": "gone.random", "hf": "gone/gone"}.get(
@@ -123,14 +107,6 @@ class TestSource:
         with pytest.raises(NotFoundError) as caught:
             open_ref(ModelRef(name, gone, "gone"))
         assert caught.value.remedy
-
-    def test_closed_weights_cannot_be_read(self, name: str, tmp_path: Path) -> None:
-        checkpoint = open_ref(self.ref(name, tmp_path))
-        first = checkpoint.tensors[0].name
-        checkpoint.close()
-        checkpoint.close()
-        with pytest.raises(SourceError, match="closed"):
-            checkpoint.raw(first)
 
 
 def test_an_unknown_source_is_named() -> None:

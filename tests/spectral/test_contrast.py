@@ -7,9 +7,10 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from registry.errors import SpectrumError
+from registry.spectral import fingerprint
 from registry.spectral.contrast import LOCATIONS, contrast
 from registry.spectral.cumulatives import cumulative
-from registry.spectral.fingerprints import LAYERED_BLOCKS, fingerprint
+from registry.spectral.layered import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED
 from registry.types import Contrast
 from tests.spectral.factory import by_hand, gaussian, of_weights, zoo_models

@@ -10,6 +10,8 @@ import numpy as np
 from registry.equivalence.classes.groups import Group, measured
 from registry.equivalence.classes.pair_screen import Screen
 from registry.errors import UsageError
+from registry.extensions import LINKAGE_RULES as ROWS
+from registry.extensions import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -177,7 +179,10 @@ def _by_label(labels: NDArray[np.integer]) -> list[Rows]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A linkage rule, and whether it guarantees that all pairs in a group are within the tolerance."""
+    """A linkage rule, its definition in words, and whether all pairs in a group are then within the tolerance.
+
+    ``sort``: from vectors (n, d), the distance and the tolerance to the rows of each group.
+    """
 
     name: str
     title: str
@@ -185,14 +190,20 @@ class Rule:
     keeps_within: bool = True
 
 
-RULES = {
-    rule.name: rule
-    for rule in (
-        Rule("complete", "complete linkage", complete_linkage),
-        Rule("single", "single linkage", single_linkage, keeps_within=False),
-        Rule("cover", "greedy cover", greedy_cover),
-    )
-}
+COMPLETE = Rule("complete", "complete linkage: every two of a class are within the tolerance", complete_linkage)
+COVER = Rule(
+    "cover",
+    "greedy cover: each within half the tolerance of its class's first model, so every two within all of it",
+    greedy_cover,
+)
+SINGLE = Rule(
+    "single",
+    "single linkage: each is within the tolerance of another of its class, the ends of a chain need not be",
+    single_linkage,
+    keeps_within=False,
+)
+
+RULES: Table[Rule] = Table(ROWS)
 
 
 def rule_for(name: str | None, models: int) -> Rule:

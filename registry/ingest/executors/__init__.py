@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from registry.errors import UsageError
+from registry.extensions import EXECUTORS as ROWS
+from registry.extensions import Table
 from registry.ingest.cost import cores
-from registry.ingest.executors.base import Executor, Outcome, Task, Work
+from registry.ingest.executors.base import Executor, Outcome, Setting, Task, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["EXECUTORS", "Executor", "Outcome", "Setting", "Task", "Work", "chosen"]
 
@@ -20,42 +20,7 @@ __all__ = ["EXECUTORS", "Executor", "Outcome", "Setting", "Task", "Work", "chose
 WORTH_WORKERS: Final = 2.0  # seconds of work
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where tasks run: name of the executor, number of workers (None: one per core), address of a cluster.
-
-    ``limit``: time limit of a task in seconds, if the executor can stop it; None: from the task's cost; 0: none.
-    """
-
-    name: str
-    workers: int | None = None
-    address: str | None = None
-    limit: float | None = None
-
-
-def _inprocess(_setting: Setting, _modules: Sequence[str]) -> Executor:
-    from registry.ingest.executors.inprocess import InProcess
-
-    return InProcess()
-
-
-def _pool(setting: Setting, modules: Sequence[str]) -> Executor:
-    from registry.ingest.executors.pool import Pool
-
-    return Pool(setting.workers or 1, modules)
-
-
-def _ray(setting: Setting, _modules: Sequence[str]) -> Executor:
-    from registry.ingest.executors.ray import Ray
-
-    return Ray(setting.workers, setting.address)
-
-
-EXECUTORS: Final[Mapping[str, Callable[[Setting, Sequence[str]], Executor]]] = MappingProxyType({
-    "inprocess": _inprocess,
-    "pool": _pool,
-    "ray": _ray,
-})  # fmt: skip
+EXECUTORS: Final[Table[Callable[[Setting, Sequence[str]], Executor]]] = Table(ROWS)
 """Factories by name; each takes a setting and the modules that workers can load before they receive work."""
 
 

@@ -13,7 +13,20 @@ if TYPE_CHECKING:
 
     from registry.types import ModelRef
 
-__all__ = ["Executor", "Outcome", "Task", "Work", "attempt", "confined"]
+__all__ = ["Executor", "Outcome", "Setting", "Task", "Work", "attempt", "confined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where tasks run: name of the executor, number of workers (None: one per core), address of a cluster.
+
+    ``limit``: time limit of a task in seconds, if the executor can stop it; None: from the task's cost; 0: none.
+    """
+
+    name: str
+    workers: int | None = None
+    address: str | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

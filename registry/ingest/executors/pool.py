@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
 
-    from registry.ingest.executors.base import Task, Work
+    from registry.ingest.executors.base import Setting, Task, Work
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "start"]
 
 # Read by the libraries when they are loaded. Workers provide the parallelism; more threads than cores are slower.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -151,6 +152,11 @@ class Pool:
         self._workers.clear()
 
 
+def start(setting: Setting, modules: Sequence[str]) -> Pool:
+    """The processes of a setting, one where it names no number."""
+    return Pool(setting.workers or 1, modules)
+
+
 class _Worker:
     """A process, and the tasks given to it, oldest first.
 
@@ -270,6 +276,8 @@ def _serve(pipe: Connection, work: Work, modules: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):  # the parent process has ended
+        # The parent process has reported the plug-ins that cannot be used.
+        logging.getLogger("registry.extensions").setLevel(logging.ERROR)
         try:
             for module in modules:
                 import_module(module)

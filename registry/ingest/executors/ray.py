@@ -13,11 +13,11 @@ from registry.errors import RegistryError, UsageError
 from registry.ingest.executors.base import Outcome, confined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from registry.ingest.executors.base import Task, Work
+    from registry.ingest.executors.base import Setting, Task, Work
 
-__all__ = ["Ray"]
+__all__ = ["Ray", "start"]
 
 REACH_SECONDS = 5.0
 HEARD = 1.0  # seconds until this process learns that a task has started
@@ -124,6 +124,11 @@ class Ray:
         self._tasks.clear()
         if self._owned:
             self._ray.shutdown()
+
+
+def start(setting: Setting, modules: Sequence[str]) -> Ray:  # noqa: ARG001
+    """The cluster of a setting."""
+    return Ray(setting.workers, setting.address)
 
 
 @dataclass(slots=True)

@@ -8,11 +8,12 @@ import numpy as np
 from sqlalchemy import func, select, update
 
 from registry.errors import SpecMismatchError, StorageError, UsageError
+from registry.extensions import INDEX_OPERATORS
 from registry.storage.engine.failures import driver
 from registry.storage.engine.ownership import share
 from registry.storage.engine.schema import fingerprints, specs
 from registry.storage.index import pgvector_index
-from registry.storage.index.pgvector_index import OPERATORS, index_name, table_name, usage_of
+from registry.storage.index.pgvector_index import index_name, table_name, usage_of
 from registry.storage.models.records import IndexReport, SpecState
 from registry.storage.models.spec_state import spec_facts, state_of
 from registry.storage.models.vectors import vector_blocks
@@ -31,8 +32,10 @@ INSTALL = "install pgvector 0.8 or later on the server, then as its superuser: C
 
 def check_distance(distance: str) -> None:
     """``UsageError`` for a distance that no index can be for."""
-    if distance not in OPERATORS:
-        raise UsageError(f"no index can be for the distance {distance}", f"those that can: {', '.join(OPERATORS)}")
+    if distance not in INDEX_OPERATORS:
+        raise UsageError(
+            f"no index can be for the distance {distance}", f"those that can: {', '.join(INDEX_OPERATORS)}"
+        )
 
 
 def build_index(connection: Connection, spec: FingerprintSpec, distance: str) -> int:
@@ -61,7 +64,7 @@ def build_index(connection: Connection, spec: FingerprintSpec, distance: str) ->
         raise _anothers(spec.name, state.id)
     distances = {distance}
     if state.indexed != state.stamp or not _is_whole(connection, state):
-        distances |= {other for other in OPERATORS if _exists(connection, index_name(state.id, other))}
+        distances |= {other for other in INDEX_OPERATORS if _exists(connection, index_name(state.id, other))}
         _fill(connection, state, schema)
     count = int(connection.exec_driver_sql(f"SELECT count(*) FROM {table_name(state.id)}").scalar_one())  # noqa: S608
     memory = min(WORK_MEMORY_MB, max(64, count * state.length * 8 // 2**20))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from sqlalchemy import select, text
 
+from registry.extensions import INDEX_OPERATORS
 from registry.storage.engine.failures import driver
 from registry.storage.engine.schema import specs
 from registry.storage.models.packing import unpacked
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BEHIND",
     "MAX_K",
-    "OPERATORS",
     "OTHERS",
     "Opened",
     "discard",
@@ -49,8 +49,6 @@ BEHIND = -1
 """``specs.indexed`` of an index that missed a change: never a stamp."""
 
 MAX_K = 200  # neighbours that an index is asked for at most: its list of candidates ends at 1,000
-OPERATORS = {"l1": "<+>", "l2": "<->"}
-"""Distances that an index can be for, by pgvector's operator; the operator class is ``vector_NAME_ops``."""
 
 EF_SEARCH = 80  # candidates held during a search, at least
 OLDEST = (0, 8)  # pgvector: iterative scans
@@ -201,7 +199,7 @@ def find_near(
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     statement = f"""
         SELECT {table}.model_id, {table}.vector FROM {table} {joined} {where}
-        ORDER BY {table}.vector OPERATOR({quoted}.{OPERATORS[index.distance]}) {near} LIMIT %(wanted)s
+        ORDER BY {table}.vector OPERATOR({quoted}.{INDEX_OPERATORS[index.distance]}) {near} LIMIT %(wanted)s
     """  # noqa: S608 - names made of numbers, the operator from a table, all values bound
     rows = _under(connection, settings, _WASTEFUL if conditions else (), statement, values)
     layout = np.dtype([("dimensions", ">i2"), ("unused", ">i2"), ("vector", ">f4", (index.state.length,))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import fields
@@ -126,6 +127,10 @@ def check_spec(spec: FingerprintSpec, stored_hash: str) -> FingerprintSpec:
         raise SpecMismatchError(f"it has more than {MAX_LENGTH} numbers, or too many locations")
     if not all(math.isfinite(place) for place in (*spec.locations, *spec.depths)):
         raise SpecMismatchError("a location of it is not finite")
+    if not all(name.isprintable() and len(name) <= SPEC_TEXT for name, _ in spec.settings):
+        raise SpecMismatchError("the name of a setting is too long or cannot be shown")
+    if spec.settings and len(json.dumps(spec.settings)) > TEXT_BYTES:
+        raise SpecMismatchError(f"its settings are longer than {TEXT_BYTES} characters")
     if spec.hash != stored_hash:
         raise SpecMismatchError(f"its hash is {spec.hash}, not the one it is stored under")
     return spec

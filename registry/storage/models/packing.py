@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from registry.errors import SpectrumError
+from registry.errors import SpecMismatchError, SpectrumError
 from registry.storage.models.model_validation import MAX_LENGTH
 from registry.storage.models.records import StoredLayer
 from registry.types.spectra import Conjugacy, Decay, FingerprintSpec
@@ -141,16 +141,25 @@ def spec_row(spec: FingerprintSpec) -> dict[str, Any]:
         "version": spec.version,
         "matrix_rule": spec.matrix_rule,
         "length": spec.length,
-        "definition": json.dumps(asdict(spec), sort_keys=True),
+        "definition": json.dumps(spec.definition(), sort_keys=True),
     }
 
 
 def spec_of(definition: str) -> FingerprintSpec:
-    """Return the spec; JSON keeps every float64 exactly, so its hash is the one stored."""
-    known = json.loads(definition)
-    return FingerprintSpec(
-        **known | {"locations": tuple(known["locations"]), "depths": tuple(known["depths"])},
-    )
+    """Return the spec; JSON keeps every float64 exactly, so its hash is the one stored, whichever version wrote it.
+
+    Raises
+    ------
+    SpecMismatchError
+        It is no JSON object, or none that defines a spec.
+    """
+    try:
+        known = json.loads(definition)
+        if isinstance(known, dict):
+            return FingerprintSpec.of(known)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecMismatchError("a fingerprint's definition cannot be read") from error
+    raise SpecMismatchError("a fingerprint's definition cannot be read: it is no JSON object")
 
 
 def conjugacy_row(model_id: int, conjugacy: Conjugacy, rule: int) -> dict[str, Any]:

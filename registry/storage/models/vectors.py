@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import exists, func, select
 
+from registry.errors import SpecMismatchError
 from registry.storage.engine import schema
 from registry.storage.engine.failures import driver
 from registry.storage.models.filter_sql import among
+from registry.storage.models.model_validation import check_spec
 from registry.storage.models.packing import FLOAT32, layer_of, spec_of, to_conjugacy, unpacked
 from registry.storage.models.records import CONJUGACY_RULE
 from registry.types.spectra import Spectrum
@@ -115,9 +117,13 @@ def missing_fingerprints(connection: Connection, spec_hash: str) -> list[int]:
 
 
 def all_specs(connection: Connection) -> list[FingerprintSpec]:
-    """Return the stored specs, by name and version."""
-    statement = select(specs.c.definition).order_by(specs.c.name, specs.c.version, specs.c.id)
-    return [spec_of(definition) for definition in connection.scalars(statement)]
+    """Return the stored specs, by name and version; none of which the definition is damaged or has another hash."""
+    statement = select(specs.c.hash, specs.c.definition).order_by(specs.c.name, specs.c.version, specs.c.id)
+    found = []
+    for stored_hash, definition in connection.execute(statement):
+        with suppress(SpecMismatchError):  # whoever asks about that very spec is told, by its hash
+            found.append(check_spec(spec_of(definition), stored_hash))
+    return found
 
 
 def read_spectra(connection: Connection, model_id: int) -> tuple[Spectrum, ...] | None:

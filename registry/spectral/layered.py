@@ -1,7 +1,4 @@
-"""Fingerprints: ``mme``, the paper's, and ``layered``, the default.
-
-A new fingerprint is a function and an entry in ``_VECTORS``.
-"""
+"""The fingerprint ``layered``: shapes and spectra resolved by depth; the default."""
 
 from __future__ import annotations
 
@@ -9,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.ensembles import Circular, expected_cumulative
 from registry.ensembles.wishart import marchenko_pastur_cumulative
-from registry.errors import SpectrumError
-from registry.spectral.cumulatives import check_layers, cumulative, depth_weights, layer_cumulatives
+from registry.spectral.base import FingerprintKind, logarithmic
+from registry.spectral.cumulatives import depth_weights, layer_cumulatives
 from registry.spectral.descriptors import (
     WEIGHTS,
     embed,
@@ -23,51 +19,40 @@ from registry.spectral.descriptors import (
     spectral_points,
 )
 from registry.spectral.learned_transform import transform
-from registry.types import Fingerprint, FingerprintSpec, Spectrum
+from registry.types import FingerprintSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["LAYERED_BLOCKS", "SEEDS", "departures", "embeddings", "fingerprint", "points_of"]
+    from registry.types import Spectrum
+
+__all__ = ["FINGERPRINT", "LAYERED", "LAYERED_BLOCKS", "SEEDS", "departures", "embeddings", "points_of"]
 
 LAYERED_BLOCKS = {"shapes": 90, "pairs": 120, "triples": 110, "spectra": 86, "depths": 72, "layers": 1}
 """Length of each block of ``layered``, in the order of the vector."""
 SEEDS = {"shapes": 0, "pairs": 1, "triples": 3, "spectra": 2}
 """Offset added to the spec's seed for the features of each embedded block."""
 
+LAYERED = FingerprintSpec(
+    name="layered",
+    version=3,
+    matrix_rule="matrix-1",
+    locations=logarithmic(1e-3, 10.0, 12),
+    depths=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    length=90 + 120 + 110 + 86 + 72 + 1,
+    reference="wishart",
+    beta=1,
+    weights="1",
+)
+"""The default fingerprint: resolved by depth, compared with Gaussian weights of the same topology.
 
-def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerprint:
-    """The fingerprint of a network under a spec, float32 (spec.length,), from its layers' spectra in depth order.
-
-    Raises ``SpectrumError`` for a network without layers, values that are not finite, or a spec of another version.
-    """
-    check_layers(spectra)
-    if not isinstance(spec, FingerprintSpec):
-        raise SpectrumError(f"spec must be a FingerprintSpec, not {spec!r}", "use one of registry.spectral.SPECS")
-    compute = _VECTORS.get((spec.name, spec.version))
-    if compute is None:
-        raise SpectrumError(f"this version does not compute {spec.label}", "use the version that stored it")
-    vector = compute(spectra, spec).astype(np.float32)
-    if vector.shape != (spec.length,) or not np.isfinite(vector).all():
-        raise SpectrumError(f"the {spec.label} fingerprint of these spectra is not {spec.length} finite numbers")
-    return Fingerprint(spec, vector)
-
-
-def _mme(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
-    """CCSD(x) = F_c(x) - F(x) at the spec's locations, `full` scale (arXiv:2006.13687, definition 3).
-
-    The L1 distance of two networks times the spacing of log x is the Wasserstein-1 distance of log x between their
-    mixed ensembles, censored at the outer locations.
-    """
-    locations = np.array(spec.locations)
-    shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
-    expected = expected_cumulative(Circular(spec.beta), shapes, locations)
-    return expected - cumulative(spectra, locations, scale="full")
+A change of any number requires a new version, and so a new hash.
+"""
 
 
-def _layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+def layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
     """Six blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
 
     ``shapes``, ``pairs``, ``triples``, ``spectra``: kernel mean embeddings of layers and runs of layers; the first
@@ -112,7 +97,4 @@ def departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np
     return np.asarray(depth_weights(len(spectra), spec.depths) @ departures)
 
 
-_VECTORS: dict[tuple[str, int], Callable[[Sequence[Spectrum], FingerprintSpec], NDArray[np.float64]]] = {
-    ("mme", 1): _mme,
-    ("layered", 3): _layered,
-}
+FINGERPRINT = FingerprintKind(LAYERED, layered)
