@@ -1,6 +1,6 @@
-"""The command line. It parses, calls :class:`registry.Registry` and renders; it decides nothing.
+"""The command line: parse arguments, call :class:`registry.Registry`, print the answer.
 
-``app``: the entry point; ``commands``: the table of commands and the group that loads one at a time; ``options``: what
-commands share; ``ingest``, ``runs``, ``browse``, ``ask``, ``manage``, ``database``: the commands; ``tables``,
-``jsonout``, ``arrays``, ``progress``, ``errors``: how answers leave.
+``app``: entry point; ``command_table``: all commands, loaded one at a time; ``options``, ``option_values``: shared
+options and their values. A command is a function in ``browse``, ``manage``, ``nearest`` and so on. Output: ``tables``,
+``verdict_text``, ``empty_answers``, ``json_output``, ``array_files``, ``progress_output``, ``error_output``.
 """

@@ -1,4 +1,4 @@
-"""The entry point ``archreg``: top-level options, and signals turned into exceptions."""
+"""Entry point ``archreg``: top-level options and signal handling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="archreg",
     cls=CommandGroup,
-    # Completion and rich help each cost more at start-up than a whole look-up may.
+    # Completion and rich help each take longer to start than a whole search may.
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -47,16 +47,16 @@ def _print_version(wanted: bool) -> None:
 def _top(
     db: Annotated[
         str | None,
-        typer.Option("--db", metavar="URL", help="Database, for any command; it may also follow the command."),
+        typer.Option("--db", metavar="URL", help="Database; may also follow the command."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", envvar="ARCHREG_DEBUG", help="Show tracebacks of errors.")] = False,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """A database of trained networks, each known by the spectrum of its weights.
+    """A database of trained networks, identified by the spectra of their weights.
 
-    Ask it what a model is equivalent to, and what the smallest equivalent is. Weights are all it needs: no data, no
+    It finds which models are equivalent to a model, and the smallest of them. It needs the weights only: no data, no
     forward pass, no GPU.
     """
 
@@ -66,16 +66,16 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _open_closed() -> None:
-    """Write to nowhere where standard output or error is closed, before a database is given the number of one."""
+    """Redirect closed standard streams to the null device, so that no database file gets their descriptors."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115 - till the end
 
 
 def _freeze() -> None:
-    """Spare the search for cycles at the very end, a tenth of a second: the system takes all memory back.
+    """Skip the garbage collection at exit, which takes a tenth of a second.
 
-    But where torch is loaded: extensions of its would print what they then find alive.
+    Not if torch is loaded: its extensions print warnings about objects that are still alive.
     """
     if "torch" not in sys.modules:
         gc.freeze()
@@ -87,12 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Parameters
     ----------
     arguments
-        Words of the command line after the program's name; the process's own if None.
+        Arguments after the program's name; those of the process if None.
 
     Raises
     ------
     SystemExit
-        Always: 0 done, 1 an error, 2 wrong usage, 3 some of several references failed, 130 interrupted, 143 terminated.
+        Always, with the exit code: 0 done, 1 error, 2 usage, 3 some of several failed, 130 interrupted, 143 terminated.
     """
     _open_closed()
     for stream in (sys.stdout, sys.stderr):
@@ -100,8 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # A stored name must never fail to print because the terminal's encoding lacks a letter.
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
-    if arguments is None:  # the process is this command's own
-        # It makes few cycles and ends soon: seldom is a search for them worth its time.
+    if arguments is None:  # the process runs this command only
+        # It makes few reference cycles and ends soon, so frequent collections waste time.
         gc.set_threshold(50_000, 20, 50)
         atexit.register(_freeze)
     app(args=None if arguments is None else list(arguments), prog_name="archreg")

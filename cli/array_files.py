@@ -1,4 +1,4 @@
-"""Arrays written to NumPy files, whole or not at all."""
+"""NumPy output files of ``spectra`` and ``distances``, written atomically."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["check_output", "spectra_arrays", "write_arrays"]
 
 
 def check_output(path: Path) -> None:
-    """Refuse a file that could not be written, before the work for it begins.
+    """Check the name of an output file before the work begins.
 
     Raises
     ------
     UsageError
-        If the name does not end in ``.npz``, or its folder does not exist.
+        If the name does not end in ``.npz`` or the folder does not exist.
     """
     if path.suffix != ".npz":
         raise UsageError(f"'{path}' does not end in .npz", "name the output FILE.npz")
     if not path.parent.is_dir():
-        raise UsageError(f"there is no folder '{path.parent}'", "create it, or name another file")
+        raise UsageError(f"folder '{path.parent}' does not exist", "create it, or name another file")
 
 
 def spectra_arrays(spectra: Sequence[Spectrum]) -> dict[str, Any]:
-    """Spectra of L layers as flat arrays.
+    """Return the spectra of L layers as flat arrays.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def spectra_arrays(spectra: Sequence[Spectrum]) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
-    """Write ``arrays`` to ``path`` in NumPy's compressed format; an older file stays until the new one is complete.
+    """Write ``arrays`` to ``path`` in NumPy's compressed format, atomically.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is stored: ``list``, ``show``, ``stats``, ``spectra``."""
+"""Commands that show stored models: ``list``, ``show``, ``stats``, ``spectra``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a stored mode
 
 @with_options(filters=filters)
 def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[str, Any]) -> None:
-    """List the stored models, all or those that pass the filters."""
+    """List the stored models that match the filters."""
     with open_registry(db) as registry:
         models = registry.models(**filters)
         unmatched, why = ({}, []) if models else _none(registry, filters)
@@ -33,9 +33,9 @@ def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[s
         json_output.write({"models": models, **json_output.unmatched(unmatched)})
         return
     if models:
-        columns = ("name", "family", ">parameters", ">size", ">layers", "classes", "metrics")
+        columns = ("name", "family", ">parameters", ">size", ">layers", "training class", "tail class", "metrics")
         tables.table(columns, map(_row, models))
-        tables.hint(tables.counted(len(models), "model"))
+        tables.hint(f"{tables.counted(len(models), 'model')}.")
     for sentence in why:
         tables.hint(sentence)
 
@@ -47,27 +47,28 @@ def _row(model: ModelSummary) -> tuple[str, ...]:
         tables.whole(model.parameters),
         tables.size(model.bytes),
         tables.whole(model.layers),
-        " ".join((model.training_class, model.tail_class)).strip(),
+        model.training_class,
+        model.tail_class,
         tables.metrics(model.metrics),
     )
 
 
 def _none(registry: Registry, filters: dict[str, Any]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
-    """Why there is no model to list: texts that none has, and the sentences that say so."""
+    """Filter values that no model has, and the sentences that explain the empty list."""
     try:
         unmatched = registry.unmatched(**filters)
     except EmptyRegistryError as error:
         return {}, [f"{error.message}; {error.remedy}"]
-    return unmatched, ["no stored model passes the filters", *unmatched_texts(filters, unmatched)]
+    return unmatched, ["No stored model matches the filters.", *unmatched_texts(filters, unmatched)]
 
 
 def show(
     name: Name,
-    layers: Annotated[bool, typer.Option("--layers", help="Show every layer and every tensor left out, too.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Also show each layer and each tensor left out.")] = False,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything stored of one model: what it is, where it comes from, its spectra in figures."""
+    """Show everything stored about one model: metadata, provenance, spectral figures."""
     with open_registry(db) as registry:
         details = registry.show(name)
     if as_json:
@@ -75,7 +76,7 @@ def show(
         return
     tables.table((details.summary.name, ""), _facts(details))
     if not layers:
-        tables.hint("add --layers for the layers, one by one")
+        tables.hint("Add --layers to show each layer.")
         return
     columns = ("layer", "kind", "shape", ">p", ">q", ">mean", ">largest", ">stable rank", ">entropy", "method")
     tables.table(
@@ -87,7 +88,7 @@ def show(
     )
     if details.skipped:
         rows = ((x.name, x.dtype, tables.layer_shape(x.shape), x.reason) for x in details.skipped)
-        tables.table(("left out", "dtype", "shape", "reason"), rows)
+        tables.table(("tensor left out", "dtype", "shape", "reason"), rows)
 
 
 def _figures(layer: LayerFigures) -> Iterator[str]:
@@ -101,7 +102,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "family": model.family,
         "architecture": model.architecture,
         "task": model.task,
-        "data set": model.dataset,
+        "dataset": model.dataset,
         "licence": model.licence,
         "parameters": tables.whole(model.parameters),
         "size": tables.size(model.bytes),
@@ -122,7 +123,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "recipe": details.recipe,
         "training": details.training,
         "seed": "" if details.seed is None else str(details.seed),
-        "content": model.content_hash,
+        "content hash": model.content_hash,
         "topology": model.topology,
         "matrix rule": model.matrix_rule,
         "stored": tables.moment(model.created) + (f" by {details.tool_version}" if details.tool_version else ""),
@@ -131,18 +132,17 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
 
 
 def _membership(found: Membership) -> str:
-    """A kept class in words: ``class 1f0c8a2b9d3e of 12 models (complete, tolerance 0.384)``."""
+    """A kept equivalence class: ``class 1f0c8a2b9d3e of 12 models (layered v2, l1, tolerance 0.384, complete)``."""
     judged = f"{found.fingerprint}, {found.distance}, tolerance {tables.number(found.tolerance)}, {found.rule}"
     return f"class {found.identity} of {tables.counted(found.members, 'model')} ({judged})"
 
 
 def _approximate(count: int) -> str:
-    spectra = "one layer's spectrum" if count == 1 else f"{tables.whole(count)} layers' spectra"
-    return f"{spectra}, by stochastic Lanczos quadrature" if count else ""
+    return f"{tables.counted(count, 'layer')}, by stochastic Lanczos quadrature" if count else ""
 
 
 def stats(db: Database = None, as_json: AsJson = False) -> None:
-    """Show what the registry holds: models, layers, families, classes, fingerprints, size."""
+    """Show counts of models, layers, families, training and tail classes, fingerprints, and the size."""
     with open_registry(db) as registry:
         held = registry.stats()
     if as_json:
@@ -170,13 +170,13 @@ def stats(db: Database = None, as_json: AsJson = False) -> None:
 
 def spectra(
     name: Name,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz", help="File to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz", help="Output file.")],
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model's eigenvalues to a NumPy file.
 
-    Arrays: names, p, q, mean by layer; offsets and values: the eigenvalues of layer l, divided by their mean, are
+    Arrays, one entry per layer: names, p, q, mean. The eigenvalues of layer l, divided by their mean, are
     values[offsets[l]:offsets[l + 1]].
     """
     array_files.check_output(output)
@@ -187,4 +187,4 @@ def spectra(
     if as_json:
         json_output.write({"file": str(output), "layers": layers, "eigenvalues": values})
     else:
-        tables.say(f"wrote {tables.counted(values, 'eigenvalue')} of {tables.counted(layers, 'layer')} to {output}")
+        tables.say(f"Wrote {tables.counted(values, 'eigenvalue')} of {tables.counted(layers, 'layer')} to {output}.")

@@ -1,4 +1,4 @@
-"""``archreg calibrate``."""
+"""Command ``calibrate``."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ def calibrate(
         float, typer.Option(parser=parse_rate, metavar="X", help="Fraction of unrelated pairs that may pass.")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the bootstrap and of any sample.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show; store nothing.")] = False,
-    reset: Annotated[bool, typer.Option("--reset", help="Go back to the calibration that ships.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show the result; store nothing.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Return to the shipped calibration.")] = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
     measure: dict[str, Any],
 ) -> None:
-    """Learn from the labelled models the largest tolerance at which unrelated ones pass at most 1 in 100.
+    """Measure the tolerance at which 1 in 100 pairs of unrelated models pass, on the labelled models.
 
-    Models of different families are unrelated; those without one are left out. Architecture, training and seed tell how
-    closely models of a family are related, and the table shows how many of those pass. The interval is a bootstrap over
-    families. What is stored holds for this fingerprint and distance in every answer, until the next or --reset; where
-    nothing is, the calibration on published models that ships does, if there is one. Of more than 2,000 labelled
-    models, as many of each family are drawn at random.
+    Models of different families are unrelated; models without a family are left out. The table shows how many pairs of
+    one family pass, by architecture, training and seed. The interval is a bootstrap over families. Above 2,000 labelled
+    models, a random sample with equally many of each family is used. The result is stored and used for this fingerprint
+    and distance until the next calibration or --reset. Without one, the shipped calibration is used, if there is one.
     """
     given = [f"--{name.replace('_', '-')}" for name in ("rate", "seed", "dry_run") if is_given(context, name)]
     if reset and given:
-        raise UsageError(f"{given[0]} does not go with --reset", "archreg calibrate --reset")
+        raise UsageError(f"{given[0]} cannot be combined with --reset", "archreg calibrate --reset")
     with open_registry(db) as registry:
         if reset:
             _tell_reset(registry.reset_calibration(**measure), as_json=as_json)
@@ -57,19 +56,22 @@ def _tell_reset(holds: Calibration | None, *, as_json: bool) -> None:
     if as_json:
         json_output.write({"calibration": json_output.calibration(holds)})
     elif holds is None:
-        tables.say("no calibration ships with this fingerprint and distance: verdicts need --tolerance from now on")
+        tables.say("No calibration is shipped for this fingerprint and distance: verdicts now need --tolerance.")
     else:
-        tables.say(f"back to the one that ships: {_tolerance(holds)}")
+        tables.say(f"The shipped calibration is used again: {_tolerance(holds)}.")
 
 
 def _show(found: Calibrated, *, stored: bool) -> None:
-    before = verdict_text.UNCALIBRATED if found.previous is None else _tolerance(found.previous)
-    tables.say(_tolerance(found.calibration), f"before: {before}")
+    previous = verdict_text.UNCALIBRATED if found.previous is None else _tolerance(found.previous)
+    tables.say(f"New: {_tolerance(found.calibration)}.", f"Previous: {previous}.")
     if found.unlabelled:
-        tables.say(f"{tables.counted(found.unlabelled, 'model')} without a family left out")
+        were = "was" if found.unlabelled == 1 else "were"
+        tables.say(f"{tables.counted(found.unlabelled, 'model')} without a family {were} left out.")
     if found.labelled > (found.calibration.models or 0):
-        tables.say(f"a sample of {tables.whole(found.labelled)} labelled models, as many of each family")
-    columns = ("pairs", ">families", ">number", ">median distance", ">within", ">equivalent")
+        tables.say(
+            f"A sample of the {tables.whole(found.labelled)} labelled models was used, equally many of each family."
+        )
+    columns = ("pairs", ">families", ">number", ">median distance", ">within tolerance", ">equivalent")
     rows = (
         (
             relation.name,
@@ -82,7 +84,7 @@ def _show(found: Calibrated, *, stored: bool) -> None:
         for relation in found.relations
     )
     tables.table(columns, rows)
-    tables.say("stored: answers go by it from now on" if stored else "nothing was stored")
+    tables.say("The new calibration is stored and in use." if stored else "Nothing was stored.")
 
 
 def _tolerance(found: Calibration) -> str:

@@ -1,4 +1,4 @@
-"""``archreg classes``."""
+"""Command ``classes``."""
 
 from __future__ import annotations
 
@@ -25,19 +25,22 @@ Rule = Annotated[
     typer.Option(
         parser=one_of(LINKAGE_RULES),
         metavar=metavar_of(LINKAGE_RULES),
-        help="What a class is: every two members within the tolerance, exactly or by representatives; or chains.",
+        help="Linkage rule. complete, cover: all pairs within a class are within the tolerance; single: chains.",
         show_default="complete up to 10,000 models, cover beyond",
     ),
 ]
 Identity = Annotated[
-    str | None, typer.Option("--class", metavar="IDENTITY", help="Show one class that was kept, with all its members.")
+    str | None,
+    typer.Option("--class", metavar="IDENTITY", help="Show one kept equivalence class with all its members."),
 ]
-Kept = Annotated[bool, typer.Option("--kept", help="List what was kept: by which terms, when, how many classes.")]
+Kept = Annotated[bool, typer.Option("--kept", help="List the kept partitions.")]
 Forget = Annotated[
     int | None,
-    typer.Option(min=1, metavar="NUMBER", help="Forget what was kept under a number that --kept lists."),
+    typer.Option(min=1, metavar="NUMBER", help="Forget the kept partition with this number (see --kept)."),
 ]
-Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the classes and their identities in the database.")]
+Keep = Annotated[
+    bool, typer.Option("--keep/--no-keep", help="Keep the equivalence classes and their identities in the database.")
+]
 
 
 @with_options(question=question_of_all, filters=filters)
@@ -54,11 +57,11 @@ def classes(
     question: dict[str, Any],
     filters: dict[str, Any],
 ) -> None:
-    """Sort the models into classes within which every two are equivalent within the tolerance.
+    """Group the models into equivalence classes.
 
-    Classes are kept in the database where it may be written, and read back until a model is added, removed or measured
-    anew. A class keeps its identity as long as it shares half of its models, or more, with what it was, and its classes
-    were not forgotten meanwhile.
+    If the database is writable, the equivalence classes are kept and read back until a model is added, removed or
+    measured again. A class keeps its identity while it shares at least half of its models with its previous state,
+    unless its partition is forgotten.
     """
     ways = {"--kept": kept, "--forget": forget is not None, "--class": identity is not None}
     [*others, way] = [name for name, asked in ways.items() if asked] or [""]
@@ -66,7 +69,7 @@ def classes(
     given += [f"--{name}" for name in ("fingerprint", "distance", "tolerance") if is_given(context, name)]
     given += ["--keep/--no-keep"] * is_given(context, "keep")
     if way and given:
-        raise UsageError(f"{given[0]} does not go with {way}")
+        raise UsageError(f"{given[0]} cannot be combined with {way}")
     with open_registry(db) as registry:
         if forget is not None:
             _tell_forgotten(registry.partitions.forget(forget), as_json=as_json)
@@ -86,15 +89,15 @@ def classes(
 
 def _show(partition: Partition) -> None:
     if not partition.models:
-        tables.say("no stored model passes the filters")
+        tables.say("No stored model matches the filters.")
         return
     several = [c for c in partition.classes if len(c.members) > 1]
     alone = len(partition.classes) - len(several)
     tables.say(
-        f"{tables.counted(partition.models, 'model')}, {tables.counted(len(several), 'class')} of several, "
-        f"{tables.counted(alone, 'model')} alone: "
-        + verdict_text.basis(partition.spec, partition.distance, partition.tolerance),
-        _rule(partition) + _widest(partition),
+        f"{tables.counted(partition.models, 'model')}: {tables.counted(len(several), 'equivalence class')} of several "
+        f"models, {tables.counted(alone, 'model')} alone.",
+        f"Compared by {verdict_text.basis(partition.spec, partition.distance, partition.tolerance)}.",
+        f"Linkage rule: {_rule(partition)}.{_widest(partition)}",
     )
     if several:
         rows = [
@@ -103,21 +106,23 @@ def _show(partition: Partition) -> None:
                 c.medoid,
                 tables.whole(len(c.members)),
                 _diameter(c),
-                f"{c.training_class} {c.tail_class}",
+                c.training_class,
+                c.tail_class,
                 ", ".join(value for name, value in c.shared if name in ("family", "architecture", "dataset")),
                 _members(c),
             )
             for c in several
         ]
-        tables.table(("class", "around", ">models", ">diameter", "classes", "all are", "members"), rows)
+        columns = ("class", "medoid", ">models", ">diameter", "training class", "tail class", "in common", "members")
+        tables.table(columns, rows)
     pairs = partition.models * (partition.models - 1) // 2
-    noun = "pair, were it unrelated" if pairs == 1 else "pairs, were all unrelated"
-    tables.say(verdict_text.judged(partition, pairs, noun))
+    noun = "pair if it is unrelated" if pairs == 1 else "pairs if all are unrelated"
+    tables.say(verdict_text.expected(partition, pairs, noun))
     tables.say(*verdict_text.approximate(*(member for c in partition.classes for member in c.members)))
     if partition.note:
-        tables.hint(f"not kept: {partition.note}")
+        tables.hint(f"The equivalence classes were not kept: {partition.note}.")
     elif partition.kept:
-        tables.hint("one class with all its members: archreg classes --class IDENTITY")
+        tables.hint("To show a class with all its members: archreg classes --class IDENTITY")
 
 
 def _rule(partition: Partition) -> str:
@@ -127,11 +132,11 @@ def _rule(partition: Partition) -> str:
 
 
 def _widest(partition: Partition) -> str:
-    """How wide the widest class is, where it is wider than the tolerance."""
+    """The largest diameter, if it exceeds the tolerance."""
     widest = max(partition.classes, key=lambda c: c.diameter, default=None)
     if widest is None or widest.diameter <= partition.tolerance:
         return ""
-    return f"; the widest class here is {_diameter(widest)} wide"
+    return f" The largest diameter is {_diameter(widest)}."
 
 
 def _diameter(group: ModelClass) -> str:
@@ -150,15 +155,15 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         return
     [group] = partition.classes
     facts = {
-        "around": group.medoid or "a model that is no longer stored",
+        "medoid": group.medoid or "a model that is no longer stored",
         "models": tables.whole(len(group.members)),
         "diameter": _diameter(group),
         "training class": group.training_class,
         "tail class": group.tail_class,
-        **{name.replace("dataset", "data set"): value for name, value in group.shared},
-        "judged by": verdict_text.basis(partition.spec, partition.distance, partition.tolerance),
-        "rule": _rule(partition),
-        "made": tables.moment(partition.created),
+        **dict(group.shared),
+        "compared by": verdict_text.basis(partition.spec, partition.distance, partition.tolerance),
+        "linkage rule": _rule(partition),
+        "created": tables.moment(partition.created),
     }
     tables.table((group.identity, ""), [(fact, value) for fact, value in facts.items() if value])
     rows = [
@@ -176,8 +181,8 @@ def _tell_forgotten(forgotten: KeptPartition, *, as_json: bool) -> None:
     terms = f"{forgotten.fingerprint}, {forgotten.distance}, tolerance {tables.number(forgotten.tolerance)}"
     terms += f", {forgotten.rule}"
     scope = "".join(f", {name} {value}" for name, value in forgotten.scope)
-    classes, models = tables.counted(forgotten.classes, "class"), tables.counted(forgotten.models, "model")
-    tables.say(f"forgot {classes} of {models}: {terms}{scope}")
+    classes, models = tables.counted(forgotten.classes, "equivalence class"), tables.counted(forgotten.models, "model")
+    tables.say(f"Forgot {classes} of {models} ({terms}{scope}).")
 
 
 def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
@@ -185,7 +190,7 @@ def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
         json_output.write({"partitions": partitions})
         return
     if not partitions:
-        tables.hint("no classes are kept; make them: archreg classes")
+        tables.hint("No equivalence classes are kept. Make them: archreg classes")
         return
     rows = [
         (
@@ -200,4 +205,5 @@ def _show_kept(partitions: tuple[KeptPartition, ...], *, as_json: bool) -> None:
         )
         for p in partitions
     ]
-    tables.table((">number", "made", "judged by", ">tolerance", "rule", ">models", ">classes", "only models of"), rows)
+    columns = (">number", "created", "compared by", ">tolerance", "rule", ">models", ">equivalence classes", "filters")
+    tables.table(columns, rows)

@@ -1,7 +1,7 @@
-"""The table of commands, and the group that imports a command's module only when that command is called.
+"""Table of commands, and the group that imports a command's module when the command is called.
 
-Building every command costs more than a whole look-up: each option is parsed from its annotation. So ``--help`` shows
-the summaries below, and a call builds the one command it names.
+Building all commands takes longer than a whole search, because each option is parsed from its annotation. So ``--help``
+prints the summaries below, and a call builds only the command it names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["COMMANDS", "Command", "CommandGroup", "CommandTable"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One row of the table: where the command is (``module:attribute``), what it does, how it is used."""
+    """A command: its function (``module:attribute``), its summary of at most 45 characters, and examples."""
 
     target: str
     summary: str
@@ -31,14 +31,14 @@ class Command:
 
     @property
     def epilog(self) -> str:
-        """The examples as click prints them; the backspace keeps it from joining the lines."""
+        """The examples as Click prints them; the backspace stops Click from joining the lines."""
         return "\n".join(["\b", "Examples:", *(f"  {example}" for example in self.examples)])
 
 
 COMMANDS: Mapping[str, Command] = {
     "ingest": Command(
         "registry.cli.ingest_command:ingest",
-        "Read models and store their spectra and fingerprints.",
+        "Read models; store spectra and fingerprints.",
         (
             "archreg ingest resnet20.safetensors --family resnet --dataset cifar10",
             "archreg ingest checkpoints/ 'runs/*/best.pt' 'torchvision:resnet*'",
@@ -48,7 +48,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "runs": Command(
         "registry.cli.run_commands:app",
-        "Show runs of ingest, what failed in them, run that again, and forget them.",
+        "List, inspect, retry or forget ingest runs.",
         ("archreg runs list", "archreg runs failures", "archreg runs retry 7", "archreg runs forget --older-than 30"),
     ),
     "list": Command(
@@ -58,13 +58,13 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "show": Command(
         "registry.cli.browse:show",
-        "Show everything stored of one model.",
+        "Show everything stored about one model.",
         ("archreg show resnet20", "archreg show resnet20 --layers"),
     ),
-    "stats": Command("registry.cli.browse:stats", "Show what the registry holds, in numbers.", ("archreg stats",)),
+    "stats": Command("registry.cli.browse:stats", "Count models, layers, families, classes.", ("archreg stats",)),
     "nearest": Command(
         "registry.cli.nearest:nearest",
-        "Find the models nearest to a stored model, a file or a reference.",
+        "Find the stored models nearest to a model.",
         (
             "archreg nearest resnet20 -k 5",
             "archreg nearest ./new.safetensors --equivalent --max-params 200k",
@@ -74,12 +74,12 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "compare": Command(
         "registry.cli.compare:compare",
-        "Say whether two models are equivalent, with the evidence.",
+        "Decide whether two models are equivalent.",
         ("archreg compare resnet20 resnet32", "archreg compare resnet20 ./new.pt --tolerance 0.05 --json"),
     ),
     "classes": Command(
         "registry.cli.classes:classes",
-        "Sort the models into classes of equivalents.",
+        "Group the models into equivalence classes.",
         (
             "archreg classes",
             "archreg classes --family resnet --tolerance 0.05 --rule single",
@@ -88,12 +88,12 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "compress": Command(
         "registry.cli.compress:compress",
-        "Find smaller models equivalent to this one.",
+        "Find smaller models equivalent to a model.",
         ("archreg compress resnet56 --max-ratio 0.5", "archreg compress resnet56 --max-params 200k --dataset cifar10"),
     ),
     "select": Command(
         "registry.cli.select:select",
-        "Find the models worth choosing from, under constraints.",
+        "Find the Pareto front under constraints.",
         (
             "archreg select --dataset cifar10 --max-params 1M",
             "archreg select --aim max:top1@cifar10 --aim min:params --licence MIT",
@@ -102,7 +102,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "calibrate": Command(
         "registry.cli.calibrate:calibrate",
-        "Learn from labelled models which tolerance keeps unrelated ones apart.",
+        "Calibrate the tolerance on labelled models.",
         ("archreg calibrate --dry-run", "archreg calibrate --rate 0.005", "archreg calibrate --reset"),
     ),
     "set": Command(
@@ -118,13 +118,11 @@ COMMANDS: Mapping[str, Command] = {
         "Set, remove or show a model's tags.",
         ("archreg tag resnet20 owner=vision stage=production", "archreg tag resnet20 --remove stage"),
     ),
-    "rename": Command(
-        "registry.cli.manage:rename", "Give a model another name.", ("archreg rename resnet20 baseline",)
-    ),
+    "rename": Command("registry.cli.manage:rename", "Rename a model.", ("archreg rename resnet20 baseline",)),
     "rm": Command("registry.cli.manage:remove", "Remove a model with all its names.", ("archreg rm resnet20 --yes",)),
     "refingerprint": Command(
         "registry.cli.manage:refingerprint",
-        "Compute missing fingerprints and figures from stored spectra.",
+        "Compute what is missing from stored spectra.",
         ("archreg refingerprint", "archreg refingerprint --fingerprint mme"),
     ),
     "spectra": Command(
@@ -134,22 +132,22 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "distances": Command(
         "registry.cli.distance_matrix:distances",
-        "Write all distances between models to a NumPy file.",
+        "Write pairwise distances to a NumPy file.",
         ("archreg distances -o distances.npz", "archreg distances -o resnets.npz --family resnet --distance l2"),
     ),
     "index": Command(
         "registry.cli.index_commands:app",
-        "Build, check or drop the index of a large registry in Postgres.",
+        "Build, check or drop the Postgres index.",
         ("archreg index build", "archreg index check --db postgresql://host/models"),
     ),
     "export": Command(
         "registry.cli.export_import:export",
-        "Write models, without their weights, to one file.",
+        "Write models without weights to one file.",
         ("archreg export -o zoo.db", "archreg export -o resnets.db --family resnet --no-spectra"),
     ),
     "import": Command(
         "registry.cli.export_import:import_file",
-        "Bring in the models of an exported file.",
+        "Import the models of an exported file.",
         ("archreg import zoo.db", "archreg import zoo.db --db postgresql://host/models --dry-run"),
     ),
     "plot": Command(
@@ -159,14 +157,14 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "db": Command(
         "registry.cli.database_commands:app",
-        "Upgrade or check the database itself.",
+        "Upgrade or check the database.",
         ("archreg db upgrade", "archreg db check --db postgresql://host/models"),
     ),
 }
 
 
 class CommandTable(Mapping[str, Any]):
-    """The commands by name, each built when it is asked for."""
+    """Commands by name, each built at its first use."""
 
     def __init__(self, rows: Mapping[str, Command]) -> None:
         self._rows = rows
@@ -183,33 +181,34 @@ class CommandTable(Mapping[str, Any]):
         found = getattr(import_module(module), attribute)
         if not isinstance(found, typer.Typer):
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
-            single.command(name, epilog=row.epilog, short_help=row.summary, no_args_is_help=False)(found)
+            single.command(name, epilog=row.epilog, no_args_is_help=False)(found)
             found = single
         built = typer.main.get_command(found)
         built.name = name
+        built.short_help = row.summary  # Click prints it whole, but cuts a summary of its own at 45 characters
         return built
 
 
 class CommandGroup(TyperGroup):
-    """The top-level group: loads commands late, and is the one place where errors become exit codes."""
+    """Top-level group: loads commands on demand and turns errors into exit codes."""
 
-    # Typer's click is private to it in some versions and public in others: hence Any for its types.
+    # Any: Typer's Click is private in some versions and public in others.
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = cast("Any", CommandTable(COMMANDS))
         self.debug = False
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Names in the table's order."""
+        """Command names in the order of the table."""
         return list(COMMANDS)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Write the summaries, without building the commands."""
+        """Write the summaries without building the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, row.summary) for name, row in COMMANDS.items()])
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; interruptions become errors here, before Typer turns them into bare exit codes."""
+        """Run the command. Interruptions become errors here, before Typer turns them into plain exit codes."""
         self.debug = bool(ctx.params.get("debug"))
         try:
             result = super().invoke(ctx)
@@ -223,10 +222,10 @@ class CommandGroup(TyperGroup):
         return result
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
-        """Parse and run; Typer reports wrong usage itself, everything else is reported here."""
+        """Parse and run. Typer reports usage errors; all other errors are reported here."""
         try:
             return super().main(*arguments, **settings)
         except RegistryError as error:
             sys.exit(report(error, debug=self.debug))
-        except Exception as error:  # noqa: BLE001 - the last resort: a bug shows one line, its traceback on request
+        except Exception as error:  # noqa: BLE001 - a bug shows one line, and its traceback on request
             sys.exit(report_unexpected(error, debug=self.debug))

@@ -1,4 +1,4 @@
-"""``archreg compare``."""
+"""Command ``compare``."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from registry.cli import json_output, tables, verdict_text
 from registry.cli.options import AsJson, Database, open_registry, question_of_two, with_options
 
 if TYPE_CHECKING:
-    from registry.types import Comparison, Conjugacy, ModelSummary
+    from registry.types import Comparison, Conjugacy, ModelSummary, Verdict
 
 __all__ = ["compare"]
 
 
 @with_options(question=question_of_two)
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A stored name, a file or a reference.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Stored name, file or reference.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Stored name, file or reference of the other model.")],
     strict: Annotated[
-        bool, typer.Option("--strict", help="Ask for spectra as near as those of other seeds of one training, too.")
+        bool,
+        typer.Option(
+            "--strict", help="Also require spectra by depth as near as those of trainings that differ only in the seed."
+        ),
     ] = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
     question: dict[str, Any],
 ) -> None:
-    """Say whether two models are equivalent within the tolerance, with the evidence. The exit code is 0 either way.
+    """Decide whether two models are equivalent, and show the evidence. The exit code is 0 either way.
 
-    The tolerance tells families apart. Among networks of one shape, --strict tells apart what was trained otherwise.
+    The tolerance separates families. --strict separates different trainings of one topology.
     """
     with open_registry(db) as registry:
         compared = registry.compare(a, b, strict=strict, **question)
     if as_json:
         json_output.write(json_output.comparison(compared))
         return
-    against = compared.verdict.equivalent is False
     tables.say(
-        f"{compared.a.name} and {compared.b.name}: "
-        + (
-            f"not equivalent: {verdict_text.unlike(compared.verdict)}"
-            if against
-            else verdict_text.why(compared.verdict)
-        ),
-        f"{verdict_text.sentence(compared.verdict, compared.calibration)} "
-        f"({verdict_text.calibrated(compared.calibration)})",
-        verdict_text.basis(compared.spec, compared.distance, compared.verdict.tolerance)
-        + "; distances: "
-        + ", ".join(f"{name} {tables.number(distance)}" for name, distance in compared.distances),
+        f"{compared.a.name} and {compared.b.name} {_judgement(compared.verdict)}.",
+        verdict_text.evidence(compared.verdict, compared.calibration),
+        f"Compared by {verdict_text.basis(compared.spec, compared.distance, compared.verdict.tolerance)}. Distances: "
+        + ", ".join(f"{name} {tables.number(distance)}" for name, distance in compared.distances)
+        + ".",
         *verdict_text.approximate(compared.a, compared.b),
         *verdict_text.differences(compared.contrast, compared.a.name, compared.b.name),
     )
     _show_sides(compared)
+
+
+def _judgement(verdict: Verdict) -> str:
+    if verdict.equivalent is None:
+        return f"cannot be judged: {verdict_text.why(verdict)}"
+    return "are equivalent" if verdict.equivalent else f"are not equivalent: {verdict_text.unlike(verdict)}"
 
 
 def _show_sides(compared: Comparison) -> None:
@@ -67,7 +69,7 @@ def _side(model: ModelSummary, conjugacy: Conjugacy | None) -> dict[str, str]:
     return {
         "family": model.family,
         "architecture": model.architecture,
-        "data set": model.dataset,
+        "dataset": model.dataset,
         "parameters": tables.whole(model.parameters),
         "size": tables.size(model.bytes),
         "layers": tables.whole(model.layers),
@@ -75,7 +77,7 @@ def _side(model: ModelSummary, conjugacy: Conjugacy | None) -> dict[str, str]:
         "training class": conjugacy.training_class if conjugacy else model.training_class,
         "tail class": conjugacy.tail_class if conjugacy else model.tail_class,
         **{f"conjugate within {delta:g} from x =": tables.number(x) for delta, x in tail.items()},
-        "widths of the Wishart band": tables.number(conjugacy.z) if conjugacy else "",
+        "z, in widths of the Wishart band": tables.number(conjugacy.z) if conjugacy else "",
         "tail decays as": conjugacy.decay.law if conjugacy and conjugacy.decay else "",
         "topology": model.topology,
     }

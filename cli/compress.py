@@ -1,4 +1,4 @@
-"""``archreg compress``."""
+"""Command ``compress``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def compress(
     query: Query,
     max_ratio: Annotated[
         float | None,
-        typer.Option(parser=parse_ratio, metavar="X", help="At most this fraction of the model's parameters: 0.5."),
+        typer.Option(parser=parse_ratio, metavar="X", help="Maximum fraction of the model's parameters: 0.5."),
     ] = None,
     k: Limit = 10,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say where each differs: part of the spectrum, depth, layers.")
+        bool, typer.Option("--explain", help="Show where each candidate differs: part of the spectrum, depth, layers.")
     ] = False,
     db: Database = None,
     as_json: AsJson = False,
@@ -36,14 +36,14 @@ def compress(
     question: dict[str, Any],
     filters: dict[str, Any],
 ) -> None:
-    """Find smaller models equivalent to this one: what they save and what is known to change.
+    """Find smaller models equivalent to a model: what they save, and which metrics change.
 
-    Smaller in what --max-ratio, --max-params, --max-bytes or --max-gflops bound; in parameters without any of them, and
-    where --max-gflops stands alone and the model's own are not known. The best come first: the smallest, in gigaflops
-    or bytes where those alone are bounded, else in parameters; of equal size, the nearest. Where none is equivalent,
-    the nearest smaller ones are shown, marked as not equivalent, and the exit code is still 0.
+    Smaller refers to the size that --max-ratio, --max-params, --max-bytes or --max-gflops bounds. Without these options
+    it refers to parameters, as it does if only --max-gflops is given and the model's gigaflops are unknown. The
+    smallest candidate comes first: by gigaflops or bytes if only those are bounded, else by parameters; at equal size,
+    the nearest. If no smaller model is equivalent, the nearest smaller models are shown and marked; the exit code is 0.
 
-    Only a metric that is stored of both models, on the same data set and split, says anything of what is lost.
+    A metric change is shown if both models have the metric on the same dataset and split.
     """
     with open_registry(db) as registry:
         found = registry.compress(query, max_ratio=max_ratio, k=k, explain=explain, **question, **filters)
@@ -59,41 +59,40 @@ def _show_compression(found: Compression) -> None:
     model = found.model
     cost = "" if model.gflops is None else f", {tables.number(model.gflops)} gigaflops"
     tables.say(
-        f"{model.name}: {tables.whole(model.parameters)} parameters, {tables.size(model.bytes)}{cost}; "
-        + verdict_text.basis(found.spec, found.distance, found.tolerance)
+        f"{model.name} has {tables.counted(model.parameters, 'parameter')} ({tables.size(model.bytes)}{cost}).",
+        f"Compared by {verdict_text.basis(found.spec, found.distance, found.tolerance)}.",
     )
     if found.note:
         tables.say(found.note)
     if not found.candidates:
-        tables.say("no smaller model passes")
+        tables.say("No smaller model passes the constraints.")
         show_removals(found.removals)
         return
     tables.say(_headline(found))
     columns = (
-        "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "why not",
-        "known changes",
+        "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "reason",
+        "metric changes",
     )  # fmt: skip
     tables.table(columns, (_candidate(candidate, found.equivalent) for candidate in found.candidates))
     best = found.candidates[0]
-    evidence = verdict_text.sentence(best.verdict, found.calibration, found.searched)
     tables.say(
-        f"{best.model.name} saves {verdict_text.savings(best)}: {evidence} "
-        f"({verdict_text.calibrated(found.calibration)})"
+        f"{best.model.name} saves {verdict_text.savings(best)}.",
+        verdict_text.evidence(best.verdict, found.calibration, found.searched),
     )
     tables.say(*verdict_text.approximate(model, *(candidate.model for candidate in found.candidates)))
     if not any(candidate.changes for candidate in found.candidates):
-        tables.say("no stored metric is shared: nothing is known of what would be lost; archreg set NAME --metric ...")
+        tables.say("The models share no stored metric, so the loss is unknown. Set one: archreg set NAME --metric ...")
 
 
 def _headline(found: Compression) -> str:
-    """Over the table: among how many smaller models its rows were found, and whether they are equivalent."""
+    """The line above the table: the number of smaller models, and whether those shown are equivalent."""
     if found.searched == 1:
-        return f"the only smaller model is {'' if found.equivalent else 'not '}equivalent:"
+        return f"The only smaller model is {'' if found.equivalent else 'not '}equivalent:"
     among = tables.counted(found.searched, "smaller model")
     if not found.equivalent:
-        return f"none of the {among} is equivalent; the nearest, not equivalent:"
+        return f"None of the {among} is equivalent. The nearest are:"
     several = len(found.candidates) > 1
-    return f"of the {among} {'these are equivalent, the best first' if several else 'this one is equivalent'}:"
+    return f"Of the {among}, {'these are equivalent, the best first' if several else 'this one is equivalent'}:"
 
 
 def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:
@@ -116,6 +115,6 @@ def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:
 def _explanations(found: Compression) -> Iterator[str]:
     for candidate in found.candidates:
         yield ""
-        yield f"{candidate.model.name} against {found.model.name}:"
+        yield f"{candidate.model.name} compared with {found.model.name}:"
         for sentence in verdict_text.differences(candidate.contrast, found.model.name, candidate.model.name):
             yield f"  {sentence}"

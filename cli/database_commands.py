@@ -1,4 +1,4 @@
-"""The database itself: ``db upgrade``, ``db current``, ``db check``."""
+"""Commands on the database: ``db upgrade``, ``db current``, ``db check``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=T
 
 @app.callback()
 def _database() -> None:
-    """Upgrade or check the database itself."""
+    """Upgrade or check the database."""
 
 
 @app.command(epilog="\b\nExamples:\n  archreg db upgrade\n  archreg db upgrade --db postgresql://host/models")
@@ -27,47 +27,51 @@ def upgrade(
         typer.Option(
             "--from",
             metavar="REVISION",
-            help="Revision that the tables are of, where the database does not say so. It is checked before it is set.",
+            help="Revision of the tables, if the database does not record it. It is checked before it is set.",
         ),
     ] = None,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the database to this program's schema; a database that is there already keeps what it holds."""
+    """Upgrade the schema to this version.
+
+    An existing database keeps its contents.
+    """
     with open_registry(db) as registry:
         revision = registry.upgrade(from_revision=from_revision)
         outdated = registry.outdated()
     if as_json:
         json_output.write({"revision": revision, "outdated": outdated})
     else:
-        tables.say(f"the database is at {revision}")
+        tables.say(f"The database is at revision {revision}.")
         _advise(outdated)
 
 
 @app.command(epilog="\b\nExamples:\n  archreg db current")
 def current(db: Database = None, as_json: AsJson = False) -> None:
-    """Show the database's schema revision."""
+    """Show the schema revision."""
     with open_registry(db) as registry:
         revision = registry.current()
     if as_json:
         json_output.write({"revision": revision})
     else:
-        tables.say(revision or "the database has no schema yet: archreg db upgrade")
+        tables.say(revision or "The database has no schema yet. Create it: archreg db upgrade")
 
 
 @app.command(epilog="\b\nExamples:\n  archreg db check\n  archreg db check --json")
 def check(db: Database = None, as_json: AsJson = False) -> None:
-    """Look for damage: a schema that differs, rows without their model, fingerprints of the wrong length.
+    """Check the database for damage.
 
-    Exit code 1 if there is any.
+    It reports a schema that differs, rows without a model and fingerprints of the wrong length. Exit code 1 if any is
+    found.
     """
     with open_registry(db) as registry:
         problems = registry.check()
-        outdated = None if problems else registry.outdated()  # damage is told, whatever else cannot be read
+        outdated = None if problems else registry.outdated()  # damage is reported, even if other things cannot be read
     if as_json:
         json_output.write({"problems": problems, "outdated": outdated})
     else:
-        tables.say(*(problems or ("the database is sound",)))
+        tables.say(*(map(tables.sentence, problems) if problems else ("The database is sound.",)))
         _advise(outdated)
     if problems:
         raise typer.Exit(StorageError.exit_code)
@@ -75,6 +79,5 @@ def check(db: Database = None, as_json: AsJson = False) -> None:
 
 def _advise(outdated: int | None) -> None:
     if outdated:
-        tables.hint(
-            f"some answers leave out {tables.counted(outdated, 'model')} of an older version: archreg refingerprint"
-        )
+        models = tables.counted(outdated, "model")
+        tables.hint(f"Some answers leave out {models} of an older version. Update: archreg refingerprint")

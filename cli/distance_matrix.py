@@ -1,4 +1,4 @@
-"""``archreg distances``."""
+"""Command ``distances``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["distances"]
 
 @with_options(measure=measure, filters=filters)
 def distances(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz", help="File to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz", help="Output file.")],
     db: Database = None,
     as_json: AsJson = False,
     *,
     measure: dict[str, Any],
     filters: dict[str, Any],
 ) -> None:
-    """Write all distances between models to a NumPy file with the arrays names and distances."""
+    """Write all pairwise distances to a NumPy file with the arrays names and distances."""
     import numpy as np
 
     array_files.check_output(output)
@@ -34,5 +34,5 @@ def distances(
     if as_json:
         json_output.write({"file": str(output), "models": len(names), **measure, **json_output.unmatched(unmatched)})
     else:
-        tables.say(f"wrote the distances between {tables.counted(len(names), 'model')} to {output}")
+        tables.say(f"Wrote the distances between {tables.counted(len(names), 'model')} to {output}.")
         tables.say(*unmatched_texts(filters, unmatched))

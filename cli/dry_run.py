@@ -1,4 +1,4 @@
-"""What an ingest would do and take."""
+"""Output of ``ingest --dry-run``: the plan and its expected cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["show_plan"]
 def show_plan(
     refs: Sequence[ModelRef], failures: Sequence[Ingested], estimate: Estimate, *, as_json: bool = False
 ) -> None:
-    """Write what would be read and downloaded, with sizes, and what it is expected to take."""
+    """Print what would be read and downloaded, with sizes, expected time and memory."""
     known = [ref.bytes for ref in refs if ref.bytes is not None]
     missing = [ref.bytes or 0 for ref in refs if not ref.cached]
     if as_json:
@@ -44,13 +44,13 @@ def show_plan(
         return
     rows = [(r.name, f"{r.source}:{r.target}", tables.size(r.bytes), "" if r.cached else "download") for r in refs]
     tables.table(("name", "reference", ">size", "to do"), rows)
-    unknown = f", and {len(refs) - len(known)} of unknown size" if len(known) < len(refs) else ""
+    unknown = f" and {len(refs) - len(known)} of unknown size" if len(known) < len(refs) else ""
     processes = f"{estimate.workers} worker processes" if estimate.workers > 1 else "one process"
     tables.say(
-        f"{tables.counted(len(refs), 'model')}, {tables.size(sum(known))}{unknown}",
-        f"to download: {tables.counted(len(missing), 'model')}, {tables.size(sum(missing))}",
-        f"estimated besides downloads: {_duration(estimate.seconds)} and {tables.size(estimate.memory)} of memory, "
-        f"on {processes}",
+        f"To read: {tables.counted(len(refs), 'model')}, {tables.size(sum(known))}{unknown}.",
+        f"To download: {tables.counted(len(missing), 'model')}, {tables.size(sum(missing))}.",
+        f"Estimate without downloads: {_duration(estimate.seconds)} and {tables.size(estimate.memory)} of memory "
+        f"in {processes}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Why nothing is left, for people."""
+"""Explanations of empty answers: the effect of each constraint, and unknown filter values."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ __all__ = ["show_removals", "unmatched_texts"]
 
 
 def show_removals(removals: Sequence[Removal]) -> None:
-    """What each constraint removed, and which one, dropped, would leave something."""
-    columns = ("constraint", ">fail it", ">unknown", ">left without it")
+    """Print how many models each constraint removes, and how many pass without it."""
+    columns = ("constraint", ">removes", ">unknown", ">pass without it")
     tables.table(columns, map(_row, removals))
     for removal in removals:
         if removal.near:
             tables.say(_unmatched(removal.constraint, removal.near))
-    helping = [f"without '{x.constraint}' {tables.whole(x.without)} would pass" for x in removals if x.without]
+    helping = [
+        f"Without '{x.constraint}', {tables.counted(x.without, 'model')} would pass." for x in removals if x.without
+    ]
     if len(removals) > 1 or helping:
-        tables.say("; ".join(helping) or "no single constraint is to blame: more than one has to go")
+        tables.say(*helping or ["No model passes without any single constraint: drop more than one."])
 
 
 def unmatched_texts(filters: Mapping[str, Any], unmatched: Mapping[str, Sequence[str]]) -> list[str]:
-    """A sentence for each text among the filters that no model has, with those that may have been meant."""
+    """A sentence for each filter value that no model has, with similar known values."""
     return [_unmatched(f"{field} {filters[field]}", near) for field, near in unmatched.items()]
 
 
 def _unmatched(constraint: str, near: Sequence[str]) -> str:
-    return f"no model has {constraint}" + (f"; near: {', '.join(near)}" if near else "")
+    return f"No model has {constraint}." + (f" Similar: {', '.join(near)}." if near else "")
 
 
 def _row(removal: Removal) -> tuple[str, ...]:

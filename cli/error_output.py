@@ -1,4 +1,4 @@
-"""How errors leave the program: one line and a remedy on standard error, and an exit code."""
+"""Error output: one line and a remedy on standard error, and the exit code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; a KeyboardInterrupt, so that whatever cleans up after one cleans up after the other."""
+    """SIGTERM arrived. A KeyboardInterrupt, so that the same code cleans up after both."""
 
 
 class InterruptionError(RegistryError):
-    """The work was cut short from outside; what was finished is stored."""
+    """The work was interrupted or terminated; finished models are stored."""
 
     exit_code = 130
 
@@ -31,15 +31,15 @@ class InterruptionError(RegistryError):
         reached = "".join(f": {note}" for note in getattr(cause, "__notes__", ()))
         super().__init__(
             ("terminated" if terminated else "interrupted") + reached,
-            "what was finished is kept; run the same command again to go on",
+            "finished work is kept; run the same command again to continue",
         )
         if terminated:
             self.exit_code = 143
 
 
 def renamed_option(error: Exception) -> UsageError | None:
-    """What to say of an option that a command does not have, where it is one that was renamed; else None."""
-    # Click's NoSuchOption, by its attribute: Typer's click is private to it in some versions and public in others.
+    """The error for an unknown option that was renamed; None for any other error."""
+    # Click's NoSuchOption, told by its attribute: Typer's Click is private in some versions and public in others.
     name = getattr(error, "option_name", "")
     if name not in RENAMED:
         return None
@@ -48,10 +48,10 @@ def renamed_option(error: Exception) -> UsageError | None:
 
 
 def harmless(text: str) -> str:
-    r"""``text`` with everything a terminal could act on spelt out: ESC becomes ``\x1b``, a line feed ``\n``.
+    r"""Return ``text`` with unprintable characters escaped: ESC becomes ``\x1b``, a line feed ``\n``.
 
-    Control characters, bidirectional and zero-width marks, lone surrogates and unassigned characters are all that
-    `str.isprintable` denies.
+    `str.isprintable` rejects control characters, bidirectional and zero-width marks, lone surrogates and unassigned
+    characters.
     """
     if text.isprintable():
         return text
@@ -59,7 +59,7 @@ def harmless(text: str) -> str:
 
 
 def report(error: RegistryError, *, about: str = "", debug: bool = False) -> int:
-    """Write ``error`` to standard error, behind ``about`` unless its message names that; return its exit code."""
+    """Write ``error`` to standard error and return its exit code; prefix ``about`` unless the message names it."""
     if debug:
         traceback.print_exception(error)
     prefix = f"{about}: " if about and about not in error.message else ""
@@ -71,13 +71,15 @@ def report(error: RegistryError, *, about: str = "", debug: bool = False) -> int
 
 
 def report_unexpected(error: Exception, *, debug: bool) -> int:
-    """Write a bug's error to standard error in one line, its traceback before it if ``debug``; return the exit code.
+    """Write an unexpected error to standard error in one line and return the exit code; ``debug`` adds the traceback.
 
-    A full disk is none: the output's, say.
+    A full disk is reported as an ordinary error.
     """
     if isinstance(error, OSError) and error.errno in FULL:
         told = f"{error.filename} cannot be written" if error.filename else "cannot write"
-        return report(RegistryError(f"{told}: {error.strerror}", "free some disk space and run it again"), debug=debug)
+        return report(
+            RegistryError(f"{told}: {error.strerror}", "free some disk space and run the command again"), debug=debug
+        )
     if debug:
         traceback.print_exception(error)
     what = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,4 +1,4 @@
-"""Moving a registry: ``export`` and ``import``."""
+"""Commands ``export`` and ``import``."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ if TYPE_CHECKING:
 __all__ = ["export", "import_file"]
 
 SOME_FAILED = 3
-SHOWN = 20  # failures told one by one; --json has all
-EVERY = 5.0  # seconds between lines where standard error is no terminal
+SHOWN = 20  # failures printed one by one; --json has all
+EVERY = 5.0  # seconds between lines if standard error is not a terminal
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only, no progress.")]
 
 
 @with_options(filters=filters)
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="SQLite file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Output SQLite file.")],
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Stored models; all that pass the filters by default.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Stored models. Default: all that match the filters.")
     ] = None,
     no_spectra: Annotated[
-        bool, typer.Option("--no-spectra", help="Fingerprints alone: smaller, but nothing to fingerprint anew from.")
+        bool,
+        typer.Option("--no-spectra", help="Fingerprints without spectra: smaller, but refingerprint cannot use them."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     quiet: Quiet = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
     filters: dict[str, Any],
 ) -> None:
-    """Write models with fingerprints, spectra and metadata, but no weights, to one SQLite file.
+    """Write models with fingerprints, spectra and metadata, but without weights, to one SQLite file.
 
-    The file is a registry itself: any command takes it by --db. All calibrations go with it; the journal of ingests and
-    stored classes do not. It appears whole or not at all.
+    The file is a registry: every command accepts it as --db. It includes all calibrations, but not the journal or the
+    kept equivalence classes. It is written atomically.
     """
     with open_registry(db) as registry, _progress(quiet=quiet) as told:
         done = registry.export(
@@ -58,34 +59,32 @@ def export(
 
 
 def import_file(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="SQLite file that archreg export wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="SQLite file written by archreg export.")],
     replace: Annotated[
-        bool, typer.Option("--replace", help="Let the file win: names move, metadata and calibrations are replaced.")
+        bool, typer.Option("--replace", help="In a conflict, use the names, metadata and calibrations of the file.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would become of the models; change nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the result for each model; change nothing.")] = False,
     quiet: Quiet = False,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the models of an exported file, or of any registry in a SQLite file, into this registry.
+    """Import the models of an exported file, or of any registry in a SQLite file.
 
-    Known weights get the names and whatever else is missing of them; importing again changes nothing, so after an
-    interruption, run the same command again. The file is not trusted: every model is checked, and one that is not sound
-    is left out. Exit code 3 says that some were.
+    Known weights receive the missing names and values. Importing again changes nothing; after an interruption, run the
+    same command again. The file is not trusted: every model is checked, and a damaged model is left out. Exit code 3:
+    some models were left out.
     """
     with open_registry(db) as registry, _progress(quiet=quiet) as told:
         done = registry.import_from(file, replace=replace, dry_run=dry_run, progress=told)
-    words = {"added": "added", "merged": "known already, and something new of them", "known": "known already"}
-    _tell(done, words, as_json=as_json, would="would be: " if dry_run else "")
+    words = {"added": "added", "merged": "known and completed", "known": "already known"}
+    _tell(done, words, as_json=as_json, dry=dry_run)
 
 
-def _tell(done: Transfer, words: dict[str, str], *, as_json: bool, would: str = "") -> None:
+def _tell(done: Transfer, words: dict[str, str], *, as_json: bool, dry: bool = False) -> None:
     for failure in done.failed[:SHOWN]:
         report(RegistryError(failure.message, failure.remedy or None), about=failure.reference)
     if len(done.failed) > SHOWN:
-        tables.hint(f"and {tables.whole(len(done.failed) - SHOWN)} more failed: see --json")
+        tables.hint(f"{tables.whole(len(done.failed) - SHOWN)} more models failed. Show them: --json")
     if as_json:
         json_output.write({**json_output.plain(done), "failed": len(done.failed), "failures": done.failed})
     else:
@@ -93,14 +92,14 @@ def _tell(done: Transfer, words: dict[str, str], *, as_json: bool, would: str = 
         told = [f"{tables.whole(count)} {text}" for text, count in counts.items() if count]
         told += [tables.counted(done.calibrations, "calibration")] * bool(done.calibrations)
         told += [f"{tables.whole(len(done.failed))} failed"] * bool(done.failed)
-        tables.say(f"{done.file}: {would}{', '.join(told) or 'no models'}")
+        tables.say(f"{done.file}{' (dry run)' if dry else ''}: {', '.join(told) or 'no models'}.")
     if done.failed:
         raise typer.Exit(SOME_FAILED)
 
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """What tells how many models are done: a bar on a terminal, a line now and then elsewhere."""
+    """A function that reports progress: a bar on a terminal, else a line every few seconds."""
     if quiet:
         yield None
     elif sys.stderr.isatty():

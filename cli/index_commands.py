@@ -1,4 +1,4 @@
-"""``archreg index``: the index of a large registry in Postgres."""
+"""Commands on the vector index in Postgres: ``index build``, ``index check``, ``index drop``."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=T
 
 IndexDistance = Annotated[
     str,
-    typer.Option(
-        parser=one_of(INDEX_OPERATORS), metavar=metavar_of(INDEX_OPERATORS), help="Distance that the index is for."
-    ),
+    typer.Option(parser=one_of(INDEX_OPERATORS), metavar=metavar_of(INDEX_OPERATORS), help="Distance of the index."),
 ]
 
 
 @app.callback()
 def _index() -> None:
-    """Build, check or drop the index by which Postgres finds the nearest of many models.
+    """Build, check or drop the index with which Postgres finds the nearest of many models.
 
-    It needs the extension pgvector, 0.8 or later; without it every search is exact, and reads each vector once a
-    process. A SQLite file needs none.
+    The index needs the extension pgvector 0.8 or later. Without an index, every search is exact, and each process reads
+    every vector once. SQLite files need no index.
     """
 
 
@@ -40,9 +38,10 @@ def _index() -> None:
 def build(
     fingerprint: Fingerprint = "layered", distance: IndexDistance = "l1", db: Database = None, as_json: AsJson = False
 ) -> None:
-    """Build the index for a fingerprint and a distance; what is ingested later is in it at once.
+    """Build the index for one fingerprint.
 
-    Searches go on meanwhile, ingests wait for its end. In a SQLite file there is nothing to build: exit code 0.
+    It answers one distance. Models that are ingested later enter the index at once. During the build, searches continue
+    and ingests wait. For a SQLite file there is nothing to build; the exit code is 0.
     """
     with open_registry(db) as registry:
         held = registry.index.build(fingerprint=fingerprint, distance=distance)
@@ -51,30 +50,31 @@ def build(
             {"fingerprint": fingerprint, "distance": distance, "built": held is not None, "vectors": held}
         )
     elif held is None:
-        tables.say("searches in a SQLite file are exact and need no index")
+        tables.say("Searches in a SQLite file are exact and need no index.")
     else:
-        tables.say(f"the index holds {tables.counted(held, f'{fingerprint} fingerprint')}, by {distance}")
+        tables.say(f"The index holds {tables.counted(held, f'{fingerprint} fingerprint')} for the distance {distance}.")
 
 
 @app.command(epilog="\b\nExamples:\n  archreg index check\n  archreg index check -k 20 --queries 500 --json")
 def check(
     fingerprint: Fingerprint = "layered",
     distance: IndexDistance = "l1",
-    k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="How many nearest to look for.")] = 10,
-    queries: Annotated[int, typer.Option(min=1, metavar="N", help="Stored models to ask for.")] = 100,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="Number of nearest models per search.")] = 10,
+    queries: Annotated[int, typer.Option(min=1, metavar="N", help="Number of stored models to search for.")] = 100,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold the index against the exact search: rows missing or left over, and how many of the nearest it finds.
+    """Compare the index with the exact search.
 
-    Exit code 1 if searches cannot use it, or rows are missing or left over.
+    It reports missing and extra rows and the recall: the fraction of the nearest models that the index finds. Exit code
+    1 if searches cannot use the index, or rows are missing or extra.
     """
     with open_registry(db) as registry:
         found = registry.index.check(fingerprint=fingerprint, distance=distance, k=k, queries=queries)
     if as_json:
         json_output.write({"index": found})
     elif found is None:
-        tables.say("there is no such index: every search is exact")
+        tables.say("There is no such index; every search is exact.")
     else:
         tables.say(*_sentences(found))
     if found is not None and (found.problem or found.missing or found.extra):
@@ -83,33 +83,34 @@ def check(
 
 def _sentences(found: IndexCheck) -> list[str]:
     said = [
-        f"{found.spec.label}, {found.distance}: {tables.whole(found.held)} of {tables.counted(found.stored, 'vector')}"
-        f", {tables.whole(found.missing)} missing, {tables.whole(found.extra)} left over"
+        f"Index of {found.spec.label}, {found.distance}: {tables.whole(found.held)} of "
+        f"{tables.counted(found.stored, 'vector')}, {tables.whole(found.missing)} missing, "
+        f"{tables.whole(found.extra)} extra."
     ]
     if found.recall is not None:
         said.append(
-            f"finds {tables.percent(found.recall)} of the {found.k} nearest, "
-            f"over {tables.counted(found.queries, 'model')}"
+            f"It finds {tables.percent(found.recall)} of the {found.k} nearest, "
+            f"over {tables.counted(found.queries, 'query')}."
         )
     if found.problem:
-        said.append(f"not used: {found.problem}; {found.remedy}")
+        said.append(f"It is not used: {found.problem}; {found.remedy}")
     elif found.remedy:
-        said.append(f"searches by it can miss models: {found.remedy}")
+        said.append(f"Searches with it can miss models: {found.remedy}")
     return said
 
 
 @app.command(epilog="\b\nExamples:\n  archreg index drop\n  archreg index drop --fingerprint mme")
 def drop(
-    fingerprint: Annotated[str | None, named_fingerprint(help="Drop the indexes of this fingerprint alone.")] = None,
+    fingerprint: Annotated[str | None, named_fingerprint(help="Drop only the indexes of this fingerprint.")] = None,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Drop the indexes; every search is exact then."""
+    """Drop the indexes. Searches are then exact."""
     with open_registry(db) as registry:
         dropped = registry.index.drop(fingerprint=fingerprint)
     if as_json:
         json_output.write({"dropped": dropped})
     else:
         tables.say(
-            f"dropped the indexes of {tables.counted(dropped, 'fingerprint')}" if dropped else "there was no index"
+            f"Dropped the indexes of {tables.counted(dropped, 'fingerprint')}." if dropped else "There was no index."
         )

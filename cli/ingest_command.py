@@ -31,23 +31,23 @@ Workers = typer.Option(
     "--workers",
     min=1,
     metavar="N",
-    help="Processes that measure, of one core each.",
-    show_default="as many as cores, for small jobs none but this one",
+    help="Worker processes, one core each.",
+    show_default="number of cores; no workers for small jobs",
 )
 Where = typer.Option(
     "--executor",
     parser=one_of(EXECUTORS),
     metavar=metavar_of(EXECUTORS),
-    help="Where models are measured: here, in worker processes, on a Ray cluster.",
+    help="Where models are measured: in this process, in worker processes, on a Ray cluster.",
 )
-Address = typer.Option("--address", metavar="ADDRESS", help="Ray cluster to use; else one is started on this machine.")
+Address = typer.Option("--address", metavar="ADDRESS", help="Ray cluster to use. Default: start one on this machine.")
 TimeLimit = typer.Option(
     "--time-limit",
     min=0,
     metavar="SECONDS",
-    help="Give a model up, and kill the process that reads it, after so long; 0 for never. Set, it takes a process "
-    "even for one model: nothing can stop what hangs in this one.",
-    show_default="ten minutes and 200 times what its size lets expect; none without processes",
+    help="Time limit per model, after which its worker process is killed; 0 for no limit. A limit needs a worker "
+    "process, even for one model.",
+    show_default="ten minutes plus 200 times the estimate for its size; no limit without worker processes",
 )
 
 
@@ -57,42 +57,51 @@ def ingest(
         list[str] | None,
         typer.Argument(
             metavar="REF",
-            help="A file, a shard index, a folder, torchvision:NAME[.WEIGHTS], timm:NAME[.TAG], "
-            "hf:ORG/NAME[@REVISION]; patterns: 'runs/*/best.pt', 'torchvision:resnet*', 'timm:convnext*'.",
+            help="File, shard index, folder, torchvision:NAME[.WEIGHTS], timm:NAME[.TAG], hf:ORG/NAME[@REVISION], or "
+            "a pattern: 'runs/*/best.pt', 'torchvision:resnet*', 'timm:convnext*'.",
         ),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Models and their metadata, as JSON lines or CSV.")
+        Path | None, typer.Option(metavar="FILE", help="Models with their metadata, as JSON lines or CSV.")
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model, for a single reference.")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of randomly initialised references.")] = 0,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the model; needs a single reference.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of random initialisations.")] = 0,
     key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Entry of the checkpoint that holds the weights: state_dict, ...")
+        str | None, typer.Option(metavar="KEY", help="Checkpoint entry with the weights: state_dict, ...")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be read and downloaded, time and memory; do nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show what would be read and downloaded, with time and memory; do nothing."),
     ] = False,
     discard_weights: Annotated[
-        bool, typer.Option("--discard-weights", help="Delete what was downloaded once it is stored.")
+        bool, typer.Option("--discard-weights", help="Delete downloaded weights once the model is stored.")
     ] = False,
     no_spectra: Annotated[
         bool,
-        typer.Option("--no-spectra", help="Keep fingerprints alone: smaller, but nothing to fingerprint anew from."),
+        typer.Option(
+            "--no-spectra", help="Store fingerprints without spectra: smaller, but refingerprint cannot use them."
+        ),
     ] = False,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where spectra are computed; auto takes a CUDA device where one is at hand."),
+        typer.Option(help="Device for spectra; auto uses a CUDA device if there is one."),
     ] = "cpu",
     approximate: Annotated[
         bool,
-        typer.Option("--approximate", help="Layers of order beyond 8,192 by stochastic Lanczos quadrature; marked so."),
+        typer.Option(
+            "--approximate", help="Approximate layers of order above 8,192 by stochastic Lanczos quadrature; marked so."
+        ),
     ] = False,
     workers: Annotated[int | None, Workers] = None,
     executor: Annotated[str | None, Where] = None,
     address: Annotated[str | None, Address] = None,
     time_limit: Annotated[float | None, TimeLimit] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Move a name that other weights have to these.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="If the name is taken, reassign it to these weights.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only, no progress.")] = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
@@ -100,16 +109,16 @@ def ingest(
 ) -> None:
     """Read models and store their spectra and fingerprints.
 
-    After an interruption of any kind run the same command again: it goes on where it was left, tries once more what
-    failed, and reads no finished file twice; archreg runs shows how far it came. Any other command recognises models
-    that are stored already by their weights. Exit code 3 says that some of several references failed.
+    After an interruption, run the same command again: it continues, retries failures and does not read finished files
+    again. archreg runs shows the progress. A different command recognises stored models by their weights. Exit code 3:
+    some of several references failed.
     """
     if bool(references) == bool(manifest):
         raise UsageError(
-            "name either references or a manifest", "archreg ingest FILE..., or archreg ingest --manifest FILE"
+            "ingest needs either references or a manifest", "archreg ingest FILE..., or archreg ingest --manifest FILE"
         )
     if name is not None and len(references or ()) != 1:
-        raise UsageError("--name goes with a single reference", "name several models in a manifest")
+        raise UsageError("--name needs a single reference", "name several models in a manifest")
     with open_registry(db) as registry:
         refs, outcomes = _plan(registry, references, manifest=manifest, key=key, seed=seed, name=name, card=card)
         if dry_run:
@@ -139,7 +148,7 @@ def ingest(
 
 
 def exit_by(outcomes: Sequence[Ingested], *, several: bool = False) -> None:
-    """Leave with what the outcomes say: 3 where some of several failed, 1 where the only one did."""
+    """Exit with 3 if some of several models failed, with 1 if the only one did; else return."""
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(SOME_FAILED if several or len(outcomes) > 1 else SourceError.exit_code)
 
@@ -152,7 +161,7 @@ def _command(references: Sequence[str] | None, manifest: Path | None) -> str:
 def _plan(
     registry: Registry, references: Sequence[str] | None, *, manifest: Path | None, **settings: Any
 ) -> tuple[list[ModelRef], list[Ingested]]:
-    """The models to read, and the references that led to none: one bad reference does not keep the others out."""
+    """The models to read, and a failure for each bad reference."""
     if manifest is not None:
         return list(registry.plan([], manifest=manifest, **settings)), []
     refs: list[ModelRef] = []
@@ -167,10 +176,11 @@ def _plan(
 
 
 def show_outcomes(outcomes: Sequence[Ingested], *, as_json: bool) -> None:
-    """Write how many models became what."""
+    """Print how many models were added, named, known or failed."""
     counts = Counter(outcome.status for outcome in outcomes)
     words = {"added": "added", "named": "given another name", "known": "already stored", "failed": "failed"}
     if as_json:
         json_output.write({"models": outcomes, **{status: counts[status] for status in words}})
     else:
-        tables.say(", ".join(f"{counts[s]} {text}" for s, text in words.items() if counts[s]) or "nothing to read")
+        told = ", ".join(f"{counts[status]} {text}" for status, text in words.items() if counts[status])
+        tables.say(f"Models: {told}." if told else "No models to read.")

@@ -1,7 +1,7 @@
-"""Answers as JSON documents: one a command, on standard output.
+"""JSON output: one document per command on standard output.
 
-Field names are those of the value classes in `registry.types`. A verdict's fields stand beside the model's they are
-about; pairs (tags, distances by name, counts) become objects; a number that is not finite becomes null.
+Field names are those of the classes in `registry.types`. The fields of a verdict are merged with those of its model.
+Pairs (tags, distances by name, counts) become objects. A number that is not finite becomes null.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
     "write",
 ]
 
-# Fields whose tuples of pairs are mappings; named, because an empty tuple does not tell.
+# Fields with tuples of pairs that become objects. Listed, because an empty tuple does not show it.
 PAIRS = {
     "Comparison": {"distances"},
     "Conjugacy": {"tail", "wishart_tail"},
@@ -59,17 +59,17 @@ PAIRS = {
 
 
 def write(document: Mapping[str, Any]) -> None:
-    """Write ``document`` to standard output. Everything outside ASCII is escaped, so no name can steer a terminal."""
+    """Write ``document`` to standard output. Non-ASCII is escaped, so that no name can control a terminal."""
     sys.stdout.write(json.dumps(plain(document), indent=2, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:
-    """``value`` in terms of JSON: dataclasses by their fields, tuples as lists, numbers that are not finite as null.
+    """Convert ``value`` for JSON: dataclasses to dicts, tuples to lists, numbers that are not finite to None.
 
     Raises
     ------
     TypeError
-        For a value that is none of these.
+        If the value has another type.
     """
     if value is None or isinstance(value, str | bool):
         return value
@@ -104,7 +104,7 @@ def _record(value: Any) -> dict[str, Any]:
 
 
 def calibration(used: Calibration | None) -> dict[str, Any] | None:
-    """What rates rest on, without the quantiles, or null; ``resolution``: the smallest rate it can tell."""
+    """A calibration without its quantiles, or None; ``resolution`` is the smallest rate that it can show."""
     return None if used is None else _measured(used)
 
 
@@ -115,7 +115,7 @@ def _measured(used: Calibration) -> dict[str, Any]:
 
 
 def calibrated(found: Calibrated, *, stored: bool) -> dict[str, Any]:
-    """The document of ``calibrate``."""
+    """Document of ``calibrate``."""
     return {
         "calibration": {**_measured(found.calibration), "quantiles": found.calibration.quantiles},
         "previous": calibration(found.previous),
@@ -127,7 +127,7 @@ def calibrated(found: Calibrated, *, stored: bool) -> dict[str, Any]:
 
 
 def search(query: str, found: Search) -> dict[str, Any]:
-    """The document of ``nearest``."""
+    """Document of one query of ``nearest``."""
     return {
         "query": query,
         "model": found.model,
@@ -146,12 +146,12 @@ def search(query: str, found: Search) -> dict[str, Any]:
 
 
 def unmatched(texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What an empty document says besides: the texts asked for that no model has, each with known ones near to it."""
+    """Addition to an empty answer: filter values that no model has, each with similar known values."""
     return {"unmatched": texts} if texts else {}
 
 
 def comparison(compared: Comparison) -> dict[str, Any]:
-    """The document of ``compare``: the verdict's fields, both models with their classes, and where they differ."""
+    """Document of ``compare``: verdict, both models with their training and tail classes, and where they differ."""
     return {
         **plain(compared.verdict),
         "fingerprint": compared.spec,
@@ -172,7 +172,7 @@ def _side(model: ModelSummary, conjugacy: Conjugacy | None) -> dict[str, Any]:
 
 
 def classes(partition: Partition) -> dict[str, Any]:
-    """The document of ``classes``."""
+    """Document of ``classes``."""
     return {
         "fingerprint": partition.spec,
         "distance": partition.distance,
@@ -189,7 +189,7 @@ def classes(partition: Partition) -> dict[str, Any]:
 
 
 def compression(found: Compression) -> dict[str, Any]:
-    """The document of ``compress``."""
+    """Document of ``compress``."""
     return {
         "model": found.model,
         "fingerprint": found.spec,
@@ -206,7 +206,7 @@ def compression(found: Compression) -> dict[str, Any]:
 
 
 def selection(found: Selection) -> dict[str, Any]:
-    """The document of ``select``: of each class its smallest model, with its figure for each aim, and the others."""
+    """Document of ``select``: of each equivalence class the smallest model, its value for each aim, and the others."""
     aims = [aim.label for aim in found.aims]
 
     def chosen(choice: Choice) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Changes: ``set``, ``tag``, ``rename``, ``rm``, ``refingerprint``."""
+"""Commands that change stored models: ``set``, ``tag``, ``rename``, ``rm``, ``refingerprint``."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def set_values(
     name: Name,
     family: Annotated[str | None, _text("Family: resnet, vit, ...")] = None,
     architecture: Annotated[str | None, _text("Architecture: resnet20, ...")] = None,
-    task: Annotated[str | None, _text("What the model is for.")] = None,
-    dataset: Annotated[str | None, _text("Data set it was trained on.")] = None,
+    task: Annotated[str | None, _text("Task of the model.")] = None,
+    dataset: Annotated[str | None, _text("Training dataset.")] = None,
     licence: Annotated[str | None, _text("Licence of the weights.")] = None,
     training: Annotated[str | None, _text("How it was trained.")] = None,
-    recipe: Annotated[str | None, _text("Where the training is described.")] = None,
-    revision: Annotated[str | None, _text("Revision of the weights at their source.")] = None,
+    recipe: Annotated[str | None, _text("Reference to a description of the training.")] = None,
+    revision: Annotated[str | None, _text("Revision of the weights at the source.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the training.")] = None,
     gflops: Annotated[
         float | None, typer.Option(parser=parse_amount, metavar="X", help="Gigaflops of a forward pass.")
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(metavar="METRIC", help="A figure: 'top1=92.6', 'top1@cifar10/test=92.63'. Repeatable."),
+        typer.Option(metavar="METRIC", help="Metric: 'top1=92.6', 'top1@cifar10/test=92.63'. Repeatable."),
     ] = None,
     lower_is_better: Annotated[
         bool | None,
-        typer.Option("--lower-is-better/--higher-is-better", help="Which way the metrics given here are good."),
+        typer.Option("--lower-is-better/--higher-is-better", help="Direction of the given metrics."),
     ] = None,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set a model's metadata or metrics. An empty text clears a value; the same metric again replaces the figure."""
+    """Set a model's metadata or metrics. An empty text clears a value. Setting a metric again replaces its value."""
     given = {
         "family": family,
         "architecture": architecture,
@@ -73,7 +73,7 @@ def set_values(
         for figure in figures:
             summary = registry.set_metric(name, figure)
     if summary is not None:
-        _tell("set", summary, as_json=as_json)
+        _tell("Set", summary, as_json=as_json)
 
 
 def _tell(done: str, summary: ModelSummary, *, as_json: bool) -> None:
@@ -90,7 +90,7 @@ def _tell(done: str, summary: ModelSummary, *, as_json: bool) -> None:
         "metrics": tables.metrics(summary.metrics),
     }
     facts = ", ".join(f"{key} {value}" for key, value in known.items() if value)
-    tables.say(f"{done} {summary.name}: {facts}" if facts else f"{done} {summary.name}")
+    tables.say(f"{done} {summary.name}: {facts}." if facts else f"{done} {summary.name}.")
 
 
 def tag(
@@ -102,7 +102,7 @@ def tag(
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set or remove a model's tags; show them where nothing is to be changed."""
+    """Set or remove a model's tags. Without changes, show them."""
     changes: dict[str, str | None] = dict(parse_pair(pair, "KEY=VALUE") for pair in pairs or ())
     changes |= dict.fromkeys(remove or ())
     with open_registry(db) as registry:
@@ -110,66 +110,68 @@ def tag(
     if as_json:
         json_output.write({"name": name, "tags": dict(tags)})
     else:
-        tables.say(f"{name}: " + (", ".join(f"{key}={value}" for key, value in tags) or "no tags"))
+        held = ", ".join(f"{key}={value}" for key, value in tags)
+        tables.say(f"Tags of {name}: {held}." if held else f"{name} has no tags.")
 
 
 def rename(
     old: Name,
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Name it gets instead.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="New name.")],
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a model another name in place of this one."""
+    """Rename a model."""
     with open_registry(db) as registry:
         summary = registry.rename(old, new)
-    _tell(f"renamed {old} to", summary, as_json=as_json)
+    _tell(f"Renamed {old} to", summary, as_json=as_json)
 
 
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a model with all its names, its spectra and its fingerprints. The weights it came from are not touched."""
+    """Remove a model with all its names, spectra and fingerprints. The weight files are not touched."""
     with open_registry(db) as registry:
         if not yes and not _confirmed(registry.show(name).summary):
-            tables.hint("nothing was removed")
+            tables.hint("Nothing was removed.")
             return
         summary = registry.remove(name)
     if as_json:
         json_output.write({"removed": summary})
     else:
-        tables.say(f"removed {', '.join(summary.names) or summary.name}")
+        tables.say(f"Removed {', '.join(summary.names) or summary.name}.")
 
 
 def _confirmed(model: ModelSummary) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError(f"removing '{model.name}' needs to be confirmed", f"archreg rm {model.name} --yes")
-    sys.stderr.write(f"remove {harmless(', '.join(model.names) or model.name)}? [y/N] ")
+        raise UsageError(f"removing '{model.name}' needs confirmation", f"archreg rm {model.name} --yes")
+    sys.stderr.write(f"Remove {harmless(', '.join(model.names) or model.name)}? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def refingerprint(
     fingerprint: Annotated[
-        str | None, named_fingerprint(help="This fingerprint alone.", show_default="all that ship")
+        str | None, named_fingerprint(help="Only this fingerprint.", show_default="all shipped")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute what is missing, from the stored spectra. After an interruption, run it again.
+    """Compute what is missing from the stored spectra.
 
-    Fingerprints, and the conjugacy figures and classes where a newer version judges them otherwise.
+    It computes missing fingerprints. It also computes conjugacy figures, training classes and tail classes that another
+    version computed with other thresholds. After an interruption, run it again.
     """
     with open_registry(db) as registry:
         done = registry.refingerprint(fingerprint=fingerprint, progress=None if quiet else _counter)
     if as_json:
         json_output.write({"computed": done.fingerprints, "judged": done.conjugacy})
         return
-    judged = f", and judged {tables.counted(done.conjugacy, 'model')} anew" if done.conjugacy else ""
-    tables.say(f"computed {tables.counted(done.fingerprints, 'fingerprint')}{judged}")
+    classes = f" and the conjugacy of {tables.counted(done.conjugacy, 'model')}" if done.conjugacy else ""
+    tables.say(f"Computed {tables.counted(done.fingerprints, 'fingerprint')}{classes}.")
 
 
 def _counter(finished: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""``archreg nearest``."""
+"""Command ``nearest``."""
 
 from __future__ import annotations
 
@@ -30,29 +30,31 @@ def nearest(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="A stored name, a file, or a reference such as torchvision:resnet18; - reads them, one a line.",
+            help="Stored name, file, or reference such as torchvision:resnet18; - reads one per line.",
         ),
     ],
     k: Annotated[
         int | None,
-        typer.Option("--k", "-k", min=1, metavar="N", help="How many at most.", show_default="10 without a radius"),
+        typer.Option(
+            "--k", "-k", min=1, metavar="N", help="Maximum number of neighbours.", show_default="10 without a radius"
+        ),
     ] = None,
     radius: Annotated[
         float | None, typer.Option(parser=parse_amount, metavar="X", help="Only models within this distance.")
     ] = None,
-    equivalent: Annotated[
-        bool, typer.Option("--equivalent", help="Only models equivalent within the tolerance.")
+    equivalent: Annotated[bool, typer.Option("--equivalent", help="Only equivalent models.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Search all models, even if the database has an index.")
     ] = False,
-    exact: Annotated[bool, typer.Option("--exact", help="Search all, even where the database has an index.")] = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
     question: dict[str, Any],
     filters: dict[str, Any],
 ) -> None:
-    """Find the models nearest to a stored model, a file or a reference, and say which are equivalent to it.
+    """Find the models nearest to a stored model, a file or a reference, and show which are equivalent to it.
 
-    Of several, one that fails does not keep the others back; the exit code is 3 then.
+    With several queries, a query that fails does not stop the others; the exit code is then 3.
     """
     asked = _expanded(queries)
     several = len(asked) > 1 or "-" in queries
@@ -64,7 +66,7 @@ def nearest(
             try:
                 found = registry.search(query, **wanted)
             except UsageError:
-                raise  # the question itself is wrong, and for all of them
+                raise  # the options are wrong for all queries
             except RegistryError as error:
                 if not several:
                     raise
@@ -89,43 +91,45 @@ def nearest(
 
 
 def _expanded(queries: Sequence[str]) -> list[str]:
-    """The queries, ``-`` replaced by the lines of standard input. Raises ``UsageError`` where that leaves none."""
+    """The queries, with ``-`` replaced by the lines of standard input. Raises ``UsageError`` if there are none."""
     found: list[str] = []
     for query in queries:
         found += [line.strip() for line in sys.stdin if line.strip()] if query == "-" else [query]
     if not found:
-        raise UsageError("standard input names no model", "give names, one a line")
+        raise UsageError("standard input contains no model", "write one name per line")
     return found
 
 
 def _show(query: str, found: Search, *, equivalent: bool) -> None:
-    tables.say(f"nearest to {query}: {verdict_text.basis(found.spec, found.distance, found.tolerance)}")
+    basis = verdict_text.basis(found.spec, found.distance, found.tolerance)
+    tables.say(f"Models nearest to {query}, compared by {basis}:")
     _show_neighbours(found, equivalent=equivalent)
     if found.searched:
-        tables.say(verdict_text.judged(found, found.searched))
+        tables.say(verdict_text.expected(found, found.searched))
     tables.say(*verdict_text.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
     if found.unknown:
-        tables.say(f"{tables.counted(found.unknown, 'model')} left out: a value that is bounded is not known of them")
+        were = "was" if found.unknown == 1 else "were"
+        tables.say(f"{tables.counted(found.unknown, 'model')} {were} left out: a filtered value is unknown.")
     if found.indexed:
-        tables.say("found by the index, which can miss some: --exact searches all")
+        tables.say("The index was used, which can miss models; --exact searches all.")
     if found.note:
         tables.hint(found.note)
 
 
 def _show_neighbours(found: Search, *, equivalent: bool) -> None:
     if not found.neighbours:
-        tables.say(_nothing(found, equivalent=equivalent))
+        tables.say(_empty(found, equivalent=equivalent))
         return
     columns = ("name", "family", ">parameters", ">distance", ">closer than", "verdict", "metrics")
     tables.table(columns, map(_neighbour, found.neighbours))
 
 
-def _nothing(found: Search, *, equivalent: bool) -> str:
+def _empty(found: Search, *, equivalent: bool) -> str:
     if not found.searched:
-        return "there is no other model, or none that passes the filters"
+        return "No other model matches the filters."
     if equivalent:
-        return "none is equivalent within the tolerance"
-    return f"none is within the radius {tables.number(found.radius)}"
+        return "No model is equivalent within the tolerance."
+    return f"No model is within the radius {tables.number(found.radius)}."
 
 
 def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:

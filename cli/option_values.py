@@ -1,4 +1,4 @@
-"""Texts of options turned into values; what cannot be is wrong usage, said with an example."""
+"""Parsers of option values. A wrong value is a usage error that shows an example."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "B": 3, "T": 4}
 EXPONENT = r"(?:[eE][+-]?[0-9]{1,3})?"
 NUMBER = rf"(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+){EXPONENT}"
 LARGEST = 2**63 - 1
-DISTANCES = ("l1", "l2", "linf")  # which --metric chose in earlier versions
+DISTANCES = ("l1", "l2", "linf")  # --metric selected one of these in earlier versions
 
 
 def _refuse(text: object, what: str) -> typer.BadParameter:
@@ -68,13 +68,13 @@ def parse_fingerprint(text: str) -> str:
 
 
 def parse_params(text: str) -> int:
-    """A number of parameters: ``200000``, ``200k``, ``1.5M``, ``7B``, ``1e6``. Multiples are decimal; B is G, 10^9."""
-    return _whole(text, r"([kKMGBT]?)()", "no number of parameters; write it as 200000, 200k, 1.5M or 1e6")
+    """Parse a number of parameters: ``200000``, ``200k``, ``1.5M``, ``7B``, ``1e6``. Units are decimal; B is 10^9."""
+    return _whole(text, r"([kKMGBT]?)()", "not a number of parameters; write 200000, 200k, 1.5M or 1e6")
 
 
 def parse_bytes(text: str) -> int:
-    """A number of bytes: ``500000``, ``500k``, ``2G``, ``2GB``, ``1e9``; decimal, or binary with an i: ``64MiB``."""
-    return _whole(text, r"([kKMGT]?)(i?)B?", "no number of bytes; write it as 500000, 500k, 2G, 64MiB or 1e9")
+    """Parse a number of bytes: ``500000``, ``500k``, ``2G``, ``2GB``, ``1e9``, or binary: ``64MiB``."""
+    return _whole(text, r"([kKMGT]?)(i?)B?", "not a number of bytes; write 500000, 500k, 2G, 64MiB or 1e9")
 
 
 def _whole(text: str, units: str, otherwise: str) -> int:
@@ -84,25 +84,25 @@ def _whole(text: str, units: str, otherwise: str) -> int:
     number, unit, binary = match.groups()
     value = Decimal(number) * (1024 if binary else 1000) ** POWERS[unit.upper()]
     if value > LARGEST:
-        raise _refuse(text, "too large; numbers end at 2^63")
+        raise _refuse(text, "too large; the limit is 2^63")
     if value != int(value):
-        raise _refuse(text, "no whole number")
+        raise _refuse(text, "not a whole number")
     return int(value)
 
 
 def parse_amount(text: str) -> float:
-    """A finite number that is not negative."""
+    """Parse a finite number that is not negative."""
     try:
         value = float(text)
     except ValueError as error:
-        raise _refuse(text, "no number") from error
+        raise _refuse(text, "not a number") from error
     if not math.isfinite(value) or value < 0:
         raise _refuse(text, "out of range; it must be finite and not negative")
     return value
 
 
 def parse_ratio(text: str) -> float:
-    """A fraction of the original's size, in (0, 1]: ``0.5``."""
+    """Parse a fraction of the original's size, in (0, 1]: ``0.5``."""
     value = parse_amount(text)
     if not 0 < value <= 1:
         raise _refuse(text, "out of range; write a fraction such as 0.5, above 0 and at most 1")
@@ -110,7 +110,7 @@ def parse_ratio(text: str) -> float:
 
 
 def parse_rate(text: str) -> float:
-    """A fraction of pairs, in (0, 1): ``0.01``."""
+    """Parse a fraction of pairs, in (0, 1): ``0.01``."""
     value = parse_amount(text)
     if not 0 < value < 1:
         raise _refuse(text, "out of range; write a fraction such as 0.01, above 0 and below 1")
@@ -118,20 +118,20 @@ def parse_rate(text: str) -> float:
 
 
 def _split_place(text: str) -> tuple[str, str, str]:
-    """``name@dataset/split`` into its three parts; the last two may be absent."""
+    """Split ``name@dataset/split`` into its three parts; the last two may be absent."""
     name, _, place = text.partition("@")
     dataset, _, split = place.rpartition("/") if "/" in place else (place, "", "")
     return name.strip(), dataset.strip(), split.strip()
 
 
 def parse_bound(text: str) -> MetricBound:
-    """A bound on a metric: ``top1>=92``, ``loss<=0.5``, ``top1@cifar10>=92``, ``epochs=90``."""
+    """Parse a bound on a metric: ``top1>=92``, ``loss<=0.5``, ``top1@cifar10>=92``, ``epochs=90``."""
     if str(text).lower() in DISTANCES:
-        raise _refuse(text, f"no bound on a metric; the distance is --distance {str(text).lower()}")
+        raise _refuse(text, f"not a bound on a metric; the distance is --distance {str(text).lower()}")
     match = re.fullmatch(r"([^<>=]+)(>=|<=|==?)([^<>=]+)", str(text))
     name, dataset, split = _split_place(match[1]) if match else ("", "", "")
     if match is None or not name or split:
-        raise _refuse(text, "no bound; write it as 'top1>=92', 'loss<=0.5' or 'top1@cifar10>=92'")
+        raise _refuse(text, "not a bound; write 'top1>=92', 'loss<=0.5' or 'top1@cifar10>=92'")
     value = _metric_value(text, match[3])
     return MetricBound(
         name=name,
@@ -142,11 +142,11 @@ def parse_bound(text: str) -> MetricBound:
 
 
 def parse_metric(text: str, *, higher_is_better: bool | None = None) -> Metric:
-    """A figure of a model: ``top1=92.6``, ``top1@cifar10=92.6``, ``top1@cifar10/test=92.6``."""
+    """Parse a metric of a model: ``top1=92.6``, ``top1@cifar10=92.6``, ``top1@cifar10/test=92.6``."""
     place, separator, number = str(text).rpartition("=")
     name, dataset, split = _split_place(place)
     if not separator or not name:
-        raise _refuse(text, "no metric; write it as 'top1=92.6' or 'top1@cifar10/test=92.6'")
+        raise _refuse(text, "not a metric; write 'top1=92.6' or 'top1@cifar10/test=92.6'")
     return Metric(name, _metric_value(text, number), dataset, split, higher_is_better=higher_is_better)
 
 
@@ -154,15 +154,15 @@ def _metric_value(text: object, number: str) -> float:
     try:
         value = float(number)
     except ValueError as error:
-        raise _refuse(text, f"no metric: '{harmless(number.strip())}' is no number") from error
+        raise _refuse(text, f"not a metric: '{harmless(number.strip())}' is not a number") from error
     if not math.isfinite(value):
-        raise _refuse(text, "no metric: the number must be finite")
+        raise _refuse(text, "not a metric: the number must be finite")
     return value
 
 
 def parse_pair(text: str, option: str) -> tuple[str, str]:
-    """``KEY=VALUE`` into its two parts; the value may hold further equals signs, or nothing."""
+    """Split ``KEY=VALUE`` into its two parts; the value may contain equals signs or be empty."""
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
-        raise typer.BadParameter(f"'{harmless(text)}' is no KEY=VALUE pair", param_hint=f"'{option}'")
+        raise typer.BadParameter(f"'{harmless(text)}' is not a KEY=VALUE pair", param_hint=f"'{option}'")
     return key.strip(), value

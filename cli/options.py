@@ -1,8 +1,7 @@
-"""Options that several commands share, and how their texts become values.
+"""Options that several commands share.
 
-Groups of options reach a command as one argument each (`with_options`): ``question`` (fingerprint, distance,
-tolerance) or ``measure`` (without the tolerance), ``filters`` (which models take part) and ``card`` (what is known of a
-model).
+`with_options` passes a group of options to a command as one argument: ``question`` (fingerprint, distance, tolerance),
+``measure`` (the same without the tolerance), ``filters`` (which models are used) or ``card`` (metadata of a model).
 """
 
 from __future__ import annotations
@@ -50,26 +49,25 @@ __all__ = [
 
 
 def _inherited(context: typer.Context, value: str | None) -> str | None:
-    """The command's own --db, else the one given before the command."""
+    """The --db of the command, else the one given before the command."""
     return context.find_root().params.get("db") if value is None else value
 
 
 Database = Annotated[
     str | None,
-    typer.Option("--db", metavar="URL", callback=_inherited, help="Database; else ARCHREG_DB, else archreg.db here."),
+    typer.Option("--db", metavar="URL", callback=_inherited, help="Database. Default: ARCHREG_DB, else archreg.db."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Query = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A stored name, a file, or a reference such as timm:resnet18 or hf:ORG/NAME."),
+    typer.Argument(metavar="MODEL", help="Stored name, file, or reference: timm:resnet18, hf:ORG/NAME."),
 ]
-Limit = Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="How many to show.")]
+Limit = Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="Maximum number of rows.")]
 
 named_fingerprint = functools.partial(typer.Option, parser=parse_fingerprint, metavar=metavar_of(FINGERPRINTS))
 """An option that takes the name of a fingerprint; help shows those of this package."""
 Fingerprint = Annotated[
-    str,
-    named_fingerprint(help="Fingerprint to compare by: resolved by depth, the paper's, or one of another package."),
+    str, named_fingerprint(help="Fingerprint: layered (resolved by depth), mme (the paper's), or of another package.")
 ]
 Distance = Annotated[
     str | None,
@@ -77,18 +75,18 @@ Distance = Annotated[
         parser=one_of(DISTANCES),
         metavar=metavar_of(DISTANCES),
         help="Distance between fingerprints.",
-        show_default="the fingerprint's own",
+        show_default="that of the fingerprint",
     ),
 ]
 
 
 def measure(fingerprint: Fingerprint = "layered", distance: Distance = None) -> dict[str, Any]:
-    """What distances are of, as keyword arguments of a Registry's questions."""
+    """Fingerprint and distance, as keyword arguments of `Registry` methods."""
     return {"fingerprint": fingerprint, "distance": distance}
 
 
 _tolerance = functools.partial(
-    typer.Option, parser=parse_amount, metavar="X", help="Largest distance that still counts as equivalent."
+    typer.Option, parser=parse_amount, metavar="X", help="Largest distance of equivalent models."
 )
 
 
@@ -97,10 +95,10 @@ def question(
     distance: Distance = None,
     tolerance: Annotated[
         float | None,
-        _tolerance(show_default="calibrated, or less, so that among many one false pass is expected at most"),
+        _tolerance(show_default="calibrated; smaller for many models, so that at most one false pass is expected"),
     ] = None,
 ) -> dict[str, Any]:
-    """How a look-up judges, as keyword arguments of a Registry's questions."""
+    """Fingerprint, distance and tolerance of a search, as keyword arguments of `Registry` methods."""
     return {**measure(fingerprint, distance), "tolerance": tolerance}
 
 
@@ -108,10 +106,10 @@ def question_of_two(
     fingerprint: Fingerprint = "layered",
     distance: Distance = None,
     tolerance: Annotated[
-        float | None, _tolerance(show_default="calibrated, as two alone are judged: 1 in 100 unrelated pairs pass")
+        float | None, _tolerance(show_default="calibrated for one pair: 1 in 100 unrelated pairs pass")
     ] = None,
 ) -> dict[str, Any]:
-    """How two models are judged; as `question`."""
+    """As `question`, with the default tolerance for two models."""
     return question(fingerprint, distance, tolerance)
 
 
@@ -119,10 +117,10 @@ def question_of_all(
     fingerprint: Fingerprint = "layered",
     distance: Distance = None,
     tolerance: Annotated[
-        float | None, _tolerance(show_default="calibrated, however many there are: 1 in 100 unrelated pairs pass")
+        float | None, _tolerance(show_default="calibrated, for any number of models: 1 in 100 unrelated pairs pass")
     ] = None,
 ) -> dict[str, Any]:
-    """How all models are judged, so that classes last as more come; as `question`."""
+    """As `question`, with a default tolerance that does not change as models are added."""
     return question(fingerprint, distance, tolerance)
 
 
@@ -130,34 +128,37 @@ def filters(
     family: Annotated[str | None, typer.Option(metavar="TEXT", help="Only models of this family.")] = None,
     architecture: Annotated[str | None, typer.Option(metavar="TEXT", help="Only models of this architecture.")] = None,
     task: Annotated[str | None, typer.Option(metavar="TEXT", help="Only models for this task.")] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="TEXT", help="Only models trained on this data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="TEXT", help="Only models trained on this dataset.")] = None,
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Only models under this licence.")] = None,
     min_params: Annotated[
-        int | None, typer.Option(parser=parse_params, metavar="N", help="At least so many parameters: 200k, 1.5M, 1e6.")
+        int | None,
+        typer.Option(parser=parse_params, metavar="N", help="Minimum number of parameters: 200k, 1.5M, 1e6."),
     ] = None,
     max_params: Annotated[
-        int | None, typer.Option(parser=parse_params, metavar="N", help="At most so many parameters.")
+        int | None, typer.Option(parser=parse_params, metavar="N", help="Maximum number of parameters.")
     ] = None,
     min_bytes: Annotated[
-        int | None, typer.Option(parser=parse_bytes, metavar="N", help="At least so many bytes: 500k, 2G.")
+        int | None, typer.Option(parser=parse_bytes, metavar="N", help="Minimum number of bytes: 500k, 2G.")
     ] = None,
     max_bytes: Annotated[
-        int | None, typer.Option(parser=parse_bytes, metavar="N", help="At most so many bytes.")
+        int | None, typer.Option(parser=parse_bytes, metavar="N", help="Maximum number of bytes.")
     ] = None,
     max_gflops: Annotated[
-        float | None, typer.Option(parser=parse_amount, metavar="X", help="At most so many gigaflops a forward pass.")
+        float | None, typer.Option(parser=parse_amount, metavar="X", help="Maximum gigaflops of a forward pass.")
     ] = None,
     metric: Annotated[
         list[MetricBound] | None,
         typer.Option(
-            parser=parse_bound, metavar="BOUND", help="Only models within: 'top1>=92', 'top1@cifar10>=92'. Repeatable."
+            parser=parse_bound,
+            metavar="BOUND",
+            help="Only models within a bound: 'top1>=92', 'top1@cifar10>=92'. Repeatable.",
         ),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only models with this tag. Repeatable.")
     ] = None,
 ) -> dict[str, Any]:
-    """Which models take part, as keyword arguments of a Registry's questions; only what was given."""
+    """The filters that were given, as keyword arguments of `Registry` methods."""
     given: dict[str, Any] = {
         "family": family,
         "architecture": architecture,
@@ -178,12 +179,12 @@ def filters(
 def card(
     family: Annotated[str | None, typer.Option(metavar="TEXT", help="Family: resnet, vit, ...")] = None,
     architecture: Annotated[str | None, typer.Option(metavar="TEXT", help="Architecture: resnet20, ...")] = None,
-    task: Annotated[str | None, typer.Option(metavar="TEXT", help="What the model is for.")] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="TEXT", help="Data set it was trained on.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="TEXT", help="Task of the model.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="TEXT", help="Training dataset.")] = None,
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Licence of the weights.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Tag to set. Repeatable.")] = None,
 ) -> ModelCard:
-    """What is known of the models besides their weights."""
+    """Metadata of the models that an ingest reads."""
     return ModelCard(
         family=family or "",
         architecture=architecture or "",
@@ -195,13 +196,13 @@ def card(
 
 
 def with_options(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command whole groups of options.
+    """Decorator that adds groups of options to a command.
 
     Parameters
     ----------
     **groups
-        By the name of the command's parameter, the function whose parameters are the options and whose result is the
-        argument. Typer sees the command's other parameters followed by the groups'.
+        The key is a parameter of the command. The value is a function: its parameters are the options, its result is
+        the argument. Typer sees the command's other parameters, then those of the groups.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -227,13 +228,13 @@ def with_options(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]]
 
 
 def is_given(context: typer.Context, option: str) -> bool:
-    """Whether an option was written on the command line, be it with its default's value."""
+    """Whether an option was given on the command line, even with its default value."""
     source = context.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def open_registry(url: str | None) -> Registry:
-    """The registry at ``url``; nothing is opened, and the library is not imported, before this is called."""
+    """The registry at ``url``. The library is imported here and not earlier; nothing is opened yet."""
     from registry import Registry
 
     return Registry(url)

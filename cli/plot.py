@@ -1,4 +1,4 @@
-"""Pictures: ``plot csd``, ``plot spectrum``."""
+"""Plot commands: ``plot csd``, ``plot spectrum``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=T
 
 Output = Annotated[
     Path,
-    typer.Option("--output", "-o", metavar="FILE", help="Picture to write; the suffix says what: .png, .svg, .pdf."),
+    typer.Option("--output", "-o", metavar="FILE", help="Output file; the suffix sets the format: .png, .svg, .pdf."),
 ]
-Title = Annotated[str, typer.Option(metavar="TEXT", help="Title above the picture.")]
+Title = Annotated[str, typer.Option(metavar="TEXT", help="Title of the figure.")]
 
 
 @app.callback()
 def _pictures() -> None:
-    """Draw spectral differences or a spectrum, for papers."""
+    """Draw spectral differences or a spectrum."""
 
 
 @app.command(
@@ -37,20 +37,23 @@ def csd(
     output: Output,
     scale: Annotated[
         Literal["full", "proper"],
-        typer.Option(help="Structural zeros counted, as in the paper, or left out."),
+        typer.Option(help="Structural zeros: counted (full, as in the paper) or left out (proper)."),
     ] = "full",
     reference: Annotated[
         str,
         typer.Option(
             parser=one_of(REFERENCES),
             metavar=metavar_of(REFERENCES),
-            help="Conjugate ensemble; wishart goes with --scale proper.",
+            help="Reference ensemble; wishart needs --scale proper.",
         ),
     ] = "cue",
     seed: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="Draw one member of the ensemble with this seed.", show_default="its expectation"
+            metavar="N",
+            min=0,
+            help="Seed of one sample of the ensemble.",
+            show_default="the expectation of the ensemble",
         ),
     ] = None,
     axes: Annotated[Literal["both", "linear", "log"], typer.Option(help="Panels to draw.")] = "both",
@@ -64,7 +67,10 @@ def csd(
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw cumulative spectral differences of networks, with bands over their layers and the references."""
+    """Draw cumulative spectral differences.
+
+    Each network has a bootstrap band over its layers. The reference ensembles are drawn, too.
+    """
     shown = list(dict.fromkeys(names))
     with open_registry(db) as registry:
         registry.plot_csd(
@@ -73,7 +79,7 @@ def csd(
     if as_json:
         json_output.write({"file": str(output), "models": shown})
     else:
-        tables.say(f"drew {tables.counted(len(shown), 'network')} into {output}")
+        tables.say(f"Wrote the spectral differences of {tables.counted(len(shown), 'network')} to {output}.")
 
 
 @app.command(epilog="\b\nExamples:\n  archreg plot spectrum resnet20 -o resnet20.png")
@@ -84,10 +90,13 @@ def spectrum(
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a network's spectral density by depth, its mean against the references, and its spacing ratios."""
+    """Draw the spectral density of a network.
+
+    Panels: density by depth, mean density with the reference ensembles, and spacing ratios.
+    """
     with open_registry(db) as registry:
         registry.plot_spectrum(name, output, title=title)
     if as_json:
         json_output.write({"file": str(output), "models": [name]})
     else:
-        tables.say(f"drew the spectrum of {name} into {output}")
+        tables.say(f"Wrote the spectrum of {name} to {output}.")

@@ -1,4 +1,4 @@
-"""Progress of an ingest on standard error: a bar on a terminal, a line a model elsewhere, failures alone if quiet."""
+"""Progress of an ingest on standard error: a bar on a terminal, else a line per model; failures only if quiet."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["report_failure", "reporter"]
 
-SHOWN = 2  # names of models in hand beside the bar
+SHOWN = 2  # names of current models beside the bar
 
 
 def reporter(*, quiet: bool) -> Progress:
-    """The reporter that suits standard error."""
+    """The reporter for standard error: bar, lines or failures only."""
     if quiet:
         return Failures()
     return Bars() if sys.stderr.isatty() else Lines()
@@ -37,39 +37,39 @@ def report_failure(result: Ingested) -> None:
 
 
 class Failures:
-    """Tells failures alone."""
+    """Reports failures only."""
 
     def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:
-        """Nothing to tell."""
+        """Report nothing."""
 
     def start(self, ref: ModelRef) -> None:
-        """Nothing to tell."""
+        """Report nothing."""
 
     def done(self, ref: ModelRef, result: Ingested) -> None:  # noqa: ARG002
-        """Tell a failure."""
+        """Report a failure."""
         if result.status == "failed":
             report_failure(result)
 
     def end(self) -> None:
-        """Nothing to tell."""
+        """Report nothing."""
 
 
 class Lines(Failures):
-    """A line a model, for logs."""
+    """Reports a line per model, for logs."""
 
     def __init__(self) -> None:
         self._total = 0
         self._finished = 0
 
     def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:  # noqa: ARG002
-        """Remember how many there are, and tell how many were done before."""
+        """Store the number of models, and report how many were finished before."""
         self._finished, self._total = done, done + len(refs)
         if done:
-            stored = f"{done} of {counted(self._total, 'model')} {'is' if done == 1 else 'are'} stored already"
-            sys.stderr.write(f"{stored} by an earlier start of this run\n")
+            stored = f"{done} of {counted(self._total, 'model')} {'was' if done == 1 else 'were'} stored"
+            sys.stderr.write(f"{stored} by an earlier start of this run.\n")
 
     def done(self, ref: ModelRef, result: Ingested) -> None:
-        """Tell what became of a model."""
+        """Report the outcome of a model."""
         self._finished += 1
         name = harmless(result.name or ref.name)
         sys.stderr.write(f"[{self._finished}/{self._total}] {name}: {result.status}, {result.seconds:.1f} s\n")
@@ -77,7 +77,7 @@ class Lines(Failures):
 
 
 class Bars(Failures):
-    """A bar weighted by cost, with models done, rate, time left, failures so far and the models in hand."""
+    """A bar weighted by cost, with finished models, rate, time left, failures and the current models."""
 
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
@@ -88,7 +88,7 @@ class Bars(Failures):
         self._began = 0.0
 
     def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:
-        """Show the bar. What was done before is no part of it, so that the time left is that of the rest."""
+        """Show the bar. Models finished before are not part of it, so that the time left is correct."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -120,12 +120,12 @@ class Bars(Failures):
             self._bar.update(self._task, advance=advance, description=self._described(), figures=self._figures())
 
     def start(self, ref: ModelRef) -> None:
-        """Show it among the models in hand."""
+        """Add a model to the current ones."""
         self._in_hand.append(harmless(ref.name))
         self._update()
 
     def done(self, ref: ModelRef, result: Ingested) -> None:
-        """Move on by the model's weight; a failure is written above the bar."""
+        """Advance by the cost of the model; a failure is written above the bar."""
         self._finished += 1
         self._failed += result.status == "failed"
         if harmless(ref.name) in self._in_hand:
@@ -134,6 +134,6 @@ class Bars(Failures):
         super().done(ref, result)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()

@@ -1,4 +1,4 @@
-"""The journal of ingests: ``runs list``, ``runs show``, ``runs failures``, ``runs retry``, ``runs forget``."""
+"""Commands on the journal: ``runs list``, ``runs show``, ``runs failures``, ``runs retry``, ``runs forget``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["app", "failures", "forget", "list_runs", "retry", "show"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
-RunId = Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of the run; the newest by default.")]
-NONE = "no runs yet: archreg ingest REF..."
+RunId = Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of the run. Default: the newest.")]
+NONE = "There are no runs yet. Start one: archreg ingest REF..."
 
 
 @app.callback()
 def _runs() -> None:
-    """Show runs of ingest, what failed in them, run that again, and forget them."""
+    """List, inspect, retry or forget ingest runs."""
 
 
 @app.command("list", epilog="\b\nExamples:\n  archreg runs list\n  archreg runs list -k 100 --json")
@@ -42,7 +42,7 @@ def list_runs(k: Limit = 20, db: Database = None, as_json: AsJson = False) -> No
         columns = (">run", "state", "started", ">stored", ">failed", ">waiting", "command")
         tables.table(columns, [_row(run) for run in runs])
     if older:
-        tables.hint(f"there are older ones: archreg runs list -k {10 * k}")
+        tables.hint(f"There are older runs. Show them: archreg runs list -k {10 * k}")
 
 
 def _row(run: Run) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def _row(run: Run) -> tuple[str, ...]:
 
 @app.command(epilog="\b\nExamples:\n  archreg runs show\n  archreg runs show 7 --json")
 def show(run: RunId = None, db: Database = None, as_json: AsJson = False) -> None:
-    """Show a run with what became of each of its models."""
+    """Show a run and the outcome of each model."""
     with open_registry(db) as registry:
         found = _found(registry, run)
         items = () if found is None else registry.runs.items(found.id)
@@ -63,9 +63,9 @@ def show(run: RunId = None, db: Database = None, as_json: AsJson = False) -> Non
     else:
         started, seen = tables.moment(found.started), tables.moment(found.heartbeat)
         tables.say(
-            f"run {found.id}, {found.state}: {found.command}",
-            f"started {started}, last sign of life {seen}, by {found.worker}",
-            f"{found.done} stored, {found.failed} failed, {found.waiting} waiting",
+            f"Run {found.id}, {found.state}: {found.command}",
+            f"Started {started}, last heartbeat {seen}, by {found.worker}.",
+            f"Models: {found.done} stored, {found.failed} failed, {found.waiting} waiting.",
         )
         rows = [(i.name, i.state, str(i.attempts or ""), _seconds(i), i.message) for i in items]
         tables.table(("name", "state", ">attempts", ">seconds", "error"), rows)
@@ -73,7 +73,7 @@ def show(run: RunId = None, db: Database = None, as_json: AsJson = False) -> Non
 
 @app.command(epilog="\b\nExamples:\n  archreg runs failures\n  archreg runs failures 7 --json")
 def failures(run: RunId = None, db: Database = None, as_json: AsJson = False) -> None:
-    """Show what failed in a run, with the reasons and remedies."""
+    """Show the failures of a run with remedies."""
     with open_registry(db) as registry:
         found = _found(registry, run)
         items = () if found is None else registry.runs.items(found.id, states=["failed"])
@@ -85,9 +85,9 @@ def failures(run: RunId = None, db: Database = None, as_json: AsJson = False) ->
         tables.table(
             ("name", ">attempts", "error", "remedy"), [(i.name, str(i.attempts), i.message, i.remedy) for i in items]
         )
-        tables.hint(f"run them again: archreg runs retry {found.id}")
+        tables.hint(f"To retry them: archreg runs retry {found.id}")
     else:
-        tables.say(f"nothing failed in run {found.id}")
+        tables.say(f"Nothing failed in run {found.id}.")
 
 
 @app.command(epilog="\b\nExamples:\n  archreg runs retry\n  archreg runs retry 7 --workers 1")
@@ -97,11 +97,14 @@ def retry(
     executor: Annotated[str | None, Where] = None,
     address: Annotated[str | None, Address] = None,
     time_limit: Annotated[float | None, TimeLimit] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; failures alone.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only, no progress.")] = False,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run again what failed or was left of a run, by its own options. Exit codes are those of ingest."""
+    """Retry the failed and unfinished models.
+
+    The options of the run are used again. Exit codes are those of ingest.
+    """
     with open_registry(db) as registry:
         found = _found(registry, run)
         if found is None:
@@ -130,29 +133,29 @@ def retry(
 def forget(
     run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of the run.")] = None,
     older_than: Annotated[
-        float | None, typer.Option(min=0, metavar="DAYS", help="All runs whose last sign of life is so long ago.")
+        float | None, typer.Option(min=0, metavar="DAYS", help="All runs whose last heartbeat is older than this.")
     ] = None,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take runs out of the journal; the models that they stored stay.
+    """Delete runs from the journal, not models.
 
-    Every ingest of a folder that has changed is a run of its own, with a line for each file: forget old ones from time
-    to time. What a forgotten run had left is done by the same command, which begins anew: stored models are recognised
-    by their weights. A run that is at work is not forgotten.
+    Each ingest of a changed folder is a new run with one item per file, so delete old runs from time to time. After
+    that, the same command starts a new run, and stored models are recognised by their weights. An active run is not
+    deleted.
     """
     if (run is None) == (older_than is None):
-        raise UsageError("forget takes a run or --older-than", "archreg runs list shows the runs")
+        raise UsageError("forget needs either a run or --older-than", "archreg runs list shows the runs")
     with open_registry(db) as registry:
         forgotten = registry.runs.forget(run, older_than=older_than)
     if as_json:
         json_output.write({"forgotten": forgotten})
     else:
-        tables.say(f"forgot {tables.counted(forgotten, 'run')}")
+        tables.say(f"Forgot {tables.counted(forgotten, 'run')}.")
 
 
 def _found(registry: Registry, run: int | None) -> Run | None:
-    """The run of that number, or the newest; None where there is none at all."""
+    """The run with that number, or the newest; None if there are no runs."""
     if run is not None:
         return registry.runs.get(run)
     return next(iter(registry.runs.list(limit=1)), None)

@@ -1,4 +1,4 @@
-"""``archreg select``."""
+"""Command ``select``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from registry.cli.options import AsJson, Database, Limit, filters, open_registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from registry.types import Choice, Selection
+    from registry.types import Aim, Choice, Selection
 
 __all__ = ["select"]
 
 UNDER = "  "
-"""Before the names of models that stand under the smallest of their class."""
+"""Indent of the models listed below the smallest of their equivalence class."""
 
 
 @with_options(question=question, filters=filters)
@@ -27,13 +27,13 @@ def select(
         list[str] | None,
         typer.Option(
             metavar="AIM",
-            help="max:top1@cifar10, min:params, min:bytes, min:gflops or min:distance. Repeatable.",
-            show_default="the metric bounded, or known of most; few parameters",
+            help="Aim: max:top1@cifar10, min:params, min:bytes, min:gflops or min:distance. Repeatable.",
+            show_default="the filtered metric, else the most common one; and min:params",
         ),
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Only models equivalent to this one: a stored name, a file, a reference."),
+        typer.Option(metavar="MODEL", help="Only models equivalent to this one: stored name, file or reference."),
     ] = None,
     k: Limit = 20,
     db: Database = None,
@@ -42,11 +42,11 @@ def select(
     question: dict[str, Any],
     filters: dict[str, Any],
 ) -> None:
-    """Find the models worth choosing from under constraints: those that no other beats in every aim.
+    """Find the Pareto front of the aims among the models that pass the constraints.
 
-    Equivalent ones are one class, shown by its smallest; the others that no model beats stand under it, set in. Models
-    that have no figure for an aim are left out, and how many is said. Where nothing is left, what each constraint
-    removed is shown, and which one, dropped, would help; the exit code is still 0.
+    Equivalent models of the front form one equivalence class. Its smallest model is listed first, the others below it,
+    indented. Models with an unknown value for an aim are left out and counted. If no model is left, the effect of each
+    constraint is shown; the exit code is 0.
     """
     with open_registry(db) as registry:
         found = registry.select(aims=tuple(aim or ()), like=like, k=k, **question, **filters)
@@ -59,16 +59,16 @@ def select(
 def _show(found: Selection) -> None:
     of = f" and are equivalent to {found.like.name}" if found.like else ""
     passes = "passes" if found.passed == 1 else "pass"
-    tables.say(f"{tables.whole(found.passed)} of {tables.counted(found.models, 'model')} {passes} the constraints{of}")
+    tables.say(f"{tables.whole(found.passed)} of {tables.counted(found.models, 'model')} {passes} the constraints{of}.")
     if not found.classes:
         show_removals(found.removals)
         return
-    for aim, count in found.unknown:
-        verb = "is" if count == 1 else "are"
-        tables.say(f"{tables.whole(count)} of them {verb} left out: no figure is known for {aim}")
-    aims = " and ".join(aim.label for aim in found.aims)
-    classes = tables.counted(found.count, "class")
-    tables.say(f"{tables.whole(found.on_front)} that none beats in {aims}, in {classes} of equivalents:")
+    places = {aim.label: aim.place for aim in found.aims}
+    for label, count in found.unknown:
+        were = "was" if count == 1 else "were"
+        tables.say(f"{tables.counted(count, 'model')} {were} left out: {places[label]} is unknown.")
+    front = f"{tables.counted(found.on_front, 'model')} in {tables.counted(found.count, 'equivalence class')}"
+    tables.say(f"Pareto front ({' and '.join(map(_goal, found.aims))}): {front}.")
     metrics = [
         (number, aim) for number, aim in enumerate(found.aims) if aim.what not in ("parameters", "bytes", "gflops")
     ]
@@ -84,16 +84,27 @@ def _show(found: Selection) -> None:
     )
     tables.table(columns, _rows(found, [number for number, _ in shown]))
     if found.count > len(found.classes):
-        tables.say(f"and {tables.counted(found.count - len(found.classes), 'class')} more; -k shows more")
+        hidden = found.count - len(found.classes)
+        are = "is" if hidden == 1 else "are"
+        tables.say(f"{tables.counted(hidden, 'equivalence class')} {are} not shown; -k shows more.")
     chosen = (choice.model for group in found.classes for choice in (group.best, *group.others))
     tables.say(*verdict_text.approximate(*((found.like,) if found.like else ()), *chosen))
     if found.like:
-        tables.say(verdict_text.judged(found, found.searched))
+        tables.say(verdict_text.expected(found, found.searched))
     else:
         tables.say(
-            f"{verdict_text.basis(found.spec, found.distance, found.tolerance)}, "
-            f"{verdict_text.calibrated(found.calibration)}"
+            f"Compared by {verdict_text.basis(found.spec, found.distance, found.tolerance)}, "
+            f"{verdict_text.calibrated(found.calibration)}."
         )
+
+
+def _goal(aim: Aim) -> str:
+    """An aim in words: ``fewest parameters``, ``smallest distance``, ``highest top1@cifar10``."""
+    if aim.what in ("parameters", "bytes", "gflops"):
+        return f"{'most' if aim.maximise else 'fewest'} {'gigaflops' if aim.what == 'gflops' else aim.what}"
+    if aim.what == "distance":
+        return f"{'largest' if aim.maximise else 'smallest'} distance"
+    return f"{'highest' if aim.maximise else 'lowest'} {aim.place}"
 
 
 def _rows(found: Selection, metrics: list[int]) -> Iterator[tuple[str, ...]]:

@@ -1,7 +1,7 @@
-"""Answers for people: tables and sentences on standard output.
+"""Tables and sentences on standard output, and the format of numbers.
 
-Every text goes through `rich.text.Text`, which knows no markup, and `harmless`, which leaves nothing for a terminal to
-act on. Where standard output is no terminal nothing is cut or wrapped.
+Every text passes through `rich.text.Text`, which has no markup, and `harmless`, which escapes control characters. If
+standard output is not a terminal, nothing is cut or wrapped.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ __all__ = [
     "number",
     "percent",
     "say",
+    "sentence",
     "size",
     "table",
     "whole",
 ]
 
-PIPED_WIDTH = 10_000  # wider than any line of ours, so that rich neither cuts nor wraps
+PIPED_WIDTH = 10_000  # wider than any line, so that Rich neither cuts nor wraps
 BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
 def is_terminal() -> bool:
-    """Whether people read standard output as it comes."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
@@ -53,7 +54,7 @@ def _console() -> Console:
 
 
 def say(*sentences: str) -> None:
-    """Write each sentence on a line of its own; on a terminal, long ones are wrapped, those set in under themselves."""
+    """Write each sentence on its own line. On a terminal, long lines are wrapped and keep their indent."""
     from rich.text import Text
 
     console = _console()
@@ -67,14 +68,14 @@ def say(*sentences: str) -> None:
 
 
 def hint(*sentences: str) -> None:
-    """Write advice to standard error, where it is no part of the answer."""
+    """Write advice to standard error, because it is not part of the answer."""
     sys.stderr.write("".join(f"{harmless(sentence)}\n" for sentence in sentences))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table; columns whose header begins with ``>`` are set flush right, empty ones are left out.
+    """Write a table. A header that begins with ``>`` is aligned right; empty columns are left out.
 
-    On a narrow terminal texts are folded, never shortened.
+    On a narrow terminal, texts are folded and never shortened.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -100,24 +101,29 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         return
     with console.capture() as captured:
         console.print(shown)
-    # Columns are padded, which in a file or a pipe is nothing but trailing blanks.
+    # Rich pads columns; in a file or a pipe this leaves only trailing blanks.
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
+def sentence(text: str) -> str:
+    """``text`` with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def number(value: float | None) -> str:
-    """Three significant digits; a dash where there is no number."""
+    """A number with three significant digits; a dash if there is none."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.3g}"
 
 
 def whole(value: int) -> str:
-    """A count, with its thousands apart."""
+    """A count with thousands separators."""
     return f"{value:,}"
 
 
 def size(count: int | None) -> str:
-    """Bytes in decimal units: ``1.1 MB``; a question mark where unknown."""
+    """Bytes in decimal units: ``1.1 MB``; a question mark if unknown."""
     if count is None:
         return "?"
     value, unit = float(count), 0
@@ -127,7 +133,7 @@ def size(count: int | None) -> str:
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """A fraction in per cent: ``99.6 %``; neither all nor nothing unless it is: ``>99.9 %``, ``<0.1 %``."""
+    """A fraction in per cent: ``99.6 %``. Never rounded to 0 or 100 %: ``<0.1 %``, ``>99.9 %``."""
     if not math.isfinite(fraction):
         return "-"
     step = 10.0**-digits
@@ -139,7 +145,7 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def moment(time: str) -> str:
-    """A time of ISO 8601 in UTC, for people: ``2026-01-02 03:04:05 UTC``."""
+    """An ISO 8601 time in UTC: ``2026-01-02 03:04:05 UTC``."""
     return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

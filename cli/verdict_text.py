@@ -1,10 +1,10 @@
-"""Verdicts, decay laws and differences in words."""
+"""Sentences about verdicts, training and tail classes, decay laws and differences."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.cli.tables import counted, number, percent, whole
+from registry.cli.tables import counted, number, percent, sentence, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +34,9 @@ __all__ = [
     "conjugate",
     "decay",
     "differences",
-    "judged",
+    "evidence",
+    "expected",
     "savings",
-    "sentence",
     "tail",
     "training",
     "uncalibrated",
@@ -47,31 +47,32 @@ __all__ = [
 
 UNCALIBRATED = "not calibrated"
 NAMED = 3
-"""Models with approximate spectra that are named; of more, their number is said."""
+"""Maximum number of models with approximate spectra that are named."""
 
 
-def sentence(verdict: Verdict, calibration: Calibration | None, searched: int | None = None) -> str:
-    """The evidence: distance against tolerance, what unrelated pairs do, and how many false passes that implies.
+def evidence(verdict: Verdict, calibration: Calibration | None, searched: int | None = None) -> str:
+    """Sentences on the distance, the tolerance, unrelated pairs, the calibration and the expected false passes.
 
-    Only the distance where there is no tolerance, and nothing of unrelated pairs without a calibration.
+    Without a tolerance, only the distance; without a calibration, nothing on unrelated pairs.
     """
+    known = f"({calibrated(calibration)})"
     if verdict.tolerance is None:
-        return f"distance {number(verdict.distance)}, and no tolerance to hold it against"
+        return f"The distance is {number(verdict.distance)}; there is no tolerance {known}."
     side = "within" if verdict.distance <= verdict.tolerance else "beyond"
     distance, tolerance = _apart(verdict.distance, verdict.tolerance)
-    parts = [f"distance {distance}", f"{side} the tolerance {tolerance}"]
+    told = f"The distance {distance} is {side} the tolerance {tolerance}"
     if verdict.closer_than is not None:
         pairs = (
             "all unrelated pairs measured" if verdict.closer_than == 1.0 else f"{closer(verdict)} of unrelated pairs"
         )
-        parts.append(f"closer than {pairs}")
-    if searched is not None and calibration is not None and verdict.rate is not None:
-        parts.append(_false_passes(verdict.rate, calibration, searched))
-    return ", ".join(parts)
+        told += f"; {pairs} are farther apart"
+    if searched is None or calibration is None or verdict.rate is None:
+        return f"{told} {known}."
+    return f"{told}. {sentence(f'{_false_passes(verdict.rate, calibration, searched)} {known}')}"
 
 
 def _apart(a: float, b: float) -> tuple[str, str]:
-    """Two numbers by as many digits as tell them apart: at least three."""
+    """Two numbers with as many digits as distinguish them, at least three."""
     for digits in range(3, 17):
         texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
         if a == b or texts[0] != texts[1]:
@@ -80,47 +81,48 @@ def _apart(a: float, b: float) -> tuple[str, str]:
 
 
 def closer(verdict: Verdict) -> str:
-    """Of unrelated pairs, how many lie farther apart: ``99.6 %``, ``all pairs`` measured; empty if not known."""
+    """Share of unrelated pairs that are farther apart: ``99.6 %``, ``all pairs`` measured; empty if unknown."""
     if verdict.closer_than is None:
         return ""
     return "all pairs" if verdict.closer_than == 1.0 else percent(verdict.closer_than)
 
 
-def _false_passes(rate: float, calibration: Calibration, searched: int, noun: str = "searched") -> str:
-    # No unrelated pair that was measured is so near: all that is known is that the rate is not larger.
+def _false_passes(rate: float, calibration: Calibration, searched: int, noun: str = "") -> str:
+    # No measured unrelated pair is as near: then the rate is an upper bound.
     most = "at most " if rate <= calibration.resolution else ""
     expected = number(rate * searched)
-    passes = "false pass" if expected == "1" else "false passes"
-    return f"{most}{expected} {passes} expected among the {whole(searched)} {noun}"
+    passes = "false pass is" if expected == "1" else "false passes are"
+    among = f"{whole(searched)} {noun}" if noun else f"{counted(searched, 'model')} searched"
+    return f"{most}{expected} {passes} expected among the {among}"
 
 
 def calibrated(calibration: Calibration | None) -> str:
-    """What the rates were measured on: ``calibrated on 163 published models of 20 families``; ``not calibrated``."""
+    """The data of the calibration: ``calibrated on 163 published models of 20 families``, or ``not calibrated``."""
     return UNCALIBRATED if calibration is None else f"calibrated on {calibration.source}"
 
 
 def uncalibrated(spec: FingerprintSpec, distance: str) -> str:
-    """That nothing is known of unrelated models, and the command that measures it."""
+    """A sentence on a missing calibration, with the command that measures one."""
     return (
-        f"{spec.label} by {distance} is {UNCALIBRATED}: how far apart unrelated models lie is not known; measure it: "
+        f"{spec.label} with {distance} is {UNCALIBRATED}: the distances of unrelated models are unknown. Measure them: "
         f"archreg calibrate --fingerprint {spec.name} --distance {distance}"
     )
 
 
 def basis(spec: FingerprintSpec, distance: str, tolerance: float | None) -> str:
-    """By what models were compared: ``layered v2, l1, tolerance 0.035``, or ``theirs v1, l1, no tolerance``."""
+    """Fingerprint, distance and tolerance: ``layered v2, l1, tolerance 0.035``, or ``theirs v1, l1, no tolerance``."""
     return f"{spec.label}, {distance}, {'no tolerance' if tolerance is None else f'tolerance {number(tolerance)}'}"
 
 
-def judged(found: Search | Selection | Partition, searched: int, noun: str = "searched") -> str:
-    """What passing at this tolerance means for as many models as were searched, or pairs of them."""
+def expected(found: Search | Selection | Partition, searched: int, noun: str = "") -> str:
+    """A sentence on the rate at this tolerance, and the false passes expected among the models or pairs."""
     tolerance, rate, calibration = found.tolerance, found.rate, found.calibration
     if calibration is None or rate is None:
         return uncalibrated(found.spec, found.distance)
     most = "at most " if rate <= calibration.resolution else ""
     return (
-        f"{most}{percent(rate, 2)} of unrelated pairs pass at the tolerance {number(tolerance)}: "
-        f"{_false_passes(rate, calibration, searched, noun)} ({calibrated(calibration)})"
+        f"At the tolerance {number(tolerance)}, {most}{percent(rate, 2)} of unrelated pairs pass: "
+        f"{_false_passes(rate, calibration, searched, noun)} ({calibrated(calibration)})."
     )
 
 
@@ -132,12 +134,12 @@ def why(verdict: Verdict) -> str:
 
 
 def unlike(verdict: Verdict) -> str:
-    """Why two models are not equivalent, in few words: the classes in which they differ, else that they are too far."""
+    """Short reason why two models are not equivalent: different training or tail class, else too far."""
     return "; ".join(reason for reason in verdict.reasons if not reason.startswith("distance ")) or "too far"
 
 
 def approximate(*models: ModelSummary) -> tuple[str, ...]:
-    """That distances and classes rest on approximate spectra, and whose; nothing where all are exact."""
+    """A sentence that names models with approximate spectra; empty if all spectra are exact."""
     counts = {model.name: model.approximate for model in models if model.approximate}
     named = [f"{name} ({counted(counts[name], 'layer')})" for name in list(counts)[:NAMED]]
     if len(counts) > NAMED:
@@ -145,12 +147,13 @@ def approximate(*models: ModelSummary) -> tuple[str, ...]:
     if not named:
         return ()
     return (
-        f"spectra by stochastic Lanczos quadrature: {', '.join(named)}; distances and classes of these are approximate",
+        f"Spectra by stochastic Lanczos quadrature: {', '.join(named)}. Their distances, training classes "
+        "and tail classes are approximate.",
     )
 
 
 def savings(candidate: Candidate) -> str:
-    """What a smaller model saves: ``63.4 % of the parameters, 63.1 % of the bytes``; only what it does."""
+    """Savings of a smaller model: ``63.4 % of the parameters, 63.1 % of the bytes``."""
     saved = (
         (candidate.params_saved, "parameters"),
         (candidate.bytes_saved, "bytes"),
@@ -161,72 +164,73 @@ def savings(candidate: Candidate) -> str:
 
 
 def change(found: MetricChange) -> str:
-    """How a metric changes: ``top1 -1.66, worse (cifar10 test)``."""
+    """Change of a metric: ``top1 -1.66, worse (cifar10 test)``."""
     way = "" if found.better is None else ", better" if found.better else ", worse"
     place = f"{found.dataset} {found.split}".strip()
     return f"{found.name} {found.change:+.3g}{way}" + (f" ({place})" if place else "")
 
 
 def training(found: Conjugacy) -> str:
-    """The training class and why: how far from Gaussian weights, against how far 99 % of Gaussian networks are."""
+    """Training class, and the departure from Gaussian weights in widths of the 99 % band."""
     where = "outside" if found.z > 1 else "within"
     return (
-        f"{found.training_class}: {where} the 99 % band of Gaussian weights of its shapes, at {number(found.z)} times "
-        "its width"
+        f"{found.training_class}: {where} the 99 % band of Gaussian networks of the same shapes ({number(found.z)} "
+        "times its width)"
     )
 
 
 def tail(found: Conjugacy) -> str:
-    """The tail class and what it means."""
+    """Tail class and its meaning."""
     long = found.tail_class == "long"
-    meaning = "reaches beyond what uncorrelated weights can" if long else "ends where that of uncorrelated weights can"
-    return f"{found.tail_class}: its tail {meaning}"
+    meaning = "extends beyond that of uncorrelated weights" if long else "ends where that of uncorrelated weights ends"
+    return f"{found.tail_class}: the tail {meaning}"
 
 
 def conjugate(found: Conjugacy) -> str:
-    """Where the spectral difference stays within each delta, and how many times as far out as of Gaussian weights."""
+    """Location from which the spectral difference stays within each delta, also relative to Gaussian weights."""
     gaussian = dict(found.wishart_tail)
     parts: list[str] = []
     for delta, x in found.tail:
         ratio = x / gaussian[delta] if gaussian.get(delta) else None
-        # Said once, of the first.
+        # The unit is written for the first ratio only.
         behind = "" if ratio is None else f" ({number(ratio)}{'' if parts else ' times as far as Gaussian weights'})"
         parts.append(f"x = {number(x)} within {delta:g}{behind}")
     return ", ".join(parts)
 
 
 def decay(found: Decay) -> str:
-    """How a tail decays: ``power law, exponent 2.4 (Vuong 3.1, 412 eigenvalues beyond x = 4.2)``."""
+    """Decay law of the tail: ``power law, exponent 2.4 (Vuong 3.1, 412 eigenvalues beyond x = 4.2)``."""
     one = found.exceedances == 1
     place = f"{counted(found.exceedances, 'eigenvalue')} beyond x = {number(found.threshold)}"
     if found.statistic is None:
-        return f"undecided: {place} {'is' if one else 'are'} not enough to tell"
+        return f"undecided: {place} {'is' if one else 'are'} too few to decide"
     exponential, power = f"exponential, rate {number(found.rate)}", f"power law, exponent {number(found.exponent)}"
     laws = {"exponential": exponential, "power": power}
-    law = laws.get(found.law, f"undecided: {exponential}, or {power}; the tests do not agree on one")
+    law = laws.get(found.law, f"undecided: {exponential} or {power}")
     return f"{law} (Vuong {number(found.statistic)}, {place})"
 
 
 def differences(found: Contrast | None, a: str, b: str) -> tuple[str, ...]:
-    """Where models ``a`` and ``b`` differ, a sentence each: location, depth, layers, blocks of the fingerprint."""
+    """Sentences on where models ``a`` and ``b`` differ: location, depth, layers, blocks of the fingerprint."""
     if found is None:
-        return ("where they differ is not known: the spectra of one of them are not stored",)
+        return ("The differences are unknown: the spectra of at least one model are not stored.",)
     if not any(share for _, share in found.shares):
-        return ("their spectra and shapes are the same",)
+        return ("Their spectra and shapes are the same.",)
     return (
         _location(found, a, b),
-        "layers farthest from the other's at their depth, in decades of x:",
-        f"  of {a}, {_layers(found.layers_a)}",
-        f"  of {b}, {_layers(found.layers_b)}",
-        "shares of the layered l1 distance: " + ", ".join(f"{name} {percent(part)}" for name, part in found.shares),
+        "Layers that differ most from the other network at the same depth (decades of x):",
+        f"  {a}: {_layers(found.layers_a)}",
+        f"  {b}: {_layers(found.layers_b)}",
+        f"Shares of the layered l1 distance: {', '.join(f'{name} {percent(part)}' for name, part in found.shares)}.",
     )
 
 
 def _location(found: Contrast, a: str, b: str) -> str:
     more, less = (a, b) if found.difference > 0 else (b, a)
     return (
-        f"spectra differ most at x = {number(found.location)}: {percent(abs(found.difference))} more of {more} than of "
-        f"{less} lies below; by depth, most around {found.depth:g}, by {number(found.depth_distance)} decades of x"
+        f"Spectra differ most at x = {number(found.location)}: {percent(abs(found.difference))} more of {more} than of "
+        f"{less} lies below. By depth, they differ most near {found.depth:g}, by {number(found.depth_distance)} "
+        "decades of x."
     )
 
 

@@ -5,12 +5,14 @@ python scripts/cli_docs.py [--check]
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+CUT = re.compile(r"\* .*[^\s.]\.\.\.")  # a summary that Click cut off; "resnet, vit, ..." has a space before the dots
 
 
 def render() -> str:
@@ -27,9 +29,17 @@ def render() -> str:
         return target.read_text(encoding="utf-8").replace("\b\n", "").rstrip() + "\n"
 
 
+def cut_off(text: str) -> list[str]:
+    """Return the lines of the page that end in a sentence cut off by Click."""
+    return [line for line in text.splitlines() if CUT.fullmatch(line)]
+
+
 def main(arguments: list[str]) -> int:
-    """Write the page; with ``--check``, only compare it and return 1 if it differs."""
+    """Write the page; with ``--check``, only compare it. Return 1 if it differs or a sentence is cut off."""
     text = render()
+    if cut := cut_off(text):
+        print("these summaries are cut off, shorten them to 45 characters:", *cut, sep="\n", file=sys.stderr)
+        return 1
     if "--check" not in arguments:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(text, encoding="utf-8")

@@ -100,18 +100,18 @@ def test_the_command_line_says_it_in_words(filled: Filled, capsys: pytest.Captur
     settings = ("--fingerprint", "mme", "--db", filled.url)
     code, out, _ = said(capsys, "nearest", "wide", *settings)
     assert code == 0
-    assert "nearest to wide: mme v1, l1, no tolerance\n" in out
+    assert "Models nearest to wide, compared by mme v1, l1, no tolerance:\n" in out
     assert "not calibrated" in next(line for line in out.splitlines() if line.startswith("twin"))
-    assert "measure it: archreg calibrate --fingerprint mme --distance l1" in out
+    assert "Measure them: archreg calibrate --fingerprint mme --distance l1" in out
     code, out, _ = said(capsys, "compare", "wide", "twin", *settings)
-    assert (code, out.splitlines()[0]) == (0, "wide and twin: not calibrated")
-    assert "and no tolerance to hold it against (not calibrated)" in out
+    assert (code, out.splitlines()[0]) == (0, "wide and twin cannot be judged: not calibrated.")
+    assert "; there is no tolerance (not calibrated)." in out
     code, out, _ = said(capsys, "compare", "wide", "twin", "--tolerance", "0.1", *settings)
-    assert (code, out.splitlines()[0]) == (0, "wide and twin: equivalent")
-    assert "within the tolerance 0.1 (not calibrated)" in out
+    assert (code, out.splitlines()[0]) == (0, "wide and twin are equivalent.")
+    assert "within the tolerance 0.1 (not calibrated)." in out
     code, out, _ = said(capsys, "select", "--aim", "min:params", *settings)
     assert code == 0
-    assert "mme v1, l1, no tolerance, not calibrated" in out
+    assert "Compared by mme v1, l1, no tolerance, not calibrated." in out
     code, out, err = said(capsys, "compress", "wide", *settings)
     assert (code, out) == (2, "")
     assert err == f"archreg: mme v1 by l1 is not calibrated: this question needs a tolerance\n  {REMEDY}\n"

@@ -19,7 +19,7 @@ def test_show_says_what_is_approximate(archreg: Callable[..., Any], fake: Any, s
     shown = samples.answers["show"]("x")
     layers = tuple(replace(layer, method="lanczos") for layer in shown.layers)
     fake.answers["show"] = replace(shown, summary=replace(shown.summary, approximate=1), layers=layers)
-    assert "one layer's spectrum, by stochastic Lanczos quadrature" in " ".join(archreg("show", "x").out.split())
+    assert "1 layer, by stochastic Lanczos quadrature" in " ".join(archreg("show", "x").out.split())
     assert "lanczos" in archreg("show", "x", "--layers").out
     assert archreg("show", "x", "--json").document["layers"][0]["method"] == "lanczos"
 
@@ -46,8 +46,8 @@ def test_verdicts_say_what_is_approximate(words: str, archreg: Callable[..., Any
         "select": replace(samples.answers["select"], like=first, classes=(chosen,)),
     }
     assert (
-        "spectra by stochastic Lanczos quadrature: first (1 layer), near (3 layers); "
-        "distances and classes of these are approximate"
+        "Spectra by stochastic Lanczos quadrature: first (1 layer), near (3 layers). "
+        "Their distances, training classes and tail classes are approximate."
     ) in archreg(*words.split()).out.splitlines()
     text = json.dumps(archreg(*words.split(), "--json").document)
     assert text.count('"approximate": 3') == 1
@@ -57,4 +57,4 @@ def test_verdicts_say_what_is_approximate(words: str, archreg: Callable[..., Any
 def test_of_many_that_are_approximate_some_are_named(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     rough = [Neighbour(samples.summary(f"m{i}", approximate=2), samples.verdict()) for i in range(5)]
     fake.answers["search"] = replace(samples.answers["search"]("x"), neighbours=tuple(rough))
-    assert "quadrature: m0 (2 layers), m1 (2 layers), m2 (2 layers), 2 more;" in archreg("nearest", "x").out
+    assert "quadrature: m0 (2 layers), m1 (2 layers), m2 (2 layers), 2 more." in archreg("nearest", "x").out

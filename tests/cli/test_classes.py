@@ -17,13 +17,16 @@ def test_in_words(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("classes")
     assert done.code == 0
     lines = done.out.splitlines()
-    assert lines[0] == "3 models, 1 class of several, 1 model alone: layered v1, l1, tolerance 0.035"
-    assert lines[1] == "complete linkage: every two of a class are within the tolerance"
+    assert lines[:3] == [
+        "3 models: 1 equivalence class of several models, 1 model alone.",
+        "Compared by layered v1, l1, tolerance 0.035.",
+        "Linkage rule: complete linkage (all pairs within a class are within the tolerance).",
+    ]
     [row] = [line for line in lines if line.startswith("c1a55c1a55c1")]
     assert " ".join(row.split()) == "c1a55c1a55c1 resnet32 2 0.03 trained long resnet, cifar10 resnet20, resnet32"
     assert "1.00 % of unrelated pairs pass" in lines[-1]
-    assert "false passes expected among the 3 pairs, were all unrelated" in lines[-1]
-    assert done.err == "one class with all its members: archreg classes --class IDENTITY\n"
+    assert "false passes are expected among the 3 pairs if all are unrelated" in lines[-1]
+    assert done.err == "To show a class with all its members: archreg classes --class IDENTITY\n"
 
 
 def test_what_rule_and_whether_to_keep(archreg: Callable[..., Any], fake: Any) -> None:
@@ -38,9 +41,9 @@ def test_a_chain_says_how_wide_it_is(archreg: Callable[..., Any], fake: Any, sam
     wide = replace(found.classes[0], diameter=0.2, bounded=True)
     fake.answers["classes"] = replace(found, rule="single", classes=(wide,), kept=False)
     done = archreg("classes")
-    assert done.out.splitlines()[1] == (
-        "single linkage: each is within the tolerance of another of its class, the ends of a chain need not be; "
-        "the widest class here is <= 0.2 wide"
+    assert done.out.splitlines()[2] == (
+        "Linkage rule: single linkage (each member is within the tolerance of at least one other). "
+        "The largest diameter is <= 0.2."
     )
     assert done.err == ""
     fake.answers["classes"] = replace(found, classes=())
@@ -51,7 +54,7 @@ def test_it_says_that_and_why_it_is_not_kept(archreg: Callable[..., Any], fake: 
     note = "zoo.db: attempt to write a readonly database"
     fake.answers["classes"] = replace(samples.answers["classes"], kept=False, created="", note=note)
     done = archreg("classes")
-    assert (done.code, done.err) == (0, f"not kept: {note}\n")
+    assert (done.code, done.err) == (0, f"The equivalence classes were not kept: {note}.\n")
     document = archreg("classes", "--json").document
     assert (document["kept"], document["created"], document["note"]) == (False, None, note)
 
@@ -85,9 +88,9 @@ def test_one_class(archreg: Callable[..., Any], fake: Any) -> None:
     assert fake.called("partitions.get") == (("c1a5",), {})
     assert done.code == 0
     facts = dict(line.split(None, 1) for line in done.out.splitlines() if " " in line)
-    assert facts["around"].strip() == "resnet32"
+    assert facts["medoid"].strip() == "resnet32"
     assert facts["family"].strip() == "resnet"
-    assert "data set" in done.out
+    assert "dataset" in done.out
     assert sum(line.startswith(("resnet20 ", "resnet32 ")) for line in done.out.splitlines()) == 2
     assert archreg("classes", "--class", "c1a5", "--json").document["classes"][0]["identity"] == "c1a55c1a55c1"
 
@@ -100,7 +103,7 @@ def test_what_is_kept(archreg: Callable[..., Any], fake: Any) -> None:
     assert (kept["scope"], kept["rule"], kept["models"], kept["classes"]) == ({"family": "resnet"}, "cover", 12345, 67)
     fake.answers["partitions.list"] = ()
     done = archreg("classes", "--kept")
-    assert (done.code, done.out, done.err) == (0, "", "no classes are kept; make them: archreg classes\n")
+    assert (done.code, done.out, done.err) == (0, "", "No equivalence classes are kept. Make them: archreg classes\n")
 
 
 def test_what_was_kept_is_forgotten(archreg: Callable[..., Any], fake: Any) -> None:
@@ -108,7 +111,7 @@ def test_what_was_kept_is_forgotten(archreg: Callable[..., Any], fake: Any) -> N
     assert fake.called("partitions.forget") == ((12,), {})
     assert (done.code, done.out) == (
         0,
-        "forgot 1 class of 2 models: layered v1, l1, tolerance 0.035, complete, family vgg\n",
+        "Forgot 1 equivalence class of 2 models (layered v1, l1, tolerance 0.035, complete, family vgg).\n",
     )
     assert archreg("classes", "--forget", "12", "--json").document["forgotten"]["id"] == 12
     fake.answers["partitions.forget"] = UnknownClassError("no classes are kept under the number 13", "see --kept")
@@ -120,16 +123,16 @@ def test_what_was_kept_is_forgotten(archreg: Callable[..., Any], fake: Any) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--class", "c1", "--kept"), "--kept does not go with --class"),
-        (("--class", "c1", "--family", "resnet"), "--family does not go with --class"),
-        (("--kept", "--max-params", "1M"), "--max-params does not go with --kept"),
-        (("--kept", "--rule", "single"), "--rule does not go with --kept"),
-        (("--kept", "--tolerance", "0.1"), "--tolerance does not go with --kept"),
-        (("--kept", "--distance", "l2"), "--distance does not go with --kept"),
-        (("--forget", "1", "--fingerprint", "layered"), "--fingerprint does not go with --forget"),
-        (("--class", "c1", "--no-keep"), "--keep/--no-keep does not go with --class"),
-        (("--forget", "1", "--kept"), "--kept does not go with --forget"),
-        (("--forget", "1", "--family", "resnet"), "--family does not go with --forget"),
+        (("--class", "c1", "--kept"), "--kept cannot be combined with --class"),
+        (("--class", "c1", "--family", "resnet"), "--family cannot be combined with --class"),
+        (("--kept", "--max-params", "1M"), "--max-params cannot be combined with --kept"),
+        (("--kept", "--rule", "single"), "--rule cannot be combined with --kept"),
+        (("--kept", "--tolerance", "0.1"), "--tolerance cannot be combined with --kept"),
+        (("--kept", "--distance", "l2"), "--distance cannot be combined with --kept"),
+        (("--forget", "1", "--fingerprint", "layered"), "--fingerprint cannot be combined with --forget"),
+        (("--class", "c1", "--no-keep"), "--keep/--no-keep cannot be combined with --class"),
+        (("--forget", "1", "--kept"), "--kept cannot be combined with --forget"),
+        (("--forget", "1", "--family", "resnet"), "--family cannot be combined with --forget"),
     ],
 )
 def test_what_does_not_go_together(archreg: Callable[..., Any], fake: Any, words: tuple[str, ...], said: str) -> None:

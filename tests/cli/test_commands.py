@@ -65,11 +65,11 @@ def test_defaults_are_shown_as_they_would_be_written(archreg: Callable[..., Any]
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        ("compare", "as two alone are judged"),
-        ("classes", "however many there are"),
-        ("nearest", "so that among many one false pass is expected at most"),
-        ("compress", "so that among many one false pass is expected at most"),
-        ("select", "so that among many one false pass is expected at most"),
+        ("compare", "calibrated for one pair"),
+        ("classes", "calibrated, for any number of models"),
+        ("nearest", "smaller for many models, so that at most one false pass is expected"),
+        ("compress", "smaller for many models, so that at most one false pass is expected"),
+        ("select", "smaller for many models, so that at most one false pass is expected"),
     ],
 )
 def test_help_says_which_tolerance_holds(command: str, why: str, archreg: Callable[..., Any]) -> None:

@@ -42,14 +42,14 @@ def test_answers_about_one(archreg: Callable[..., Any], fake: Any, samples: Any,
     fake.answers["classes"] = replace(answers["classes"], models=2)
     fake.answers["search"] = replace(answers["search"](), unknown=1)
     for words, said in (
-        (("distances", "-o", str(tmp_path / "d.npz")), "the distances between 1 model to"),
-        (("index", "drop"), "dropped the indexes of 1 fingerprint\n"),
-        (("index", "build"), "the index holds 1 layered fingerprint, by l1"),
-        (("compress", "a"), "\nthe only smaller model is equivalent:\n"),
-        (("select",), "1 of 1 model passes the constraints"),
-        (("select",), "1 of them is left out: no figure is known for max top1@cifar10/test"),
-        (("classes",), "expected among the 1 pair, were it unrelated ("),
-        (("nearest", "a"), "1 model left out: a value that is bounded"),
+        (("distances", "-o", str(tmp_path / "d.npz")), "Wrote the distances between 1 model to"),
+        (("index", "drop"), "Dropped the indexes of 1 fingerprint.\n"),
+        (("index", "build"), "The index holds 1 layered fingerprint for the distance l1."),
+        (("compress", "a"), "\nThe only smaller model is equivalent:\n"),
+        (("select",), "1 of 1 model passes the constraints."),
+        (("select",), "1 model was left out: top1@cifar10/test is unknown."),
+        (("classes",), "expected among the 1 pair if it is unrelated ("),
+        (("nearest", "a"), "1 model was left out: a filtered value is unknown."),
         (("show", "a"), "1 tensor left out"),
     ):
         done = archreg(*words)
@@ -60,13 +60,13 @@ def test_answers_about_one(archreg: Callable[..., Any], fake: Any, samples: Any,
 def test_one_or_several_smaller_models(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     found = samples.answers["compress"]("a")
     for changes, said in (
-        ({"searched": 1, "equivalent": False}, "the only smaller model is not equivalent:"),
-        ({"searched": 139}, "of the 139 smaller models this one is equivalent:"),
+        ({"searched": 1, "equivalent": False}, "The only smaller model is not equivalent:"),
+        ({"searched": 139}, "Of the 139 smaller models, this one is equivalent:"),
         (
             {"searched": 139, "candidates": found.candidates * 2},
-            "of the 139 smaller models these are equivalent, the best first:",
+            "Of the 139 smaller models, these are equivalent, the best first:",
         ),
-        ({"searched": 139, "equivalent": False}, "none of the 139 smaller models is equivalent; the nearest, not"),
+        ({"searched": 139, "equivalent": False}, "None of the 139 smaller models is equivalent. The nearest are:"),
     ):
         fake.answers["compress"] = replace(found, **changes)
         assert f"\n{said}" in archreg("compress", "a").out

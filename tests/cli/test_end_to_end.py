@@ -105,8 +105,8 @@ def test_a_database_of_an_unknown_revision(
         assert "archreg db upgrade --from v" in remedy
     command = shlex.split(remedy.partition("archreg ")[2].partition(" (")[0])[:4]
     assert filled(*command[:3], "v0001").code == 1
-    assert filled(*command).out == f"the database is at {command[3]}\n"
-    assert filled("db", "check").out == "the database is sound\n"
+    assert filled(*command).out == f"The database is at revision {command[3]}.\n"
+    assert filled("db", "check").out == "The database is sound.\n"
     assert filled("nearest", weight).code == 0
 
 
@@ -127,7 +127,7 @@ def test_the_whole_way(filled: Archreg, weights: Path, tmp_path: Path) -> None:
 
     again = filled("ingest", str(weights / "wide.safetensors"), "--quiet", "--json")
     assert again.document["known"] + again.document["named"] == 1
-    assert filled("db", "check").out == "the database is sound\n"
+    assert filled("db", "check").out == "The database is sound.\n"
     assert filled("db", "current", "--json").document["revision"] == stats["schema_version"]
     assert filled("db", "upgrade", "--json").document["revision"] == stats["schema_version"]
     assert filled("refingerprint", "--quiet", "--json").document == {"computed": 0, "judged": 0}
@@ -209,7 +209,7 @@ def test_where_two_models_differ(filled: Archreg, weights: Path) -> None:
     assert contrast(bare) is not None
     assert filled("ingest", str(bare), "--no-spectra", "--quiet").code == 0
     assert contrast("bare") is None
-    assert "not stored" in filled("compare", "wide", "bare").out
+    assert "are not stored." in filled("compare", "wide", "bare").out
 
 
 def test_the_decay_law_is_stored(filled: Archreg) -> None:
@@ -229,7 +229,7 @@ def test_compress(filled: Archreg) -> None:
     assert (change["name"], change["dataset"], change["change"]) == ("top1", "digits", -1.5)
     strict = filled("compress", "wide", "--tolerance", "0")
     assert strict.code == 0
-    assert "is equivalent; the nearest, not equivalent:" in strict.out
+    assert "is equivalent. The nearest are:" in strict.out
     smallest = filled("compress", "dense", "--max-params", "10", "--json")
     assert (smallest.code, smallest.document["candidates"]) == (0, [])
 
@@ -304,7 +304,7 @@ def test_bad_references_fail_in_one_line(
     assert lines[0].startswith("archreg: ")
     assert "unexpected" not in done.err
     assert len(lines) <= 2
-    assert done.out in ("", "1 failed\n")
+    assert done.out in ("", "Models: 1 failed.\n")
     both = archreg("ingest", str(bad / "good.safetensors"), reference, "--quiet", "--json")
     assert both.code == 3
     assert (both.document["added"], both.document["failed"]) == (1, 1)
@@ -405,7 +405,7 @@ def test_questions_load_no_framework(questioned: Path) -> None:
 def test_a_reader_that_leaves_early_is_no_error(questioned: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m registry.cli.app list --db {shlex.quote(str(questioned))} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert done.stderr.replace("4 models\n", "") == ""
+    assert done.stderr.replace("4 models.\n", "") == ""
 
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
@@ -428,7 +428,10 @@ def test_output_on_a_full_disk_is_one_line(questioned: Path, words: tuple[str, .
             check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == "archreg: cannot write: No space left on device\n  free some disk space and run it again\n"
+    assert (
+        done.stderr
+        == "archreg: cannot write: No space left on device\n  free some disk space and run the command again\n"
+    )
 
 
 def test_a_command_that_loads_torch_says_nothing_at_its_end(tmp_path: Path) -> None:
@@ -438,7 +441,7 @@ def test_a_command_that_loads_torch_says_nothing_at_its_end(tmp_path: Path) -> N
     words = ["ingest", str(tmp_path / "x.pt"), "--workers", "1", "--quiet", "--db", str(tmp_path / "r.db")]
     command = [sys.executable, "-m", "registry.cli.app", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("1 added\n", "")
+    assert (done.stdout, done.stderr) == ("Models: 1 added.\n", "")
 
 
 def test_a_folder_that_may_not_be_listed_fails_alone(
@@ -478,13 +481,13 @@ def test_a_misspelt_filter_is_offered_near_ones(
     monkeypatch.chdir(tmp_path)
     done = filled(*words, "--family", "conf", "--task", "zzzzz")
     assert done.code == 0
-    assert "no model has family conf; near: conv\nno model has task zzzzz\n" in done.out + done.err
+    assert "No model has family conf. Similar: conv.\nNo model has task zzzzz.\n" in done.out + done.err
     assert "pairs" not in done.out
     assert filled(*words, "--family", "conf", "--json").document["unmatched"] == {"family": ["conv"]}
     # Nothing is said where something was found, or where it was another filter that removed all.
     for filters in (("--family", "CONV"), ("--family", "conv", "--max-params", "1")):
         done = filled(*words, *filters)
-        assert (done.code, "no model has" in done.out + done.err) == (0, False)
+        assert (done.code, "No model has" in done.out + done.err) == (0, False)
         assert "unmatched" not in filled(*words, *filters, "--json").document
 
 

@@ -161,7 +161,7 @@ def test_an_option_that_was_renamed_names_its_successor(
 def test_a_distance_is_no_bound_on_a_metric(archreg: Callable[..., Any], fake: Any, distance: str) -> None:
     done = archreg("nearest", "m", "--metric", distance)
     assert done.code == 2
-    assert f"'{distance}' is no bound on a metric; the distance is --distance {distance.lower()}" in done.err
+    assert f"'{distance}' is not a bound on a metric; the distance is --distance {distance.lower()}" in done.err
     assert fake.calls == []
 
 

@@ -24,7 +24,7 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
     done = archreg(
         *words.split(), "--replace", "--no-spectra", "--discard-weights", "--device", "auto", "--approximate", "-q"
     )
-    assert (done.code, done.out, done.err) == (0, "1 added\n", "")
+    assert (done.code, done.out, done.err) == (0, "Models: 1 added.\n", "")
     card = ModelCard(family="f", architecture="a", task="t", dataset="d", licence="l", tags=(("k", "v"),))
     assert fake.called("plan") == ((["a.pt"],), {"key": "ema", "seed": 7, "name": "m", "card": card})
     _, settings = fake.called("ingest_all")
@@ -54,7 +54,7 @@ def test_devices(archreg: Callable[..., Any], fake: Any) -> None:
 
 
 def test_a_manifest(archreg: Callable[..., Any], fake: Any) -> None:
-    assert archreg("ingest", "--manifest", "m.jsonl", "--quiet").out == "2 added\n"
+    assert archreg("ingest", "--manifest", "m.jsonl", "--quiet").out == "Models: 2 added.\n"
     (references,), settings = fake.called("plan")
     assert list(references) == []
     assert settings["manifest"] == Path("m.jsonl")
@@ -70,7 +70,7 @@ def test_lines_where_standard_error_is_no_terminal(archreg: Callable[..., Any], 
         "  check the file",
         "[3/3] c: added, 0.5 s",
     ]
-    assert done.out == "2 added, 1 failed\n"
+    assert done.out == "Models: 2 added, 1 failed.\n"
 
 
 def test_a_single_failure_exits_with_1(archreg: Callable[..., Any], fake: Any) -> None:
@@ -134,7 +134,7 @@ def test_an_interruption_says_how_far_it_came(archreg: Callable[..., Any], fake:
     assert done.code == 130
     assert done.err == (
         "archreg: interrupted: 37 of 200 models are stored\n"
-        "  what was finished is kept; run the same command again to go on\n"
+        "  finished work is kept; run the same command again to continue\n"
     )
 
 
@@ -144,7 +144,7 @@ def test_lines_count_what_was_done_before(capsys: pytest.CaptureFixture[str]) ->
     lines.begin([ref], [1.0], done=2)
     lines.done(ref, Ingested("/c", "c", "added", 0.1))
     assert capsys.readouterr().err.splitlines() == [
-        "2 of 3 models are stored already by an earlier start of this run",
+        "2 of 3 models were stored by an earlier start of this run.",
         "[3/3] c: added, 0.1 s",
     ]
 
@@ -157,9 +157,9 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
     )
     done = archreg("ingest", "all", "--dry-run")
     assert done.code == 0
-    assert "3 models, 60 MB, and 1 of unknown size" in done.out
-    assert "to download: 1 model, 46 MB" in done.out
-    assert "estimated besides downloads: 2 s and 270 MB of memory, on 2 worker processes" in done.out
+    assert "To read: 3 models, 60 MB and 1 of unknown size." in done.out
+    assert "To download: 1 model, 46 MB." in done.out
+    assert "Estimate without downloads: 2 s and 270 MB of memory in 2 worker processes." in done.out
     [estimated] = [call[2] for call in fake.calls if call[0] == "estimate"]
     assert estimated == {"approximate": False, "workers": None, "executor": None}
     assert any(

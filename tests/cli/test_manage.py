@@ -29,16 +29,16 @@ def test_set_metrics_alone(flag: str, better: bool, archreg: Callable[..., Any],
 
 
 def test_tag(archreg: Callable[..., Any], fake: Any) -> None:
-    assert archreg("tag", "m", "a=1", "b=x=y", "--remove", "c").out == "m: a=1, b=x=y\n"
+    assert archreg("tag", "m", "a=1", "b=x=y", "--remove", "c").out == "Tags of m: a=1, b=x=y.\n"
     assert fake.called("tag") == (("m",), {"a": "1", "b": "x=y", "c": None})
     fake.calls.clear()
-    assert archreg("tag", "m").out == "m: no tags\n"
+    assert archreg("tag", "m").out == "m has no tags.\n"
     assert fake.called("tag") == (("m",), {})
     assert archreg("tag", "m", "a=1", "--json").document == {"name": "m", "tags": {"a": "1"}}
 
 
 def test_rename(archreg: Callable[..., Any], fake: Any) -> None:
-    assert archreg("rename", "old", "new").out.startswith("renamed old to new")
+    assert archreg("rename", "old", "new").out.startswith("Renamed old to new")
     assert fake.called("rename") == (("old", "new"), {})
     assert archreg("rename", "old", "new", "--json").document["model"]["name"] == "new"
 
@@ -51,7 +51,7 @@ def test_rm_without_a_terminal_needs_yes(
     assert done.code == 2
     assert "archreg rm m --yes" in done.err
     assert "remove" not in [call[0] for call in fake.calls]
-    assert archreg("rm", "m", "--yes").out == "removed m\n"
+    assert archreg("rm", "m", "--yes").out == "Removed m.\n"
     assert archreg("rm", "m", "--yes", "--json").document["removed"]["name"] == "m"
 
 
@@ -67,31 +67,31 @@ def test_rm_asks_on_a_terminal(
     monkeypatch.setattr("sys.stdin", terminal)
     done = archreg("rm", "m")
     assert done.code == 0
-    assert done.err.startswith("remove m? [y/N] ")
+    assert done.err.startswith("Remove m? [y/N] ")
     assert ("remove" in [call[0] for call in fake.calls]) is removed
-    assert ("nothing was removed" in done.err) is not removed
+    assert ("Nothing was removed." in done.err) is not removed
 
 
 def test_refingerprint(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("refingerprint")
-    assert done.out == "computed 2 fingerprints, and judged 1 model anew\n"
+    assert done.out == "Computed 2 fingerprints and the conjugacy of 1 model.\n"
     assert done.err == "2/2 models\n"
     done = archreg("refingerprint", "--quiet", "--fingerprint", "mme")
-    assert (done.out, done.err) == ("computed 2 fingerprints\n", "")
+    assert (done.out, done.err) == ("Computed 2 fingerprints.\n", "")
     assert fake.calls[-2][2] == {"fingerprint": "mme", "progress": None}
     assert archreg("refingerprint", "--json").document == {"computed": 2, "judged": 1}
 
 
 def test_database(archreg: Callable[..., Any], fake: Any) -> None:
-    assert archreg("db", "upgrade").out == "the database is at v0001\n"
+    assert archreg("db", "upgrade").out == "The database is at revision v0001.\n"
     assert fake.called("upgrade")[1] == {"from_revision": None}
     assert archreg("db", "current", "--json").document == {"revision": "v0001"}
     fake.answers["current"] = None
     assert "archreg db upgrade" in archreg("db", "current").out
-    assert archreg("db", "check").out == "the database is sound\n"
+    assert archreg("db", "check").out == "The database is sound.\n"
     fake.answers["check"] = ("3 spectra have no model",)
     damaged = archreg("db", "check")
-    assert (damaged.code, damaged.out) == (1, "3 spectra have no model\n")
+    assert (damaged.code, damaged.out) == (1, "3 spectra have no model.\n")
     damaged = archreg("db", "check", "--json")
     assert damaged.code == 1
     assert damaged.document == {"problems": ["3 spectra have no model"], "outdated": None}
@@ -103,5 +103,5 @@ def test_what_an_older_version_stored_is_said(command: str, archreg: Callable[..
     fake.answers["outdated"] = 2
     done = archreg("db", command)
     assert (done.code, done.err.count("\n")) == (0, 1)
-    assert done.err == "some answers leave out 2 models of an older version: archreg refingerprint\n"
+    assert done.err == "Some answers leave out 2 models of an older version. Update: archreg refingerprint\n"
     assert archreg("db", command, "--json").document["outdated"] == 2

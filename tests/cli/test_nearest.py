@@ -24,11 +24,11 @@ def test_several_in_one_call(archreg: Callable[..., Any], fake: Any, monkeypatch
     monkeypatch.setattr("sys.stdin", io.StringIO("one\n"))
     assert [each["query"] for each in archreg("nearest", "-", "--json").document["queries"]] == ["one"]
     shown = archreg("nearest", "a", "b").out
-    assert "nearest to a:" in shown
-    assert "nearest to b:" in shown
+    assert "Models nearest to a, compared by " in shown
+    assert "Models nearest to b, compared by " in shown
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     done = archreg("nearest", "-")
-    assert (done.code, done.err.splitlines()[0]) == (2, "archreg: standard input names no model")
+    assert (done.code, done.err.splitlines()[0]) == (2, "archreg: standard input contains no model")
 
 
 def test_one_that_fails_does_not_keep_the_others_back(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
@@ -53,8 +53,8 @@ def test_what_is_said_of_the_search(archreg: Callable[..., Any], fake: Any, samp
     found = replace(samples.answers["search"](), unknown=1200, indexed=True)
     fake.answers["search"] = found
     done = archreg("nearest", "a", "--radius", "0.1", "--exact")
-    assert "1,200 models left out: a value that is bounded is not known of them" in done.out
-    assert "--exact searches all" in done.out
+    assert "1,200 models were left out: a filtered value is unknown." in done.out
+    assert "--exact searches all." in done.out
     assert fake.called("search")[1]["radius"] == 0.1
     assert fake.called("search")[1]["exact"] is True
     fake.answers["search"] = replace(found, indexed=False, note="the index is behind the vectors")
@@ -64,26 +64,26 @@ def test_what_is_said_of_the_search(archreg: Callable[..., Any], fake: Any, samp
 
 
 def test_index(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
-    assert "holds 163 layered fingerprints, by l1" in archreg("index", "build").out
+    assert "The index holds 163 layered fingerprints for the distance l1." in archreg("index", "build").out
     fake.answers["index.build"] = None
     done = archreg("index", "build", "--distance", "l2")
-    assert (done.code, done.out) == (0, "searches in a SQLite file are exact and need no index\n")
+    assert (done.code, done.out) == (0, "Searches in a SQLite file are exact and need no index.\n")
     assert archreg("index", "build", "--json").document["built"] is False
     sound = samples.answers["index.check"]
     done = archreg("index", "check")
     assert done.code == 0
-    assert "163 of 163 vectors, 0 missing, 0 left over" in done.out
-    assert "finds 98.8 % of the 10 nearest, over 100 models" in done.out
+    assert "163 of 163 vectors, 0 missing, 0 extra." in done.out
+    assert "It finds 98.8 % of the 10 nearest, over 100 queries." in done.out
     fake.answers["index.check"] = replace(sound, held=161, missing=2, remedy="run: archreg index build")
     done = archreg("index", "check")
-    assert (done.code, done.out.splitlines()[-1]) == (1, "searches by it can miss models: run: archreg index build")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "Searches with it can miss models: run: archreg index build")
     behind = replace(sound, missing=2, recall=None, problem="the index is behind", remedy="build it")
     fake.answers["index.check"] = behind
     done = archreg("index", "check")
     assert done.code == 1
-    assert "not used: the index is behind; build it" in done.out
+    assert "It is not used: the index is behind; build it" in done.out
     assert archreg("index", "check", "--json").document["index"]["recall"] is None
     fake.answers["index.check"] = None
-    assert archreg("index", "check").out == "there is no such index: every search is exact\n"
-    assert archreg("index", "drop").out == "dropped the indexes of 1 fingerprint\n"
+    assert archreg("index", "check").out == "There is no such index; every search is exact.\n"
+    assert archreg("index", "drop").out == "Dropped the indexes of 1 fingerprint.\n"
     assert archreg("index", "build", "--distance", "linf").code == 2

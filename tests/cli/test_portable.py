@@ -20,7 +20,7 @@ def failure(number: int) -> Ingested:
 def test_export(archreg: Callable[..., Any], fake: Any) -> None:
     fake.answers["export"] = Transfer("out.db", 2, 2, 0, 0, 1)
     done = archreg("export", "-o", "out.db", "a", "b", "--family", "resnet", "--no-spectra", "--force", "--quiet")
-    assert (done.code, done.out, done.err) == (0, "out.db: 2 exported, 1 calibration\n", "")
+    assert (done.code, done.out, done.err) == (0, "out.db: 2 exported, 1 calibration.\n", "")
     settings = {"names": ["a", "b"], "spectra": False, "overwrite": True, "progress": None, "family": "resnet"}
     assert fake.called("export") == ((Path("out.db"),), settings)
     assert archreg("export").code == 2
@@ -29,7 +29,7 @@ def test_export(archreg: Callable[..., Any], fake: Any) -> None:
 def test_import(archreg: Callable[..., Any], fake: Any) -> None:
     fake.answers["import_from"] = Transfer("in.db", 1_234, 1_200, 4, 30, 0)
     done = archreg("import", "in.db", "--replace", "--dry-run", "--quiet")
-    text = "in.db: would be: 1,200 added, 4 known already, and something new of them, 30 known already\n"
+    text = "in.db (dry run): 1,200 added, 4 known and completed, 30 already known.\n"
     assert (done.code, done.out, done.err) == (0, text, "")
     assert fake.called("import_from") == ((Path("in.db"),), {"replace": True, "dry_run": True, "progress": None})
 
@@ -37,10 +37,10 @@ def test_import(archreg: Callable[..., Any], fake: Any) -> None:
 def test_what_failed_is_told_and_exits_with_3(archreg: Callable[..., Any], fake: Any) -> None:
     fake.answers["import_from"] = Transfer("in.db", 23, 1, 0, 0, 0, tuple(failure(number) for number in range(22)))
     done = archreg("import", "in.db", "--quiet")
-    assert (done.code, done.out) == (3, "in.db: 1 added, 22 failed\n")
+    assert (done.code, done.out) == (3, "in.db: 1 added, 22 failed.\n")
     lines = done.err.splitlines()
     assert lines[:2] == [r"archreg: m0: its spectra are\x1b[2J forged", "  export it again"]
-    assert lines[-1] == "and 2 more failed: see --json"
+    assert lines[-1] == "2 more models failed. Show them: --json"
     document = archreg("import", "in.db", "--quiet", "--json").document
     assert (document["added"], document["failed"], len(document["failures"])) == (1, 22, 22)
 

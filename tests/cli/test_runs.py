@@ -26,13 +26,13 @@ def test_a_long_list_ends_and_says_so(archreg: Callable[..., Any], fake: Any, sa
     fake.answers["runs.list"] = lambda limit=None: tuple(runs[:limit])
     done = archreg("runs", "list")
     assert [line.split()[0] for line in done.out.splitlines()[1:]] == [str(number) for number in range(30, 10, -1)]
-    assert done.err == "there are older ones: archreg runs list -k 200\n"
+    assert done.err == "There are older runs. Show them: archreg runs list -k 200\n"
     done = archreg("runs", "list", "-k", "30", "--json")
     assert (len(done.document["runs"]), done.err) == (30, "")
 
 
 def test_forget(archreg: Callable[..., Any], fake: Any) -> None:
-    assert archreg("runs", "forget", "7").out == "forgot 1 run\n"
+    assert archreg("runs", "forget", "7").out == "Forgot 1 run.\n"
     assert fake.called("runs.forget") == ((7,), {"older_than": None})
     assert archreg("runs", "forget", "--older-than", "0.5", "--json").document == {"forgotten": 1}
     for words in ((), ("7", "--older-than", "1"), ("--older-than", "-1")):
@@ -41,8 +41,8 @@ def test_forget(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_show(archreg: Callable[..., Any], fake: Any) -> None:
     lines = archreg("runs", "show").out.splitlines()
-    assert lines[0] == "run 7, died: archreg ingest models/"
-    assert lines[2] == "1 stored, 1 failed, 1 waiting"
+    assert lines[0] == "Run 7, died: archreg ingest models/"
+    assert lines[2] == "Models: 1 stored, 1 failed, 1 waiting."
     assert [line.split()[0] for line in lines[4:]] == ["a", r"b\x1b[2J", "c"]
     assert lines[5].endswith("b holds no tensors")
     document = archreg("runs", "show", "7", "--json").document
@@ -52,29 +52,29 @@ def test_show(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_failures(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("runs", "failures")
-    assert (done.code, done.err) == (0, "run them again: archreg runs retry 7\n")
+    assert (done.code, done.err) == (0, "To retry them: archreg runs retry 7\n")
     assert done.out.splitlines()[1].split("  ")[-1].strip() == "check the file"
     assert [item["remedy"] for item in archreg("runs", "failures", "--json").document["items"]] == ["check the file"]
     fake.answers["runs.items"] = ()
-    assert archreg("runs", "failures").out == "nothing failed in run 7\n"
+    assert archreg("runs", "failures").out == "Nothing failed in run 7.\n"
 
 
 def test_retry(archreg: Callable[..., Any], fake: Any) -> None:
-    assert archreg("runs", "retry", "--workers", "3", "--quiet").out == "1 added\n"
+    assert archreg("runs", "retry", "--workers", "3", "--quiet").out == "Models: 1 added.\n"
     arguments, settings = fake.called("runs.retry")
     assert arguments == (7,)
     assert (settings["workers"], settings["executor"], settings["address"]) == (3, None, None)
     fake.answers["runs.retry"] = lambda *_run, **_settings: fake.answers["outcomes"]
     fake.answers["outcomes"] = ()
-    assert archreg("runs", "retry").out == "nothing to read\n"
+    assert archreg("runs", "retry").out == "No models to read.\n"
 
 
 @pytest.mark.parametrize("words", ["list", "show", "failures", "retry"])
 def test_without_any_run(words: str, archreg: Callable[..., Any], fake: Any) -> None:
     fake.answers["runs.list"] = ()
     done = archreg("runs", words)
-    assert (done.code, done.out.replace("nothing to read\n", "")) == (0, "")
-    assert "no runs yet: archreg ingest REF..." in done.err
+    assert (done.code, done.out.replace("No models to read.\n", "")) == (0, "")
+    assert "There are no runs yet. Start one: archreg ingest REF..." in done.err
 
 
 def test_no_such_run(archreg: Callable[..., Any], fake: Any) -> None:

@@ -59,20 +59,20 @@ def test_every_command_of_the_guide(
     assert "4 of 163 models pass" in said["select --dataset cifar10"]
     none = said["select --dataset cifar10 --metric 'top1>=93' --max-params 500k"]
     assert "0 of 163 models pass" in none
-    assert "without 'at most 500,000 parameters' 2 would pass" in none
-    assert "near: " in said["select --family resnet"]
-    assert "no model has family resnet-cifra; near: resnet-cifar\n" in said["list --family resnet-cifra"]
-    assert "min gflops" in said[f"select --like {resnet56} --aim min:gflops --aim max:top1"]
+    assert "Without 'at most 500,000 parameters', 2 models would pass." in none
+    assert "Similar: " in said["select --family resnet"]
+    assert "No model has family resnet-cifra. Similar: resnet-cifar.\n" in said["list --family resnet-cifra"]
+    assert "fewest gigaflops" in said[f"select --like {resnet56} --aim min:gflops --aim max:top1"]
     half = said[f"compress {resnet56} --max-ratio 0.5 --explain"]
     assert "resnet-cifar/akamaster-resnet20" in half
     assert "top1 -1.66, worse (cifar10 test)" in half
-    assert "spectra differ most at x = " in half
+    assert "Spectra differ most at x = " in half
     assert "67.7 %" in said[f"compress {resnet56} --max-gflops 0.1"]  # 0.127 to 0.041
-    assert "the nearest, not equivalent:" in said[f"compress {resnet56} --max-params 10k -k 3"]
+    assert "is equivalent. The nearest are:" in said[f"compress {resnet56} --max-params 10k -k 3"]
     assert "published models" in said[f"compare {resnet56} resnet-cifar/akamaster-resnet20"]
-    assert "nothing was stored" in said["calibrate --dry-run"]
+    assert "Nothing was stored." in said["calibrate --dry-run"]
     assert "calibrated on 163 models of this registry" in said["calibrate --rate 0.02"]
-    assert "back to the one that ships" in said["calibrate --reset"]
+    assert "The shipped calibration is used again" in said["calibrate --reset"]
 
 
 def prepare(asked: str, here: Path, archreg: Archreg) -> None:

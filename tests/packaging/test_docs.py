@@ -100,6 +100,12 @@ def test_wrong_commands_and_options_are_found_without_running_any(page: Path, ap
     assert "great" in faults[2]
 
 
+def test_a_summary_that_is_cut_off_is_found() -> None:
+    cut = "* `runs`: Show runs of ingest, what failed in them,..."
+    whole = ["* `show`: Show a run.", "* `--key KEY`: Entry: state_dict, ...", "$ archreg ingest [OPTIONS] [REF]..."]
+    assert load("cli_docs").cut_off("\n".join([cut, *whole])) == [cut]
+
+
 @pytest.mark.parametrize("command", [["cli_docs.py", "--check"], ["check_docs.py"]])
 def test_this_documentation_is_true(command: list[str]) -> None:
     words = [sys.executable, str(ROOT / "scripts" / command[0]), *command[1:]]

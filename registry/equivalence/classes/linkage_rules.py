@@ -190,15 +190,15 @@ class Rule:
     keeps_within: bool = True
 
 
-COMPLETE = Rule("complete", "complete linkage: every two of a class are within the tolerance", complete_linkage)
+COMPLETE = Rule("complete", "complete linkage (all pairs within a class are within the tolerance)", complete_linkage)
 COVER = Rule(
     "cover",
-    "greedy cover: each within half the tolerance of its class's first model, so every two within all of it",
+    "greedy cover (all pairs within a class are within the tolerance)",
     greedy_cover,
 )
 SINGLE = Rule(
     "single",
-    "single linkage: each is within the tolerance of another of its class, the ends of a chain need not be",
+    "single linkage (each member is within the tolerance of at least one other)",
     single_linkage,
     keeps_within=False,
 )
