@@ -1,4 +1,4 @@
-"""The database: the only place that knows SQL. Loads SQLAlchemy when a name is used, Alembic when a schema is made."""
+"""Storage in SQLite or Postgres; the only package with SQL. Imports SQLAlchemy at first use of a name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`Store`: an open registry, its transactions, and what it keeps from one question to the next.
+"""`Store`: an open database, its transactions and its cache.
 
-What is read or written is a function of this package over a connection, run by `Store.read` or `Store.write`:
-``store.read(find_model, "resnet20")``, ``store.write(set_card, "resnet20", {"family": "resnet"})``. The methods are
-what takes more than one transaction, or something that is kept in memory.
+A read or write is a function of this package over a connection, run by `Store.read` or `Store.write`:
+``store.read(find_model, "resnet20")``, ``store.write(set_card, "resnet20", {"family": "resnet"})``. The other methods
+need several transactions or the cache.
 """
 
 from __future__ import annotations
@@ -47,23 +47,22 @@ __all__ = ["PATIENCE", "Mode", "Store"]
 Mode = Literal["read", "write", "create"]
 P = ParamSpec("P")
 T = TypeVar("T")
-ATTEMPTS = 8  # of a transaction that other writers came between
+ATTEMPTS = 8  # attempts of a transaction that conflicts with other writers
 PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds to wait, time after time, for a database that is gone while models are being stored."""
+"""Seconds between attempts while the database is unavailable during an ingest."""
 
 log = logging.getLogger("registry")
 
 
 class _UndoneError(Exception):
-    """Rolls back a transaction whose result was only to be shown."""
+    """Rolls back the transaction of a dry run."""
 
 
 class Store:
-    """A registry in a SQLite file or a Postgres schema, opened by `Store.open`; a context manager.
+    """An open SQLite file or Postgres schema; a context manager. Created by `Store.open`.
 
-    Names given to the functions that it runs may also be ``sha256:PREFIX``, the beginning of a content hash. Every
-    method raises `StorageError` where the database refuses, and those that change something `ReadOnlyError` where it
-    may only be read.
+    The functions that it runs accept names and ``sha256:PREFIX``, the beginning of a content hash. Every method raises
+    `StorageError` for errors of the database; writing methods raise `ReadOnlyError` if it is read-only.
     """
 
     def __init__(
@@ -84,28 +83,28 @@ class Store:
         Parameters
         ----------
         url : str
-            Where.
+            Address of the database.
         mode : {"read", "write", "create"}
-            ``read`` changes nothing and needs no right to; ``write`` needs a registry that is there; ``create`` makes
-            an empty one if none is: the SQLite file, but no folder, or the tables in Postgres's schema in use.
+            ``read`` needs no right to write; ``write`` needs an existing registry; ``create`` creates an empty one if
+            there is none: a SQLite file in an existing folder, or the tables in the current schema of Postgres.
         after : Store, optional
-            One of the same place, opened before and closed: the vectors that it keeps in memory are not read again.
+            Closed store of the same address, whose cached vectors are used again.
 
         Raises
         ------
         UsageError
-            The URL cannot be read, or its kind is not supported.
+            The URL is invalid, or its database is not supported.
         DatabaseMissingError
-            Nothing is there, and ``mode`` is not ``create``.
+            There is no database, and ``mode`` is not ``create``.
         SchemaVersionError
-            Its schema is older, and the remedy is the command that upgrades it; or newer.
+            The schema is older, with the upgrade command as the remedy; or newer.
         ReadOnlyError
-            It is to be written, and a file that this user may only read.
+            ``mode`` is not ``read``, and this user may not write the file.
         StorageError
-            It cannot be reached, or is something else, which is not touched.
+            The database cannot be reached, or is not a registry; then it is not changed.
         """
         if mode not in ("read", "write", "create"):
-            raise UsageError(f"{mode!r} is no mode", "use read, write or create")
+            raise UsageError(f"unknown mode {mode!r}", "use read, write or create")
         address = Address.parse(url)
         engine = make_engine(address, "read" if mode == "read" else "write")
         try:
@@ -125,12 +124,12 @@ class Store:
 
     @property
     def url(self) -> str:
-        """Where it is, without the password."""
+        """The URL without its password."""
         return self.address.label
 
     @property
     def path(self) -> Path | None:
-        """The SQLite file, None on Postgres."""
+        """The SQLite file; None on Postgres."""
         return self.address.path
 
     def close(self) -> None:
@@ -149,7 +148,7 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let all that is read within see one state of the database, in one transaction; not for writes."""
+        """Run all reads within in one transaction with one snapshot of the database; not for writes."""
         if self._snapshot is not None:
             yield
             return
@@ -162,19 +161,19 @@ class Store:
                 self._seen.clear()
 
     def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return ``work(connection, *args, **kwargs)``, in a transaction of its own or in that of the `snapshot`."""
+        """Return ``work(connection, *args, **kwargs)``, run in the `snapshot` or in its own transaction."""
         if self._snapshot is not None:
             return work(self._snapshot, *args, **kwargs)
         with guarded(self.address), reading(self._engine) as connection:
             return work(connection, *args, **kwargs)
 
     def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return ``work(connection, *args, **kwargs)``, in a transaction that is committed whole or leaves nothing.
+        """Return ``work(connection, *args, **kwargs)``, run in one transaction.
 
-        Where another writer came between it is run again, up to eight times.
+        A transaction that conflicts with another writer is run up to eight times.
         """
         if self._mode == "read":
-            raise ReadOnlyError(f"{self.url} was opened to be read only", "open it to be written")
+            raise ReadOnlyError(f"{self.url} was opened for reading only", "open it for writing")
         with guarded(self.address, writing=True):
             for _ in range(ATTEMPTS - 1):
                 try:
@@ -187,9 +186,9 @@ class Store:
                 return work(connection, *args, **kwargs)
 
     def patiently(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return ``work(*args, **kwargs)``, done again where the database is gone for a while.
+        """Return ``work(*args, **kwargs)``, with further attempts while the database is unavailable.
 
-        What an ingest reads and writes waits like this: ``store.patiently(store.write, begin_run, new)``.
+        Used by ingest: ``store.patiently(store.write, begin_run, new)``.
         """
         for delay in PATIENCE:
             try:
@@ -202,7 +201,7 @@ class Store:
         return work(*args, **kwargs)
 
     def rehearse(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return ``work(connection, *args, **kwargs)`` and undo all that it changed."""
+        """Return ``work(connection, *args, **kwargs)`` and roll back its changes."""
         done: list[T] = []
 
         def undone(connection: Connection) -> None:
@@ -214,7 +213,7 @@ class Store:
         return done[0]
 
     def _once(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Read, but within a snapshot the first time only: what was read there does not change."""
+        """As `read`, but within a snapshot each read is made once and its result is kept."""
         if self._snapshot is None:
             return self.read(work, *args, **kwargs)
         key = (work, args)
@@ -226,7 +225,7 @@ class Store:
     # What an ingest or an import stores
 
     def add(self, new: NewModel, *, replace: bool = False) -> Added:
-        """Store a model, or add the name and what else is new to known weights; see `adding.add_models`."""
+        """Store a model, or add the name and new values to known weights; see `adding.add_models`."""
         from registry.storage.models.adding import add_models
 
         [added] = self.patiently(self.write, add_models, [new], replace=replace)
@@ -235,9 +234,9 @@ class Store:
     def add_all(
         self, given: Sequence[NewModel], entries: Sequence[Entry], *, replace: bool = False
     ) -> list[Added | RegistryError]:
-        """Store models in one transaction, or where one of them is refused, in one each; return why, in its place.
+        """Store models in one transaction or, if one is refused, in one each; return the outcome or error of each.
 
-        ``entries``: of the journal, one a model, written in the same transaction.
+        ``entries``: journal entries, one per model, written in the same transaction.
         """
         from registry.storage.journal.run_journal import record_entries
         from registry.storage.models.adding import add_models
@@ -260,7 +259,7 @@ class Store:
             return [each for new, entry in alone for each in self.add_all([new], [entry], replace=replace)]
 
     def adopt(self, run_id: int) -> list[int]:
-        """Take over what other runs of the same plan have finished; return its positions. Writes only if need be."""
+        """Mark items that other runs of the plan have finished; return their positions. Writes only if needed."""
         from registry.storage.journal.run_journal import adopt_items, finished_elsewhere
 
         found = self.patiently(self.read, finished_elsewhere, run_id)
@@ -270,7 +269,7 @@ class Store:
 
     @contextmanager
     def selection(self, wanted: Filter | None = None, names: Sequence[str] = ()) -> Iterator[Selection]:
-        """Yield the models that have one of the names, if any are given, and pass the filter, for an export."""
+        """Yield the models with one of the names, if given, that match the filter, for an export."""
         from registry.storage.portable.exporting import Selection
 
         with guarded(self.address), reading(self._engine) as connection:
@@ -279,9 +278,9 @@ class Store:
     def merge(
         self, given: Sequence[Portable | Ingested], *, overrule: bool, rule: str, dry_run: bool = False
     ) -> list[Ingested]:
-        """Bring in models in one transaction, or where one of them is not sound, in one each; see `merging.merge`.
+        """Merge models in one transaction or, if one is damaged, in one each; see `merging.merge`.
 
-        What is a failed item already stays one. ``dry_run``: say what would become of them.
+        Failed items are returned unchanged. ``dry_run``: return the outcomes and change nothing.
         """
         from registry.storage.portable import merging
         from registry.types.outcomes import Ingested
@@ -297,13 +296,13 @@ class Store:
     # What is known of a spec
 
     def calibration(self, spec_hash: str, distance: str) -> Calibration | None:
-        """Return the registry's own calibration of a spec and distance, None where there is none."""
+        """Return the calibration of the registry for a spec and distance, or None."""
         return self._once(spec_facts, spec_hash, distance).calibration
 
     def vectors(self, spec_hash: str) -> VectorCache:
-        """Return all vectors of a spec from memory, current: the first time they are read, then what changed since.
+        """Return the current cache of all vectors of a spec: read at first, then updated with changes.
 
-        Without a change it costs one row. Its arrays are good until the next call.
+        Without a change, one row is read. The arrays are valid until the next call.
         """
         memory = self.memory.setdefault(spec_hash, VectorCache())
         with self.snapshot():
@@ -312,11 +311,11 @@ class Store:
         return memory
 
     def of_kind(self, spec_hash: str, kind: tuple[str, str]) -> NDArray[np.bool_]:
-        """Which rows of `vectors` are of that tail class and training class."""
+        """Mask of the rows of `vectors` with that tail class and training class."""
         return self.read(self.memory[spec_hash].of_kind, kind)
 
     def index(self, spec: FingerprintSpec, distance: str) -> OpenIndex | None:
-        """Return the pgvector index of a spec and distance as a question finds it; None where none is there at all."""
+        """Return the pgvector index of a spec and distance for a search; None without one."""
         if self._engine.dialect.name != "postgresql":
             return None
         with self.snapshot():
@@ -326,13 +325,13 @@ class Store:
             found = self.read(pgvector_index.opened, state, facts, distance, spec.label)
             if found is None or found.problem:
                 return None if found is None else pgvector_index.OpenIndex(found, state, distance, 0)
-            # Counting is O(n): once a change.
+            # Counting takes O(n), so it is done once per change.
             if self._counted.get(spec.hash, (None, 0))[0] != state:
                 self._counted[spec.hash] = (state, self.read(count_vectors, state.id))
             return pgvector_index.OpenIndex(found, state, distance, self._counted[spec.hash][1])
 
     def build_index(self, spec: FingerprintSpec, distance: str) -> int | None:
-        """Make the pgvector index of a spec and distance; return how many vectors it holds, None on SQLite."""
+        """Build the pgvector index of a spec and distance; return its number of vectors, None on SQLite."""
         from registry.storage.index.index_building import build_index, check_distance
 
         check_distance(distance)

@@ -114,9 +114,9 @@ def test_what_was_kept_is_forgotten(archreg: Callable[..., Any], fake: Any) -> N
         "Forgot 1 equivalence class of 2 models (layered v1, l1, tolerance 0.035, complete, family vgg).\n",
     )
     assert archreg("classes", "--forget", "12", "--json").document["forgotten"]["id"] == 12
-    fake.answers["partitions.forget"] = UnknownClassError("no classes are kept under the number 13", "see --kept")
+    fake.answers["partitions.forget"] = UnknownClassError("no partition is kept under the number 13", "see --kept")
     done = archreg("classes", "--forget", "13")
-    assert (done.code, done.err) == (1, "archreg: no classes are kept under the number 13\n  see --kept\n")
+    assert (done.code, done.err) == (1, "archreg: no partition is kept under the number 13\n  see --kept\n")
     assert archreg("classes", "--forget", "0").code == 2
 
 

@@ -101,7 +101,7 @@ def test_a_database_of_an_unknown_revision(
         assert (done.code, done.out) == (1, "")
         assert "Traceback" not in done.err
         first, remedy = done.err.splitlines()
-        assert ("is no revision of this program" if values else "does not say which schema it has") in first
+        assert ("is not a revision of this program" if values else "does not say which schema it has") in first
         assert "archreg db upgrade --from v" in remedy
     command = shlex.split(remedy.partition("archreg ")[2].partition(" (")[0])[:4]
     assert filled(*command[:3], "v0001").code == 1

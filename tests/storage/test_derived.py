@@ -17,7 +17,7 @@ from registry.storage.index.pgvector_index import find_near
 from registry.storage.models.changes import remove, set_metric
 from registry.storage.models.measured_values import drop_spec, put_fingerprints
 from registry.storage.models.model_queries import count_models
-from registry.storage.models.vectors import read_classes, read_fingerprints
+from registry.storage.models.vectors import read_fingerprints, read_kinds
 from registry.types import Metric
 from tests.storage.factory import OTHER, SPEC, new_model, vector_of
 
@@ -75,7 +75,7 @@ def test_it_finds_what_is_near_and_follows_every_writer(url: str) -> None:
         # Filters: of ids, and of classes.
         few, _ = reader.read(find_near, index, vectors[0], 5, ids=ids[10:14])
         assert sorted(few.tolist()) == ids[10:14]
-        kinds = reader.read(read_classes)
+        kinds = reader.read(read_kinds)
         kind = next(iter(kinds.values()))
         alike, _ = reader.read(find_near, index, vectors[0], 100, kind=kind)
         assert sorted(alike.tolist()) == sorted(model for model, of in kinds.items() if of == kind)
@@ -97,7 +97,7 @@ def test_an_index_of_another_distance_or_spec_is_no_index(url: str) -> None:
         assert store.index(SPEC, "l1") is None
         assert store.read(report_index, SPEC, "l1") is None
         for distance in ("linf",):
-            with pytest.raises(UsageError, match="no index can be for the distance linf"):
+            with pytest.raises(UsageError, match="the distance linf has no index"):
                 store.build_index(SPEC, distance)
 
 
@@ -161,7 +161,7 @@ def test_roles(url: str, postgres: Postgres) -> None:
             writer.write(put_fingerprints, first, [vector_of(50, SPEC)])
             assert writer.index(SPEC, "l1").opened.problem == ""  # type: ignore[union-attr]
             for change in (lambda: writer.write(drop_index), lambda: writer.build_index(SPEC, "l1")):
-                with pytest.raises(StorageError, match="another role's") as theirs:
+                with pytest.raises(StorageError, match="belongs to another role") as theirs:
                     change()
                 assert "as its owner: DROP TABLE" in (theirs.value.remedy or "")
             assert writer.write(drop_spec, SPEC.hash) == 6  # the table stays, empty

@@ -113,8 +113,8 @@ class TestSchema:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ("DELETE FROM layers WHERE position = 1", "says 3 layers and has 2"),
-            ("UPDATE layers SET position = 7 WHERE position = 2", "says 3 layers and has 3"),
+            ("DELETE FROM layers WHERE position = 1", "declares 3 layers and has 2"),
+            ("UPDATE layers SET position = 7 WHERE position = 2", "declares 3 layers and has 3"),
             ("UPDATE layers SET count = count + 1 WHERE position = 0", "spectra of model"),
             ("UPDATE specs SET length = 9 WHERE name = 'mme'", "the mme vector"),
         ],
@@ -363,7 +363,7 @@ def test_an_upgrade_that_breaks_references_is_not_done(tmp_path: Path) -> None:
         migrate._run(address, engine)
     engine.dispose()
     assert path.read_bytes() == before
-    assert any("refers to a row of models that is not there" in line for line in migrate.check(str(path)))
+    assert any("refers to a missing row of models" in line for line in migrate.check(str(path)))
 
 
 def test_an_upgrade_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:

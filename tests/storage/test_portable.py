@@ -279,7 +279,7 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     "more than 64 bits": (["UPDATE models SET parameters = 1e300 WHERE id = OF_M2"], "models.parameters"),
     "a negative count": (["UPDATE models SET bytes = -1 WHERE id = OF_M2"], "-1 bytes are out of range"),
     "no time": (["UPDATE models SET created = 'yesterday' WHERE id = OF_M2"], "models.created is 'yesterday'"),
-    "no hash": (["UPDATE models SET content_hash = 'abc' WHERE id = OF_M2"], "'abc' is no content hash"),
+    "no hash": (["UPDATE models SET content_hash = 'abc' WHERE id = OF_M2"], "'abc' is not a content hash"),
     "a name that steers": ([r"UPDATE names SET name = char(27) || '[2J' WHERE name = 'm2'"], "cannot be a name"),
     "a name like a hash": (["UPDATE names SET name = 'sha256:1' WHERE name = 'm2'"], "starts a content hash"),
     "a long name": (["UPDATE names SET name = printf('%.*c', 5000, 'x') WHERE name = 'm2'"], "too long"),
@@ -288,10 +288,10 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     "an infinite metric": (["UPDATE metrics SET value = 9e999 WHERE model_id = OF_M2"], "metrics.value is inf"),
     "no method": (["UPDATE layers SET method = 'guess' WHERE model_id = OF_M2"], "contradicts itself"),
     "no architecture": (["UPDATE models SET architecture_id = 99 WHERE id = OF_M2"], "architecture is missing"),
-    "a missing layer": (["DELETE FROM layers WHERE position = 1 AND model_id = OF_M2"], "says 3 layers and has 2"),
+    "a missing layer": (["DELETE FROM layers WHERE position = 1 AND model_id = OF_M2"], "declares 3 layers and has 2"),
     "no layer": (
         ["DELETE FROM layers WHERE model_id = OF_M2", "UPDATE models SET layers = 0 WHERE id = OF_M2"],
-        "says 0 layers and has 0",
+        "declares 0 layers and has 0",
     ),
     "another order": (["UPDATE layers SET p = 5 WHERE position = 0 AND model_id = OF_M2"], "contradicts itself"),
     "no shape": (["UPDATE layers SET shape = '[[4]]' WHERE model_id = OF_M2"], "'[[4]]' is no shape"),
@@ -300,7 +300,7 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     ),
     "a giant shape": (["UPDATE layers SET shape = '[1e999, 2]' WHERE model_id = OF_M2"], "is no shape"),
     "an infinite mean": (["UPDATE layers SET mean = -9e999 WHERE model_id = OF_M2"], "layers.mean is -inf"),
-    "short spectra": (["UPDATE spectra SET data = x'00' WHERE model_id = OF_M2"], "not as long as its layers say"),
+    "short spectra": (["UPDATE spectra SET data = x'00' WHERE model_id = OF_M2"], "do not have the length"),
     "spectra of NaN": (
         ["UPDATE spectra SET data = x'NAN' || substr(data, 13) WHERE model_id = OF_M2"], "damaged: Could not decode",
     ),
@@ -390,7 +390,7 @@ def test_a_forged_calibration_is_left_out(column: str, given: Path) -> None:
             UnsafeError,
             "computes columns of tags",
         ),
-        (["DROP TABLE archreg_version"], StorageError, "is no registry"),
+        (["DROP TABLE archreg_version"], StorageError, "is not a registry"),
         (["UPDATE archreg_version SET version_num = 'v0001'"], SchemaVersionError, "has schema v0001"),
         (["UPDATE archreg_version SET version_num = 'v9999'"], SchemaVersionError, "newer than this program's"),
         (["DELETE FROM archreg_version"], SchemaVersionError, "does not say which schema it has"),
@@ -469,7 +469,7 @@ def test_a_known_model_takes_no_spectra_of_other_layers(store: Store, given: Pat
     store.add(new_model("here", 2, keep_spectra=False))
     outcomes = bring(store, forge(given, "UPDATE layers SET name = 'x' WHERE model_id = OF_M2"))
     [failed] = [outcome for outcome in outcomes if outcome.status == "failed"]
-    assert failed.message.startswith("its layers are not those that these weights have here")
+    assert failed.message.startswith("its layers differ from the stored ones of these weights")
     assert store.read(find_model, "here").names == ("here",)
 
 

@@ -96,20 +96,20 @@ def questions(url: str) -> list[Callable[[], object]]:
 
 
 UNKNOWN = [
-    (("'abc'",), "has schema 'abc', which is no revision of this program"),
-    (("'3f2a9c81d0e4'",), "has schema '3f2a9c81d0e4', which is no revision"),
-    (("'v0000'",), "has schema 'v0000', which is no revision"),
-    (("'v0001x'",), "has schema 'v0001x', which is no revision"),
-    (("'v01'",), "has schema 'v01', which is no revision"),
-    (("'V0002'",), "has schema 'V0002', which is no revision"),
-    (("'v0002 '",), "has schema 'v0002 ', which is no revision"),
-    (("'v٠٠٠٢'",), "has schema 'v٠٠٠٢', which is no revision"),
-    ((f"'{LONG}'",), f"has schema '{LONG[:40]}', which is no revision"),
-    (("'a' || CHAR(10) || 'b'",), r"has schema 'a\\nb', which is no revision"),
-    (("NULL",), "has schema 'NULL', which is no revision"),
+    (("'abc'",), "has schema 'abc', which is not a revision of this program"),
+    (("'3f2a9c81d0e4'",), "has schema '3f2a9c81d0e4', which is not a revision"),
+    (("'v0000'",), "has schema 'v0000', which is not a revision"),
+    (("'v0001x'",), "has schema 'v0001x', which is not a revision"),
+    (("'v01'",), "has schema 'v01', which is not a revision"),
+    (("'V0002'",), "has schema 'V0002', which is not a revision"),
+    (("'v0002 '",), "has schema 'v0002 ', which is not a revision"),
+    (("'v٠٠٠٢'",), "has schema 'v٠٠٠٢', which is not a revision"),
+    ((f"'{LONG}'",), f"has schema '{LONG[:40]}', which is not a revision"),
+    (("'a' || CHAR(10) || 'b'",), r"has schema 'a\\nb', which is not a revision"),
+    (("NULL",), "has schema 'NULL', which is not a revision"),
     ((), "does not say which schema it has: archreg_version is empty"),
-    (("'v0001'", "'v0002'"), "has schema 'v0001, v0002', which is no revision"),
-    (("'v0002'", "'v0002'", "'v0002'"), "has schema 'v0002, v0002', which is no revision"),
+    (("'v0001'", "'v0002'"), "has schema 'v0001, v0002', which is not a revision"),
+    (("'v0002'", "'v0002'", "'v0002'"), "has schema 'v0002, v0002', which is not a revision"),
 ]
 
 
@@ -142,7 +142,7 @@ class TestUnknown:
     def test_other_kinds_of_values(self, kind: str, value: str, said: str, url: str) -> None:
         recorded(url, "x'7630303032'" if url.startswith("sqlite") and kind == "bytea" else value, kind=kind)
         for question in questions(url):
-            with pytest.raises(SchemaVersionError, match="which is no revision of this program") as caught:
+            with pytest.raises(SchemaVersionError, match="which is not a revision of this program") as caught:
                 question()
             assert said in caught.value.message.replace("X'", "x")
 
@@ -152,7 +152,7 @@ class TestUnknown:
         with pytest.raises(SchemaVersionError, match="has schema '\ufffdv0'"):
             Store.open(url, mode="read")
         recorded(url, "CAST(x'763030303200' AS TEXT)")  # its end is not where C would see it
-        with pytest.raises(SchemaVersionError, match="is no revision"):
+        with pytest.raises(SchemaVersionError, match="is not a revision"):
             Store.open(url, mode="read")
 
     def test_a_version_table_of_something_else(self, url: str) -> None:
@@ -225,7 +225,7 @@ class TestSetting:
 
     @pytest.mark.parametrize("revision", ["v0000", "v9999", "abc", "", "v0001\n"])
     def test_only_a_revision_can_be_set(self, revision: str, url: str) -> None:
-        with pytest.raises(UsageError, match="is no revision of this program"):
+        with pytest.raises(UsageError, match="is not a revision of this program"):
             migrate.upgrade(url, from_revision=revision)
 
     def test_where_nothing_is_nothing_is_made(self, database_url: str) -> None:

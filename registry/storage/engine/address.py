@@ -1,4 +1,4 @@
-"""Where a registry is: a URL or a path, and how it is shown without its password."""
+"""Database addresses: URLs and paths, and how they are shown without a password."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAIR = re.compile(r"(host|hostaddr|port|dbname|user|password|service|sslmode|op
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A registry's place: ``path`` for a SQLite file, otherwise ``url`` for Postgres through psycopg.
+    """Address of a registry: ``path`` of a SQLite file, else ``url`` for Postgres with psycopg.
 
     ``label`` is what people see: as it was given, the password as ``***``; ``implied``: where a command goes without
     being told.
@@ -96,7 +96,7 @@ class Address:
         return f"archreg {verb}" if self.implied else f"archreg {verb} --db {shlex.quote(self.label)}"
 
     def redacted(self, text: str) -> str:
-        """Return ``text`` without this address's password, wherever a driver put it."""
+        """Return ``text`` with the password of this address replaced."""
         secrets = [self.url.password, *(self.url.query.get(name) for name in SECRETS)]
         for secret in secrets:
             if isinstance(secret, str) and secret:

@@ -1,4 +1,4 @@
-"""Many rows at once, as fast as each database takes them: by one statement on SQLite, by COPY on Postgres."""
+"""Bulk insertion of rows: one statement on SQLite, COPY on Postgres."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["insert_rows"]
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows that all name the same columns; O(rows), some microseconds each.
+    """Insert rows with the same columns; O(rows), a few microseconds each.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
 
 
 def _processor(column: Column[Any], connection: Connection) -> Any:
-    """What turns a value into the driver's; bytes go as they are."""
+    """Conversion of a value for the driver; None for bytes."""
     if isinstance(column.type, LargeBinary):
         return None
     return column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)

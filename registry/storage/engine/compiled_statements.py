@@ -1,4 +1,4 @@
-"""`Compiled`: a statement of every question, compiled once and run by the driver's own cursor.
+"""`Compiled`: a frequent statement, compiled once and run with the driver's cursor.
 
 To run a statement and to hand out its rows takes SQLAlchemy as long as it takes a database to answer by a key, and a
 server as long again to plan it: Postgres keeps it prepared, where `registry.storage.engine.connections` lets it.
@@ -21,7 +21,7 @@ __all__ = ["Compiled"]
 
 
 class _Text(NamedTuple):
-    """A statement as a driver takes it; its parameters where they go by place; what makes times of which columns."""
+    """Statement text for a driver, names of positional parameters, and converters of time columns."""
 
     words: str
     places: Sequence[str] | None
@@ -29,14 +29,14 @@ class _Text(NamedTuple):
 
 
 class Compiled:
-    """A statement whose parameters and columns are of types that drivers take and give as they are, or times."""
+    """A statement whose parameters and columns need no conversion, except times."""
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
         self._texts: dict[str, _Text] = {}
 
     def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run it with those values, by name; return its rows, times aware and in UTC."""
+        """Run the statement with these values; return its rows, with times in UTC."""
         dialect = connection.dialect
         if dialect.name not in self._texts:
             self._texts[dialect.name] = self._text(dialect)
@@ -51,7 +51,7 @@ class Compiled:
         return [_timed(row, times) for row in found] if times else list(found)
 
     def first(self, connection: Connection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        """Run it with those values; return its first row, None where there is none."""
+        """Run the statement with these values; return its first row, or None."""
         found = self.rows(connection, values)
         return found[0] if found else None
 

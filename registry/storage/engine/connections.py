@@ -1,4 +1,4 @@
-"""Engines and transactions: what SQLite and Postgres each need to be safe under several processes."""
+"""Engines and transactions for concurrent processes on SQLite and Postgres."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 def make_engine(address: Address, access: Access) -> Engine:
-    """Return an engine for ``address``; nothing is connected yet.
+    """Return an engine for ``address``, without connecting.
 
     ``read`` cannot write; ``migrate`` leaves SQLite's foreign keys off: a batch's table copy must delete no children.
     """
@@ -46,18 +46,18 @@ def make_engine(address: Address, access: Access) -> Engine:
 
 
 def address_of(connection: Connection) -> Address:
-    """Where the database of a connection is, for the commands that errors name."""
+    """Address of the database of a connection, for commands in errors."""
     found: Address = connection.get_execution_options()["archreg_address"]
     return found
 
 
 def is_frozen(path: Path) -> bool:
-    """Whether this process may not write to ``path`` and beside it, as SQLite's log asks even of readers."""
+    """Whether this process may not write ``path`` or its folder, which SQLite's log needs even for reading."""
     return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
 def sqlite_uri(path: Path, *, frozen: bool) -> tuple[str, dict[str, str]]:
-    """Return file and query of the URI to open ``path`` by, which never creates it.
+    """Return file and query of a URI that opens ``path`` without creating it.
 
     A frozen file without a live log can only be read as immutable: there is no shared memory to lock it in. Somebody
     else who may write could change it meanwhile; so it is done for no other file.
@@ -130,21 +130,21 @@ def _postgres_engine(address: Address, access: Access) -> Engine:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in one transaction that sees one state of the database and cannot change it."""
+    """Yield a connection in a read-only transaction with one snapshot of the database."""
     with _begun(engine, archreg_read=True) as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in one transaction that is committed at the end, or leaves nothing."""
+    """Yield a connection in a transaction that is committed at the end, or rolled back on an error."""
     with _begun(engine, archreg_write=True) as connection:
         yield connection
 
 
 @contextmanager
 def _begun(engine: Engine, **options: bool) -> Iterator[Connection]:
-    """Begin a transaction; a connection that was lost since it was last used is found out by that, and made anew.
+    """Begin a transaction. A lost connection fails here and is replaced.
 
     The pool holds one at most: the second is new. So none is asked whether it is alive, which is a round trip.
     """

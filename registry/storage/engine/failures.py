@@ -1,4 +1,4 @@
-"""Driver errors, wrapped once: what failed in one line, without passwords, and what to do."""
+"""Conversion of driver errors to one line without passwords, and a remedy."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ _REFUSALS = ("28P01", "28000", "3D000")
 
 
 def is_conflict(error: DBAPIError) -> bool:
-    """Whether another writer came between, so that the same transaction, run again, may go through."""
+    """Whether a concurrent writer caused the error, so that a retry of the transaction can succeed."""
     return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
 def is_passing(error: DBAPIError) -> bool:
-    """Whether the database may be back in a while: the connection was lost, the server restarts, or a file is busy."""
+    """Whether the error can pass: a lost connection, a restart of the server, or a busy file."""
     cause = error.orig
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -84,7 +84,7 @@ def is_passing(error: DBAPIError) -> bool:
 
 
 def wrapped(error: Exception, address: Address, *, writing: bool = False) -> StorageError:
-    """Return the error to raise for a driver's one.
+    """Return the error to raise for a driver error.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def wrapped(error: Exception, address: Address, *, writing: bool = False) -> Sto
 
 
 def _state_of(words: str) -> str | None:
-    """The state that a refusal to connect would have, had it one."""
+    """The SQLSTATE of a refused connection, derived from its text."""
     found = re.search(r'FATAL: +(database|role) "[^"]*" does not exist', words)
     if found is not None:
         return _MISSING[found[1]]
@@ -129,7 +129,7 @@ def _state_of(words: str) -> str | None:
 
 @contextmanager
 def guarded(address: Address, *, writing: bool = False) -> Iterator[None]:
-    """Let nothing of SQLAlchemy's or a driver's out: raise `StorageError` or `ReadOnlyError` instead."""
+    """Convert errors of SQLAlchemy and drivers to `StorageError` or `ReadOnlyError`."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
@@ -138,7 +138,7 @@ def guarded(address: Address, *, writing: bool = False) -> Iterator[None]:
 
 @contextmanager
 def driver(connection: Connection) -> Iterator[Any]:
-    """Yield the driver's own connection; what it raises is raised as SQLAlchemy would, had it come from there."""
+    """Yield the driver's connection; its errors are raised as SQLAlchemy errors."""
     below: Any = connection.connection.driver_connection
     base = connection.dialect.loaded_dbapi.Error
     try:

@@ -1,4 +1,4 @@
-"""What `archreg db check` looks for in the rows themselves."""
+"""Checks of stored rows for `archreg db check`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FLOAT_BYTES = 4
 
 
 def damage(connection: Connection) -> list[str]:
-    """Return what SQLite's own checks find; Postgres enforces keys always and checks pages by its own tools."""
+    """Return the problems that SQLite's checks find. Postgres enforces keys and has its own tools for pages."""
     if connection.dialect.name != "sqlite":
         return []
     found = [f"file: {text}" for (text,) in connection.exec_driver_sql("PRAGMA integrity_check") if text != "ok"]
     for table, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
-        found.append(f"row {row} of {table} refers to a row of {parent} that is not there")
+        found.append(f"row {row} of {table} refers to a missing row of {parent}")
     return found
 
 
 def contradictions(connection: Connection) -> list[str]:
-    """Return models whose layers, spectra or vectors do not fit together, a line for each."""
+    """Return a line for each model with inconsistent layers, spectra or vectors."""
     listed = (
         select(
             layers.c.model_id,
@@ -45,7 +45,7 @@ def contradictions(connection: Connection) -> list[str]:
         .where((models.c.layers != rows) | (rows == 0) | (listed.c.last != rows - 1))
         .order_by(models.c.id)
     )
-    found = [f"model {id_} says {said} layers and has {has}" for id_, said, has in connection.execute(incomplete)]
+    found = [f"model {id_} declares {said} layers and has {has}" for id_, said, has in connection.execute(incomplete)]
     blob = func.length(spectra.c.data)
     torn = (
         select(spectra.c.model_id)
@@ -53,7 +53,10 @@ def contradictions(connection: Connection) -> list[str]:
         .where(blob != FLOAT_BYTES * listed.c.numbers)
         .order_by(spectra.c.model_id)
     )
-    found += [f"the spectra of model {id_} are not as long as its layers say" for (id_,) in connection.execute(torn)]
+    found += [
+        f"the spectra of model {id_} do not have the length that its layers declare"
+        for (id_,) in connection.execute(torn)
+    ]
     bent = (
         select(fingerprints.c.model_id, specs.c.name)
         .join(specs, specs.c.id == fingerprints.c.spec_id)

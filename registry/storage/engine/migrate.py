@@ -1,4 +1,4 @@
-"""Making, upgrading and checking the schema. The only module that imports Alembic; loaded when it is needed."""
+"""Creation, upgrade and check of the schema. The only module that imports Alembic."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def upgrade(url: str, *, from_revision: str | None = None) -> str:
     Raises
     ------
     UsageError
-        ``from_revision`` is no revision of this program.
+        ``from_revision`` is not a revision of this program.
     DatabaseMissingError
         There is no such SQLite file; or nothing that could be of a revision.
     SchemaVersionError
@@ -68,7 +68,9 @@ def upgrade(url: str, *, from_revision: str | None = None) -> str:
     """
     address = Address.parse(url)
     if from_revision is not None and not is_known(from_revision):
-        raise UsageError(f"{from_revision!r} is no revision of this program", f"name one up to {HEAD}, such as {HEAD}")
+        raise UsageError(
+            f"{from_revision!r} is not a revision of this program", f"name one up to {HEAD}, such as {HEAD}"
+        )
     engine = make_engine(address, "migrate")
     try:
         version = current_version(address, engine)
@@ -95,7 +97,7 @@ def upgrade(url: str, *, from_revision: str | None = None) -> str:
 
 
 def _require_tables(address: Address, revision: str) -> None:
-    """Refuse tables that are not those of a revision. They are only read: what is something else's stays untouched."""
+    """Raise an error unless the tables are those of a revision. The tables are only read."""
     engine = make_engine(address, "read")
     try:
         with guarded(address), reading(engine) as connection:
@@ -118,14 +120,14 @@ def _require_tables(address: Address, revision: str) -> None:
 
 
 def _columns(connection: Connection) -> dict[str, set[str]]:
-    """Return the names of this program's tables that are there, with those of their columns."""
+    """Return the present tables of this program with their column names."""
     inspector = inspect(connection)
     tables = set(inspector.get_table_names()) & set(metadata.tables)
     return {table: {column["name"] for column in inspector.get_columns(table)} for table in tables}
 
 
 def _columns_of(revision: str) -> dict[str, set[str]]:
-    """Return what `_columns` finds where the revisions up to this one have been run."""
+    """Return the result of `_columns` for a database at this revision."""
     engine = create_engine("sqlite://")
     try:
         with engine.begin() as connection:
@@ -136,7 +138,7 @@ def _columns_of(revision: str) -> dict[str, set[str]]:
 
 
 def create(address: Address) -> None:
-    """Make an empty registry where there is none; where another process is faster, that one's stands.
+    """Create an empty registry, unless a concurrent process creates it first.
 
     A SQLite file appears whole under its name or not at all.
     """
@@ -174,7 +176,7 @@ def _publish(address: Address, draft: Path) -> None:
 
 
 def check(url: str) -> tuple[str, ...]:
-    """Look for damage, for differences from this program's schema and for rows that contradict each other.
+    """Check for damage, schema differences and contradicting rows.
 
     Returns
     -------
@@ -201,7 +203,7 @@ def check(url: str) -> tuple[str, ...]:
 
 
 def drift(connection: Connection) -> list[str]:
-    """Return how the database's tables differ from `registry.storage.engine.schema`, as Alembic words it."""
+    """Return the differences between the tables and `registry.storage.engine.schema`, as Alembic reports them."""
     context = MigrationContext.configure(
         connection, opts={"compare_type": True, "include_name": is_ours, "version_table": VERSION_TABLE}
     )
@@ -209,7 +211,7 @@ def drift(connection: Connection) -> list[str]:
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """Whether a reflected name is this program's business: others may keep tables in the same Postgres schema."""
+    """Whether a reflected name belongs to this program; a Postgres schema may contain other tables."""
     return kind != "table" or name in metadata.tables
 
 

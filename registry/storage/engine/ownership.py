@@ -1,4 +1,4 @@
-"""Whose the tables in Postgres are: who may change them, while nobody uses them, and who may use what is new."""
+"""Ownership, exclusive locks and grants of tables in Postgres."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("registry")
 
 
 def tables_there(connection: Connection) -> set[str]:
-    """Return those of this program's tables that are in the schema in use."""
+    """Return the tables of this program in the current schema."""
     there = (
         "SELECT c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
         " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p')"
@@ -39,7 +39,7 @@ def tables_there(connection: Connection) -> set[str]:
 
 
 def claim(connection: Connection, tables: Collection[str]) -> None:
-    """Keep everybody else off the tables until the transaction's end, as soon as there is a moment without them.
+    """Lock the tables exclusively until the end of the transaction.
 
     A lock that is waited for holds up all who come after it; so this waits for less than a second at a time.
 
@@ -71,7 +71,7 @@ def claim(connection: Connection, tables: Collection[str]) -> None:
 
 
 def _done(connection: Connection, statement: str) -> bool:
-    """Whether a statement came to its end in the time of one attempt; else it is undone."""
+    """Whether a statement finished within the time of one attempt; else it is rolled back."""
     try:
         with connection.begin_nested():
             connection.exec_driver_sql(f"SET LOCAL statement_timeout = {ATTEMPT_MS}")
@@ -85,7 +85,7 @@ def _done(connection: Connection, statement: str) -> bool:
 
 
 def _owner(connection: Connection) -> tuple[str, bool]:
-    """Return the owner of the tables, quoted, and whether this role may do what the owner may."""
+    """Return the quoted owner of the tables, and whether this role has the owner's rights."""
     found = (
         "SELECT quote_ident(pg_get_userbyid(c.relowner)), pg_has_role(c.relowner, 'USAGE')"
         " FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass(quote_ident(current_schema()) || '.' || %(name)s)"
@@ -95,7 +95,7 @@ def _owner(connection: Connection) -> tuple[str, bool]:
 
 
 def hand_over(connection: Connection, before: Collection[str]) -> None:
-    """Let tables that are new in a registry belong to whom the others do, and be used by whoever uses those."""
+    """Give new tables the owner and the grants of the existing tables."""
     if not before:
         return
     owner, _ = _owner(connection)
@@ -109,7 +109,7 @@ def hand_over(connection: Connection, before: Collection[str]) -> None:
 
 
 def share(connection: Connection, table: str, *, like: str) -> None:
-    """Let those use a new table who may use another; one that a superuser makes is the owner's of the others."""
+    """Copy the grants of a table to a new table; one made by a superuser gets the owner of the others."""
     superuser = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
     if connection.exec_driver_sql(superuser).scalar():
         connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO {_owner(connection)[0]}")
@@ -117,7 +117,7 @@ def share(connection: Connection, table: str, *, like: str) -> None:
 
 
 def _share(connection: Connection, new: str, *, like: str) -> None:
-    """Grant on what is new, a table or ``SEQUENCE name``, what others hold on what there was."""
+    """Copy the grants of an existing table or sequence to a new one."""
     grants = (
         "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,"
         " a.privilege_type FROM pg_catalog.pg_class AS c, aclexplode(c.relacl) AS a"

@@ -1,4 +1,4 @@
-"""The tables: one schema for SQLite and Postgres.
+"""Table definitions, one schema for SQLite and Postgres.
 
 Unknown text is the empty string, so that it compares, filters and joins like any other; unknown numbers are NULL. Times
 are UTC. Everything that belongs to a model goes with it (``ON DELETE CASCADE``).
@@ -72,14 +72,14 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Aware to UTC; SQLite drops the zone."""
+        """Convert an aware time to UTC; SQLite stores no zone."""
         if value is None:
             return None
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Aware, in UTC."""
+        """Return an aware time in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)

@@ -1,4 +1,4 @@
-"""Which schema a database has, by plain SQL: opening for a look-up must not wait for Alembic to be imported."""
+"""Schema version of a database, read with plain SQL, so that searches need not import Alembic."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ _SQLITE_ROWS: Final = (
 
 
 def is_known(version: str) -> bool:
-    """Whether this program has a revision of that name."""
+    """Whether this program has a revision with that name."""
     return is_revision(version) and version <= HEAD
 
 
 def is_revision(version: str) -> bool:
-    """Whether it is a revision of this program, as it is or as a newer one has them."""
+    """Whether the text is a revision of this program or of a newer version."""
     return _REVISION.fullmatch(version) is not None and version >= _FIRST
 
 
 def require_head(address: Address, version: str | None) -> None:
-    """Refuse any schema but this program's.
+    """Raise an error unless the schema is that of this version.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def require_head(address: Address, version: str | None) -> None:
 
 
 def require_revision(address: Address, version: str, remedy: str = "") -> None:
-    """Refuse what is no revision of this program, older or newer.
+    """Raise an error unless the text is a revision of this program, older or newer.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def require_revision(address: Address, version: str, remedy: str = "") -> None:
     if is_revision(version):
         return
     if version:
-        message = f"{address.label} has schema {version!r}, which is no revision of this program"
+        message = f"{address.label} has schema {version!r}, which is not a revision of this program"
     else:
         message = f"{address.label} does not say which schema it has: {VERSION_TABLE} is empty"
     raise SchemaVersionError(
@@ -118,7 +118,7 @@ def require_revision(address: Address, version: str, remedy: str = "") -> None:
 
 
 def require_writable(address: Address) -> None:
-    """Refuse to write a file that this user may not: to try would leave a log beside it that locks its owner out.
+    """Raise an error if this user may not write the file; trying would leave a log that locks its owner out.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def require_writable(address: Address) -> None:
 
 
 def current_version(address: Address, engine: Engine) -> str | None:
-    """Return the schema's version as it is recorded, None where there is no registry.
+    """Return the recorded schema version, None if there is no registry.
 
     It may be anything: see `require_revision`. The empty string stands for no row, a list with commas for several.
 
@@ -150,7 +150,7 @@ def current_version(address: Address, engine: Engine) -> str | None:
 
 
 def version_at(url: str) -> str | None:
-    """Return the schema's version at ``url``; None where there is no registry yet.
+    """Return the schema version at ``url``, None if there is no registry.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def version_at(url: str) -> str | None:
 
 
 def schema_version(connection: Connection) -> str | None:
-    """Return what `current_version` does, over a connection; on Postgres in the schema in use, and in no other."""
+    """Return the schema version over a connection; on Postgres, of the current schema only."""
     if connection.dialect.name == "sqlite":
         found = connection.scalar(
             text("SELECT count(*) FROM sqlite_master WHERE name = :name"), {"name": VERSION_TABLE}
@@ -210,18 +210,18 @@ def schema_version(connection: Connection) -> str | None:
 
 
 def set_version(connection: Connection, version: str) -> None:
-    """Record ``version`` in place of whatever was recorded."""
+    """Replace the recorded version by ``version``."""
     connection.exec_driver_sql(f"DELETE FROM {VERSION_TABLE}")  # noqa: S608 - a constant
     connection.execute(text(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES (:version)"), {"version": version})  # noqa: S608
 
 
 def recorded_in(connection: sqlite3.Connection) -> str:
-    """Return what a SQLite file records as its version, over a connection of the driver's."""
+    """Return the recorded version of a SQLite file, over a driver connection."""
     return _joined(_sqlite_cell(kind, data) for kind, data in connection.execute(_SQLITE_ROWS))
 
 
 def _sqlite_cell(kind: str, data: str) -> str:
-    """A cell as it is shown; SQLite keeps a value of any kind in any column, and text that is not UTF-8."""
+    """Text of a cell. SQLite stores values of any type in any column, and text that is not UTF-8."""
     if kind == "null":
         return "NULL"
     return f"X'{data}'" if kind == "blob" else bytes.fromhex(data).decode("utf-8", "replace")
@@ -232,7 +232,7 @@ def _joined(cells: Iterable[str]) -> str:
 
 
 def _refuse_hidden(connection: Connection) -> None:
-    """Raise ``StorageError`` where nothing is found since this role may not look, or where there is no schema."""
+    """Raise ``StorageError`` if this role may not read the schema, or there is no schema."""
     schema, hidden, role = connection.execute(
         text(
             "SELECT current_schema(), (SELECT min(quote_ident(n.nspname)) FROM pg_catalog.pg_class AS c"
@@ -256,7 +256,7 @@ def _refuse_hidden(connection: Connection) -> None:
 
 
 def _sqlite_version(address: Address, path: Path) -> str | None:
-    """Look at the file as a stranger: whatever it is, it stays as it is."""
+    """Return the version of a SQLite file without changing it, whatever the file is."""
     if path.is_dir():
         raise StorageError(f"{address.label} is a folder", "name a file in it")
     try:

@@ -1,1 +1,1 @@
-"""Stored calibrations and partitions into classes."""
+"""Stored calibrations and partitions."""

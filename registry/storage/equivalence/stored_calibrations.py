@@ -1,4 +1,4 @@
-"""Calibrations, and the labels they are measured by."""
+"""Stored calibrations, and the labels of models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAME = ("rate", "tolerance", "source", "tolerance_low", "tolerance_high", "model
 
 
 def put_calibration(connection: Connection, given: Calibration) -> None:
-    """Store a calibration in place of the one of its spec and distance; made just now unless it says when."""
+    """Store a calibration; it replaces the one of its spec and distance. Its time is now, unless given."""
     drop_calibration(connection, given.spec_hash, given.distance)
     values = {
         "spec_hash": given.spec_hash,
@@ -37,12 +37,12 @@ def put_calibration(connection: Connection, given: Calibration) -> None:
 
 
 def drop_calibration(connection: Connection, spec_hash: str, distance: str) -> bool:
-    """Forget the calibration of a spec and distance; return whether there was one."""
+    """Delete the calibration of a spec and distance; return whether there was one."""
     return bool(connection.execute(delete(calibrations).filter_by(spec_hash=spec_hash, distance=distance)).rowcount)
 
 
 def read_labels(connection: Connection, spec_hash: str) -> list[Label]:
-    """Return what tells related models from unrelated ones, of those with a vector under the spec, by id."""
+    """Return the labels of the models with a fingerprint of the spec, by id."""
     measured = exists().where(
         fingerprints.c.model_id == models.c.id, fingerprints.c.spec_id == specs.c.id, specs.c.hash == spec_hash
     )

@@ -1,4 +1,4 @@
-"""Partitions of models into classes: kept, found, and put in the place of what they were."""
+"""Stored partitions of models into equivalence classes: store, find, replace, delete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ROWS = select(
 
 
 def find_partition(connection: Connection, key: PartitionKey) -> StoredPartition | None:
-    """Return the partition by those terms, None where there is none."""
+    """Return the partition with those settings, or None."""
     found = connection.execute(_of(key, partitions.c.id, partitions.c.mark, partitions.c.created)).first()
     return None if found is None else StoredPartition(found.mark, found.created, _classes(connection, found.id))
 
@@ -47,7 +47,7 @@ def _of(key: PartitionKey, *columns: Any) -> Select[Any]:
 
 
 def _classes(connection: Connection, partition_id: int, identity: str | None = None) -> tuple[StoredClass, ...]:
-    """The classes of a partition in their order, or the one of that identity; those without members left out."""
+    """The equivalence classes of a partition in order, or the one with that identity; empty ones are left out."""
     statement = (
         select(classes, members.c.model_id)
         .join(members, members.c.class_id == classes.c.id)
@@ -80,7 +80,7 @@ def put_partition(
     given: Sequence[StoredClass],
     identities: Callable[[Mapping[str, Sequence[int]]], Sequence[str]],
 ) -> StoredPartition | None:
-    """Store a partition in place of the one by the same terms; return it as it is stored now.
+    """Store a partition; it replaces the one with the same settings. Return it as stored.
 
     Parameters
     ----------
@@ -142,13 +142,13 @@ def _insert_classes(connection: Connection, partition_id: int, given: Sequence[S
 
 
 def all_partitions(connection: Connection) -> list[PartitionRow]:
-    """Return the partitions that are kept, the newest first."""
+    """Return the kept partitions, the newest first."""
     rows = connection.execute(_ROWS.order_by(partitions.c.created.desc(), partitions.c.id.desc()))
     return [_row(row) for row in rows]
 
 
 def drop_partition(connection: Connection, partition_id: int) -> PartitionRow:
-    """Forget a partition and its classes; return what it was.
+    """Delete a partition and its equivalence classes; return it.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def drop_partition(connection: Connection, partition_id: int) -> PartitionRow:
     """
     found = connection.execute(_ROWS.where(partitions.c.id == partition_id)).first()
     if found is None:
-        raise UnknownClassError(f"no classes are kept under the number {partition_id}", "see archreg classes --kept")
+        raise UnknownClassError(f"no partition is kept under the number {partition_id}", "see archreg classes --kept")
     connection.execute(delete(partitions).where(partitions.c.id == partition_id))
     return _row(found)
 
@@ -171,7 +171,7 @@ def _key(row: Any) -> PartitionKey:
 
 
 def find_class(connection: Connection, identity: str) -> tuple[PartitionRow, int, StoredClass]:
-    """Return the class of that identity, or whose identity alone starts so: its partition, its number, itself.
+    """Return the partition, number and equivalence class of an identity or unique prefix of one.
 
     Raises
     ------
@@ -190,16 +190,20 @@ def find_class(connection: Connection, identity: str) -> tuple[PartitionRow, int
         starts = classes.c.identity.startswith(identity, autoescape=True)
         found = connection.execute(statement.where(starts).limit(2)).all()
     if len(found) > 1:
-        raise AmbiguousError(f"several classes' identities start with {identity}", "give more of its digits")
+        raise AmbiguousError(
+            f"several identities of equivalence classes begin with {identity}", "give more of its digits"
+        )
     for row in found:
         count = connection.scalar(select(func.count()).where(classes.c.partition_id == row.id)) or 0
         for each in _classes(connection, row.id, row.identity):
             return PartitionRow(row.id, _key(row), row.models, count, row.created), row.number, each
-    raise UnknownClassError(f"no class {identity!r} is kept", "see archreg classes, and archreg classes --kept")
+    raise UnknownClassError(
+        f"no equivalence class {identity!r} is kept", "see archreg classes, and archreg classes --kept"
+    )
 
 
 def classes_with(connection: Connection, model_id: int) -> list[tuple[PartitionKey, str, int]]:
-    """Return the kept classes that a model is in, the newest partition's first: terms, identity, number of members."""
+    """Return settings, identity and size of the kept equivalence classes of a model, the newest first."""
     others = members.alias()
     count = select(func.count()).where(others.c.class_id == classes.c.id).scalar_subquery()
     statement = (

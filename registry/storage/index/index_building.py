@@ -1,4 +1,4 @@
-"""Building, checking and dropping derived indexes; see `registry.storage.index.pgvector_index`."""
+"""Building, checking and dropping pgvector indexes; see `registry.storage.index.pgvector_index`."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ INSTALL = "install pgvector 0.8 or later on the server, then as its superuser: C
 
 
 def check_distance(distance: str) -> None:
-    """``UsageError`` for a distance that no index can be for."""
+    """Raise ``UsageError`` for a distance without an index."""
     if distance not in INDEX_OPERATORS:
-        raise UsageError(
-            f"no index can be for the distance {distance}", f"those that can: {', '.join(INDEX_OPERATORS)}"
-        )
+        known = ", ".join(INDEX_OPERATORS)
+        raise UsageError(f"the distance {distance} has no index", f"distances with an index: {known}")
 
 
 def build_index(connection: Connection, spec: FingerprintSpec, distance: str) -> int:
-    """Make the index of a spec for a distance, in place of one that is there; return how many vectors it holds.
+    """Build or rebuild the index of a spec for a distance; return the number of vectors in it.
 
     All in one transaction. Whoever reads is not held up; whoever writes vectors of this spec waits for its end.
 
@@ -82,7 +81,7 @@ def build_index(connection: Connection, spec: FingerprintSpec, distance: str) ->
 
 
 def _extension(connection: Connection) -> str:
-    """Return the schema of pgvector, quoted; create it where it is available, trusted or this role a superuser."""
+    """Return the quoted schema of pgvector; create the extension if it is available and this role may."""
     found = (
         "SELECT quote_ident(n.nspname), e.extversion, has_schema_privilege(n.oid, 'USAGE')"
         " FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace"
@@ -122,7 +121,7 @@ def _exists(connection: Connection, name: str) -> bool:
 
 
 def _is_whole(connection: Connection, state: SpecState) -> bool:
-    """Whether the table is there and has as many rows as there are vectors; it has none that are of no vector. O(n)."""
+    """Whether the table exists and has a row for each vector; O(n)."""
     if not _exists(connection, table_name(state.id)):
         return False
     counted = (
@@ -133,7 +132,7 @@ def _is_whole(connection: Connection, state: SpecState) -> bool:
 
 
 def _fill(connection: Connection, state: SpecState, schema: str) -> None:
-    """Make the table, copy the vectors into it, and let those use it who may use the vectors."""
+    """Create the table, copy the vectors into it, and copy the grants of the vectors' table."""
     table = table_name(state.id)
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
     connection.exec_driver_sql(
@@ -150,7 +149,7 @@ def _fill(connection: Connection, state: SpecState, schema: str) -> None:
 
 
 def _copy(connection: Connection, state: SpecState, table: str) -> None:
-    """Fill the table by COPY in its binary form: a row's numbers big-endian behind their lengths."""
+    """Fill the table by binary COPY: big-endian numbers, each after its length."""
     fields = [("fields", ">i2"), ("a", ">i4"), ("spec", ">i4"), ("b", ">i4"), ("model", ">i4"), ("c", ">i4")]
     layout = np.dtype([*fields, ("length", ">i2"), ("unused", ">i2"), ("vector", ">f4", (state.length,))])
     wanted = [fingerprints.c.spec_id == state.id]
@@ -165,7 +164,7 @@ def _copy(connection: Connection, state: SpecState, table: str) -> None:
 
 
 def drop_index(connection: Connection, spec_hash: str | None = None) -> int:
-    """Drop the indexes of a spec, or of all; return of how many specs.
+    """Drop the indexes of a spec, or all; return the number of specs.
 
     Raises
     ------
@@ -184,11 +183,13 @@ def drop_index(connection: Connection, spec_hash: str | None = None) -> int:
 
 
 def _anothers(name: str, spec_id: int) -> StorageError:
-    return StorageError(f"the index of {name} is another role's", f"as its owner: DROP TABLE {table_name(spec_id)}")
+    return StorageError(
+        f"the index of {name} belongs to another role", f"as its owner: DROP TABLE {table_name(spec_id)}"
+    )
 
 
 def report_index(connection: Connection, spec: FingerprintSpec, distance: str) -> IndexReport | None:
-    """Return how the index of a spec for a distance stands to the vectors; None where there is none. O(n)."""
+    """Compare the index of a spec and distance with the stored vectors; None without an index. O(n)."""
     check_distance(distance)
     state, _, facts = spec_facts(connection, spec.hash, distance)
     if state is None or state.indexed is None or facts is None:

@@ -1,4 +1,4 @@
-"""The derived index of a spec's vectors in Postgres: a table for pgvector beside the stored vectors, and its searches.
+"""The pgvector index of a spec in Postgres: a table with a copy of the vectors, and its searches.
 
 The table ``archreg_vectors_ID`` repeats what ``fingerprints`` holds under the spec of that id, and an HNSW index of it
 for each distance finds the nearest without reading all. It is no part of the schema: nothing else needs it, and whoever
@@ -55,7 +55,7 @@ OLDEST = (0, 8)  # pgvector: iterative scans
 
 
 class IndexFacts(NamedTuple):
-    """What there is of a spec's index: is it valid for the distance and may its table be read, where is pgvector.
+    """Facts on the index of a spec: validity for the distance, right to read, schema of pgvector.
 
     None where there is no such index, no pgvector; of that, the schema, quoted, the version, and whether this role may
     use the schema, ``true`` or ``false``.
@@ -66,7 +66,7 @@ class IndexFacts(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """What a connection may make of an index: the schema of pgvector, quoted, or why it cannot be used.
+    """Whether a connection can use an index: the quoted schema of pgvector, or the reason why not.
 
     ``remedy``: what mends the problem; where there is none, what makes the index anew.
     """
@@ -77,7 +77,7 @@ class Opened(NamedTuple):
 
 
 class OpenIndex(NamedTuple):
-    """A derived index as a question finds it; ``held``: how many vectors, where it can be used."""
+    """An index for a search; ``held``: number of vectors, if it can be used."""
 
     opened: Opened
     state: SpecState
@@ -96,17 +96,17 @@ def index_name(spec_id: int, distance: str) -> str:
 
 
 def literal(vector: NDArray[np.float32]) -> str:
-    """Return a vector as pgvector reads it; nine digits tell any two float32 apart."""
+    """Return a vector as text for pgvector; nine digits distinguish all float32 values."""
     return "[" + ",".join([f"{number:.9g}" for number in vector.tolist()]) + "]"
 
 
 def usage_of(schema: str) -> str:
-    """Return the remedy where a role may not use the schema that pgvector is in."""
+    """Return the remedy for a role that may not use the schema of pgvector."""
     return f"ask its owner for: GRANT USAGE ON SCHEMA {schema}"
 
 
 def is_current_version(version: str) -> bool:
-    """Whether a version of pgvector has what this needs."""
+    """Whether a version of pgvector is new enough."""
     numbers = [int(part) if part.isdigit() else 0 for part in version.split(".")[:2]]
     return tuple(numbers) >= OLDEST
 
@@ -132,7 +132,7 @@ OTHERS = select(specs.c.name, specs.c.version).where(specs.c.indexed.is_not(None
 
 
 def opened(connection: Connection, spec: SpecState, facts: IndexFacts, distance: str, label: str) -> Opened | None:
-    """Return what can be made of the index for a spec and distance; None where no index is there at all."""
+    """Return whether the index of a spec and distance can be used; None without an index."""
     again = f"run: archreg index build --fingerprint {label.split(' ', 1)[0]} --distance {distance}"
     if spec.indexed is None:
         others = [f"{name} v{version}" for name, version in connection.execute(OTHERS)]
@@ -156,7 +156,7 @@ def opened(connection: Connection, spec: SpecState, facts: IndexFacts, distance:
 
 
 def may(connection: Connection, table: str, privilege: str) -> bool | None:
-    """Whether this role has a privilege on the table, None where it is not there."""
+    """Whether this role has a privilege on the table; None if the table does not exist."""
     may = "SELECT has_table_privilege(to_regclass(quote_ident(current_schema()) || '.' || %(table)s), %(privilege)s)"
     found: bool | None = connection.exec_driver_sql(may, {"table": table, "privilege": privilege}).scalar()
     return found
@@ -171,7 +171,7 @@ def find_near(
     ids: Sequence[int] | None = None,
     kind: tuple[str, str] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return ids (m,) and vectors (m, d) of some more than ``k`` models that an index finds near, in no order.
+    """Return ids (m,) and vectors (m, d) of slightly more than ``k`` near models, unordered.
 
     ``query``: a vector, or the id of a model that has one in the index; ``ids``: only among these; ``kind``: only of
     that tail class and training class. Under either the index is scanned on until enough pass, or some 20,000 did not;
@@ -208,7 +208,7 @@ def find_near(
 
 
 def index_lacks(connection: Connection, index: OpenIndex, model_id: int | None = None) -> bool:
-    """Whether the index is without the vector of that model; of any model, O(n) for None."""
+    """Whether the index lacks the vector of that model; for None, of any model, O(n)."""
     table = table_name(index.state.id)
     if model_id is None:
         return bool(connection.exec_driver_sql(f"SELECT count(*) < {index.held:d} FROM {table}").scalar())  # noqa: S608 - numbers
@@ -219,7 +219,7 @@ def index_lacks(connection: Connection, index: OpenIndex, model_id: int | None =
 def _under(
     connection: Connection, settings: Mapping[str, str], off: Sequence[str], statement: str, values: Mapping[str, Any]
 ) -> list[tuple[Any, ...]]:
-    """Run a statement under settings of the server; return its rows as the server has them.
+    """Run a statement with server settings; return its rows unconverted.
 
     ``off``: what is switched off for this statement alone. The same transaction goes on with others, and the planner is
     to take what suits them; the settings of the index are of no use to those.
@@ -235,7 +235,7 @@ def _under(
 
 
 def follow(connection: Connection, spec_id: int, vectors: Mapping[int, bytes]) -> bool:
-    """Insert stored vectors by model into the index; False where this role may not, or it is gone."""
+    """Insert stored vectors into the index; False if this role may not, or the index is gone."""
     table = table_name(spec_id)
     if not may(connection, table, "INSERT"):
         return False
@@ -245,7 +245,7 @@ def follow(connection: Connection, spec_id: int, vectors: Mapping[int, bytes]) -
 
 
 def is_mine(connection: Connection, spec_id: int) -> bool:
-    """Whether a spec's table is there and this role's to change."""
+    """Whether the table of a spec exists and this role owns it."""
     mine = (
         "SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class AS c"
         " WHERE c.oid = to_regclass(quote_ident(current_schema()) || '.' || %(table)s)"
@@ -254,7 +254,7 @@ def is_mine(connection: Connection, spec_id: int) -> bool:
 
 
 def discard(connection: Connection, spec_id: int) -> bool:
-    """Drop a spec's table where it is there and this role's to drop; an empty one that is left does no harm."""
+    """Drop the table of a spec if this role owns it; an empty table that stays is harmless."""
     if connection.dialect.name != "postgresql" or not is_mine(connection, spec_id):
         return False
     connection.exec_driver_sql(f"DROP TABLE {table_name(spec_id)}")

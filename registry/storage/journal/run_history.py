@@ -1,4 +1,4 @@
-"""What the journal tells: runs, whether anybody is at them, and their items."""
+"""Queries on the journal: runs, their state and their items."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STALE: Final = timedelta(seconds=60)
 
 
 def list_runs(connection: Connection, *, run_id: int | None = None, limit: int | None = None) -> list[Run]:
-    """Return the runs, the newest first, ``limit`` at most, or the one of that id; O(n) in the items of those.
+    """Return at most ``limit`` runs, the newest first, or the one with that id; O(n) in their items.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def list_runs(connection: Connection, *, run_id: int | None = None, limit: int |
 
 
 def read_run(connection: Connection, run_id: int) -> Run:
-    """Return one run. Raises `UsageError` where there is none of that id."""
+    """Return one run. Raises `UsageError` if there is none with that id."""
     return list_runs(connection, run_id=run_id)[0]
 
 
@@ -81,7 +81,7 @@ def _iso(time: datetime) -> str:
 
 
 def read_plan(connection: Connection, run_id: int) -> tuple[str, str, list[str]]:
-    """Return a run's command, its options and its items' references, as they were given.
+    """Return the command, the options and the item references of a run.
 
     Raises
     ------
@@ -96,12 +96,12 @@ def read_plan(connection: Connection, run_id: int) -> tuple[str, str, list[str]]
 
 
 def unknown(run_id: int) -> UsageError:
-    """The error where there is no run of that id."""
+    """The error for an unknown run id."""
     return UsageError(f"there is no run {run_id}", "archreg runs list shows those there are")
 
 
 def list_items(connection: Connection, run_id: int, states: Sequence[str] = ()) -> list[RunItem]:
-    """Return a run's items by position, all or those in one of the states."""
+    """Return the items of a run by position, all or those in some states."""
     statement = select(items).where(items.c.run_id == run_id).order_by(items.c.position)
     if states:
         statement = statement.where(items.c.state.in_(states))
@@ -122,7 +122,7 @@ def _item(row: RowMapping) -> RunItem:
 
 
 def is_alive(heartbeat: datetime, worker: str) -> bool:
-    """By its heart, and on this host by the process itself, which a killed one betrays at once."""
+    """Whether a run is active, by its heartbeat and, on this host, by its process."""
     host, _, process = worker.rpartition(":")
     if host == socket.gethostname() and process.isdigit() and not _exists(int(process)):
         return False

@@ -1,4 +1,4 @@
-"""The journal of ingests: runs and their items. What became of an item is written with its model, or not at all.
+"""Journal of ingests: runs and items. The outcome of an item is written in one transaction with its model.
 
 A run is known by the hash of its plan. A second start goes on with the newest run of that plan, unless that one is at
 work: then it becomes a run beside it, and each takes over what the other has finished.
@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run about to start: the plan's hash, how it was asked for, its options as JSON, and (reference, name, cost)."""
+    """A new run: hash of the plan, command, options as JSON, and items (reference, name, cost)."""
 
     plan: str
     command: str
@@ -53,7 +53,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run that has started: ``done`` has the state of each finished item by position; ``beside`` one at work."""
+    """A started run: ``done`` holds the states of finished items by position; ``beside``: another run is active."""
 
     id: int
     done: dict[int, str]
@@ -62,7 +62,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of an item. ``state`` is empty where storing its model decides it."""
+    """Outcome of an item. ``state`` is empty if storing its model decides it."""
 
     run_id: int
     position: int
@@ -73,7 +73,7 @@ class Entry:
 
 
 def begin_run(connection: Connection, new: NewRun) -> Begun:
-    """Start a run, or go on with the one of the same plan; O(n) rows.
+    """Start a run, or continue the one with the same plan; O(n) rows.
 
     An item counts as finished while its reference is the same (a changed file has another) and its name still belongs
     to the model that it led to.
@@ -141,7 +141,7 @@ def _finished(connection: Connection, run_id: int) -> dict[int, Row[*tuple[Any, 
 def _renewed(
     connection: Connection, run_id: int, new: NewRun, kept: dict[int, Row[*tuple[Any, ...]]]
 ) -> dict[int, Row[*tuple[Any, ...]]]:
-    """Put back to waiting what is not finished any more, and return what is."""
+    """Reset items that are no longer finished to waiting, and return the finished ones."""
     again, done = [], {}
     states = connection.execute(select(items.c.position, items.c.reference, items.c.state).filter_by(run_id=run_id))
     for position, reference, state in states.all():
@@ -157,7 +157,7 @@ def _renewed(
 
 
 def _same(old: str, new: str) -> bool:
-    """Whether two references are to the same content; whether it has to be downloaded changes by doing so."""
+    """Whether two references name the same content; the field ``cached`` is ignored."""
     return old == new or json.loads(old) | {"cached": True} == json.loads(new) | {"cached": True}
 
 
@@ -170,7 +170,7 @@ def _copy(connection: Connection, run_id: int, rows: Iterable[Row[*tuple[Any, ..
 
 
 def record_entries(connection: Connection, given: Sequence[tuple[Entry, int | None]]) -> None:
-    """Write what became of items, and the models that they led to; the hearts of their runs beat with it."""
+    """Write outcomes of items with their models, and the heartbeats of their runs."""
     rows = [
         {
             "run": entry.run_id,
@@ -190,18 +190,18 @@ def record_entries(connection: Connection, given: Sequence[tuple[Entry, int | No
 
 
 def beat_run(connection: Connection, run_id: int) -> None:
-    """Say that the run is at work."""
+    """Write a heartbeat of the run."""
     connection.execute(update(runs).where(runs.c.id == run_id).values(heartbeat=utc_now()))
 
 
 def end_run(connection: Connection, run_id: int, state: str) -> None:
-    """Say that nobody is at the run any more: it is ``done``, ``interrupted`` or ``stopped``."""
+    """Write the final state of the run: ``done``, ``interrupted`` or ``stopped``."""
     now = utc_now()
     connection.execute(update(runs).where(runs.c.id == run_id).values(state=state, heartbeat=now, finished=now))
 
 
 def forget_runs(connection: Connection, *, run_id: int | None = None, before: datetime | None = None) -> int:
-    """Delete one run with its items, or all that were last at work ``before``; return how many. O(n) in their items.
+    """Delete one run, or all with a last heartbeat before ``before``; return their number. O(n) in items.
 
     Runs at work stay: a plan of theirs could not be gone on with.
 
@@ -225,7 +225,7 @@ def _beats(run: Row[*tuple[Any, ...]]) -> bool:
 
 
 def finished_elsewhere(connection: Connection, run_id: int) -> dict[int, int]:
-    """Return what this run waits for and other runs of the same plan have finished: the model by position."""
+    """Return waiting items that other runs of the plan have finished: the model id by position."""
     theirs = items.alias()
     plan = select(runs.c.plan).where(runs.c.id == run_id).scalar_subquery()
     others = select(runs.c.id).where(runs.c.plan == plan, runs.c.id != run_id)
@@ -239,7 +239,7 @@ def finished_elsewhere(connection: Connection, run_id: int) -> dict[int, int]:
 
 
 def adopt_items(connection: Connection, run_id: int, found: Mapping[int, int]) -> None:
-    """Take over, as ``known``, what `finished_elsewhere` has found."""
+    """Mark the items found by `finished_elsewhere` as ``known``."""
     statement = update(items).where(items.c.run_id == run_id, items.c.position == bindparam("at"))
     rows = [{"at": position, "model": model_id} for position, model_id in found.items()]
     connection.execute(statement.values(state="known", model_id=bindparam("model")), rows)
@@ -254,5 +254,5 @@ def _is_anothers(run: Row[*tuple[Any, ...]]) -> bool:
 
 
 def _plain(words: str) -> str:
-    """``words`` as any database takes them: lone surrogates and NUL spelt out."""
+    """``words`` with lone surrogates and NUL escaped."""
     return words.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

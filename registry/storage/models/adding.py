@@ -1,4 +1,4 @@
-"""Storing models with all that belongs to them, or finding that they are known."""
+"""Insertion of models, and update of known ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["add_models", "claim_name"]
 
 
 def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bool = False) -> list[Added]:
-    """Store models, each after the one before it. Known weights get the name and whatever else is new.
+    """Store models in order. Known weights receive the name and new values.
 
     By another matrix rule, or exact where they were approximate and the other way around, they get new layers, too.
     Some 25 statements for all that are new under free names, however many; as many again for each of the others.
@@ -69,7 +69,7 @@ def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bo
 
 
 def _insert_fresh(connection: Connection, given: Sequence[NewModel]) -> dict[int, int]:
-    """Insert, all at once, the models of new weights under names that are free; return their ids by position.
+    """Insert the models with new weights and free names together; return their ids by position.
 
     Of several with the same weights or the same name that is the first. On Postgres they go in one order whoever
     writes, so that of two writers of the same models one waits for the other, and not each for each.
@@ -95,7 +95,7 @@ def _insert_fresh(connection: Connection, given: Sequence[NewModel]) -> dict[int
 
 
 def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bool) -> Added:
-    """Store one model but for its vectors and figures; ``gone`` gets the specs whose vectors of it are deleted."""
+    """Store one model without vectors and figures; adds specs of deleted vectors to ``gone``."""
     known = connection.execute(
         select(models.c.id, models.c.matrix_rule).where(models.c.content_hash == new.plan.content_hash)
     ).first()
@@ -120,7 +120,7 @@ def claim_name(
     replace: bool,
     remedy: str = "choose another by --name, or move it by --replace",
 ) -> bool:
-    """Return whether the model has the name already; where another has it, take it away or refuse.
+    """Return whether the model has the name. If another model has it, reassign it or raise `NameTakenError`.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def claim_name(
 
 
 def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named: bool) -> frozenset[int]:
-    """Bring a known model up to date: under its own name the new card wins, under another it fills what is unknown.
+    """Update a known model: under its own name the new card wins, under another it fills unknown fields.
 
     Returns the ids of the specs whose vectors, being of another matrix rule, were deleted.
     """
@@ -163,5 +163,5 @@ def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named
 
 
 def _found_otherwise(connection: Connection, model_id: int, new: NewModel) -> bool:
-    """Whether exact spectra come where approximate ones are, or the other way around: nothing is a mixture of both."""
+    """Whether exact spectra replace approximate ones or the reverse; a model never has both."""
     return bool(new.spectra) and any(spectrum.method for spectrum in new.spectra) == is_exact(connection, model_id)

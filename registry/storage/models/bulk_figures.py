@@ -1,4 +1,4 @@
-"""Figures of many models at once, without the rest of what is known of them."""
+"""Bulk queries of sizes, metrics and texts of many models."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ MEASURED: Final = select(metrics.c.dataset).where(metrics.c.dataset != "")
 
 
 def read_sizes(connection: Connection, wanted: Filter) -> list[Size]:
-    """Return how large the models are that a filter lets through, by id."""
+    """Return the sizes of the models that match a filter, by id."""
     columns = select(models.c.id, models.c.parameters, models.c.bytes, models.c.gflops).select_from(models)
     statement = columns.join(architectures).where(*conditions(wanted)).order_by(models.c.id)
     return [Size(*row) for row in connection.execute(statement)]
 
 
 def read_metrics(connection: Connection, wanted: Filter) -> list[tuple[int, Metric]]:
-    """Return the metrics of the models that a filter lets through, by id, name, data set and split."""
+    """Return the metrics of the models that match a filter, by id, name, dataset and split."""
     figure = metrics.c
     columns = (figure.name, figure.value, figure.dataset, figure.split, figure.higher_is_better)
     # Within: a filter looks at metrics, too.
@@ -50,7 +50,7 @@ def read_metrics(connection: Connection, wanted: Filter) -> list[tuple[int, Metr
 
 
 def near_texts(connection: Connection, field: str, asked: str) -> list[str]:
-    """Return some known values of a text that a filter goes by, those spelt nearly as the one asked for."""
+    """Return known values of a filter text that are similar to a given one."""
     column = TEXTS[field]
     known = select(column).select_from(models).join(architectures).where(column != "")
     if field == "dataset":

@@ -1,4 +1,4 @@
-"""Changing and removing what is stored."""
+"""Changes and removal of stored models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NUMBERS = ("seed", "gflops")
 
 
 def set_card(connection: Connection, name: str, changes: Mapping[str, Any]) -> ModelSummary:
-    """Set fields of a model's card; None and the empty string make them unknown.
+    """Set fields of a card; None and the empty string mean unknown.
 
     Raises
     ------
@@ -71,14 +71,14 @@ def set_card(connection: Connection, name: str, changes: Mapping[str, Any]) -> M
 
 
 def set_metric(connection: Connection, name: str, metric: Metric) -> ModelSummary:
-    """Add a metric, in place of the one of the same name, data set and split."""
+    """Add a metric; it replaces the one with the same name, dataset and split."""
     model_id = resolve(connection, name)
     put_figures(connection, model_id, stored_card(connection, model_id).updated(ModelCard(metrics=(metric,))))
     return read_summary(connection, model_id)
 
 
 def set_tags(connection: Connection, name: str, given: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
-    """Put tags on a model, or with None take one off; return all that it has now, by key.
+    """Set tags of a model; None removes a tag. Return all its tags by key.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def set_tags(connection: Connection, name: str, given: Mapping[str, str | None])
 
 
 def rename(connection: Connection, old: str, new: str) -> ModelSummary:
-    """Give a model ``new`` in place of the name ``old``; found by its hash, it gets ``new`` beside the names it has.
+    """Replace the name ``old`` by ``new``; if ``old`` is a hash, add ``new`` to the names.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def _rename(connection: Connection, model_id: int, old: str, new: str) -> None:
 
 
 def drop_name(connection: Connection, name: str) -> ModelSummary:
-    """Take one of several names from a model.
+    """Remove one of several names of a model.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def drop_name(connection: Connection, name: str) -> ModelSummary:
 
 
 def remove(connection: Connection, name: str) -> ModelSummary:
-    """Delete a model with all its names and everything else; return what it was."""
+    """Delete a model with everything that belongs to it; return its summary."""
     summary = find_model(connection, name)
     model_id = summary.id
     mine = models.c.id == model_id

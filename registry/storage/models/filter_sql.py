@@ -1,4 +1,4 @@
-"""Filters as SQL, and lists of ids of any length."""
+"""Filters as SQL conditions, and lists of ids of any length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["among", "conditions", "filtered", "listed", "unknown"]
 
 
 def among(column: ColumnElement[int], ids: Sequence[int], connection: Connection) -> ColumnElement[bool]:
-    """Return ``column IN ids`` as one parameter: a parameter an id would hit SQLite's limit at some 32,000."""
+    """Return ``column IN ids`` as one parameter, because SQLite limits parameters to about 32,000."""
     values = [int(id_) for id_ in ids]
     if connection.dialect.name == "sqlite":
         each = func.json_each(json.dumps(values)).table_valued("value")
@@ -39,7 +39,7 @@ def listed(column: ColumnElement[str], texts: Iterable[str], connection: Connect
 
 
 def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
-    """Return what a row of ``models`` joined to ``architectures`` must fulfil; NULL, the unknown, fails a bound."""
+    """Return the conditions on ``models`` joined to ``architectures``; unknown values (NULL) fail a bound."""
     texts = (
         (architectures.c.family, wanted.family),
         (architectures.c.name, wanted.architecture),
@@ -66,13 +66,13 @@ def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
 
 
 def filtered(columns: Select[Any], wanted: Filter | None) -> Select[Any]:
-    """Return a statement of ``models`` joined to their architectures, of the rows that a filter lets through."""
+    """Return a statement of ``models`` joined to ``architectures`` with the rows that match a filter."""
     statement = columns.join(architectures, architectures.c.id == models.c.architecture_id)
     return statement.where(*conditions(wanted)) if wanted is not None else statement
 
 
 def unknown(wanted: Filter) -> ColumnElement[bool] | None:
-    """Return what holds for a row that fails the filter, but by nothing except bounds on values not known of it.
+    """Return the condition for rows that fail the filter only because of unknown values.
 
     None where the filter bounds nothing that can be unknown.
     """

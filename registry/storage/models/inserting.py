@@ -1,4 +1,4 @@
-"""Rows of models that are new: one or many in a handful of statements."""
+"""Insertion of the rows of new models in few statements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["insert_models", "insert_spectra", "replace_layers"]
 
 
 def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int]:
-    """Insert models of new weights, but for names, conjugacy and vectors; return their ids, in order.
+    """Insert models with new weights, without names, conjugacy and vectors; return their ids in order.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int
 
 
 def replace_layers(connection: Connection, model_id: int, new: NewModel) -> frozenset[int]:
-    """Give known weights the layers that another matrix rule or method gives; all computed from the old ones goes.
+    """Replace the layers of known weights; everything computed from the old layers is deleted.
 
     Returns the ids of the specs whose vectors went: their stamps are to be raised at the end of the transaction.
 
@@ -94,7 +94,7 @@ def replace_layers(connection: Connection, model_id: int, new: NewModel) -> froz
 
 
 def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> None:
-    """Insert layers, skipped tensors and spectra of models by their ids."""
+    """Insert layers, skipped tensors and spectra of models by id."""
     layers: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     for model_id, new in given.items():
@@ -120,7 +120,7 @@ def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> Non
 
 
 def insert_spectra(connection: Connection, given: Mapping[int, NewModel]) -> None:
-    """Insert the spectra, where there are any to be kept."""
+    """Insert the spectra, if they are kept."""
     kept = {model_id: new.spectra for model_id, new in given.items() if new.spectra and new.keep_spectra}
     rows = [{"model_id": model_id, "data": packed_spectra(spectra)} for model_id, spectra in kept.items()]
     insert_rows(connection, schema.spectra, rows)

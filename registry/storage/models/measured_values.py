@@ -1,4 +1,4 @@
-"""Writing what is measured of a model, vectors and figures, so that whoever remembers vectors notices.
+"""Writes of vectors and conjugacy figures, with the stamps that keep vector caches current.
 
 Every change to the vectors of a spec, or to the classes of the models that have one, raises the spec's ``stamp`` in its
 own transaction; changed rows carry the new one, and ``removed`` is the stamp of the last change that took one away.
@@ -43,7 +43,7 @@ def put_measured(
     *,
     gone: Collection[int] = (),
 ) -> None:
-    """Store vectors of models by their ids, in place of those under the same specs, and figures in place of any others.
+    """Store vectors and figures of models by id; they replace those of the same specs.
 
     ``figures``: a model's conjugacy and the version of the thresholds behind it; ``gone``: ids of the specs whose
     vectors of these models the same transaction has deleted. A few statements a spec, however many models.
@@ -82,17 +82,17 @@ def put_measured(
 
 
 def put_conjugacy(connection: Connection, model_id: int, given: Conjugacy, rule: int = CONJUGACY_RULE) -> None:
-    """Store a model's conjugacy figures, judged by that version of the thresholds."""
+    """Store the conjugacy figures of a model for that version of the thresholds."""
     put_measured(connection, {}, {model_id: (given, rule)})
 
 
 def put_fingerprints(connection: Connection, model_id: int, given: Iterable[Fingerprint]) -> None:
-    """Store vectors of a model, in place of those under the same specs."""
+    """Store vectors of a model; they replace those of the same specs."""
     put_measured(connection, {model_id: tuple(given)})
 
 
 def _spec_ids(connection: Connection, given: Collection[FingerprintSpec]) -> dict[FingerprintSpec, int]:
-    """Return the ids of specs; those that are missing are put there."""
+    """Return the ids of specs; insert missing ones."""
     hashes = [spec.hash for spec in given]
     query = select(specs.c.hash, specs.c.id).where(listed(specs.c.hash, hashes, connection))
     found = {hash_: int(id_) for hash_, id_ in connection.execute(query)}
@@ -107,7 +107,7 @@ def _spec_ids(connection: Connection, given: Collection[FingerprintSpec]) -> dic
 def _packed(
     connection: Connection, given: Mapping[int, Iterable[Fingerprint]], figures: Mapping[int, object]
 ) -> dict[FingerprintSpec, dict[int, bytes]]:
-    """Vectors by spec and model, all of them checked."""
+    """Checked vectors by spec and model."""
     wanted = sorted({*given, *figures})
     # A share of the models: none can be removed meanwhile, and taken first it is never waited for with a spec in hand.
     statement = select(models.c.id, models.c.matrix_rule).where(among(models.c.id, wanted, connection))
@@ -129,7 +129,7 @@ def _packed(
 
 
 def _put_figures(connection: Connection, figures: Mapping[int, tuple[Conjugacy, int]]) -> list[int]:
-    """Write the figures; return the models that are of other classes now."""
+    """Write the figures; return the models whose tail or training class changed."""
     if not figures:
         return []
     rows = [conjugacy_row(model_id, *of_model) for model_id, of_model in figures.items()]
@@ -146,13 +146,13 @@ def _put_figures(connection: Connection, figures: Mapping[int, tuple[Conjugacy, 
 
 
 def specs_held(connection: Connection, model_ids: Sequence[int]) -> set[int]:
-    """Return the ids of the specs that the models have vectors under; on Postgres the vectors' rows are locked."""
+    """Return the ids of the specs of the models' vectors; locks the rows on Postgres."""
     held = select(fingerprints.c.spec_id).where(among(fingerprints.c.model_id, model_ids, connection))
     return set(connection.scalars(held.with_for_update()))
 
 
 class Raised(NamedTuple):
-    """A spec's new stamp, and whether its derived index was current before and is to stay so."""
+    """New stamp of a spec, and whether its index was current and must stay so."""
 
     stamp: int
     indexed: bool
@@ -161,7 +161,7 @@ class Raised(NamedTuple):
 def raise_stamps(
     connection: Connection, spec_ids: Collection[int], *, removed: Collection[int] = ()
 ) -> dict[int, Raised]:
-    """Raise the stamps of specs; ``removed``: those of them that lost a vector. The last locks of a transaction.
+    """Raise the stamps of specs; ``removed``: specs that lost a vector. Takes the last locks of a transaction.
 
     A derived index that was current counts as current: deletions reach it by themselves, insertions by the caller.
     """
@@ -181,7 +181,7 @@ def raise_stamps(
 
 
 def drop_spec(connection: Connection, spec_hash: str) -> int:
-    """Forget a spec, its vectors, its calibrations and its derived index; return how many vectors."""
+    """Delete a spec with its vectors, calibrations and index; return the number of vectors."""
     spec_id = connection.scalar(select(specs.c.id).where(specs.c.hash == spec_hash))
     dropped = connection.execute(delete(fingerprints).where(fingerprints.c.spec_id == spec_id)).rowcount
     connection.execute(delete(specs).where(specs.c.id == spec_id))

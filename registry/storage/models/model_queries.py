@@ -1,4 +1,4 @@
-"""Finding models and telling what is stored of them."""
+"""Queries that find models and read what is stored of them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ NEAR = 2_000  # texts compared at most when one is not found: difflib takes some
 
 
 def short_hash(content_hash: str) -> str:
-    """Return what a model without a name is shown as and found by: ``sha256:`` and 12 digits."""
+    """Return the name of a model without a name: ``sha256:`` and 12 digits."""
     return HASH_PREFIX + content_hash[:SHORT]
 
 
 def resolve(connection: Connection, reference: str) -> int:
-    """Return the id of the model that has the name, or whose content hash starts so: ``sha256:PREFIX``.
+    """Return the id of the model with that name, or with the content hash ``sha256:PREFIX``.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def resolve(connection: Connection, reference: str) -> int:
         Nothing is stored at all.
     """
     if not isinstance(reference, str):
-        raise UsageError(f"a model is asked for by its name, a text, not {brief(reference)}")
+        raise UsageError(f"a model name must be a text, not {brief(reference)}")
     found = connection.scalar(select(names.c.model_id).where(names.c.name == reference))
     if found is not None:
         return int(found)
@@ -72,7 +72,7 @@ def resolve(connection: Connection, reference: str) -> int:
         starts = models.c.content_hash.startswith(prefix, autoescape=True)
         ids = connection.scalars(select(models.c.id).where(starts).limit(2)).all()
         if len(ids) > 1:
-            raise AmbiguousError(f"several models' hashes start with {prefix}", "give more of its digits")
+            raise AmbiguousError(f"several content hashes begin with {prefix}", "give more of its digits")
         if ids:
             return int(ids[0])
     require_models(connection)
@@ -82,7 +82,7 @@ def resolve(connection: Connection, reference: str) -> int:
 
 
 def require_models(connection: Connection) -> None:
-    """`EmptyRegistryError` with the command that fills it where nothing is stored."""
+    """Raise `EmptyRegistryError` with the ingest command if no model is stored."""
     if connection.scalar(select(models.c.id).limit(1)) is None:
         address = address_of(connection)
         remedy = f"fill it: {address.command('ingest FILE_OR_FOLDER')}, or torchvision:resnet18 instead of a file"
@@ -90,17 +90,17 @@ def require_models(connection: Connection) -> None:
 
 
 def count_models(connection: Connection) -> int:
-    """Return how many models are stored."""
+    """Return the number of stored models."""
     return connection.scalar(select(func.count()).select_from(models)) or 0
 
 
 def has_name(connection: Connection, name: str) -> bool:
-    """Whether a model has exactly that name."""
+    """Return whether a model has exactly that name."""
     return connection.scalar(select(names.c.id).where(names.c.name == name)) is not None
 
 
 def near_known(connection: Connection, known: Select[Any], asked: str) -> list[str]:
-    """Return some of the texts that a statement of one column gives which are spelt nearly so."""
+    """Return texts of a one-column statement that are similar to a given text."""
     [column] = known.selected_columns
     known = known.distinct().order_by(column)
     texts = connection.scalars(known.limit(NEAR + 1)).all()
@@ -112,7 +112,7 @@ def near_known(connection: Connection, known: Select[Any], asked: str) -> list[s
 
 
 def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool) -> list[str]:
-    """Return the content hashes of the models of a matrix rule with vectors under all those specs and today's figures.
+    """Return content hashes of models of a matrix rule with vectors of all specs and current figures.
 
     ``spectra``: and with their spectra; ``exact``: and without approximate ones.
     """
@@ -130,13 +130,13 @@ def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spe
 
 
 def candidate_ids(connection: Connection, wanted: Filter | None = None) -> list[int]:
-    """Return the ids of the models that a filter lets through, ascending."""
+    """Return the ids of the models that match a filter, ascending."""
     statement = filtered(select(models.c.id).select_from(models), wanted).order_by(models.c.id)
     return list(connection.scalars(statement))
 
 
 def unknown_count(connection: Connection, wanted: Filter, besides: int = 0) -> int:
-    """Return how many models but one a filter leaves out for nothing but values that are not known of them."""
+    """Return how many models other than one fail the filter only because of unknown values."""
     left_out = unknown(wanted)
     if left_out is None:
         return 0
@@ -145,7 +145,7 @@ def unknown_count(connection: Connection, wanted: Filter, besides: int = 0) -> i
 
 
 def read_details(connection: Connection, model_id: int) -> DetailsRows:
-    """Return everything else that is stored of a model.
+    """Return the details of a model beyond its summary.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def read_details(connection: Connection, model_id: int) -> DetailsRows:
 
 
 def find_holding(connection: Connection, content_hash: str) -> Holding | None:
-    """Return what is stored of the weights of that hash, None where they are not."""
+    """Return what is stored of the weights with that hash, or None."""
     model = connection.execute(
         select(models.c.id, models.c.matrix_rule, schema.spectra.c.model_id.is_not(None).label("has_spectra"))
         .outerjoin(schema.spectra, schema.spectra.c.model_id == models.c.id)
@@ -205,14 +205,14 @@ def find_holding(connection: Connection, content_hash: str) -> Holding | None:
 
 
 def is_exact(connection: Connection, model_id: int) -> bool:
-    """Return whether none of a model's layers is approximate."""
+    """Return whether all layers of a model are exact."""
     layers = schema.layers
     approximate = select(layers.c.position).where(layers.c.model_id == model_id, layers.c.method != "").limit(1)
     return connection.scalar(approximate) is None
 
 
 def read_stats(connection: Connection) -> Stats:
-    """Return what the registry holds; counts are by size, largest first."""
+    """Return the statistics of the registry; counts are sorted, largest first."""
     fingerprints, specs = schema.fingerprints, schema.specs
 
     def total(table: Any) -> int:

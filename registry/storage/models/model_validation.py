@@ -1,4 +1,4 @@
-"""What a model must be to be stored, whoever brings it: text that every database takes, spectra that are spectra."""
+"""Validation of models before they are stored: texts, cards, specs, spectra."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TEXTS = tuple(field.name for field in fields(ModelCard) if field.default == "")
 
 
 def check_name(name: str) -> None:
-    """Refuse what could not be found again or not be shown.
+    """Raise `UsageError` for a name that cannot be stored or shown.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def check_name(name: str) -> None:
 
 
 def check_card(card: ModelCard) -> None:
-    """Refuse a card that not every database could keep.
+    """Raise `UsageError` for a card that a database cannot store.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def check_card(card: ModelCard) -> None:
 
 
 def check_model(new: NewModel) -> None:
-    """Refuse a model that is none, before any of it is written. O(layers + eigenvalues).
+    """Raise an error for an invalid model before it is written. O(layers + eigenvalues).
 
     Raises
     ------
@@ -104,7 +104,7 @@ def check_model(new: NewModel) -> None:
 
 
 def check_spec(spec: FingerprintSpec, stored_hash: str) -> FingerprintSpec:
-    """Return a spec that comes from elsewhere if it is one, and has the hash that it is stored under.
+    """Return a foreign spec if it is valid and has its stored hash; else raise an error.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def check_spec(spec: FingerprintSpec, stored_hash: str) -> FingerprintSpec:
 
 def _check_plan(plan: WeightsPlan) -> None:
     if not _HASH.fullmatch(plan.content_hash):
-        raise UsageError(f"{plan.content_hash[:80]!r} is no content hash", "it must be 64 hexadecimal digits")
+        raise UsageError(f"{plan.content_hash[:80]!r} is not a content hash", "it must be 64 hexadecimal digits")
     for what, count in (("parameters", plan.parameters), ("bytes", plan.bytes)):
         if not 0 <= count <= LARGEST:
             raise UsageError(f"{count} {what} are out of range")
@@ -152,7 +152,7 @@ def _check_plan(plan: WeightsPlan) -> None:
 
 
 def _check_spectra(spectra: Sequence[Spectrum]) -> None:
-    """All layers at once: a model has some dozens, and NumPy takes microseconds a call."""
+    """Check the spectra of all layers together, which saves NumPy calls."""
     for spectrum in spectra:
         order = min(spectrum.layer.p, spectrum.layer.q)
         if spectrum.values.shape != (order,) or not order:
@@ -188,8 +188,8 @@ def _check_texts(what: str, *texts: str) -> None:
     try:
         joined.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{what} has half a surrogate pair, which is no text", "correct it") from error
+        raise UsageError(f"{what} contains a lone surrogate", "correct it") from error
     if "\0" in joined:
-        raise UsageError(f"{what} has a NUL character, which databases do not keep", "correct it")
+        raise UsageError(f"{what} contains a NUL character", "correct it")
     if len(joined) > TEXT_BYTES and any(len(text) > TEXT_BYTES for text in texts):
         raise UsageError(f"{what} is longer than {TEXT_BYTES} characters", "shorten it")

@@ -1,4 +1,4 @@
-"""Values to rows and back: blobs of little-endian float32, lists and specs as JSON."""
+"""Conversion of values to rows and back: little-endian float32 blobs, JSON lists and specs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def packed_vector(fingerprint: Fingerprint) -> bytes:
 
 
 def packed_spectra(spectra: Sequence[Spectrum]) -> bytes:
-    """Return all layers' eigenvalues, one layer after the other, as little-endian float32."""
+    """Return the eigenvalues of all layers, concatenated, as little-endian float32."""
     return b"".join(spectrum.values.astype(FLOAT32, copy=False).tobytes() for spectrum in spectra)
 
 
@@ -134,7 +134,7 @@ def layer_of(row: RowMapping) -> StoredLayer:
 
 
 def spec_row(spec: FingerprintSpec) -> dict[str, Any]:
-    """Return the row of ``specs``, but for its id and time."""
+    """Return the row of ``specs`` without id and time."""
     return {
         "hash": spec.hash,
         "name": spec.name,
@@ -171,10 +171,12 @@ def conjugacy_row(model_id: int, conjugacy: Conjugacy, rule: int) -> dict[str, A
         Its tails are not at 0.01, 0.02 and 0.05, a figure is not finite, or a class is none.
     """
     if conjugacy.tail_class not in TAILS or conjugacy.training_class not in TRAININGS:
-        raise SpectrumError(f"there are no classes {conjugacy.tail_class!r:.40} and {conjugacy.training_class!r:.40}")
+        raise SpectrumError(
+            f"unknown tail class {conjugacy.tail_class!r:.40} or training class {conjugacy.training_class!r:.40}"
+        )
     decay = conjugacy.decay
     if decay is not None and (decay.law not in LAWS or None in (decay.threshold, decay.exceedances)):
-        raise SpectrumError(f"there is no such law of decay: {decay}")
+        raise SpectrumError(f"unknown decay law: {decay}")
     row: dict[str, Any] = {
         "model_id": model_id,
         "rule": rule,
@@ -210,5 +212,5 @@ def to_metric(row: RowMapping | dict[str, Any]) -> Metric:
 
 
 def unpacked(blob: bytes) -> NDArray[np.float32]:
-    """Return the numbers of a blob, read-only and without a copy where the machine is little-endian."""
+    """Return the numbers of a blob, read-only, without a copy on little-endian machines."""
     return np.frombuffer(blob, dtype=FLOAT32).astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""What goes into the store and comes out of it beyond the values that the whole registry shares."""
+"""Records that the store takes and returns, in addition to `registry.types`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class NewModel:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a `NewModel`: ``added``, ``named`` (known weights, a new name) or ``known`` (weights and name).
+    """Outcome of a `NewModel`: ``added``, ``named`` (known weights, new name) or ``known``.
 
     ``name`` is the one given, ``names`` all that the model has now, the oldest first.
     """
@@ -80,7 +80,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What is stored of some weights: by which matrix rule, under specs of which hashes, and with spectra or not.
+    """What is stored of some weights: matrix rule, hashes of specs, and whether spectra.
 
     ``judged``: whether their conjugacy figures are by this version's thresholds; ``exact``: no layer is approximate.
     """
@@ -94,7 +94,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class StoredLayer:
-    """A layer as stored: ``mean`` of its proper eigenvalues, in units of the squared weights, and their ``count``.
+    """A stored layer: ``mean`` of its proper eigenvalues in units of squared weights, and their ``count``.
 
     ``method``: how they were found, one of ``METHODS``.
     """
@@ -107,7 +107,7 @@ class StoredLayer:
 
 @dataclass(frozen=True, slots=True)
 class DetailsRows:
-    """Everything stored of one model but its summary, its spectra and its vectors; ``fingerprints`` are spec labels."""
+    """Details of a model without summary, spectra and vectors; ``fingerprints`` are spec labels."""
 
     layers: tuple[StoredLayer, ...]
     skipped: tuple[SkippedTensor, ...]
@@ -124,7 +124,7 @@ class DetailsRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """A stored model as a question is about it; ``vector`` float32 (d,), None where it has none under the spec.
+    """A stored query model; ``vector``: float32 (d,), None if it has none of the spec.
 
     ``kind``: tail class and training class, empty where they are not known.
     """
@@ -136,7 +136,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What tells a model's relations: empty text and None are unknown."""
+    """Labels of a model; empty text and None are unknown."""
 
     model_id: int
     family: str
@@ -148,7 +148,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class PartitionKey:
-    """The terms that models were sorted by; ``scope`` is the filter they had to pass, as canonical JSON."""
+    """Settings of a partition; ``scope`` is the filter as canonical JSON."""
 
     spec_hash: str
     distance: str
@@ -159,7 +159,7 @@ class PartitionKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredClass:
-    """A class by ids: ``medoid`` is None where that model is no more, ``members`` are ascending."""
+    """An equivalence class by model ids: ``medoid`` is None if removed, ``members`` are ascending."""
 
     identity: str
     medoid: int | None
@@ -172,7 +172,7 @@ class StoredClass:
 
 @dataclass(frozen=True, slots=True)
 class StoredPartition:
-    """The classes of a partition in their order; ``mark`` is a hash over all that they follow from."""
+    """The equivalence classes of a partition in order; ``mark`` is a hash of everything that determines them."""
 
     mark: str
     created: datetime
@@ -181,7 +181,7 @@ class StoredPartition:
 
 @dataclass(frozen=True, slots=True)
 class PartitionRow:
-    """A partition without its classes: how many models it was of, how many classes it has, when it was made."""
+    """A partition without its equivalence classes: numbers of models and classes, and the time."""
 
     id: int
     key: PartitionKey
@@ -192,7 +192,7 @@ class PartitionRow:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """How a derived index stands to the vectors it is of: how many are stored, held, missing and left over.
+    """Comparison of an index with the vectors: numbers stored, held, missing and extra.
 
     ``problem``: why searches do without it, in words, and ``remedy``; empty where they use it.
     """
@@ -207,7 +207,7 @@ class IndexReport:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a model is; gigaflops where known."""
+    """Sizes of a model; gigaflops are None if unknown."""
 
     model_id: int
     parameters: int
@@ -216,7 +216,7 @@ class Size:
 
 
 class SpecState(NamedTuple):
-    """The row of a spec, as far as it tells whether what is remembered is current."""
+    """Columns of a spec that tell whether cached vectors are current."""
 
     id: int
     created: datetime

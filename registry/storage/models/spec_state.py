@@ -1,4 +1,4 @@
-"""How things stand with a spec, which every question reads first, and in one statement."""
+"""State of a spec, which each search reads first in one statement."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ specs, calibrations = schema.specs, schema.calibrations
 
 
 class SpecFacts(NamedTuple):
-    """The state of a spec, None where it is not stored; the calibration by a distance; what there is of an index."""
+    """State of a spec (None if not stored), its calibration for a distance, and facts on its index."""
 
     state: SpecState | None
     calibration: Calibration | None
@@ -40,7 +40,7 @@ _CALIBRATED: Final = and_(
 
 
 def _statement(*more: TextClause) -> Compiled:
-    """One row where the spec is stored."""
+    """Statement with one row if the spec is stored."""
     columns: Select[Any] = select(*_STATE, *_CALIBRATION, *more)
     return Compiled(columns.select_from(specs.outerjoin(calibrations, _CALIBRATED)).where(_OF_SPEC))
 
@@ -51,13 +51,13 @@ _CALIBRATION_ALONE: Final = Compiled(select(*_CALIBRATION).where(_CALIBRATED))
 
 
 def state_of(connection: Connection, spec_hash: str) -> SpecState | None:
-    """Return the spec's state, None where no such spec is stored; one row by its key."""
+    """Return the state of a spec, None if it is not stored; one row by key."""
     row = _STATE_ALONE.first(connection, {"spec": spec_hash})
     return None if row is None else SpecState(*row)
 
 
 def spec_facts(connection: Connection, spec_hash: str, distance: str) -> SpecFacts:
-    """Return how things stand with a spec and distance."""
+    """Return state, calibration and index facts of a spec and distance."""
     given = {"spec": spec_hash, "distance": distance}
     row = _STATEMENTS[connection.dialect.name].first(connection, given)
     if row is None:
@@ -73,7 +73,7 @@ def spec_facts(connection: Connection, spec_hash: str, distance: str) -> SpecFac
 
 @lru_cache(maxsize=64)
 def _calibration(spec_hash: str, distance: str, row: tuple[Any, ...]) -> Calibration:
-    """Of `_CALIBRATION`; remembered, since to read the quantiles takes longer than all else that is read here."""
+    """Calibration of a `_CALIBRATION` row; cached, because parsing the quantiles is slow."""
     *same, quantiles, created = row
     return Calibration(
         spec_hash=spec_hash,

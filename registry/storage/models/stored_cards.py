@@ -1,4 +1,4 @@
-"""What is known of a model besides its weights: its card, in rows."""
+"""Cards of models as rows."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ MODEL_FIELDS = tuple(
 
 
 def utc_now() -> datetime:
-    """Return the time, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def insert_missing(connection: Connection, table: Table, values: Mapping[str, Any] | list[dict[str, Any]]) -> None:
-    """Insert rows unless some with their unique keys are there, also where another writer puts them there just now."""
+    """Insert rows whose unique keys do not exist, also under concurrent writers."""
     if connection.dialect.name == "sqlite":
         from sqlalchemy.dialects import sqlite
 
@@ -60,7 +60,7 @@ def insert_missing(connection: Connection, table: Table, values: Mapping[str, An
 
 
 def card_values(connection: Connection, card: ModelCard, topology: str) -> dict[str, Any]:
-    """Return the columns of ``models`` that a card decides; its architecture is made if need be."""
+    """Return the columns of ``models`` for a card; insert its architecture if it is new."""
     key = (card.architecture, card.family, topology)
     return {
         "architecture_id": architecture_ids(connection, [key])[key],
@@ -69,7 +69,7 @@ def card_values(connection: Connection, card: ModelCard, topology: str) -> dict[
 
 
 def architecture_ids(connection: Connection, given: Iterable[Key]) -> dict[Key, int]:
-    """Return the ids of architectures by (name, family, topology); those that are missing are made."""
+    """Return the ids of architectures by (name, family, topology); insert missing ones."""
     wanted = dict.fromkeys(given)
     table = architectures.c
     rows = select(table.name, table.family, table.topology, table.id)
@@ -101,7 +101,7 @@ def stored_card(connection: Connection, model_id: int) -> ModelCard:
 
 
 def put_card(connection: Connection, model_id: int, card: ModelCard) -> None:
-    """Make ``card`` the card of a stored model, in place of the one it has.
+    """Replace the card of a stored model.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def put_card(connection: Connection, model_id: int, card: ModelCard) -> None:
 
 
 def put_figures(connection: Connection, model_id: int, card: ModelCard) -> None:
-    """Make the card's metrics and tags those of the model.
+    """Replace the metrics and tags of a model by those of the card.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def put_figures(connection: Connection, model_id: int, card: ModelCard) -> None:
 
 
 def insert_figures(connection: Connection, cards: Mapping[int, ModelCard]) -> None:
-    """Insert the metrics and tags of models that have none, by their ids; what is given twice counts once."""
+    """Insert metrics and tags of models without any, by id; duplicates count once."""
     merged = {model_id: ModelCard().updated(card) for model_id, card in cards.items()}
     figures = [{"model_id": id_, **asdict(metric)} for id_, card in merged.items() for metric in card.metrics]
     tagged = [{"model_id": id_, "key": key, "value": value} for id_, card in merged.items() for key, value in card.tags]
@@ -140,6 +140,6 @@ def insert_figures(connection: Connection, cards: Mapping[int, ModelCard]) -> No
 
 
 def drop_if_unused(connection: Connection, architecture_id: int) -> None:
-    """Forget an architecture that no model has any more."""
+    """Delete an architecture if no model has it."""
     used = exists().where(models.c.architecture_id == architectures.c.id)
     connection.execute(delete(architectures).where(architectures.c.id == architecture_id, ~used))

@@ -1,4 +1,4 @@
-"""Models in one line each, as every answer tells them, and the one that a question is about."""
+"""Model summaries, and the stored query model of a search."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ FEW = 1_000  # models: what an answer tells at most, nearly always; beyond, read
 def read_summaries(
     connection: Connection, wanted: Filter | None = None, ids: Sequence[int] | None = None
 ) -> list[ModelSummary]:
-    """Return the models that a filter lets through, of ``ids`` if given, by name.
+    """Return the models that match a filter, among ``ids`` if given, by name.
 
     Three queries, however many; one for a few by id on Postgres, where each is a round trip.
     """
@@ -93,7 +93,7 @@ def read_summaries(
 
 
 def read_summary(connection: Connection, model_id: int) -> ModelSummary:
-    """Return the model of that id.
+    """Return the model with that id.
 
     Raises
     ------
@@ -107,12 +107,12 @@ def read_summary(connection: Connection, model_id: int) -> ModelSummary:
 
 
 def find_model(connection: Connection, name: str) -> ModelSummary:
-    """Return the model of that name, or of ``sha256:PREFIX``. Raises as `model_queries.resolve`."""
+    """Return the model with that name or ``sha256:PREFIX``. Raises as `model_queries.resolve`."""
     return read_summary(connection, resolve(connection, name))
 
 
 def find_content(connection: Connection, content_hash: str) -> ModelSummary | None:
-    """Return the model with exactly these weights, None where they are not stored."""
+    """Return the model with exactly these weights, or None."""
     ids = connection.scalars(select(models.c.id).where(models.c.content_hash == content_hash)).all()
     return read_summary(connection, ids[0]) if ids else None
 
@@ -190,7 +190,7 @@ _SUBJECT = Compiled(
 
 
 def find_subject(connection: Connection, name: str, spec_hash: str) -> Subject | None:
-    """Return the model of exactly that name as a question by a spec is about it, None where there is none."""
+    """Return the query model with exactly that name and its vector of a spec, or None."""
     row = _SUBJECT.first(connection, {"name": name, "spec": spec_hash})
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""The vectors of one spec in memory: read once, then brought up to date with what anybody has written since."""
+"""Cache of the vectors of one spec: read once, then updated with later changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOM = 1_024  # rows kept free at least, beside a quarter: pages that nothing wa
 
 
 class VectorCache:
-    """Ids, vectors and classes of all models under a spec; the arrays are views, good until it is refreshed.
+    """Ids, vectors, tail and training classes of all models of a spec; arrays are views, valid until a refresh.
 
     ``ids`` (n,) int64, ascending unless vectors came out of turn; ``vectors`` (n, d) float32.
     """
@@ -45,31 +45,31 @@ class VectorCache:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Ids of the models (n,)."""
+        """Model ids: int64 array of shape (n,)."""
         return self._ids[: self._count]
 
     @property
     def vectors(self) -> NDArray[np.float32]:
-        """Their vectors (n, d), read-only."""
+        """Vectors: float32 array of shape (n, d), read-only."""
         found = self._vectors[: self._count]
         found.flags.writeable = False
         return found
 
     @property
     def squares(self) -> NDArray[np.float64]:
-        """Squared norms of the vectors (n,); computed when first asked for."""
+        """Squared norms: float64 array of shape (n,); computed at first use."""
         if self._squares is None:
             self._squares = np.empty(len(self._vectors), np.float64)
             self._squares[: self._count] = _squares(self.vectors)
         return self._squares[: self._count]
 
     def positions(self, ids: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Rows of those of ``ids`` that are here, in order of ``ids``; O(m log n)."""
+        """Rows of the cached models among ``ids``, in order of ``ids``; O(m log n)."""
         rows, found = self._look_up(ids)
         return rows[found]
 
     def of_kind(self, connection: Connection, kind: tuple[str, str]) -> NDArray[np.bool_]:
-        """Which rows (n,) are of that tail class and training class; reads all classes when first asked."""
+        """Mask (n,) of the rows with that tail class and training class; reads all of them at first use."""
         if self._codes is None:
             self._codes = np.zeros(len(self._ids), np.int16)
             self._kinds = {UNKNOWN: 0}
@@ -77,7 +77,7 @@ class VectorCache:
         return np.asarray(self._codes[: self._count] == self._kinds.get(kind, -1))
 
     def refresh(self, connection: Connection, state: SpecState | None) -> None:
-        """Become what the database holds at ``state``: O(changes), but O(n) where a vector was removed, or at first."""
+        """Update to the database at ``state``: O(changes); O(n) at first, or if a vector was removed."""
         known = self._state
         if state is not None and known is not None and state == known:
             return
@@ -98,7 +98,7 @@ class VectorCache:
         self._state = state
 
     def _append_new(self, connection: Connection, state: SpecState, *, since: int | None) -> None:
-        """Take in the rows changed since a stamp: known ids in place, new ones at the end."""
+        """Read the rows changed since a stamp: known ids in place, new ones at the end."""
         wanted = [fingerprints.c.spec_id == state.id]
         if since is not None:
             wanted.append(fingerprints.c.stamp > since)
@@ -118,7 +118,7 @@ class VectorCache:
                 self._count, self._sorter = end, None
 
     def _drop_gone(self, connection: Connection, state: SpecState) -> None:
-        """Close the gaps that removed models left, a block at a time: no second array of vectors."""
+        """Remove the rows of removed models in blocks, without a second array of vectors."""
         stored = select(fingerprints.c.model_id).where(fingerprints.c.spec_id == state.id)
         held = np.fromiter(connection.scalars(stored), np.int64)
         kept = np.flatnonzero(np.isin(self.ids, held))
@@ -142,7 +142,7 @@ class VectorCache:
             self._codes = _grown(self._codes, self._count, (room,))
 
     def _look_up(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Rows of ``ids``, and which of them are known; the rows of others mean nothing."""
+        """Rows of ``ids``, and a mask of the known ones; other rows are undefined."""
         if not self._count:
             return np.zeros(len(ids), np.intp), np.zeros(len(ids), np.bool_)
         if self._sorter is None:
@@ -152,7 +152,7 @@ class VectorCache:
         return rows, self.ids[rows] == ids
 
     def _read_kinds(self, connection: Connection, state: SpecState | None, *, since: int | None = None) -> None:
-        """Code the classes of the rows changed since a stamp."""
+        """Encode the tail and training classes of the rows changed since a stamp."""
         codes = self._codes
         if state is None or codes is None:
             return

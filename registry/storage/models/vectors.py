@@ -1,4 +1,4 @@
-"""Numbers of many models at once: vectors, spectra, conjugacy. Straight from the driver where there are many."""
+"""Bulk reads of vectors, spectra and conjugacy; large ones bypass SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "all_specs",
-    "read_classes",
+    "read_kinds",
     "read_conjugacy",
     "count_vectors",
     "missing_conjugacy",
@@ -46,7 +46,7 @@ specs, fingerprints, conjugacy, models = schema.specs, schema.fingerprints, sche
 def read_fingerprints(
     connection: Connection, spec_hash: str, ids: Sequence[int] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ids (n,), ascending, and vectors (n, d) of all models, or of those of ``ids``, under a spec.
+    """Return ids (n,), ascending, and vectors (n, d) of a spec, of all models or of ``ids``.
 
     d is 0 where no such spec is stored.
     """
@@ -67,14 +67,14 @@ def read_fingerprints(
 
 
 def read_vector(connection: Connection, spec_hash: str, model_id: int) -> NDArray[np.float32] | None:
-    """Return one model's vector (d,) under a spec, None where it has none."""
+    """Return the vector (d,) of a model and spec, or None."""
     statement = select(fingerprints.c.vector).join(specs, specs.c.id == fingerprints.c.spec_id)
     blob = connection.scalar(statement.where(specs.c.hash == spec_hash, fingerprints.c.model_id == model_id))
     return None if blob is None else unpacked(blob)
 
 
 def count_vectors(connection: Connection, spec_id: int, ids: Sequence[int] | None = None) -> int:
-    """Return how many vectors are stored under a spec, of all models or of those of ``ids``; O(n)."""
+    """Return the number of stored vectors of a spec, of all models or of ``ids``; O(n)."""
     counted = select(func.count()).select_from(fingerprints).where(fingerprints.c.spec_id == spec_id)
     if ids is not None:
         counted = counted.where(among(fingerprints.c.model_id, ids, connection))
@@ -84,7 +84,7 @@ def count_vectors(connection: Connection, spec_id: int, ids: Sequence[int] | Non
 def vector_blocks(
     connection: Connection, wanted: Sequence[ColumnElement[bool]], length: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield ids (m,) and vectors (m, length) of the stored vectors wanted, ascending, some megabytes a time."""
+    """Yield ids (m,) and vectors (m, length) in ascending blocks of some megabytes."""
     statement = select(fingerprints.c.model_id, fingerprints.c.vector).where(*wanted)
     for rows in _blocks(connection, statement.order_by(fingerprints.c.model_id)):
         ids, blobs = zip(*rows, strict=True)
@@ -92,7 +92,7 @@ def vector_blocks(
 
 
 def _blocks(connection: Connection, statement: Select[Any]) -> Iterator[list[tuple[int, bytes]]]:
-    """Run a statement by the driver's own cursor: no row objects, and Postgres sends bytes as bytes, not as digits."""
+    """Run a statement with the driver's cursor: no row objects, and binary transfer on Postgres."""
     compiled = statement.compile(dialect=connection.dialect)
     values: Any = compiled.construct_params()
     with driver(connection) as below:
@@ -109,7 +109,7 @@ def _blocks(connection: Connection, statement: Select[Any]) -> Iterator[list[tup
 
 
 def missing_fingerprints(connection: Connection, spec_hash: str) -> list[int]:
-    """Return the ids of the models without a vector under the spec, ascending."""
+    """Return the ids of the models without a vector of the spec, ascending."""
     has = exists().where(
         fingerprints.c.model_id == models.c.id, fingerprints.c.spec_id == specs.c.id, specs.c.hash == spec_hash
     )
@@ -127,7 +127,7 @@ def all_specs(connection: Connection) -> list[FingerprintSpec]:
 
 
 def read_spectra(connection: Connection, model_id: int) -> tuple[Spectrum, ...] | None:
-    """Return a model's spectra in depth order, their values read-only; None where they were not kept."""
+    """Return the spectra of a model in depth order, with read-only values; None if not stored."""
     blob = connection.scalar(select(schema.spectra.c.data).where(schema.spectra.c.model_id == model_id))
     if blob is None:
         return None
@@ -142,19 +142,19 @@ def read_spectra(connection: Connection, model_id: int) -> tuple[Spectrum, ...] 
 
 
 def read_conjugacy(connection: Connection, ids: Sequence[int]) -> dict[int, Conjugacy]:
-    """Return the conjugacy figures of those of ``ids`` that have them."""
+    """Return the stored conjugacy figures of ``ids``, by id."""
     statement = select(conjugacy).where(among(conjugacy.c.model_id, ids, connection))
     return {row["model_id"]: to_conjugacy(row) for row in connection.execute(statement).mappings()}
 
 
 def missing_conjugacy(connection: Connection, rule: int = CONJUGACY_RULE) -> list[int]:
-    """Return the ids of the models without conjugacy figures by that version of the thresholds, ascending."""
+    """Return the ids of the models without conjugacy figures of that version of the thresholds, ascending."""
     has = exists().where(conjugacy.c.model_id == models.c.id, conjugacy.c.rule == rule)
     return list(connection.scalars(select(models.c.id).where(~has).order_by(models.c.id)))
 
 
-def read_classes(connection: Connection, ids: Sequence[int] | None = None) -> dict[int, tuple[str, str]]:
-    """Return (tail class, training class) by id, of all models or those of ``ids``, where known."""
+def read_kinds(connection: Connection, ids: Sequence[int] | None = None) -> dict[int, tuple[str, str]]:
+    """Return known (tail class, training class) by id, of all models or of ``ids``."""
     statement = select(conjugacy.c.model_id, conjugacy.c.tail_class, conjugacy.c.training_class)
     if ids is not None:
         statement = statement.where(among(conjugacy.c.model_id, ids, connection))

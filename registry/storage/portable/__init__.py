@@ -1,1 +1,1 @@
-"""Registries as files: export, import and validation of rows."""
+"""Export files: writing, reading, merging and validation of rows."""

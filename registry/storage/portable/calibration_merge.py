@@ -1,4 +1,4 @@
-"""Calibrations on the move."""
+"""Import of calibrations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_TEXT = 1_000
 
 
 def calibrations_of(cells: Iterable[Sequence[Any]]) -> tuple[list[dict[str, Any]], list[Ingested]]:
-    """Return the sound ones of rows of ``calibrations``, without ids, and what is wrong with the others."""
+    """Return the valid rows of ``calibrations``, without ids, and failures for the others."""
     found: list[dict[str, Any]] = []
     failed: list[Ingested] = []
     for number, each in enumerate(cells):
@@ -61,7 +61,7 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge_calibrations(connection: Connection, given: Sequence[dict[str, Any]], *, replace: bool) -> int:
-    """Store calibrations where none of their spec and distance is, with ``replace`` in place of it; return how many."""
+    """Store calibrations unless their spec and distance has one, or ``replace`` it; return their number."""
     keys = select(calibrations.c.spec_hash, calibrations.c.distance)
     held = set() if replace else {(spec_hash, distance) for spec_hash, distance in connection.execute(keys)}
     rows = list({key: row for row in given if (key := (row["spec_hash"], row["distance"])) not in held}.values())

@@ -1,4 +1,4 @@
-"""A registry, or part of it, as what can be carried elsewhere."""
+"""Export: the selected models of a registry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Selection"]
 
 
 class Selection:
-    """The models of a registry that have one of the names, if any are given, and pass the filter, in one transaction.
+    """Models of a registry with one of the names, if given, that match the filter, in one transaction.
 
     Raises
     ------
@@ -41,12 +41,12 @@ class Selection:
             self.ids = [id_ for id_ in self.ids if id_ in chosen]
 
     def models(self, *, spectra: bool = True) -> Iterator[list[Portable | Ingested]]:
-        """Yield the models, a few at a time, in the order they were stored; unsound ones as failed items."""
+        """Yield the models in portions, in the order they were stored; damaged ones as failed items."""
         specs = read_specs(self._all(schema.specs))
         return read_portables(self, specs, self.ids, spectra=spectra)
 
     def calibrations(self) -> tuple[list[dict[str, Any]], list[Ingested]]:
-        """Return all calibrations, as rows without ids, and what is wrong with others."""
+        """Return all calibrations as rows without ids, and failures for damaged ones."""
         return calibrations_of(self._all(schema.calibrations))
 
     def _all(self, table: Table) -> Iterable[Sequence[Any]]:

@@ -1,4 +1,4 @@
-"""Models from elsewhere into a registry: new weights whole, known ones with what is new of them."""
+"""Merge of imported models into a registry."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Status = Literal["added", "merged", "known"]
 
 @dataclass(slots=True)
 class Held:
-    """What is stored already of some weights."""
+    """What is stored of some weights."""
 
     id: int
     rule: str
@@ -48,7 +48,7 @@ class Held:
 
 
 def merge(connection: Connection, given: Sequence[Portable], *, overrule: bool, rule: str) -> list[Ingested]:
-    """Bring in models; return what became of each, in order: ``added``, ``merged``, ``known`` or ``failed``.
+    """Merge models; return the outcome of each in order: ``added``, ``merged``, ``known`` or ``failed``.
 
     New weights are stored whole. Known ones get the names and whatever else is missing of them; what is here stays, so
     that bringing them again changes nothing. Weights known by another matrix rule get new layers if those that come are
@@ -70,7 +70,7 @@ def merge(connection: Connection, given: Sequence[Portable], *, overrule: bool, 
 
 
 def one_by_one(bring: Callable[[Sequence[Portable]], list[Ingested]], given: Sequence[Portable]) -> list[Ingested]:
-    """Return what ``bring`` says of all at once, or where one is not sound, of each alone."""
+    """Call ``bring`` for all models together, or, if one is damaged, for each alone."""
     if not given:
         return []
     try:
@@ -126,7 +126,7 @@ class _Merger:
         return Ingested(new.name, new.name, status, 0.0)
 
     def _renew(self, held: Held, portable: Portable) -> bool:
-        """Bring known weights up to date; return whether anything is new."""
+        """Update known weights; return whether anything changed."""
         new = portable.new
         came = {name for name, _ in portable.names}
         old = ModelCard().updated(held.card)
@@ -157,7 +157,7 @@ class _Merger:
         stored = [layer_of(row) for row in self._connection.execute(of_model).mappings()]
         if [(each.layer, each.method) for each in stored] != [(s.layer, s.method) for s in portable.new.spectra]:
             raise SpecMismatchError(
-                f"its layers are not those that these weights have here, {short_hash(portable.new.plan.content_hash)}"
+                f"its layers differ from the stored ones of these weights, {short_hash(portable.new.plan.content_hash)}"
             )
 
     def write(self) -> None:
@@ -178,7 +178,7 @@ class _Merger:
 def _refusal(model: str, name: str, owner: str) -> Ingested:
     error = NameTakenError(
         f"the name {name!r} belongs to other weights here, {short_hash(owner)}",
-        "rename one of the two, or move the name by --replace",
+        "rename one of the two, or reassign the name with --replace",
     )
     return Ingested(model, model, "failed", 0.0, error.message, error.remedy or "")
 
@@ -188,14 +188,14 @@ def _sorted(card: ModelCard) -> ModelCard:
 
 
 def _owners(connection: Connection, wanted: Sequence[str]) -> dict[str, str]:
-    """Content hash of the weights that have each of the names."""
+    """Content hash of the weights by name."""
     statement = select(names.c.name, models.c.content_hash).join(models, models.c.id == names.c.model_id)
     found = connection.execute(statement.where(listed(names.c.name, wanted, connection)))
     return {str(name): str(content) for name, content in found}
 
 
 def _held(connection: Connection, hashes: Sequence[str]) -> dict[str, Held]:
-    """What is stored of the weights of those hashes: nine queries, however many."""
+    """What is stored of the weights with those hashes, in nine queries."""
     statement = (
         select(models, architectures.c.family, architectures.c.name.label("architecture"))
         .join(architectures, architectures.c.id == models.c.architecture_id)

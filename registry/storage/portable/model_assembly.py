@@ -1,4 +1,4 @@
-"""Whole models out of rows, some at a time: from a registry, or from a file that nobody vouches for."""
+"""Assembly of models from rows of a registry or of an untrusted file."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CHILDREN = (
 
 @dataclass(frozen=True, slots=True)
 class Portable:
-    """A model with all that is known of it but its weights: ``names`` are all it has, the oldest first, and since when.
+    """A model without its weights; ``names``: all names with their times, the oldest first.
 
     ``new.name`` is what it is shown as: its oldest name, or the beginning of its hash.
     """
@@ -61,7 +61,7 @@ class Portable:
 
 
 class Rows(Protocol):
-    """Where rows are: every cell as the driver gives it, in the order of the table's columns."""
+    """Source of rows: unconverted cells in the order of the table's columns."""
 
     def rows(self, table: Table, ids: Sequence[int], key: str) -> Iterable[Sequence[Sequence[Any]]]:
         """Blocks of rows whose ``key`` is one of the ascending ``ids``, and perhaps others between; by primary key."""
@@ -76,7 +76,7 @@ class Rows(Protocol):
 def read_portables(
     source: Rows, specs: dict[int, FingerprintSpec | str], ids: Sequence[int], *, spectra: bool
 ) -> Iterator[list[Portable | Ingested]]:
-    """Yield the models of the ascending ids, a few at a time; one that is no sound model is a failed item.
+    """Yield the models of ascending ids in portions; a damaged model is a failed item.
 
     Memory is that of a portion, however many there are; O(n) in time.
     """
@@ -98,7 +98,7 @@ def _alone(source: Rows, specs: dict[int, FingerprintSpec | str], id_: int, *, s
 
 
 def _portions(source: Rows, ids: Sequence[int], *, spectra: bool) -> Iterator[list[int]]:
-    """Split ids so that none of the parts weighs much; too heavy a model is a part of its own."""
+    """Split ids into parts of limited size; a very large model is a part of its own."""
     weights = dict.fromkeys(ids, 0)
     try:
         for table in CHILDREN:
@@ -206,7 +206,7 @@ def _model(row: Row, design: Row, children: dict[str, list[Row]], specs: dict[in
 
 def _layers(rows: list[Row], count: int) -> tuple[LayerMatrix, ...]:
     if len(rows) != count or not rows:
-        raise StorageError(f"it says {counted(count, 'layer')} and has {len(rows)}")
+        raise StorageError(f"it declares {counted(count, 'layer')} and has {len(rows)}")
     found, offset = [], 0
     for position, row in enumerate(rows):
         shape = extents(row["shape"])
@@ -229,7 +229,7 @@ def _spectra(layers: tuple[LayerMatrix, ...], rows: list[Row], blobs: list[Row])
         return ()
     data = blobs[0]["data"]
     if len(data) != 4 * (rows[-1]["offset"] + rows[-1]["count"]):
-        raise SpectrumError("its spectra are not as long as its layers say")
+        raise SpectrumError("its spectra do not have the length that its layers declare")
     values = unpacked(data)
     return tuple(
         Spectrum(layer, row["mean"], values[row["offset"] : row["offset"] + row["count"]], row["method"])
@@ -247,7 +247,7 @@ def _fingerprint(row: Row, specs: dict[int, FingerprintSpec | str]) -> Fingerpri
 
 
 def read_specs(cells: Iterable[Sequence[Any]]) -> dict[int, FingerprintSpec | str]:
-    """Return by id the specs of rows, and of those that are none, why; the hash is computed anew."""
+    """Return specs by id, or the reason why a row is not valid; hashes are computed again."""
     found: dict[int, FingerprintSpec | str] = {}
     for number, each in enumerate(cells):
         if number == MAX_SPECS:

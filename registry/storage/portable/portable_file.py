@@ -1,4 +1,4 @@
-"""A registry in a SQLite file that somebody hands over: opened as a stranger's, read as if it were forged."""
+"""Untrusted registry in a SQLite file, opened read-only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAL = 2  # the file format's number for a database with a write-ahead log
 
 
 class PortableFile:
-    """An exported registry, or any other in a SQLite file, open to be read; a context manager.
+    """A registry in a SQLite file, open for reading; a context manager.
 
     Nothing in the file is trusted: no trigger, view or function of it runs, every cell's kind is checked, and sizes are
     bounded before anything is read.
@@ -86,7 +86,7 @@ class PortableFile:
 
     def _check_version(self) -> None:
         if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [VERSION_TABLE]).fetchall():
-            raise StorageError(f"{self._label} is no registry", "name a file that archreg export wrote")
+            raise StorageError(f"{self._label} is not a registry", "name a file that archreg export wrote")
         self._check_table(VERSION_TABLE, ["version_num"])
         version = recorded_in(self._connection)
         start = f"cp {shlex.quote(self._label)} copy.db && archreg db upgrade"
@@ -113,7 +113,7 @@ class PortableFile:
             yield
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-                raise StorageError(f"{self._label} is no SQLite database", "name another file") from error
+                raise StorageError(f"{self._label} is not a SQLite database", "name another file") from error
             raise StorageError(f"{self._label} is damaged: {error}", "export it again") from error
 
     def close(self) -> None:
@@ -129,11 +129,11 @@ class PortableFile:
         self.close()
 
     def models(self, *, spectra: bool = True) -> Iterator[list[Portable | Ingested]]:
-        """Yield the models, a few at a time, in the order they were stored; unsound ones as failed items."""
+        """Yield the models in portions, in the order they were stored; damaged ones as failed items."""
         return read_portables(self, self._specs, self.ids, spectra=spectra)
 
     def calibrations(self) -> tuple[list[dict[str, Any]], list[Ingested]]:
-        """Return the calibrations, as rows without ids, and what is wrong with others."""
+        """Return the calibrations as rows without ids, and failures for damaged ones."""
         try:
             with self._damage():
                 return calibrations_of(self._all(schema.calibrations))
@@ -178,7 +178,7 @@ class PortableFile:
 
 
 def seal(path: Path) -> None:
-    """Make a SQLite file that nobody has open one without a log: it can be read wherever nothing can be written.
+    """Convert a closed SQLite file to one without a log, which is readable on read-only media.
 
     What is in the log still is written then; raises ``StorageError`` where there is no room for it.
     """
@@ -195,6 +195,6 @@ def _columns(table: Table) -> str:
 
 
 def _has_no_log(path: Path) -> bool:
-    """Whether the database keeps no write-ahead log, so that reading it alone leaves no file beside it."""
+    """Whether the database has no write-ahead log, so that reading creates no files."""
     with path.open("rb") as file:
         return WAL not in file.read(20)[18:]

@@ -1,4 +1,4 @@
-"""Cells of tables that may hold anything: SQLite keeps text in a column of integers, and a file may be a forgery."""
+"""Validation of table cells: SQLite stores any type in any column, and a file may be forged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_AXES = 64
 
 
 def rows_of(table: Table, cells: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return rows by the names of their columns, which are all of the table's, in order.
+    """Return rows as dicts by column name.
 
     Looked at a column at a time: the cost is some hundred nanoseconds a cell.
 
@@ -116,7 +116,7 @@ def _shown(cell: Any) -> str:
 
 @lru_cache(maxsize=4096)
 def extents(text: str) -> tuple[int, ...]:
-    """Return the extents that a JSON list holds; cached, as shapes recur.
+    """Return the extents in a JSON list; cached, because shapes recur.
 
     Raises
     ------
