@@ -1,4 +1,4 @@
-"""The use cases: class ``Registry`` and what each of its questions does."""
+"""Class ``Registry`` and the functions behind its methods."""
 
 from registry.catalog.registry import Registry
 

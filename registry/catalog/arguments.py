@@ -1,6 +1,6 @@
-"""Argument checks of ``Registry``: values of the right kind, or one line that says what they must be.
+"""Argument checks of ``Registry``: type and range of values.
 
-A text where a number belongs would be compared as each database sees fit; it is refused before any is asked.
+Databases compare a text with a number by different rules, so wrong types are refused before a query.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 RENAMED = {"accuracy": ("tolerance", "tolerance=0.1"), "metric": ("distance", 'distance="l1"')}
-"""Keywords of earlier versions, with their successors and an example."""
+"""Renamed keywords with their new name and an example."""
 
 FILTER_TEXTS = ("family", "architecture", "task", "dataset", "licence")
 CARD_TEXTS = tuple(field.name for field in fields(ModelCard) if field.default == "")
@@ -46,18 +46,18 @@ SIZES: dict[str, Callable[[float], int]] = {
     "min_bytes": ceil,
     "max_bytes": floor,
 }
-LARGEST = 2**63 - 1  # that a database holds
+LARGEST = 2**63 - 1  # largest integer of a database column
 
 
 def number(value: Any, name: str) -> float:
-    """A real number. Raises ``UsageError`` for anything else, the text of one and a truth value included."""
+    """Return a real number as a float. Raises ``UsageError`` for other types, also for texts and booleans."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UsageError(f"{name} must be a number, not {brief(value)}")
     return float(value)
 
 
 def whole(value: Any, name: str, least: int | None = None) -> int:
-    """A whole number, of at least ``least``. Raises ``UsageError``, for a truth value, too."""
+    """Return a whole number of at least ``least``. Raises ``UsageError``, also for booleans."""
     try:
         found = None if isinstance(value, bool) else index(value)
     except TypeError:
@@ -70,19 +70,19 @@ def whole(value: Any, name: str, least: int | None = None) -> int:
 
 
 def text(value: Any, name: str) -> str:
-    """A text. Raises ``UsageError``."""
+    """Return a text. Raises ``UsageError`` for other types."""
     if not isinstance(value, str):
         raise UsageError(f"{name} must be a text, not {brief(value)}")
     return value
 
 
 def path(value: Any, name: str) -> Path:
-    """A path, given as one or as a text. Raises ``UsageError``."""
+    """Return a path, given as a path or a text. Raises ``UsageError`` for other types."""
     return Path(place(value, name, "a path"))
 
 
 def place(value: Any, name: str, kind: str = "a URL or a path") -> str:
-    """A URL or a path as a text. Raises ``UsageError`` for what is neither text nor path, a path of bytes included."""
+    """Return a URL or a path as a text. Raises ``UsageError`` for other types, also for paths of bytes."""
     found = value if isinstance(value, str) else os.fspath(value) if isinstance(value, os.PathLike) else None
     if not isinstance(found, str):
         raise UsageError(f"{name} must be {kind}, not {brief(value)}", "give a text or a pathlib.Path")
@@ -90,16 +90,16 @@ def place(value: Any, name: str, kind: str = "a URL or a path") -> str:
 
 
 def several(values: Any, name: str) -> tuple[Any, ...]:
-    """A list, of whatever. Raises ``UsageError``, above all for a text alone, which is no list of letters."""
+    """Return an iterable as a tuple. Raises ``UsageError`` for other types, also for a single text."""
     if isinstance(values, str):
-        raise UsageError(f"{name} is a list, not the text {values!r}", f"write [{values!r}]")
+        raise UsageError(f"{name} must be a list, not the text {values!r}", f"write [{values!r}]")
     if not isinstance(values, Iterable):
-        raise UsageError(f"{name} is a list, not {brief(values)}", "write it as a list, of one if need be: [...]")
+        raise UsageError(f"{name} must be a list, not {brief(values)}", "write a list: [...]")
     return tuple(values)
 
 
 def refuse_unknown(given: Iterable[str], noun: str = "keyword", known: Iterable[str] = ()) -> None:
-    """Raise ``UsageError`` for the first keyword, if there is any, naming the new spelling of one that was renamed."""
+    """Raise ``UsageError`` for the first of the unknown keywords, with the new name if it was renamed."""
     for name in sorted(given):
         if name in RENAMED:
             new, example = RENAMED[name]
@@ -108,9 +108,9 @@ def refuse_unknown(given: Iterable[str], noun: str = "keyword", known: Iterable[
 
 
 def filter_of(given: Mapping[str, Any]) -> Filter:
-    """The filter of those keywords; None is no filter.
+    """Return the filter of those keywords; None is no filter.
 
-    Raises ``UsageError`` for an unknown one, a value of the wrong kind, or bounds that exclude each other.
+    Raises ``UsageError`` for an unknown keyword, a value of the wrong type, or bounds that exclude each other.
     """
     if not given:
         return Filter()
@@ -119,7 +119,7 @@ def filter_of(given: Mapping[str, Any]) -> Filter:
 
 
 def card_of(given: Mapping[str, Any]) -> ModelCard:
-    """The card of those keywords. Raises ``UsageError`` for an unknown one, or a value of the wrong kind."""
+    """Return the card of those keywords. Raises ``UsageError`` for an unknown keyword or a wrong type."""
     if not given:
         return ModelCard()
     refuse_unknown(given.keys() - ModelCard.__slots__, "field", ModelCard.__slots__)
@@ -127,9 +127,9 @@ def card_of(given: Mapping[str, Any]) -> ModelCard:
 
 
 def _typed(where: Filter) -> Filter:
-    """The filter with every field of its kind; sizes may be given as floats such as 1e6, None is no filter.
+    """Return the filter with checked types. Sizes may be floats such as 1e6; None is no filter.
 
-    Raises ``UsageError`` naming the field that is not.
+    Raises ``UsageError`` that names a field of the wrong type.
     """
     given: dict[str, Any] = {name: text(getattr(where, name) or "", name) for name in FILTER_TEXTS}
     for name, rounded in SIZES.items():
@@ -156,7 +156,7 @@ def _held(value: int, name: str) -> int:
 def _typed_bound(bound: Any) -> MetricBound:
     if not isinstance(bound, MetricBound):
         raise UsageError(
-            f"metrics holds {bound!r}, which is no bound",
+            f"metrics must hold MetricBound objects, not {bound!r}",
             'write metrics=[MetricBound("top1", minimum=92)]',
         )
     text(bound.name, "a bound's name")
@@ -167,27 +167,30 @@ def _typed_bound(bound: Any) -> MetricBound:
 
 
 def consistent(where: Filter) -> Filter:
-    """The filter. Raises ``UsageError`` naming two bounds that no model can fulfil together."""
+    """Return the filter. Raises ``UsageError`` for two bounds that no model can satisfy together."""
     for what in ("params", "bytes"):
         least, most = getattr(where, f"min_{what}"), getattr(where, f"max_{what}")
         if least is not None and most is not None and least > most:
-            raise UsageError(f"no model has at least {least:,} and at most {most:,} {what}", "drop one of the bounds")
+            raise UsageError(
+                f"no model can have at least {least:,} and at most {most:,} {what}", "drop one of the bounds"
+            )
     for bound in where.metrics:
         if bound.minimum is not None and bound.maximum is not None and bound.minimum > bound.maximum:
             raise UsageError(
-                f"no {bound.name} is at least {bound.minimum:g} and at most {bound.maximum:g}", "drop one of the bounds"
+                f"no {bound.name} can be at least {bound.minimum:g} and at most {bound.maximum:g}",
+                "drop one of the bounds",
             )
     values: dict[str, str] = {}
     for key, value in where.tags:
         if values.setdefault(key.lower(), value).lower() != value.lower():
             raise UsageError(
-                f"no model has both tags {key}={values[key.lower()]} and {key}={value}", "a key has one value: drop one"
+                f"no model can have both tags {key}={values[key.lower()]} and {key}={value}", "drop one of the tags"
             )
     return where
 
 
 def metric_bounds(least: Mapping[str, float], most: Mapping[str, float]) -> tuple[MetricBound, ...]:
-    """Bounds by ``name`` or ``name@dataset``, one for each. Raises ``UsageError`` for what is no mapping of texts."""
+    """Return one bound per metric ``name`` or ``name@dataset``. Raises ``UsageError`` for other types than mappings."""
     for name, given in (("min_metric", least), ("max_metric", most)):
         if not isinstance(given, Mapping):
             raise UsageError(f"{name} must be a mapping, not {given!r}", f'write {name}={{"top1@cifar10": 92}}')
@@ -199,16 +202,16 @@ def metric_bounds(least: Mapping[str, float], most: Mapping[str, float]) -> tupl
 
 
 def typed_card(card: ModelCard) -> ModelCard:
-    """The card with every field of its kind: NumPy's numbers as Python's, None as unknown.
+    """Return the card with checked types: NumPy numbers become Python numbers, None is unknown.
 
-    Raises ``UsageError`` naming the field that is not.
+    Raises ``UsageError`` that names a field of the wrong type.
     """
     if not isinstance(card, ModelCard):
-        raise UsageError(f"card is a ModelCard, not {brief(card)}", 'write card=ModelCard(family="resnet")')
+        raise UsageError(f"card must be a ModelCard, not {brief(card)}", 'write card=ModelCard(family="resnet")')
     known: dict[str, Any] = {name: text(getattr(card, name) or "", name) for name in CARD_TEXTS}
     gflops = None if card.gflops is None else number(card.gflops, "gflops")
     if gflops is not None and not 0.0 <= gflops < inf:
-        raise UsageError(f"gflops cannot be {gflops:g}", "give a finite number that is not negative")
+        raise UsageError(f"gflops must be finite and not negative, not {gflops:g}")
     return replace(
         card,
         seed=None if card.seed is None else whole(card.seed, "seed"),
@@ -220,9 +223,11 @@ def typed_card(card: ModelCard) -> ModelCard:
 
 
 def typed_metric(metric: Any) -> Metric:
-    """The metric with every field of its kind. Raises ``UsageError``."""
+    """Return the metric with checked types. Raises ``UsageError`` for a wrong type."""
     if not isinstance(metric, Metric):
-        raise UsageError(f"a metric is a Metric, not {brief(metric)}", 'write Metric("top1", 92.6, "cifar10", "test")')
+        raise UsageError(
+            f"a metric must be a Metric, not {brief(metric)}", 'write Metric("top1", 92.6, "cifar10", "test")'
+        )
     better = metric.higher_is_better
     if better not in (None, True, False):
         raise UsageError(f"higher_is_better of {metric.name} must be True, False or None, not {brief(better)}")
@@ -237,7 +242,7 @@ def typed_metric(metric: Any) -> Metric:
 
 
 def _typed_tag(pair: Any) -> tuple[str, str]:
-    """A tag, key and value. Raises ``UsageError``."""
+    """Return a tag as key and value. Raises ``UsageError`` for other types."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise UsageError(f"tags holds {brief(pair)}, which is no pair", 'write tags=[("stage", "production")]')
+        raise UsageError(f"tags must hold pairs, not {brief(pair)}", 'write tags=[("stage", "production")]')
     return text(pair[0], "a tag's key"), text(pair[1], f"the tag {pair[0]}")

@@ -1,4 +1,4 @@
-"""Bounds on the size of smaller models: what counts as smaller than a model, within the bounds of a question."""
+"""Size bounds of ``compress``: the filter for models smaller than a given one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from registry.types import Filter
 if TYPE_CHECKING:
     from registry.types import ModelSummary
 
-__all__ = ["asked", "below", "smaller"]
+__all__ = ["below", "smaller", "with_max_ratio"]
 
 
-def asked(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filter:
-    """The filter with ``max_ratio``, of the model's parameters, in (0, 1], as a bound. Raises ``UsageError``."""
+def with_max_ratio(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filter:
+    """The filter with ``max_ratio`` in (0, 1] as a bound on parameters relative to the model. Raises ``UsageError``."""
     if max_ratio is None:
         return where
     if not 0.0 < number(max_ratio, "max_ratio") <= 1.0:
@@ -26,7 +26,7 @@ def asked(model: ModelSummary, where: Filter, max_ratio: float | None) -> Filter
 
 
 def below(model: ModelSummary, where: Filter) -> Filter:
-    """What is smaller than ``model`` in whatever ``where`` bounds from above and is known of it: else in parameters."""
+    """The filter for models smaller than ``model`` in each size that ``where`` bounds; by default in parameters."""
     by_bytes, by_gflops = where.max_bytes is not None, where.max_gflops is not None and model.gflops is not None
     return Filter(
         max_params=model.parameters - 1 if where.max_params is not None or not (by_bytes or by_gflops) else None,
@@ -36,12 +36,12 @@ def below(model: ModelSummary, where: Filter) -> Filter:
 
 
 def smaller(model: ModelSummary, where: Filter) -> Filter:
-    """The filter, narrowed to what is `below` the model. Raises ``UsageError`` where nothing can be so small."""
+    """The filter combined with `below`. Raises ``UsageError`` if the bounds exclude each other."""
     return consistent(_both(where, below(model, where)))
 
 
 def _both(where: Filter, most: Filter) -> Filter:
-    """``where``, and at most what ``most`` bounds."""
+    """``where`` with the upper bounds of ``most`` added."""
     bounds: dict[str, Any] = {}
     for name in ("max_params", "max_bytes", "max_gflops"):
         known = [bound for bound in (getattr(where, name), getattr(most, name)) if bound is not None]

@@ -1,4 +1,4 @@
-"""Learning from the registry's own labelled models how far unrelated ones lie apart."""
+"""Calibration on the labelled models of a registry."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.catalog.search_settings import terms
+from registry.catalog.search_settings import settings_for
 from registry.equivalence import calibrate
 from registry.errors import SpecMismatchError, UsageError
 from registry.spelling import counted
 from registry.storage.equivalence.stored_calibrations import read_labels
 from registry.storage.models.model_queries import require_models
-from registry.storage.models.vectors import read_classes, read_fingerprints
+from registry.storage.models.vectors import read_fingerprints, read_kinds
 from registry.types import Calibrated, Relation
 
 if TYPE_CHECKING:
@@ -21,40 +21,41 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.catalog.search_settings import Terms
+    from registry.catalog.search_settings import SearchSettings
     from registry.storage import Label, Store
     from registry.types import Calibration
 
 __all__ = ["MODELS", "learn", "sampled"]
 
 MODELS = 2_000
-"""Models measured at most: 2 million pairs, some 0.4 GB, however many are stored."""
+"""Maximum number of models used: 2 million pairs, about 0.4 GB."""
 
 UNRELATED = "unrelated"
 RELATIONS = ("same family", "same architecture", "same architecture, other training", "same architecture, other seed")
 
 
-def learn(store: Store, by: Terms, rate: float, seed: int) -> Calibrated:
-    """The calibration of the spec and distance in ``by`` on the labelled models, and what is held against it.
+def learn(store: Store, settings: SearchSettings, rate: float, seed: int) -> Calibrated:
+    """Calibrate the spec and distance of the settings on the labelled models.
 
-    Models of different families are unrelated. Above ``MODELS`` labelled ones, as many of each family as fit are drawn
-    at random. Reading labels is O(n), the rest bounded.
+    Models of different families are unrelated. Above ``MODELS`` labelled models, a random sample with equally many of
+    each family is used. Reading labels takes O(n); the rest is bounded.
 
-    Raises ``EmptyRegistryError``, ``SpecMismatchError`` where no model has a vector of this spec, ``UsageError`` where
-    the labels are too few to show the rate, or what ``calibrate`` raises.
+    Raises ``EmptyRegistryError``; ``SpecMismatchError`` if no model has a fingerprint of this spec; ``UsageError`` if
+    the labels are too few for the rate; and the errors of ``calibrate``.
     """
     store.read(require_models)
-    every = store.read(read_labels, by.spec.hash)
+    every = store.read(read_labels, settings.spec.hash)
     if not every:
         raise SpecMismatchError(
-            f"no model has a {by.spec.label} fingerprint", f"run: archreg refingerprint --fingerprint {by.spec.name}"
+            f"no model has a {settings.spec.label} fingerprint",
+            f"run: archreg refingerprint --fingerprint {settings.spec.name}",
         )
     labelled = [label for label in every if _known(label.family)]
     chosen = [labelled[row] for row in sampled([_known(label.family) for label in labelled], MODELS, seed)]
-    found, square = _measured(store, by, chosen, rate, seed)
+    found, square = _measured(store, settings, chosen, rate, seed)
     return Calibrated(
         calibration=found,
-        previous=terms(store, by.spec, by.distance.name, None).calibration,
+        previous=settings_for(store, settings.spec, settings.distance.name, None).calibration,
         labelled=len(labelled),
         unlabelled=len(every) - len(labelled),
         relations=_relations(store, chosen, square, found.tolerance),
@@ -62,7 +63,7 @@ def learn(store: Store, by: Terms, rate: float, seed: int) -> Calibrated:
 
 
 def _measured(
-    store: Store, by: Terms, chosen: Sequence[Label], rate: float, seed: int
+    store: Store, settings: SearchSettings, chosen: Sequence[Label], rate: float, seed: int
 ) -> tuple[Calibration, NDArray[np.float64]]:
     from scipy.spatial.distance import squareform
 
@@ -74,32 +75,39 @@ def _measured(
             f"not {counted(len(chosen), 'model')} of {counted(count, 'family')}",
             "label them: archreg set NAME --family TEXT",
         )
-    _, vectors = store.read(read_fingerprints, by.spec.hash, ids=[label.model_id for label in chosen])
-    square = squareform(by.distance.between_all(vectors), checks=False)
+    _, vectors = store.read(read_fingerprints, settings.spec.hash, ids=[label.model_id for label in chosen])
+    square = squareform(settings.distance.between_all(vectors), checks=False)
     day = datetime.now(UTC).date().isoformat()
     source = f"{len(chosen):,} models of this registry, of {count:,} families, {day}"
     found = calibrate(
-        square, families, spec_hash=by.spec.hash, distance=by.distance.name, rate=rate, source=source, seed=seed
+        square,
+        families,
+        spec_hash=settings.spec.hash,
+        distance=settings.distance.name,
+        rate=rate,
+        source=source,
+        seed=seed,
     )
     if found.tolerance < found.quantiles[0][1]:
         raise UsageError(
             f"{len(chosen)} models of {count} families cannot show a rate of {rate:g}: "
-            "the nearest unrelated pair alone is more",
+            "the nearest unrelated pair alone exceeds it",
             "label more models, or ask for a larger --rate",
         )
     return found, square
 
 
 def sampled(families: Sequence[str], most: int, seed: int) -> list[int]:
-    """Rows, ascending, of at most ``most`` models: all, or at random as many of each family as fit.
+    """Return the rows, ascending, of at most ``most`` models: all, or a random sample balanced over families.
 
-    Families that have fewer give all. Of more than ``most`` families, as many are drawn, a model of each.
+    Families smaller than the share are used whole. Of more than ``most`` families, ``most`` are drawn, with one model
+    of each.
     """
     if len(families) <= most:
         return list(range(len(families)))
     rng = np.random.default_rng(seed)
     _, codes, counts = np.unique(np.asarray(families), return_inverse=True, return_counts=True)
-    # Ascending, k families below the share take what they have and the others the share.
+    # The largest share per family whose total fits, where smaller families contribute all they have.
     share = max(share for share in range(1, most + 1) if share == 1 or np.minimum(counts, share).sum() <= most)
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
     taken = range(len(counts)) if len(counts) <= most else rng.choice(len(counts), most, replace=False).tolist()
@@ -108,17 +116,17 @@ def sampled(families: Sequence[str], most: int, seed: int) -> list[int]:
 
 
 def _known(text: str) -> str:
-    """Labels compare without regard to case and blanks around them."""
+    """A label without surrounding blanks, in lower case, for comparisons."""
     return text.strip().casefold()
 
 
 def _relations(
     store: Store, chosen: Sequence[Label], square: NDArray[np.float64], tolerance: float
 ) -> tuple[Relation, ...]:
-    """How pairs of each relation lie, unrelated ones first; each family, or pair of families, weighs the same."""
+    """Statistics of the pairs of each relation, unrelated first; each family or pair of families has equal weight."""
     _, family = np.unique([_known(label.family) for label in chosen], return_inverse=True)
-    known = store.read(read_classes, [label.model_id for label in chosen])
-    # Without figures a model is of no class, and equivalent to none.
+    known = store.read(read_kinds, [label.model_id for label in chosen])
+    # Without conjugacy figures a model has no tail or training class and is equivalent to no other.
     _, kind = np.unique([str(known.get(x.model_id, x.model_id)) for x in chosen], return_inverse=True)
     upper, right = np.triu_indices(len(chosen), 1)
     relation = np.full(len(upper), -1, dtype=np.int8)
@@ -149,7 +157,7 @@ def _relations(
 
 
 def _relation(a: Label, b: Label) -> int:
-    """Which of ``RELATIONS`` two models of one family have, as closely as their labels tell."""
+    """Index in ``RELATIONS`` of the closest relation that the labels of two models of one family show."""
     if not _known(a.architecture) or _known(a.architecture) != _known(b.architecture):
         return 0
     if _known(a.training) != _known(b.training):

@@ -1,10 +1,10 @@
-"""Two models side by side, and all of them pair by pair."""
+"""Comparison of two models, and the matrix of all pairwise distances."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.catalog.search_settings import judged, summaries_of, vectors_of
+from registry.catalog.search_settings import summaries_of, vectors_of, verdicts_on
 from registry.equivalence import DISTANCES, MAX_COMPLETE, strictly
 from registry.errors import UsageError
 from registry.types import Comparison
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.catalog.search_settings import Terms
+    from registry.catalog.search_settings import SearchSettings
     from registry.catalog.subjects import Query
     from registry.equivalence import Distance
     from registry.storage import Store
@@ -22,43 +22,45 @@ if TYPE_CHECKING:
 __all__ = ["compare", "pairwise", "verdict"]
 
 
-def compare(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Comparison:
-    """Two models: the verdict as by `verdict`, their distance by every norm, and where they differ."""
+def compare(a: Query, b: Query, settings: SearchSettings, *, strict: bool = False) -> Comparison:
+    """Compare two models: the verdict, the distance in every norm, and where they differ."""
     distances = tuple(
         (name, float(distance.to_all(a.vector, b.vector[None])[0])) for name, distance in DISTANCES.items()
     )
     return Comparison(
         a=a.model(),
         b=b.model(),
-        spec=by.spec,
-        distance=by.distance.name,
-        verdict=verdict(a, b, by, strict=strict),
+        spec=settings.spec,
+        distance=settings.distance.name,
+        verdict=verdict(a, b, settings, strict=strict),
         distances=distances,
         conjugacy_a=a.conjugacy(),
         conjugacy_b=b.conjugacy(),
-        calibration=by.calibration,
+        calibration=settings.calibration,
         contrast=_contrast(a, b),
     )
 
 
-def verdict(a: Query, b: Query, by: Terms, *, strict: bool = False) -> Verdict:
-    """Whether two models are equivalent by the terms; ``strict``: and their spectra as near as other seeds'.
+def verdict(a: Query, b: Query, settings: SearchSettings, *, strict: bool = False) -> Verdict:
+    """Decide whether two models are equivalent; ``strict`` also requires the block ``depths`` to be near.
 
-    Raises ``UsageError`` for ``strict`` with a fingerprint that does not resolve spectra by depth.
+    Raises ``UsageError`` for ``strict`` with a fingerprint that has no block ``depths``.
     """
-    [found] = judged(a, [b.model()], by.distance.to_all(a.vector, b.vector[None]), by, 1)
-    return strictly(found, _depths_apart(a, b, by.spec)) if strict else found
+    [found] = verdicts_on(a, [b.model()], settings.distance.to_all(a.vector, b.vector[None]), settings, 1)
+    return strictly(found, _depths_apart(a, b, settings.spec)) if strict else found
 
 
 def _depths_apart(a: Query, b: Query, spec: FingerprintSpec) -> float:
-    """L1 distance of two vectors in the block ``depths``."""
+    """L1 distance of two fingerprints in the block ``depths``."""
     import numpy as np
 
     from registry.spectral.layered import LAYERED_BLOCKS
     from registry.spectral.specs import LAYERED
 
     if spec != LAYERED:
-        raise UsageError(f"strict looks at the spectra by depth, which {spec.label} does not hold", "ask by layered")
+        raise UsageError(
+            f"strict needs spectra by depth, which {spec.label} does not contain", "use the fingerprint layered"
+        )
     names = list(LAYERED_BLOCKS)
     ends = np.cumsum(list(LAYERED_BLOCKS.values()))
     at = names.index("depths")
@@ -69,17 +71,17 @@ def _depths_apart(a: Query, b: Query, spec: FingerprintSpec) -> float:
 def pairwise(
     store: Store, spec: FingerprintSpec, distance: Distance, where: Filter
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Names and the (n, n) distances between all stored models that pass; O(n^2 d) time, O(n^2) memory."""
+    """Names and float64 distances (n, n) between all stored models that match; O(n^2 d) time, O(n^2) memory."""
     from scipy.spatial.distance import squareform
 
     ids, vectors = vectors_of(store, spec, where)
     if len(ids) > MAX_COMPLETE:
         raise UsageError(
             f"{len(ids)} models would make a matrix of {len(ids) ** 2 * 8 / 1e9:.0f} GB (limit {MAX_COMPLETE} models)",
-            "narrow the question by a filter such as --family",
+            "use a filter such as --family",
         )
     names = tuple(model.name for model in summaries_of(store, ids.tolist()))
-    # SciPy takes no distances at all for those of a single model, so that none would come out as one.
+    # squareform turns an empty vector into a 1 x 1 matrix, also for n = 0.
     return names, squareform(distance.between_all(vectors), checks=False)[: len(ids), : len(ids)]
 
 

@@ -1,4 +1,4 @@
-"""Smaller models that can stand in for one."""
+"""Compression: smaller models that are equivalent to a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry.catalog.arguments import whole
-from registry.catalog.bounds import asked, below, smaller
+from registry.catalog.bounds import below, smaller, with_max_ratio
 from registry.catalog.constraint_report import removals
 from registry.catalog.searching import gallery_of
 from registry.equivalence import direction
@@ -14,7 +14,7 @@ from registry.storage.models.vectors import read_spectra
 from registry.types import Candidate, Compression, MetricChange
 
 if TYPE_CHECKING:
-    from registry.catalog.search_settings import Terms
+    from registry.catalog.search_settings import SearchSettings
     from registry.catalog.subjects import Query
     from registry.storage import Store
     from registry.types import Filter, Metric, ModelSummary, Neighbour
@@ -23,17 +23,24 @@ __all__ = ["compress"]
 
 
 def compress(
-    store: Store, query: Query, by: Terms, where: Filter, k: int, *, max_ratio: float | None, explain: bool
+    store: Store,
+    query: Query,
+    settings: SearchSettings,
+    where: Filter,
+    k: int,
+    *,
+    max_ratio: float | None,
+    explain: bool,
 ) -> Compression:
-    """Smaller equivalents, the best first; where there is none, the nearest of the smaller ones, nearest first; O(n d).
+    """Find smaller equivalent models, the best first; if there are none, the nearest smaller models. O(n d).
 
-    Smaller in what ``where`` and ``max_ratio`` bound; in parameters by default, and where gigaflops alone are bounded
-    and the model's own are not known. Best is the smallest: in gigaflops or bytes where those alone are bounded, else
-    in parameters; of equal size, the nearest.
+    Smaller refers to the sizes that ``where`` and ``max_ratio`` bound; by default to parameters, also if only gigaflops
+    are bounded and those of the model are unknown. The best is the smallest: by gigaflops or bytes if only those are
+    bounded, else by parameters; at equal size, the nearest.
     """
     whole(k, "k", 1)
-    where = asked(query.model(), where, max_ratio)
-    gallery = gallery_of(store, query, by, smaller(query.model(), where))
+    where = with_max_ratio(query.model(), where, max_ratio)
+    gallery = gallery_of(store, query, settings, smaller(query.model(), where))
     ids, distances = gallery.equivalent()
     equivalent = bool(len(ids))
     if equivalent:
@@ -46,33 +53,33 @@ def compress(
         candidates = (_explained(store, query, candidate) for candidate in candidates)
     return Compression(
         model=query.model(),
-        spec=by.spec,
-        distance=by.distance.name,
-        tolerance=gallery.by.limit,
-        rate=gallery.by.rate,
+        spec=settings.spec,
+        distance=settings.distance.name,
+        tolerance=gallery.settings.limit,
+        rate=gallery.settings.rate,
         searched=gallery.searched,
         equivalent=equivalent,
         candidates=tuple(candidates),
-        calibration=by.calibration,
-        removals=() if found else removals(store, by, where, than=query.model()),
+        calibration=settings.calibration,
+        removals=() if found else removals(store, settings, where, than=query.model()),
         note=_note(query.model(), where),
     )
 
 
 def _note(model: ModelSummary, where: Filter) -> str:
-    """Where the model's own cost is not known, of which nothing can be said to be less: what smaller means instead."""
+    """A sentence that says which size is compared if gigaflops are bounded and those of the model are unknown."""
     if where.max_gflops is None or model.gflops is not None:
         return ""
     small = below(model, where)
     nouns = {"parameters": small.max_params, "bytes": small.max_bytes}
     told = " and ".join(noun for noun, bound in nouns.items() if bound is not None)
-    return f"the gigaflops of {model.name} are not known: smaller is meant in {told}"
+    return f"The gigaflops of {model.name} are unknown: smaller refers to {told}."
 
 
 def _size(model: ModelSummary, bounds: Filter) -> tuple[float, ...]:
     if bounds.max_params is not None or (bounds.max_bytes is None and bounds.max_gflops is None):
         return (model.parameters,)
-    # What is bounded is known of whatever passed.
+    # A model that passed a bound has a known value.
     return (model.bytes,) if bounds.max_gflops is None else (model.gflops or 0.0, model.bytes)
 
 

@@ -1,4 +1,4 @@
-"""Constraint reports of empty answers: what each constraint removed, and texts of filters that no model has."""
+"""Constraint reports of empty answers: models removed by each constraint, and filter values that no model has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.catalog.objectives import Figures
-    from registry.catalog.search_settings import Terms
+    from registry.catalog.search_settings import SearchSettings
     from registry.catalog.subjects import Query
     from registry.storage import Store
     from registry.types import Aim, MetricBound, ModelSummary
@@ -38,7 +38,7 @@ BOUNDS = {
 
 def removals(
     store: Store,
-    by: Terms,
+    settings: SearchSettings,
     where: Filter,
     *,
     like: Query | None = None,
@@ -46,10 +46,10 @@ def removals(
     figures: Figures | None = None,
     aims: Sequence[Aim] = (),
 ) -> tuple[Removal, ...]:
-    """Of each constraint, how many models fail it, and how many would pass if it alone were dropped; O(c n).
+    """For each of c constraints: how many models fail it, and how many would pass if it alone were dropped; O(c n).
 
-    ``like``: that they be equivalent to it is a constraint, too; so is that ``figures`` has something for each aim, and
-    that they be smaller ``than`` a model, which cannot be dropped: where none is, nothing else is told.
+    Further constraints: equivalence to ``like``; a known value in ``figures`` for each aim; and being smaller ``than``
+    a model. The last cannot be dropped; if no model is smaller, it is the only one reported.
     """
     from registry.catalog.searching import gallery_of
 
@@ -67,11 +67,11 @@ def removals(
             return (Removal(fixed, len(every), 0),)
         rows.append((fixed, np.isin(every, ids), 0, ()))
     if like is not None:
-        equivalent, _ = gallery_of(store, like, replace(by, asked=True), Filter()).equivalent()
+        equivalent, _ = gallery_of(store, like, replace(settings, fixed=True), Filter()).equivalent()
         passing = np.isin(every, [*equivalent.tolist(), like.id])
         rows.append((f"equivalent to {like.model().name}", passing, 0, ()))
     if figures is not None:
-        # Of other models it is not known here, nor would it help: these have passed all else.
+        # Other models failed another constraint; for them the values are not read.
         lacking = [(aim, figures.ids[np.isnan(figures.of(aim))]) for aim in aims]
         rows += [(f"a known {aim.place}", ~np.isin(every, ids), len(ids), ()) for aim, ids in lacking]
     failed = ~np.array([passing for _, passing, _, _ in rows]).reshape(len(rows), len(every))
@@ -83,14 +83,14 @@ def removals(
 
 
 def _figure_known(field: str, alone: Filter) -> Filter | None:
-    """A filter that lets through whatever has the figure that ``alone`` bounds; None where every model has it."""
+    """A filter for models with a known value of what ``alone`` bounds; None if every model has one."""
     if field == "max_gflops":
         return Filter(max_gflops=sys.float_info.max)
     return Filter(metrics=(replace(alone.metrics[0], minimum=None, maximum=None),)) if field == "metrics" else None
 
 
 def _constraints(where: Filter) -> Iterator[tuple[str, str, Filter]]:
-    """Each constraint in words, the field it is in, and the filter of it alone."""
+    """For each constraint: its text, its field, and a filter with this constraint alone."""
     for field in fields(Filter):
         value = getattr(where, field.name)
         if field.name == "metrics":
@@ -118,9 +118,9 @@ def _bound(bound: MetricBound) -> str:
 
 
 def unmatched(store: Store, where: Filter) -> dict[str, tuple[str, ...]]:
-    """Each text of the filter that no model has, by its field, with up to three known ones that are near; O(n).
+    """For each filter field whose text no model has, up to three similar known texts; O(n).
 
-    Raises ``EmptyRegistryError`` where there are no models at all.
+    Raises ``EmptyRegistryError`` if no model is stored.
     """
     store.read(require_models)
     alone = {field: Filter(**{field: getattr(where, field)}) for field in FILTER_TEXTS if getattr(where, field)}
@@ -128,5 +128,5 @@ def unmatched(store: Store, where: Filter) -> dict[str, tuple[str, ...]]:
 
 
 def _near(store: Store, field: str, alone: Filter) -> tuple[str, ...]:
-    """Known values spelt nearly as the text that a filter of one field, which no model passes, asks for."""
+    """Known values similar to the text of a filter with one field; empty for fields that are not texts."""
     return tuple(store.read(near_texts, field, getattr(alone, field))) if field in FILTER_TEXTS else ()

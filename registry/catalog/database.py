@@ -1,4 +1,4 @@
-"""The store behind a registry, opened when first needed and no more widely than needed."""
+"""Access of a registry to its store: opened at first use, for reading or writing as needed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["Database"]
 
 INHERITED: list[Store] = []
-"""Stores that this process was forked with. Their connections are the parent's: closing them would speak on them."""
+"""Stores inherited by a fork. Their connections belong to the parent process, so they are never closed here."""
 
 
 class Database:
-    """A database by URL or path; None: the environment's ``ARCHREG_DB``, else ``archreg.db`` in the working folder.
+    """A database by URL or path. None: the environment variable ``ARCHREG_DB``, else ``archreg.db``.
 
-    ``lock``: held for a whole question. Threads share a connection, its snapshot and the vectors that are remembered.
+    ``lock``: held during each method of ``Registry``. Threads share a connection, its snapshot and the cached vectors.
     """
 
     def __init__(self, url: str | Path | None) -> None:
@@ -37,51 +37,51 @@ class Database:
 
     @property
     def url(self) -> str:
-        """As it was given, or from the folder that was the working one then, where it is no longer."""
+        """The URL as given. A relative path refers to the working folder at construction, also after a change of it."""
         return self._place if _working_folder() == self._folder else anchored(self._place, self._folder)
 
     @property
     def label(self) -> str:
-        """The same, without a password."""
+        """The URL without its password."""
         if "://" not in self._place:
             return self.url
         from registry.storage.engine.address import Address
 
         try:
             return Address.parse(self.url).label
-        except RegistryError:  # what cannot be read may hold a password, too
+        except RegistryError:  # a URL that cannot be parsed may contain a password
             return "..."
 
     def readable(self) -> Store:
-        """The store, to be asked. Raises ``DatabaseMissingError`` where there is none."""
+        """Return the store, for reading. Raises ``DatabaseMissingError`` if there is none."""
         held = self._held()
         return self._open("read") if held is None else held
 
     def writable(self) -> Store:
-        """The store, to be changed. Raises ``DatabaseMissingError`` where there is none."""
+        """Return the store, for writing. Raises ``DatabaseMissingError`` if there is none."""
         held = self._held(writing=True)
         return self._open("write") if held is None else held
 
     def created(self) -> Store:
-        """The store, to be filled; made where there is none yet."""
+        """Return the store, for writing; create it if there is none."""
         held = self._held(writing=True)
         return self._open("create") if held is None else held
 
     def existing(self) -> Store | None:
-        """The store if there is one already, else None; it is not made yet, so that a failure leaves nothing behind."""
+        """Return the store, or None if there is none. It is not created, so that a failure leaves nothing behind."""
         if self._store is None and no_file(self.url):
-            return None  # SQLAlchemy, a fifth of a second, is not loaded to find that out
+            return None  # without loading SQLAlchemy, which takes a fifth of a second
         try:
             return self.writable()
         except DatabaseMissingError:
             return None
 
     def load(self) -> None:
-        """Load what opening a database takes, and open none: while worker processes load what they need."""
+        """Import the modules that opening a database needs, while worker processes import theirs."""
         import registry.storage.store  # noqa: F401
 
     def close(self) -> None:
-        """Close the connection, if any was made."""
+        """Close the connection, if it is open."""
         if self._store is None:
             return
         if self._process == os.getpid():
@@ -91,7 +91,7 @@ class Database:
         self._store = None
 
     def _held(self, *, writing: bool = False) -> Store | None:
-        """The store that this process has open."""
+        """The store that this process has open in the needed mode, else None."""
         return self._store if self._process == os.getpid() and not (writing and self._mode == "read") else None
 
     def _open(self, mode: Literal["read", "write", "create"]) -> Store:
@@ -105,7 +105,7 @@ class Database:
 
 
 def _working_folder() -> str:
-    """The working folder, empty where it has been removed."""
+    """The working folder; empty if it has been removed."""
     try:
         return str(Path.cwd())
     except OSError:

@@ -1,4 +1,4 @@
-"""What an ingest is expected to take, before it begins."""
+"""Estimates of the time and memory of an ingest."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["TORCH_SOURCES", "estimate"]
 
 TORCH_SOURCES = ("torch", "torchvision", "timm")
-"""Sources whose models torch opens."""
+"""Sources that need torch."""
 
 LARGE_FILE = 16_000_000
-"""Bytes from which on it pays to look at a file's header: what smaller ones take hardly depends on their layers."""
+"""Bytes above which the header of a file is read; below, the cost hardly depends on the layers."""
 
 
 def estimate(refs: Sequence[ModelRef], setting: Setting, *, approximate: bool) -> Estimate:
-    """Of a plan, by the layers of models where a large file's header tells them, else by sizes; see `Estimate`.
+    """Estimate a plan: large files by the layers in their headers, others by their size.
 
-    Some milliseconds for each large file.
+    Takes a few milliseconds per large file.
     """
     looked = [_layers(ref) for ref in refs]
     by_size = seconds_by_size(refs)

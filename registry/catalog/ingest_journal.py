@@ -1,4 +1,4 @@
-"""The journal of a run of ingest: its plan, and what became of each model. The process that stores keeps it."""
+"""Journal of a run of ingest: its plan, and the outcome of each model. Written by the storing process."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "Planned", "from_record", "to_record"]
 
-BEAT = 15.0  # seconds between signs of life of a run
-PASSING = ("bytes", "time", "cached")  # of a record: what may change while the plan stays the same
+BEAT = 15.0  # seconds between heartbeats of a run
+PASSING = ("bytes", "time", "cached")  # fields of a record that may change without changing the plan
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run is about: its models, how they are stored, what each is expected to cost, and how it was asked for."""
+    """Plan of a run: its models, the options, the expected cost of each model, and the command."""
 
     refs: Sequence[ModelRef]
     options: Options
@@ -40,7 +40,7 @@ class Planned:
     command: str = ""
 
     def run(self) -> NewRun:
-        """The run as the journal has it. Its hash covers what decides the registry's content, but not the files'."""
+        """The run as a journal record. Its hash covers what determines the stored content, without the files."""
         from registry.sources import MATRIX_RULE
         from registry.spectral import SPECS
         from registry.storage import NewRun
@@ -60,7 +60,7 @@ def _json(value: Any) -> str:
 
 
 def to_record(ref: ModelRef) -> dict[str, Any]:
-    """A reference as the journal keeps it, with the file's size and time of change, by which a changed one is told."""
+    """Journal record of a reference, with the file's size and modification time, which detect a changed file."""
     known = {key: value for key, value in asdict(ref.card).items() if value not in ("", None, ())}
     record: dict[str, Any] = {
         "source": ref.source,
@@ -74,13 +74,13 @@ def to_record(ref: ModelRef) -> dict[str, Any]:
     }
     try:
         record["time"] = Path(ref.target).stat().st_mtime_ns
-    except (OSError, ValueError):  # no file: a name that a source knows, or one that has gone meanwhile
+    except (OSError, ValueError):  # not a file but a name of a source, or a file that was removed
         record["time"] = None
     return record
 
 
 def from_record(text: str) -> ModelRef:
-    """The reference that `to_record` made the record of."""
+    """Inverse of `to_record`."""
     record = json.loads(text)
     card = record["card"]
     card["metrics"] = tuple(Metric(**metric) for metric in card.get("metrics", ()))
@@ -90,10 +90,9 @@ def from_record(text: str) -> ModelRef:
 
 
 class Journal:
-    """Stores what comes back from an executor, and puts down in the journal what became of each item.
+    """Stores the models that an executor returns, and records the outcome of each item in the journal.
 
-    There is no journal before there is a database, and none is made for a failure: the first model that is stored makes
-    both, and what failed before it is put down then.
+    The first stored model creates the database and the journal, if there are none. Earlier failures are recorded then.
     """
 
     def __init__(self, database: Database, planned: Planned, discard: Callable[[ModelRef], None]) -> None:
@@ -105,7 +104,7 @@ class Journal:
         self.beside = False
 
     def open(self) -> dict[int, Ingested]:
-        """Start the run where there is a database, and return what an earlier start has finished of it."""
+        """Start the run if there is a database, and return the items that an earlier start finished, by position."""
         store = self._database.existing()
         return {} if store is None else self._begin(store)
 
@@ -126,7 +125,7 @@ class Journal:
         return Entry(self._run_id or 0, outcome.task.position, outcome.seconds, *result)
 
     def store(self, outcomes: Sequence[Outcome]) -> Sequence[Ingested | RegistryError | None]:
-        """Store models that were read; None where weights were taken for stored and are not."""
+        """Store measured models. None marks weights that were taken for stored but are not."""
         from registry.storage.journal.run_journal import record_entries
 
         store, options = self._database.created(), self._planned.options
@@ -148,7 +147,7 @@ class Journal:
         return found
 
     def fail(self, outcome: Outcome, result: Ingested) -> None:
-        """Put down a failure, once there is a journal."""
+        """Record a failure, once there is a journal."""
         from registry.storage.journal.run_journal import record_entries
 
         entry = self._entry(outcome, "failed", result.message, result.remedy)
@@ -159,12 +158,12 @@ class Journal:
             store.patiently(store.write, record_entries, [(entry, None)])
 
     def elsewhere(self) -> Sequence[int]:
-        """Positions that other runs of the same plan have finished meanwhile."""
+        """Positions that concurrent runs of the same plan have finished."""
         return self._database.created().adopt(self._run_id) if self._run_id is not None else ()
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Give signs of life meanwhile, and at the end put down how it ended."""
+        """Write heartbeats during the run, and record its final state."""
         over = threading.Event()
         thread = threading.Thread(target=self._beat, args=(over,), daemon=True)
         thread.start()
@@ -189,7 +188,7 @@ class Journal:
             try:
                 self._database.created().write(beat_run, self._run_id)
             except StorageError:
-                return  # the thread that stores meets the same, and tells it
+                return  # the storing thread meets the same error and reports it
 
     def _end(self, state: str) -> None:
         from registry.storage.journal.run_journal import end_run
@@ -199,5 +198,5 @@ class Journal:
         try:
             self._database.created().write(end_run, self._run_id, state)
         except StorageError:
-            if state != "stopped":  # otherwise what stopped it is told, and is the cause of this as well
+            if state != "stopped":  # else the error that stopped the run is reported
                 raise

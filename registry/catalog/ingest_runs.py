@@ -1,4 +1,4 @@
-"""``Registry.runs``: the journal of ingests. Runs of ``ingest_all``, what became of their models, and retries."""
+"""``Registry.runs``: list, retry and forget the runs of ``ingest_all`` in the journal."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ STATES: Final = ("waiting", *DONE, "failed")
 
 
 class IngestRuns:
-    """The runs of ``ingest_all`` that the database has a journal of."""
+    """The runs of ``ingest_all`` in the journal of the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def list(self, limit: int | None = None) -> tuple[Run, ...]:
-        """The runs, the newest first, ``limit`` at most."""
+        """Return the runs, the newest first, at most ``limit``."""
         from registry.storage.journal.run_history import list_runs
 
         most = None if limit is None else whole(limit, "limit", 1)
@@ -38,22 +38,23 @@ class IngestRuns:
             return tuple(self._database.readable().read(list_runs, limit=most))
 
     def get(self, run: int) -> Run:
-        """The run of that id. Raises ``UsageError`` where there is none of it."""
+        """Return the run with that id. Raises ``UsageError`` if there is none."""
         from registry.storage.journal.run_history import read_run
 
         with self._database.lock:
             return self._database.readable().read(read_run, whole(run, "run"))
 
     def items(self, run: int, *, states: Iterable[str] = ()) -> tuple[RunItem, ...]:
-        """The models of a run in its order, all or those ``waiting``, ``added``, ``named``, ``known``, ``failed``.
+        """Return the items of a run in its order.
 
-        Raises ``UsageError`` where there is no such run, or no such state.
+        ``states``: only items in these states: ``waiting``, ``added``, ``named``, ``known``, ``failed``. Raises
+        ``UsageError`` for an unknown run or state.
         """
         from registry.storage.journal.run_history import list_items, read_run
 
         states = several(states, "states")
         if unknown := [state for state in states if state not in STATES]:
-            raise UsageError(f"no model of a run is {unknown[0]!r}", f"known: {', '.join(STATES)}")
+            raise UsageError(f"unknown state {unknown[0]!r}", f"known: {', '.join(STATES)}")
         with self._database.lock:
             store, run = self._database.readable(), whole(run, "run")
             store.read(read_run, run)
@@ -69,9 +70,9 @@ class IngestRuns:
         time_limit: float | None = None,
         progress: Watcher | None = None,
     ) -> tuple[Ingested, ...]:
-        """Do again what failed or was left of a run, by its own options; the rest as in ``ingest_all``.
+        """Retry the failed and unfinished models of a run with its options; other arguments as in ``ingest_all``.
 
-        Returns what became of all its models. Raises ``UsageError`` where there is no such run.
+        Returns the outcomes of all its models. Raises ``UsageError`` for an unknown run.
         """
         from registry.catalog.ingest_journal import from_record
         from registry.catalog.ingesting import ingest_refs
@@ -86,20 +87,21 @@ class IngestRuns:
             return ingest_refs(self._database, refs, Options(**json.loads(options)), setting, command, progress)
 
     def forget(self, run: int | None = None, *, older_than: float | None = None) -> int:
-        """Take one run out of the journal, or all that were last at work ``older_than`` days ago; returns how many.
+        """Delete one run from the journal, or all whose last heartbeat is older than ``older_than`` days.
 
-        Models stay. What a run had left is done by the same references again, which finds what is stored by its
-        weights. Runs at work stay: ``UsageError`` if one is named, or where there is no such run.
+        Returns the number of deleted runs. Models stay. Ingesting the same references again continues an unfinished
+        run, because stored models are recognised by their weights. Active runs stay: naming one, or an unknown run,
+        raises ``UsageError``.
         """
         from registry.storage.journal.run_journal import forget_runs
 
         if (run is None) == (older_than is None):
-            raise UsageError("runs.forget() takes a run or older_than", "give one of them")
+            raise UsageError("runs.forget() needs either a run or older_than")
         if older_than is None:
             with self._database.lock:
                 return self._database.writable().write(forget_runs, run_id=whole(run, "run"))
         days = number(older_than, "older_than")
         if not 0 <= days <= CENTURY:
-            raise UsageError(f"older_than is {days:g} days", f"give a number of days from 0 to {CENTURY:,}")
+            raise UsageError(f"older_than must be from 0 to {CENTURY:,} days, not {days:g}")
         with self._database.lock:
             return self._database.writable().write(forget_runs, before=datetime.now(UTC) - timedelta(days=days))

@@ -1,4 +1,4 @@
-"""Runs of an ingest: what is left of a plan, done by an executor and stored by this process."""
+"""Runs of ingest: an executor measures the unfinished models of a plan, and this process stores them."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def ingest_refs(
     command: str,
     progress: Watcher | None,
 ) -> tuple[Ingested, ...]:
-    """Ingest a plan, or what an earlier start has left of it; what became of every model, in the plan's order."""
+    """Ingest a plan, or its unfinished models; return the outcome of every model in the order of the plan."""
     from registry.sources import discard
 
     if setting.name == "ray" and options.discard_weights:
-        raise UsageError("Ray's nodes keep what they download", "leave --discard-weights out")
+        raise UsageError("the executor ray cannot delete downloads on its nodes", "leave --discard-weights out")
     if not refs:
         return ()
     if options.device != "cpu":
         if setting.name == "ray":
-            raise UsageError("Ray's nodes measure on their cores", "leave --device out")
-        if not setting.name and setting.workers is None:  # the device is one, and shared by whoever asks
+            raise UsageError("the executor ray measures on CPU cores only", "leave --device out")
+        if not setting.name and setting.workers is None:  # all processes would share the one device
             setting = replace(setting, workers=1)
     expected = estimate(refs, setting, approximate=options.approximate).models
     planned = Planned(refs, options, [model.seconds for model in expected], command)
@@ -54,7 +54,7 @@ def ingest_refs(
     executor = EXECUTORS[settled.name](settled, _modules(refs))
     try:
         journal = Journal(database, planned, discard)
-        # Fail before an hour of spectra rather than after it: an existing database must open now.
+        # Open an existing database now, so that an error comes before hours of measuring.
         results = journal.open()
         if settled.name != "inprocess":
             database.load()
@@ -71,23 +71,23 @@ def ingest_refs(
 
 
 class Counting(Silent):
-    """Progress for a function that is told how many models of how many are done."""
+    """Progress that calls a function with the number of finished models and of all models."""
 
     def __init__(self, tell: Callable[[int, int], None]) -> None:
         self._tell = tell
 
     def begin(self, refs: Sequence[ModelRef], costs: Sequence[float], *, done: int = 0) -> None:  # noqa: ARG002
-        """Count what an earlier start has done as done."""
+        """Count models finished by an earlier start as finished."""
         self._done, self._all = done, done + len(refs)
 
     def done(self, ref: ModelRef, result: Ingested) -> None:  # noqa: ARG002
-        """One more, whatever became of it."""
+        """Count a model, whatever its outcome."""
         self._done += 1
         self._tell(self._done, self._all)
 
 
 def _watcher(progress: Watcher | None) -> Progress:
-    """What watches the run. Raises ``UsageError`` for what cannot."""
+    """The progress reporter of the run. Raises ``UsageError`` for a wrong type."""
     if progress is None:
         return Silent()
     if hasattr(progress, "begin"):
@@ -105,14 +105,14 @@ def _task(position: int, ref: ModelRef, expected: ModelEstimate, setting: Settin
 
 
 def _modules(refs: Sequence[ModelRef]) -> list[str]:
-    """What a worker loads while the plan is still looked at."""
+    """Modules that a worker imports while the plan is prepared."""
     needed = ["registry.catalog.measuring", "registry.sources", "registry.spectral"]
     return [*needed, "torch"] if any(ref.source in TORCH_SOURCES for ref in refs) else needed
 
 
 @contextmanager
 def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
-    """Where the run ends before its time, say how far it came and how to go on."""
+    """Add the progress, and how to continue, to an error that ends the run."""
 
     def reached() -> str:
         stored = sum(result.status != "failed" for result in results.values())
@@ -124,12 +124,12 @@ def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
         interruption.add_note(reached())
         raise
     except StorageError as error:
-        onward = f"{reached()}, and the same command goes on with the rest"
+        onward = f"{reached()}, and the same command continues with the rest"
         raise type(error)(error.message, f"{error.remedy}; {onward}" if error.remedy else onward) from error
 
 
 def _reading(database: Database, options: Options, setting: Setting) -> Reading:
-    """The work, for this process or for others, which cannot ask the database."""
+    """The work, for this process or for workers, which cannot query the database."""
     from registry.storage.models.model_queries import whole_hashes
 
     if setting.name == "inprocess":
@@ -149,9 +149,9 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
 
 
 def _ordered(tasks: Sequence[Task], costs: Sequence[float], setting: Setting, journal: Journal) -> list[Task]:
-    """The costliest first, so that no core is left with a long one at the end; beside another run, from the other end.
+    """The tasks, the most expensive first, so that no core ends with a long one; reversed beside a concurrent run.
 
-    One process keeps the order that was given: nothing is gained by another.
+    A single process keeps the given order.
     """
     if setting.name == "inprocess":
         return list(tasks)[:: -1 if journal.beside else 1]

@@ -1,4 +1,4 @@
-"""``Registry.partitions``: the classes of equivalents that the database keeps."""
+"""``Registry.partitions``: the partitions that the database keeps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["KeptClasses"]
 
 
 class KeptClasses:
-    """The partitions that ``Registry.classes`` kept, and the classes in them."""
+    """The partitions that ``Registry.classes`` kept, with their equivalence classes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def list(self) -> tuple[KeptPartition, ...]:
-        """The partitions that the database holds, the newest first."""
+        """Return the kept partitions, the newest first."""
         from registry.storage.equivalence.stored_partitions import all_partitions
 
         with self._database.lock:
@@ -34,14 +34,14 @@ class KeptClasses:
             return tuple(_partition(row, labels) for row in store.read(all_partitions))
 
     def get(self, identity: str) -> Partition:
-        """The partition that has the class of that identity, or the beginning of one, with that class alone.
+        """Return the partition with the equivalence class of that identity, with this class alone.
 
-        It is as of ``created``: models removed since are left out, models added since are not in it.
-
-        Raises ``UnknownClassError``, or ``AmbiguousError`` where several identities start so.
+        ``identity``: may be abbreviated. The partition has the state of ``created``: later models are not in it, and
+        models removed since are left out. Raises ``UnknownClassError``, or ``AmbiguousError`` if several identities
+        begin with it.
         """
         from registry.catalog.partitioning import model_class
-        from registry.catalog.search_settings import terms
+        from registry.catalog.search_settings import settings_for
         from registry.storage.equivalence.stored_partitions import find_class
         from registry.storage.models.summaries import read_summaries
         from registry.storage.models.vectors import all_specs
@@ -56,25 +56,25 @@ class KeptClasses:
                     f"the definition of the fingerprint {row.key.spec_hash} cannot be read",
                     "use the version that stored it",
                 )
-            by = terms(store, spec, row.key.distance, row.key.tolerance)
+            settings = settings_for(store, spec, row.key.distance, row.key.tolerance)
             models = {model.id: model for model in store.read(read_summaries, ids=found.members)}
         return Partition(
             spec=spec,
             distance=row.key.distance,
             tolerance=row.key.tolerance,
-            rate=by.rate,
+            rate=settings.rate,
             models=row.models,
             classes=(model_class(number, found, models),),
             rule=row.key.rule,
-            calibration=by.calibration,
+            calibration=settings.calibration,
             kept=True,
             created=row.created.isoformat(timespec="seconds"),
         )
 
     def forget(self, partition_id: int) -> KeptPartition:
-        """Forget the kept partition of that ``id``, with its classes and their identities; returns what it was.
+        """Delete the kept partition with that ``id``, its equivalence classes and their identities; return it.
 
-        Classes by the same terms are made anew when next asked for. Raises ``UnknownClassError``.
+        The next call of ``Registry.classes`` with the same settings forms new classes. Raises ``UnknownClassError``.
         """
         from registry.storage.equivalence.stored_partitions import drop_partition
 

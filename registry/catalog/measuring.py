@@ -1,4 +1,4 @@
-"""From references to measured models: expand, open, plan, measure."""
+"""Measurement of models: expand references, plan weights, compute spectra and fingerprints."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["Hashes", "Measured", "Read", "Reading", "expand_all", "measure", "outdated", "refingerprint"]
 
 STUCK_NAMED = 10
-"""Models that an error names at most."""
+"""Maximum number of models named in an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that the weights alone say of a model."""
+    """What is computed from the weights of a model."""
 
     plan: WeightsPlan
     spectra: tuple[Spectrum, ...]
@@ -45,10 +45,10 @@ def expand_all(
     name: str | None = None,
     card: ModelCard = ModelCard(),  # noqa: B008  # frozen
 ) -> tuple[ModelRef, ...]:
-    """Every model that the references and the manifest mean, with ``card`` laid over what each source knows.
+    """Return every model that the references and the manifest name; ``card`` overrides the cards of the sources.
 
-    A manifest's seed, where it gives one, is also that of a random initialisation. What a line of it names and is not
-    there fails when it is opened, alone.
+    A seed in the manifest is also the seed of a random initialisation. A missing model of the manifest fails later, as
+    one item.
     """
     from registry.sources import deferred, expand
 
@@ -65,11 +65,11 @@ def expand_all(
             its_seed = seed if entry.card.seed is None else entry.card.seed
             try:
                 found = expand(entry.reference, key=key, seed=its_seed)
-            except SourceError:  # a failed item of the run, where it is told
+            except SourceError:  # reported later, as a failed item of the run
                 found = (deferred(entry.reference, key=key, seed=its_seed),)
             if entry.name and len(found) > 1:
                 raise UsageError(
-                    f"{entry.reference} is {len(found)} models and the manifest gives them one name",
+                    f"{entry.reference} is {len(found)} models, but the manifest gives them one name",
                     "leave the name out, or give each model a line",
                 )
             refs += [replace(ref, name=entry.name or ref.name, card=ref.card.updated(entry.card)) for ref in found]
@@ -117,9 +117,9 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A model as read: its reference, the card completed by what the file says, and its measure where it was needed.
+    """A model as read: reference with completed card, weights plan, and measurement.
 
-    ``measured`` is None where the weights are stored already, with all that is asked for.
+    ``measured`` is None if the weights are stored already, with everything the options ask for.
     """
 
     ref: ModelRef
@@ -129,10 +129,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The work on a task, in this process or another; it writes nothing.
+    """Function that opens and measures the model of a task, in this process or a worker; it writes nothing.
 
-    ``known``: whether weights are stored already, with all that is asked for; ``threads``: of a model's spectra, None
-    for as many as cores; ``device``: where they are computed; ``approximate``: those of very large layers.
+    ``known``: whether weights are stored already, with everything the options ask for; ``threads``: for the spectra,
+    None for one per core; ``device``: where spectra are computed; ``approximate``: approximate very large layers.
     """
 
     known: Callable[[WeightsPlan], bool]
@@ -161,9 +161,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """Content hashes of weights that are stored with all that is asked for, to be asked in other processes.
+    """Content hashes of the weights that are completely stored, for lookups in worker processes.
 
-    The first eight bytes of each: some in 2^64 is taken for another, which whoever stores it finds out.
+    Only the first eight bytes are kept. A collision, at a rate of 2^-64, is detected by the storing process.
     """
 
     rule: str
@@ -171,16 +171,16 @@ class Hashes:
 
     @classmethod
     def of(cls, rule: str, hashes: Iterable[str]) -> Hashes:
-        """Keep what is needed of them."""
+        """Keep the first eight bytes of each hash."""
         return cls(rule, frozenset(bytes.fromhex(one[:16]) for one in hashes))
 
     def __call__(self, plan: WeightsPlan) -> bool:
-        """Whether these weights are among them."""
+        """Whether these weights are stored."""
         return plan.rule == self.rule and bytes.fromhex(plan.content_hash[:16]) in self.starts
 
 
 def outdated(store: Store) -> int:
-    """How many models lack something that this version would store; O(n)."""
+    """Number of models without something that this version stores; O(n)."""
     from registry.spectral.specs import SPECS
 
     with store.snapshot():
@@ -191,7 +191,7 @@ def outdated(store: Store) -> int:
 def _missing(
     store: Store, specs: Sequence[FingerprintSpec], *, judge: bool
 ) -> tuple[dict[int, list[FingerprintSpec]], set[int]]:
-    """By model, the specs of which it has no fingerprint; and the models without figures, if those count."""
+    """Missing specs by model id; and the ids of models without conjugacy figures, if ``judge``."""
     from registry.storage.models.vectors import missing_conjugacy, missing_fingerprints
 
     missing: dict[int, list[FingerprintSpec]] = {}
@@ -208,11 +208,11 @@ def refingerprint(
     *,
     judge: bool,
 ) -> Recomputed:
-    """Compute from stored spectra what is missing, a model after the other, so that it can be resumed.
+    """Compute what is missing from the stored spectra, one model at a time, so that it can be resumed.
 
-    Missing are fingerprints under ``specs``, and, with ``judge``, conjugacy figures of this version's thresholds.
-    ``progress`` is told how many models of how many are done. Raises ``SpecMismatchError`` after the rest is done,
-    naming models that must be ingested again: without stored spectra, or of another matrix rule.
+    These are fingerprints under ``specs`` and, with ``judge``, conjugacy figures with the thresholds of this version.
+    ``progress`` is called with the number of finished models and of all. At the end, raises ``SpecMismatchError`` that
+    names the models to ingest again: those without stored spectra, or with another matrix rule.
     """
     from registry.errors import SpecMismatchError
     from registry.spectral import conjugacy, fingerprint

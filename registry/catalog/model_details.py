@@ -1,4 +1,4 @@
-"""All that is stored of one model."""
+"""Details of one stored model, and its spectra."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["details", "stored_spectra"]
 
 
 def details(store: Store, name: str) -> ModelDetails:
-    """One model with its layers' figures, skipped tensors, conjugacy, tags and provenance."""
+    """Return a model with its layer figures, skipped tensors, conjugacy, tags, provenance and equivalence classes."""
     summary = store.read(find_model, name)
     rows = store.read(read_details, summary.id)
     spectra = store.read(read_spectra, summary.id) if rows.has_spectra else None
@@ -48,7 +48,7 @@ def details(store: Store, name: str) -> ModelDetails:
 
 
 def stored_spectra(store: Store, name: str) -> tuple[Spectrum, ...]:
-    """The stored spectra of a model; ``SpecMismatchError`` where they were not kept."""
+    """Return the stored spectra of a model. Raises ``SpecMismatchError`` if they were not stored."""
     model = store.read(find_model, name)
     spectra = store.read(read_spectra, model.id)
     if spectra is None:

@@ -1,4 +1,4 @@
-"""What a selection aims at, and the figures that it goes by."""
+"""Aims of a selection, and the values of models for them."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ __all__ = ["Figures", "default_aims", "distinct", "parse_aim", "resolved"]
 
 SIZES = {"params": "parameters", "parameters": "parameters", "bytes": "bytes", "size": "bytes", "gflops": "gflops"}
 DISTANCE = "distance"
-SHOWN = 6  # of the metrics that could have been meant
+SHOWN = 6  # known metrics named in an error
 SMALL = Aim("parameters", maximise=False)
 
 
 def parse_aim(text: str) -> Aim:
-    """``max:top1@cifar10``, ``max:top1@cifar10/test``, ``min:params``, ``min:bytes``, ``min:gflops``, ``min:distance``.
+    """Parse an aim: ``max:top1@cifar10/test``, ``min:params``, ``min:bytes``, ``min:gflops``, ``min:distance``.
 
     Raises ``UsageError`` for anything else.
     """
     match = re.fullmatch(r"\s*(max|min):([^@]+)(?:@([^/]+)(?:/(.+))?)?", text)
     if match is None or not match[2].strip():
-        raise UsageError(f"{text!r} is no aim", "write it as max:top1@cifar10, min:params, min:bytes or min:gflops")
+        raise UsageError(f"{text!r} is not an aim", "write max:top1@cifar10, min:params, min:bytes or min:gflops")
     what = match[2].strip()
     size = SIZES.get(what.lower(), DISTANCE if what.lower() == DISTANCE else None)
     if size and match[3]:
-        raise UsageError(f"{text!r}: {size} is measured on no data set", f"write it as {match[1]}:{what}")
+        raise UsageError(f"{text!r}: {size} has no dataset", f"write {match[1]}:{what}")
     return Aim(size or what, match[1] == "max", (match[3] or "").strip(), (match[4] or "").strip())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Figures:
-    """Sizes and metrics of the models that pass; ``distances`` by id, None where there is nothing to be like."""
+    """Sizes and metrics of the models that pass; ``distances`` from the model ``like`` by id, None without one."""
 
     sizes: Sequence[Size]
     metrics: Sequence[tuple[int, Metric]]
@@ -54,11 +54,11 @@ class Figures:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """(n,), ascending."""
+        """Model ids: int64 array of shape (n,), ascending."""
         return np.array([size.model_id for size in self.sizes], dtype=np.int64)
 
     def of(self, aim: Aim) -> NDArray[np.float64]:
-        """The figure of each model (n,), NaN where it is not known."""
+        """Value of each model for an aim: float64 array of shape (n,), NaN if unknown."""
         if aim.what == DISTANCE:
             return np.array([(self.distances or {}).get(size.model_id, np.nan) for size in self.sizes])
         if aim.what in SIZES.values():
@@ -69,16 +69,16 @@ class Figures:
 
 
 def resolved(aim: Aim, figures: Figures) -> Aim:
-    """The aim with the one data set and split on which its metric is known, spelt as stored.
+    """Return the aim with the dataset and split of its metric, spelt as stored.
 
-    Raises ``UsageError`` where none of the models has the figure, or has the metric on several data sets or splits.
+    Raises ``UsageError`` if no model has a value, or the metric is stored for several datasets or splits.
     """
     if aim.what == DISTANCE and figures.distances is None:
-        raise UsageError("the distance is from the model to be like, and none is given", "add --like MODEL")
+        raise UsageError("the aim distance needs a model to compare with", "add --like MODEL")
     if aim.what == DISTANCE or aim.what in SIZES.values():
         if np.isnan(figures.of(aim)).all():
             raise UsageError(
-                f"{aim.what} is not known of any model that passes", f"archreg set NAME --{aim.what} X, or drop the aim"
+                f"no model that passes has known {aim.what}", f"archreg set NAME --{aim.what} X, or drop the aim"
             )
         return aim
     wanted = _key(aim.what, aim.dataset, aim.split)
@@ -92,32 +92,32 @@ def resolved(aim: Aim, figures: Figures) -> Aim:
         known = sorted({Aim(m.name, True, m.dataset, m.split).place for _, m in figures.metrics})
         raise UsageError(
             f"no model that passes has the metric {aim.place}",
-            f"known of them: {_some(known)}"
+            f"known metrics: {_some(known)}"
             if known
             else "set one: archreg set NAME --metric 'top1@cifar10/test=92.6'",
         )
     if len(found) > 1:
         way = "max" if aim.maximise else "min"
         raise UsageError(
-            f"{aim.place} is known in several ways, which do not compare: {_some(places)}",
-            f"say which: --aim {way}:{places[0]}",
+            f"{aim.place} is ambiguous: {_some(places)}",
+            f"choose one: --aim {way}:{places[0]}",
         )
     return next(iter(found.values()))
 
 
 def distinct(aims: Iterable[Aim]) -> tuple[Aim, ...]:
-    """The aims, each once. Raises ``UsageError`` for one that is to be large and small, by which none beats another."""
+    """The aims without duplicates. Raises ``UsageError`` if one quantity is both minimised and maximised."""
     found: dict[str, Aim] = {}
     for aim in aims:
         if found.setdefault(aim.place, aim).maximise != aim.maximise:
-            raise UsageError(f"{aim.place} cannot be aimed at both ways, max and min", "drop one of the aims")
+            raise UsageError(f"{aim.place} cannot be both maximised and minimised", "drop one of the aims")
     return tuple(found.values())
 
 
 def default_aims(where: Filter, figures: Figures) -> tuple[Aim, ...]:
-    """The metrics that the filter bounds, else the one that most of the models have; and few parameters.
+    """Default aims: the metrics that the filter bounds, else the most common metric; and fewest parameters.
 
-    Of metrics only those whose direction is known count. Without any, near what they are to be like.
+    Only metrics with a known direction are used. Without any, the distance to the model ``like``, if there is one.
     """
     bounded = tuple(
         Aim(bound.name, maximise=bound.minimum is not None, dataset=bound.dataset)
@@ -143,5 +143,5 @@ def _some(places: Sequence[str]) -> str:
 
 
 def _key(name: str, dataset: str, split: str) -> tuple[str, str, str]:
-    """Texts compare without regard to case."""
+    """Key for comparisons, in lower case."""
     return name.lower(), dataset.lower(), split.lower()

@@ -1,4 +1,4 @@
-"""Stored models sorted into classes of equivalents, read back where nothing has changed."""
+"""Partitions of stored models into equivalence classes, kept in the database and read back."""
 
 from __future__ import annotations
 
@@ -21,45 +21,47 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.catalog.database import Database
-    from registry.catalog.search_settings import Terms
+    from registry.catalog.search_settings import SearchSettings
     from registry.equivalence import Kind, Rule
     from registry.storage import Store, StoredPartition
     from registry.types import ModelSummary
 
 __all__ = ["classes_of", "model_class"]
 
-DIGITS = 12  # of an identity
-# What members may have in common: texts of a model's summary.
+DIGITS = 12  # hexadecimal digits of an identity
+# Summary fields that members can have in common.
 SHARED = ("family", "architecture", "topology", "task", "dataset", "licence", "source")
 
 
-def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None, keep: bool) -> Partition:
-    """Classes of the models that pass the filter, read back where nothing has changed; see ``Registry.classes``.
+def classes_of(
+    database: Database, settings: SearchSettings, where: Filter, *, rule: str | None, keep: bool
+) -> Partition:
+    """Partition the models that match the filter, or read back the kept partition; see ``Registry.classes``.
 
-    O(n d) to know that nothing has changed; else what the rule costs.
+    Takes O(n d) to detect that nothing has changed; else the cost of the linkage rule.
     """
     store = database.readable()
-    subject = _subject(store, by, where)
+    subject = _subject(store, settings, where)
     by_rule = rule_for(rule, len(subject.ids))
-    key = PartitionKey(by.spec.hash, by.distance.name, by_rule.name, by.limit, _scope(where))
+    key = PartitionKey(settings.spec.hash, settings.distance.name, by_rule.name, settings.limit, _scope(where))
     mark, note = subject.mark(), ""
     stored = store.read(find_partition, key)
     if stored is not None and stored.mark == mark:
         classes = stored.classes
     else:
-        made = _Made(key, subject.sorted_by(by, by_rule), subject.hashes())
+        made = _Made(key, subject.sorted_by(settings, by_rule), subject.hashes())
         before = stored
         stored, note = _kept(database, made, mark) if keep and made.classes else (None, "")
         classes = made.named(_members(before)) if stored is None else stored.classes
     return Partition(
-        spec=by.spec,
-        distance=by.distance.name,
-        tolerance=by.limit,
-        rate=by.rate,
+        spec=settings.spec,
+        distance=settings.distance.name,
+        tolerance=settings.limit,
+        rate=settings.rate,
         models=len(subject.ids),
         classes=tuple(model_class(number, each, subject.models) for number, each in enumerate(classes, 1)),
         rule=by_rule.name,
-        calibration=by.calibration,
+        calibration=settings.calibration,
         kept=stored is not None,
         created="" if stored is None else stored.created.isoformat(timespec="seconds"),
         note=note,
@@ -68,7 +70,7 @@ def classes_of(database: Database, by: Terms, where: Filter, *, rule: str | None
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Subject:
-    """The models to be sorted: ids, vectors, kinds in their order, and summaries by id."""
+    """The models to partition: ids (n,), vectors (n, d), kinds (n,), and summaries by id."""
 
     ids: NDArray[np.int64]
     vectors: NDArray[np.float32]
@@ -76,7 +78,7 @@ class _Subject:
     models: Mapping[int, ModelSummary]
 
     def mark(self) -> str:
-        """A hash over all that classes follow from."""
+        """A hash of everything that determines the equivalence classes."""
         found = hashlib.sha256(json.dumps(self.kinds).encode())
         found.update(self.ids.astype("<i8").tobytes())
         found.update(self.vectors.astype("<f4", copy=False).tobytes())
@@ -85,8 +87,8 @@ class _Subject:
     def hashes(self) -> dict[int, str]:
         return {model: self.models[model].content_hash for model in self.models}
 
-    def sorted_by(self, by: Terms, rule: Rule) -> tuple[StoredClass, ...]:
-        groups = sorted_into_groups(self.vectors, self.kinds, by.distance, by.limit, rule)
+    def sorted_by(self, settings: SearchSettings, rule: Rule) -> tuple[StoredClass, ...]:
+        groups = sorted_into_groups(self.vectors, self.kinds, settings.distance, settings.limit, rule)
         return tuple(
             StoredClass(
                 identity="",
@@ -101,8 +103,8 @@ class _Subject:
         )
 
 
-def _subject(store: Store, by: Terms, where: Filter) -> _Subject:
-    ids, vectors = vectors_of(store, by.spec, where)
+def _subject(store: Store, settings: SearchSettings, where: Filter) -> _Subject:
+    ids, vectors = vectors_of(store, settings.spec, where)
     models = {model.id: model for model in summaries_of(store, ids.tolist())}
     kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
     return _Subject(ids, vectors, kinds, models)
@@ -115,14 +117,14 @@ def _scope(where: Filter) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """Classes just made, which have no identities yet; ``hashes``: of the models' contents, by id."""
+    """New equivalence classes without identities; ``hashes``: content hashes of the models by id."""
 
     key: PartitionKey
     classes: tuple[StoredClass, ...]
     hashes: Mapping[int, str]
 
     def identities(self, before: Mapping[str, Sequence[int]]) -> list[str]:
-        """Those of the classes that were, and new ones: a hash over the terms and the medoid's content."""
+        """Inherited identities, and new ones: a hash of the settings and the content hash of the medoid."""
 
         def new(place: int, tries: int) -> str:
             medoid = self.classes[place].medoid
@@ -132,7 +134,7 @@ class _Made:
         return inherited([each.members for each in self.classes], before, new)
 
     def named(self, before: Mapping[str, Sequence[int]]) -> tuple[StoredClass, ...]:
-        """The classes with their identities."""
+        """The equivalence classes with their identities."""
         identities = self.identities(before)
         return tuple(replace(each, identity=own) for each, own in zip(self.classes, identities, strict=True))
 
@@ -142,18 +144,18 @@ def _members(stored: StoredPartition | None) -> dict[str, tuple[int, ...]]:
 
 
 def _kept(database: Database, made: _Made, mark: str) -> tuple[StoredPartition | None, str]:
-    """What is kept now, or None and why it is not: an answer that took its time stands without."""
+    """Store the equivalence classes. Returns what is stored; or None and the reason, so that the answer is not lost."""
     try:
         stored = database.writable().write(put_partition, made.key, mark, made.classes, made.identities)
     except StorageError as error:
-        # The next question opens it no more widely than it needs.
+        # The next use opens the database for reading only.
         database.close()
         return None, error.message
-    return stored, "" if stored is not None else "models were removed while they were sorted"
+    return stored, "" if stored is not None else "models were removed during the computation"
 
 
 def model_class(number: int, each: StoredClass, models: Mapping[int, ModelSummary]) -> ModelClass:
-    """A stored class with its members as they are stored now, and what they have in common."""
+    """A stored equivalence class with its present members, and the fields that they have in common."""
     members = tuple(models[model] for model in each.members)
     first = members[0]
     common = {name: str(getattr(first, name)) for name in SHARED}

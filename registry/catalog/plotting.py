@@ -1,4 +1,4 @@
-"""Pictures of stored spectra: what they show is computed here, and drawn by ``registry.plots``."""
+"""Data of figures of stored spectra; ``registry.plots`` draws them."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 __all__ = ["picture_differences", "picture_spectrum"]
 
 LOCATIONS = 600
-"""Locations of a curve, of constant ratio from ``FIRST`` on."""
+"""Number of locations of a curve, in geometric progression from ``FIRST``."""
 FIRST = 1e-2
 FARTHEST = 1e9
-"""Where pictures end at the latest: beyond any layer's order, which no eigenvalue over the mean exceeds."""
+"""Upper limit of locations. An eigenvalue divided by the mean is at most the order, which is far smaller."""
 BIN = 0.05
-"""Width of a bin of a spectrum, in decades of x."""
+"""Bin width of a spectrum, in decades of x."""
 NEGLECTED = 0.01
-"""Largest fraction of a network's density that may be left below the axis."""
+"""Largest fraction of the density below the axis."""
 LOWEST = -6
-"""Decade below which the axis never begins: rounding leaves eigenvalues of 0 there."""
+"""Lowest decade of the axis; below it, eigenvalues of 0 appear by rounding."""
 THEORY = (("Poisson", 0), ("β = 1", 1), ("β = 2", 2), ("β = 4", 4))
-"""Lines among the spacing ratios. Eigenvalues of W W^T of real weights repel as beta = 1."""
+"""Reference lines of spacing ratios. Eigenvalues of W W^T of real weights repel as for beta = 1."""
 
 
 def picture_differences(
@@ -61,18 +61,20 @@ def picture_differences(
     Raises
     ------
     UsageError
-        No names, more than a picture shows, an unknown reference, a scale on which it is not defined, an ``x_max``
-        within the circular support or beyond `FARTHEST`.
+        No names or too many, an unknown reference ensemble, a scale on which it is not defined, or ``x_max`` not in
+        (2, `FARTHEST`].
     RegistryError
         As `stored_spectra` and `spectral_difference`.
     """
     wanted = (names,) if isinstance(names, str) else tuple(dict.fromkeys(several(names, "names")))
     if not 1 <= len(wanted) <= LARGEST:
-        raise UsageError(f"one picture shows 1 to {LARGEST} networks, not {len(wanted)}", "draw several pictures")
+        raise UsageError(f"a figure shows 1 to {LARGEST} networks, not {len(wanted)}", "draw several figures")
     if reference not in REFERENCES:
-        raise UsageError(f"there is no reference {reference!r}", f"known: {', '.join(REFERENCES)}")
+        raise UsageError(f"unknown reference ensemble {reference!r}", f"known: {', '.join(REFERENCES)}")
     if scale not in REFERENCES[reference].scales:
-        raise UsageError(f"the reference {reference} is not defined on the scale {scale}", "take the scale proper")
+        raise UsageError(
+            f"the reference ensemble {reference} is not defined on the scale {scale}", "use the scale proper"
+        )
     if x_max is not None and not 2 < x_max <= FARTHEST:
         raise UsageError(
             f"x_max must be above 2, where the circular support ends, and at most {FARTHEST:g}, not {x_max:g}"
@@ -95,7 +97,7 @@ def picture_differences(
 
 
 def picture_spectrum(store: Store, name: str) -> SpectrumPicture:
-    """The `proper` spectrum of a stored model by layer, with its expected references and stored conjugacy.
+    """The `proper` spectrum of a stored model by layer, with reference ensembles and stored conjugacy.
 
     Raises
     ------
@@ -127,7 +129,7 @@ def picture_spectrum(store: Store, name: str) -> SpectrumPicture:
 
 
 def _locations(networks: Collection[Sequence[Spectrum]], scale: Scale, x_max: float | None) -> NDArray[np.float64]:
-    """0, the end of the circular support, and locations of constant ratio up to the largest eigenvalue of all."""
+    """Locations: 0, the end of the circular support, and a geometric progression to the largest eigenvalue."""
     largest = max(
         float(s.values[-1]) * (s.layer.p / s.values.size if scale == "full" else 1.0)
         for spectra in networks
@@ -145,7 +147,7 @@ def _curve(
     sample: int | None,
     scale: Scale,
 ) -> Curve:
-    """One network's difference with its band, and that of Gaussian weights."""
+    """Spectral difference of a network with its bootstrap band, and that of Gaussian weights."""
     shapes = _shapes(spectra)
     values = spectral_difference(spectra, x, reference=conjugate, seed=sample, scale=scale)
     lower, upper = bootstrap_band(spectra, x, reference=conjugate, sample=sample, scale=scale)
@@ -156,10 +158,10 @@ def _curve(
 
 
 def _edges(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
-    """Bin edges 2 * 10^(k BIN), so that one is the end of the circular support.
+    """Bin edges 2 * 10^(k BIN), which include 2, the end of the circular support.
 
-    From the highest 2 * 10^d, d < 0, that leaves little below it, up to the first that holds the largest eigenvalue, in
-    steps of a quarter of a decade.
+    The first edge is the highest 2 * 10^d, d < 0, with at most `NEGLECTED` of the density below. The last is the first
+    above the largest eigenvalue, in steps of a quarter of a decade.
     """
     decades = np.arange(LOWEST, 0)
     few = decades[cumulative(spectra, 2 * 10.0**decades) <= NEGLECTED]
@@ -170,7 +172,7 @@ def _edges(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
 
 
 def _spacing(spectrum: Spectrum) -> tuple[float, float]:
-    """A layer's mean spacing ratio and its standard error; NaN where it has fewer than three eigenvalues."""
+    """Mean spacing ratio of a layer and its standard error; NaN with fewer than three eigenvalues."""
     if spectrum.values.size < 3:
         return float("nan"), float("nan")
     found = spacing_ratio(spectrum.values)

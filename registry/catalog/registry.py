@@ -1,4 +1,4 @@
-"""Class ``Registry``: a method for each question. It checks its arguments and calls one function of the catalog."""
+"""Class ``Registry``. Each method checks its arguments and calls one function of the catalog."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.catalog.ingesting import Watcher
-    from registry.catalog.search_settings import Terms
-    from registry.catalog.subjects import Asked, Query
+    from registry.catalog.search_settings import SearchSettings
+    from registry.catalog.subjects import Query, QueryInput
     from registry.plots import Axes
     from registry.spectral.cumulatives import Scale
     from registry.spectral.devices import Device
@@ -71,20 +71,20 @@ __all__ = ["Registry"]
 class Registry:
     """A registry in a database, SQLite or Postgres.
 
-    ``url``: an SQLAlchemy URL or the path of an SQLite file; None for the environment's ``ARCHREG_DB``, else
-    ``archreg.db`` in the working folder. Nothing is opened before the first question. A question to a missing database
-    raises ``DatabaseMissingError``; ``ingest`` and ``import_from`` alone create one. Threads that share one wait for
-    each other for a whole question; for questions side by side, and in every process, open one each.
+    ``url``: an SQLAlchemy URL or the path of an SQLite file. None: the environment variable ``ARCHREG_DB``, else
+    ``archreg.db`` in the working folder. The database is opened at the first use. Most methods raise
+    ``DatabaseMissingError`` if it does not exist; ``ingest``, ``ingest_all``, ``import_from`` and ``upgrade`` create
+    it. Threads that share a registry wait for each other during each method. For concurrent use, and in each process,
+    open a registry of its own.
 
-    Questions take a stored name, a reference such as ``torchvision:resnet50``, a path, a ``torch.nn.Module`` or its
-    state dict. ``fingerprint`` is ``layered`` or ``mme``; ``distance`` one of ``l1``, ``l2``, ``linf``; ``tolerance`` a
-    distance, the calibrated one by default; ``filters`` are the fields of ``Filter``, ``card`` those of ``ModelCard``.
+    Query models are a stored name, a reference such as ``torchvision:resnet50``, a path, a ``torch.nn.Module`` or its
+    state dict. ``fingerprint`` is ``layered`` or ``mme``; ``distance`` is ``l1``, ``l2`` or ``linf``; ``tolerance`` is
+    calibrated by default; ``filters`` are the fields of ``Filter``, ``card`` those of ``ModelCard``.
 
-    ``runs``: the journal of ingests; ``index``: the vector index in Postgres; ``partitions``: the classes that the
-    database keeps.
+    ``runs``: the journal of ingests; ``index``: the vector index in Postgres; ``partitions``: the kept partitions.
 
-    A registry is also read like a mapping: ``reg["resnet20"]`` is a ``ModelSummary``; ``"resnet20" in reg``;
-    ``len(reg)`` counts models; ``for name in reg`` gives each model's name in order. A name may be
+    A registry can be read like a mapping: ``reg["resnet20"]`` is a ``ModelSummary``; ``"resnet20" in reg`` tests a
+    name; ``len(reg)`` counts models; ``for name in reg`` yields one name per model, in order. A name may be
     ``sha256:PREFIX``, the beginning of a content hash. An empty registry is true.
     """
 
@@ -96,11 +96,13 @@ class Registry:
         self.partitions = KeptClasses(self._database)
 
     def __repr__(self) -> str:
-        """The place, without a password."""
+        """The class name and the URL without its password."""
         return f"Registry({self._database.label!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} is a connection, which cannot be pickled or copied; open another by the same URL")
+        raise TypeError(
+            f"{self!r} is a connection and cannot be pickled or copied; open another registry with the same URL"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -111,17 +113,17 @@ class Registry:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; the next question opens it again."""
+        """Close the connection; the next use opens it again."""
         with self._lock:
             self._database.close()
 
     # Like a mapping of names.
 
     def __getitem__(self, name: str) -> ModelSummary:
-        """The model of that name, or of the content hash ``sha256:PREFIX``.
+        """The model with that name, or with the content hash ``sha256:PREFIX``.
 
-        Raises ``UnknownModelError``, which is a ``KeyError``, also where nothing is stored; ``AmbiguousError`` for the
-        beginning of several hashes.
+        Raises ``UnknownModelError``, which is a ``KeyError``, also if nothing is stored; ``AmbiguousError`` if several
+        hashes begin with the prefix.
         """
         from registry.storage.models.summaries import find_model
 
@@ -132,7 +134,7 @@ class Registry:
                 raise UnknownModelError(error.message, error.remedy) from error
 
     def __contains__(self, name: object) -> bool:
-        """Whether ``reg[name]`` is a model; what is no text never is. Raises ``AmbiguousError`` as ``reg[name]``."""
+        """Whether ``reg[name]`` is a model; False for other types than texts. Raises ``AmbiguousError``."""
         from registry.storage.models.model_queries import has_name
 
         if not isinstance(name, str):
@@ -146,18 +148,18 @@ class Registry:
                 return False
 
     def __len__(self) -> int:
-        """How many models are stored."""
+        """Number of stored models."""
         from registry.storage.models.model_queries import count_models
 
         with self._lock:
             return self._database.readable().read(count_models)
 
     def __bool__(self) -> bool:
-        """True, also of a registry without models."""
+        """True, also for a registry without models."""
         return True
 
     def __iter__(self) -> Iterator[str]:
-        """The models' names in order, one name a model; of a model with several names the oldest."""
+        """Iterate over the names of the models in order; a model with several names has its oldest."""
         return iter([model.name for model in self.models()])
 
     # Ingest.
@@ -172,12 +174,12 @@ class Registry:
         name: str | None = None,
         card: ModelCard = ModelCard(),  # noqa: B008  # frozen
     ) -> tuple[ModelRef, ...]:
-        """The models that the references and the manifest mean, nothing read or downloaded.
+        """Return the models that the references and the manifest name. Reads and downloads no weights.
 
-        ``key``: entry of a wrapped checkpoint to read; ``seed``: of random initialisations; ``name``: for a single
-        model; ``card``: laid over what sources and manifest say.
+        ``key``: entry of a wrapped checkpoint; ``seed``: seed of random initialisations; ``name``: name of a single
+        model; ``card``: overrides the metadata of sources and manifest.
 
-        Raises ``NotFoundError``, ``AmbiguousError`` or ``UsageError`` naming the reference.
+        Raises ``NotFoundError``, ``AmbiguousError`` or ``UsageError`` that names the reference.
         """
         from registry.catalog.measuring import expand_all
 
@@ -192,10 +194,10 @@ class Registry:
         workers: int | None = None,
         executor: str | None = None,
     ) -> Estimate:
-        """What ``ingest_all`` is expected to take by the same options: seconds, and memory at its peak.
+        """Estimate the seconds and the peak memory in bytes of ``ingest_all`` with the same options.
 
-        Of large files whose headers tell their layers it is reckoned by these, of others by their size. Some
-        milliseconds for each large file; no weights are read. Raises ``UsageError`` for an executor there is not.
+        Large files are estimated by the layers in their headers, others by their size. Takes a few milliseconds per
+        large file; no weights are read. Raises ``UsageError`` for an unknown executor.
         """
         from registry.catalog.estimating import estimate
         from registry.ingest import Setting
@@ -219,20 +221,20 @@ class Registry:
         command: str = "",
         progress: Watcher | None = None,
     ) -> tuple[Ingested, ...]:
-        """Ingest planned models, a transaction each; a model that fails is a ``failed`` item and the rest go on.
+        """Ingest planned models; a model that fails is a ``failed`` item, and the others continue.
 
-        ``device``: where spectra are computed, ``cpu``, ``cuda``, or ``auto`` for ``cuda`` where one is at hand;
-        ``approximate``: layers of order min(p, q) > 8,192 by stochastic Lanczos quadrature, and marked so.
-        ``workers``: processes, by default as many as cores, or this one alone where the job is small or the device is
-        no CPU; ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster; ``time_limit``:
-        seconds after which a model is given up and its process killed, so that it is not measured in this one, 0 for
-        never, by default far more than its size lets expect, where it is measured in another process; ``command``: how
-        this was asked for, as ``runs`` is to show it; ``progress``: a function, told how many models of how many are
-        done, or a ``registry.ingest.Progress``. The same plan started again goes on where it was left, with what failed
-        tried again.
+        ``replace``: reassign names that are taken; ``keep_spectra``: store spectra; ``discard_weights``: delete
+        downloads afterwards. ``device``: where spectra are computed: ``cpu``, ``cuda``, or ``auto`` for ``cuda`` if
+        available; ``approximate``: layers of order min(p, q) > 8,192 by stochastic Lanczos quadrature, marked so.
+        ``workers``: number of worker processes; by default the number of cores, or none for small jobs and other
+        devices than the CPU. ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster.
+        ``time_limit``: seconds per model, after which its worker process is killed; 0 for no limit; by default far
+        above the estimate, and none in this process. ``command``: text that ``runs`` shows. ``progress``: a function
+        of the number of finished models and of all, or a ``registry.ingest.Progress``. The same plan started again
+        continues, and retries failures.
 
-        Raises ``StorageError`` where the database itself refuses, or ``KeyboardInterrupt``; what was stored before
-        stays. ``RegistryError`` for a device that cannot be had, before anything is read.
+        Raises ``StorageError`` for errors of the database, or ``KeyboardInterrupt``; stored models stay. Raises
+        ``RegistryError`` for an unavailable device before anything is read.
         """
         from registry.catalog.ingesting import ingest_refs
         from registry.catalog.storing import Options
@@ -246,7 +248,7 @@ class Registry:
 
     def ingest(
         self,
-        reference: Asked,
+        reference: QueryInput,
         *,
         name: str | None = None,
         key: str | None = None,
@@ -258,11 +260,11 @@ class Registry:
     ) -> Ingested:
         """Ingest one model: a reference, a path, or a live module or its state dict, which need a ``name``.
 
-        ``key`` is that of ``plan`` and goes with references; ``device`` and ``approximate`` are those of
-        ``ingest_all``; ``card``: fields of ``ModelCard``, among them ``seed``, also that of a random initialisation.
+        ``key``: as in ``plan``, for references only; ``replace``, ``keep_spectra``, ``device``, ``approximate``: as in
+        ``ingest_all``; ``card``: fields of ``ModelCard``; ``seed`` is also the seed of a random initialisation.
 
         Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
-        ``RegistryError`` for a device that cannot be had; then nothing was stored.
+        ``RegistryError`` for an unavailable device; nothing is stored then.
         """
         from registry.catalog.measuring import expand_all
         from registry.catalog.storing import Options, ingest_checkpoint
@@ -288,12 +290,12 @@ class Registry:
     def refingerprint(
         self, *, fingerprint: str | None = None, progress: Callable[[int, int], None] | None = None
     ) -> Recomputed:
-        """Compute from stored spectra what this version would store and the registry lacks. Resumable.
+        """Compute missing results of this version from stored spectra. Resumable.
 
-        Fingerprints of the shipped specs, or of the one named alone; and conjugacy figures where none are stored, or
-        those of thresholds that have changed since.
+        These are the fingerprints of the shipped specs, or of the named one only. Without a name, also conjugacy
+        figures that are missing or were computed with other thresholds.
 
-        Raises ``SpecMismatchError`` naming the models whose weights have to be ingested again.
+        Raises ``SpecMismatchError`` that names the models whose weights must be ingested again.
         """
         from registry.catalog.measuring import refingerprint
         from registry.spectral.specs import SPECS, spec_named
@@ -303,7 +305,7 @@ class Registry:
             return refingerprint(self._database, specs, progress, judge=fingerprint is None)
 
     def outdated(self) -> int:
-        """How many models lack something that this version would store, and are left out where it is asked for. O(n).
+        """Number of models that lack results of this version and are left out of some answers. O(n).
 
         An older version stored them; `refingerprint` computes what is missing.
         """
@@ -312,11 +314,11 @@ class Registry:
         with self._lock:
             return outdated(self._database.readable())
 
-    # Questions.
+    # Searches and comparisons.
 
     def nearest(
         self,
-        query: Asked,
+        query: QueryInput,
         k: int | None = None,
         *,
         radius: float | None = None,
@@ -327,7 +329,7 @@ class Registry:
         tolerance: float | None = None,
         **filters: Unpack[Filters],
     ) -> tuple[Neighbour, ...]:
-        """The neighbours that ``search`` finds, without what it says of the search."""
+        """Return the neighbours that ``search`` finds."""
         return self.search(
             query,
             k,
@@ -342,7 +344,7 @@ class Registry:
 
     def search(
         self,
-        query: Asked,
+        query: QueryInput,
         k: int | None = None,
         *,
         radius: float | None = None,
@@ -353,31 +355,31 @@ class Registry:
         tolerance: float | None = None,
         **filters: Unpack[Filters],
     ) -> Search:
-        """The stored models nearest to one, which is left out: a name, a reference, a path, or a module in memory.
+        """Find the stored models nearest to a query model, which is left out.
 
-        ``k``: how many at most, 10 where there is no ``radius``, how far away at most; ``equivalent``: only those
-        equivalent to it. What passes the filters is searched all, O(n d), from memory: vectors are read once, and after
-        that only what has changed. Where the database has a current index (``index.build``) it is asked instead, unless
-        ``exact``; it can miss some, and ``Search.indexed`` says so. The default tolerance is the largest at which one
-        false pass is expected among the models searched, at most the calibrated one.
+        ``k``: maximum number of neighbours, 10 by default if there is no ``radius``; ``radius``: maximum distance;
+        ``equivalent``: only equivalent models. All n models that match the filters are searched in memory, O(n d);
+        later searches read only changed vectors. A current index of the database (``index.build``) is used instead,
+        unless ``exact``; it can miss models, and ``Search.indexed`` is then True. The default tolerance is the largest
+        at which at most one false pass is expected among the models searched, and at most the calibrated one.
         """
-        from registry.catalog.searching import Wanted, look_up
+        from registry.catalog.searching import SearchLimits, look_up
         from registry.spectral.specs import spec_named
 
-        where, wanted = filter_of(filters), Wanted(k, radius, equivalent, exact)
+        where, wanted = filter_of(filters), SearchLimits(k, radius, equivalent, exact)
         with self._lock:
             store = self._database.readable()
             return look_up(store, query, spec_named(fingerprint), distance, tolerance, where, wanted)
 
-    def search_all(self, queries: Iterable[Asked], **options: Unpack[SearchOptions]) -> tuple[Search, ...]:
-        """``search`` for each of several, with the same options, in their order; the first that fails ends it."""
+    def search_all(self, queries: Iterable[QueryInput], **options: Unpack[SearchOptions]) -> tuple[Search, ...]:
+        """Run ``search`` for several queries with the same options, in order. Raises the first error."""
         with self._lock:
             return tuple(self.search(query, **options) for query in several(queries, "queries"))
 
     def compare(
         self,
-        a: Asked,
-        b: Asked,
+        a: QueryInput,
+        b: QueryInput,
         *,
         fingerprint: str = "layered",
         distance: str | None = None,
@@ -385,22 +387,22 @@ class Registry:
         strict: bool = False,
         **unknown: Never,
     ) -> Comparison:
-        """Two models side by side, stored or not: verdict, distances, the classes of both, and where they differ.
+        """Compare two models, stored or not: verdict, distances, training and tail classes, and where they differ.
 
-        ``strict``: as for ``equivalent``.
+        ``strict``: as in ``equivalent``.
         """
         from registry.catalog.comparing import compare
         from registry.catalog.subjects import resolve
 
         refuse_unknown(unknown)
         with self._lock:
-            store, subject, by = self._question(a, fingerprint, distance, tolerance)
-            return compare(subject, resolve(store, b, by.spec), by, strict=strict)
+            store, subject, settings = self._question(a, fingerprint, distance, tolerance)
+            return compare(subject, resolve(store, b, settings.spec), settings, strict=strict)
 
     def equivalent(
         self,
-        a: Asked,
-        b: Asked,
+        a: QueryInput,
+        b: QueryInput,
         *,
         fingerprint: str = "layered",
         distance: str | None = None,
@@ -408,23 +410,23 @@ class Registry:
         strict: bool = False,
         **unknown: Never,
     ) -> Verdict:
-        """Whether two models are equivalent within the tolerance, with the evidence.
+        """Decide whether two models are equivalent, with the evidence.
 
-        ``strict``: only if their spectra by depth are no farther apart than those of other seeds of one training, too;
-        by ``layered`` alone.
+        ``strict``: also require spectra by depth as near as those of trainings that differ only in the seed; needs the
+        fingerprint ``layered``.
         """
         from registry.catalog.comparing import verdict
         from registry.catalog.subjects import resolve
 
         refuse_unknown(unknown)
         with self._lock:
-            store, subject, by = self._question(a, fingerprint, distance, tolerance)
-            return verdict(subject, resolve(store, b, by.spec), by, strict=strict)
+            store, subject, settings = self._question(a, fingerprint, distance, tolerance)
+            return verdict(subject, resolve(store, b, settings.spec), settings, strict=strict)
 
     def distances(
         self, *, fingerprint: str = "layered", distance: str | None = None, **filters: Unpack[Filters]
     ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-        """Names and the (n, n) float64 distances between all stored models that pass; refused above 20,000 models."""
+        """Names and float64 distances (n, n) between models that match. Raises ``UsageError`` above 20,000 models."""
         from registry.catalog.comparing import pairwise
         from registry.equivalence import distance_named
         from registry.spectral.specs import spec_named
@@ -444,27 +446,26 @@ class Registry:
         keep: bool = True,
         **filters: Unpack[Filters],
     ) -> Partition:
-        """The stored models that pass the filters, sorted into classes of equivalents.
+        """Partition the stored models that match the filters into equivalence classes.
 
-        ``rule``: ``complete`` (complete linkage, the default for up to 10,000 models), ``cover`` (greedy, by
-        representatives within half the tolerance; the default beyond) or ``single``. By the first two every two models
-        of a class are within the tolerance; by ``single`` each is to another of its class, and a chain's ends need not
-        be. Where nothing that the classes follow from has changed they are read back; else they are made anew, O(n^2)
-        at worst, and unless ``keep`` is False kept with their identities, in place of those by the same terms. Where
-        the database may only be read they are answered all the same, and ``note`` says that they are not kept.
+        ``rule``: ``complete`` (complete linkage, the default up to 10,000 models), ``cover`` (greedy cover within half
+        the tolerance, the default beyond) or ``single``. With the first two, all pairs within an equivalence class are
+        within the tolerance. With ``single``, each member is within the tolerance of at least one other. If nothing has
+        changed, the kept partition is read back. Else it is computed, O(n^2) at worst, and kept with the identities of
+        its equivalence classes, unless ``keep`` is False. If the database is read-only, ``note`` says so.
 
-        Raises ``UsageError`` for an unknown rule, and where more than 20,000 models hang together by ``complete``.
+        Raises ``UsageError`` for an unknown rule, or for more than 20,000 connected models with ``complete``.
         """
         from registry.catalog.partitioning import classes_of
 
         where = filter_of(filters)
         with self._lock:
-            _, by = self._terms(fingerprint, distance, tolerance)
-            return classes_of(self._database, by, where, rule=rule, keep=keep)
+            _, settings = self._settings(fingerprint, distance, tolerance)
+            return classes_of(self._database, settings, where, rule=rule, keep=keep)
 
     def compress(
         self,
-        query: Asked,
+        query: QueryInput,
         *,
         max_ratio: float | None = None,
         k: int = 10,
@@ -474,27 +475,27 @@ class Registry:
         tolerance: float | None = None,
         **filters: Unpack[Filters],
     ) -> Compression:
-        """Smaller stored models that can stand in, the best first; O(n d).
+        """Find smaller stored models that are equivalent to the query model, the best first; O(n d).
 
-        Smaller in what is bounded: ``max_ratio``, of the parameters of the model asked about, in (0, 1];
-        ``max_params``; ``max_bytes``; ``max_gflops``, which models of unknown cost fail. Without any of them, or where
-        gigaflops alone are bounded and those of the model asked about are not known (``note`` says so): fewer
-        parameters. Best is the smallest, in gigaflops or bytes where those alone are bounded, else in parameters; of
-        equal size, the nearest. Where none is equivalent, the nearest smaller ones, and ``equivalent`` is False.
-        ``explain``: with where each candidate differs from the original.
+        Smaller refers to the bounded sizes: ``max_ratio`` in (0, 1], relative to the parameters of the query;
+        ``max_params``; ``max_bytes``; ``max_gflops``, which models with unknown gigaflops fail. Without bounds, or if
+        only gigaflops are bounded and those of the query are unknown (see ``note``), it refers to parameters. The best
+        is the smallest: by gigaflops or bytes if only those are bounded, else by parameters; at equal size, the
+        nearest. If none is equivalent, returns the nearest smaller models, with ``equivalent`` False. ``explain``: add
+        where each candidate differs from the query.
         """
         from registry.catalog.compressing import compress
 
         where = filter_of(filters)
         with self._lock:
-            store, subject, by = self._question(query, fingerprint, distance, tolerance, among=True)
-            return compress(store, subject, by, where, k, max_ratio=max_ratio, explain=explain)
+            store, subject, settings = self._question(query, fingerprint, distance, tolerance, among=True)
+            return compress(store, subject, settings, where, k, max_ratio=max_ratio, explain=explain)
 
     def select(
         self,
         *,
         aims: Sequence[str] = (),
-        like: Asked | None = None,
+        like: QueryInput | None = None,
         min_metric: Mapping[str, float] | None = None,
         max_metric: Mapping[str, float] | None = None,
         k: int = 20,
@@ -503,15 +504,16 @@ class Registry:
         tolerance: float | None = None,
         **filters: Unpack[Filters],
     ) -> Selection:
-        """The Pareto front of the aims among the stored models that pass the filters: those that none beats in all.
+        """Find the Pareto front of the aims among the stored models that match the filters.
 
         ``aims``: ``max:top1@cifar10``, ``min:params``, ``min:bytes``, ``min:gflops``, ``min:distance``; by default the
-        metrics that the filters bound, else the one that most of the models have, and few parameters. Models that have
-        no figure for an aim are left out and counted. ``like``: only what is equivalent to that model, itself included.
-        ``min_metric``, ``max_metric``: bounds by ``top1`` or ``top1@cifar10``, beside ``metrics`` of the filter.
+        metrics that the filters bound, else the most common metric, and fewest parameters. Models with an unknown value
+        for an aim are left out and counted. ``like``: only models equivalent to this one, including itself.
+        ``min_metric``, ``max_metric``: bounds by ``top1`` or ``top1@cifar10``, in addition to the filter ``metrics``.
 
-        Equivalent models of the front are one class, shown by its smallest, at most ``k`` of them. Where nothing is
-        left, ``removals`` says what each constraint removed. O(n) to read, O(n f a + f^2 d) for f models on the front.
+        The front is grouped into at most ``k`` equivalence classes, each with its smallest model first. If no model is
+        left, ``removals`` gives the effect of each constraint. O(n) to read, O(n f a + f^2 d) for f models on the
+        front and a aims.
         """
         from registry.catalog.arguments import metric_bounds
         from registry.catalog.objectives import parse_aim
@@ -524,10 +526,10 @@ class Registry:
         where = filter_of(filters)
         with self._lock:
             if like is None:
-                store, by = self._terms(fingerprint, distance, tolerance)
-                return select(store, by, where, wanted, None, k)
-            store, subject, by = self._question(like, fingerprint, distance, tolerance, among=True)
-            return select(store, by, where, wanted, subject, k)
+                store, settings = self._settings(fingerprint, distance, tolerance)
+                return select(store, settings, where, wanted, None, k)
+            store, subject, settings = self._question(like, fingerprint, distance, tolerance, among=True)
+            return select(store, settings, where, wanted, subject, k)
 
     # Calibration.
 
@@ -541,13 +543,14 @@ class Registry:
         dry_run: bool = False,
         **unknown: Never,
     ) -> Calibrated:
-        """Learn from the labelled models how far unrelated ones lie apart, and keep it unless ``dry_run``.
+        """Calibrate the tolerance on the labelled models, and store the calibration unless ``dry_run``.
 
-        Models of different families are unrelated. The tolerance is the largest at which at most ``rate`` of them pass,
-        in (0, 1). Of more than 2,000 labelled models, as many of each family are drawn; ``seed`` is of that and of the
-        bootstrap. What is kept holds for this fingerprint and distance until the next, or ``reset_calibration``.
+        Models of different families are unrelated. The tolerance is the largest at which at most the fraction ``rate``,
+        in (0, 1), of unrelated pairs pass. Above 2,000 labelled models, a sample with equally many of each family is
+        used; ``seed`` is the seed of the sample and of the bootstrap. The stored calibration is used for this
+        fingerprint and distance until the next, or ``reset_calibration``.
 
-        Raises ``UsageError`` where the labels are too few to show the rate, ``ReadOnlyError`` where it cannot be kept.
+        Raises ``UsageError`` if the labels are too few for the rate, ``ReadOnlyError`` if it cannot be stored.
         """
         from registry.catalog.calibrating import learn
         from registry.storage.equivalence.stored_calibrations import put_calibration
@@ -555,12 +558,12 @@ class Registry:
         refuse_unknown(unknown)
         rate, seed = number(rate, "rate"), whole(seed, "seed", 0)
         with self._lock:
-            store, by = self._terms(fingerprint, distance, None)
+            store, settings = self._settings(fingerprint, distance, None)
             if dry_run:
-                return learn(store, by, rate, seed)
+                return learn(store, settings, rate, seed)
             try:
                 store = self._database.writable()
-                found = learn(store, by, rate, seed)
+                found = learn(store, settings, rate, seed)
                 store.write(put_calibration, found.calibration)
             except ReadOnlyError as error:
                 remedy = f"{error.remedy}; archreg calibrate --dry-run only shows it"
@@ -570,27 +573,27 @@ class Registry:
     def calibration(
         self, *, fingerprint: str = "layered", distance: str | None = None, **unknown: Never
     ) -> Calibration | None:
-        """The calibration that answers go by: the registry's own, else the one that ships, if any."""
+        """Return the calibration in use: that of the registry, else the shipped one; None if there is none."""
         refuse_unknown(unknown)
         with self._lock:
-            return self._terms(fingerprint, distance, None)[1].calibration
+            return self._settings(fingerprint, distance, None)[1].calibration
 
     def reset_calibration(
         self, *, fingerprint: str = "layered", distance: str | None = None, **unknown: Never
     ) -> Calibration | None:
-        """Forget the registry's own calibration, if any; returns the one that ships, if any."""
+        """Delete the calibration of the registry, if any; return the shipped one, then in use, or None."""
         from registry.storage.equivalence.stored_calibrations import drop_calibration
 
         refuse_unknown(unknown)
         with self._lock:
-            _, by = self._terms(fingerprint, distance, None)
-            self._database.writable().write(drop_calibration, by.spec.hash, by.distance.name)
+            _, settings = self._settings(fingerprint, distance, None)
+            self._database.writable().write(drop_calibration, settings.spec.hash, settings.distance.name)
             return self.calibration(fingerprint=fingerprint, distance=distance)
 
     # What is stored.
 
     def models(self, **filters: Unpack[Filters]) -> tuple[ModelSummary, ...]:
-        """The stored models that pass the filters, by name."""
+        """Return the stored models that match the filters, by name."""
         from registry.storage.models.summaries import read_summaries
 
         where = filter_of(filters)
@@ -598,10 +601,10 @@ class Registry:
             return tuple(self._database.readable().read(read_summaries, where))
 
     def unmatched(self, **filters: Unpack[Filters]) -> dict[str, tuple[str, ...]]:
-        """Each text of the filters that no model has, by its field, with up to three known ones spelt nearly so.
+        """Return, for each filter text that no model has, up to three similar known texts, by field. O(n).
 
-        What a question whose answer is empty is asked next: ``{"family": ("resnet",)}`` for the family ``resnt``; empty
-        where each alone has its models. Raises ``EmptyRegistryError`` where nothing is stored. O(n).
+        It explains an empty answer: ``{"family": ("resnet",)}`` for the family ``resnt``. Empty if some model has each
+        text. Raises ``EmptyRegistryError`` if nothing is stored.
         """
         from registry.catalog.constraint_report import unmatched
 
@@ -610,16 +613,16 @@ class Registry:
             return unmatched(self._database.readable(), where)
 
     def show(self, name: str) -> ModelDetails:
-        """Everything stored of one model. Raises ``UnknownModelError`` with near names."""
+        """Return everything stored about one model. Raises ``UnknownModelError`` with similar names."""
         from registry.catalog.model_details import details
 
         with self._lock:
             return details(self._database.readable(), name)
 
     def spectrum(self, name: str) -> tuple[Spectrum, ...]:
-        """The stored spectra of one model, by layer in depth order.
+        """Return the stored spectra of one model, by layer in depth order.
 
-        Raises ``UnknownModelError``, or ``SpecMismatchError`` where the model was ingested without its spectra.
+        Raises ``UnknownModelError``, or ``SpecMismatchError`` if the model was ingested without spectra.
         """
         from registry.catalog.model_details import stored_spectra
 
@@ -627,7 +630,7 @@ class Registry:
             return stored_spectra(self._database.readable(), name)
 
     def stats(self) -> Stats:
-        """What the registry holds."""
+        """Return counts of models, layers, families, training and tail classes and fingerprints, and the size."""
         from registry.storage.models.model_queries import read_stats
 
         with self._lock:
@@ -645,12 +648,12 @@ class Registry:
         x_max: float | None = None,
         title: str = "",
     ) -> Figure:
-        """Draw cumulative spectral differences of one to 8 stored models; returns the Matplotlib figure.
+        """Draw the cumulative spectral differences of 1 to 8 stored models; return the Matplotlib figure.
 
-        ``file``: also save it there, as PNG, SVG or PDF by the suffix. ``matplotlib.pyplot`` does not know the figure.
-        ``reference``: a name of ``registry.ensembles.REFERENCES``: its expectation, or one member by its ``seed``.
-        Raises ``UsageError``, what ``spectrum`` raises, or ``RegistryError`` where the file cannot be written or
-        Matplotlib is missing.
+        ``file``: also save the figure, as PNG, SVG or PDF by the suffix. The figure is not registered with
+        ``matplotlib.pyplot``. ``reference``: name of a reference ensemble in ``registry.ensembles.REFERENCES``: its
+        expectation, or one sample with this ``seed``. Raises ``UsageError``, the errors of ``spectrum``, or
+        ``RegistryError`` if the file cannot be written or Matplotlib is missing.
         """
         from registry.catalog.plotting import picture_differences
         from registry.plots import check_picture, plot_difference
@@ -663,7 +666,7 @@ class Registry:
         return plot_difference(picture, picture_file, axes=axes, title=title)
 
     def plot_spectrum(self, name: str, file: str | Path | None = None, *, title: str = "") -> Figure:
-        """Draw the spectrum of one stored model by depth; returns, saves and raises as ``plot_csd``."""
+        """Draw the spectrum of one stored model by depth; return, save and raise as ``plot_csd``."""
         from registry.catalog.plotting import picture_spectrum
         from registry.plots import check_picture, plot_spectrum
 
@@ -676,14 +679,14 @@ class Registry:
     # Changes.
 
     def set(self, name: str, **changes: Unpack[CardChanges]) -> ModelSummary:
-        """Change what is known of a model: family, architecture, task, dataset, licence, training, seed, ..."""
+        """Change the metadata of a model: family, architecture, task, dataset, licence, training, seed, ..."""
         from registry.storage.models.changes import set_card
 
         with self._lock:
             return self._database.writable().write(set_card, name, changes)
 
     def set_metric(self, name: str, metric: Metric) -> ModelSummary:
-        """Add a metric, or change the one of the same name, data set and split."""
+        """Add a metric, or replace the one with the same name, dataset and split."""
         from registry.catalog.arguments import typed_metric
         from registry.storage.models.changes import set_metric
 
@@ -691,7 +694,7 @@ class Registry:
             return self._database.writable().write(set_metric, name, typed_metric(metric))
 
     def tag(self, name: str, /, **tags: str | None) -> tuple[tuple[str, str], ...]:
-        """Set tags of a model, None removing one; returns all its tags."""
+        """Set tags of a model; None removes a tag. Returns all its tags."""
         from registry.storage.models.changes import set_tags
 
         for key, value in tags.items():
@@ -701,14 +704,14 @@ class Registry:
             return self._database.writable().write(set_tags, name, tags)
 
     def rename(self, old: str, new: str) -> ModelSummary:
-        """Give a stored name another spelling. Raises ``NameTakenError`` if the new one is in use."""
+        """Rename a model. Raises ``NameTakenError`` if the new name is in use."""
         from registry.storage.models.changes import rename
 
         with self._lock:
             return self._database.writable().write(rename, old, text(new, "a name"))
 
     def remove(self, name: str) -> ModelSummary:
-        """Remove a model with all its names, spectra and fingerprints; returns what was removed."""
+        """Remove a model with all its names, spectra and fingerprints; return its summary."""
         from registry.storage.models.changes import remove
 
         with self._lock:
@@ -726,15 +729,15 @@ class Registry:
         progress: Callable[[int, int], None] | None = None,
         **filters: Unpack[Filters],
     ) -> Transfer:
-        """Write stored models into a new SQLite file that is a registry itself; no weights. O(n), a few at a time.
+        """Write stored models, without weights, to a new SQLite file, which is a registry. O(n) time.
 
-        ``names``: these models alone; ``filters`` as in questions, both if both are given. ``spectra``: also the
-        eigenvalues, without which nothing can be fingerprinted anew. ``progress`` is told how many models of how many
-        are done. All calibrations go with it; the journal of ingests and stored classes do not. A model that is damaged
-        is left out and in ``failed``.
+        ``names``: only these models; ``filters``: only models that match. ``spectra``: include the eigenvalues, which
+        ``refingerprint`` needs. ``progress`` is called with the number of finished models and of all. The file includes
+        all calibrations, but not the journal or the kept partitions. A damaged model is left out and listed in
+        ``failed``.
 
-        The file appears whole or not at all. Raises ``EmptyRegistryError`` where no model is meant, ``RegistryError``
-        where the file is there and ``overwrite`` is not asked for, or cannot be written.
+        The file is written atomically. Raises ``EmptyRegistryError`` if no model matches, ``RegistryError`` if the file
+        exists and ``overwrite`` is False, or if it cannot be written.
         """
         from registry.catalog.transfer import export
 
@@ -752,18 +755,18 @@ class Registry:
         dry_run: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Transfer:
-        """Bring in the models of a SQLite file that ``export`` wrote, or of any other registry in one. O(n).
+        """Import the models of a SQLite file written by ``export``, or of any registry in a SQLite file. O(n).
 
-        New weights are stored whole. Known ones get the names and what else is missing, and what is here stays; so
-        importing again, also after an interruption, changes nothing. A name that belongs to other weights here makes
-        the model a failed item. ``replace``: such a name moves, and the file's metadata and calibrations win over
-        those here; fingerprints and spectra of known weights stay even so.
+        Known weights receive missing names and values, and present values stay. Importing again, also after an
+        interruption, changes nothing. A name that belongs to other weights makes the model a failed item. ``replace``:
+        reassign such names, and replace metadata and calibrations by those of the file; fingerprints and spectra of
+        known weights stay.
 
-        The file is opened to be read only and never trusted: what is not sound is a failed item with its reason, of
-        which nothing is stored. ``dry_run``: say what would become of each model, and change nothing.
+        The file is opened read-only and not trusted: a damaged model is a failed item, of which nothing is stored.
+        ``dry_run``: return the outcome of each model and change nothing.
 
-        Raises ``NotFoundError``, ``SchemaVersionError`` (an older file is upgraded as a copy) or ``StorageError`` where
-        the file is no registry or the database refuses; what was stored before stays.
+        Raises ``NotFoundError``, ``SchemaVersionError`` (an older file is upgraded as a copy), or ``StorageError`` if
+        the file is not a registry or the database fails; stored models stay.
         """
         from registry.catalog.transfer import import_from
 
@@ -772,10 +775,10 @@ class Registry:
             return import_from(self._database, given, replace=replace, dry_run=dry_run, progress=progress)
 
     def upgrade(self, *, from_revision: str | None = None) -> str:
-        """Bring the schema to this version's; returns the revision it is at now.
+        """Upgrade the schema to this version; return its revision.
 
-        Where the database does not say which revision it has, ``from_revision`` does: it is set if the tables are those
-        of that revision.
+        ``from_revision``: revision of a database that does not record one. It is checked against the tables and then
+        set.
         """
         from registry.storage.engine import migrate
 
@@ -786,57 +789,59 @@ class Registry:
             return migrate.upgrade(self._database.url, from_revision=from_revision)
 
     def current(self) -> str | None:
-        """The schema revision the database is at, None where there is none; ``SchemaVersionError`` where it is none."""
+        """Return the schema revision, None without a schema. Raises ``SchemaVersionError`` for an unknown revision."""
         from registry.storage.engine.schema_version import version_at
 
         with self._lock:
             return version_at(self._database.url)
 
     def check(self) -> tuple[str, ...]:
-        """Problems found in the database, none when it is sound."""
+        """Return the problems found in the database; empty if it is sound."""
         from registry.storage.engine import migrate
 
         with self._lock:
             return tuple(migrate.check(self._database.url))
 
-    # What several questions begin with.
+    # Shared by several methods.
 
-    def _terms(self, fingerprint: str, distance: str | None, tolerance: float | None) -> tuple[Store, Terms]:
-        from registry.catalog.search_settings import terms
+    def _settings(
+        self, fingerprint: str, distance: str | None, tolerance: float | None
+    ) -> tuple[Store, SearchSettings]:
+        from registry.catalog.search_settings import settings_for
         from registry.spectral.specs import spec_named
 
         store = self._database.readable()
-        return store, terms(store, spec_named(fingerprint), distance, tolerance)
+        return store, settings_for(store, spec_named(fingerprint), distance, tolerance)
 
     def _question(
         self,
-        query: Asked,
+        query: QueryInput,
         fingerprint: str,
         distance: str | None,
         tolerance: float | None,
         *,
         among: bool = False,
-    ) -> tuple[Store, Query, Terms]:
-        """``among``: the stored models, of which there must be some: said before weights are read or downloaded."""
+    ) -> tuple[Store, Query, SearchSettings]:
+        """Settings and query model. ``among``: first require stored models, before weights are read or downloaded."""
         from registry.catalog.subjects import resolve
         from registry.storage.models.model_queries import require_models
 
-        store, by = self._terms(fingerprint, distance, tolerance)
+        store, settings = self._settings(fingerprint, distance, tolerance)
         if among:
             store.read(require_models)
-        return store, resolve(store, query, by.spec), by
+        return store, resolve(store, query, settings.spec), settings
 
 
 def _planned(refs: Sequence[ModelRef]) -> tuple[ModelRef, ...]:
-    """The plan. Raises ``UsageError`` for references that were not planned."""
+    """Return the plan as a tuple. Raises ``UsageError`` for references that were not planned."""
     for ref in (planned := several(refs, "refs")):
         if not isinstance(ref, ModelRef):
-            raise UsageError(f"refs is what plan() returns, not {ref!r}", "write ingest_all(plan([...]))")
+            raise UsageError(f"refs must come from plan(), not {ref!r}", "write ingest_all(plan([...]))")
     return planned
 
 
 def _device(device: Device) -> Device:
-    if device == "cpu":  # workers start the sooner for what this process need not load
+    if device == "cpu":  # do not load torch, so that workers start sooner
         return device
     from registry.spectral.devices import device_at_hand
 

@@ -1,4 +1,4 @@
-"""The models worth choosing from: the Pareto front of some aims under constraints."""
+"""Selection: the Pareto front of several aims under constraints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.catalog.search_settings import Terms
+    from registry.catalog.search_settings import SearchSettings
     from registry.catalog.subjects import Query
     from registry.storage import Store
     from registry.types import Aim
@@ -33,19 +33,21 @@ __all__ = ["select"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Front:
-    """The front by the first aim: ids, figures by aim, and distances from the model to be like."""
+    """The front, ordered by the first aim: ids, values by aim, and distances from the model ``like``."""
 
     ids: list[int]
     values: NDArray[np.float64]
     distances: dict[int, float]
 
 
-def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Query | None, k: int) -> Selection:
-    """The front of the models that pass, a class of equivalents as one, by its smallest, at most ``k`` of them.
+def select(
+    store: Store, settings: SearchSettings, where: Filter, aims: Sequence[Aim], like: Query | None, k: int
+) -> Selection:
+    """Return the front of the models that pass, grouped into at most ``k`` equivalence classes.
 
-    Reading figures is O(n), the front O(n f a) for f models on it by a aims, its classes O(f^2 d).
+    Reading values takes O(n), the front O(n f a) for f models on it and a aims, its equivalence classes O(f^2 d).
 
-    Raises ``EmptyRegistryError``, or ``UsageError`` where none of the models that pass has the figure of an aim.
+    Raises ``EmptyRegistryError``, or ``UsageError`` if no model that passes has a value for an aim.
     """
     whole(k, "k", 1)
     store.read(require_models)
@@ -53,23 +55,23 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
     searched, distances = len(passing), dict[int, float]()
     if like is not None:
         searched -= any(size.model_id == like.id for size in passing)
-        by, distances = _equivalents(store, by, where, like)
+        settings, distances = _equivalents(store, settings, where, like)
         passing = [size for size in passing if size.model_id in distances]
     else:
-        by = by.among(len(passing))
+        settings = settings.among(len(passing))
     metrics = [(model, metric) for model, metric in store.read(read_metrics, where) if not like or model in distances]
     figures = Figures(passing, metrics, distances if like else None)
     chosen = distinct(resolved(aim, figures) for aim in aims or default_aims(where, figures)) if passing else ()
     values = np.array([figures.of(aim) for aim in chosen]).reshape(len(chosen), len(passing)).T
     known = np.isfinite(values).all(axis=1) & bool(chosen)
     front = _front(figures.ids[known], values[known], chosen, distances)
-    classes = _classes(store, by, front)
+    classes = _classes(store, settings, front)
     return Selection(
-        spec=by.spec,
-        distance=by.distance.name,
-        tolerance=by.tolerance,
-        rate=by.rate,
-        calibration=by.calibration,
+        spec=settings.spec,
+        distance=settings.distance.name,
+        tolerance=settings.tolerance,
+        rate=settings.rate,
+        calibration=settings.calibration,
         aims=chosen,
         like=like.model() if like else None,
         models=store.read(count_models),
@@ -83,16 +85,18 @@ def select(store: Store, by: Terms, where: Filter, aims: Sequence[Aim], like: Qu
         on_front=len(front.ids),
         count=len(classes),
         classes=tuple(classes[:k]),
-        removals=() if classes else removals(store, by, where, like=like, figures=figures, aims=chosen),
+        removals=() if classes else removals(store, settings, where, like=like, figures=figures, aims=chosen),
     )
 
 
-def _equivalents(store: Store, by: Terms, where: Filter, like: Query) -> tuple[Terms, dict[int, float]]:
-    """The terms of the look-up, and the distances of whatever is equivalent, the model itself, if stored, with them."""
-    gallery = gallery_of(store, like, by, where)
+def _equivalents(
+    store: Store, settings: SearchSettings, where: Filter, like: Query
+) -> tuple[SearchSettings, dict[int, float]]:
+    """Settings of the search, and distances of the equivalent models by id, with the model itself if it is stored."""
+    gallery = gallery_of(store, like, settings, where)
     ids, distances = gallery.equivalent()
     found = dict(zip(ids.tolist(), distances.tolist(), strict=True))
-    return gallery.by, {**found, like.id: 0.0} if like.id else found
+    return gallery.settings, {**found, like.id: 0.0} if like.id else found
 
 
 def _front(
@@ -102,24 +106,24 @@ def _front(
         return _Front([], values, distances)
     costs = values * np.array([-1.0 if aim.maximise else 1.0 for aim in aims])
     rows = pareto(costs)
-    # By the first aim, then the others: a table that reads from one end of the front to the other.
+    # By the first aim, then the others, so that the table follows the front.
     rows = rows[np.lexsort(costs[rows].T[::-1])]
     return _Front(ids[rows].tolist(), values[rows], distances)
 
 
-def _classes(store: Store, by: Terms, front: _Front) -> list[Selected]:
-    """The front in classes of equivalents, in its own order; models without a vector stand alone."""
+def _classes(store: Store, settings: SearchSettings, front: _Front) -> list[Selected]:
+    """Equivalence classes of the front, in its order; models without a fingerprint stand alone."""
     models = {model.id: model for model in summaries_of(store, front.ids)}
     choices = {
         model: Choice(models[model], tuple(row), front.distances.get(model))
         for model, row in zip(front.ids, front.values.tolist(), strict=True)
     }
-    if by.tolerance is None:  # nothing is known to be equivalent
+    if settings.tolerance is None:  # nothing is known to be equivalent
         return [Selected(choices[model], ()) for model in front.ids]
-    ids, vectors = store.read(read_fingerprints, by.spec.hash, ids=front.ids)
+    ids, vectors = store.read(read_fingerprints, settings.spec.hash, ids=front.ids)
     kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
     rule = rule_for(None, len(ids))
-    groups = sorted_into_groups(vectors, kinds, by.distance, by.tolerance, rule) if len(ids) else ()
+    groups = sorted_into_groups(vectors, kinds, settings.distance, settings.tolerance, rule) if len(ids) else ()
     members = [[int(ids[row]) for row in group.members] for group in groups]
     members += [[model] for model in front.ids if model not in set(ids.tolist())]
     place = {model: row for row, model in enumerate(front.ids)}

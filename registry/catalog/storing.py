@@ -1,4 +1,4 @@
-"""Storing measured models: what is stored of a model, and whether its weights are stored already."""
+"""Storage of measured models, and the test whether weights are stored already."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ __all__ = ["Options", "Stored", "ingest_checkpoint", "is_whole", "store_all"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How models are stored: whether names move, spectra are kept, downloads go; and where spectra are computed.
+    """Options of an ingest.
 
-    ``approximate``: those of orders beyond 8,192, by stochastic Lanczos quadrature.
+    ``replace``: reassign names that are taken; ``keep_spectra``: store spectra; ``discard_weights``: delete downloads;
+    ``device``: where spectra are computed; ``approximate``: orders above 8,192 by stochastic Lanczos quadrature.
     """
 
     replace: bool = False
@@ -38,7 +39,7 @@ class Options:
 
 
 def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
-    """Store one opened model, without a journal; what is stored already is not measured again."""
+    """Store one opened model without a journal; stored weights are not measured again."""
     begun = time.perf_counter()
     reading = Reading(Stored(database, options), device=options.device, approximate=options.approximate)
     read = reading.checkpoint(checkpoint)
@@ -48,19 +49,19 @@ def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Optio
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Whether weights are stored already, asked of the database."""
+    """Test whether weights are stored, by a query of the database."""
 
     database: Database
     options: Options
 
     def __call__(self, plan: WeightsPlan) -> bool:
-        """Whether these weights are stored with all that is asked for."""
+        """Whether these weights are stored with everything the options ask for."""
         store = self.database.existing()
         return store is not None and is_whole(store, plan, self.options)
 
 
 def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
-    """Whether weights are stored with all that this version computes, with spectra if kept, and exactly if asked."""
+    """Whether weights are stored with all results of this version, spectra if kept, and exact unless approximate."""
     from registry.spectral import SPECS
     from registry.storage.models.model_queries import find_holding
 
@@ -73,7 +74,7 @@ def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
 def store_all(
     store: Store, reads: Sequence[Read], options: Options, entries: Sequence[Entry]
 ) -> list[Ingested | RegistryError]:
-    """Store models together, with the journal's entries; what became of each, or why it is refused."""
+    """Store models in one transaction with their journal entries; return the outcome or error of each."""
     added = store.add_all([_new_model(read, options) for read in reads], entries, replace=options.replace)
     return [
         one if isinstance(one, RegistryError) else _ingested(read, one, entry.seconds)
@@ -103,5 +104,5 @@ def _ingested(read: Read, added: Added, seconds: float) -> Ingested:
         message = f"another name for {other}, which has the same weights"
     elif added.status == "known":
         whole = read.measured is None
-        message = "already stored; nothing added" if whole else "already stored; what was missing of it is added"
+        message = "already stored; nothing added" if whole else "already stored; missing values added"
     return Ingested(read.ref.target, read.ref.name, added.status, seconds, message)

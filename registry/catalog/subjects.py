@@ -1,4 +1,4 @@
-"""What a question is about: a stored model, or one that is read for the question and not stored."""
+"""Query models of searches and comparisons: stored, or measured without being stored."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Checkpoint, Conjugacy, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
 
-    Asked = str | Path | torch.nn.Module | Mapping[str, torch.Tensor]
+    QueryInput = str | Path | torch.nn.Module | Mapping[str, torch.Tensor]
 
 __all__ = ["Query", "resolve", "stored"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """The model asked about; ``id`` is 0 where it is not stored. ``vector``: float32 (spec.length,).
+    """A query model. ``id``: 0 if it is not stored; ``vector``: float32 array of shape (spec.length,).
 
-    ``kind``: its tail class and training class. The rest is read when called: ``model``, its summary, which raises
-    ``UnknownModelError`` where it was removed since it was asked about; ``conjugacy``, its figures, and ``spectra``,
-    those of its layers, None where they were not stored.
+    ``kind``: tail class and training class. The other fields are functions that read on demand: ``model`` returns the
+    summary and raises ``UnknownModelError`` if the model has been removed; ``conjugacy`` and ``spectra`` return None if
+    they are not stored.
     """
 
     id: int
@@ -44,11 +44,11 @@ class Query:
     spectra: Callable[[], tuple[Spectrum, ...] | None]
 
 
-def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
-    """A stored name first, then a reference or a path, whose weights are read and measured and not stored.
+def resolve(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query:
+    """Return the query model: a stored name, else a reference or path, which is measured and not stored.
 
-    A `Path` is always a path, and what is no text is a live module or a state dict. A stored name that is also a folder
-    means the stored model; ``./NAME`` is the folder.
+    A `Path` is always a path. Other objects are a live module or a state dict. A text that is a stored name and also a
+    folder means the stored model; ``./NAME`` means the folder.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
     UnknownModelError
         Neither a stored name nor a reference to anything.
     SourceError
-        A reference or a path whose weights cannot be had.
+        A reference or a path whose weights cannot be read.
     SpecMismatchError
         A stored model without a fingerprint of this spec.
     """
@@ -82,8 +82,8 @@ def resolve(store: Store, reference: Asked, spec: FingerprintSpec) -> Query:
     return _stored(store, model, spec)
 
 
-def stored(store: Store, reference: Asked, spec: FingerprintSpec) -> Query | None:
-    """The stored model of exactly that name, None where there is none. Raises as ``resolve``."""
+def stored(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query | None:
+    """Return the stored model with exactly that name, or None. Raises as ``resolve``."""
     from registry.storage.models.summaries import find_subject, read_summary
 
     if not isinstance(reference, str):
@@ -109,7 +109,7 @@ def _names_a_source(text: str) -> bool:
 
 
 def _is(text: str, test: Callable[[Path], bool]) -> bool:
-    """Whether something that may be looked at is there; a name can be longer than any file's."""
+    """Whether the test holds for the path; False if it is too long or may not be accessed."""
     try:
         return test(Path(text))
     except OSError:
@@ -164,13 +164,13 @@ def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
 
     refs = expand(reference)
     if len(refs) != 1:
-        raise AmbiguousError(f"{reference} is {len(refs)} models and the question is about one", "name one of them")
+        raise AmbiguousError(f"{reference} is {len(refs)} models, but one is needed", "name one of them")
     with open_ref(refs[0]) as checkpoint:
         return _measured(store, checkpoint, spec)
 
 
 def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Query:
-    """A checkpoint's weights: as they are stored where they are, else measured now."""
+    """The query of a checkpoint: read from the database if its weights are stored, else measured."""
     from registry.catalog.measuring import measure
     from registry.sources import plan_weights
     from registry.spectral import fingerprint

@@ -1,4 +1,4 @@
-"""Registries on the move: part of one into a file, and a file into one."""
+"""Export of models to a file, and import from a file."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = ["export", "import_from"]
 
 
 class Collection(Protocol):
-    """Models to be moved: those of a registry, or of a file."""
+    """Models to transfer, of a registry or a file."""
 
     ids: list[int]
 
     def models(self, *, spectra: bool = True) -> Iterator[list[Portable | Ingested]]:
-        """The models, a few at a time."""
+        """Yield the models in portions."""
 
     def calibrations(self) -> tuple[list[dict[str, Any]], list[Ingested]]:
-        """Calibrations, and what is wrong with others."""
+        """Return the calibrations, and failures for damaged ones."""
 
 
 def export(
@@ -47,7 +47,7 @@ def export(
     overwrite: bool,
     progress: Progress | None,
 ) -> Transfer:
-    """Write the models of those names, or all, that pass the filter; see ``Registry.export``."""
+    """Write the models with those names, or all, that match the filter; see ``Registry.export``."""
     from registry.atomic_files import whole_file
     from registry.storage import Store, seal
 
@@ -57,7 +57,7 @@ def export(
         if not selection.ids:
             near = [f"{field} {value}" for field, values in unmatched(store, wanted).items() for value in values]
             remedy = f"did you mean {', '.join(near)}?" if near else "widen the filters"
-            raise EmptyRegistryError("no stored model passes; nothing was written", remedy)
+            raise EmptyRegistryError("no stored model matches the filters; nothing was written", remedy)
         with whole_file(path) as partial, tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as name:
             draft = Path(name) / path.name
             with _called(path, draft), Store.open(str(draft), mode="create") as target:
@@ -70,7 +70,7 @@ def export(
 
 @contextmanager
 def _called(path: Path, draft: Path) -> Iterator[None]:
-    """Let errors of the draft, which will be gone, be of the file that it was to be."""
+    """Replace the name of the temporary draft in errors by the name of the target file."""
     try:
         yield
     except StorageError as error:
@@ -83,18 +83,18 @@ def _check_target(path: Path, database: Database, *, overwrite: bool) -> None:
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder", "name a file in it")
     if not path.parent.is_dir():
-        raise UsageError(f"there is no folder '{path.parent}'", "create it, or name another file")
+        raise UsageError(f"folder '{path.parent}' does not exist", "create it, or name another file")
     if not path.exists():
         return
     held = database.readable().path
     if held is not None and held.exists() and path.samefile(held):
         raise UsageError(f"'{path}' is the registry itself", "name another file")
     if not overwrite:
-        raise RegistryError(f"'{path}' is there already", "name another file, or write over it by --force")
+        raise RegistryError(f"'{path}' exists already", "name another file, or replace it with --force")
 
 
 def import_from(database: Database, path: Path, *, replace: bool, dry_run: bool, progress: Progress | None) -> Transfer:
-    """Bring in the models of a file; see ``Registry.import_from``."""
+    """Import the models of a file; see ``Registry.import_from``."""
     from registry.storage import PortableFile
 
     with PortableFile(path) as given, _target(database, path, dry_run=dry_run) as target:
@@ -103,7 +103,7 @@ def import_from(database: Database, path: Path, *, replace: bool, dry_run: bool,
 
 @contextmanager
 def _target(database: Database, path: Path, *, dry_run: bool) -> Iterator[Store]:
-    """The registry to be filled; for a dry run where there is none, one that is gone afterwards."""
+    """The target registry; a temporary one for a dry run without a database."""
     from registry.storage import Store
 
     existing = database.existing()
@@ -126,7 +126,7 @@ def _move(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Transfer:
-    """Move models a portion and transaction at a time: memory of a portion, O(n) in time."""
+    """Transfer the models, one transaction per portion; O(n) time, memory for one portion."""
     from registry.sources import MATRIX_RULE
 
     counts: Counter[str] = Counter()
@@ -159,9 +159,9 @@ def _move(
 
 @contextmanager
 def _young_garbage_alone() -> Iterator[None]:
-    """Keep Python from looking for cycles all the time: there are none among some 100 rows a model, all of them new.
+    """Disable the cyclic garbage collector, which would take a third of the time and finds nothing in new rows.
 
-    It would be a third of the time. What is garbage since the last portion is collected after each.
+    The youngest generation is collected after each portion.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -173,9 +173,9 @@ def _young_garbage_alone() -> Iterator[None]:
 
 
 def _with_its_topology(each: Portable | Ingested) -> Portable | Ingested:
-    """The model, or a failed item where its topology is not that of its layers."""
+    """Return the model, or a failed item if its topology does not agree with its layers."""
     from registry.sources import topology_of
 
     if isinstance(each, Ingested) or each.new.plan.topology == topology_of(each.new.plan.layers):
         return each
-    return Ingested(each.new.name, each.new.name, "failed", 0.0, "its topology is not that of its layers", "")
+    return Ingested(each.new.name, each.new.name, "failed", 0.0, "the topology does not agree with the layers", "")

@@ -1,4 +1,4 @@
-"""``Registry.index``: the vector index of a large registry in Postgres, and its recall against the exact search."""
+"""``Registry.index``: build, check and drop the vector index of a registry in Postgres."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["VectorIndex"]
 
 
 class VectorIndex:
-    """The index by which Postgres, with pgvector 0.8 or later, finds the nearest without reading every vector."""
+    """The index with which Postgres finds neighbours without reading all vectors; needs pgvector 0.8 or later."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def build(self, *, fingerprint: str = "layered", distance: str | None = None, **unknown: Never) -> int | None:
-        """Make the index for a fingerprint and a distance, ``l1`` or ``l2``; returns how many vectors it holds.
+        """Build the index for a fingerprint and a distance, ``l1`` or ``l2``; return the number of vectors in it.
 
-        From then on what is stored is in it at once. Whoever reads goes on meanwhile; who stores fingerprints waits.
-        None in a SQLite file, where every search is exact and from memory, and nothing is to be built.
+        Models stored later enter the index at once. During the build, readers continue and writers of fingerprints
+        wait. Returns None for a SQLite file, where every search is exact and in memory.
 
-        Raises ``StorageError`` saying what is missing where pgvector is not there, too old or not to be created,
-        ``SpecMismatchError`` where nothing has such a fingerprint, or ``UsageError`` for another distance.
+        Raises ``StorageError`` if pgvector is missing, too old or cannot be created; ``SpecMismatchError`` if no model
+        has such a fingerprint; ``UsageError`` for another distance.
         """
         from registry.equivalence import distance_named
         from registry.spectral.specs import spec_named
@@ -48,10 +48,10 @@ class VectorIndex:
         seed: int = 0,
         **unknown: Never,
     ) -> IndexCheck | None:
-        """Hold the index against exact searches from ``queries`` stored models drawn by ``seed``; None without one.
+        """Compare the index with exact searches from ``queries`` stored models drawn by ``seed``; None without one.
 
-        Rows that are missing or too many, and the recall: the fraction of the ``k`` nearest that it finds; O(n d) a
-        query.
+        Returns missing and extra rows, and the recall: the fraction of the ``k`` nearest that the index finds. O(n d)
+        per query.
         """
         from registry.equivalence import distance_named
         from registry.spectral.specs import spec_named
@@ -83,7 +83,7 @@ class VectorIndex:
         )
 
     def drop(self, *, fingerprint: str | None = None, **unknown: Never) -> int:
-        """Drop the indexes of a fingerprint, or all; returns of how many fingerprints there were some."""
+        """Drop the indexes of a fingerprint, or all; return the number of fingerprints that had one."""
         from registry.spectral.specs import spec_named
         from registry.storage.index.index_building import drop_index
 
@@ -113,7 +113,7 @@ def _recall(
             query, memory.vectors, distance, ids=memory.ids, squares=lambda: memory.squares, k=min(k, count - 1) + 1
         )
         _, vectors = store.read(find_near, index, query, k + 1)
-        # By distance, not by name: of models equally near, any is as good as another.
+        # By distance, because models at equal distance are interchangeable.
         found = np.sort(distance.to_all(query, vectors))[: len(exact)]
         hits += max(int((found <= apart[-1]).sum()) - 1, 0)  # all but the query itself, which is its own nearest
         wanted += len(exact) - 1

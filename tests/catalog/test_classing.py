@@ -134,7 +134,7 @@ def test_one_class_and_its_models(filled: Filled) -> None:
     filled.reg.remove(first.medoid)
     [left] = filled.reg.partitions.get(first.identity).classes
     assert (left.medoid, len(left.members)) == ("", 2)
-    with pytest.raises(UnknownClassError, match="no class 'x' is kept"):
+    with pytest.raises(UnknownClassError, match="no equivalence class 'x' is kept"):
         filled.reg.partitions.get("x")
 
 
@@ -149,7 +149,7 @@ def test_what_is_kept_is_forgotten_alone_and_made_anew(filled: Filled) -> None:
     with pytest.raises(UnknownClassError, match="is kept"):
         reg.partitions.get(whole.classes[0].identity)
     assert [member.members for member in reg.show("wide").memberships] == [conv.models]
-    with pytest.raises(UnknownClassError, match=f"no classes are kept under the number {first.id}") as unknown:
+    with pytest.raises(UnknownClassError, match=f"no partition is kept under the number {first.id}") as unknown:
         reg.partitions.forget(first.id)
     assert "--kept" in (unknown.value.remedy or "")
     again = reg.classes(tolerance=WIDE)
@@ -192,7 +192,7 @@ def test_models_that_go_meanwhile(filled: Filled, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(partitioning, "sorted_into_groups", meanwhile)
     found = filled.reg.classes(tolerance=1e-3)
-    assert (found.models, found.kept, found.note) == (4, False, "models were removed while they were sorted")
+    assert (found.models, found.kept, found.note) == (4, False, "models were removed during the computation")
     assert filled.reg.partitions.list() == ()
 
 

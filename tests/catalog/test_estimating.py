@@ -1,4 +1,4 @@
-"""What an ingest is expected to take, before it begins."""
+"""Estimates of the time and memory of an ingest."""
 
 from __future__ import annotations
 

@@ -348,10 +348,10 @@ def test_plans_that_are_refused(files: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is 4 models") as several:
         reg.ingest(files)
     assert "ingest_all" in (several.value.remedy or "")
-    with pytest.raises(UsageError, match="references is a list"):
+    with pytest.raises(UsageError, match="references must be a list"):
         reg.plan(str(files))
     (tmp_path / "m.jsonl").write_text(json.dumps({"path": str(files), "name": "x"}))
-    with pytest.raises(UsageError, match="is 4 models and the manifest gives them one name") as one_name:
+    with pytest.raises(UsageError, match="is 4 models, but the manifest gives them one name") as one_name:
         reg.plan(manifest=tmp_path / "m.jsonl")
     assert one_name.value.remedy
     with pytest.raises(NotFoundError, match="no manifest"):
@@ -426,7 +426,7 @@ def test_figures_without_spectra_need_the_weights(filled: Filled, measured: list
     with pytest.raises(SpecMismatchError, match="1 model has no stored spectra of this matrix rule: dense"):
         filled.reg.refingerprint()
     result = filled.reg.ingest(filled.files / "dense.safetensors", keep_spectra=False)
-    assert result.message == "already stored; what was missing of it is added"
+    assert result.message == "already stored; missing values added"
     assert measured == ["dense", "dense"]
     assert filled.reg.show("dense").conjugacy == before
     assert filled.reg.refingerprint() == Recomputed(0, 0)
@@ -470,7 +470,7 @@ def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: 
 
         # And that remedy works.
         result = reg.ingest(files / "slim.safetensors")
-        assert (result.status, result.message) == ("known", "already stored; what was missing of it is added")
+        assert (result.status, result.message) == ("known", "already stored; missing values added")
         assert reg.show("slim").has_spectra
         assert len(reg.spectrum("slim")) == 5
         assert reg.refingerprint() == Recomputed(0, 0)

@@ -82,11 +82,11 @@ def test_what_cannot_be_exported(asked: Filled, tmp_path: Path) -> None:
         reg.export(file, family="none")
     with pytest.raises(UnknownModelError, match="'wyde'"):
         reg.export(file, names=["wyde"])
-    with pytest.raises(UsageError, match="names is a list"):
+    with pytest.raises(UsageError, match="names must be a list"):
         reg.export(file, names="wide")
     with pytest.raises(UsageError, match="unknown filter"):
         reg.export(file, families="conv")
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match=r"folder .* does not exist"):
         reg.export(tmp_path / "none" / "out.db")
     with pytest.raises(UsageError, match="is a folder"):
         reg.export(tmp_path)
@@ -98,7 +98,7 @@ def test_a_file_that_is_there_stays_until_the_new_one_is_whole(
 ) -> None:
     file = tmp_path / "out.db"
     file.write_text("mine")
-    with pytest.raises(RegistryError, match="is there already"):
+    with pytest.raises(RegistryError, match="exists already"):
         asked.reg.export(file)
 
     def full(*_: Any, **__: Any) -> None:
@@ -161,7 +161,7 @@ def test_what_cannot_be_imported_makes_no_database(tmp_path: Path) -> None:
     with Registry(tmp_path / "new.db") as reg:
         with pytest.raises(NotFoundError):
             reg.import_from(tmp_path / "missing.db")
-        with pytest.raises(StorageError, match=r"text\.db is no SQLite database"):
+        with pytest.raises(StorageError, match=r"text\.db is not a SQLite database"):
             reg.import_from(tmp_path / "text.db")
     assert not (tmp_path / "new.db").exists()
 
@@ -174,7 +174,10 @@ def test_a_topology_of_other_layers_is_refused(asked: Filled, tmp_path: Path) ->
         connection.execute("UPDATE models SET topology = 'beef' WHERE id = 2")
     with Registry(tmp_path / "new.db") as reg:
         done = reg.import_from(forged)
-        assert (done.added, [each.message for each in done.failed]) == (3, ["its topology is not that of its layers"])
+        assert (done.added, [each.message for each in done.failed]) == (
+            3,
+            ["the topology does not agree with the layers"],
+        )
         assert reg.check() == ()
 
 

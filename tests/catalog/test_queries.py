@@ -107,5 +107,5 @@ def test_a_path_is_never_a_stored_name(asked: Filled, tmp_path: Path, monkeypatc
 
 
 def test_several_models_are_no_question(asked: Filled) -> None:
-    with pytest.raises(AmbiguousError, match="is 4 models and the question is about one"):
+    with pytest.raises(AmbiguousError, match="is 4 models, but one is needed"):
         asked.reg.nearest(asked.files)

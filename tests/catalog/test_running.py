@@ -208,7 +208,9 @@ def test_a_full_disk_is_a_clean_stop(
         done = run.done
         assert done == 3 if workers == 1 else done <= 3
         assert (run.state, reg.stats().models, run.waiting) == ("stopped", done, 6 - done)
-        onward = f"{done} of 6 models {'is' if done == 1 else 'are'} stored, and the same command goes on with the rest"
+        onward = (
+            f"{done} of 6 models {'is' if done == 1 else 'are'} stored, and the same command continues with the rest"
+        )
         assert stopped.value.remedy == f"free some disk space and run it again; {onward}"
         again = sorted(result.status for result in reg.ingest_all(refs, workers=workers))
         assert again == ["added"] * (6 - done) + ["known"] * done
@@ -296,7 +298,7 @@ def test_a_database_that_stays_away_is_a_clean_stop(
             patch.setattr(Store, "add_all", busy)
             with pytest.raises(StorageError) as stopped:
                 reg.ingest_all(refs)
-        assert "2 of 6 models are stored, and the same command goes on with the rest" in (stopped.value.remedy or "")
+        assert "2 of 6 models are stored, and the same command continues with the rest" in (stopped.value.remedy or "")
         assert caplog.text.count("; trying again in 0.01 s") == 2
         assert [result.status for result in reg.ingest_all(refs)] == ["known"] * 2 + ["added"] * 4
 

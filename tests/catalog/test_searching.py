@@ -221,7 +221,7 @@ def test_another_distance_or_a_stale_index_is_said_and_all_are_searched(indexed:
     reg = indexed.reg
     found = reg.search("wide", distance="l2")
     assert not found.indexed
-    assert "another distance than l2, so all were searched; run: archreg index build" in found.note
+    assert "another distance than l2; run: archreg index build" in found.note
     assert found.neighbours == reg.search("wide", distance="l2", exact=True).neighbours
     assert "not of mme v1" in reg.search("wide", fingerprint="mme").note
     with postgres.connect(indexed.url.partition("@/")[2].partition("?")[0]) as connection:
@@ -258,7 +258,7 @@ def test_an_index_that_somebody_emptied_is_said_and_all_are_searched(
         ).fetchall()
         connection.execute(taken.format(table, own=own).encode())
     remedy = "run: archreg index build --fingerprint layered --distance l1"
-    note = f"the index lacks some of the vectors, so all were searched; {remedy}"
+    note = f"All models were searched: the index lacks some vectors; {remedy}"
     for question, expected in exact.items():
         found = reg.search("wide", **dict(question))
         assert replace(found, note="", indexed=False) == expected
@@ -285,5 +285,5 @@ def test_a_file_needs_no_index(asked: Filled) -> None:
     with Registry(asked.url) as reg:
         assert reg.index.build() is None
         assert reg.index.check() is None
-        with pytest.raises(UsageError, match="no index can be for the distance linf"):
+        with pytest.raises(UsageError, match="the distance linf has no index"):
             reg.index.build(distance="linf")

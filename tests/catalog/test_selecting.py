@@ -126,7 +126,7 @@ def test_an_empty_answer_says_what_removed_the_models(reg: Registry) -> None:
     ]
     none = reg.compress("b-tiny", max_gflops=1.5, licence="MIT")
     # Its own gigaflops are not known, nor then what is below them: it is no candidate for itself.
-    assert none.note == "the gigaflops of b-tiny are not known: smaller is meant in parameters"
+    assert none.note == "The gigaflops of b-tiny are unknown: smaller refers to parameters."
     assert [(r.constraint, r.removes, r.without, r.unknown) for r in none.removals] == [
         ("licence MIT", 4, 0, 0),
         ("at most 1.5 gigaflops", 7, 0, 6),
@@ -171,7 +171,7 @@ def test_of_unknown_gigaflops_nothing_is_said_to_be_below(reg: Registry) -> None
         found = reg.compress(name, tolerance=100.0, **bounds)
         return [each.model.name for each in found.candidates], found.searched, found.note
 
-    in_words = "the gigaflops of {} are not known: smaller is meant in {}"
+    in_words = "The gigaflops of {} are unknown: smaller refers to {}."
     reg.set("a-beaten", gflops=None)  # as it is: 250 parameters, between a-mid and a-large
     reg.set("d-other", gflops=5.0)
     assert smaller("a-beaten", max_gflops=9.0) == (
@@ -193,7 +193,7 @@ def test_of_unknown_gigaflops_nothing_is_said_to_be_below(reg: Registry) -> None
 def test_an_aim_counts_once_and_one_way(reg: Registry) -> None:
     once = reg.select(aims=("max:top1@cifar10", "min:params"))
     assert reg.select(aims=("max:top1@cifar10", "max:top1@CIFAR10/test", "min:params", "min:parameters")) == once
-    with pytest.raises(UsageError, match="top1@cifar10/test cannot be aimed at both ways"):
+    with pytest.raises(UsageError, match="top1@cifar10/test cannot be both maximised and minimised"):
         reg.select(aims=("max:top1@cifar10", "min:top1@cifar10/test"))
 
 
@@ -213,15 +213,15 @@ def test_models_without_a_fingerprint_stand_alone(reg: Registry, database_url: s
 @pytest.mark.parametrize(
     ("aim", "words", "remedy"),
     [
-        ("max:topp1", "no model that passes has the metric topp1", "known of them: top1@cifar10/test, top1@svhn/test"),
-        ("max:top1", "top1 is known in several ways, which do not compare", "--aim max:top1@cifar10/test"),
-        ("max:top1@mnist", "has the metric top1@mnist", "known of them"),
+        ("max:topp1", "no model that passes has the metric topp1", "known metrics: top1@cifar10/test, top1@svhn/test"),
+        ("max:top1", "top1 is ambiguous: ", "--aim max:top1@cifar10/test"),
+        ("max:top1@mnist", "has the metric top1@mnist", "known metrics"),
         ("min:distance", "the distance is from the model to be like", "--like"),
-        ("params", "'params' is no aim", "min:params"),
-        ("max:", "'max:' is no aim", "min:params"),
-        ("max:top1@", "is no aim", "max:top1@cifar10"),
-        ("most:params", "is no aim", "max:top1@cifar10"),
-        ("min:params@cifar10", "parameters is measured on no data set", "min:params"),
+        ("params", "'params' is not an aim", "min:params"),
+        ("max:", "'max:' is not an aim", "min:params"),
+        ("max:top1@", "is not an aim", "max:top1@cifar10"),
+        ("most:params", "is not an aim", "max:top1@cifar10"),
+        ("min:params@cifar10", "parameters has no dataset", "min:params"),
     ],
 )
 def test_aims_that_cannot_be(reg: Registry, aim: str, words: str, remedy: str) -> None:
@@ -231,7 +231,7 @@ def test_aims_that_cannot_be(reg: Registry, aim: str, words: str, remedy: str) -
 
 
 def test_an_aim_of_which_nothing_is_known(reg: Registry) -> None:
-    with pytest.raises(UsageError, match="gflops is not known of any model that passes"):
+    with pytest.raises(UsageError, match="no model that passes has known gflops"):
         reg.select(aims=("min:gflops",), family="b")
     with pytest.raises(UsageError, match="has the metric top1") as refused:
         reg.select(aims=("max:top1",), family="e")

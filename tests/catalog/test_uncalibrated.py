@@ -65,7 +65,7 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_what_cannot_do_without_one_says_so(question: str, filled: Filled) -> None:
-    with pytest.raises(UsageError, match="mme v1 by l1 is not calibrated: this question needs a tolerance") as refused:
+    with pytest.raises(UsageError, match="mme v1 with l1 is not calibrated, so a tolerance is needed") as refused:
         QUESTIONS[question](filled.reg)
     assert refused.value.remedy == REMEDY
 
@@ -114,7 +114,7 @@ def test_the_command_line_says_it_in_words(filled: Filled, capsys: pytest.Captur
     assert "Compared by mme v1, l1, no tolerance, not calibrated." in out
     code, out, err = said(capsys, "compress", "wide", *settings)
     assert (code, out) == (2, "")
-    assert err == f"archreg: mme v1 by l1 is not calibrated: this question needs a tolerance\n  {REMEDY}\n"
+    assert err == f"archreg: mme v1 with l1 is not calibrated, so a tolerance is needed\n  {REMEDY}\n"
     code, out, err = said(capsys, "compress", "wide", "--distance", "l2", *settings)
     assert err.endswith(f"{REMEDY} --distance l2\n")
 

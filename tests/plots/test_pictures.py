@@ -158,7 +158,7 @@ def test_a_spectrum_is_that_of_the_matrices(filled, shown, tmp_path):
         ({"names": [f"n{i}" for i in range(9)]}, UsageError, f"1 to {LARGEST} networks, not 9"),
         ({"names": ["absent"]}, UnknownModelError, "absent"),
         ({"reference": "gue"}, UsageError, "coe, cue, cse, wishart"),
-        ({"reference": "wishart"}, UsageError, "wishart is not defined on the scale full .take the scale proper"),
+        ({"reference": "wishart"}, UsageError, "wishart is not defined on the scale full .use the scale proper"),
         ({"scale": "half"}, UsageError, "not defined on the scale half"),
         ({"x_max": 2.0}, UsageError, "above 2"),
         ({"x_max": float("nan")}, UsageError, "above 2"),
