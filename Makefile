@@ -9,13 +9,14 @@ BIN := .venv/bin
 # One BLAS thread a process: the processes are the parallelism, and more threads than cores make all of them slow.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test test-kernels test-lowest stress fuzz lint bench bench-retrieval bench-speed \
+.PHONY: help install demo test test-kernels test-lowest mutate stress fuzz lint bench bench-retrieval bench-speed \
 	bench-training bench-scale docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
 	@echo "make test    all tests, the numerical ones under each set of BLAS kernels that the processor can run"
 	@echo "make test-lowest  some of them with the lowest versions that pyproject.toml allows"
+	@echo "make mutate  change the code in small ways and count what the tests notice; MODULES=registry/FILE.py ..."
 	@echo "make stress  ingests killed at random moments and many at once, on both databases; some ten minutes"
 	@echo "make fuzz    100,000 damaged headers and archives; FUZZ='--count N --seed S'"
 	@echo "make lint    ruff and mypy"
@@ -53,6 +54,11 @@ test-kernels: .venv/.dev
 # Two minutes, and the download of an older Torch the first time.
 test-lowest: .venv/.dev
 	JOBS=$(JOBS) scripts/lowest.sh
+
+# Some half an hour for all modules, a few minutes for one. Any change that no test notices is printed.
+mutate: .venv/.dev
+	@$(BIN)/python -c 'import mutmut' 2>/dev/null || PYTHON="$(PYTHON)" scripts/install.sh "postgres" mutate
+	JOBS=$(JOBS) $(BIN)/python scripts/mutate.py $(MODULES)
 
 # STRESS="--kills N --models N --writers N --seed N"
 stress: .venv/.dev
@@ -103,4 +109,4 @@ constraints:
 	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable --exclude pip > constraints.txt
 
 clean:
-	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo mutants *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

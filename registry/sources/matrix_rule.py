@@ -145,9 +145,8 @@ def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[Lay
             label = f"{name}[{piece.label}]" if piece.label else name
             kind = _kind(name, shape, piece, first=not layers)
             layer = LayerMatrix(len(layers), label, name, shape, kind, piece.axis, piece.start, piece.stop)
-            if layer.p < 2 or layer.q < 2:
-                few = "outputs" if layer.p < 2 else "inputs"
-                skipped.append(SkippedTensor(label, info.dtype, shape, f"fewer than two {few}"))
+            if layer.p < 2:  # a part of a tensor that has two outputs; inputs are not cut
+                skipped.append(SkippedTensor(label, info.dtype, shape, "fewer than two outputs"))
             else:
                 layers.append(layer)
     return layers, skipped
@@ -197,8 +196,8 @@ def _no_matrix(
         return WeightsError(
             f"{where} holds complex weights only ({large[0].dtype})", "save their real and imaginary parts as tensors"
         )
-    if (large and not any(is_float(info.dtype) for info in large)) or any("quant" in i.dtype for i in infos.values()):
-        kinds = ", ".join(sorted({info.dtype for info in large if not is_float(info.dtype)}))
+    if large and not any(is_float(info.dtype) for info in large):
+        kinds = ", ".join(sorted({info.dtype for info in large}))
         return WeightsError(
             f"{where} holds quantised or integer weights only ({kinds})", "use the weights before quantisation"
         )

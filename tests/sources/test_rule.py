@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from registry.errors import WeightsError
 from registry.sources import MATRIX_RULE, layer_matrix, plan_weights
+from registry.sources.fused_tensors import Piece, pieces_of
+from registry.sources.matrix_rule import layers_by_shape
+from registry.sources.skip_rules import skip_reason
 from registry.types import TensorInfo
 from tests.sources.conftest import ArrayCheckpoint, ShapesCheckpoint
 
@@ -74,6 +77,7 @@ def test_tensors_that_are_no_layers(name: str, dtype: str, shape: tuple[int, ...
     plan = plan_weights(ShapesCheckpoint(tensors))
     assert reasons(plan) == {name: reason}
     assert [layer.name for layer in plan.layers] == ["fc.weight"]
+    assert skip_reason(tensors[1], {name, "fc.weight"}) == reason
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,24 @@ def test_gates_that_the_shapes_do_not_tell_stay_together() -> None:
     assert [layer.name for layer in plan_of(s__recurrent_kernel=(64, 32)).layers] == ["s.recurrent_kernel"]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "hidden", "parts"),
+    [
+        ((16, 5), (16, 4), ["ih[i]", "ih[f]", "ih[g]", "ih[o]", "hh[i]", "hh[f]", "hh[g]", "hh[o]"]),
+        ((16, 5, 3), (16, 4), ["ih", "hh[i]", "hh[f]", "hh[g]", "hh[o]"]),
+        ((16, 5), (16, 4, 3), ["ih", "hh"]),
+        ((12, 5), (16, 4), ["ih", "hh[i]", "hh[f]", "hh[g]", "hh[o]"]),
+        ((17, 5), (17, 4), ["ih", "hh"]),
+        ((16, 5), (16, 0), ["ih"]),
+    ],
+)
+def test_gates_are_cut_where_both_sides_agree(
+    inputs: tuple[int, ...], hidden: tuple[int, ...], parts: list[str]
+) -> None:
+    plan = plan_of(weight_ih=inputs, weight_hh=hidden)
+    assert [layer.name for layer in plan.layers] == [f"weight_{part}" for part in parts]
+
+
 def test_keras_and_tensorflow_recurrent_gates() -> None:
     assert [layer.name for layer in plan_of(r__kernel=(512, 100), r__recurrent_kernel=(512, 128)).layers] == [
         f"r.{k}[{g}]" for k in ("kernel", "recurrent_kernel") for g in "ifco"
@@ -142,6 +164,8 @@ def test_keras_and_tensorflow_recurrent_gates() -> None:
         "r.kernel[r]",
         "r.kernel[h]",
     ]
+    small = plan_of(rnn__lstm_cell__kernel=(12, 9))
+    assert summary(small) == [(f"rnn.lstm_cell.kernel[{gate}]", 3, 9, "recurrent") for gate in "ijfo"]
     cell = plan_of(rnn__lstm_cell__kernel=(2000, 198), rnn__lstm_cell__projection__kernel=(188, 500))
     assert [(layer.name, layer.p) for layer in cell.layers] == [
         *((f"rnn.lstm_cell.kernel[{g}]", 500) for g in "ijfo"),
@@ -165,6 +189,37 @@ def test_parts_that_the_name_and_shape_do_not_tell_stay_together() -> None:
     assert [layer.name for layer in grouped.layers] == ["attn.qkv_proj.weight"]
     mamba = plan_of(mixer__in_proj__weight=(96, 32))
     assert [layer.name for layer in mamba.layers] == ["mixer.in_proj.weight"]
+
+
+def test_projections_that_are_three_or_two_times_the_inputs_are_cut() -> None:
+    fused = plan_of(attn__qkv_proj__weight=(24, 8), attn__kv__weight=(16, 8), mixer__kv__weight=(15, 8))
+    assert [(*each, layer.start, layer.stop) for each, layer in zip(summary(fused), fused.layers, strict=True)] == [
+        ("attn.qkv_proj.weight[q]", 8, 8, "attention", 0, 8),
+        ("attn.qkv_proj.weight[k]", 8, 8, "attention", 8, 16),
+        ("attn.qkv_proj.weight[v]", 8, 8, "attention", 16, 24),
+        ("attn.kv.weight[k]", 8, 8, "attention", 0, 8),
+        ("attn.kv.weight[v]", 8, 8, "attention", 8, 16),
+        ("mixer.kv.weight", 15, 8, "linear", 0, 15),
+    ]
+    assert [layer.name for layer in plan_of(attn__qkv_proj__weight=(24, 8, 1)).layers] == ["attn.qkv_proj.weight"]
+
+
+def test_parts_of_one_output_are_left_out_by_their_names() -> None:
+    plan = plan_of(attn__in_proj_weight=(3, 4), fc__weight=(4, 4), scale__weight=(1, 4))
+    assert [layer.name for layer in plan.layers] == ["fc.weight"]
+    assert [(s.name, s.dtype, s.shape, s.reason) for s in plan.skipped] == [
+        *((f"attn.in_proj_weight[{part}]", "float32", (1, 4), "fewer than two outputs") for part in "kqv"),
+        ("scale.weight", "float32", (1, 4), "fewer than two outputs"),
+    ]
+
+
+def test_by_shape_alone_nothing_is_tied_or_zero() -> None:
+    infos = {name: TensorInfo(name, str(array.dtype), array.shape) for name, array in sorted(PERMUTED.items())}
+    found = layers_by_shape(infos)
+    assert {layer.name for layer in found} == {layer.name for layer in EXPECTED.layers} | {
+        "lm_head.weight", "zero.weight",
+    }  # fmt: skip
+    assert [layer.position for layer in found] == list(range(len(found)))
 
 
 def test_gpt2_keeps_inputs_first_and_is_turned_round() -> None:
@@ -197,6 +252,16 @@ def test_transposed_convolutions_are_turned_round() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((6, 4, 2), 1), ((6, 4, 1, 1), 1), ((6, 2, 2, 2), 1), ((6, 4), 0), ((6, 1, 2, 2), 0)],
+    ids=["one axis", "one by one", "two channels", "dense", "depthwise"],
+)
+def test_the_outputs_of_a_transposed_convolution_come_second(shape: tuple[int, ...], axis: int) -> None:
+    info = TensorInfo("up.deconv.weight", "float32", shape)
+    assert pieces_of(info, {info.name: info}, conv1d=False) == (Piece("", axis, 0, shape[axis], ""),)
+
+
+@pytest.mark.parametrize(
     ("name", "shape", "kind"),
     [
         ("fc.weight", (4, 8), "linear"),
@@ -211,8 +276,18 @@ def test_transposed_convolutions_are_turned_round() -> None:
         ("attention.output.dense.weight", (8, 8), "attention"),
         ("attn1.to_out.0.weight", (8, 8), "attention"),
         ("SelfAttention.o.weight", (8, 8), "attention"),
+        ("blocks.1.attn1.to_out.0.weight", (8, 8), "attention"),
+        ("attn.project.0.weight", (8, 8), "attention"),
+        ("attn.0.weight", (8, 8), "linear"),
+        ("attn.norm.a.b.q.weight", (8, 8), "linear"),
         ("output.dense.weight", (8, 8), "linear"),
         ("value.weight", (8, 8), "linear"),
+        ("conv1d.weight", (8, 4, 3), "conv"),
+        ("embedding", (100, 8), "embedding"),
+        ("blocks.wte", (100, 8), "embedding"),
+        ("wte.weights", (100, 8), "embedding"),
+        ("wte.kernel", (100, 8), "embedding"),
+        ("wte.w", (100, 8), "embedding"),
     ],
 )
 def test_kinds(name: str, shape: tuple[int, ...], kind: str) -> None:
@@ -267,17 +342,38 @@ def test_values_that_are_not_finite_are_named_and_counted(value: float) -> None:
         layer_matrix(checkpoint, bad)
 
 
-def test_nothing_usable_says_why() -> None:
-    with pytest.raises(WeightsError, match=r"quantised or integer weights only \(int8\)") as caught:
-        plan_weights(ArrayCheckpoint({"a.weight": np.ones((4, 4), np.int8), "a.bias": normal(4)}))
-    assert caught.value.remedy
-    with pytest.raises(WeightsError, match="no matrix of at least 2 x 2 among its 3 tensors: 2 fewer than two outputs"):
-        plan_weights(ArrayCheckpoint({"a.weight": normal(1, 4), "b.weight": normal(1, 4), "a.bias": normal(4)}))
+@pytest.mark.parametrize(
+    ("tensors", "message", "remedy"),
+    [
+        ([], "arrays holds no tensors", "save the whole state dict"),
+        (
+            [("a.weight", "complex64", (4, 4)), ("a.bias", "float32", (4,))],
+            "arrays holds complex weights only (complex64)",
+            "save their real and imaginary parts as tensors",
+        ),
+        (
+            [("a.weight", "int8", (4, 4)), ("b.weight", "uint8", (4, 4)), ("a.bias", "float32", (4,))],
+            "arrays holds quantised or integer weights only (int8, uint8)",
+            "use the weights before quantisation",
+        ),
+        (
+            [("a.weight", "float32", (1, 4)), ("b.weight", "float32", (1, 4)), ("a.bias", "float32", (4,))],
+            "arrays has no matrix of at least 2 x 2 among its 3 tensors: 2 fewer than two outputs, 1 vector or scalar",
+            "give the whole model: a layer has two outputs and inputs",
+        ),
+    ],
+    ids=["none", "complex", "integers", "vectors"],
+)
+def test_nothing_usable_says_why(tensors: list[tuple[str, str, tuple[int, ...]]], message: str, remedy: str) -> None:
+    with pytest.raises(WeightsError) as caught:
+        plan_weights(ShapesCheckpoint([TensorInfo(*each) for each in tensors]))
+    assert (str(caught.value), caught.value.remedy) == (f"{message} ({remedy})", remedy)
+
+
+def test_weights_that_are_all_zeros_are_to_be_loaded_first() -> None:
     with pytest.raises(WeightsError, match="tensors: 1 vector or scalar, 1 all zeros") as caught:
         plan_weights(ArrayCheckpoint({"a.weight": np.zeros((4, 4), np.float32), "a.bias": normal(4)}))
     assert caught.value.remedy == "load its weights first"
-    with pytest.raises(WeightsError, match="no tensors"):
-        plan_weights(ArrayCheckpoint({}))
 
 
 def test_topology_is_of_the_shapes_alone() -> None:
