@@ -73,7 +73,6 @@ GROUPS = (
             "registry/equivalence/distances.py",
             "registry/equivalence/judging.py",
             "registry/equivalence/metrics.py",
-            "registry/equivalence/neighbours.py",
             "registry/equivalence/pareto.py",
         ),
         ("tests/equivalence",),
