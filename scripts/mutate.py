@@ -76,6 +76,7 @@ GROUPS = (
             "registry/equivalence/pareto.py",
         ),
         ("tests/equivalence",),
+        ("float64_decides", "covers_the_truth"),
     ),
 )
 

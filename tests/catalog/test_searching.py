@@ -37,6 +37,21 @@ def test_within_a_radius(filled: Filled) -> None:
             filled.reg.search("wide", radius=radius)
 
 
+def test_equivalents_within_a_radius(filled: Filled) -> None:
+    """Within both: the radius where it is the smaller, else the tolerance."""
+    everything = filled.reg.search("wide", equivalent=True, tolerance=1e6)
+    assert names(everything) == ["twin", "slim"]
+    [first, second] = [neighbour.distance for neighbour in everything.neighbours]
+    between = (first + second) / 2
+    for found in (
+        filled.reg.nearest("wide", equivalent=True, tolerance=1e6, radius=between),
+        filled.reg.nearest("wide", 5, equivalent=True, tolerance=1e6, radius=between),
+        filled.reg.nearest("wide", equivalent=True, tolerance=between, radius=1e6),
+    ):
+        assert [neighbour.model.name for neighbour in found] == ["twin"]
+    assert filled.reg.nearest("wide", equivalent=True, tolerance=1e6, radius=first / 2) == ()
+
+
 def test_several_and_a_live_module(filled: Filled) -> None:
     torch = pytest.importorskip("torch")
     both = filled.reg.search_all(["wide", filled.files / "slim.safetensors"], k=2)
@@ -104,7 +119,7 @@ def test_an_index_answers_as_the_exact_search(indexed: Filled) -> None:
     reg = indexed.reg
     for question in (
         {}, {"k": 1}, {"k": 2, "family": "conv"}, {"equivalent": True}, {"equivalent": True, "tolerance": 1e-3, "k": 1},
-        {"k": 3, "radius": 1e-2},
+        {"k": 3, "radius": 1e-2}, {"equivalent": True, "tolerance": 1e6, "k": 3, "radius": 1e-2},
     ):  # fmt: skip
         found, exact = reg.search("wide", **question), reg.search("wide", exact=True, **question)
         assert not exact.indexed

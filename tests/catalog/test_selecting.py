@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,9 @@ from registry.storage import Store
 from registry.storage.models.measured_values import drop_spec
 from registry.types import Aim
 from tests.catalog.factory import made
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def top1(value: float, dataset: str = "cifar10", **more: Any) -> tuple[Metric, ...]:
@@ -188,6 +191,29 @@ def test_of_unknown_gigaflops_nothing_is_said_to_be_below(reg: Registry) -> None
     reg.set("d-other", gflops=0.0)
     none = reg.compress("d-other", max_gflops=9.0)
     assert [(r.constraint, r.removes, r.without) for r in none.removals] == [("smaller than d-other", 8, 0)]
+
+
+def test_of_equal_size_the_nearest_comes_first(tmp_path: Path) -> None:
+    """By the size that is bounded; each is stored before all that are nearer."""
+    places = {"far": 0.04, "middle": 0.03, "near": 0.01, "smallest": 0.05}
+    small = {"smallest": 50}
+    with Store.open(str(tmp_path / "r.db"), mode="create") as store:
+        for name, place in places.items():
+            own = small.get(name, 100)
+            store.add(made(name, place, parameters=own, size=4 * own, gflops=own / 100.0))
+        store.add(made("asked", 0.0, parameters=200, size=800, gflops=2.0))
+    with Registry(tmp_path / "r.db") as reg:
+        for bounds in ({}, {"max_params": 150}, {"max_bytes": 600}, {"max_gflops": 1.5}):
+            found = reg.compress("asked", tolerance=1.0, **bounds)
+            assert [each.model.name for each in found.candidates] == ["smallest", "near", "middle", "far"], bounds
+        assert [each.model.name for each in reg.compress("asked", k=2, tolerance=1.0).candidates] == [
+            "smallest",
+            "near",
+        ]
+        # Where none is equivalent, distance alone counts.
+        none = reg.compress("asked", tolerance=0.0)
+        assert not none.equivalent
+        assert [each.model.name for each in none.candidates] == ["near", "middle", "far", "smallest"]
 
 
 def test_an_aim_counts_once_and_one_way(reg: Registry) -> None:
