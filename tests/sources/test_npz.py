@@ -163,6 +163,8 @@ def test_layouts_of_jax_and_keras() -> None:
     query, out = rng.standard_normal((6, 2, 3)), rng.standard_normal((2, 3, 6))
     projected = np.einsum("ni,ihd->nhd", x, query)
     np.testing.assert_allclose((x @ turn("t/query/kernel", query).T).reshape(5, 2, 3), projected)
+    for name in ("key", "value"):  # as the query
+        assert torch_layout(f"t/{name}/kernel", (6, 2, 3), names) == ((1, 2, 0), (6, 6))
     back = np.einsum("nhd,hdo->no", projected, out)
     np.testing.assert_allclose(projected.reshape(5, 6) @ turn("t/out/kernel", out).T, back)
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from registry.errors import WeightsError
 from registry.sources import MATRIX_RULE, layer_matrix, plan_weights
 from registry.sources.fused_tensors import Piece, pieces_of
-from registry.sources.matrix_rule import layers_by_shape
-from registry.sources.skip_rules import skip_reason
+from registry.sources.matrix_rule import layers_by_shape, skip_reason
 from registry.types import TensorInfo
 from tests.sources.conftest import ArrayCheckpoint, ShapesCheckpoint
 
@@ -108,6 +107,7 @@ def test_scales_of_quantised_weights_are_no_layers() -> None:
     assert [layer.name for layer in plan.layers] == ["embed.weight"]
     assert reasons(plan)["l.scales"] == "scales of quantised weights"
     assert plan.parameters == 6400
+    assert layers_by_shape({tensor.name: tensor for tensor in tensors}) == plan.layers
 
 
 def test_torch_recurrent_gates() -> None:
@@ -192,13 +192,13 @@ def test_parts_that_the_name_and_shape_do_not_tell_stay_together() -> None:
 
 
 def test_projections_that_are_three_or_two_times_the_inputs_are_cut() -> None:
-    fused = plan_of(attn__qkv_proj__weight=(24, 8), attn__kv__weight=(16, 8), mixer__kv__weight=(15, 8))
+    fused = plan_of(block__qkv_proj__weight=(24, 8), block__kv__weight=(16, 8), mixer__kv__weight=(15, 8))
     assert [(*each, layer.start, layer.stop) for each, layer in zip(summary(fused), fused.layers, strict=True)] == [
-        ("attn.qkv_proj.weight[q]", 8, 8, "attention", 0, 8),
-        ("attn.qkv_proj.weight[k]", 8, 8, "attention", 8, 16),
-        ("attn.qkv_proj.weight[v]", 8, 8, "attention", 16, 24),
-        ("attn.kv.weight[k]", 8, 8, "attention", 0, 8),
-        ("attn.kv.weight[v]", 8, 8, "attention", 8, 16),
+        ("block.qkv_proj.weight[q]", 8, 8, "attention", 0, 8),
+        ("block.qkv_proj.weight[k]", 8, 8, "attention", 8, 16),
+        ("block.qkv_proj.weight[v]", 8, 8, "attention", 16, 24),
+        ("block.kv.weight[k]", 8, 8, "attention", 0, 8),
+        ("block.kv.weight[v]", 8, 8, "attention", 8, 16),
         ("mixer.kv.weight", 15, 8, "linear", 0, 15),
     ]
     assert [layer.name for layer in plan_of(attn__qkv_proj__weight=(24, 8, 1)).layers] == ["attn.qkv_proj.weight"]
@@ -370,10 +370,14 @@ def test_nothing_usable_says_why(tensors: list[tuple[str, str, tuple[int, ...]]]
     assert (str(caught.value), caught.value.remedy) == (f"{message} ({remedy})", remedy)
 
 
-def test_weights_that_are_all_zeros_are_to_be_loaded_first() -> None:
+def test_zeros_and_tied_parts_are_counted() -> None:
     with pytest.raises(WeightsError, match="tensors: 1 vector or scalar, 1 all zeros") as caught:
         plan_weights(ArrayCheckpoint({"a.weight": np.zeros((4, 4), np.float32), "a.bias": normal(4)}))
     assert caught.value.remedy == "load its weights first"
+    fused = normal(3, 4)
+    with pytest.raises(WeightsError, match="its 2 tensors: 3 fewer than two outputs, 1 tied") as caught:
+        plan_weights(ArrayCheckpoint({"a.in_proj_weight": fused, "b.in_proj_weight": fused}))
+    assert caught.value.remedy == "give the whole model: a layer has two outputs and inputs"
 
 
 def test_topology_is_of_the_shapes_alone() -> None:
