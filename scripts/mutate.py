@@ -66,16 +66,29 @@ GROUPS = (
         (
             "registry/equivalence/calibration.py",
             "registry/equivalence/classes/class_identity.py",
-            "registry/equivalence/classes/groups.py",
-            "registry/equivalence/classes/linkage_rules.py",
-            "registry/equivalence/classes/pair_screen.py",
             "registry/equivalence/distances.py",
             "registry/equivalence/judging.py",
             "registry/equivalence/metrics.py",
             "registry/equivalence/pareto.py",
         ),
-        ("tests/equivalence",),
-        ("float64_decides", "covers_the_truth"),
+        (
+            "tests/equivalence/test_calibration.py",
+            "tests/equivalence/test_distances.py",
+            "tests/equivalence/test_identity.py",
+            "tests/equivalence/test_neighbours.py",
+            "tests/equivalence/test_selection.py",
+        ),
+        ("covers_the_truth", "largest_that_keeps"),
+    ),
+    Group(
+        "classes",
+        (
+            "registry/equivalence/classes/groups.py",
+            "registry/equivalence/classes/linkage_rules.py",
+            "registry/equivalence/classes/pair_screen.py",
+        ),
+        ("tests/equivalence/test_classes.py",),
+        ("float64_decides", "promise", "whole_are_the_same and 1-"),
     ),
 )
 
