@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from registry.equivalence import (
     DEFAULT_RATE,
     DISTANCES,
+    OTHER_SEEDS,
     calibrate,
     closer_than,
     judge,
     rate_at,
     rate_bound,
     shipped,
+    strictly,
     tolerance_for,
 )
 from registry.equivalence.calibration import RESAMPLES
@@ -357,3 +359,14 @@ def test_verdicts(distance: float, other: tuple[str, str], reasons: list[str]) -
     assert found.rate == pytest.approx(0.5, abs=0.0092)
     assert found.expected_false == 40 * found.rate
     assert found.closer_than == pytest.approx(2 - distance, abs=0.0092)
+
+
+def test_strictness_is_a_reason_of_its_own() -> None:
+    found = judge(
+        np.array([1.0, 1.8]), TRAINED, [TRAINED, TRAINED], tolerance=1.5, rate=0.1, calibration=STEPS, searched=2
+    )
+    for verdict in found:
+        assert strictly(verdict, OTHER_SEEDS) == verdict  # the bound itself is near enough
+        refused = strictly(verdict, 0.02)
+        reason = "spectra by depth 0.02 apart, beyond the 0.0141 of other seeds"
+        assert refused == replace(verdict, equivalent=False, reasons=(*verdict.reasons, reason))

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from registry.sources.depth_order import depth_order
 from registry.sources.matrix_rule import skip_reason
+from registry.sources.module_roles import BODY, HEAD, Part, parse_part
 
 if TYPE_CHECKING:
     from tests.sources.conftest import BuiltModel
@@ -120,12 +121,53 @@ def test_depth_order_of_well_known_names(names: list[str]) -> None:
         assert depth_order(dict.fromkeys(random.Random(seed).sample(full, len(full)), (8, 8))) == full
 
 
+@pytest.mark.parametrize(
+    ("text", "rank", "numbers", "stem", "natural"),
+    [
+        ("stage3", BODY, (3,), "stage", ((1, 0, "stage"), (0, 3, ""))),
+        ("Mixed_5b", BODY, (5,), "mixed_b", ((1, 0, "mixed_"), (0, 5, ""), (1, 0, "b"))),
+        ("conv2a", BODY, (2,), "conva", ((1, 0, "conv"), (0, 2, ""), (1, 0, "a"))),
+        ("layerNorm", BODY, (), "layer_norm", ((1, 0, "layer_norm"),)),
+        ("conv3x3a_10", BODY, (10,), "conva", tuple(
+            (0, int(chunk), "") if chunk.isdecimal() else (1, 0, chunk) for chunk in ("conv", "3", "x", "3", "a_", "10")
+        )),
+        ("s2s", BODY, (), "s_s", ((1, 0, "s"), (0, 2, ""), (1, 0, "s"))),
+        ("classifier", HEAD, (), "classifier", ((1, 0, "classifier"),)),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_name_taken_apart(
+    text: str, rank: int, numbers: tuple[int, ...], stem: str, natural: tuple[tuple[int, int, str], ...]
+) -> None:
+    assert parse_part(text) == Part(rank, numbers, stem, 0, natural)
+
+
+def test_words_order_names_of_one_rank_and_number() -> None:
+    names = ("word_x", "weight_ih", "weight_hh", "conv_dw", "conv_pw", "weight_hh_reverse")
+    assert [parse_part(name).stem_rank for name in names] == [-1, 0, 1, 1, 2, 3]
+
+
 def test_a_short_numbered_sequence_stretches_over_a_long_one() -> None:
     names = [f"dense_{i}" for i in range(1, 22)] + [f"block_{i}" for i in range(1, 4)]
     order = depth_order(dict.fromkeys(names, (8, 8)))
     dense = [name for name in order if name.startswith("dense")]
     assert dense == [f"dense_{i}" for i in range(1, 22)]
     assert [order.index(f"block_{i}") // 8 for i in (1, 2, 3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "a_1 b_1 a_2 a_3 b_2 a_4",  # twice as long: stretched
+        "a_1 b_1 a_2 b_2 a_3 b_3 a_4 a_5",  # not twice as long
+        "a_1 a_2 b_2 a_3 b_3 a_4",  # from another start
+        "block block_0 block_1 head",  # without a number the 0th
+        "block_1 block_2 body",  # of a stem without numbers the last
+        "weight_hh1_1 weight_ih1_2",  # later numbers go before words
+    ],
+)
+def test_numbers_of_siblings(names: str) -> None:
+    expected = names.split()
+    assert depth_order(dict.fromkeys(sorted(expected, reverse=True), (8, 8))) == expected
 
 
 @pytest.mark.parametrize(("width", "first"), [(64, "downsample"), (32, "blocks")])

@@ -88,6 +88,7 @@ UNKNOWN: tuple[tuple[dict[str, Any], int], ...] = (
     # Of the two bounds together: m2 lacks one value and keeps the other, m3 likewise, and m4 lacks both; m1 is
     # known to fail the one that it has a value for.
     ({"metrics": (TOP1,), "max_gflops": 10.0}, 3),
+    ({"metrics": (TOP1,), "max_gflops": 1.5}, 3),
     ({"metrics": (TOP1,), "max_gflops": 1.2}, 2),
     ({"metrics": (MetricBound("top1", 93.0),), "max_gflops": 10.0}, 2),
     ({"metrics": (MetricBound("top1", 93.0),), "max_gflops": 10.0, "family": "vgg"}, 1),
