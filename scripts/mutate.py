@@ -78,7 +78,7 @@ GROUPS = (
             "tests/equivalence/test_neighbours.py",
             "tests/equivalence/test_selection.py",
         ),
-        ("covers_the_truth", "largest_that_keeps"),
+        ("covers_the_truth",),
     ),
     Group(
         "classes",

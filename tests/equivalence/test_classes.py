@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import cdist, pdist, squareform
+from scipy.spatial.distance import cdist, pdist
 
 from registry.equivalence import DISTANCES, RULES, Distance, Group, rule_for, sorted_into_groups
 from registry.equivalence.classes import EXACT_UP_TO, groups, linkage_rules, pair_screen
@@ -258,17 +258,6 @@ def test_a_large_group_is_bounded(distance: Distance, monkeypatch: pytest.Monkey
     # Where the rule promises the tolerance, the bound is no worse.
     [promised] = sort("complete", vectors, distance, width * (1.0 + 1e-12))
     assert promised.diameter <= width * (1.0 + 1e-12)
-
-
-@every_distance
-def test_distances_by_tiles_are_scipys(distance: Distance) -> None:
-    for count in (0, 1, 2, 255, 256, 257, 600):
-        vectors = random_vectors(count)
-        expected = pdist(vectors.astype(float), distance.scipy_name) if count > 1 else np.empty(0)
-        np.testing.assert_allclose(distance.between_all(vectors), expected, rtol=1e-15)
-    left, right = np.triu_indices(600, 1)
-    np.testing.assert_allclose(distance.between(vectors[left], vectors[right]), expected, rtol=1e-14)
-    assert squareform(distance.between_all(vectors)).shape == (600, 600)
 
 
 def test_too_many_that_hang_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

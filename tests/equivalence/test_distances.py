@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.spatial.distance import cdist, squareform
+from scipy.spatial.distance import cdist, pdist, squareform
 
 from registry.equivalence import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named
 from registry.errors import SpecMismatchError, UsageError
@@ -62,6 +62,17 @@ def test_pairs_equal_scipy_and_the_search(distance: Distance) -> None:
         name for name, other in DISTANCES.items() if not np.allclose(squareform(other.between_all(vectors)), pairs)
     ]
     assert set(others) == DISTANCES.keys() - {distance.name}
+
+
+@every_distance
+def test_distances_by_tiles_are_scipys(distance: Distance) -> None:
+    for count in (0, 1, 2, 255, 256, 257, 600):
+        vectors = np.random.default_rng(0).standard_normal((count, 5), np.float32)
+        expected = pdist(vectors.astype(float), distance.scipy_name) if count > 1 else np.empty(0)
+        np.testing.assert_allclose(distance.between_all(vectors), expected, rtol=1e-15)
+    left, right = np.triu_indices(600, 1)
+    np.testing.assert_allclose(distance.between(vectors[left], vectors[right]), expected, rtol=1e-14)
+    assert squareform(distance.between_all(vectors)).shape == (600, 600)
 
 
 def test_vectors_of_two_specs_are_refused() -> None:

@@ -163,6 +163,8 @@ def test_a_short_numbered_sequence_stretches_over_a_long_one() -> None:
         "block block_0 block_1 head",  # without a number the 0th
         "block_1 block_2 body",  # of a stem without numbers the last
         "weight_hh1_1 weight_ih1_2",  # later numbers go before words
+        "zeta dense",  # the last layer of a network that has no convolution
+        "down mid up",
     ],
 )
 def test_numbers_of_siblings(names: str) -> None:
@@ -170,10 +172,24 @@ def test_numbers_of_siblings(names: str) -> None:
     assert depth_order(dict.fromkeys(sorted(expected, reverse=True), (8, 8))) == expected
 
 
-@pytest.mark.parametrize(("width", "first"), [(64, "downsample"), (32, "blocks")])
-def test_a_stages_downsampling_stands_where_its_width_says(width: int, first: str) -> None:
-    shapes = {"s.downsample.reduction.weight": (64, 128), "s.blocks.0.w.weight": (width, width), "t.weight": (9, 9)}
+@pytest.mark.parametrize(
+    ("width", "blocks", "beside", "first"),
+    [
+        (64, "blocks", "downsample", "downsample"),
+        (64, "layers", "downsample", "downsample"),
+        (64, "block", "downsample", "downsample"),
+        (32, "blocks", "downsample", "blocks"),
+        (64, "blocks", "shortcut", "blocks"),
+    ],
+)
+def test_a_stages_downsampling_stands_where_its_width_says(width: int, blocks: str, beside: str, first: str) -> None:
+    shapes = {
+        f"s.{beside}.reduction.weight": (64, 128), f"s.{blocks}.0.w.weight": (width, 7), "t.weight": (9, 9),
+    }  # fmt: skip
     assert depth_order(shapes)[0].split(".")[1] == first
+    # A vector is no width that is produced.
+    vector = {f"s.{beside}.norm": (64,), f"s.{beside}.reduction": (128, 8), f"s.{blocks}.0.w": (64, 7)}
+    assert depth_order(vector)[0].split(".")[1] == blocks
 
 
 @given(st.sets(st.text(alphabet="ab01._/:é", max_size=12), max_size=12), st.randoms(use_true_random=False))
@@ -187,3 +203,5 @@ def test_any_names_are_ordered_once_and_whatever_their_order(names: set[str], rn
 def test_a_name_of_many_parts_does_not_exhaust_the_stack() -> None:
     deep = [".".join(["a"] * 100_000), ".".join(["a"] * 100_000 + ["b"])]
     assert depth_order(dict.fromkeys(deep, (2, 2))) == deep
+    branching = [".".join(["a"] * depth + ["b"]) for depth in range(2_000)]
+    assert sorted(depth_order(dict.fromkeys(branching, (2, 2)))) == sorted(branching)

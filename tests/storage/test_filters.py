@@ -29,7 +29,7 @@ CARDS = (
     ),
     ModelCard(family="resnet", architecture="r32", dataset="svhn", gflops=2.0, metrics=(Metric("top1", 85.0, "svhn"),)),
     ModelCard(family="vgg", architecture="r20", task="speech", licence="BSD", metrics=(Metric("top1", 91.0, "svhn"),)),
-    ModelCard(family="vgg", gflops=1.5, tags=(("stage", "test"), ("owner", "prod"))),
+    ModelCard(family="vgg", dataset="mnist", gflops=1.5, tags=(("stage", "test"), ("owner", "prod"))),
     ModelCard(family="vit", metrics=(Metric("loss", 90.5),)),
 )  # fmt: skip
 
@@ -54,6 +54,7 @@ PASSING: tuple[tuple[dict[str, Any], list[int]], ...] = (
     ({"family": "vgg", "architecture": "r20"}, [2]),
     ({"dataset": "SVHN"}, [1, 2]),  # of the card, or measured on
     ({"dataset": "cifar10"}, [0]),
+    ({"dataset": "Mnist"}, [3]),
     ({"min_params": 1003}, [3, 4]),
     ({"max_params": 1001}, [0, 1]),
     ({"min_params": 1001, "max_params": 1002}, [1, 2]),

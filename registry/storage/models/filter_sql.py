@@ -67,7 +67,7 @@ def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
 
 def filtered(columns: Select[Any], wanted: Filter | None) -> Select[Any]:
     """Return a statement of ``models`` joined to ``architectures`` with the rows that match a filter."""
-    statement = columns.join(architectures, architectures.c.id == models.c.architecture_id)
+    statement = columns.join(architectures)
     return statement.where(*conditions(wanted)) if wanted is not None else statement
 
 
