@@ -130,8 +130,11 @@ def main(arguments: list[str]) -> int:
         if not modules:
             continue
         tree = _tree(group, modules, keep=given.keep)
-        survivors = [name for module in modules for name in _outcome(tree, module).survivors] if given.keep else []
-        if not _mutmut(tree) or (survivors and not _mutmut(tree, *survivors)):
+        earlier = _survivors(tree, modules)
+        if not _mutmut(tree):
+            return 1
+        again = sorted(earlier & _survivors(tree, modules))
+        if again and not _mutmut(tree, *again):
             return 1
         for module in modules:
             outcome = _outcome(tree, module)
@@ -224,6 +227,10 @@ def _outcome(tree: Path, module: str) -> Outcome:
     survivors = [name for name, status in statuses.items() if status not in KILLED and status not in TIMED_OUT]
     describe = partial(_change, tree, module)
     return Outcome(len(statuses), counts[True], {name: describe(name) for name in survivors})
+
+
+def _survivors(tree: Path, modules: list[str]) -> set[str]:
+    return {name for module in modules for name in _outcome(tree, module).survivors}
 
 
 def _change(tree: Path, module: str, name: str) -> Change:

@@ -225,6 +225,12 @@ def test_a_step_counts_whole() -> None:
     assert rate_at(made, 2.0) == 1.0
 
 
+def test_closeness_is_linear_between_what_was_measured() -> None:
+    line = Calibration("h", "l1", 0.01, 1.0, ((0.0, 1.0), (0.5, 2.0), (1.0, 4.0)), "made")
+    assert closer_than(line, np.array([0.5, 1.0, 1.5, 3.0, 9.0])).tolist() == [1.0, 1.0, 0.75, 0.25, 0.0]
+    assert closer_than(STEPS, np.array([0.5, 1.0, 1.5])) == pytest.approx([1.0, 0.7, 0.55])
+
+
 STEPS = Calibration("h", "l1", 0.01, 1.0, ((0.0, 1.0), (0.3, 1.0), (0.6, 2.0), (0.7, 2.0), (1.0, 4.0)), "made")
 
 
@@ -359,6 +365,11 @@ def test_verdicts(distance: float, other: tuple[str, str], reasons: list[str]) -
     assert found.rate == pytest.approx(0.5, abs=0.0092)
     assert found.expected_false == 40 * found.rate
     assert found.closer_than == pytest.approx(2 - distance, abs=0.0092)
+
+
+def test_each_distance_needs_a_model() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        judge(np.ones(2), TRAINED, [TRAINED], tolerance=1.5, rate=0.1, calibration=STEPS, searched=2)
 
 
 def test_strictness_is_a_reason_of_its_own() -> None:

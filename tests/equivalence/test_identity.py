@@ -34,6 +34,8 @@ def test_a_new_identity_was_no_others() -> None:
     before = {"new0": [1, 2], "new1": [3], "new1'": [4]}
     assert inherited([[5], [6]], before, new) == ["new0'", "new1''"]
     assert inherited([[1, 2], [3, 9, 10, 11]], before, new) == ["new0", "new1''"]
+    # Nor is it that of another new one.
+    assert inherited([[5], [6], [7]], {}, lambda _, tries: "new" + "'" * tries) == ["new", "new'", "new''"]
 
 
 partitions = st.lists(st.integers(0, 4), min_size=1, max_size=12)

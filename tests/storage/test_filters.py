@@ -133,7 +133,7 @@ def test_lists_of_any_length_are_one_parameter(store: Store, seeds: Callable[[Fi
     ],
     ids=["ids", "texts"],
 )
-def test_postgres_takes_a_list_as_an_array(condition: Any, column: Any, values: list[Any], written: str) -> None:
+def test_a_server_takes_a_list_as_an_array(condition: Any, column: Any, values: list[Any], written: str) -> None:
     dialect = psycopg.dialect()
     compiled = condition(column, values, SimpleNamespace(dialect=dialect)).compile(dialect=dialect)
     assert (str(compiled), compiled.params) == (written, {"param_1": values})
