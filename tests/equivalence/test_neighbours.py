@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,3 +93,40 @@ def test_bounds_without_their_margin_would_err() -> None:
         exact = np.abs(pair.astype(np.float64) - query).sum(axis=1)
         wrong += int((np.abs(pair - query).sum(axis=1).argmin() != exact.argmin()) and exact[0] != exact[1])
     assert wrong > 10
+
+
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+def test_only_what_can_be_among_the_nearest_is_measured(distance: Distance, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(8).standard_normal((1_000, 60)).astype(np.float32)
+    query, ids = np.zeros(60, np.float32), np.arange(1_000)
+    [fifth] = np.partition(distance.to_all(query, vectors), 4)[4:5]
+    measured: list[int] = []
+    bounded: list[int] = []
+    squared: list[int] = []
+
+    def rows(differences: Any) -> Any:
+        measured.append(len(differences))
+        return distance.rows(differences)
+
+    def bounds(query: Any, block: Any, *room: Any) -> Any:
+        bounded.append(len(block))
+        return distance.bounds(query, block, *room)
+
+    def squares() -> Any:
+        squared.append(1)
+        return (vectors.astype(np.float64) ** 2).sum(axis=1)
+
+    def counted(**limits: Any) -> tuple[int, int, int]:
+        counting = replace(distance, rows=rows, bounds=bounds)
+        for calls in (measured, bounded, squared):
+            calls.clear()
+        search(query, vectors, counting, ids=ids, squares=squares, **limits)
+        return sum(measured), sum(bounded), len(squared)
+
+    monkeypatch.setattr("registry.equivalence.distances.PLAIN", 999)
+    for limits in ({"k": 5}, {"radius": fifth}, {"k": 900, "radius": fifth}, {"k": 5, "radius": 1e6}):
+        assert counted(**limits) == (5, 1_000, int(distance.name == "l2")), limits
+    assert counted(k=0)[0] == 0
+    # Bounds would be for nothing where all are asked for, and cost more than they spare where there are few.
+    assert counted() == counted(k=1_000) == (1_000, 0, 0)
+    assert counted(k=5, rows=np.arange(999)) == (999, 0, 0)
