@@ -365,7 +365,7 @@ def test_values_that_are_not_finite_are_named_and_counted(value: float) -> None:
         (
             [("a.weight", "float32", (1, 4)), ("b.weight", "float32", (1, 4)), ("a.bias", "float32", (4,))],
             "arrays has no matrix of at least 2 x 2 among its 3 tensors: 2 fewer than two outputs, 1 vector or scalar",
-            "give the whole model: a layer has two outputs and inputs",
+            "give the whole model: a layer needs at least two outputs and two inputs",
         ),
     ],
     ids=["none", "complex", "integers", "vectors"],
@@ -383,7 +383,7 @@ def test_zeros_and_tied_parts_are_counted() -> None:
     fused = normal(3, 4)
     with pytest.raises(WeightsError, match="its 2 tensors: 3 fewer than two outputs, 1 tied") as caught:
         plan_weights(ArrayCheckpoint({"a.in_proj_weight": fused, "b.in_proj_weight": fused}))
-    assert caught.value.remedy == "give the whole model: a layer has two outputs and inputs"
+    assert caught.value.remedy == "give the whole model: a layer needs at least two outputs and two inputs"
 
 
 def test_topology_is_of_the_shapes_alone() -> None:
