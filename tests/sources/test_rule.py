@@ -90,6 +90,7 @@ def test_tensors_that_are_no_layers(name: str, dtype: str, shape: tuple[int, ...
         ("pos_block.0.proj.weight", (64, 1, 3, 3)),
         ("pos_embed.weight", (64, 4, 3, 3)),
         ("upsample.scale", (8, 8)),
+        ("narrow.weight", (8, 2)),
         ("roi_heads.mask_predictor.conv5_mask.weight", (256, 256, 2, 2)),
         ("token_type_embeddings.weight", (2, 64)),
         ("bias_net.weight", (8, 8)),
