@@ -62,7 +62,7 @@ WRONG: list[tuple[Callable[[Any], Any], str]] = [
     (lambda reg: reg.index.check(k=True), "k must be a whole number, not True"),
     (lambda reg: reg.nearest("wide", radius=np.eye(40)), "radius must be a number, not ndarray array([[1., 0., 0., "),
     (lambda reg: reg.ingest_all(np.float64(2)), "refs must be a list, not np.float64(2.0)"),
-    (lambda reg: reg.show(np.eye(40)), "by its name, a text, not ndarray"),
+    (lambda reg: reg.show(np.eye(40)), "a model name must be a text, not ndarray"),
     (lambda reg: reg.show(5), "a model name must be a text, not 5"),
     (lambda reg: reg.spectrum(None), "a model name must be a text, not None"),
     (lambda reg: reg.remove(5), "a model name must be a text, not 5"),
@@ -192,6 +192,6 @@ def test_the_paths_that_go(filled: Filled, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_wrong_questions_leave_no_file(tmp_path: Path) -> None:
-    with Registry(tmp_path / "none.db") as reg, pytest.raises(UsageError, match="refs is what plan"):
+    with Registry(tmp_path / "none.db") as reg, pytest.raises(UsageError, match="refs must come from plan"):
         reg.ingest_all(["wide.pt"])
     assert not list(tmp_path.iterdir())

@@ -53,9 +53,9 @@ def test_the_beginning_of_several_hashes_is_ambiguous(tmp_path: Path) -> None:
             reg.ingest(torch.nn.Linear(3, 4), name=f"m{number}")
         first = [model.content_hash[0] for model in reg.models()]
         [twice, *_] = [digit for digit in first if first.count(digit) > 1]
-        with pytest.raises(AmbiguousError, match="several models' hashes"):
+        with pytest.raises(AmbiguousError, match="several content hashes begin with"):
             reg[f"sha256:{twice}"]
-        with pytest.raises(AmbiguousError, match="several models' hashes"):
+        with pytest.raises(AmbiguousError, match="several content hashes begin with"):
             assert f"sha256:{twice}" in reg
 
 

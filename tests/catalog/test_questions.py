@@ -155,7 +155,7 @@ def test_unknown_filters_are_refused(asked: Filled, ask: Callable[..., Any]) -> 
 @pytest.mark.parametrize("question", ["search", "compress", "compare", "classes"])
 def test_a_tolerance_is_a_distance(asked: Filled, question: str, tolerance: float) -> None:
     models = {"search": ("wide",), "compress": ("wide",), "compare": ("wide", "slim"), "classes": ()}[question]
-    with pytest.raises(UsageError, match="tolerance must be a distance"):
+    with pytest.raises(UsageError, match="tolerance must be finite and not negative"):
         getattr(asked.reg, question)(*models, tolerance=tolerance)
 
 

@@ -445,7 +445,7 @@ def test_ctrl_c_ends_well(database_url: str, tmp_path: Path) -> None:
         assert (run.state, run.done) == ("interrupted", reg.stats().models)
         assert told == f"archreg: interrupted: {run.done} of 300 models {'is' if run.done == 1 else 'are'} stored"
         assert reg.check() == ()
-    assert remedy == "  what was finished is kept; run the same command again to go on"
+    assert remedy == "  finished work is kept; run the same command again to continue"
     assert "Traceback" not in err
 
 

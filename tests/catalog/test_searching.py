@@ -33,7 +33,7 @@ def test_within_a_radius(filled: Filled) -> None:
     nothing = filled.reg.search("wide", radius=0.0)
     assert (names(nothing), nothing.searched, nothing.radius) == ([], 3, 0.0)
     for radius in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="radius must be a distance"):
+        with pytest.raises(UsageError, match="radius must be finite and not negative"):
             filled.reg.search("wide", radius=radius)
 
 

@@ -242,7 +242,7 @@ def test_models_without_a_fingerprint_stand_alone(reg: Registry, database_url: s
         ("max:topp1", "no model that passes has the metric topp1", "known metrics: top1@cifar10/test, top1@svhn/test"),
         ("max:top1", "top1 is ambiguous: ", "--aim max:top1@cifar10/test"),
         ("max:top1@mnist", "has the metric top1@mnist", "known metrics"),
-        ("min:distance", "the distance is from the model to be like", "--like"),
+        ("min:distance", "the aim distance needs a model to compare with", "--like"),
         ("params", "'params' is not an aim", "min:params"),
         ("max:", "'max:' is not an aim", "min:params"),
         ("max:top1@", "is not an aim", "max:top1@cifar10"),
