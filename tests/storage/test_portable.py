@@ -283,7 +283,7 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     "a name that steers": ([r"UPDATE names SET name = char(27) || '[2J' WHERE name = 'm2'"], "cannot be a name"),
     "a name like a hash": (["UPDATE names SET name = 'sha256:1' WHERE name = 'm2'"], "starts a content hash"),
     "a long name": (["UPDATE names SET name = printf('%.*c', 5000, 'x') WHERE name = 'm2'"], "too long"),
-    "NUL in a text": (["UPDATE models SET task = 'a' || char(0) WHERE id = OF_M2"], "task has a NUL"),
+    "NUL in a text": (["UPDATE models SET task = 'a' || char(0) WHERE id = OF_M2"], "task contains a NUL character"),
     "no UTF-8": (["UPDATE models SET task = CAST(x'ff41' AS TEXT) WHERE id = OF_M2"], "damaged: Could not decode"),
     "an infinite metric": (["UPDATE metrics SET value = 9e999 WHERE model_id = OF_M2"], "metrics.value is inf"),
     "no method": (["UPDATE layers SET method = 'guess' WHERE model_id = OF_M2"], "contradicts itself"),
@@ -300,7 +300,7 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     ),
     "a giant shape": (["UPDATE layers SET shape = '[1e999, 2]' WHERE model_id = OF_M2"], "is no shape"),
     "an infinite mean": (["UPDATE layers SET mean = -9e999 WHERE model_id = OF_M2"], "layers.mean is -inf"),
-    "short spectra": (["UPDATE spectra SET data = x'00' WHERE model_id = OF_M2"], "do not have the length"),
+    "short spectra": (["UPDATE spectra SET data = x'00' WHERE model_id = OF_M2"], "the length that its layers declare"),
     "spectra of NaN": (
         ["UPDATE spectra SET data = x'NAN' || substr(data, 13) WHERE model_id = OF_M2"], "damaged: Could not decode",
     ),
@@ -328,7 +328,7 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
         "numbers that are not finite",
     ),
     "a spec that is gone": (["UPDATE fingerprints SET spec_id = 99 + spec_id WHERE model_id = OF_M2"], "cannot be"),
-    "an unknown class": (["UPDATE conjugacy SET tail_class = 'x' WHERE model_id = OF_M2"], "no classes 'x'"),
+    "an unknown class": (["UPDATE conjugacy SET tail_class = 'x' WHERE model_id = OF_M2"], "unknown tail class 'x'"),
 }  # fmt: skip
 
 
