@@ -40,11 +40,11 @@ demo: .venv/.run
 
 PYTEST := -n $(JOBS) --dist worksteal
 
-# All of it: the numerical tests under other BLAS kernels, too, whatever becomes of the others. TESTS=... is run once.
+# All of it: first the numerical tests under other BLAS kernels, then every test. TESTS=... is run once.
 test: .venv/.dev
 	@status=0; \
-	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST) $(TESTS) || status=$$?; \
 	$(if $(TESTS),,$(ONE_THREAD) $(BIN)/python scripts/kernels.py $(PYTEST) || status=$$?;) \
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST) $(TESTS) || status=$$?; \
 	exit $$status
 
 # Numbers round differently by the processor: the numerical tests under each set of BLAS kernels that this one can run.

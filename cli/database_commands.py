@@ -55,7 +55,7 @@ def current(db: Database = None, as_json: AsJson = False) -> None:
     if as_json:
         json_output.write({"revision": revision})
     else:
-        tables.say(revision or "The database has no schema yet. Create it: archreg db upgrade")
+        tables.say(revision or "There is no registry yet. Create it: archreg ingest REF")
 
 
 @app.command(epilog="\b\nExamples:\n  archreg db check\n  archreg db check --json")

@@ -30,21 +30,28 @@ missing() {
 }
 
 [ -x "$bin/uv" ] || missing "uv cannot be had"
+# Run uv. What the network did is not this program's fault; any other error is.
+with_uv() {
+    "$bin/uv" "$@" 2>build/lowest.err && return
+    cat build/lowest.err >&2
+    if grep -qiE 'failed to fetch|error sending request|could not connect|dns error|timed out|offline' build/lowest.err; then
+        missing "the package index cannot be reached"
+    fi
+    exit 1
+}
+
 mkdir -p build
-found=0
-"$bin/uv" pip compile --quiet --no-annotate --python "$bin/python" --resolution lowest-direct --all-extras \
-    pyproject.toml -o "$place.txt" >&2 || found=$?
-[ $found -ne 2 ] || missing "the package index cannot be reached" # 1: the index has no versions that fit together
-[ $found -eq 0 ] || exit 1
+with_uv pip compile --quiet --no-annotate --python "$bin/python" --resolution lowest-direct --all-extras \
+    pyproject.toml -o "$place.txt" >/dev/null
+grep -E "^($(echo "$tools" | tr ' ' '|'))==" constraints.txt >"$place-tools.txt"
 
 # Made again only where something else has been resolved.
-if ! cmp -s "$place.txt" "$place/installed.txt"; then
-    "$bin/uv" venv --quiet --clear --python "$bin/python" "$place"
-    grep -E "^($(echo "$tools" | tr ' ' '|'))==" constraints.txt >"$place/tools.txt"
-    "$bin/uv" pip install --quiet --python "$place/bin/python" -r "$place.txt" -r "$place/tools.txt"
-    cp "$place.txt" "$place/installed.txt"
+if ! cat "$place.txt" "$place-tools.txt" | cmp -s - "$place/installed.txt"; then
+    with_uv venv --quiet --clear --python "$bin/python" "$place"
+    with_uv pip install --quiet --python "$place/bin/python" -r "$place.txt" -r "$place-tools.txt"
+    cat "$place.txt" "$place-tools.txt" >"$place/installed.txt"
 fi
-"$bin/uv" pip install --quiet --python "$place/bin/python" --no-deps --editable .
+with_uv pip install --quiet --python "$place/bin/python" --no-deps --editable .
 grep -E '^(alembic|numpy|psycopg|scipy|sqlalchemy|torch)==' "$place.txt" | paste -s -d ' '
 
 # What older versions warn of is no fault of this program's. Torch is imported by each process: two are enough.

@@ -96,12 +96,12 @@ class IngestRuns:
         from registry.storage.journal.run_journal import forget_runs
 
         if (run is None) == (older_than is None):
-            raise UsageError("runs.forget() needs either a run or older_than")
+            raise UsageError("runs.forget() needs either a run or older_than", "give one of them")
         if older_than is None:
             with self._database.lock:
                 return self._database.writable().write(forget_runs, run_id=whole(run, "run"))
         days = number(older_than, "older_than")
         if not 0 <= days <= CENTURY:
-            raise UsageError(f"older_than must be from 0 to {CENTURY:,} days, not {days:g}")
+            raise UsageError(f"older_than cannot be {days:g} days", f"give a number of days from 0 to {CENTURY:,}")
         with self._database.lock:
             return self._database.writable().write(forget_runs, before=datetime.now(UTC) - timedelta(days=days))

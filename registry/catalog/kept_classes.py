@@ -47,7 +47,7 @@ class KeptClasses:
         from registry.storage.models.vectors import all_specs
 
         text(identity, "identity")
-        with self._database.lock:
+        with self._database.lock, self._database.readable().snapshot():
             store = self._database.readable()
             row, number, found = store.read(find_class, identity)
             spec = next((spec for spec in store.read(all_specs) if spec.hash == row.key.spec_hash), None)

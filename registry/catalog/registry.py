@@ -73,9 +73,9 @@ class Registry:
 
     ``url``: an SQLAlchemy URL or the path of an SQLite file. None: the environment variable ``ARCHREG_DB``, else
     ``archreg.db`` in the working folder. The database is opened at the first use. Most methods raise
-    ``DatabaseMissingError`` if it does not exist; ``ingest``, ``ingest_all``, ``import_from`` and ``upgrade`` create
-    it. Threads that share a registry wait for each other during each method. For concurrent use, and in each process,
-    open a registry of its own.
+    ``DatabaseMissingError`` if it does not exist; ``ingest``, ``ingest_all`` and ``import_from`` create it,
+    and ``upgrade`` makes the tables on Postgres. Threads that share a registry wait for each other during each method.
+    For concurrent use, and in each process, open a registry of its own.
 
     Query models are a stored name, a reference such as ``torchvision:resnet50``, a path, a ``torch.nn.Module`` or its
     state dict. ``fingerprint`` is ``layered`` or ``mme``; ``distance`` is ``l1``, ``l2`` or ``linf``; ``tolerance`` is

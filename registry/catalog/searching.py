@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Gallery", "SearchLimits", "gallery_of", "look_up"]
 
 DEFAULT_K = 10
-INDEXED_K = 200  # largest k of an index search; larger k are searched exactly
+INDEXED_K = 200  # largest k of an index search, whose candidates end at 1,000; larger k are searched exactly
 VISIT = 4  # cost of an index step, in vectors read and compared
 
 

@@ -2,7 +2,7 @@
 
 A new distance is a `Distance`, with functions for rows and for bounds, and a line of ``registry.extensions``.
 
-A new distance is a function for rows, a function for bounds, and an entry in ``DISTANCES``. A distance is computed from
+A distance is computed from
 float32 vectors in float64. To find the nearest of many vectors, float32 arithmetic first gives *bounds* at a fraction
 of the cost: values in the order of the distances, and their largest error.
 """

@@ -216,7 +216,7 @@ class Store:
         """As `read`, but within a snapshot each read is made once and its result is kept."""
         if self._snapshot is None:
             return self.read(work, *args, **kwargs)
-        key = (work, args)
+        key = (work, args, tuple(sorted(kwargs.items())))
         if key not in self._seen:
             self._seen[key] = work(self._snapshot, *args, **kwargs)
         found: T = self._seen[key]

@@ -210,7 +210,7 @@ def test_commands_draw_from_either_database(archreg, database_url, tmp_path, mon
     assert csd.read_bytes().startswith(b"<?xml")
     code, out, err = archreg("plot", "spectrum", "large", "-o", str(spectrum))
     assert (code, err) == (0, "")
-    assert out == f"drew the spectrum of large into {spectrum}\n"
+    assert out == f"Wrote the spectrum of large to {spectrum}.\n"
     assert spectrum.read_bytes().startswith(b"%PDF")
 
 

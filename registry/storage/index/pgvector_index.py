@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEHIND",
-    "MAX_K",
     "OTHERS",
     "Opened",
     "discard",
@@ -48,7 +47,6 @@ __all__ = [
 BEHIND = -1
 """``specs.indexed`` of an index that missed a change: never a stamp."""
 
-MAX_K = 200  # neighbours that an index is asked for at most: its list of candidates ends at 1,000
 
 EF_SEARCH = 80  # candidates held during a search, at least
 OLDEST = (0, 8)  # pgvector: iterative scans
