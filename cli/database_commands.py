@@ -55,7 +55,8 @@ def current(db: Database = None, as_json: AsJson = False) -> None:
     if as_json:
         json_output.write({"revision": revision})
     else:
-        tables.say(revision or "There is no registry yet. Create it: archreg ingest REF")
+        none = "There is no registry yet. Create it: archreg ingest REF, or on Postgres: archreg db upgrade"
+        tables.say(revision or none)
 
 
 @app.command(epilog="\b\nExamples:\n  archreg db check\n  archreg db check --json")
