@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from registry.errors import SourceError, UnsafeError
+from registry.types.model_facts import NO_FACTS
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from registry.types import Checkpoint, ModelRef, TensorInfo
+    from registry.types import Checkpoint, ModelFacts, ModelRef, TensorInfo
 
 __all__ = ["MAX_TENSORS", "OpenedCheckpoint", "Source", "common_prefix"]
 
@@ -65,10 +66,11 @@ class OpenedCheckpoint:
         A tensor's name is too long or not valid text, or a tensor has more dimensions than a NumPy array can have.
     """
 
-    def __init__(self, ref: ModelRef, tensors: Sequence[TensorInfo]) -> None:
+    def __init__(self, ref: ModelRef, tensors: Sequence[TensorInfo], facts: ModelFacts | None = None) -> None:
         for info in tensors:
             _check_tensor(ref.target, info)
         self._ref = ref
+        self._facts = NO_FACTS if facts is None else facts
         self._tensors = tuple(tensors)
         self._closed = False
 
@@ -81,6 +83,23 @@ class OpenedCheckpoint:
     def ref(self) -> ModelRef:
         """The reference that was opened, its card completed from the file's metadata."""
         return self._ref
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Configuration beside the weights and in their header; empty where there is none."""
+        return self._facts
+
+    def raw(self, name: str) -> memoryview:
+        """Little-endian bytes of a tensor in C order of its stored layout."""
+        raise NotImplementedError
+
+    def bytes_of(self, name: str) -> int:
+        """Size of a tensor in bytes."""
+        return len(self.raw(name))
+
+    def span(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of a tensor. A source that can read a part of a file does better than this."""
+        return self.raw(name)[start:stop]
 
     def close(self) -> None:
         """Release files and memory. Closing twice has no effect."""

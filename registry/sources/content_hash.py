@@ -1,77 +1,114 @@
-"""Content hash of a model's tensors, equal for every file format."""
+"""Content hash of a model's weights, equal for every file format, and what is found while the bytes are read."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from registry.sources.dtypes import is_float
+from registry.sources.dtypes import bits_of, is_float
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from numpy.typing import NDArray
 
     from registry.types import Checkpoint, TensorInfo
 
-__all__ = ["Facts", "identify"]
+__all__ = ["Facts", "content_hash", "read_facts"]
 
 _CHUNK = 1 << 20  # bytes compared at a time; a multiple of every element size
+_AT_ONCE = 64 * 2**20  # bytes of a tensor read at a time; a multiple of every element size
 _WORD = {"float16": "<u2", "bfloat16": "<u2", "float32": "<u4", "float64": "<u8"}
+# The bits of the exponent; where all are set, the value is infinite or NaN.
+_EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
 
 
 class Facts(NamedTuple):
     """Properties of a tensor's bytes, found while hashing.
 
-    ``digest``: sha256 of the bytes, computed only if another tensor has the same dtype and shape. ``zero``: the dtype
-    is floating point and every element is zero, of either sign. ``constant``: the dtype is floating point and all
-    elements have the same bytes. ``bytes``: size as stored.
+    ``digest``: sha256 of the bytes. ``zero``: the dtype is floating point and every element is zero, of either sign.
+    ``constant``: the dtype is floating point and all elements have the same bytes. ``bytes``: size as stored.
+    ``nonfinite``: number of NaN and infinite elements of a floating-point tensor.
     """
 
     digest: bytes
     zero: bool
     constant: bool
     bytes: int
+    nonfinite: int = 0
 
 
-def identify(checkpoint: Checkpoint) -> tuple[str, dict[str, Facts]]:
-    """Content hash of all tensors, and `Facts` by tensor name.
+def read_facts(checkpoint: Checkpoint) -> dict[str, Facts]:
+    """`Facts` of every stored tensor by name. At most 64 MiB of a tensor are in memory if its source reads parts."""
+    return {info.name: _facts(checkpoint, info) for info in sorted(checkpoint.tensors, key=lambda t: t.name)}
 
-    The hash is the sha256 over the tensors sorted by name. For each tensor it covers name, dtype, shape and bytes, each
-    preceded by its length as 8 little-endian bytes, so that different sets of tensors have different inputs.
 
-    Returns
-    -------
-    tuple of str and dict
-        64 hexadecimal digits, and one `Facts` per tensor name.
+def content_hash(infos: Iterable[TensorInfo], facts: Mapping[str, Facts]) -> str:
+    """Hash of the set of distinct tensors, whatever their names and order, as 64 hexadecimal digits.
+
+    The sha256 over the sorted (dtype, shape, sha256 of the bytes), each once: a tensor stored under two names counts
+    as one. Only weights belong among ``infos``; whether a file holds buffers then makes no difference.
     """
+    distinct = {(info.dtype, repr(info.shape), facts[info.name].digest) for info in infos}
     whole = hashlib.sha256()
-    shared = Counter((info.dtype, info.shape) for info in checkpoint.tensors)
-    facts: dict[str, Facts] = {}
-    for info in sorted(checkpoint.tensors, key=lambda t: t.name):
-        data = checkpoint.raw(info.name)
-        for field in (info.name.encode(errors="surrogatepass"), info.dtype.encode(), repr(info.shape).encode(), data):
+    for dtype, shape, digest in sorted(distinct):
+        for field in (dtype.encode(), shape.encode(), digest):
             whole.update(len(field).to_bytes(8, "little"))
             whole.update(field)
-        alike = is_float(info.dtype) and len(info.shape) > 1 and shared[info.dtype, info.shape] > 1
-        digest = hashlib.sha256(data).digest() if alike else b""
-        facts[info.name] = Facts(digest, *_uniform(data, info), len(data))
-        del data, field  # released before the next tensor is read, so that only one is in memory
-    return whole.hexdigest(), facts
+    return whole.hexdigest()
 
 
-def _uniform(data: memoryview, info: TensorInfo) -> tuple[bool, bool]:
-    """Whether all elements are zero, and whether all are equal; stops at the first chunk that answers both."""
-    if not is_float(info.dtype) or len(data) == 0:
-        return False, False
-    words: NDArray[np.unsignedinteger] = np.frombuffer(data, dtype=_WORD[info.dtype])
+def _facts(checkpoint: Checkpoint, info: TensorInfo) -> Facts:
+    digest = hashlib.sha256()
+    size = nonfinite = 0
+    zero = constant = is_float(info.dtype)
+    first: NDArray[np.unsignedinteger] | None = None
+    for data in _pieces(checkpoint, info):
+        digest.update(data)
+        size += len(data)
+        if not is_float(info.dtype) or len(data) == 0:
+            continue
+        words: NDArray[np.unsignedinteger] = np.frombuffer(data, dtype=_WORD[info.dtype])
+        first = words[:1].copy() if first is None else first
+        if zero or constant:
+            zero, constant = _uniform(words, first, zero=zero, constant=constant)
+        nonfinite += _nonfinite(words, info.dtype)
+    if first is None:
+        zero = constant = False
+    if size * 8 != info.size * bits_of(info.dtype, 0):
+        nonfinite = 0  # not the tensor's values: what the source lists and reads differ, which reading will tell
+    return Facts(digest.digest(), zero, constant, size, nonfinite)
+
+
+def _pieces(checkpoint: Checkpoint, info: TensorInfo) -> Iterator[memoryview]:
+    """The bytes of a tensor, in parts where it is large and its source reads parts."""
+    size, span = info.size * bits_of(info.dtype, 0) // 8, getattr(checkpoint, "span", None)
+    if size <= _AT_ONCE or span is None:
+        yield checkpoint.raw(info.name)
+        return
+    for start in range(0, size, _AT_ONCE):
+        yield span(info.name, start, min(start + _AT_ONCE, size))
+
+
+def _uniform(
+    words: NDArray[np.unsignedinteger], first: NDArray[np.unsignedinteger], *, zero: bool, constant: bool
+) -> tuple[bool, bool]:
+    """Whether all elements are still zero, and still equal; stops at the first chunk that answers both."""
     step = _CHUNK // words.itemsize
-    zero = constant = True
     for start in range(0, words.size, step):
         chunk = words[start : start + step]
-        constant = constant and bool((chunk == words[0]).all())
+        constant = constant and bool((chunk == first[0]).all())
         zero = zero and not (chunk << np.ones((), chunk.dtype)).any()  # the shift drops the sign: -0.0 is zero too
         if not (zero or constant):
             break
     return zero, constant
+
+
+def _nonfinite(words: NDArray[np.unsignedinteger], dtype: str) -> int:
+    mask = np.array(_EXPONENT[dtype], words.dtype)
+    step = _CHUNK // words.itemsize
+    return sum(
+        int(np.count_nonzero((words[start : start + step] & mask) == mask)) for start in range(0, words.size, step)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FLOATS", "SAFETENSORS_DTYPES", "decode", "is_float"]
+__all__ = ["FLOATS", "SAFETENSORS_DTYPES", "bits_of", "decode", "decode_any", "is_float"]
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
@@ -40,6 +41,21 @@ SAFETENSORS_DTYPES: dict[str, tuple[str, int]] = {
 }
 
 
+_BITS = dict(SAFETENSORS_DTYPES.values()) | {"complex128": 128}
+# Exponent and mantissa bits, bias, and whether the format has infinities; "fnuz" has no negative zero.
+_SMALL_FLOATS = {
+    "float8_e4m3fn": (4, 3, 7),
+    "float8_e5m2": (5, 2, 15),
+    "float8_e4m3fnuz": (4, 3, 8),
+    "float8_e5m2fnuz": (5, 2, 16),
+}
+
+
+def bits_of(dtype: str, unknown: int | None = None) -> int:
+    """Bits of one element. Raises ``KeyError`` for an unknown dtype, unless ``unknown`` is given."""
+    return _BITS[dtype] if unknown is None else _BITS.get(dtype, unknown)
+
+
 def is_float(dtype: str) -> bool:
     """Whether the dtype is float16, bfloat16, float32 or float64; only these weights have spectra."""
     return dtype in FLOATS
@@ -58,3 +74,43 @@ def decode(data: memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[np.f
     else:
         values = np.frombuffer(data, dtype="<f8" if dtype == "float64" else "<f4")
     return values.reshape(shape)
+
+
+def decode_any(data: memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """Array of ``shape`` from little-endian bytes of any dtype that NumPy or the OCP formats define.
+
+    Floating-point formats of 16 and of 8 bits (OCP 8-bit Floating Point Specification 1.0; the fnuz variants of
+    arXiv:2206.02915; E8M0 of OCP Microscaling Formats 1.0) become float32, exactly. Integers and booleans keep their
+    type. Packed formats below 8 bits are returned as the uint8 that hold them, so ``shape`` is that of the bytes.
+    """
+    if is_float(dtype):
+        return decode(data, dtype, shape)
+    if dtype in _SMALL_FLOATS or dtype == "float8_e8m0fnu":
+        return _small_float_values(dtype)[np.frombuffer(data, np.uint8)].reshape(shape)
+    if _BITS.get(dtype, 0) < 8 or dtype not in _BITS:
+        return np.frombuffer(data, np.uint8).reshape(shape)
+    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+
+
+@cache
+def _small_float_values(dtype: str) -> NDArray[np.float32]:
+    """The values of all 256 codes of an 8-bit format."""
+    codes = np.arange(256)
+    if dtype == "float8_e8m0fnu":  # powers of two alone; 255 is NaN
+        values = np.ldexp(np.ones(256), codes - 127)
+        values[255] = np.nan
+        return values.astype(np.float32)
+    exponent_bits, mantissa_bits, bias = _SMALL_FLOATS[dtype]
+    mantissa = codes & (2**mantissa_bits - 1)
+    exponent = codes >> mantissa_bits & (2**exponent_bits - 1)
+    normal = exponent > 0
+    fraction = mantissa / 2**mantissa_bits + normal
+    values = np.where(codes >> 7, -1.0, 1.0) * np.ldexp(fraction, np.where(normal, exponent, 1) - bias)
+    if dtype.endswith("fnuz"):
+        values[128] = np.nan
+    elif dtype == "float8_e4m3fn":
+        values[[127, 255]] = np.nan
+    else:
+        top = exponent == 2**exponent_bits - 1
+        values[top] = np.where(mantissa[top] > 0, np.nan, np.where(codes[top] >> 7, -np.inf, np.inf))
+    return values.astype(np.float32)

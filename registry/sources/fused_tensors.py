@@ -33,13 +33,17 @@ _TF_LSTM = re.compile(r"(?:.*[./])?\w*lstm_cell\w*[./]kernel")
 
 
 class Piece(NamedTuple):
-    """Part of a tensor: indices ``start`` to ``stop`` along ``axis``, the axis of outputs."""
+    """Part of a tensor: indices ``start`` to ``stop`` along ``axis``, the axis of outputs.
+
+    With a ``period``, those indices of each group of that many outputs.
+    """
 
     label: str
     axis: int
     start: int
     stop: int
     kind: str
+    period: int = 0
 
 
 def is_conv1d_model(infos: Mapping[str, TensorInfo]) -> bool:

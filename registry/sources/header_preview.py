@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import RegistryError
 from registry.sources.archive import check_archive, zip_entries
+from registry.sources.effective_weights import effective
 from registry.sources.matrix_rule import layers_by_shape
 from registry.sources.references import open_ref
 from registry.sources.source_table import SOURCES
@@ -29,7 +30,7 @@ def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | Non
         return None
     try:
         with open_ref(ref) as checkpoint:
-            infos = {info.name: info for info in checkpoint.tensors}
+            infos = {name: tensor.info for name, tensor in effective(checkpoint).view.tensors.items()}
     except RegistryError:
         return None
     return tuple(

@@ -71,7 +71,7 @@ class HubCheckpoint(OpenedCheckpoint):
     """An opened file of the cache under the hub reference that it was fetched by."""
 
     def __init__(self, ref: ModelRef, file: Checkpoint) -> None:
-        super().__init__(replace(ref, card=file.ref.card), file.tensors)
+        super().__init__(replace(ref, card=file.ref.card), file.tensors, file.facts)
         self._file = file
 
     def read(self, name: str) -> NDArray[np.floating]:
@@ -83,6 +83,15 @@ class HubCheckpoint(OpenedCheckpoint):
         """Little-endian bytes of the tensor in C order."""
         self._check_open()
         return self._file.raw(name)
+
+    def bytes_of(self, name: str) -> int:
+        """Size of the tensor in bytes."""
+        return self._file.bytes_of(name)
+
+    def span(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of the tensor."""
+        self._check_open()
+        return self._file.span(name, start, stop)
 
     def close(self) -> None:
         """Close the file."""

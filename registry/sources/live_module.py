@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, UsageError, WeightsError
 from registry.sources.base import MAX_TENSORS
+from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.state_dicts import stripped
 from registry.types import ModelCard, ModelRef
 
@@ -67,4 +68,4 @@ def open_module(
     label = name or called
     size = sum(value.numel() * value.element_size() for value in state.values())
     ref = ModelRef(source="module", target=label, name=label, card=card or ModelCard(), bytes=size)
-    return TorchCheckpoint(stripped(state), ref)
+    return EffectiveCheckpoint(TorchCheckpoint(stripped(state), ref))

@@ -1,7 +1,8 @@
 """The matrix rule: the layer matrices of a checkpoint in depth order.
 
-Only names, shapes, dtypes and equality of bytes are used, so that the same weights give the same plan from every
-format. Rank tables, skipped names and splits are part of the rule: any change to them requires a new `MATRIX_RULE`.
+The tensors are those of the forward pass (`effective_weights`). Only their names, shapes, dtypes and equality of bytes
+are used, so that the same weights give the same plan from every format. Rank tables, skipped names, splits and the
+steps to effective weights are part of the rule: any change to them requires a new `MATRIX_RULE`.
 """
 
 from __future__ import annotations
@@ -14,23 +15,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.errors import WeightsError
-from registry.sources.content_hash import Facts, identify
+from registry.sources.content_hash import content_hash, read_facts
 from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import is_float
+from registry.sources.effective_weights import effective
 from registry.sources.fused_tensors import Piece, is_conv1d_model, pieces_of
+from registry.sources.unreadable_weights import check_complete
 from registry.spelling import counted
 from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from registry.sources.content_hash import Facts
+    from registry.sources.tensor_view import EffectiveTensor, TensorView
     from registry.types import Checkpoint
 
 __all__ = ["MATRIX_RULE", "layer_matrix", "layers_by_shape", "plan_weights", "skip_reason", "topology_of"]
 
-MATRIX_RULE: str = "matrix-1"
+MATRIX_RULE: str = "matrix-2"
 
 _TIED = "tied to "
 _EMBEDDING = re.compile(r"(\w+_)?(embed(ding|dings|der)?|embed_tokens)|embeddings?_\w+|embed_\w+|wte|shared")
@@ -45,9 +50,8 @@ _STATISTICS = "batch statistics"
 _OPTIMISER = "optimiser state"
 _MASK = "mask"
 _BUFFER = "constant table"
-_SCALES = "scales of quantised weights"
 
-NOT_PARAMETERS = frozenset({_STATISTICS, _OPTIMISER, _MASK, _BUFFER, _SCALES})
+NOT_PARAMETERS = frozenset({_STATISTICS, _OPTIMISER, _MASK, _BUFFER})
 """Reasons whose tensors are nothing that was learnt."""
 
 # Of the last part of a name, in lower case.
@@ -69,12 +73,11 @@ _POSITION = re.compile(
 )
 _OPTIMISERS = re.compile(r"exp_avg(_sq)?|momentum_buffer|max_exp_avg_sq|adam(_\d+)?|momentum(_\d+)?|rmsprop(_\d+)?")
 _OPTIMISER_ROOTS = ("optimizer", "optim", "optimizer_state", "optimizer_states", "optimizer_state_dict")
-_QUANTISERS = ("scales", "scale", "zeros", "qzeros", "absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _SEPARATORS = re.compile(r"[./:]")
 
 
 def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
-    """Apply the matrix rule to a checkpoint. Tensors are read one at a time, for the content hash.
+    """Apply the matrix rule to a checkpoint. All bytes are read once, for the content hash.
 
     Parameters
     ----------
@@ -89,48 +92,77 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
     Raises
     ------
     WeightsError
-        No tensor gives a matrix of at least 2 x 2, all weights are integers or quantised, or a tensor cannot be read.
+        No tensor gives a matrix of at least 2 x 2, too much of the weights cannot be read (`unreadable_weights`), the
+        parts of a weight contradict each other, or a tensor cannot be read.
     """
-    infos = {info.name: info for info in sorted(checkpoint.tensors, key=lambda t: t.name)}
-    content_hash, facts = identify(checkpoint)
-    reasons = {name: skip_reason(info, infos) for name, info in infos.items()}
-    for name in infos:
-        if reasons[name] is None and facts[name].zero:
+    view = effective(checkpoint).view
+    infos = {name: view.tensors[name].info for name in sorted(view.tensors)}
+    facts = read_facts(checkpoint)
+    reasons = {name: skip_reason(info) for name, info in infos.items()}
+    for name, tensor in view.tensors.items():
+        if reasons[name] is None and _is_stored(tensor) and facts[name].zero:
             reasons[name] = "all zeros"
     order = depth_order({name: infos[name].shape for name, reason in reasons.items() if reason is None})
-    reasons.update(_tied(order, infos, facts))
+    reasons.update(_tied(order, view, facts))
     layers, skipped = _layers([name for name in order if reasons[name] is None], infos)
     skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for n, i in infos.items() if (reason := reasons[n])]
+    skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for i, reason in view.skipped.values()]
+    unread = check_complete(view, layers, {n for n, reason in reasons.items() if reason not in NOT_PARAMETERS})
     if not layers:
         raise _no_matrix(checkpoint, infos, skipped)
+    learnt = [name for name, info in infos.items() if _is_parameter(info, reasons[name])]
+    parts = {part for name in learnt for part in view.tensors[name].parts}
+    stored = {info.name: info for info in checkpoint.tensors}
+    tied = {
+        part for n, why in reasons.items() if (why or "").startswith(_TIED) for part in view.tensors[n].parts
+    }
     return WeightsPlan(
         rule=MATRIX_RULE,
         layers=tuple(layers),
         skipped=tuple(sorted(skipped, key=lambda s: s.name)),
-        content_hash=content_hash,
+        content_hash=content_hash((stored[part] for part in parts | tied | unread.keys()), facts),
         topology=topology_of(layers),
-        parameters=sum(info.size for name, info in infos.items() if _is_parameter(info, reasons[name])),
+        parameters=sum(infos[name].size for name in learnt) + sum(unread.values()),
         bytes=sum(fact.bytes for fact in facts.values()),
+        precision=_precision(layers, view),
+        unread=sum(unread.values()),
+        notes=tuple(view.notes),
     )
 
 
 def layers_by_shape(infos: Mapping[str, TensorInfo]) -> tuple[LayerMatrix, ...]:
     """Layer matrices by shape and name alone, in no depth order; tied and all-zero tensors are included."""
-    return tuple(_layers([name for name, info in infos.items() if skip_reason(info, infos) is None], infos)[0])
+    return tuple(_layers([name for name, info in infos.items() if skip_reason(info) is None], infos)[0])
 
 
-def _tied(order: list[str], infos: Mapping[str, TensorInfo], facts: Mapping[str, Facts]) -> dict[str, str]:
+def _is_stored(tensor: EffectiveTensor) -> bool:
+    """Whether a tensor is used as it is stored."""
+    return tensor.parts == (tensor.name,) and not tensor.precision
+
+
+def _tied(order: list[str], view: TensorView, facts: Mapping[str, Facts]) -> dict[str, str]:
     """Skip reasons of tensors with the same bytes as an earlier one; constant tensors are not considered tied."""
-    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    first: dict[object, str] = {}
     reasons: dict[str, str] = {}
     for name in order:
-        fact = facts[name]
-        if not fact.digest or fact.constant:
+        tensor = view.tensors[name]
+        if all(facts[part].constant for part in tensor.parts):
             continue
-        original = first.setdefault((infos[name].dtype, infos[name].shape, fact.digest), name)
+        made = () if len(tensor.parts) == 1 and not tensor.precision else (tensor.precision,)
+        digests = tuple(facts[part].digest for part in tensor.parts)
+        original = first.setdefault((tensor.dtype, tensor.shape, tensor.cut, digests, made), name)
         if original != name:
             reasons[name] = f"{_TIED}{original}"
     return reasons
+
+
+def _precision(layers: Sequence[LayerMatrix], view: TensorView) -> str:
+    """How the values of the layers are stored, the most frequent by elements first: ``int4 gptq, float16``."""
+    elements: Counter[str] = Counter()
+    for layer in layers:
+        tensor = view.tensors[layer.tensor]
+        elements[tensor.precision or tensor.dtype] += layer.p * layer.q
+    return ", ".join(sorted(elements, key=lambda precision: (-elements[precision], precision)))
 
 
 def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[LayerMatrix], list[SkippedTensor]]:
@@ -141,10 +173,13 @@ def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[Lay
         info = infos[name]
         for piece in pieces_of(info, infos, conv1d=conv1d):
             rest = tuple(extent for axis, extent in enumerate(info.shape) if axis != piece.axis)
-            shape = (piece.stop - piece.start, *rest)
+            groups = info.shape[piece.axis] // piece.period if piece.period else 1
+            shape = (groups * (piece.stop - piece.start), *rest)
             label = f"{name}[{piece.label}]" if piece.label else name
             kind = _kind(name, shape, piece, first=not layers)
-            layer = LayerMatrix(len(layers), label, name, shape, kind, piece.axis, piece.start, piece.stop)
+            layer = LayerMatrix(
+                len(layers), label, name, shape, kind, piece.axis, piece.start, piece.stop, piece.period
+            )
             if layer.p < 2:  # a part of a tensor that has two outputs; inputs are not cut
                 skipped.append(SkippedTensor(label, info.dtype, shape, "fewer than two outputs"))
             else:
@@ -191,16 +226,6 @@ def _no_matrix(
     where = checkpoint.ref.target
     if not infos:
         return WeightsError(f"{where} holds no tensors", "save the whole state dict")
-    large = [info for info in infos.values() if len(info.shape) >= 2]
-    if large and all(info.dtype.startswith("complex") for info in large):
-        return WeightsError(
-            f"{where} holds complex weights only ({large[0].dtype})", "save their real and imaginary parts as tensors"
-        )
-    if large and not any(is_float(info.dtype) for info in large):
-        kinds = ", ".join(sorted({info.dtype for info in large}))
-        return WeightsError(
-            f"{where} holds quantised or integer weights only ({kinds})", "use the weights before quantisation"
-        )
     reasons = Counter("tied" if each.reason.startswith(_TIED) else each.reason for each in skipped)
     told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return WeightsError(
@@ -211,28 +236,26 @@ def _no_matrix(
     )
 
 
-def skip_reason(info: TensorInfo, names: Container[str]) -> str | None:
+def skip_reason(info: TensorInfo) -> str | None:
     """Why a tensor is no layer matrix; None where it is one.
 
     Parameters
     ----------
     info
         The tensor; its shape in torch's layout.
-    names
-        Names of all tensors beside it.
 
     Returns
     -------
     str or None
         One of a few fixed phrases, which are part of the matrix rule.
     """
+    named = _reason_by_name(info)
+    if named is not None and (named in NOT_PARAMETERS or is_float(info.dtype)):
+        return named
     if not is_float(info.dtype):
         if info.dtype.startswith("complex"):
             return "complex"
-        return "flags" if info.dtype == "bool" else f"quantised or integer ({info.dtype})"
-    named = _reason_by_name(info, names)
-    if named is not None:
-        return named
+        return "flags" if info.dtype == "bool" else f"integer or packed ({info.dtype})"
     if len(info.shape) < 2:
         return "vector or scalar"
     if info.size == 0:
@@ -242,20 +265,18 @@ def skip_reason(info: TensorInfo, names: Container[str]) -> str | None:
     return "fewer than two inputs" if info.size // info.shape[0] < 2 else None
 
 
-def _reason_by_name(info: TensorInfo, names: Container[str]) -> str | None:
+def _reason_by_name(info: TensorInfo) -> str | None:
     parts = _SEPARATORS.split(info.name.lower()[-400:])
     last = parts[-1]
     if parts[0] in _OPTIMISER_ROOTS or _OPTIMISERS.fullmatch(last):
         return _OPTIMISER
-    if last in _QUANTISERS and info.name[: -len(last)] + "qweight" in names:
-        return _SCALES
     if last == "bias" and len(info.shape) == 4 and info.shape[:2] == (1, 1):
         return _MASK  # GPT-2 keeps its causal mask under this name
-    if len(info.shape) < 2 and last not in ("num_batches_tracked", "inv_freq") and not last.startswith(("run", "mov")):
-        return None
     for reason, pattern in _LAST:
-        if pattern.fullmatch(last):
+        if (len(info.shape) > 1 or reason in NOT_PARAMETERS) and pattern.fullmatch(last):
             return reason
+    if len(info.shape) < 2:
+        return None
     table = parts[-2] if last in ("weight", "weights", "embeddings", "embedding") and len(parts) > 1 else last
     return "position table" if len(info.shape) < 4 and _POSITION.fullmatch(table) else None
 
@@ -280,8 +301,13 @@ def layer_matrix(checkpoint: Checkpoint, layer: LayerMatrix) -> NDArray[np.float
     WeightsError
         An element is NaN or infinite; the tensor and their number are named.
     """
-    tensor = checkpoint.read(layer.tensor)
-    part = np.moveaxis(tensor, layer.axis, 0)[layer.start : layer.stop]
+    tensor = effective(checkpoint).read(layer.tensor)
+    outputs = np.moveaxis(tensor, layer.axis, 0)
+    if layer.period:
+        groups = outputs.reshape(-1, layer.period, *outputs.shape[1:])
+        part = groups[:, layer.start : layer.stop]
+    else:
+        part = outputs[layer.start : layer.stop]
     matrix = np.ascontiguousarray(part).reshape(layer.p, layer.q)
     bad = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
     if bad:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, NotFoundError
+from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.source_table import BUILT_IN, DEFERRED, PREFIX, SOURCES, SUFFIXES, source_of_file
 from registry.sources.weight_files import (
@@ -138,7 +139,7 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     source = BUILT_IN.get(ref.source) or SOURCES.find(ref.source)
     if source is None:
         raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES.known()))}")
-    return source.open(ref)
+    return EffectiveCheckpoint(source.open(ref))
 
 
 def _resolved(ref: ModelRef) -> ModelRef:

@@ -52,11 +52,20 @@ class SafetensorsCheckpoint(OpenedCheckpoint):
 
     def raw(self, name: str) -> memoryview:
         """Little-endian bytes of the tensor in C order, read from the file."""
+        return self.span(name, 0, self.bytes_of(name))
+
+    def bytes_of(self, name: str) -> int:
+        """Size of the tensor in bytes."""
+        return self._spans[name][1]
+
+    def span(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of the tensor, read from the file."""
         self._check_open()
-        start, size = self._spans[name]
-        buffer = bytearray(size)
-        self._file.seek(start)
-        if self._file.readinto(buffer) != size:
+        begin, size = self._spans[name]
+        start, stop = min(start, size), min(stop, size)
+        buffer = bytearray(stop - start)
+        self._file.seek(begin + start)
+        if self._file.readinto(buffer) != len(buffer):
             raise WeightsError(f"{self.ref.target} ends inside tensor {name}", "download or save it again")
         return memoryview(buffer)
 

@@ -53,6 +53,17 @@ class ShardedCheckpoint(OpenedCheckpoint):
         shard, stored = self._parts[name]
         return shard.raw(stored)
 
+    def bytes_of(self, name: str) -> int:
+        """Size of the tensor in bytes."""
+        shard, stored = self._parts[name]
+        return shard.bytes_of(stored)
+
+    def span(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of the tensor."""
+        self._check_open()
+        shard, stored = self._parts[name]
+        return shard.span(stored, start, stop)
+
     def close(self) -> None:
         """Close all shards."""
         super().close()

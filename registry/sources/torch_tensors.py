@@ -78,6 +78,22 @@ class TorchCheckpoint(OpenedCheckpoint):
         data: memoryview = flat.view(torch.uint8).numpy().data
         return data
 
+    def bytes_of(self, name: str) -> int:
+        """Size of the tensor in bytes."""
+        self._check_open()
+        tensor = self._state[name]
+        return tensor.numel() * tensor.element_size()
+
+    def span(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of the tensor; copied alone if it is contiguous."""
+        self._check_open()
+        tensor = self._state[name].detach()
+        if tensor.is_quantized or not tensor.is_contiguous() or tensor.device.type != "cpu" or tensor.is_conj():
+            return self.raw(name)[start:stop]
+        part = tensor.reshape(-1).view(torch.uint8)[start:stop]
+        data: memoryview = (_copied_out(part) if self._mapped else part).numpy().data
+        return data
+
     def close(self) -> None:
         """Release the tensors."""
         super().close()

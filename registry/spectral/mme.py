@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FINGERPRINT", "MME"]
 
 MME = FingerprintSpec(
-    name="mme", version=1, matrix_rule="matrix-1", locations=logarithmic(1e-3, 1e2, 64), length=64, reference="circular"
+    name="mme", version=1, matrix_rule="matrix-2", locations=logarithmic(1e-3, 1e2, 64), length=64, reference="circular"
 )
 """The paper's fingerprint: cCSD of the whole network against the conjugate circular ensemble, `full` scale.
 

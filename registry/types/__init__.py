@@ -1,6 +1,6 @@
 """Frozen values that the parts of the registry exchange.
 
-``weights``: tensors, layer matrices, model cards. ``spectra``: spectra, specs, fingerprints, conjugacy. ``models``:
+``weights``: tensors, layer matrices, model cards. ``model_facts``: configuration beside the weights. ``spectra``: spectra, specs, fingerprints, conjugacy. ``models``:
 stored models. ``filters``, ``searches``, ``verdicts``, ``partitions``, ``choices``, ``calibrations``: arguments and
 results of questions. ``estimates``, ``outcomes``, ``runs``: ingests before, after and in the journal. No value here
 depends on a database, a file or a framework.
@@ -10,6 +10,7 @@ from registry.types.calibrations import Calibrated, Calibration, Relation
 from registry.types.choices import Aim, Candidate, Choice, Compression, MetricChange, Removal, Selected, Selection
 from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, MetricBound
+from registry.types.model_facts import NO_FACTS, ModelFacts
 from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, Stats
 from registry.types.outcomes import Ingested, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
@@ -32,6 +33,7 @@ from registry.types.weights import (
 
 __all__ = [
     "DONE",
+    "NO_FACTS",
     "Aim",
     "Calibrated",
     "Calibration",
@@ -64,6 +66,7 @@ __all__ = [
     "ModelClass",
     "ModelDetails",
     "ModelEstimate",
+    "ModelFacts",
     "ModelRef",
     "ModelSummary",
     "Neighbour",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from registry.types.model_facts import ModelFacts
+
 __all__ = [
     "CardChanges",
     "CardFields",
@@ -70,8 +72,9 @@ class LayerMatrix(Shown):
     """A weight matrix W of shape (p, q) in a checkpoint: its position, not its values.
 
     ``tensor`` is the stored tensor. ``name`` equals it, with ``[part]`` appended for a part of a fused tensor
-    (``attn.in_proj_weight[q]``). ``start`` and ``stop`` bound the part along the tensor's axis ``axis``. ``shape`` is
-    the shape of the part, (out, in, *kernel); ``kernel`` its trailing extents, () for linear layers. ``kind`` is one of
+    (``attn.in_proj_weight[q]``). ``start`` and ``stop`` bound the part along the tensor's axis ``axis``; with a
+    ``period`` they bound it in each of the groups of that many indices, of which it is made up (heads that keep their
+    q, k and v together). ``shape`` is the shape of the part, (out, in, *kernel); ``kernel`` its trailing extents, () for linear layers. ``kind`` is one of
     ``linear``, ``conv``, ``depthwise``, ``embedding``, ``recurrent``, ``attention``.
     """
 
@@ -83,6 +86,7 @@ class LayerMatrix(Shown):
     axis: int = 0
     start: int = 0
     stop: int = 0
+    period: int = 0
 
     @property
     def p(self) -> int:
@@ -197,9 +201,12 @@ class ModelRef(Shown):
 class WeightsPlan:
     """Result of the matrix rule for a checkpoint: layer matrices in depth order, skipped tensors, identity.
 
-    ``content_hash``: hexadecimal sha256 over sorted (name, dtype, shape, bytes) of all tensors. ``topology``:
-    hexadecimal hash of the sorted shapes (p, q) of the matrices. ``parameters``: number of elements of floating-point
-    tensors, without batch statistics. ``bytes``: size of all tensors as stored.
+    ``content_hash``: hexadecimal sha256 over the set of distinct weights as stored, (dtype, shape, bytes), without
+    names. ``topology``: hexadecimal hash of the sorted shapes (p, q) of the matrices. ``parameters``: number of
+    weights, each of a quantised tensor counted, without batch statistics and tied copies. ``bytes``: size of all
+    tensors as stored. ``precision``: how the layers' values are stored (``int4 gptq, float16``), most of them first.
+    ``unread``: weights that are no part of any layer because they cannot be read; few, or the model is refused.
+    ``notes``: sentences on choices that the reader of the file had to make.
     """
 
     rule: str
@@ -209,6 +216,9 @@ class WeightsPlan:
     topology: str
     parameters: int
     bytes: int
+    precision: str = ""
+    unread: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Checkpoint(Protocol):
@@ -227,6 +237,16 @@ class Checkpoint(Protocol):
 
     def raw(self, name: str) -> memoryview:
         """Little-endian bytes of the tensor in C order of torch's layout, for hashing; a view if possible."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Configuration beside the weights and in their header; empty where there is none."""
+
+    def bytes_of(self, name: str) -> int:
+        """Size of the tensor in bytes, as stored."""
+
+    def span(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of what ``raw`` gives, read without the rest if possible."""
 
     def close(self) -> None:
         """Release files and memory."""

@@ -1,0 +1,34 @@
+"""What is known of a model from the files beside its weights and from their headers, in addition to its card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["NO_FACTS", "ModelFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Configuration beside the weights; empty mappings where there is none.
+
+    It is read with bounds and never trusted: tensors that contradict it are an error or make it void.
+
+    ``config``: ``config.json`` (model type, heads, experts, ``tie_word_embeddings``). ``quantisation``: how the
+    weights are quantised (``quantization_config`` of ``config.json``, ``quantize_config.json``, MLX's
+    ``quantization``), with the keys of the file. ``adapter``: ``adapter_config.json``. ``metadata``: text of the
+    weights file's own header. ``aliases``: a tied tensor's name that is not in the file, and the name that is.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    quantisation: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_FACTS = ModelFacts()
+"""Nothing is known beside the weights."""
