@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
 from registry.errors import WeightsError
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.dtypes import is_float
@@ -15,6 +13,7 @@ from registry.sources.tensor_view import TensorView
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from registry.types import Checkpoint

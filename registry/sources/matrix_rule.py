@@ -113,9 +113,7 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
     learnt = [name for name, info in infos.items() if _is_parameter(info, reasons[name])]
     parts = {part for name in learnt for part in view.tensors[name].parts}
     stored = {info.name: info for info in checkpoint.tensors}
-    tied = {
-        part for n, why in reasons.items() if (why or "").startswith(_TIED) for part in view.tensors[n].parts
-    }
+    tied = {part for n, why in reasons.items() if (why or "").startswith(_TIED) for part in view.tensors[n].parts}
     return WeightsPlan(
         rule=MATRIX_RULE,
         layers=tuple(layers),

@@ -56,6 +56,7 @@ class SafetensorsCheckpoint(OpenedCheckpoint):
 
     def bytes_of(self, name: str) -> int:
         """Size of the tensor in bytes."""
+        self._check_open()
         return self._spans[name][1]
 
     def span(self, name: str, start: int, stop: int) -> memoryview:

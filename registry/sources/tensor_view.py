@@ -17,6 +17,7 @@ from registry.types import NO_FACTS, TensorInfo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from registry.types import Checkpoint, ModelFacts

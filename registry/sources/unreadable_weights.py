@@ -24,14 +24,13 @@ MOST = 0.05
 _NUMBERS = re.compile(r"\d+")
 _SEPARATORS = re.compile(r"[./:]")
 # Integers that are no weights: positions, look-up tables, sizes, hashes.
-_INDICES = re.compile(r"(\w+_)?(ids?|index|indexes|indices|idx|g_idx|coords|coordinates|sizes?|shapes?|lengths?|counts?)")
+_INDICES = re.compile(r"(\w+_)?(ids?|index|indexes|indices|idx|coords|coordinates|sizes?|shapes?|lengths?|counts?)")
 _WIDE = ("int64", "uint64")
+_COMPLEX_REMEDY = "save their real and imaginary parts as tensors"
 _REMEDY = "convert it to float16 or float32 with the library that wrote it, then save it again"
 
 
-def check_complete(
-    view: TensorView, layers: Sequence[LayerMatrix], learnt: Collection[str]
-) -> dict[str, int]:
+def check_complete(view: TensorView, layers: Sequence[LayerMatrix], learnt: Collection[str]) -> dict[str, int]:
     """Weights that are in no layer because they cannot be read: elements by name of the stored tensor.
 
     Parameters
@@ -54,7 +53,8 @@ def check_complete(
     for name in sorted(learnt):
         info = view.tensors[name].info
         if name not in found and (kind := _unread_kind(info)):
-            found[name] = Unreadable(kind, info.size, _REMEDY)
+            remedy = _COMPLEX_REMEDY if info.dtype.startswith("complex") else _REMEDY
+            found[name] = Unreadable(kind, info.size, remedy)
     if not found:
         return {}
     unread = sum(each.elements for each in found.values())

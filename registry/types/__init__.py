@@ -1,9 +1,9 @@
 """Frozen values that the parts of the registry exchange.
 
-``weights``: tensors, layer matrices, model cards. ``model_facts``: configuration beside the weights. ``spectra``: spectra, specs, fingerprints, conjugacy. ``models``:
-stored models. ``filters``, ``searches``, ``verdicts``, ``partitions``, ``choices``, ``calibrations``: arguments and
-results of questions. ``estimates``, ``outcomes``, ``runs``: ingests before, after and in the journal. No value here
-depends on a database, a file or a framework.
+``weights``: tensors, layer matrices, model cards. ``model_facts``: configuration beside the weights. ``spectra``:
+spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``, ``searches``, ``verdicts``,
+``partitions``, ``choices``, ``calibrations``: arguments and results of questions. ``estimates``, ``outcomes``,
+``runs``: ingests before, after and in the journal. No value here depends on a database, a file or a framework.
 """
 
 from registry.types.calibrations import Calibrated, Calibration, Relation

@@ -71,11 +71,12 @@ class SkippedTensor:
 class LayerMatrix(Shown):
     """A weight matrix W of shape (p, q) in a checkpoint: its position, not its values.
 
-    ``tensor`` is the stored tensor. ``name`` equals it, with ``[part]`` appended for a part of a fused tensor
+    ``tensor`` is the effective tensor. ``name`` equals it, with ``[part]`` appended for a part of a fused tensor
     (``attn.in_proj_weight[q]``). ``start`` and ``stop`` bound the part along the tensor's axis ``axis``; with a
     ``period`` they bound it in each of the groups of that many indices, of which it is made up (heads that keep their
-    q, k and v together). ``shape`` is the shape of the part, (out, in, *kernel); ``kernel`` its trailing extents, () for linear layers. ``kind`` is one of
-    ``linear``, ``conv``, ``depthwise``, ``embedding``, ``recurrent``, ``attention``.
+    q, k and v together). ``shape`` is the shape of the part, (out, in, *kernel); ``kernel`` its trailing extents, ()
+    for linear layers. ``kind`` is one of ``linear``, ``conv``, ``depthwise``, ``embedding``, ``recurrent``,
+    ``attention``.
     """
 
     position: int

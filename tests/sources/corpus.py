@@ -361,7 +361,7 @@ HOSTILE = (
     Hostile("empty", "x.safetensors", written(b""), WeightsError, "is empty"),
     # weights that cannot be used
     Hostile("complex", "x.pt", saved(lambda _: {"a": torch.eye(4, dtype=torch.complex64)}), WeightsError,
-            "complex weights only"),
+            "complex weights"),
     Hostile("shard", "model-00001-of-00003.safetensors", lambda p, _: save_file(sound(), p), WeightsError,
             "one of 3 shards"),
 )  # fmt: skip

@@ -26,7 +26,6 @@ def correlation(model: BuiltModel, order: list[str]) -> float:
 
 
 def matrices(model: BuiltModel) -> dict[str, tuple[int, ...]]:
-    names = {t.name for t in model.tensors}
     return {t.name: t.shape for t in model.tensors if skip_reason(t) is None}
 
 

@@ -44,7 +44,9 @@ def reasons(plan: WeightsPlan) -> dict[str, str]:
     [
         ("bn.running_mean", "float32", (8,), "batch statistics"),
         ("bn.moving_variance", "float32", (8,), "batch statistics"),
-        ("bn.num_batches_tracked", "int64", (), "quantised or integer (int64)"),
+        ("bn.num_batches_tracked", "int64", (), "batch statistics"),
+        ("attn.relative_position_index", "int64", (49, 49), "integer or packed (int64)"),
+        ("embeddings.position_ids", "int32", (1, 512), "integer or packed (int32)"),
         ("bn.num_batches_tracked", "float32", (), "batch statistics"),
         ("a.bias", "float32", (8,), "vector or scalar"),
         ("gru.bias", "float32", (2, 24), "bias"),
@@ -61,14 +63,12 @@ def reasons(plan: WeightsPlan) -> dict[str, str]:
         ("attn.rel_pos_h", "float32", (55, 96), "position table"),
         ("layer.0.SelfAttention.relative_attention_bias.weight", "float32", (32, 8), "position table"),
         ("rotary_emb.inv_freq", "float32", (32,), "constant table"),
-        ("freqs_cis", "complex64", (64, 32), "complex"),
+        ("freqs_cis", "complex64", (64, 32), "constant table"),
         ("cls_token", "float32", (1, 1, 64), "token"),
         ("optimizer.state.0.exp_avg", "float32", (8, 8), "optimiser state"),
         ("fc.kernel.Adam_1", "float32", (8, 8), "optimiser state"),
         ("conv1.weight.Momentum", "float32", (8, 8), "optimiser state"),
         ("layer_scale", "float32", (96, 1, 1), "layer scale"),
-        ("q.weight", "int8", (8, 8), "quantised or integer (int8)"),
-        ("f8.weight", "float8_e4m3fn", (8, 8), "quantised or integer (float8_e4m3fn)"),
         ("keep", "bool", (8, 8), "flags"),
         ("empty.weight", "float32", (0, 8), "no elements"),
         ("score.weight", "float32", (1, 8), "fewer than two outputs"),
@@ -102,19 +102,6 @@ def test_layers_whose_names_only_look_like_tables(name: str, shape: tuple[int, .
     assert [layer.name for layer in plan_weights(ShapesCheckpoint([TensorInfo(name, "float32", shape)])).layers] == [
         name
     ]
-
-
-def test_scales_of_quantised_weights_are_no_layers() -> None:
-    tensors = [
-        TensorInfo("embed.weight", "float16", (100, 64)),
-        TensorInfo("l.qweight", "int32", (8, 64)),
-        TensorInfo("l.scales", "float16", (4, 64)),
-    ]
-    plan = plan_weights(ShapesCheckpoint(tensors))
-    assert [layer.name for layer in plan.layers] == ["embed.weight"]
-    assert reasons(plan)["l.scales"] == "scales of quantised weights"
-    assert plan.parameters == 6400
-    assert layers_by_shape({tensor.name: tensor for tensor in tensors}) == plan.layers
 
 
 def test_torch_recurrent_gates() -> None:
@@ -355,13 +342,15 @@ def test_values_that_are_not_finite_are_named_and_counted(value: float) -> None:
         ([], "arrays holds no tensors", "save the whole state dict"),
         (
             [("a.weight", "complex64", (4, 4)), ("a.bias", "float32", (4,))],
-            "arrays holds complex weights only (complex64)",
+            "arrays: 100.0% of its weights cannot be read: 16 complex weights (complex64) in 1 tensor, "
+            "such as a.weight",
             "save their real and imaginary parts as tensors",
         ),
         (
             [("a.weight", "int8", (4, 4)), ("b.weight", "uint8", (4, 4)), ("a.bias", "float32", (4,))],
-            "arrays holds quantised or integer weights only (int8, uint8)",
-            "use the weights before quantisation",
+            "arrays: 100.0% of its weights cannot be read: 16 integer or packed weights (int8), 16 integer or packed "
+            "weights (uint8) in 2 tensors, such as a.weight",
+            "convert it to float16 or float32 with the library that wrote it, then save it again",
         ),
         (
             [("a.weight", "float32", (1, 4)), ("b.weight", "float32", (1, 4)), ("a.bias", "float32", (4,))],
@@ -389,23 +378,93 @@ def test_zeros_and_tied_parts_are_counted() -> None:
 
 def test_topology_is_of_the_shapes_alone() -> None:
     a = plan_of(a__weight=(4, 8), b__weight=(3, 2, 2, 2))
-    assert a.rule == MATRIX_RULE == "matrix-1"
+    assert a.rule == MATRIX_RULE == "matrix-2"
     assert a.topology == plan_of(x__weight=(3, 8), y__weight=(4, 4, 2)).topology
     assert a.topology != plan_of(x__weight=(3, 8), y__weight=(8, 4)).topology
     assert a.content_hash != plan_of(c__weight=(4, 8), b__weight=(3, 2, 2, 2)).content_hash
 
 
-def test_content_hash_depends_on_each_field() -> None:
-    array = normal(4, 4)
-    variants = [
-        {"a": array},
-        {"b": array},
-        {"a": array.reshape(2, 8)},
-        {"a": array.view(np.float64)},
-        {"a": -array},
-        {"a": array, "b": array},
+def test_content_hash_is_of_the_set_of_weights() -> None:
+    array, running = normal(4, 4), normal(4)
+    weights = {"a": array, "b": normal(4, 4)}
+    whole = plan_weights(ArrayCheckpoint(weights)).content_hash
+    same: list[dict[str, np.ndarray]] = [
+        {"model.a": array, "model.b": weights["b"]},
+        {**weights, "head": array},  # tied
+        {**weights, "bn.running_mean": running, "bn.num_batches_tracked": np.array(3)},
+        {**weights, "position_ids": np.arange(8).reshape(1, 8), "attn.masked_bias": np.float32(-1e4)},
+        {**weights, "inv_freq": running, "causal_mask": np.ones((4, 4), bool)},
     ]
-    assert len({plan_weights(ArrayCheckpoint(v)).content_hash for v in variants}) == len(variants)
+    assert {plan_weights(ArrayCheckpoint(v)).content_hash for v in same} == {whole}
+    others = [
+        {"a": array},
+        {"a": array.reshape(2, 8), "b": weights["b"]},
+        {"a": array.view(np.float64), "b": weights["b"]},
+        {"a": -array, "b": weights["b"]},
+        {**weights, "norm.bias": running},
+        {**weights, "norm.bias": -running},
+    ]
+    hashes = {plan_weights(ArrayCheckpoint(v)).content_hash for v in others}
+    assert len(hashes) == len(others)
+    assert whole not in hashes
+
+
+class TestUnreadableWeights:
+    """What is left out of a model, and what is refused for it."""
+
+    READ = (("a.weight", "float32", (40, 40)), ("embed_tokens.weight", "float32", (5000, 4)))
+
+    @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "float8_e4m3fn", "complex64"])
+    def test_a_few_are_left_out_and_counted(self, dtype: str) -> None:
+        tensors = [TensorInfo(*each) for each in (*self.READ, ("odd.weight", dtype, (8, 10)))]
+        plan = plan_weights(ShapesCheckpoint(tensors))
+        assert (len(plan.layers), plan.unread, plan.parameters) == (2, 80, 1600 + 20000 + 80)
+        assert set(reasons(plan)) == {"odd.weight"}
+
+    @pytest.mark.parametrize("rows", [8, 9])
+    def test_five_percent_without_embeddings_is_the_limit(self, rows: int) -> None:
+        tensors = [
+            TensorInfo("a.weight", "float32", (1520, 10)),
+            TensorInfo("embed_tokens.weight", "float32", (5000, 4)),
+            TensorInfo("odd.weight", "int8", (rows, 100)),
+        ]
+        if rows == 8:
+            assert plan_weights(ShapesCheckpoint(tensors)).unread == 800
+            return
+        with pytest.raises(
+            WeightsError, match=r"arrays: 5\.6% of its weights cannot be read: 900 integer or packed"
+        ) as e:
+            plan_weights(ShapesCheckpoint(tensors))
+        assert "float16 or float32" in e.value.remedy
+
+    def test_a_layer_that_its_sibling_blocks_have_is_not_left_out(self) -> None:
+        blocks = [TensorInfo(f"h.{i}.fc.weight", "float32", (100, 100)) for i in range(30)]
+        small = TensorInfo("h.30.fc.weight", "int8", (10, 10))
+        with pytest.raises(WeightsError, match=r"h\.30\.fc\.weight, a layer of a block, cannot be read"):
+            plan_weights(ShapesCheckpoint([*blocks, small]))
+        other = TensorInfo("h.30.gate.weight", "int8", (10, 10))
+        assert plan_weights(ShapesCheckpoint([*blocks, other])).unread == 100
+
+    @pytest.mark.parametrize(
+        ("name", "dtype", "shape"),
+        [
+            ("attn.relative_position_index", "int64", (49, 49)),
+            ("position_ids", "int32", (1, 4096)),
+            ("ids", "uint8", (64, 64)),
+            ("table", "int64", (64, 64)),
+            ("mask", "int8", (64, 64)),
+            ("keep", "bool", (64, 64)),
+            ("codes", "int8", (4096,)),
+        ],
+    )
+    def test_what_is_no_weight_counts_for_nothing(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        tensors = [TensorInfo("a.weight", "float32", (4, 4)), TensorInfo(name, dtype, shape)]
+        assert plan_weights(ShapesCheckpoint(tensors)).unread == 0
+
+    def test_integers_named_weight_are_weights(self) -> None:
+        tensors = [TensorInfo("a.weight", "float32", (4, 4)), TensorInfo("b.weight", "int64", (4, 4))]
+        with pytest.raises(WeightsError, match=r"50\.0% of its weights"):
+            plan_weights(ShapesCheckpoint(tensors))
 
 
 @given(st.randoms(use_true_random=False))

@@ -71,7 +71,7 @@ def test_a_key_has_nothing_to_choose(tmp_path: Path) -> None:
 
 def test_closing_closes_the_shards(tmp_path: Path) -> None:
     checkpoint = open_ref(expand(write(tmp_path, ".safetensors", {"a": A}, {"b": B}))[0])
-    shards = {shard for shard, _ in checkpoint._parts.values()}  # type: ignore[attr-defined]
+    shards = {shard for shard, _ in checkpoint.stored._parts.values()}  # type: ignore[attr-defined]
     assert len(shards) == 2
     checkpoint.close()
     for shard in shards:
