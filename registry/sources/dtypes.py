@@ -99,18 +99,27 @@ def _small_float_values(dtype: str) -> NDArray[np.float32]:
     if dtype == "float8_e8m0fnu":  # powers of two alone; 255 is NaN
         values = np.ldexp(np.ones(256), codes - 127)
         values[255] = np.nan
-        return values.astype(np.float32)
+    else:
+        values = _signed_values(codes, dtype)
+    table: NDArray[np.float32] = values.astype(np.float32)
+    return table
+
+
+def _signed_values(codes: NDArray[np.integer], dtype: str) -> NDArray[np.float64]:
+    """Values of codes with a sign bit, an exponent and a mantissa; subnormal where the exponent is zero."""
     exponent_bits, mantissa_bits, bias = _SMALL_FLOATS[dtype]
     mantissa = codes & (2**mantissa_bits - 1)
     exponent = codes >> mantissa_bits & (2**exponent_bits - 1)
     normal = exponent > 0
-    fraction = mantissa / 2**mantissa_bits + normal
-    values = np.where(codes >> 7, -1.0, 1.0) * np.ldexp(fraction, np.where(normal, exponent, 1) - bias)
+    sign = np.where(codes >> 7, -1.0, 1.0)
+    values: NDArray[np.float64] = sign * np.ldexp(
+        mantissa / 2**mantissa_bits + normal, np.where(normal, exponent, 1) - bias
+    )
     if dtype.endswith("fnuz"):
-        values[128] = np.nan
+        values[codes == 128] = np.nan
     elif dtype == "float8_e4m3fn":
-        values[[127, 255]] = np.nan
+        values[codes & 127 == 127] = np.nan
     else:
         top = exponent == 2**exponent_bits - 1
-        values[top] = np.where(mantissa[top] > 0, np.nan, np.where(codes[top] >> 7, -np.inf, np.inf))
-    return values.astype(np.float32)
+        values[top] = np.where(mantissa[top] > 0, np.nan, sign[top] * np.inf)
+    return values
