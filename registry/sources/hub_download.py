@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import NotFoundError, SourceError, UnsafeError
 from registry.sources.hub_cache import COMMIT, cached_weights, choose
+from registry.sources.model_files import DESCRIPTIONS
+from registry.sources.model_files import MAX_BYTES as LARGEST_DESCRIPTION
 from registry.sources.shard_index import MAX_BYTES, read_index
 from registry.sources.weight_files import is_index
 
@@ -81,7 +83,7 @@ def fetch(repository: str, revision: str) -> tuple[Path, ModelInfo | None]:
 
 
 def _downloaded(repository: str, revision: str, info: ModelInfo) -> Path:
-    """Download the weights file, or the shard index and then its shards, and no other file of the repository."""
+    """Download the weights file, or the shard index and then its shards, and the small files that describe them."""
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     name = choose(sizes, repository)
     if name is None:
@@ -93,7 +95,8 @@ def _downloaded(repository: str, revision: str, info: ModelInfo) -> Path:
         )
     if is_index(Path(name)) and sizes[name] > MAX_BYTES:
         raise UnsafeError(f"{repository}: {name} is an index of {sizes[name] / 2**20:.0f} MiB", "take another model")
-    weights = _snapshot(repository, revision, {name: sizes[name]}) / name
+    beside = {file: sizes[file] for file in DESCRIPTIONS if 0 < sizes.get(file, 0) <= LARGEST_DESCRIPTION}
+    weights = _snapshot(repository, revision, {name: sizes[name], **beside}) / name
     if is_index(weights):
         files = {shard.name for shard in read_index(weights).values()}
         missing = sorted(files - sizes.keys())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from registry.errors import UnsafeError, UsageError, WeightsError
 from registry.sources.base import MAX_TENSORS
 from registry.sources.effective_weights import EffectiveCheckpoint
+from registry.sources.model_files import facts_of_module, with_facts
 from registry.sources.state_dicts import stripped
 from registry.types import ModelCard, ModelRef
 
@@ -68,4 +69,5 @@ def open_module(
     label = name or called
     size = sum(value.numel() * value.element_size() for value in state.values())
     ref = ModelRef(source="module", target=label, name=label, card=card or ModelCard(), bytes=size)
-    return EffectiveCheckpoint(TorchCheckpoint(stripped(state), ref))
+    facts = facts_of_module(module)
+    return EffectiveCheckpoint(TorchCheckpoint(stripped(state), with_facts(ref, facts), facts))

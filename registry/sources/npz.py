@@ -25,6 +25,7 @@ from registry.sources.archive import DAMAGED, zip_entries
 from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source, common_prefix
 from registry.sources.dtypes import is_float
 from registry.sources.jax_layouts import torch_layout
+from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.weight_files import check_file
 from registry.types import TensorInfo
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.types import Checkpoint, ModelRef
+    from registry.types import Checkpoint, ModelFacts, ModelRef
 
 __all__ = ["SOURCE"]
 
@@ -66,8 +67,9 @@ class _Array(NamedTuple):
 class NpzCheckpoint(OpenedCheckpoint):
     """An open archive. Memory in use is that of the array last read."""
 
-    def __init__(self, ref: ModelRef, archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> None:
-        super().__init__(ref, [TensorInfo(name, array.dtype.name, array.laid) for name, array in arrays.items()])
+    def __init__(self, ref: ModelRef, archive: zipfile.ZipFile, arrays: dict[str, _Array], facts: ModelFacts) -> None:
+        infos = [TensorInfo(name, array.dtype.name, array.laid) for name, array in arrays.items()]
+        super().__init__(ref, infos, facts)
         self._archive = archive
         self._arrays = arrays
 
@@ -119,7 +121,8 @@ def open_npz(ref: ModelRef) -> Checkpoint:
         cut = len(common_prefix(arrays))
         layouts = {name: torch_layout(name, array.shape, arrays) for name, array in arrays.items()}
         arrays = {name[cut:]: arrays[name]._replace(axes=axes, laid=laid) for name, (axes, laid) in layouts.items()}
-        return NpzCheckpoint(ref, archive, arrays)
+        facts = facts_beside(path)
+        return NpzCheckpoint(with_facts(ref, facts), archive, arrays, facts)
     except BaseException:
         archive.close()
         raise

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source, common_prefix
 from registry.sources.dtypes import SAFETENSORS_DTYPES, decode, is_float
+from registry.sources.model_files import aliases_in, facts_beside, with_facts
 from registry.sources.weight_files import check_file, refuse_shard
-from registry.types import ModelCard, ModelRef, TensorInfo
+from registry.types import ModelCard, ModelFacts, ModelRef, TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,8 +36,10 @@ _MAX_HEADER = 32 * 2**20  # bytes; the header of about 300,000 tensors
 class SafetensorsCheckpoint(OpenedCheckpoint):
     """An open safetensors file. Memory in use is that of the tensor last read."""
 
-    def __init__(self, ref: ModelRef, tensors: list[TensorInfo], spans: dict[str, tuple[int, int]]) -> None:
-        super().__init__(ref, tensors)
+    def __init__(
+        self, ref: ModelRef, tensors: list[TensorInfo], spans: dict[str, tuple[int, int]], facts: ModelFacts
+    ) -> None:
+        super().__init__(ref, tensors, facts)
         self._spans = spans
         self._infos = {info.name: info for info in tensors}
         self._file = Path(ref.target).open("rb")  # noqa: SIM115 - close() is the context manager here
@@ -82,22 +85,26 @@ def open_safetensors(ref: ModelRef) -> Checkpoint:
     if ref.key is not None:
         raise NotFoundError(f"{path} has no entry {ref.key!r}", "safetensors files are never wrapped: leave --key out")
     refuse_shard(path)
-    return _opened(ref, common_prefix)
+    return _opened(ref, common_prefix, beside=True)
 
 
 def open_part(path: Path) -> Checkpoint:
     """Open one shard, with tensor names as in the file; raises the errors of `open_ref`."""
-    return _opened(ModelRef("safetensors", str(path), path.stem), lambda _: "")
+    return _opened(ModelRef("safetensors", str(path), path.stem), lambda _: "", beside=False)
 
 
-def _opened(ref: ModelRef, prefix: Callable[[Iterable[str]], str]) -> Checkpoint:
-    """Open the file of ``ref`` and remove the common prefix that ``prefix`` finds in its tensor names."""
+def _opened(ref: ModelRef, prefix: Callable[[Iterable[str]], str], *, beside: bool) -> Checkpoint:
+    """Open the file of ``ref`` and remove the common prefix that ``prefix`` finds in its tensor names.
+
+    ``beside``: read the configuration beside it, too.
+    """
     path = Path(ref.target)
     header, start = _checked_header(path, check_file(path))
     metadata = header.pop("__metadata__", {})
     if len(header) > MAX_TENSORS:
         raise UnsafeError(f"{path} claims {len(header)} tensors, more than {MAX_TENSORS}", "split the file")
-    cut = len(prefix(header))
+    wrapper = prefix(header)
+    cut = len(wrapper)
     tensors: list[TensorInfo] = []
     spans: dict[str, tuple[int, int]] = {}
     for name, entry in header.items():
@@ -105,7 +112,13 @@ def _opened(ref: ModelRef, prefix: Callable[[Iterable[str]], str]) -> Checkpoint
         begin, end = entry["data_offsets"]
         tensors.append(TensorInfo(name[cut:], dtype, tuple(entry["shape"])))
         spans[name[cut:]] = (start + begin, end - begin)
-    return SafetensorsCheckpoint(_completed(ref, metadata), tensors, spans)
+    said = {key.removeprefix(wrapper): text.removeprefix(wrapper) for key, text in metadata.items()}
+    facts = (
+        facts_beside(path, said, spans)
+        if beside
+        else ModelFacts(metadata=metadata, aliases=aliases_in(said, spans, str(path)))
+    )
+    return SafetensorsCheckpoint(with_facts(_completed(ref, metadata), facts), tensors, spans, facts)
 
 
 def _checked_header(path: Path, size: int) -> tuple[dict[str, Any], int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from registry.errors import NotFoundError, WeightsError
 from registry.sources import safetensors, torch_file
 from registry.sources.base import OpenedCheckpoint, Source, common_prefix
+from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.shard_index import read_index
 from registry.sources.weight_files import INDEX
 from registry.types import ModelRef, TensorInfo
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.types import Checkpoint
+    from registry.types import Checkpoint, ModelFacts
 
 __all__ = ["SOURCE"]
 
@@ -38,7 +39,8 @@ class ShardedCheckpoint(OpenedCheckpoint):
         for name, (holder, stored) in self._parts.items():
             info = infos[id(holder), stored]
             tensors.append(TensorInfo(name, info.dtype, info.shape))
-        super().__init__(ref, tensors)
+        facts = _facts(Path(ref.target), holders)
+        super().__init__(with_facts(ref, facts), tensors, facts)
         self._shards = shards
 
     def read(self, name: str) -> NDArray[np.floating]:
@@ -81,6 +83,16 @@ def open_shards(ref: ModelRef) -> Checkpoint:
         shards = {path: stack.enter_context(opener(path)) for path in sorted(set(mapped.values()))}
         return ShardedCheckpoint(ref, _holders(index, mapped, shards), stack.pop_all())
     raise AssertionError("an exit stack suppresses no exception")
+
+
+def _facts(index: Path, holders: Mapping[str, Checkpoint]) -> ModelFacts:
+    """What is beside the index, with the aliases in the headers of its shards."""
+    metadata: dict[str, str] = {}
+    for shard in set(holders.values()):
+        metadata.update(shard.facts.metadata)
+    wrapper = common_prefix(holders)
+    said = {key.removeprefix(wrapper): text.removeprefix(wrapper) for key, text in metadata.items()}
+    return facts_beside(index, said, [name[len(wrapper) :] for name in holders])
 
 
 def _holders(index: Path, mapped: Mapping[str, Path], shards: Mapping[Path, Checkpoint]) -> dict[str, Checkpoint]:

@@ -82,7 +82,7 @@ class TensorView:
         self.tensors: dict[str, EffectiveTensor] = {info.name: self._plain(info) for info in stored.tensors}
         self.skipped: dict[str, tuple[TensorInfo, str]] = {}
         self.unreadable: dict[str, Unreadable] = {}
-        self.notes: list[str] = []
+        self.notes: list[str] = list(self.facts.notes)
 
     def _plain(self, info: TensorInfo) -> EffectiveTensor:
         return EffectiveTensor(

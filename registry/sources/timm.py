@@ -15,7 +15,7 @@ from registry.sources.hub_cache import MAIN, cached_weights, files_of
 from registry.sources.hub_download import fetch, reason, required
 from registry.sources.hub_models import open_weights
 from registry.sources.torch_hub import cache_path, download, hash_prefix
-from registry.types import ModelCard, ModelRef
+from registry.types import ModelCard, ModelFacts, ModelRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,8 +164,9 @@ def open_timm(ref: ModelRef) -> Checkpoint:
     name, _, tag = ref.target.partition(".")
     if name not in timm.list_models():
         raise NotFoundError(f"timm has no model {name!r}", "expand the reference again with this timm")
+    facts = ModelFacts(config={"architecture": name})  # which of timm's modules it is
     if tag == RANDOM:
-        return TorchCheckpoint(_built(name, ref.seed, pretrained=False).state_dict(), ref)
+        return TorchCheckpoint(_built(name, ref.seed, pretrained=False).state_dict(), ref, facts)
     published = _published(name, tag)
     path, revision = _fetched(published)
     open_weights(ref, path).close()
@@ -178,7 +179,8 @@ def open_timm(ref: ModelRef) -> Checkpoint:
             f"timm cannot load the weights of {ref.target} in {path}: {reason(error)}",
             "remove the file, then try again",
         ) from error
-    return TorchCheckpoint(module.state_dict(), replace(ref, card=ModelCard(revision=revision).updated(ref.card)))
+    ref = replace(ref, card=ModelCard(revision=revision).updated(ref.card))
+    return TorchCheckpoint(module.state_dict(), ref, facts)
 
 
 def _fetched(published: Any) -> tuple[Path, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED, check_archive
 from registry.sources.base import Source
+from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.pickle_stand_ins import stand_ins
 from registry.sources.state_dicts import select_state, stripped
 from registry.sources.weight_files import check_file, refuse_shard
@@ -43,7 +44,8 @@ def open_torch_file(ref: ModelRef) -> Checkpoint:
     path = Path(ref.target)
     refuse_shard(path)
     state, mapped = _load_state(path, ref.key)
-    return TorchCheckpoint(stripped(state), ref, mapped=mapped)
+    facts = facts_beside(path)
+    return TorchCheckpoint(stripped(state), with_facts(ref, facts), facts, mapped=mapped)
 
 
 def open_part(path: Path) -> Checkpoint:

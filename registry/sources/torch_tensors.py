@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.types import ModelRef
+    from registry.types import ModelFacts, ModelRef
 
 __all__ = ["TorchCheckpoint"]
 
@@ -40,7 +40,14 @@ class TorchCheckpoint(OpenedCheckpoint):
         A tensor has no data (meta device) or is sparse.
     """
 
-    def __init__(self, state: Mapping[str, torch.Tensor], ref: ModelRef, *, mapped: bool = False) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, torch.Tensor],
+        ref: ModelRef,
+        facts: ModelFacts | None = None,
+        *,
+        mapped: bool = False,
+    ) -> None:
         for name, tensor in state.items():
             if tensor.is_meta:
                 raise WeightsError(f"tensor {name} is on the meta device: it has no data", "load its weights first")
@@ -49,7 +56,7 @@ class TorchCheckpoint(OpenedCheckpoint):
                     f"tensor {name} is sparse ({tensor.layout})", "make it dense before saving: to_dense()"
                 )
         infos = [TensorInfo(n, str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in state.items()]
-        super().__init__(ref, infos)
+        super().__init__(ref, infos, facts)
         self._state = dict(state)
         self._mapped = mapped
 

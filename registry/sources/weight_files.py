@@ -24,6 +24,7 @@ __all__ = [
     "default_names",
     "is_index",
     "is_shard",
+    "is_training_state",
     "matching_files",
     "refuse_shard",
     "settled",
@@ -224,6 +225,11 @@ def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool)
             yield path, is_folder
 
 
+def is_training_state(path: Path) -> bool:
+    """Whether the name is that of training state beside the weights: an optimizer, a scheduler, random states."""
+    return _stem(path).lower() in _TRAINER_STEMS
+
+
 def _known(suffixes: tuple[str, ...]) -> str:
     return f"supported suffixes: {' '.join(sorted(suffixes))}"
 
@@ -237,7 +243,7 @@ def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str]) -> 
 
 
 def _weights(paths: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[Path]:
-    return (p for p in paths if p.name.lower().endswith(suffixes) and _stem(p).lower() not in _TRAINER_STEMS)
+    return (p for p in paths if p.name.lower().endswith(suffixes) and not is_training_state(p))
 
 
 def default_names(paths: list[Path], folder: Path | None) -> list[str]:

@@ -21,6 +21,7 @@ class ModelFacts:
     weights are quantised (``quantization_config`` of ``config.json``, ``quantize_config.json``, MLX's
     ``quantization``), with the keys of the file. ``adapter``: ``adapter_config.json``. ``metadata``: text of the
     weights file's own header. ``aliases``: a tied tensor's name that is not in the file, and the name that is.
+    ``notes``: sentences on files that were ignored.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class ModelFacts:
     adapter: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 NO_FACTS = ModelFacts()
