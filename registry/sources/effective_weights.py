@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from registry.errors import WeightsError
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.dtypes import is_float
+from registry.sources.parametrisations import fold_parametrisations
 from registry.sources.tensor_view import TensorView
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STEPS", "EffectiveCheckpoint", "effective"]
 
-STEPS: tuple[Callable[[TensorView], None], ...] = ()
+STEPS: tuple[Callable[[TensorView], None], ...] = (fold_parametrisations,)
 """Each takes one kind of layout to weights. A later step sees what an earlier one made, so the order counts: names that
 metadata ties, layouts of axes, codes and scales, adapters, parametrisations, experts."""
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import UnsafeError, UsageError, WeightsError
-from registry.sources.base import MAX_TENSORS
+from registry.sources.base import MAX_TENSORS, common_prefix
 from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.model_files import facts_of_module, with_facts
 from registry.sources.state_dicts import stripped
 from registry.types import ModelCard, ModelRef
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
     from registry.types import Checkpoint
@@ -70,4 +73,31 @@ def open_module(
     size = sum(value.numel() * value.element_size() for value in state.values())
     ref = ModelRef(source="module", target=label, name=label, card=card or ModelCard(), bytes=size)
     facts = facts_of_module(module)
+    if not isinstance(module, Mapping):
+        facts = replace(facts, maps=_maps_of(module, state))
     return EffectiveCheckpoint(TorchCheckpoint(stripped(state), with_facts(ref, facts), facts))
+
+
+def _maps_of(module: torch.nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """How each parametrised weight is computed, as `ModelFacts` has it; what is not torch's is called by its class."""
+    cut = len(common_prefix(names))
+    said: dict[str, str] = {}
+    for prefix, child in module.named_modules():
+        above = f"{prefix}." if prefix else ""
+        for hook in child._forward_pre_hooks.values():  # noqa: SLF001 - torch has no other place for them
+            if type(hook).__name__ == "SpectralNorm" and type(hook).__module__.startswith("torch."):
+                said[f"{above}{hook.name}"[cut:]] = f"spectral_norm {hook.dim}"
+        for name, steps in (getattr(child, "parametrizations", None) or {}).items():
+            words = [_map_word(step) for step in steps]
+            said[f"{above}{name}"[cut:]] = words[0] if len(words) == 1 else "several"
+    return said
+
+
+def _map_word(step: Any) -> str:
+    """One parametrisation of torch in a word or two; another by the name of its class."""
+    name = type(step).__name__
+    if type(step).__module__ != "torch.nn.utils.parametrizations":
+        return f"class {name}"
+    if name == "_SpectralNorm":
+        return f"spectral_norm {step.dim}"
+    return f"orthogonal {step.orthogonal_map.name}" if name == "_Orthogonal" else "weight_norm"

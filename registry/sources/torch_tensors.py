@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import torch
 from registry.errors import WeightsError
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.dtypes import is_float
-from registry.types import TensorInfo
+from registry.types import NO_FACTS, TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ class TorchCheckpoint(OpenedCheckpoint):
         self,
         state: Mapping[str, torch.Tensor],
         ref: ModelRef,
-        facts: ModelFacts | None = None,
+        facts: ModelFacts = NO_FACTS,
         *,
         mapped: bool = False,
     ) -> None:
@@ -56,7 +57,7 @@ class TorchCheckpoint(OpenedCheckpoint):
                     f"tensor {name} is sparse ({tensor.layout})", "make it dense before saving: to_dense()"
                 )
         infos = [TensorInfo(n, str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in state.items()]
-        super().__init__(ref, infos, facts)
+        super().__init__(ref, infos, replace(facts, aliases={**facts.aliases, **_shared(state)}))
         self._state = dict(state)
         self._mapped = mapped
 
@@ -105,6 +106,18 @@ class TorchCheckpoint(OpenedCheckpoint):
         """Release the tensors."""
         super().close()
         self._state.clear()
+
+
+def _shared(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Names of tensors that are the same memory as an earlier one, and the name of that one."""
+    first: dict[object, str] = {}
+    aliases = {}
+    for name, tensor in state.items():
+        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.numel():
+            place = (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
+            if first.setdefault(place, name) != name:
+                aliases[name] = first[place]
+    return aliases
 
 
 def _copied_out(tensor: torch.Tensor) -> torch.Tensor:

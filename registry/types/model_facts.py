@@ -20,8 +20,9 @@ class ModelFacts:
     ``config``: ``config.json`` (model type, heads, experts, ``tie_word_embeddings``). ``quantisation``: how the
     weights are quantised (``quantization_config`` of ``config.json``, ``quantize_config.json``, MLX's
     ``quantization``), with the keys of the file. ``adapter``: ``adapter_config.json``. ``metadata``: text of the
-    weights file's own header. ``aliases``: a tied tensor's name that is not in the file, and the name that is.
-    ``notes``: sentences on files that were ignored.
+    weights file's own header. ``aliases``: a tied tensor's name, which the file may lack, and the name that it has.
+    ``maps``: of live modules, how a parametrised weight is computed, by its name (``spectral_norm 1``, the axis of
+    outputs; ``orthogonal cayley``). ``notes``: sentences on files that were ignored.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class ModelFacts:
     adapter: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    maps: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
