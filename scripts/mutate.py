@@ -53,7 +53,7 @@ GROUPS = (
         (
             "registry/sources/depth_order.py",
             "registry/sources/fused_tensors.py",
-            "registry/sources/jax_layouts.py",
+            "registry/sources/array_layouts.py",
             "registry/sources/matrix_rule.py",
             "registry/sources/module_roles.py",
         ),

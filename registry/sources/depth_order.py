@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from registry.sources.module_roles import BODY, DENSE, DOWNSAMPLE, HEAD, STEM, Part, parse_part
+from registry.sources.module_roles import BODY, DENSE, DOWNSAMPLE, FLAX_GATES, HEAD, STEM, Part, parse_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,9 +55,10 @@ def _ordered(entries: Sequence[tuple[list[str], str]], depth: int, shapes: Mappi
     parts = {child: parse_part(child) for child in children}
     names = {child: [name for _, name in members] for child, members in children.items()}
     keys = _sibling_keys({c: part._replace(rank=_moved_rank(c, parts, names, shapes)) for c, part in parts.items()})
+    gates = next((gates for gates in FLAX_GATES if children.keys() >= set(gates)), ())
     return [
         name
-        for child in sorted(children, key=lambda c: keys[c])
+        for child in sorted(children, key=lambda c: (gates.index(c) if c in gates else -1, keys[c]))
         for name in _ordered(children[child], depth + 1, shapes)
     ]
 

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from registry.errors import WeightsError
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.dtypes import is_float
-from registry.sources.parametrisations import fold_parametrisations
 from registry.sources.tensor_view import TensorView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from numpy.typing import NDArray
 
     from registry.types import Checkpoint
 
-__all__ = ["STEPS", "EffectiveCheckpoint", "effective"]
+__all__ = ["STEPS", "EffectiveCheckpoint", "Step", "effective"]
 
-STEPS: tuple[Callable[[TensorView], None], ...] = (fold_parametrisations,)
-"""Each takes one kind of layout to weights. A later step sees what an earlier one made, so the order counts: names that
-metadata ties, layouts of axes, codes and scales, adapters, parametrisations, experts."""
+_SEPARATORS = re.compile(r"[./:]")
+
+
+class Step(NamedTuple):
+    """A step from one kind of layout to weights, as ``module:function`` of a `TensorView`.
+
+    It is loaded and taken only where it may apply: where a part of a tensor's name, or a dtype, matches ``signs``, or
+    where one of the ``facts`` beside the weights is known.
+    """
+
+    run: str
+    signs: re.Pattern[str]
+    facts: tuple[str, ...] = ()
+
+    def may_apply(self, view: TensorView, marks: frozenset[str]) -> bool:
+        """Whether there is a sign of the layout among the ``marks``, parts of names and dtypes."""
+        return any(getattr(view.facts, fact) for fact in self.facts) or any(map(self.signs.fullmatch, marks))
+
+
+STEPS: tuple[Step, ...] = (
+    Step("registry.sources.array_layouts:turn_arrays", re.compile(r"(\w+_)?kernel|w|vars")),
+    Step(
+        "registry.sources.parametrisations:fold_parametrisations",
+        re.compile(r"parametrizations|\w+_(g|v|u|orig|mask)"),
+        ("maps",),
+    ),
+)
+"""A later step sees what an earlier one made, so the order counts: names that metadata ties, layouts of axes, codes and
+scales, adapters, parametrisations, experts."""
+
+
+def _marks(view: TensorView) -> frozenset[str]:
+    """The parts of all names in lower case, numbers left out, and the dtypes."""
+    parts = {part for name in view.tensors for part in _SEPARATORS.split(name[-400:].lower())}
+    return frozenset(part for part in parts if not part.isdecimal()) | {t.dtype for t in view.tensors.values()}
 
 
 class EffectiveCheckpoint(OpenedCheckpoint):
@@ -41,8 +72,11 @@ class EffectiveCheckpoint(OpenedCheckpoint):
     def view(self) -> TensorView:
         """The effective tensors, found when first asked for. Raises ``WeightsError`` where parts contradict."""
         view = TensorView(self.stored)
+        marks = _marks(view)
         for step in STEPS:
-            step(view)
+            if step.may_apply(view, marks):
+                module, _, function = step.run.partition(":")
+                getattr(import_module(module), function)(view)
         return view
 
     def read(self, name: str) -> NDArray[np.floating]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from registry.sources.module_roles import FLAX_GATES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,6 +31,7 @@ _TRANSPOSED = re.compile(
 )
 _TORCH_RNN = re.compile(r"((?:.*\.)?weight_)(ih|hh)((?:_l\d+)?(?:_reverse)?)")
 _KERAS_RNN = re.compile(r"((?:.*[./])?)(recurrent_kernel|kernel)")
+_FLAX_GATE = re.compile(r"(.*[./])([ih][ifgorzn])([./]kernel)", re.DOTALL)
 _TF_LSTM = re.compile(r"(?:.*[./])?\w*lstm_cell\w*[./]kernel")
 
 
@@ -113,9 +116,9 @@ def _recurrent_sibling(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tup
 
 def _gates(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[str, ...]:
     """Labels of the gates stacked along a tensor's output axis; empty without gates or if shapes leave it open."""
-    if _TF_LSTM.fullmatch(info.name.lower()) and len(info.shape) == 2 and info.shape[0] % 4 == 0:
-        return _TF_GATES
     found = _recurrent_sibling(info, infos)
+    if found is None and _TF_LSTM.fullmatch(info.name.lower()) and len(info.shape) == 2 and info.shape[0] % 4 == 0:
+        return _TF_GATES
     if found is None:
         return ()
     sibling, keras = found
@@ -128,4 +131,7 @@ def _gates(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[str, ...]
 
 
 def _is_recurrent(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> bool:
+    gate = _FLAX_GATE.fullmatch(info.name)
+    if gate and any(all(f"{gate[1]}{name}{gate[3]}" in infos for name in gates) for gates in FLAX_GATES):
+        return True
     return _recurrent_sibling(info, infos) is not None or "weight_hr" in info.name

@@ -72,7 +72,7 @@ _POSITION = re.compile(
     r"|wpe|embed_positions|(rel|relative)_(attention|attn)_bias"
 )
 _OPTIMISERS = re.compile(r"exp_avg(_sq)?|momentum_buffer|max_exp_avg_sq|adam(_\d+)?|momentum(_\d+)?|rmsprop(_\d+)?")
-_OPTIMISER_ROOTS = ("optimizer", "optim", "optimizer_state", "optimizer_states", "optimizer_state_dict")
+_OPTIMISER_ROOTS = ("opt_state", "optimizer", "optim", "optimizer_state", "optimizer_states", "optimizer_state_dict")
 _SEPARATORS = re.compile(r"[./:]")
 
 
@@ -100,7 +100,7 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
     facts = read_facts(checkpoint)
     reasons = {name: skip_reason(info) for name, info in infos.items()}
     for name, tensor in view.tensors.items():
-        if reasons[name] is None and _is_stored(tensor) and facts[name].zero:
+        if reasons[name] is None and _is_stored(tensor) and facts[tensor.parts[0]].zero:
             reasons[name] = "all zeros"
     order = depth_order({name: infos[name].shape for name, reason in reasons.items() if reason is None})
     reasons.update(_tied(order, view, facts))
@@ -134,8 +134,8 @@ def layers_by_shape(infos: Mapping[str, TensorInfo]) -> tuple[LayerMatrix, ...]:
 
 
 def _is_stored(tensor: EffectiveTensor) -> bool:
-    """Whether a tensor is used as it is stored."""
-    return tensor.parts == (tensor.name,) and not tensor.precision
+    """Whether a tensor has the values of one that is stored, in whatever layout."""
+    return len(tensor.parts) == 1 and not tensor.precision and not tensor.cut
 
 
 def _tied(order: list[str], view: TensorView, facts: Mapping[str, Facts]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["BODY", "DENSE", "DOWNSAMPLE", "HEAD", "STEM", "Part", "parse_part"]
+__all__ = ["BODY", "DENSE", "DOWNSAMPLE", "FLAX_GATES", "HEAD", "STEM", "Part", "parse_part"]
 
 STEM = 10
 BODY = 40
@@ -18,13 +18,16 @@ DOWNSAMPLE = 70
 DENSE = 75
 HEAD = 90
 
+FLAX_GATES = (("ii", "if", "ig", "io", "hi", "hf", "hg", "ho"), ("ir", "iz", "in", "hr", "hz", "hn"))
+"""Names of the gates of Flax's LSTM and GRU cells, each a layer of its own, in the order of torch's fused tensors."""
+
 # Patterns for a whole part of a dotted name, in lower case, words separated by underscores.
 _RANKS: tuple[tuple[int, str], ...] = (
     # transformer blocks: q < k < v < out, gate < up < down, attention < MLP
-    (30, r"q|query|q_proj|q_proj_weight|to_q|q_lin|wq|query_proj|q_attn"),
+    (30, r"q|query|query_dense|q_proj|q_proj_weight|to_q|q_lin|wq|query_proj|q_attn"),
     (30, r"qkv|qkv_proj|to_qkv|wqkv|c_attn|query_key_value|in_proj.*"),
-    (31, r"k|key|k_proj|k_proj_weight|to_k|k_lin|wk|key_proj|kv|to_kv"),
-    (32, r"v|value|v_proj|v_proj_weight|to_v|v_lin|wv|value_proj"),
+    (31, r"k|key|key_dense|k_proj|k_proj_weight|to_k|k_lin|wk|key_proj|kv|to_kv"),
+    (32, r"v|value|value_dense|v_proj|v_proj_weight|to_v|v_lin|wv|value_proj"),
     (43, r"gate_proj|gate_up_proj|wi|wi_0"),
     (44, r"up_proj|wi_1|c_fc|fc_in"),
     (45, r"down_proj|out_proj|out_proj_weight|o_proj|o|proj|project|to_out|wo|out_lin|merge|c_proj|proj_out|proj_attn"),

@@ -1,8 +1,8 @@
 """Source for NumPy ``.npz`` archives of numeric arrays.
 
-Arrays are in torch's layout, as ``np.savez`` of a state dict writes them, unless their names are those of JAX libraries
-or Keras (`jax_layouts`). ``np.load`` allocates what an array header claims. Here the headers are read first and
-compared with the archive's directory, pickled arrays are refused, and an array is unpacked when it is read.
+Arrays come as they are stored; `array_layouts` turns those of Flax, Haiku and Keras. ``np.load`` allocates what an
+array header claims. Here the headers are read first and compared with the archive's directory, pickled arrays are
+refused, and an array is unpacked when it is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED, zip_entries
 from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source, common_prefix
 from registry.sources.dtypes import is_float
-from registry.sources.jax_layouts import torch_layout
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.weight_files import check_file
 from registry.types import TensorInfo
@@ -49,15 +48,13 @@ _NO_HEADER = (ValueError, TypeError, SyntaxError, KeyError, OverflowError, Memor
 
 
 class _Array(NamedTuple):
-    """Position and header of an array; ``axes`` and ``laid`` are the results of `torch_layout`."""
+    """Position and header of an array."""
 
     entry: zipfile.ZipInfo
     start: int
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     fortran: bool
-    axes: tuple[int, ...] = ()
-    laid: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -68,10 +65,11 @@ class NpzCheckpoint(OpenedCheckpoint):
     """An open archive. Memory in use is that of the array last read."""
 
     def __init__(self, ref: ModelRef, archive: zipfile.ZipFile, arrays: dict[str, _Array], facts: ModelFacts) -> None:
-        infos = [TensorInfo(name, array.dtype.name, array.laid) for name, array in arrays.items()]
+        infos = [TensorInfo(name, array.dtype.name, array.shape) for name, array in arrays.items()]
         super().__init__(ref, infos, facts)
         self._archive = archive
         self._arrays = arrays
+        self._last: tuple[str, memoryview] = ("", memoryview(b""))
 
     def read(self, name: str) -> NDArray[np.floating]:
         """The floating-point tensor as float32 or float64; float16 is returned as float32."""
@@ -83,9 +81,23 @@ class NpzCheckpoint(OpenedCheckpoint):
         return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
 
     def raw(self, name: str) -> memoryview:
-        """Little-endian bytes of the tensor in C order of torch's layout."""
+        """Little-endian bytes of the tensor in C order."""
         data: memoryview = self._values(name).reshape(-1).view(np.uint8).data
         return data
+
+    def bytes_of(self, name: str) -> int:
+        """Size of the tensor in bytes."""
+        self._check_open()
+        return self._arrays[name].bytes
+
+    def span(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of the tensor, which stays unpacked until another is asked for."""
+        self._check_open()
+        last, data = self._last
+        if last != name:
+            data = self.raw(name)
+            self._last = (name, data)
+        return data[start:stop]
 
     def _values(self, name: str) -> NDArray[np.generic]:
         self._check_open()
@@ -97,12 +109,13 @@ class NpzCheckpoint(OpenedCheckpoint):
         flat = np.frombuffer(buffer, array.dtype)
         if array.dtype.str.startswith(">" if sys.byteorder == "little" else "<"):
             flat = flat.byteswap().view(array.dtype.newbyteorder())
-        values = flat.reshape(array.shape, order="F" if array.fortran else "C").transpose(array.axes)
-        return np.ascontiguousarray(values).reshape(array.laid)
+        values = flat.reshape(array.shape, order="F" if array.fortran else "C")
+        return np.ascontiguousarray(values).reshape(array.shape)
 
     def close(self) -> None:
         """Close the archive."""
         super().close()
+        self._last = ("", memoryview(b""))
         self._archive.close()
 
 
@@ -119,9 +132,8 @@ def open_npz(ref: ModelRef) -> Checkpoint:
         found = {e.filename.removesuffix(".npy"): _header(path, archive, e) for e in entries}
         arrays = {name: array for name, array in found.items() if array.dtype.kind not in _TEXT}
         cut = len(common_prefix(arrays))
-        layouts = {name: torch_layout(name, array.shape, arrays) for name, array in arrays.items()}
-        arrays = {name[cut:]: arrays[name]._replace(axes=axes, laid=laid) for name, (axes, laid) in layouts.items()}
         facts = facts_beside(path)
+        arrays = {name[cut:]: array for name, array in arrays.items()}
         return NpzCheckpoint(with_facts(ref, facts), archive, arrays, facts)
     except BaseException:
         archive.close()

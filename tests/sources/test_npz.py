@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
-from registry.sources.jax_layouts import torch_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,37 +147,11 @@ def test_two_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
         open_ref(expand(tmp_path / "x.npz")[0])
 
 
-def test_layouts_of_jax_and_keras() -> None:
-    """Held against what a layer computes: torch's on the turned kernel equals the definition on the kernel itself."""
-    rng = np.random.default_rng(0)
-    names = {f"t/{part}/kernel" for part in ("query", "key", "value", "out")}
-
-    def turn(name: str, array: np.ndarray) -> np.ndarray:
-        axes, shape = torch_layout(name, array.shape, names)
-        return array.transpose(axes).reshape(shape)
-
-    x, dense = rng.standard_normal((5, 6)), rng.standard_normal((6, 4))
-    np.testing.assert_allclose(x @ turn("a/kernel:0", dense).T, x @ dense)
-    query, out = rng.standard_normal((6, 2, 3)), rng.standard_normal((2, 3, 6))
-    projected = np.einsum("ni,ihd->nhd", x, query)
-    np.testing.assert_allclose((x @ turn("t/query/kernel", query).T).reshape(5, 2, 3), projected)
-    for name in ("key", "value"):  # as the query
-        assert torch_layout(f"t/{name}/kernel", (6, 2, 3), names) == ((1, 2, 0), (6, 6))
-    back = np.einsum("nhd,hdo->no", projected, out)
-    np.testing.assert_allclose(projected.reshape(5, 6) @ turn("t/out/kernel", out).T, back)
-
-    image, conv = rng.standard_normal((1, 7, 7, 6)), rng.standard_normal((3, 3, 6, 4))
-    patches = np.lib.stride_tricks.sliding_window_view(image, (3, 3), (1, 2))  # (n, y, x, c, i, j)
-    seen = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
-    found = torch.nn.functional.conv2d(seen, torch.from_numpy(turn("c/kernel", conv)))
-    np.testing.assert_allclose(found.numpy(), np.einsum("nyxcij,ijco->noyx", patches, conv))
-    depth = rng.standard_normal((3, 3, 6, 2))
-    found = torch.nn.functional.conv2d(seen, torch.from_numpy(turn("d/depthwise_kernel", depth)), groups=6)
-    expected = np.einsum("nyxcij,ijcm->ncmyx", patches, depth).reshape(1, 12, 5, 5)
-    np.testing.assert_allclose(found.numpy(), expected)
-
-
-@pytest.mark.parametrize("name", ["a.kernel", "kernel", "a/weight", "a/kernels", "a/bias"])
-def test_other_names_keep_their_layout(name: str) -> None:
-    assert torch_layout(name, (2, 3), {name}) == ((0, 1), (2, 3))
-    assert torch_layout("t/out/kernel", (3, 4, 5), set()) == ((2, 1, 0), (5, 4, 3))  # a convolution along one axis
+def test_a_part_of_an_array_is_that_of_the_whole(tmp_path: Path) -> None:
+    with opened(tmp_path, w=np.asfortranarray(W), v=W + 1) as checkpoint:
+        for name in ("w", "v", "w"):
+            raw = bytes(checkpoint.raw(name))
+            assert checkpoint.bytes_of(name) == len(raw) == 48
+            assert [bytes(checkpoint.span(name, a, b)) for a, b in ((0, 8), (8, 48))] == [raw[:8], raw[8:]]
+    with pytest.raises(SourceError, match="closed"):
+        checkpoint.span("w", 0, 4)
