@@ -1,16 +1,17 @@
-"""Splitting of fused tensors into their matrices: recurrent gates, q/k/v projections, transposed layouts.
+"""Splitting of fused tensors into their matrices, and layouts with inputs first.
 
-A tensor is split or transposed only if its name and the shapes beside it show that it is fused or transposed. Gate
-orders are those of the libraries' documentation: PyTorch LSTM i f g o, GRU r z n; Keras LSTM i f c o, GRU z r h;
-TensorFlow's LSTM cells i j f o.
+A tensor is split or turned only if its name and what is beside it show that it is fused or turned: gates of recurrent
+layers (`recurrent_gates`), and projections (`fused_attention`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from registry.sources.module_roles import FLAX_GATES
+from registry.sources.fused_attention import Layout, layout_of
+from registry.sources.model_config import model_types
+from registry.sources.recurrent_gates import gates_of, is_recurrent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,20 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Piece", "is_conv1d_model", "pieces_of"]
 
-_GATES = {4: ("i", "f", "g", "o"), 3: ("r", "z", "n")}
-_KERAS_GATES = {4: ("i", "f", "c", "o"), 3: ("z", "r", "h")}
-_TF_GATES = ("i", "j", "f", "o")
-_QKV = re.compile(r"in_proj_weight|(?:.*[./])?(?:qkv|to_qkv|wqkv|c_attn)[./]weight|(?:.*[./])in_proj_weight")
-_EXACT_QKV = re.compile(r"(?:.*[./])?qkv_proj[./]weight")
-_KV = re.compile(r"(?:.*[./])?(?:kv|to_kv)[./]weight")
 _CONV1D = re.compile(r"(?:.*[./])?(?:c_attn|q_attn|c_fc|c_proj)[./]weight")
+_CONV1D_TYPES = frozenset({"clvp", "clvp_decoder"})  # which have no c_attn
 _TRANSPOSED = re.compile(
     r"(?:.*[./_])?(?:deconv|conv_?transpose|transposed_?conv|convt)(?:[123]d)?[_\d]*(?:[./]\w+)*?[./]weight"
 )
-_TORCH_RNN = re.compile(r"((?:.*\.)?weight_)(ih|hh)((?:_l\d+)?(?:_reverse)?)")
-_KERAS_RNN = re.compile(r"((?:.*[./])?)(recurrent_kernel|kernel)")
-_FLAX_GATE = re.compile(r"(.*[./])([ih][ifgorzn])([./]kernel)", re.DOTALL)
-_TF_LSTM = re.compile(r"(?:.*[./])?\w*lstm_cell\w*[./]kernel")
+_ORDER = {label: place for place, label in enumerate(("q", "k", "v"))}
 
 
 class Piece(NamedTuple):
@@ -49,18 +42,21 @@ class Piece(NamedTuple):
     period: int = 0
 
 
-def is_conv1d_model(infos: Mapping[str, TensorInfo]) -> bool:
+def is_conv1d_model(infos: Mapping[str, TensorInfo], config: Mapping[str, Any] | None = None) -> bool:
     """Whether c_attn, c_fc and c_proj are in the layout (in, out) of the Conv1D module in transformers' GPT-2.
 
-    c_proj is square in attention and does not tell; c_attn does, with 3 d outputs for d inputs.
+    c_proj is square in attention and does not tell; c_attn does, with 3 d outputs for d inputs. Models that have none
+    are known by their model type.
     """
-    return any(
+    return bool(model_types(config or {}) & _CONV1D_TYPES) or any(
         name.endswith("c_attn.weight") and len(info.shape) == 2 and info.shape[1] == 3 * info.shape[0]
         for name, info in infos.items()
     )
 
 
-def pieces_of(info: TensorInfo, infos: Mapping[str, TensorInfo], *, conv1d: bool) -> tuple[Piece, ...]:
+def pieces_of(
+    info: TensorInfo, infos: Mapping[str, TensorInfo], *, conv1d: bool, config: Mapping[str, Any] | None = None
+) -> tuple[Piece, ...]:
     """The matrices in a tensor: several pieces for a fused tensor, else one piece with an empty label.
 
     Parameters
@@ -68,27 +64,32 @@ def pieces_of(info: TensorInfo, infos: Mapping[str, TensorInfo], *, conv1d: bool
     info
         A floating tensor of two or more dimensions.
     infos
-        All tensors by name; siblings determine the number of gates.
+        All tensors by name; those beside it determine the number of gates and of heads.
     conv1d
         Result of `is_conv1d_model`.
+    config
+        The model's configuration, if there is one; its model type and heads determine the layout.
     """
     axis = _output_axis(info, conv1d=conv1d)
     outputs = info.shape[axis]
-    gates = _gates(info, infos)
-    if gates:
-        return _cut(gates, axis, outputs, "recurrent")
-    if _QKV.fullmatch(info.name.lower()) and outputs % 3 == 0:
-        return _cut(("q", "k", "v"), axis, outputs, "attention")
-    if _EXACT_QKV.fullmatch(info.name.lower()) and len(info.shape) == 2 and outputs == 3 * info.shape[1]:
-        return _cut(("q", "k", "v"), axis, outputs, "attention")  # grouped-query attention has parts of unequal size
-    if _KV.fullmatch(info.name.lower()) and outputs % 2 == 0:
-        return _cut(("k", "v"), axis, outputs, "attention")
-    return (Piece("", axis, 0, outputs, "recurrent" if _is_recurrent(info, infos) else ""),)
+    if gates := gates_of(info, infos):
+        step = outputs // len(gates)
+        return tuple(Piece(label, axis, i * step, (i + 1) * step, "recurrent") for i, label in enumerate(gates))
+    if layout := layout_of(info, infos, axis, config or {}):
+        return _cut(layout, axis)
+    return (Piece("", axis, 0, outputs, "recurrent" if is_recurrent(info, infos) else ""),)
 
 
-def _cut(labels: tuple[str, ...], axis: int, outputs: int, kind: str) -> tuple[Piece, ...]:
-    step = outputs // len(labels)
-    return tuple(Piece(label, axis, i * step, (i + 1) * step, kind) for i, label in enumerate(labels))
+def _cut(layout: Layout, axis: int) -> tuple[Piece, ...]:
+    """The parts of a layout, query before key before value whatever their order in it."""
+    period = sum(size for _, size in layout.parts) if layout.groups > 1 else 0
+    pieces: list[Piece] = []
+    start = 0
+    for label, size in layout.parts:
+        kind = "" if label in ("gate", "up") else "attention"
+        pieces.append(Piece(label, axis, start, start + size, kind, period))
+        start += size
+    return tuple(sorted(pieces, key=lambda piece: _ORDER.get(piece.label, len(_ORDER))))
 
 
 def _output_axis(info: TensorInfo, *, conv1d: bool) -> int:
@@ -97,41 +98,3 @@ def _output_axis(info: TensorInfo, *, conv1d: bool) -> int:
         return 1
     transposed = len(info.shape) > 2 and info.shape[1] > 1 and _TRANSPOSED.fullmatch(info.name.lower())
     return 1 if transposed else 0
-
-
-def _recurrent_sibling(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[TensorInfo, bool] | None:
-    """The hidden-to-hidden tensor of ``info``'s layer (possibly ``info`` itself), and whether names follow Keras."""
-    torch_name = _TORCH_RNN.fullmatch(info.name)
-    keras_name = _KERAS_RNN.fullmatch(info.name)
-    if torch_name:
-        sibling = infos.get(f"{torch_name[1]}hh{torch_name[3]}")
-    elif keras_name:
-        sibling = infos.get(f"{keras_name[1]}recurrent_kernel")
-    else:
-        return None
-    if sibling is None or len(sibling.shape) != 2 or len(info.shape) != 2 or sibling.shape[0] != info.shape[0]:
-        return None
-    return sibling, keras_name is not None
-
-
-def _gates(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """Labels of the gates stacked along a tensor's output axis; empty without gates or if shapes leave it open."""
-    found = _recurrent_sibling(info, infos)
-    if found is None and _TF_LSTM.fullmatch(info.name.lower()) and len(info.shape) == 2 and info.shape[0] % 4 == 0:
-        return _TF_GATES
-    if found is None:
-        return ()
-    sibling, keras = found
-    rows, hidden = sibling.shape
-    projection = infos.get(sibling.name.replace("weight_hh", "weight_hr"))
-    if projection is not None and projection is not sibling and len(projection.shape) == 2:
-        hidden = projection.shape[1]  # the hidden state of an LSTM with projections is smaller than its number of units
-    count, rest = divmod(rows, hidden) if hidden else (0, 0)
-    return () if rest else (_KERAS_GATES if keras else _GATES).get(count, ())
-
-
-def _is_recurrent(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> bool:
-    gate = _FLAX_GATE.fullmatch(info.name)
-    if gate and any(all(f"{gate[1]}{name}{gate[3]}" in infos for name in gates) for gates in FLAX_GATES):
-        return True
-    return _recurrent_sibling(info, infos) is not None or "weight_hr" in info.name

@@ -30,12 +30,13 @@ def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | Non
         return None
     try:
         with open_ref(ref) as checkpoint:
-            infos = {name: tensor.info for name, tensor in effective(checkpoint).view.tensors.items()}
+            view = effective(checkpoint).view
+            infos = {name: tensor.info for name, tensor in view.tensors.items()}
     except RegistryError:
         return None
     return tuple(
         (layer, (8 if infos[layer.tensor].dtype == "float64" else 4) * layer.p * layer.q)
-        for layer in layers_by_shape(infos)
+        for layer in layers_by_shape(infos, view.facts.config)
     )
 
 

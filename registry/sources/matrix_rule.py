@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
             reasons[name] = "all zeros"
     order = depth_order({name: infos[name].shape for name, reason in reasons.items() if reason is None})
     reasons.update(_tied(order, view, facts))
-    layers, skipped = _layers([name for name in order if reasons[name] is None], infos)
+    layers, skipped = _layers([name for name in order if reasons[name] is None], infos, view.facts.config)
     skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for n, i in infos.items() if (reason := reasons[n])]
     skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for i, reason in view.skipped.values()]
     unread = check_complete(view, layers, {n for n, reason in reasons.items() if reason not in NOT_PARAMETERS})
@@ -128,9 +128,14 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
     )
 
 
-def layers_by_shape(infos: Mapping[str, TensorInfo]) -> tuple[LayerMatrix, ...]:
-    """Layer matrices by shape and name alone, in no depth order; tied and all-zero tensors are included."""
-    return tuple(_layers([name for name, info in infos.items() if skip_reason(info) is None], infos)[0])
+def layers_by_shape(
+    infos: Mapping[str, TensorInfo], config: Mapping[str, Any] | None = None
+) -> tuple[LayerMatrix, ...]:
+    """Layer matrices by shape and name alone, in no depth order; tied and all-zero tensors are included.
+
+    ``config``: the model's configuration, which tells the layout of fused tensors.
+    """
+    return tuple(_layers([name for name, info in infos.items() if skip_reason(info) is None], infos, config or {})[0])
 
 
 def _is_stored(tensor: EffectiveTensor) -> bool:
@@ -163,13 +168,15 @@ def _precision(layers: Sequence[LayerMatrix], view: TensorView) -> str:
     return ", ".join(sorted(elements, key=lambda precision: (-elements[precision], precision)))
 
 
-def _layers(order: list[str], infos: Mapping[str, TensorInfo]) -> tuple[list[LayerMatrix], list[SkippedTensor]]:
-    conv1d = is_conv1d_model(infos)
+def _layers(
+    order: list[str], infos: Mapping[str, TensorInfo], config: Mapping[str, Any]
+) -> tuple[list[LayerMatrix], list[SkippedTensor]]:
+    conv1d = is_conv1d_model(infos, config)
     layers: list[LayerMatrix] = []
     skipped: list[SkippedTensor] = []
     for name in order:
         info = infos[name]
-        for piece in pieces_of(info, infos, conv1d=conv1d):
+        for piece in pieces_of(info, infos, conv1d=conv1d, config=config):
             rest = tuple(extent for axis, extent in enumerate(info.shape) if axis != piece.axis)
             groups = info.shape[piece.axis] // piece.period if piece.period else 1
             shape = (groups * (piece.stop - piece.start), *rest)
