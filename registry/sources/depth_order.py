@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from registry.sources.module_roles import BODY, DENSE, DOWNSAMPLE, FLAX_GATES, HEAD, STEM, Part, parse_part
+from registry.sources.module_roles import BODY, DENSE, DOWNSAMPLE, FLAX_GATES, GATE, HEAD, STEM, Part, parse_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,9 @@ __all__ = ["depth_order"]
 _SEPARATORS = re.compile(r"[./:]")
 _MAX_PARTS = 48  # bounds the recursion; the rest of a deeper name is compared as one part
 _LAST = 1e9
+# Names of Llama's MLP, which Mixtral's experts have too: w1 is the gate, w3 (v1 in DBRX) goes up, w2 comes last.
+_LLAMA = ("w1", "w3", "v1", "w2")
+_LLAMA_MLPS = ({"w1", "w2", "w3"}, {"w1", "v1", "w2"})
 _Shape = tuple[int, ...]
 _Key = tuple[float, float, tuple[int, ...], int, tuple[tuple[int, int, str], ...], str]
 
@@ -103,6 +106,8 @@ def _moved_rank(
 ) -> int:
     """Rank of a child, corrected where its siblings or the shapes determine it better than the name."""
     rank = parts[child].rank
+    if child in _LLAMA and any(parts.keys() >= names for names in _LLAMA_MLPS):
+        return _llama_rank(child, children, shapes)
     if rank == DENSE and not any("conv" in part.stem for part in parts.values()):
         return BODY if parts[child].numbers else HEAD
     if child == "up" and not any(part.stem.startswith("down") for part in parts.values()):
@@ -115,3 +120,11 @@ def _moved_rank(
         if widths and produced & {width for width, n in widths.items() if n == max(widths.values())}:
             return STEM
     return rank
+
+
+def _llama_rank(child: str, children: Mapping[str, Sequence[str]], shapes: Mapping[str, _Shape]) -> int:
+    """Rank of w1, w2, w3 or v1. The xFormers library has w3 last; there w2 has the shape of w1, and w3 has not."""
+    first, second = ({shapes[name] for name in children[c] if len(shapes[name]) > 1} for c in ("w1", "w2"))
+    third = {shapes[name] for name in children.get("w3", ()) if len(shapes[name]) > 1}
+    last = ("w1", "w2", "w3") if first == second != third and third else _LLAMA
+    return GATE + last.index(child) if child in last else GATE

@@ -46,6 +46,12 @@ STEPS: tuple[Step, ...] = (
         re.compile(r"parametrizations|\w+_(g|v|u|orig|mask)"),
         ("maps",),
     ),
+    Step(
+        "registry.sources.stacked_experts:split_experts",
+        re.compile(
+            r"\w*experts|switch_mlp|moe|(in|out)put_linear|mlp[12]|\w*(batch|grouped|parallel|ensemble|stacked)\w*"
+        ),
+    ),
 )
 """A later step sees what an earlier one made, so the order counts: names that metadata ties, layouts of axes, codes and
 scales, adapters, parametrisations, experts."""

@@ -10,10 +10,11 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["BODY", "DENSE", "DOWNSAMPLE", "FLAX_GATES", "HEAD", "STEM", "Part", "parse_part"]
+__all__ = ["BODY", "DENSE", "DOWNSAMPLE", "FLAX_GATES", "GATE", "HEAD", "STEM", "Part", "parse_part"]
 
 STEM = 10
 BODY = 40
+GATE = 43
 DOWNSAMPLE = 70
 DENSE = 75
 HEAD = 90
@@ -28,7 +29,7 @@ _RANKS: tuple[tuple[int, str], ...] = (
     (30, r"qkv|qkv_proj|to_qkv|wqkv|c_attn|query_key_value|in_proj.*"),
     (31, r"k|key|key_dense|k_proj|k_proj_weight|to_k|k_lin|wk|key_proj|kv|to_kv"),
     (32, r"v|value|value_dense|v_proj|v_proj_weight|to_v|v_lin|wv|value_proj"),
-    (43, r"gate_proj|gate_up_proj|wi|wi_0"),
+    (GATE, r"gate_proj|gate_up_proj|wi|wi_0"),
     (44, r"up_proj|wi_1|c_fc|fc_in"),
     (45, r"down_proj|out_proj|out_proj_weight|o_proj|o|proj|project|to_out|wo|out_lin|merge|c_proj|proj_out|proj_attn"),
     (37, r"(cross|multihead|enc_?dec|encoder)_?(attn|attention).*"),
