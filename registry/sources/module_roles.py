@@ -40,6 +40,7 @@ _RANKS: tuple[tuple[int, str], ...] = (
     (39, r"squeeze(_\w+)?"),
     (41, r"(expand|exp|excite)(_\w+)?"),
     # inputs
+    (HEAD, r"embed_out"),  # GPT-NeoX: the head
     (STEM, r"stem(_\w+)?|\w+_stem|patch(es|ify)?(_\w+)?"),
     (STEM, r"(\w+_)?embed(ding|dings|der|_tokens)?|embeddings?_\w+|embed_\w+"),
     (STEM, r"conv_proj|conv_in|inc|shared|wte|tok_embeddings|(\w+_)?(input|inp|first)(_\w+)?|in_conv|from_rgb|w_i"),
@@ -98,10 +99,15 @@ class Part(NamedTuple):
     natural: tuple[tuple[int, int, str], ...]
 
 
+# GPT-NeoX, Falcon and BLOOM: h is the width, 4h that of the MLP, and no number in a sequence.
+_SAME = {"dense_h_to_4h": "up_proj", "dense_4h_to_h": "down_proj"}
+
+
 @lru_cache(maxsize=65536)
 def parse_part(text: str) -> Part:
     """Parse one part of a dotted name; results are cached."""
     snake = _CAMEL.sub("_", text[:200]).lower()
+    snake = _SAME.get(snake, snake)
     counted = _KERNEL.sub("", snake)
     numbers = tuple(int(digits[:9]) for digits in _NUMBER.findall(counted))
     stem = _WORDS.sub("_", _NUMBER.sub("", counted)).strip("_")
