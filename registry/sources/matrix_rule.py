@@ -38,7 +38,7 @@ __all__ = ["MATRIX_RULE", "layer_matrix", "layers_by_shape", "plan_weights", "sk
 MATRIX_RULE: str = "matrix-2"
 
 _TIED = "tied to "
-_EMBEDDING = re.compile(r"(\w+_)?(embed(ding|dings|der)?|embed_tokens)|embeddings?_\w+|embed_\w+|wte|shared")
+_EMBEDDING = re.compile(r"(\w+_)?(embed(ding|dings|der)?|embed_tokens)|embeddings?_\w+|embed_(?!out$)\w+|wte|shared")
 _ATTENTION = re.compile(r"(\w+_)?(attn|attention|attentions|self_attention|mha)\d*")
 _PROJECTION = re.compile(
     r"(q|k|v|o|out|query|key|value)(_proj|_lin)?(_weight)?|to_(q|k|v|out)|w[qkvo]|proj|project|c_proj|merge|qkv|kv|qkv_proj"
