@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from registry.errors import AmbiguousError, NotFoundError
 from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.shard_index import shards_of, whole_models
+from registry.sources.shard_sets import set_of
 from registry.sources.source_table import BUILT_IN, DEFERRED, PREFIX, SOURCES, SUFFIXES, source_of_file
 from registry.sources.weight_files import (
     Found,
     check_file,
     default_names,
+    index_of,
     is_index,
     matching_files,
     settled,
@@ -197,6 +199,9 @@ def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> Mo
         )
     target = settled(path, folder)
     files = shards_of(target) if is_index(target) else [target]
+    together = None if is_index(target) or index_of(target) is not None else set_of(target)
+    if together is not None:
+        source, files, target = SOURCES["shards"], list(together.files), together.files[0]
     # A missing or inaccessible file fails when it is opened, so that the other models of the run go on.
     sizes = [size for file in files if (size := size_of(file)) is not None]
     return ModelRef(source=source.name, target=str(target), name=name, key=key, bytes=sum(sizes) if sizes else None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS
+from registry.sources.shard_sets import MAX_SHARDS, grouped
 from registry.sources.weight_files import INDEX, SHARD, check_file, is_index
 from registry.spelling import counted
 
@@ -18,7 +19,6 @@ __all__ = ["MAX_BYTES", "read_index", "shards_of", "whole_models"]
 MAX_BYTES = 64 * 2**20
 """Largest size of an index in bytes; enough for the names of a million tensors."""
 
-_MAXSHARDS = 800  # each is an open file, of which a process may have 1,024
 _LONGEST = 255  # bytes of a file's name, in any file system of today
 _REMEDY = "download the index again, with all its shards"
 
@@ -47,7 +47,7 @@ def read_index(path: Path) -> dict[str, Path]:
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(file, str) for file in tensors.values()):
         raise WeightsError(f"{path} has no weight_map from tensors to files", _REMEDY)
     names = sorted(set(tensors.values()))
-    if len(tensors) > MAX_TENSORS or len(names) > _MAXSHARDS:
+    if len(tensors) > MAX_TENSORS or len(names) > MAX_SHARDS:
         raise UnsafeError(
             f"{path} claims {len(tensors)} tensors in {counted(len(names), 'file')}", "save it in fewer files"
         )
@@ -74,6 +74,6 @@ def shards_of(index: Path) -> list[Path]:
 
 
 def whole_models(files: list[Path]) -> list[Path]:
-    """Those files that are models, in the given order; an index stands for all its shards."""
+    """Those files that are models, in the given order; an index or the first shard stands for all shards."""
     shards = {shard for file in files if is_index(file) for shard in shards_of(file)}
-    return [file for file in files if file not in shards]
+    return grouped(file for file in files if file not in shards)

@@ -1,4 +1,4 @@
-"""Source for sharded checkpoints, safetensors or ``.bin``, read as one model through their index."""
+"""Source for models in several files: through their index, or by names that only such files have (`shard_sets`)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from registry.sources import safetensors, torch_file
 from registry.sources.base import OpenedCheckpoint, Source, common_prefix
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.shard_index import read_index
-from registry.sources.weight_files import INDEX
+from registry.sources.shard_sets import set_of
+from registry.sources.tensor_parallel import Joined, joined
+from registry.sources.weight_files import INDEX, check_file, is_index
+from registry.spelling import counted
 from registry.types import ModelRef, TensorInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from registry.sources.shard_sets import FileSet
     from registry.types import Checkpoint, ModelFacts
 
 __all__ = ["SOURCE"]
 
 _OPENERS = {".safetensors": safetensors.open_part, ".bin": torch_file.open_part}
+_OPENERS |= dict.fromkeys(torch_file.SOURCE.suffixes, torch_file.open_part)
 _REMEDY = "download the index and all its shards again"
 
 
@@ -73,15 +78,25 @@ class ShardedCheckpoint(OpenedCheckpoint):
 
 
 def open_shards(ref: ModelRef) -> Checkpoint:
-    """Open all shards of an index; raises the errors of `open_ref`."""
+    """Open all shards of an index, or the set that a file belongs to; raises the errors of `open_ref`."""
     index = Path(ref.target)
     if ref.key is not None:
         raise NotFoundError(f"{index} has no entry {ref.key!r}", "sharded models are never wrapped: leave --key out")
+    if not is_index(index):
+        return _open_set(ref, index)
     mapped = read_index(index)
+    shards = sorted(set(mapped.values()))
+    gone = [path for path in shards if not path.exists() and not path.is_symlink()]
+    if gone:
+        raise NotFoundError(
+            f"no file {gone[0]}: {index.name} names it, and {len(gone)} of its {counted(len(shards), 'shard')} "
+            f"{'is' if len(gone) == 1 else 'are'} missing",
+            f"download {gone[0].name} into the folder of the index",
+        )
     opener = _OPENERS[Path(index.name[: -len(INDEX)]).suffix.lower()]
     with ExitStack() as stack:
-        shards = {path: stack.enter_context(opener(path)) for path in sorted(set(mapped.values()))}
-        return ShardedCheckpoint(ref, _holders(index, mapped, shards), stack.pop_all())
+        opened = {path: stack.enter_context(opener(path)) for path in shards}
+        return ShardedCheckpoint(ref, _holders(index, mapped, opened), stack.pop_all())
     raise AssertionError("an exit stack suppresses no exception")
 
 
@@ -93,6 +108,69 @@ def _facts(index: Path, holders: Mapping[str, Checkpoint]) -> ModelFacts:
     wrapper = common_prefix(holders)
     said = {key.removeprefix(wrapper): text.removeprefix(wrapper) for key, text in metadata.items()}
     return facts_beside(index, said, [name[len(wrapper) :] for name in holders])
+
+
+def _open_set(ref: ModelRef, path: Path) -> Checkpoint:
+    """Open the files of a set as one model."""
+    check_file(path)
+    together = set_of(path)
+    if together is None or path.suffix.lower() not in _OPENERS:
+        raise WeightsError(f"{path} is no shard of a model", "give the file itself")
+    together.check()
+    opener = _OPENERS[path.suffix.lower()]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(opener(file)) for file in together.files]
+        if together.kind == "consolidated":
+            facts = facts_beside(path)
+            return JoinedCheckpoint(with_facts(ref, facts), joined(str(path), opened), facts, stack.pop_all())
+        return ShardedCheckpoint(ref, _union(together, opened), stack.pop_all())
+    raise AssertionError("an exit stack suppresses no exception")
+
+
+def _union(together: FileSet, opened: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
+    """Shard by tensor name, where each tensor is in one shard alone."""
+    holders: dict[str, Checkpoint] = {}
+    for file, shard in zip(together.files, opened, strict=True):
+        for info in shard.tensors:
+            if holders.setdefault(info.name, shard) is not shard:
+                raise WeightsError(
+                    f"{together.files[0]}: tensor {info.name[:100]!r} is in several files, {file.name} too",
+                    "if each is a model of its own, give them other names; else join them with what saved them",
+                )
+    return holders
+
+
+class JoinedCheckpoint(OpenedCheckpoint):
+    """Open parts of a model whose tensors were cut over them. Memory in use is twice that of the tensor last read."""
+
+    def __init__(self, ref: ModelRef, tensors: Mapping[str, Joined], facts: ModelFacts, parts: ExitStack) -> None:
+        super().__init__(ref, [tensor.info for tensor in tensors.values()], facts)
+        self._joined = dict(tensors)
+        self._parts = parts
+
+    def read(self, name: str) -> NDArray[np.floating]:
+        """The floating-point tensor as float32 or float64; float16 and bfloat16 are returned as float32."""
+        self._check_open()
+        return self._joined[name].read()
+
+    def raw(self, name: str) -> memoryview:
+        """Little-endian bytes of the tensor in C order."""
+        return self.span(name, 0, self.bytes_of(name))
+
+    def bytes_of(self, name: str) -> int:
+        """Size of the tensor in bytes."""
+        self._check_open()
+        return sum(holder.bytes_of(name) for holder in self._joined[name].holders)
+
+    def span(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of the tensor."""
+        self._check_open()
+        return self._joined[name].span(start, min(stop, self.bytes_of(name)))
+
+    def close(self) -> None:
+        """Close all parts."""
+        super().close()
+        self._parts.close()
 
 
 def _holders(index: Path, mapped: Mapping[str, Path], shards: Mapping[Path, Checkpoint]) -> dict[str, Checkpoint]:
@@ -113,6 +191,6 @@ def _holders(index: Path, mapped: Mapping[str, Path], shards: Mapping[Path, Chec
 SOURCE = Source(
     name="shards",
     open=open_shards,
-    suffixes=tuple(suffix + INDEX for suffix in _OPENERS),
-    headers=(".safetensors" + INDEX,),
+    suffixes=(".safetensors" + INDEX, ".bin" + INDEX),
+    headers=(".safetensors" + INDEX, ".safetensors"),
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
+from registry.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ __all__ = [
     "Found",
     "check_file",
     "default_names",
+    "index_of",
     "is_index",
     "is_shard",
     "is_training_state",
@@ -34,13 +36,18 @@ __all__ = [
 
 INDEX = ".index.json"
 """How the name of a shard index ends."""
-SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+SHARD = re.compile(r"(.+)[-_.]([0-9]{1,9})[-_]of[-_]([0-9]{1,9})", re.IGNORECASE)
 """The stem of one shard of several: the model's, its number and how many there are."""
 
 # Uninformative stems; the model is named after its folder instead.
-GENERIC_STEMS = frozenset({"model", "pytorch_model", "weights", "checkpoint", "diffusion_pytorch_model", "state_dict"})
+GENERIC_STEMS = frozenset({
+    "model", "pytorch_model", "weights", "checkpoint", "diffusion_pytorch_model", "state_dict", "consolidated",
+    "model_part", "pytorch_model_part", "part", "shard", "mp_rank_00_model_states", "model_optim_rng",
+})  # fmt: skip
 # Training state saved beside the weights, with the same suffixes.
 _TRAINER_STEMS = frozenset({"optimizer", "scheduler", "scaler", "training_args", "rng_state"})
+_TRAINER_PARTS = re.compile(r"rng_state_[0-9]+|(\w+_)?zero_pp_rank_[0-9]+_mp_rank_[0-9]+_optim_states")
+_NUMBERED = re.compile(r"(consolidated)\.[0-9]{1,4}|(.*(?:part|shard))[-_.]?[0-9]{1,4}", re.IGNORECASE)
 _MAGIC = frozenset("*?[")
 
 
@@ -227,7 +234,7 @@ def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool)
 
 def is_training_state(path: Path) -> bool:
     """Whether the name is that of training state beside the weights: an optimizer, a scheduler, random states."""
-    return _stem(path).lower() in _TRAINER_STEMS
+    return path.stem.lower() in _TRAINER_STEMS or _TRAINER_PARTS.fullmatch(path.stem.lower()) is not None
 
 
 def _known(suffixes: tuple[str, ...]) -> str:
@@ -273,8 +280,14 @@ def _utf8(name: str) -> str:
 
 
 def _stem(path: Path) -> str:
-    """The name without its suffix; ``model`` for ``model.safetensors.index.json``."""
-    return Path(path.name[: -len(INDEX)]).stem if path.name.lower().endswith(INDEX) else path.stem
+    """The name without its suffix; ``model`` for ``model.safetensors.index.json`` and ``model-00001-of-2.bin``."""
+    if path.name.lower().endswith(INDEX):
+        return Path(path.name[: -len(INDEX)]).stem
+    if shard := SHARD.fullmatch(path.stem):
+        return shard[1]
+    numbered = _NUMBERED.fullmatch(path.stem)
+    whole = numbered[1] or numbered[2] if numbered else path.stem
+    return whole if whole.lower() in GENERIC_STEMS else path.stem
 
 
 def _default_name(path: Path, folder: Path | None) -> str:
@@ -297,11 +310,18 @@ def is_shard(path: Path) -> bool:
     return SHARD.fullmatch(path.stem) is not None
 
 
+def index_of(path: Path) -> Path | None:
+    """The index beside a shard, by its name; None without one."""
+    shard = SHARD.fullmatch(path.stem)
+    index = path.with_name(f"{shard[1]}{path.suffix}{INDEX}") if shard else None
+    return index if index is not None and index.is_file() else None
+
+
 def refuse_shard(path: Path) -> None:
     """Raise ``WeightsError`` for one shard of a model kept in several files, naming the index that stands for all."""
     shard = SHARD.fullmatch(path.stem)
     if shard is None:
         return
-    index = path.with_name(f"{shard[1]}{path.suffix}{INDEX}")
-    remedy = f"give its index, {index}" if index.is_file() else f"put {index.name} and the other shards beside it"
-    raise WeightsError(f"{path} is one of {int(shard[3])} shards, not a whole model", remedy)
+    index = index_of(path)
+    remedy = "put the other shards beside it" if index is None else f"give its index, {index}"
+    raise WeightsError(f"{path} is one of {counted(int(shard[3]), 'shard')}, not a whole model", remedy)
