@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,14 +25,11 @@ _GATED = {**_BASE, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim"
 class Network:
     """How a network is made, and what is known of its layers.
 
-    ``layers``: number of layer matrices, counted by hand from the architecture. ``apart``: whether it has tensors that
-    hold several matrices whose layout only a configuration tells.
+    ``layers``: number of layer matrices, counted by hand from the architecture; 0 where it was not.
     """
 
     make: Callable[[], nn.Module]
     layers: int
-    fused: bool = False
-    tags: frozenset[str] = field(default_factory=frozenset)
 
 
 def _transformers(config: str, model: str, **settings: Any) -> Callable[[], nn.Module]:
@@ -71,7 +68,7 @@ class UNet(nn.Module):
 class Recurrent(nn.Module):
     """An embedding, two recurrent layers and a head."""
 
-    def __init__(self, cell: type[nn.LSTM] | type[nn.GRU]) -> None:
+    def __init__(self, cell: type[nn.LSTM | nn.GRU]) -> None:
         super().__init__()
         self.embedding = nn.Embedding(50, 12)
         self.rnn = cell(12, 16, num_layers=2)
@@ -88,12 +85,20 @@ def _gru() -> nn.Module:
 
 _BLOCK = 4 + 3  # q, k, v, o; gate, up, down
 NETWORKS: dict[str, Network] = {
-    "bert": Network(
-        _transformers("BertConfig", "BertForMaskedLM", **_BASE, intermediate_size=48), 2 + 6 * DEPTH + 1
-    ),
+    "bert": Network(_transformers("BertConfig", "BertForMaskedLM", **_BASE, intermediate_size=48), 2 + 6 * DEPTH + 1),
     "gpt2": Network(
-        _transformers("GPT2Config", "GPT2LMHeadModel", vocab_size=VOCABULARY, n_embd=WIDTH, n_head=HEADS, n_layer=DEPTH,
-                      n_positions=40, bos_token_id=1, eos_token_id=2), 1 + 6 * DEPTH
+        _transformers(
+            "GPT2Config",
+            "GPT2LMHeadModel",
+            vocab_size=VOCABULARY,
+            n_embd=WIDTH,
+            n_head=HEADS,
+            n_layer=DEPTH,
+            n_positions=40,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        1 + 6 * DEPTH,
     ),
     "llama": Network(_transformers("LlamaConfig", "LlamaForCausalLM", **_GATED), 2 + _BLOCK * DEPTH),
     "llama-tied": Network(
@@ -104,74 +109,174 @@ NETWORKS: dict[str, Network] = {
         2 + (4 + 1 + 9) * DEPTH,
     ),
     "qwen2-moe": Network(
-        _transformers("Qwen2MoeConfig", "Qwen2MoeForCausalLM", **{**_GATED, "moe_intermediate_size": 24, "num_experts": 3,
-                      "num_experts_per_tok": 2, "shared_expert_intermediate_size": 40, "decoder_sparse_step": 1}),
+        _transformers(
+            "Qwen2MoeConfig",
+            "Qwen2MoeForCausalLM",
+            **{
+                **_GATED,
+                "moe_intermediate_size": 24,
+                "num_experts": 3,
+                "num_experts_per_tok": 2,
+                "shared_expert_intermediate_size": 40,
+                "decoder_sparse_step": 1,
+            },
+        ),
         2 + (4 + 1 + 9 + 3) * DEPTH,
     ),
     "qwen3-moe": Network(
-        _transformers("Qwen3MoeConfig", "Qwen3MoeForCausalLM", **{**_GATED, "moe_intermediate_size": 24, "num_experts": 3,
-                      "num_experts_per_tok": 2, "decoder_sparse_step": 1}),
+        _transformers(
+            "Qwen3MoeConfig",
+            "Qwen3MoeForCausalLM",
+            **{
+                **_GATED,
+                "moe_intermediate_size": 24,
+                "num_experts": 3,
+                "num_experts_per_tok": 2,
+                "decoder_sparse_step": 1,
+            },
+        ),
         2 + (4 + 1 + 9) * DEPTH,
     ),
     "gpt-oss": Network(
-        _transformers("GptOssConfig", "GptOssForCausalLM", **{**_GATED, "num_local_experts": 3, "num_experts_per_tok": 2}),
+        _transformers(
+            "GptOssConfig", "GptOssForCausalLM", **{**_GATED, "num_local_experts": 3, "num_experts_per_tok": 2}
+        ),
         2 + (4 + 1 + 9) * DEPTH,
     ),
     "gpt-neox": Network(
-        _transformers("GPTNeoXConfig", "GPTNeoXForCausalLM", **_BASE, intermediate_size=48), 2 + 6 * DEPTH, fused=True
+        _transformers("GPTNeoXConfig", "GPTNeoXForCausalLM", **_BASE, intermediate_size=48), 2 + 6 * DEPTH
     ),
     "falcon": Network(
         _transformers("FalconConfig", "FalconForCausalLM", **_BASE, multi_query=True, new_decoder_architecture=False),
-        1 + 6 * DEPTH, fused=True,
+        1 + 6 * DEPTH,
     ),
     "falcon-new": Network(
         _transformers("FalconConfig", "FalconForCausalLM", **_BASE, num_kv_heads=2, new_decoder_architecture=True),
-        1 + 6 * DEPTH, fused=True,
+        1 + 6 * DEPTH,
     ),
     "bloom": Network(
-        _transformers("BloomConfig", "BloomForCausalLM", vocab_size=VOCABULARY, hidden_size=WIDTH, n_head=HEADS,
-                      n_layer=DEPTH, bos_token_id=1, eos_token_id=2), 1 + 6 * DEPTH, fused=True,
+        _transformers(
+            "BloomConfig",
+            "BloomForCausalLM",
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            n_head=HEADS,
+            n_layer=DEPTH,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        1 + 6 * DEPTH,
     ),
     "starcoder": Network(
-        _transformers("GPTBigCodeConfig", "GPTBigCodeForCausalLM", vocab_size=VOCABULARY, n_embd=WIDTH, n_head=HEADS,
-                      n_layer=DEPTH, n_positions=40, multi_query=True, bos_token_id=1, eos_token_id=2),
-        1 + 6 * DEPTH, fused=True,
+        _transformers(
+            "GPTBigCodeConfig",
+            "GPTBigCodeForCausalLM",
+            vocab_size=VOCABULARY,
+            n_embd=WIDTH,
+            n_head=HEADS,
+            n_layer=DEPTH,
+            n_positions=40,
+            multi_query=True,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        1 + 6 * DEPTH,
     ),
-    "phi3": Network(_transformers("Phi3Config", "Phi3ForCausalLM", **_GATED), 2 + _BLOCK * DEPTH, fused=True),
+    "phi3": Network(_transformers("Phi3Config", "Phi3ForCausalLM", **_GATED), 2 + _BLOCK * DEPTH),
     "vit": Network(
-        _transformers("ViTConfig", "ViTForImageClassification", hidden_size=WIDTH, num_attention_heads=HEADS,
-                      num_hidden_layers=DEPTH, intermediate_size=48, image_size=16, patch_size=4, num_labels=5),
+        _transformers(
+            "ViTConfig",
+            "ViTForImageClassification",
+            hidden_size=WIDTH,
+            num_attention_heads=HEADS,
+            num_hidden_layers=DEPTH,
+            intermediate_size=48,
+            image_size=16,
+            patch_size=4,
+            num_labels=5,
+        ),
         2 + 6 * DEPTH,
     ),
     "timm-vit": Network(
-        _timm("vit_tiny_patch16_224", embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, img_size=16, patch_size=4,
-              num_classes=5), 2 + 6 * DEPTH,
+        _timm(
+            "vit_tiny_patch16_224",
+            embed_dim=WIDTH,
+            depth=DEPTH,
+            num_heads=HEADS,
+            img_size=16,
+            patch_size=4,
+            num_classes=5,
+        ),
+        2 + 6 * DEPTH,
     ),
     "swin": Network(
-        _transformers("SwinConfig", "SwinForImageClassification", image_size=32, patch_size=4, embed_dim=16,
-                      depths=[1, 1], num_heads=[2, 2], window_size=4, num_labels=5), 2 + 6 * 2 + 1,
+        _transformers(
+            "SwinConfig",
+            "SwinForImageClassification",
+            image_size=32,
+            patch_size=4,
+            embed_dim=16,
+            depths=[1, 1],
+            num_heads=[2, 2],
+            window_size=4,
+            num_labels=5,
+        ),
+        2 + 6 * 2 + 1,
     ),
     "convnext": Network(
-        _transformers("ConvNextConfig", "ConvNextForImageClassification", hidden_sizes=[8, 16], depths=[1, 1],
-                      num_stages=2, num_labels=5), 1 + 3 * 2 + 1 + 1,
+        _transformers(
+            "ConvNextConfig",
+            "ConvNextForImageClassification",
+            hidden_sizes=[8, 16],
+            depths=[1, 1],
+            num_stages=2,
+            num_labels=5,
+        ),
+        1 + 3 * 2 + 1 + 1,
     ),
     "mobilenet": Network(_timm("test_efficientnet", num_classes=5), 0),
     "unet": Network(UNet, 8),
     "lstm": Network(_lstm, 1 + 16 + 1),
     "gru": Network(_gru, 1 + 12 + 1),
     "whisper": Network(
-        _transformers("WhisperConfig", "WhisperForConditionalGeneration", vocab_size=VOCABULARY, d_model=WIDTH,
-                      encoder_layers=1, decoder_layers=1, encoder_attention_heads=HEADS, decoder_attention_heads=HEADS,
-                      encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=8, max_source_positions=20,
-                      max_target_positions=20, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-                      decoder_start_token_id=1), 2 + 6 + 1 + 10,
+        _transformers(
+            "WhisperConfig",
+            "WhisperForConditionalGeneration",
+            vocab_size=VOCABULARY,
+            d_model=WIDTH,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=HEADS,
+            decoder_attention_heads=HEADS,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            num_mel_bins=8,
+            max_source_positions=20,
+            max_target_positions=20,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+        ),
+        2 + 6 + 1 + 10,
     ),
     "t5": Network(
-        _transformers("T5Config", "T5ForConditionalGeneration", vocab_size=VOCABULARY, d_model=WIDTH, d_kv=8, d_ff=48,
-                      num_layers=1, num_decoder_layers=1, num_heads=HEADS, pad_token_id=0, decoder_start_token_id=0),
+        _transformers(
+            "T5Config",
+            "T5ForConditionalGeneration",
+            vocab_size=VOCABULARY,
+            d_model=WIDTH,
+            d_kv=8,
+            d_ff=48,
+            num_layers=1,
+            num_decoder_layers=1,
+            num_heads=HEADS,
+            pad_token_id=0,
+            decoder_start_token_id=0,
+        ),
         1 + 6 + 10,
     ),
-}  # fmt: skip
+}
 
 
 def build(name: str) -> nn.Module:
