@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from typing import TYPE_CHECKING, NamedTuple
+import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from registry.catalog.measuring import measure
-from registry.equivalence.distances import DISTANCES
-from registry.sources import expand, layer_matrix, open_module, open_ref, plan_weights
+from registry.sources import expand, open_module, open_ref, plan_weights
 from tests.layouts.files import LOSSLESS, ROUNDED
+from tests.layouts.measured import distances, read
 from tests.layouts.networks import NETWORKS, build
 
 if TYPE_CHECKING:
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from registry.catalog.measuring import Measured
-    from registry.types import Checkpoint, WeightsPlan
-
-MISSING = [name for name in ("transformers", "timm") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING) and not os.environ.get("CI"), reason=f"not installed: {MISSING}")
+    from registry.types import ModelRef, WeightsPlan
+    from tests.layouts.measured import Read
 
 
 @pytest.fixture(scope="module")
@@ -38,32 +35,10 @@ def network(networks: dict[str, nn.Module], name: str) -> nn.Module:
     return networks[name]
 
 
-class Read(NamedTuple):
-    plan: WeightsPlan
-    matrices: list[np.ndarray]
-    measured: Measured
-    names: set[str]
-
-
-def read(checkpoint: Checkpoint) -> Read:
-    with checkpoint:
-        plan = plan_weights(checkpoint)
-        matrices = [layer_matrix(checkpoint, layer) for layer in plan.layers]
-        return Read(plan, matrices, measure(checkpoint, plan, threads=1), {info.name for info in checkpoint.tensors})
-
-
 def check_shapes(live: Read, found: Read) -> None:
     expected = [(layer.shape, layer.name) for layer in live.plan.layers]
     got = [(layer.shape, layer.name) for layer in found.plan.layers]
     assert [shape for shape, _ in got] == [shape for shape, _ in expected], f"{got} instead of {expected}"
-
-
-def distances(one: Measured, other: Measured) -> dict[str, float]:
-    """By fingerprint, the L1 distance."""
-    return {
-        a.spec.name: float(DISTANCES["l1"].rows((a.vector - b.vector)[None].astype(np.float64))[0])
-        for a, b in zip(one.fingerprints, other.fingerprints, strict=True)
-    }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -98,9 +73,12 @@ def test_lossless_layouts_give_the_same_matrices(
 def test_rounded_layouts_stay_within_the_precision_of_the_format(
     name: str, layout: str, networks: dict[str, nn.Module], tmp_path: Path
 ) -> None:
-    live = read(open_module(network(networks, name)))
+    module = network(networks, name)
+    if layout == "float8" and not any(isinstance(part, torch.nn.Linear) for part in module.modules()):
+        pytest.skip("no linear layers")
+    live = read(open_module(module))
     write, precision, bound = ROUNDED[layout]
-    [ref] = expand(write(network(networks, name), tmp_path / "model"))
+    [ref] = expand(write(module, tmp_path / "model"))
     found = read(open_ref(ref))
     check_shapes(live, found)
     for one, two, layer in zip(live.matrices, found.matrices, found.plan.layers, strict=True):
@@ -115,3 +93,49 @@ def test_other_weights_are_another_network(networks: dict[str, nn.Module]) -> No
     one, other = (read(open_module(network(networks, name))) for name in ("llama", "llama-tied"))
     assert min(distances(one.measured, other.measured).values()) > 0.01
     assert one.plan.content_hash != other.plan.content_hash
+
+
+def test_internlm2_is_llama_with_fused_projections(networks: dict[str, nn.Module], tmp_path: Path) -> None:
+    """Per group of key-value heads: its query heads, its key head, its value head. The library is not on the index."""
+    module = network(networks, "llama")
+    live = read(open_module(module))
+    width, group = 8, 2  # of a head; query heads a key-value head
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        for old, new in INTERNLM2.items():
+            name = name.replace(old, new)
+        if "k_proj" in name or "v_proj" in name:
+            continue
+        if "q_proj" in name:
+            layer = name.split(".")[2]
+            q, k, v = (module.state_dict()[f"model.layers.{layer}.self_attn.{one}_proj.weight"] for one in "qkv")
+            parts = (q.reshape(-1, group, width, q.shape[1]), k.reshape(-1, 1, width, k.shape[1]))
+            fused = torch.cat([*parts, v.reshape(-1, 1, width, v.shape[1])], 1)
+            name, tensor = f"model.layers.{layer}.attention.wqkv.weight", fused.reshape(-1, q.shape[1])
+        state[name] = tensor.clone()
+    config = {"model_type": "internlm2", "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    save_file(state, tmp_path / "model.safetensors")
+    [ref] = expand(tmp_path)
+    unknown = plan_weights_of(ref)
+    assert len(unknown.layers) == len(live.plan.layers) - 4  # the control: whole where no configuration tells
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = read(open_ref(expand(tmp_path)[0]))
+    check_shapes(live, found)
+    for one, two, layer in zip(live.matrices, found.matrices, found.plan.layers, strict=True):
+        np.testing.assert_array_equal(one, two, err_msg=layer.name)
+    assert set(distances(live.measured, found.measured).values()) == {0.0}
+
+
+INTERNLM2 = {
+    "embed_tokens": "tok_embeddings",
+    "lm_head": "output",
+    "self_attn.o_proj": "attention.wo",
+    "mlp.gate_proj": "feed_forward.w1",
+    "mlp.up_proj": "feed_forward.w3",
+    "mlp.down_proj": "feed_forward.w2",
+}
+
+
+def plan_weights_of(ref: ModelRef) -> WeightsPlan:
+    with open_ref(ref) as checkpoint:
+        return plan_weights(checkpoint)
