@@ -45,7 +45,10 @@ STEPS: tuple[Step, ...] = (
     Step("registry.sources.quantised.awq:dequantise_awq", re.compile("qweight")),
     Step("registry.sources.quantised.bitsandbytes:dequantise_bitsandbytes", re.compile(r"bitsandbytes__\w+|scb")),
     Step("registry.sources.quantised.mlx:dequantise_mlx", re.compile("uint32")),
-    Step("registry.sources.quantised.other_quantisers:refuse_other_quantisers", re.compile(r"u?int(8|16|32)|qidxs")),
+    Step(
+        "registry.sources.quantised.other_quantisers:refuse_other_quantisers",
+        re.compile(r"u?int(8|16|32)|qidxs|dense_weights"),
+    ),
     Step(
         "registry.sources.parametrisations:fold_parametrisations",
         re.compile(r"parametrizations|\w+_(g|v|u|orig|mask)"),

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from registry.errors import WeightsError
+from registry.sources.quantised.mlx import dequantise_mlx
+from registry.sources.tensor_view import TensorView
 from tests.conftest import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from registry.sources.tensor_view import TensorView
 
     View = Callable[..., TensorView]
     Parts = dict[str, torch.Tensor]
@@ -85,14 +85,28 @@ def test_float_modes_are_what_the_library_reads(
 
 @pytest.mark.parametrize("how", [{"bits": 4, "group_size": 64}, {"bits": 3, "group_size": 32}, {"mode": "mxfp4"}])
 def test_stacked_experts_are_read_one_by_one(
-    mx: Any, view_of: View, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+    mx: Any, stored: Any, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
     monkeypatch.setattr("registry.sources.quantised.bit_fields._BLOCK", 1000)  # less than an expert
     parts, weight = _quantised(mx, (4, 24, 128), prefix="mlp.switch_mlp.up_proj.", **how)
-    made = view_of(parts, how).tensors["mlp.switch_mlp.up_proj.weight"]
+    view = TensorView(stored(parts, how))
+    dequantise_mlx(view)
+    made = view.tensors["mlp.switch_mlp.up_proj.weight"]
     assert made.shape == (4, 24, 128)
     assert np.array_equal(made.read(), weight)
     assert np.array_equal(made.rows(2, 3), weight[2:3])
+
+
+def test_stacked_experts_are_matrices(mx: Any, view_of: View) -> None:
+    how = {"bits": 4, "group_size": 32}
+    shapes = {"gate_proj": (4, 96, 64), "up_proj": (4, 96, 64), "down_proj": (4, 64, 96)}
+    made = {name: _quantised(mx, shape, prefix=f"mlp.switch_mlp.{name}.", **how) for name, shape in shapes.items()}
+    view = view_of({name: part for parts, _ in made.values() for name, part in parts.items()}, how)
+    assert len(view.tensors) == 12
+    for name, (_, weight) in made.items():
+        apart = [tensor for key, tensor in view.tensors.items() if name in key]
+        assert {tensor.precision for tensor in apart} == {"int4 mlx"}
+        assert np.array_equal(np.stack([tensor.read() for tensor in apart]), weight)
 
 
 @pytest.mark.parametrize(("bits", "group"), [(3, 32), (5, 32), (5, 64), (5, 128), (6, 128), (8, 128)])
