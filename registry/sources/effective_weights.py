@@ -41,6 +41,14 @@ class Step(NamedTuple):
 
 STEPS: tuple[Step, ...] = (
     Step("registry.sources.array_layouts:turn_arrays", re.compile(r"(\w+_)?kernel|w|vars")),
+    Step("registry.sources.quantised.torchao_tensors:dequantise_torchao", re.compile(r"_\w+_qdata")),
+    Step(
+        "registry.sources.quantised.compressed_tensors:dequantise_compressed_tensors",
+        re.compile("weight_packed|bitmask|int8"),
+    ),
+    Step("registry.sources.quantised.nvfp4:dequantise_nvfp4", re.compile(r"(\w+_)?weight_scale|float4_\w+")),
+    Step("registry.sources.quantised.mxfp4:dequantise_mxfp4", re.compile(r"(\w+_)?(blocks|scale|scale_inv)")),
+    Step("registry.sources.quantised.fp8:dequantise_fp8", re.compile(r"float8_e[45]m\w+")),
     Step("registry.sources.quantised.gptq:dequantise_gptq", re.compile("qweight")),
     Step("registry.sources.quantised.awq:dequantise_awq", re.compile("qweight")),
     Step("registry.sources.quantised.bitsandbytes:dequantise_bitsandbytes", re.compile(r"bitsandbytes__\w+|scb")),
@@ -48,6 +56,10 @@ STEPS: tuple[Step, ...] = (
     Step(
         "registry.sources.quantised.other_quantisers:refuse_other_quantisers",
         re.compile(r"u?int(8|16|32)|qidxs|dense_weights"),
+    ),
+    Step(
+        "registry.sources.quantised.spare_scales:skip_scales",
+        re.compile(r"\w*scale\w*|scaled_fp8|(\w+_)?zero_point|input_amax"),
     ),
     Step(
         "registry.sources.parametrisations:fold_parametrisations",

@@ -10,6 +10,7 @@ from registry.errors import UnsafeError, UsageError, WeightsError
 from registry.sources.base import MAX_TENSORS, common_prefix
 from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.model_files import facts_of_module, with_facts
+from registry.sources.quantised.torch_quantised import unpacked
 from registry.sources.state_dicts import stripped
 from registry.types import ModelCard, ModelRef
 
@@ -59,7 +60,7 @@ def open_module(
     given, called = (
         (module, "state dict") if isinstance(module, Mapping) else (module.state_dict(), type(module).__name__)
     )
-    state = {str(key): value for key, value in given.items() if isinstance(value, torch.Tensor)}
+    state = {str(k): value for k, value in unpacked(given, name or called).items() if isinstance(value, torch.Tensor)}
     if given is module and not state:
         holds = ", ".join(map(str, given)) or "nothing"
         raise UsageError(f"the mapping holds no tensors, only: {holds[:200]}", "give the state dict itself")

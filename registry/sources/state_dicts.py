@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, common_prefix
 from registry.sources.pickle_stand_ins import ForeignArray
+from registry.sources.quantised.torch_quantised import is_packed, unpacked
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +137,7 @@ def _holds_weights(value: object, seen: dict[int, int], depth: int = _MAX_DEPTH)
     """
     if not isinstance(value, Mapping) or seen.get(id(value), 0) >= depth or "param_groups" in value:
         return False
-    if any(_is_tensor(item) and len(item.shape) >= 1 for item in value.values()):
+    if any((_is_tensor(item) and len(item.shape) >= 1) or is_packed(key, item) for key, item in value.items()):
         return True
     for key, item in value.items():
         if isinstance(key, str) and not _never(key) and _holds_weights(item, seen, depth - 1):
@@ -156,6 +157,7 @@ def _same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
 
 
 def _tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, torch.Tensor]:
+    content = unpacked(content, where)
     state = {_word(name): tensor for name, tensor in content.items() if _is_tensor(tensor)}
     foreign = next((_word(name) for name, value in content.items() if isinstance(value, ForeignArray)), None)
     if state and foreign is not None:

@@ -86,7 +86,12 @@ class TensorView:
 
     def _plain(self, info: TensorInfo) -> EffectiveTensor:
         return EffectiveTensor(
-            info.name, info.dtype, info.shape, lambda start, stop: self._rows(info, start, stop), (info.name,)
+            info.name,
+            info.dtype,
+            info.shape,
+            lambda start, stop: self._rows(info, start, stop),
+            (info.name,),
+            getattr(self._stored, "precisions", {}).get(info.name, ""),
         )
 
     def _rows(self, info: TensorInfo, start: int, stop: int) -> NDArray[np.generic]:

@@ -15,6 +15,7 @@ from registry.sources.archive import DAMAGED, check_archive
 from registry.sources.base import Source
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.pickle_stand_ins import stand_ins
+from registry.sources.quantised.torchao_tensors import REMEDY
 from registry.sources.state_dicts import select_state, stripped
 from registry.sources.weight_files import check_file, refuse_shard
 from registry.types import ModelRef
@@ -128,6 +129,8 @@ def _settings(path: Path) -> list[tuple[Any, str]]:
 
 
 def _would_run(path: Path, what: str) -> UnsafeError:
+    if what.startswith("torchao."):
+        return UnsafeError(f"{path} holds weights of torchao, which only torchao can load: {what[:100]}", REMEDY)
     return UnsafeError(
         f"{path} holds more than weights: loading it would run {what[:100]}",
         "if you trust it, load it yourself and save model.state_dict(), preferably as safetensors",

@@ -13,6 +13,7 @@ import torch
 from registry.errors import WeightsError
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.dtypes import is_float
+from registry.sources.quantised.torch_quantised import dequantised, precision_of
 from registry.types import NO_FACTS, TensorInfo
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class TorchCheckpoint(OpenedCheckpoint):
     """A state dict of torch tensors, held until the checkpoint is closed.
 
     ``mapped``: the storages are memory-mapped. Tensors are then copied when read and their pages released, because the
-    pages would otherwise count as resident memory.
+    pages would otherwise count as resident memory. A tensor of codes and scales, of torch or torchao, is given as the
+    values that its library computes; ``precisions`` names how it is stored.
 
     Raises
     ------
@@ -56,7 +58,11 @@ class TorchCheckpoint(OpenedCheckpoint):
                 raise WeightsError(
                     f"tensor {name} is sparse ({tensor.layout})", "make it dense before saving: to_dense()"
                 )
-        infos = [TensorInfo(n, str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in state.items()]
+        self.precisions = {n: precision for n, t in state.items() if (precision := precision_of(t))}
+        infos = [
+            TensorInfo(n, "float32" if t.is_quantized else str(t.dtype).removeprefix("torch."), tuple(t.shape))
+            for n, t in state.items()
+        ]
         super().__init__(ref, infos, replace(facts, aliases={**facts.aliases, **_shared(state)}))
         self._state = dict(state)
         self._mapped = mapped
@@ -64,6 +70,8 @@ class TorchCheckpoint(OpenedCheckpoint):
     def _tensor(self, name: str) -> torch.Tensor:
         self._check_open()
         tensor = self._state[name].detach()
+        if name in self.precisions:
+            return dequantised(name, tensor)
         return _copied_out(tensor) if self._mapped else tensor
 
     def read(self, name: str) -> NDArray[np.floating]:
@@ -80,8 +88,6 @@ class TorchCheckpoint(OpenedCheckpoint):
     def raw(self, name: str) -> memoryview:
         """Little-endian bytes of the tensor in C order; a view if it is contiguous, in main memory and not mapped."""
         tensor = self._tensor(name)
-        if tensor.is_quantized:
-            tensor = tensor.int_repr()
         flat = tensor.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         data: memoryview = flat.view(torch.uint8).numpy().data
         return data
@@ -90,13 +96,13 @@ class TorchCheckpoint(OpenedCheckpoint):
         """Size of the tensor in bytes."""
         self._check_open()
         tensor = self._state[name]
-        return tensor.numel() * tensor.element_size()
+        return tensor.numel() * (4 if tensor.is_quantized else tensor.element_size())
 
     def span(self, name: str, start: int, stop: int) -> memoryview:
         """Bytes ``start`` to ``stop`` of the tensor; copied alone if it is contiguous."""
         self._check_open()
         tensor = self._state[name].detach()
-        if tensor.is_quantized or not tensor.is_contiguous() or tensor.device.type != "cpu" or tensor.is_conj():
+        if name in self.precisions or not tensor.is_contiguous() or tensor.device.type != "cpu" or tensor.is_conj():
             return self.raw(name)[start:stop]
         part = tensor.reshape(-1).view(torch.uint8)[start:stop]
         data: memoryview = (_copied_out(part) if self._mapped else part).numpy().data
@@ -122,7 +128,7 @@ def _shared(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 def _copied_out(tensor: torch.Tensor) -> torch.Tensor:
     """Copy of a tensor in a mapped file; pages are released piece by piece."""
-    if tensor.is_quantized or not tensor.is_contiguous():
+    if not tensor.is_contiguous():
         copy = tensor.clone(memory_format=torch.contiguous_format)
         storage = tensor.untyped_storage()
         _give_back(storage.data_ptr(), storage.nbytes())

@@ -1,0 +1,43 @@
+"""Scales in a quantised model that belong to no weight: of activations, of caches, and of weights kept as floats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.sources.quantised.quantisation_config import method_of
+
+if TYPE_CHECKING:
+    from registry.sources.tensor_view import TensorView
+
+__all__ = ["skip_scales"]
+
+# Factors of inputs, outputs and cached keys and values.
+_ACTIVATIONS = frozenset({
+    "input_scale", "input_scale_ub", "input_global_scale", "output_scale", "scale_input", "activation_scale",
+    "k_scale", "v_scale", "q_scale", "kv_scale", "prob_output_scale", "input_zero_point", "output_zero_point",
+    "act_scale", "input_amax", "scaled_fp8",
+})  # fmt: skip
+_COMPANIONS = ("_scale", "_scale_inv", "_zero_point", "_g_idx")
+
+
+def skip_scales(view: TensorView) -> None:
+    """Drop what is left of scales and zero points in a model with quantised weights; none of it is a layer.
+
+    They are factors of inputs, outputs and caches; the ``scale`` and ``zero_point`` of a module's output; and those of
+    a weight that is stored as floats beside them (compressed-tensors before it compresses).
+    """
+    if not method_of(view) and not any(tensor.precision for tensor in view.tensors.values()):
+        return
+    names = set(view.tensors)
+    for name, tensor in list(view.tensors.items()):
+        stem, dot, last = name.rpartition(".")
+        small = len(tensor.shape) < 2 or tensor.info.size <= 1
+        paired = tensor.info.size <= 1 and {f"{stem}{dot}scale", f"{stem}{dot}zero_point"} <= names
+        if (small and last in _ACTIVATIONS) or (paired and last in ("scale", "zero_point")):
+            view.skip(name, "scale of activations")
+        elif any(last.endswith(end) and _is_weight(view, name.removesuffix(end)) for end in _COMPANIONS):
+            view.skip(name, "scale of weights")
+
+
+def _is_weight(view: TensorView, name: str) -> bool:
+    return name in view.tensors and len(view.tensors[name].shape) > 1
