@@ -69,7 +69,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "registry.sources.stacked_experts:split_experts",
         re.compile(
-            r"\w*experts|switch_mlp|moe|(in|out)put_linear|mlp[12]|\w*(batch|grouped|parallel|ensemble|stacked)\w*"
+            r"\w*experts|switch_mlp|moe|(in|out)put_linear|mlp[12](_weight)?|\w*(batch|grouped|parallel|ensemble|stacked)\w*"
         ),
     ),
 )

@@ -35,7 +35,8 @@ class Layout(NamedTuple):
         return all(size > 0 for _, size in self.parts) and self.groups * sum(n for _, n in self.parts) == outputs
 
 
-_NAME = re.compile(r"((?:.*[./])?)([^./]+?)(?:[./](linear|c|conv))?[./]weight", re.DOTALL)
+_NAME = re.compile(r"((?:.*[./])?)([^./]+)[./]weight", re.DOTALL)
+_WRAPPED = re.compile(r"((?:.*[./])?)([^./]+)[./](?:linear|c|conv)[./]weight", re.DOTALL)
 _IN_PROJ = re.compile(r"((?:.*[./])?)(in_proj_weight)", re.DOTALL)
 # Output projections, relative to the attention module.
 _OUT = (
@@ -51,11 +52,9 @@ _QKV = ("q", "k", "v")
 
 def name_parts(name: str) -> tuple[str, str, bool]:
     """Path of the module above (with its separator), own name, and whether a module of one convolution is between."""
-    match = _NAME.fullmatch(name)
-    if match is not None:
-        return match[1], match[2], match[3] is not None
-    match = _IN_PROJ.fullmatch(name)
-    return (match[1], match[2], False) if match else ("", "", False)
+    wrapped = _WRAPPED.fullmatch(name)
+    match = wrapped or _NAME.fullmatch(name) or _IN_PROJ.fullmatch(name)
+    return (match[1], match[2], wrapped is not None) if match else ("", "", False)
 
 
 def layout_of(info: TensorInfo, infos: Mapping[str, TensorInfo], axis: int, config: Mapping[str, Any]) -> Layout | None:

@@ -25,7 +25,8 @@ FLAX_GATES = (("ii", "if", "ig", "io", "hi", "hf", "hg", "ho"), ("ir", "iz", "in
 # Patterns for a whole part of a dotted name, in lower case, words separated by underscores.
 _RANKS: tuple[tuple[int, str], ...] = (
     # transformer blocks: q < k < v < out, gate < up < down, attention < MLP
-    (30, r"q|query|query_dense|q_proj|q_proj_weight|to_q|q_lin|wq|query_proj|q_attn"),
+    (29, r"q_attn"),  # of GPT-2, whose c_attn has keys and values then
+    (30, r"q|query|query_dense|q_proj|q_proj_weight|to_q|q_lin|wq|query_proj"),
     (30, r"qkv|qkv_proj|to_qkv|wqkv|c_attn|query_key_value|in_proj.*"),
     (31, r"k|key|key_dense|k_proj|k_proj_weight|to_k|k_lin|wk|key_proj|kv|to_kv"),
     (32, r"v|value|value_dense|v_proj|v_proj_weight|to_v|v_lin|wv|value_proj"),
