@@ -117,6 +117,11 @@ def _thirds(_: Mapping[str, Any], outputs: int) -> Layout:
     return Layout(1, tuple((label, outputs // 3) for label in _QKV))
 
 
+def _halves(_: Mapping[str, Any], outputs: int) -> Layout:
+    """Keys and values of equal size, one after the other."""
+    return Layout(1, (("k", outputs // 2), ("v", outputs // 2)))
+
+
 def _per_head(config: Mapping[str, Any], outputs: int) -> Layout | None:
     """Of each head, its query, key and value."""
     heads = _heads(config)
@@ -209,6 +214,7 @@ _BY_TYPE: dict[str, dict[str, Rule]] = {
     "c_attn": {"gpt_bigcode": _bigcode, "qwen": _thirds},
     "W_pack": {"baichuan": _thirds},
     "in_proj": {"deberta": _per_head},
+    "kv_proj": {"jetmoe": _halves},
     "qkv_linear": dict.fromkeys(("layoutlmv2", "layoutxlm"), _thirds),
     "qkv": dict.fromkeys(("exaone4_5_vision", "exaone4_5_vision_model"), _by_size),
     "in_proj_qkvz": {"qwen3_next": _delta_by_head("q", "k", "v", "z")},
@@ -344,7 +350,7 @@ def _by_name(own: str, above: str, info: TensorInfo, infos: Mapping[str, TensorI
     if own == "in_proj_weight" and len(info.shape) == 2 and outputs % 3 == 0:
         return _thirds({}, outputs)
     if own in ("kv", "to_kv") and len(info.shape) != 3 and outputs % 2 == 0:
-        return Layout(1, (("k", outputs // 2), ("v", outputs // 2)))
+        return _halves({}, outputs)
     if own in ("Wqkv", "c_attn", "qkv_proj"):
         # Of flash-attn, nanoGPT and Phi-3: equal thirds where keys have as many heads as queries. In CodeGen and
         # MiniMax, whose output projection has another name, qkv_proj holds several blocks.
