@@ -71,6 +71,13 @@ def ingest(
     key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Checkpoint entry with the weights: state_dict, ...")
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF",
+            help="Model that an adapter (LoRA) adapts. Default: the one that its configuration names, if it is here.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show what would be read and downloaded, with time and memory; do nothing."),
@@ -120,7 +127,9 @@ def ingest(
     if name is not None and len(references or ()) != 1:
         raise UsageError("--name needs a single reference", "name several models in a manifest")
     with open_registry(db) as registry:
-        refs, outcomes = _plan(registry, references, manifest=manifest, key=key, seed=seed, name=name, card=card)
+        refs, outcomes = _plan(
+            registry, references, manifest=manifest, key=key, seed=seed, name=name, base=base, card=card
+        )
         if dry_run:
             expected = registry.estimate(refs, approximate=approximate, workers=workers, executor=executor)
             show_plan(refs, outcomes, expected, as_json=as_json)

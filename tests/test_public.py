@@ -32,7 +32,8 @@ METHODS = {
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "ingest": (
-        "(reference, *, name=None, key=None, replace=False, keep_spectra=True, device='cpu', approximate=False, **card)"
+        "(reference, *, name=None, key=None, base=None, replace=False, keep_spectra=True, device='cpu', "
+        "approximate=False, **card)"
     ),
     "ingest_all": (
         "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', approximate=False, "
@@ -41,7 +42,7 @@ METHODS = {
     "models": "(**filters)",
     "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
     "outdated": "()",
-    "plan": "(references=(), *, manifest=None, key=None, seed=0, name=None, card=ModelCard())",
+    "plan": "(references=(), *, manifest=None, key=None, seed=0, name=None, base=None, card=ModelCard())",
     "plot_csd": "(names, file=None, *, scale='full', reference='cue', seed=None, axes='both', x_max=None, title='')",
     "plot_spectrum": "(name, file=None, *, title='')",
     "refingerprint": "(*, fingerprint=None, progress=None)",

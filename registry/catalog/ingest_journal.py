@@ -72,6 +72,8 @@ def to_record(ref: ModelRef) -> dict[str, Any]:
         "bytes": ref.bytes,
         "cached": ref.cached,
     }
+    if ref.base:  # left out of other records, whose hashes stay what they are
+        record["base"] = ref.base
     try:
         record["time"] = Path(ref.target).stat().st_mtime_ns
     except (OSError, ValueError):  # not a file but a name of a source, or a file that was removed
@@ -86,7 +88,7 @@ def from_record(text: str) -> ModelRef:
     card["metrics"] = tuple(Metric(**metric) for metric in card.get("metrics", ()))
     card["tags"] = tuple((key, value) for key, value in card.get("tags", ()))
     fields = {key: record[key] for key in ("source", "target", "name", "key", "seed", "bytes", "cached")}
-    return ModelRef(**fields, card=ModelCard(**card))
+    return ModelRef(**fields, card=ModelCard(**card), base=record.get("base", ""))
 
 
 class Journal:

@@ -43,6 +43,7 @@ def expand_all(
     key: str | None = None,
     seed: int = 0,
     name: str | None = None,
+    base: str | Path | None = None,
     card: ModelCard = ModelCard(),  # noqa: B008  # frozen
 ) -> tuple[ModelRef, ...]:
     """Return every model that the references and the manifest name; ``card`` overrides the cards of the sources.
@@ -73,11 +74,23 @@ def expand_all(
                     "leave the name out, or give each model a line",
                 )
             refs += [replace(ref, name=entry.name or ref.name, card=ref.card.updated(entry.card)) for ref in found]
+    if base is not None:
+        refs = [replace(ref, base=_base(base)) for ref in refs]
     if name is not None:
         if len(refs) != 1:
             raise UsageError(f"--name needs exactly one model, not {len(refs)}", "name models in a manifest instead")
         refs = [replace(refs[0], name=name)]
     return tuple(replace(ref, card=ref.card.updated(card)) for ref in refs)
+
+
+def _base(given: Any) -> str:
+    """The reference of an adapter's base, as text that means the same in another folder and another process."""
+    base = _reference(given)
+    try:
+        is_path = isinstance(base, Path) or Path(base).exists()
+    except OSError:  # longer than a path may be
+        is_path = False
+    return str(Path(base).expanduser().absolute()) if is_path else str(base)
 
 
 def _reference(given: Any) -> str | Path:

@@ -172,19 +172,21 @@ class Registry:
         key: str | None = None,
         seed: int = 0,
         name: str | None = None,
+        base: str | Path | None = None,
         card: ModelCard = ModelCard(),  # noqa: B008  # frozen
     ) -> tuple[ModelRef, ...]:
         """Return the models that the references and the manifest name. Reads and downloads no weights.
 
         ``key``: entry of a wrapped checkpoint; ``seed``: seed of random initialisations; ``name``: name of a single
-        model; ``card``: overrides the metadata of sources and manifest.
+        model; ``base``: reference to the model that adapters adapt, by default the one that their configuration names,
+        if no download is needed; ``card``: overrides the metadata of sources and manifest.
 
         Raises ``NotFoundError``, ``AmbiguousError`` or ``UsageError`` that names the reference.
         """
         from registry.catalog.measuring import expand_all
 
         lines = None if manifest is None else path(manifest, "manifest")
-        return expand_all(references, lines, key=key, seed=seed, name=name, card=typed_card(card))
+        return expand_all(references, lines, key=key, seed=seed, name=name, base=base, card=typed_card(card))
 
     def estimate(
         self,
@@ -252,6 +254,7 @@ class Registry:
         *,
         name: str | None = None,
         key: str | None = None,
+        base: str | Path | None = None,
         replace: bool = False,
         keep_spectra: bool = True,
         device: Device = "cpu",
@@ -260,8 +263,9 @@ class Registry:
     ) -> Ingested:
         """Ingest one model: a reference, a path, or a live module or its state dict, which need a ``name``.
 
-        ``key``: as in ``plan``, for references only; ``replace``, ``keep_spectra``, ``device``, ``approximate``: as in
-        ``ingest_all``; ``card``: fields of ``ModelCard``; ``seed`` is also the seed of a random initialisation.
+        ``key``, ``base``: as in ``plan``, for references only; ``replace``, ``keep_spectra``, ``device``,
+        ``approximate``: as in ``ingest_all``; ``card``: fields of ``ModelCard``; ``seed`` is also the seed of a random
+        initialisation.
 
         Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
         ``RegistryError`` for an unavailable device; nothing is stored then.
@@ -273,7 +277,7 @@ class Registry:
         options = Options(replace, keep_spectra, device=_device(device), approximate=approximate)
         known = card_of(card)
         if isinstance(reference, str | Path):
-            refs = expand_all([reference], None, key=key, seed=known.seed or 0, name=name, card=known)
+            refs = expand_all([reference], None, key=key, seed=known.seed or 0, name=name, base=base, card=known)
             if len(refs) != 1:
                 raise UsageError(f"{reference} is {len(refs)} models", "use plan() and ingest_all() for several")
             with self._lock, open_ref(refs[0]) as checkpoint:

@@ -45,13 +45,18 @@ def read_facts(checkpoint: Checkpoint) -> dict[str, Facts]:
     return {info.name: _facts(checkpoint, info) for info in sorted(checkpoint.tensors, key=lambda t: t.name)}
 
 
-def content_hash(infos: Iterable[TensorInfo], facts: Mapping[str, Facts]) -> str:
+def content_hash(
+    infos: Iterable[TensorInfo], facts: Mapping[str, Facts], settings: Iterable[tuple[str, tuple[str, ...]]] = ()
+) -> str:
     """Hash of the set of distinct tensors, whatever their names and order, as 64 hexadecimal digits.
 
     The sha256 over the sorted (dtype, shape, sha256 of the bytes), each once: a tensor stored under two names counts
-    as one. Only weights belong among ``infos``; whether a file holds buffers then makes no difference.
+    as one. Only weights belong among ``infos``; whether a file holds buffers then makes no difference. ``settings``:
+    numbers that weights depend on beside their tensors, such as the scaling of an adapter, and the tensors' names.
     """
     distinct = {(info.dtype, repr(info.shape), facts[info.name].digest) for info in infos}
+    for setting, parts in settings:
+        distinct.add(("setting", setting, b"".join(facts[part].digest for part in parts)))
     whole = hashlib.sha256()
     for dtype, shape, digest in sorted(distinct):
         for field in (dtype.encode(), shape.encode(), digest):

@@ -62,6 +62,14 @@ STEPS: tuple[Step, ...] = (
         re.compile(r"\w*scale\w*|scaled_fp8|(\w+_)?zero_point|input_amax"),
     ),
     Step(
+        "registry.sources.adapters:fold_adapters",
+        re.compile(
+            r"base_model|base_layer|original_module|modules_to_save|\w*lora\w*|dora_scale|ia3_l|hada_\w+|lokr_\w+"
+            r"|vera_\w+|ranknum|prompt_\w+|trainable_tokens_\w+"
+        ),
+        ("adapter",),
+    ),
+    Step(
         "registry.sources.parametrisations:fold_parametrisations",
         re.compile(r"parametrizations|\w+_(g|v|u|orig|mask)"),
         ("maps",),

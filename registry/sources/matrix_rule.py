@@ -112,13 +112,14 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
         raise _no_matrix(checkpoint, infos, skipped)
     learnt = [name for name, info in infos.items() if _is_parameter(info, reasons[name])]
     parts = {part for name in learnt for part in view.tensors[name].parts}
+    settings = [(each.setting, each.parts) for name in learnt if (each := view.tensors[name]).setting]
     stored = {info.name: info for info in checkpoint.tensors}
     tied = {part for n, why in reasons.items() if (why or "").startswith(_TIED) for part in view.tensors[n].parts}
     return WeightsPlan(
         rule=MATRIX_RULE,
         layers=tuple(layers),
         skipped=tuple(sorted(skipped, key=lambda s: s.name)),
-        content_hash=content_hash((stored[part] for part in parts | tied | unread.keys()), facts),
+        content_hash=content_hash((stored[part] for part in parts | tied | unread.keys()), facts, settings),
         topology=topology_of(layers),
         parameters=sum(infos[name].size for name in learnt) + sum(unread.values()),
         bytes=sum(fact.bytes for fact in facts.values()),
@@ -153,7 +154,7 @@ def _tied(order: list[str], view: TensorView, facts: Mapping[str, Facts]) -> dic
             continue
         made = () if len(tensor.parts) == 1 and not tensor.precision else (tensor.precision,)
         digests = tuple(facts[part].digest for part in tensor.parts)
-        original = first.setdefault((tensor.dtype, tensor.shape, tensor.cut, digests, made), name)
+        original = first.setdefault((tensor.dtype, tensor.shape, tensor.cut, digests, tensor.setting, made), name)
         if original != name:
             reasons[name] = f"{_TIED}{original}"
     return reasons

@@ -76,7 +76,7 @@ def facts_beside(path: Path, metadata: Mapping[str, str] | None = None, names: I
     metadata
         Text of the weights file's own header.
     names
-        Names of its tensors, for aliases in the header.
+        Names of its tensors, for aliases in the header, and because those of an adapter tell that it is one.
 
     Returns
     -------
@@ -89,6 +89,7 @@ def facts_beside(path: Path, metadata: Mapping[str, str] | None = None, names: I
         Two files contradict each other, or aliases go in a circle.
     """
     metadata = {str(key): str(value) for key, value in (metadata or {}).items()}
+    names = list(names)
     found = ModelFacts(metadata=metadata, aliases=aliases_in(metadata, names, str(path)))
     stem = _stem(path)
     adapter = _ADAPTER_STEM.fullmatch(stem) is not None
@@ -101,15 +102,16 @@ def facts_beside(path: Path, metadata: Mapping[str, str] | None = None, names: I
             alone = own or _is_alone(path)
         return alone
 
+    adapted = any("lora_" in name for name in names)  # of a base with its adapter, under any name of file
     notes: list[str] = []
     read: dict[str, Mapping[str, Any]] = {}
     for name in DESCRIPTIONS:
-        if os.path.lexists(path.with_name(name)) and belongs():
+        if os.path.lexists(path.with_name(name)) and ((adapted and name == ADAPTER) or belongs()):
             read[name] = _json(path.with_name(name), notes)
     config = read.get(CONFIG, {})
     if not config and (_TIMM_STEM.fullmatch(stem) or path.with_name(TIMM_ARGS).exists()):
         config = _timm_args(path.with_name(TIMM_ARGS), notes, lambda: bool(_TIMM_STEM.fullmatch(stem)) or belongs())
-    described_adapter = read.get(ADAPTER, {}) if adapter or not _OWN_STEM.fullmatch(stem) else {}
+    described_adapter = read.get(ADAPTER, {}) if adapter or adapted or not _OWN_STEM.fullmatch(stem) else {}
     return replace(
         found,
         config=_without_labels(config),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -17,14 +18,14 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import is_float
-from registry.sources.tensor_view import EffectiveTensor, Unreadable
+from registry.sources.tensor_view import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.tensor_view import EffectiveTensor, TensorView
 
     Rows = Callable[[int, int], NDArray[np.generic]]
 
@@ -137,9 +138,11 @@ def _put(
     like: EffectiveTensor,
     parts: Sequence[EffectiveTensor],
     rows: Rows,
+    setting: str = "",
 ) -> None:
     stored = tuple(dict.fromkeys(part for tensor in parts for part in tensor.parts))
-    made = EffectiveTensor(name, like.dtype, like.shape, rows, stored, like.precision, like.cut)
+    said = " ".join(each for each in (like.setting, setting) if each)
+    made = replace(like, name=name, rows=rows, parts=stored, setting=said)
     view.put(made, [part.name for part in parts])
 
 
@@ -351,7 +354,9 @@ def _orthogonal(view: TensorView, name: str, parts: Mapping[str, EffectiveTensor
             "spectrum is the same for every map"
         )
     held = (stored,) if base is None else (stored, base)
-    _put(view, name, stored, held, _Orthogonal(stored, base, given or assumed, given == "").rows)
+    # A file does not say which map it is, so that what is torch's default counts as said by nobody.
+    setting = given if given not in ("", assumed) else ""
+    _put(view, name, stored, held, _Orthogonal(stored, base, given or assumed, given == "").rows, setting)
     return True
 
 

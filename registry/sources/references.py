@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, NotFoundError
+from registry.sources.adapter_base import with_base
 from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.shard_sets import set_of
@@ -138,10 +139,15 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     """
     if ref.source == DEFERRED:
         ref = _resolved(ref)
+    return EffectiveCheckpoint(with_base(_opened(ref), expand, _opened))
+
+
+def _opened(ref: ModelRef) -> Checkpoint:
+    """The weights as stored."""
     source = BUILT_IN.get(ref.source) or SOURCES.find(ref.source)
     if source is None:
         raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES.known()))}")
-    return EffectiveCheckpoint(source.open(ref))
+    return source.open(ref)
 
 
 def _resolved(ref: ModelRef) -> ModelRef:
@@ -149,7 +155,7 @@ def _resolved(ref: ModelRef) -> ModelRef:
     found = expand(ref.target, key=ref.key, seed=ref.seed)
     if len(found) > 1:
         raise AmbiguousError(f"{ref.target} is {len(found)} models", "ingest this reference separately")
-    return replace(found[0], name=ref.name, card=found[0].card.updated(ref.card))
+    return replace(found[0], name=ref.name, base=ref.base, card=found[0].card.updated(ref.card))
 
 
 def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:

@@ -36,6 +36,7 @@ class EffectiveTensor:
     integers of an integer one. A tensor without axes is read by ``rows(0, 1)`` and has shape (). ``parts`` are the
     stored tensors that it is computed from. ``precision`` names how the values are stored, ``int4 gptq``; empty: as
     ``dtype`` says. ``cut`` says which part of its parts it is, where they hold several weights (``3``, ``3.gate``).
+    ``setting``: numbers outside the tensors that the values depend on (``lora 2.0``); the content hash covers them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class EffectiveTensor:
     parts: tuple[str, ...]
     precision: str = ""
     cut: str = ""
+    setting: str = ""
 
     @property
     def info(self) -> TensorInfo:

@@ -45,7 +45,7 @@ def open_torch_file(ref: ModelRef) -> Checkpoint:
     path = Path(ref.target)
     refuse_shard(path)
     state, mapped = _load_state(path, ref.key)
-    facts = facts_beside(path)
+    facts = facts_beside(path, names=state)
     return TorchCheckpoint(stripped(state), with_facts(ref, facts), facts, mapped=mapped)
 
 

@@ -185,7 +185,8 @@ class ModelRef(Shown):
 
     ``target`` is the model in terms of that source (an absolute path, ``resnet50.IMAGENET1K_V2``). ``name`` is the
     default name in a registry. ``key`` is the entry of a wrapped checkpoint to read. ``bytes`` is the size to read or
-    download, None if unknown. ``cached``: no download is needed.
+    download, None if unknown. ``cached``: no download is needed. ``base``: reference to the model that an adapter
+    adapts; empty for the one that its configuration names.
     """
 
     source: str
@@ -196,6 +197,7 @@ class ModelRef(Shown):
     seed: int = 0
     bytes: int | None = None
     cached: bool = True
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
