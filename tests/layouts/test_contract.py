@@ -74,12 +74,12 @@ def test_rounded_layouts_stay_within_the_precision_of_the_format(
     name: str, layout: str, networks: dict[str, nn.Module], tmp_path: Path
 ) -> None:
     module = network(networks, name)
-    if layout == "float8" and not any(isinstance(part, torch.nn.Linear) for part in module.modules()):
-        pytest.skip("no linear layers")
     live = read(open_module(module))
     write, precision, bound = ROUNDED[layout]
     [ref] = expand(write(module, tmp_path / "model"))
     found = read(open_ref(ref))
+    if layout == "float8" and "fp8" not in found.plan.precision:
+        pytest.skip("it has no linear layer, or only a tied head")
     check_shapes(live, found)
     for one, two, layer in zip(live.matrices, found.matrices, found.plan.layers, strict=True):
         rows = np.abs(one).max(axis=1, keepdims=True)
