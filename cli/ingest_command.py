@@ -101,6 +101,10 @@ def ingest(
             "--approximate", help="Approximate layers of order above 8,192 by stochastic Lanczos quadrature; marked so."
         ),
     ] = False,
+    allow_nonfinite: Annotated[
+        bool,
+        typer.Option("--allow-nonfinite", help="Store models with NaN or infinity, without the layers that hold them."),
+    ] = False,
     workers: Annotated[int | None, Workers] = None,
     executor: Annotated[str | None, Where] = None,
     address: Annotated[str | None, Address] = None,
@@ -143,6 +147,7 @@ def ingest(
                     discard_weights=discard_weights,
                     device=device,
                     approximate=approximate,
+                    allow_nonfinite=allow_nonfinite,
                     workers=workers,
                     executor=executor,
                     address=address,

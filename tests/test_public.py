@@ -33,11 +33,11 @@ METHODS = {
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "ingest": (
         "(reference, *, name=None, key=None, base=None, replace=False, keep_spectra=True, device='cpu', "
-        "approximate=False, **card)"
+        "approximate=False, allow_nonfinite=False, **card)"
     ),
     "ingest_all": (
         "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', approximate=False, "
-        "workers=None, executor=None, address=None, time_limit=None, command='', progress=None)"
+        "allow_nonfinite=False, workers=None, executor=None, address=None, time_limit=None, command='', progress=None)"
     ),
     "models": "(**filters)",
     "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",

@@ -133,7 +133,8 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     from registry.storage.models.model_queries import whole_hashes
 
     if setting.name == "inprocess":
-        return Reading(Stored(database, options), device=options.device, approximate=options.approximate)
+        known = Stored(database, options)
+        return Reading(known, None, options.device, options.approximate, options.allow_nonfinite)
     from registry.sources import MATRIX_RULE
     from registry.spectral import SPECS
 
@@ -144,8 +145,8 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
         hashes = store.patiently(
             store.read, whole_hashes, MATRIX_RULE, specs, spectra=options.keep_spectra, exact=not options.approximate
         )
-    known = Hashes.of(MATRIX_RULE, hashes)
-    return Reading(known, threads=1, device=options.device, approximate=options.approximate)
+    held = Hashes.of(MATRIX_RULE, hashes)
+    return Reading(held, 1, options.device, options.approximate, options.allow_nonfinite)
 
 
 def _ordered(tasks: Sequence[Task], costs: Sequence[float], setting: Setting, journal: Journal) -> list[Task]:

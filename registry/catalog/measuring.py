@@ -145,13 +145,15 @@ class Reading:
     """Function that opens and measures the model of a task, in this process or a worker; it writes nothing.
 
     ``known``: whether weights are stored already, with everything the options ask for; ``threads``: for the spectra,
-    None for one per core; ``device``: where spectra are computed; ``approximate``: approximate very large layers.
+    None for one per core; ``device``: where spectra are computed; ``approximate``: approximate very large layers;
+    ``allow_nonfinite``: leave out layers with NaN or infinity instead of refusing the model.
     """
 
     known: Callable[[WeightsPlan], bool]
     threads: int | None = None
     device: Device = "cpu"
     approximate: bool = False
+    allow_nonfinite: bool = False
 
     def __call__(self, task: Task) -> Read:
         """Open a model and measure it."""
@@ -164,7 +166,7 @@ class Reading:
         """Measure an opened model."""
         from registry.sources import plan_weights
 
-        plan = plan_weights(checkpoint)
+        plan = plan_weights(checkpoint, allow_nonfinite=self.allow_nonfinite)
         known = not force and self.known(plan)
         if known:
             return Read(checkpoint.ref, plan, None)

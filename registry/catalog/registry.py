@@ -216,6 +216,7 @@ class Registry:
         discard_weights: bool = False,
         device: Device = "cpu",
         approximate: bool = False,
+        allow_nonfinite: bool = False,
         workers: int | None = None,
         executor: str | None = None,
         address: str | None = None,
@@ -228,6 +229,7 @@ class Registry:
         ``replace``: reassign names that are taken; ``keep_spectra``: store spectra; ``discard_weights``: delete
         downloads afterwards. ``device``: where spectra are computed: ``cpu``, ``cuda``, or ``auto`` for ``cuda`` if
         available; ``approximate``: layers of order min(p, q) > 8,192 by stochastic Lanczos quadrature, marked so.
+        ``allow_nonfinite``: a model with NaN or infinity is not refused, but stored without the layers that hold them.
         ``workers``: number of worker processes; by default the number of cores, or none for small jobs and other
         devices than the CPU. ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster.
         ``time_limit``: seconds per model, after which its worker process is killed; 0 for no limit; by default far
@@ -243,7 +245,7 @@ class Registry:
         from registry.ingest import Setting
 
         refs = _planned(refs)
-        options = Options(replace, keep_spectra, discard_weights, _device(device), approximate)
+        options = Options(replace, keep_spectra, discard_weights, _device(device), approximate, allow_nonfinite)
         setting = Setting(executor or "", workers, address, time_limit)
         with self._lock:
             return ingest_refs(self._database, refs, options, setting, command, progress)
@@ -259,13 +261,14 @@ class Registry:
         keep_spectra: bool = True,
         device: Device = "cpu",
         approximate: bool = False,
+        allow_nonfinite: bool = False,
         **card: Unpack[CardFields],
     ) -> Ingested:
         """Ingest one model: a reference, a path, or a live module or its state dict, which need a ``name``.
 
         ``key``, ``base``: as in ``plan``, for references only; ``replace``, ``keep_spectra``, ``device``,
-        ``approximate``: as in ``ingest_all``; ``card``: fields of ``ModelCard``; ``seed`` is also the seed of a random
-        initialisation.
+        ``approximate``, ``allow_nonfinite``: as in ``ingest_all``; ``card``: fields of ``ModelCard``; ``seed`` is also
+        the seed of a random initialisation.
 
         Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
         ``RegistryError`` for an unavailable device; nothing is stored then.
@@ -274,7 +277,7 @@ class Registry:
         from registry.catalog.storing import Options, ingest_checkpoint
         from registry.sources import open_module, open_ref
 
-        options = Options(replace, keep_spectra, device=_device(device), approximate=approximate)
+        options = Options(replace, keep_spectra, False, _device(device), approximate, allow_nonfinite)
         known = card_of(card)
         if isinstance(reference, str | Path):
             refs = expand_all([reference], None, key=key, seed=known.seed or 0, name=name, base=base, card=known)

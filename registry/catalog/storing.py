@@ -28,7 +28,8 @@ class Options:
     """Options of an ingest.
 
     ``replace``: reassign names that are taken; ``keep_spectra``: store spectra; ``discard_weights``: delete downloads;
-    ``device``: where spectra are computed; ``approximate``: orders above 8,192 by stochastic Lanczos quadrature.
+    ``device``: where spectra are computed; ``approximate``: orders above 8,192 by stochastic Lanczos quadrature;
+    ``allow_nonfinite``: models with NaN or infinity are stored without the layers that hold them.
     """
 
     replace: bool = False
@@ -36,12 +37,13 @@ class Options:
     discard_weights: bool = False
     device: Device = "cpu"
     approximate: bool = False
+    allow_nonfinite: bool = False
 
 
 def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
     """Store one opened model without a journal; stored weights are not measured again."""
     begun = time.perf_counter()
-    reading = Reading(Stored(database, options), device=options.device, approximate=options.approximate)
+    reading = Reading(Stored(database, options), None, options.device, options.approximate, options.allow_nonfinite)
     read = reading.checkpoint(checkpoint)
     added = database.created().add(_new_model(read, options), replace=options.replace)
     return _ingested(read, added, time.perf_counter() - begun)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, RegistryError, SourceError, UsageError, WeightsError
 from registry.sources.adapters import MERGE, PREFIX, check_kind, is_adapter_alone
-from registry.sources.base import OpenedCheckpoint
+from registry.sources.base import OpenedCheckpoint, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,11 @@ class AdaptedCheckpoint(OpenedCheckpoint):
         self._check_open()
         holder, stored = self._parts[name]
         return holder.span(stored, start, stop)
+
+    def verify(self) -> None:
+        """Compare the checksums of both files with their data."""
+        for part in dict.fromkeys(holder for holder, _ in self._parts.values()):
+            verify(part)
 
     def close(self) -> None:
         """Close both files."""

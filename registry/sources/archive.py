@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import sys
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["DAMAGED", "LEGACY_LIMIT", "check_archive", "zip_entries"]
+__all__ = ["DAMAGED", "LEGACY_LIMIT", "check_archive", "check_sums", "data_offsets", "zip_entries"]
 
 LEGACY_LIMIT = 4 * 2**30  # bytes; such files are read whole into memory
 DAMAGED = "download or save it again"
 _PICKLE_LIMIT = 512 * 2**20  # bytes; a million tensors take about 200 MB
 _DIRECTORY_LIMIT = 64 * 2**20  # bytes; an entry of about 100 bytes becomes an object of about 600
+_PIECE = 1 << 20  # bytes summed at a time: they stay in the processor's cache
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 
@@ -41,8 +44,9 @@ def check_archive(path: Path, size: int) -> bool:
     """
     with path.open("rb") as file:
         start = file.read(4)
+    entries = zip_entries(path, size) if start == _ZIP else []
     if start == _ZIP:
-        mapped, kind = _check_torch(path, zip_entries(path, size)), "an archive in another byte order"
+        mapped, kind = _check_torch(path, entries), "an archive in another byte order"
     elif start.startswith(_PICKLE):
         mapped, kind = False, "a bare pickle"
     else:
@@ -53,6 +57,8 @@ def check_archive(path: Path, size: int) -> bool:
             f"{LEGACY_LIMIT / 2**30:.0f} GiB",
             "save it again with torch.save, or as safetensors, on a machine that can load it",
         )
+    if entries and not mapped:  # read whole, and not by parts that could be compared later
+        check_sums(path, data_offsets(path, entries), everything=entries)
     return mapped
 
 
@@ -72,6 +78,52 @@ def zip_entries(path: Path, size: int) -> list[zipfile.ZipInfo]:
     if len(entries) > 2 * MAX_TENSORS:
         raise UnsafeError(f"{path} holds {len(entries)} entries, more than {2 * MAX_TENSORS}", "split the file")
     return entries
+
+
+def data_offsets(path: Path, entries: Iterable[zipfile.ZipInfo]) -> dict[int, zipfile.ZipInfo]:
+    """Entries of an archive without compression, by the offset of their data in the file.
+
+    Raises ``WeightsError`` if an entry is not where the directory says.
+    """
+    found = {}
+    with path.open("rb") as file:
+        for entry in entries:
+            file.seek(max(0, entry.header_offset))
+            header = file.read(30)
+            if entry.header_offset < 0 or header[:4] != _ZIP:
+                raise WeightsError(
+                    f"{path}: the entry {entry.filename[:100]!r} is not where the directory says", DAMAGED
+                )
+            lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+            found[entry.header_offset + 30 + lengths] = entry
+    return found
+
+
+def check_sums(path: Path, entries: dict[int, zipfile.ZipInfo], *, everything: Iterable[zipfile.ZipInfo]) -> None:
+    """Compare the CRC-32 of the entries' data, by their offset, with that in the directory; reads the data once.
+
+    An archive of which every checksum is zero was written without (``torch.serialization.set_crc32_options``), and
+    there is nothing to compare. Raises ``WeightsError`` that names the entry that differs.
+    """
+    if not any(entry.CRC for entry in everything):
+        return
+    buffer = memoryview(bytearray(_PIECE))
+    with path.open("rb", buffering=0) as file:
+        for offset, entry in sorted(entries.items(), key=lambda item: item[0]):
+            file.seek(offset)
+            found, left = 0, entry.file_size
+            while left:
+                count = file.readinto(buffer[: min(left, _PIECE)])
+                if not count:
+                    raise WeightsError(f"{path} ends inside the entry {entry.filename[:100]!r}", DAMAGED)
+                found = zlib.crc32(buffer[:count], found)
+                left -= count
+            if found != entry.CRC:
+                raise WeightsError(
+                    f"{path} is damaged: the checksum of the entry {entry.filename[:100]!r} is {entry.CRC:08x} in the "
+                    f"directory and {found:08x} of its data",
+                    DAMAGED,
+                )
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
@@ -123,11 +175,11 @@ def _check_torch(path: Path, entries: list[zipfile.ZipInfo]) -> bool:
         raise UnsafeError(
             f"{path} has a pickle above {_PICKLE_LIMIT // 2**20} MiB", "save plain tensors, as safetensors"
         )
-    order = next((entry for entry in entries if entry.filename.endswith("/byteorder")), None)
+    read_now = data_offsets(path, [e for e in entries if e.filename.endswith(("/data.pkl", "/byteorder"))])
+    check_sums(path, read_now, everything=entries)
+    order = next((offset for offset, entry in read_now.items() if entry.filename.endswith("/byteorder")), None)
     if order is None:
         return True
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(order) as file:
-            return file.read(6) != (b"big" if sys.byteorder == "little" else b"little")
-    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise _damaged(path, error) from error
+    with path.open("rb") as file:  # not by zipfile, which refuses entries without a checksum
+        file.seek(order)
+        return file.read(min(6, read_now[order].file_size)) != (b"big" if sys.byteorder == "little" else b"little")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from registry.types import Checkpoint, ModelFacts, ModelRef, TensorInfo
 
-__all__ = ["MAX_TENSORS", "OpenedCheckpoint", "Source", "common_prefix"]
+__all__ = ["MAX_TENSORS", "OpenedCheckpoint", "Source", "common_prefix", "verify"]
 
 MAX_TENSORS = 1_000_000
 _MAX_NAME = 1000  # characters
@@ -101,6 +101,12 @@ class OpenedCheckpoint:
         """Bytes ``start`` to ``stop`` of a tensor. A source that can read a part of a file does better than this."""
         return self.raw(name)[start:stop]
 
+    def verify(self) -> None:
+        """Compare the checksums of the file with its data, where it has any and reading does not compare them.
+
+        Raises ``WeightsError`` that names file and entry. Takes one pass over the data; called before they are hashed.
+        """
+
     def close(self) -> None:
         """Release files and memory. Closing twice has no effect."""
         self._closed = True
@@ -116,6 +122,13 @@ class OpenedCheckpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def verify(checkpoint: Checkpoint) -> None:
+    """Compare the checksums of a checkpoint's file with its data; nothing for one of a plug-in that has none."""
+    compare = getattr(checkpoint, "verify", None)
+    if compare is not None:
+        compare()
 
 
 def common_prefix(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from registry.sources.base import verify
 from registry.sources.dtypes import bits_of, is_float
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ class Facts(NamedTuple):
 
 
 def read_facts(checkpoint: Checkpoint) -> dict[str, Facts]:
-    """`Facts` of every stored tensor by name. At most 64 MiB of a tensor are in memory if its source reads parts."""
+    """`Facts` of every stored tensor by name. At most 64 MiB of a tensor are in memory if its source reads parts.
+
+    Raises ``WeightsError`` if a checksum of the file differs from that of its data.
+    """
+    verify(checkpoint)
     return {info.name: _facts(checkpoint, info) for info in sorted(checkpoint.tensors, key=lambda t: t.name)}
 
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from registry.errors import WeightsError
-from registry.sources.base import OpenedCheckpoint
+from registry.sources.base import OpenedCheckpoint, verify
 from registry.sources.dtypes import is_float
 from registry.sources.tensor_view import TensorView
 
@@ -134,6 +134,11 @@ class EffectiveCheckpoint(OpenedCheckpoint):
         """Bytes ``start`` to ``stop`` of the stored tensor."""
         self._check_open()
         return self.view.span(name, start, stop)
+
+    def verify(self) -> None:
+        """Compare the checksums of the file with its data."""
+        self._check_open()
+        verify(self.stored)
 
     def close(self) -> None:
         """Close the file."""

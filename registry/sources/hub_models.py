@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import NotFoundError
 from registry.sources import safetensors, shards, torch_file
-from registry.sources.base import OpenedCheckpoint, Source
+from registry.sources.base import OpenedCheckpoint, Source, verify
 from registry.sources.hub_cache import MAIN, cached_weights, files_of, forget
 from registry.sources.hub_download import fetch, required
 from registry.sources.weight_files import is_index
@@ -92,6 +92,10 @@ class HubCheckpoint(OpenedCheckpoint):
         """Bytes ``start`` to ``stop`` of the tensor."""
         self._check_open()
         return self._file.span(name, start, stop)
+
+    def verify(self) -> None:
+        """Compare the checksums of the file with its data."""
+        verify(self._file)
 
     def close(self) -> None:
         """Close the file."""

@@ -20,6 +20,7 @@ from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import is_float
 from registry.sources.effective_weights import effective
 from registry.sources.fused_tensors import Piece, is_conv1d_model, pieces_of
+from registry.sources.nonfinite_values import marked, nonfinite, refusal
 from registry.sources.unreadable_weights import check_complete
 from registry.spelling import counted
 from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
@@ -76,13 +77,15 @@ _OPTIMISER_ROOTS = ("opt_state", "optimizer", "optim", "optimizer_state", "optim
 _SEPARATORS = re.compile(r"[./:]")
 
 
-def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
+def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> WeightsPlan:
     """Apply the matrix rule to a checkpoint. All bytes are read once, for the content hash.
 
     Parameters
     ----------
     checkpoint
         Opened weights.
+    allow_nonfinite
+        Leave out layers with values that are NaN or infinite, and count these, where else the model is refused.
 
     Returns
     -------
@@ -92,8 +95,9 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
     Raises
     ------
     WeightsError
-        No tensor gives a matrix of at least 2 x 2, too much of the weights cannot be read (`unreadable_weights`), the
-        parts of a weight contradict each other, or a tensor cannot be read.
+        A parameter or statistic is not finite, no tensor gives a matrix of at least 2 x 2, too much of the weights
+        cannot be read (`unreadable_weights`), the parts of a weight contradict each other, a tensor cannot be read, or
+        a checksum of the file differs.
     """
     view = effective(checkpoint).view
     infos = {name: view.tensors[name].info for name in sorted(view.tensors)}
@@ -102,6 +106,12 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
     for name, tensor in view.tensors.items():
         if reasons[name] is None and _is_stored(tensor) and facts[tensor.parts[0]].zero:
             reasons[name] = "all zeros"
+    bad = nonfinite(view, reasons, facts)
+    if bad and not allow_nonfinite:
+        raise refusal(view.where, bad, {info.name: info.size for info in checkpoint.tensors})
+    for name, tensor in view.tensors.items():
+        if reasons[name] is None and (count := sum(bad.get(part, 0) for part in tensor.parts)):
+            reasons[name] = f"not finite ({counted(count, 'value')})"
     order = depth_order({name: infos[name].shape for name, reason in reasons.items() if reason is None})
     reasons.update(_tied(order, view, facts))
     layers, skipped = _layers([name for name in order if reasons[name] is None], infos, view.facts.config)
@@ -125,7 +135,8 @@ def plan_weights(checkpoint: Checkpoint) -> WeightsPlan:
         bytes=sum(fact.bytes for fact in facts.values()),
         precision=_precision(layers, view),
         unread=sum(unread.values()),
-        notes=tuple(view.notes),
+        nonfinite=sum(bad.values()),
+        notes=(*view.notes, *([marked(bad)] if bad else [])),
     )
 
 

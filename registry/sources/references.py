@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import AmbiguousError, NotFoundError
+from registry.errors import AmbiguousError, NotFoundError, WeightsError
 from registry.sources.adapter_base import with_base
 from registry.sources.effective_weights import EffectiveCheckpoint
+from registry.sources.not_weights import finished_name
 from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.shard_sets import set_of
 from registry.sources.source_table import BUILT_IN, DEFERRED, PREFIX, SOURCES, SUFFIXES, source_of_file
@@ -199,6 +200,8 @@ def _file_refs(found: Found, key: str | None) -> tuple[ModelRef, ...]:
 def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> ModelRef:
     """Reference to a file found below ``folder``; ``folder`` is None if the user named the file."""
     source = source_of_file(path)
+    if source is None and (finished := finished_name(path)) is not None:
+        raise WeightsError(f"{path} is an unfinished download", f"finish it, then give {path.with_name(finished)}")
     if source is None:
         raise NotFoundError(
             f"{path} has no suffix of a weights file", f"supported suffixes: {' '.join(sorted(SUFFIXES))}"

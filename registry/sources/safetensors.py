@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE", "open_part"]
 
 _CARD_FIELDS = ("licence", "source", "architecture", "family", "task", "dataset")
+_LARGEST = 2**48  # bytes; a header that claims more is wrong, not the length of its file
 _MAX_TEXT = 1000
 _MAX_HEADER = 32 * 2**20  # bytes; the header of about 300,000 tensors
 
@@ -132,15 +133,30 @@ def _checked_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
             raise WeightsError(f"{path} is not a complete safetensors file: its header reaches beyond its end", remedy)
         if length > _MAX_HEADER:
             raise UnsafeError(f"{path} has a header of {length / 2**20:.0f} MiB", "split the file")
+        text = file.read(length)
         try:
             with safe_open(path, framework="numpy") as checked:
                 checked.keys()
-            header = json.loads(file.read(length))
+            header = json.loads(text)
         except (SafetensorError, ValueError, RecursionError) as error:
+            whole = 8 + length + _claimed(text)
+            if size < whole < _LARGEST:
+                raise WeightsError(
+                    f"{path} is incomplete: {whole - size} of its {whole} bytes are missing", "download it again"
+                ) from error
             raise WeightsError(f"{path} is not a valid safetensors file: {_one_line(error)}", remedy) from error
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {_one_line(error)}", "check the disk and permissions") from error
     return header, 8 + length
+
+
+def _claimed(text: bytes) -> int:
+    """Bytes of data that a header claims, whether or not it is valid; 0 if it says nothing."""
+    try:
+        entries = json.loads(text)
+        return max(int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
+        return 0
 
 
 def _one_line(error: Exception) -> str:

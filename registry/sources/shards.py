@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import NotFoundError, WeightsError
 from registry.sources import safetensors, torch_file
-from registry.sources.base import OpenedCheckpoint, Source, common_prefix
+from registry.sources.base import OpenedCheckpoint, Source, common_prefix, verify
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.shard_index import read_index
 from registry.sources.shard_sets import set_of
@@ -70,6 +70,11 @@ class ShardedCheckpoint(OpenedCheckpoint):
         self._check_open()
         shard, stored = self._parts[name]
         return shard.span(stored, start, stop)
+
+    def verify(self) -> None:
+        """Compare the checksums of all shards with their data."""
+        for shard in dict.fromkeys(holder for holder, _ in self._parts.values()):
+            verify(shard)
 
     def close(self) -> None:
         """Close all shards."""
@@ -166,6 +171,11 @@ class JoinedCheckpoint(OpenedCheckpoint):
         """Bytes ``start`` to ``stop`` of the tensor."""
         self._check_open()
         return self._joined[name].span(start, min(stop, self.bytes_of(name)))
+
+    def verify(self) -> None:
+        """Compare the checksums of all parts with their data."""
+        for part in dict.fromkeys(holder for tensor in self._joined.values() for holder in tensor.holders):
+            verify(part)
 
     def close(self) -> None:
         """Close all parts."""

@@ -72,6 +72,7 @@ def select_state(content: object, where: str, key: str | None) -> dict[str, torc
     for _ in range(_MAX_DEPTH + 1):
         if not isinstance(content, Mapping):
             break
+        _check_not_training_state(content, where)
         chosen = _choose(content, where)
         if chosen is None:
             return _tensors_of(content, where)
@@ -80,6 +81,20 @@ def select_state(content: object, where: str, key: str | None) -> dict[str, torc
     if _is_tensor(content):
         raise WeightsError(f"{where} holds a single tensor without a name, not a state dict", remedy)
     raise WeightsError(f"{where} holds a {type(content).__name__} without weights, not a state dict", remedy)
+
+
+def _check_not_training_state(content: Mapping[Any, Any], where: str) -> None:
+    """Raise ``WeightsError`` for the state of an optimizer, and for one of several parts by DeepSpeed's own count."""
+    if "param_groups" in content and "state" in content and not any(_is_tensor(value) for value in content.values()):
+        raise WeightsError(
+            f"{where} is the state of an optimizer, not a model", "give the file of the model's weights beside it"
+        )
+    parts = content.get("mp_world_size")
+    if isinstance(parts, int) and 1 < parts < 2**31:
+        raise WeightsError(
+            f"{where} is one of {parts} files of DeepSpeed's model parallelism",
+            "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . model.bin",
+        )
 
 
 def _word(key: object) -> str:
@@ -160,12 +175,17 @@ def _tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, torch.Tenso
     content = unpacked(content, where)
     state = {_word(name): tensor for name, tensor in content.items() if _is_tensor(tensor)}
     foreign = next((_word(name) for name, value in content.items() if isinstance(value, ForeignArray)), None)
-    if state and foreign is not None:
+    if foreign is not None:
+        among = "among its tensors is" if state else "is"
         raise UnsafeError(
-            f"{where}: {foreign} among its tensors is a NumPy array, which is not read from a pickle",
+            f"{where}: {foreign} {among} a NumPy array, which is not read from a pickle",
             "convert it to a tensor, then save again",
         )
     if not state:
         keys = ", ".join(sorted(map(_word, content))[:8]) or "nothing"
-        raise WeightsError(f"{where} holds no tensors, only: {keys}", "save model.state_dict() with torch.save")
+        training = bool(content) and all(isinstance(key, str) and _never(key) for key in content)
+        raise WeightsError(
+            f"{where} holds no tensors, only: {keys}",
+            "it is training state: give the file of the model's weights" if training else "give a file with weights",
+        )
     return state

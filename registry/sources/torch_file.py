@@ -46,7 +46,7 @@ def open_torch_file(ref: ModelRef) -> Checkpoint:
     refuse_shard(path)
     state, mapped = _load_state(path, ref.key)
     facts = facts_beside(path, names=state)
-    return TorchCheckpoint(stripped(state), with_facts(ref, facts), facts, mapped=mapped)
+    return TorchCheckpoint(stripped(state), with_facts(ref, facts), facts, archive=path if mapped else None)
 
 
 def open_part(path: Path) -> Checkpoint:
@@ -56,7 +56,7 @@ def open_part(path: Path) -> Checkpoint:
     if not check_archive(path, check_file(path)):
         raise WeightsError(f"the shard {path} is an old torch file, which cannot be mapped", "save the model again")
     state, mapped = _load_state(path, None)
-    return TorchCheckpoint(state, ModelRef("torch", str(path), path.stem), mapped=mapped)
+    return TorchCheckpoint(state, ModelRef("torch", str(path), path.stem), archive=path if mapped else None)
 
 
 def load_state(path: Path) -> dict[str, torch.Tensor]:
@@ -133,7 +133,7 @@ def _would_run(path: Path, what: str) -> UnsafeError:
         return UnsafeError(f"{path} holds weights of torchao, which only torchao can load: {what[:100]}", REMEDY)
     return UnsafeError(
         f"{path} holds more than weights: loading it would run {what[:100]}",
-        "if you trust it, load it yourself and save model.state_dict(), preferably as safetensors",
+        "if you trust it, load it yourself and save its tensors alone, preferably as safetensors",
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from registry.errors import WeightsError
+from registry.sources.archive import check_sums, data_offsets, zip_entries
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.dtypes import is_float
 from registry.sources.quantised.torch_quantised import dequantised, precision_of
@@ -18,6 +19,8 @@ from registry.types import NO_FACTS, TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from zipfile import ZipInfo
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,9 +36,9 @@ _CHUNK = 32 * 2**20  # bytes copied from a mapped file at a time
 class TorchCheckpoint(OpenedCheckpoint):
     """A state dict of torch tensors, held until the checkpoint is closed.
 
-    ``mapped``: the storages are memory-mapped. Tensors are then copied when read and their pages released, because the
-    pages would otherwise count as resident memory. A tensor of codes and scales, of torch or torchao, is given as the
-    values that its library computes; ``precisions`` names how it is stored.
+    ``archive``: the file from which the storages are memory-mapped, if they are. Tensors are then copied when read and
+    their pages released, because the pages would otherwise count as resident memory. A tensor of codes and scales, of
+    torch or torchao, is given as the values that its library computes; ``precisions`` names how it is stored.
 
     Raises
     ------
@@ -49,7 +52,7 @@ class TorchCheckpoint(OpenedCheckpoint):
         ref: ModelRef,
         facts: ModelFacts = NO_FACTS,
         *,
-        mapped: bool = False,
+        archive: Path | None = None,
     ) -> None:
         for name, tensor in state.items():
             if tensor.is_meta:
@@ -65,7 +68,8 @@ class TorchCheckpoint(OpenedCheckpoint):
         ]
         super().__init__(ref, infos, replace(facts, aliases={**facts.aliases, **_shared(state)}))
         self._state = dict(state)
-        self._mapped = mapped
+        self._mapped = archive is not None
+        self._archive = archive
 
     def _tensor(self, name: str) -> torch.Tensor:
         self._check_open()
@@ -107,6 +111,36 @@ class TorchCheckpoint(OpenedCheckpoint):
         part = tensor.reshape(-1).view(torch.uint8)[start:stop]
         data: memoryview = (_copied_out(part) if self._mapped else part).numpy().data
         return data
+
+    def verify(self) -> None:
+        """Compare the checksums of the archive's entries that hold these tensors with their data."""
+        self._check_open()
+        if self._archive is None:
+            return
+        everything = zip_entries(self._archive, self._archive.stat().st_size)
+        stored = data_offsets(self._archive, [entry for entry in everything if "/data/" in entry.filename])
+        check_sums(self._archive, self._entries(stored), everything=everything)
+
+    def _entries(self, stored: dict[int, ZipInfo]) -> dict[int, ZipInfo]:
+        """Those entries that hold these tensors; all of them if the mapping does not tell.
+
+        torch maps the file once. Its start in memory is the one page from which every storage is at an entry's offset.
+        """
+        storages = [tensor.untyped_storage() for tensor in self._state.values()]
+        try:
+            places = {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}
+        except RuntimeError:  # a tensor that consists of others has no storage of its own
+            return stored
+        if not places:
+            return {}
+        lowest = min(places)
+        starts = {
+            lowest - offset
+            for offset, entry in stored.items()
+            if (lowest - offset) % mmap.PAGESIZE == 0 and entry.file_size >= places[lowest]
+        }
+        fitting = [start for start in starts if all(place - start in stored for place in places)]
+        return {place - fitting[0]: stored[place - fitting[0]] for place in places} if len(fitting) == 1 else stored
 
     def close(self) -> None:
         """Release the tensors."""

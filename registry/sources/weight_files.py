@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
+from registry.sources.not_weights import check_content, finished_name
 from registry.spelling import counted
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def check_file(path: Path) -> int:
     UnsafeError
         The path is a link that leads out of its folder.
     WeightsError
-        The file is empty.
+        The file is empty, a pointer of Git LFS, a web page, or an unfinished download.
     """
     if _utf8(str(path)) != str(path):
         raise SourceError(f"{_utf8(str(path))} has a name that is not UTF-8", "rename the file")
@@ -92,6 +93,7 @@ def _checked_size(path: Path) -> int:
     size = path.stat().st_size
     if size == 0:
         raise WeightsError(f"{path} is empty", "download or save it again")
+    check_content(path, size)
     return size
 
 
@@ -153,7 +155,11 @@ def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
     if folder in barred:
         raise SourceError(f"{folder} cannot be listed: {barred[folder]}", "check its permissions")
     if not found and not barred:
-        raise NotFoundError(f"no weights in folder {folder}", _known(suffixes))
+        unfinished = next((path for path in _files_below(folder) if finished_name(path)), None)
+        raise NotFoundError(
+            f"no weights in folder {folder}",
+            f"finish the download of {unfinished}" if unfinished else _known(suffixes),
+        )
     return Found(folder, found, sorted(barred))
 
 
@@ -239,6 +245,10 @@ def is_training_state(path: Path) -> bool:
 
 def _known(suffixes: tuple[str, ...]) -> str:
     return f"supported suffixes: {' '.join(sorted(suffixes))}"
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return _below(folder, ("",), {})
 
 
 def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str]) -> Iterator[Path]:

@@ -209,6 +209,7 @@ class WeightsPlan:
     weights, each of a quantised tensor counted, without batch statistics and tied copies. ``bytes``: size of all
     tensors as stored. ``precision``: how the layers' values are stored (``int4 gptq, float16``), most of them first.
     ``unread``: weights that are no part of any layer because they cannot be read; few, or the model is refused.
+    ``nonfinite``: values of parameters and statistics that are NaN or infinite; none, unless they were allowed.
     ``notes``: sentences on choices that the reader of the file had to make.
     """
 
@@ -221,6 +222,7 @@ class WeightsPlan:
     bytes: int
     precision: str = ""
     unread: int = 0
+    nonfinite: int = 0
     notes: tuple[str, ...] = ()
 
 

@@ -326,14 +326,53 @@ def test_layer_matrix_is_contiguous_in_the_tensors_own_precision() -> None:
     assert b.dtype == np.dtype("float64")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_named_and_counted(value: float) -> None:
+BAD_VALUES = [np.nan, np.inf, -np.inf]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("value", BAD_VALUES)
+@pytest.mark.parametrize("name", ["bad.weight", "bn.running_mean", "bn.running_var", "bad.bias"])
+def test_values_that_are_not_finite_are_named_and_counted(name: str, value: float, dtype: str) -> None:
+    array = np.ones((4, 4) if name == "bad.weight" else 16, dtype)
+    array.reshape(-1)[[1, 7]] = value
+    checkpoint = ArrayCheckpoint({"ok.weight": normal(4, 4), name: array, "attn.mask": np.full((4, 4), -np.inf)})
+    with pytest.raises(WeightsError, match=rf"^arrays: tensor {name} holds 2 of 16 values that are NaN") as caught:
+        plan_weights(checkpoint)
+    assert "--allow-nonfinite" in (caught.value.remedy or "")
+    plan = plan_weights(checkpoint, allow_nonfinite=True)
+    assert (plan.nonfinite, [layer.name for layer in plan.layers]) == (2, ["ok.weight"])
+    assert plan.notes == (f"2 values of {name} are not finite",)
+    reason = {skipped.name: skipped.reason for skipped in plan.skipped}[name]
+    if name == "bad.weight":
+        assert reason == "not finite (2 values)"
+    else:
+        assert reason in ("batch statistics", "vector or scalar")
+    finite = {"ok.weight": checkpoint.read("ok.weight"), name: np.arange(16, dtype=dtype).reshape(array.shape)}
+    other = plan_weights(ArrayCheckpoint(finite))
+    assert (other.nonfinite, other.notes, other.parameters) == (0, (), plan.parameters)
+
+
+def test_minus_infinity_of_a_mask_is_its_meaning() -> None:
+    arrays = {"a.weight": normal(4, 4), "attn.mask": np.full((4, 4), -np.inf), "adam.exp_avg": np.full(3, np.nan)}
+    assert plan_weights(ArrayCheckpoint(arrays)).nonfinite == 0
+
+
+def test_a_model_of_nothing_finite_has_no_matrix() -> None:
+    checkpoint = ArrayCheckpoint({"a.weight": np.full((4, 4), np.nan), "b.weight": np.full((3, 4), np.inf)})
+    with pytest.raises(WeightsError, match=r"tensor a\.weight holds 16 of 16 .*, and 1 other tensor has some"):
+        plan_weights(checkpoint)
+    with pytest.raises(WeightsError, match=r"no matrix of at least 2 x 2 .* not finite \(16 values\)"):
+        plan_weights(checkpoint, allow_nonfinite=True)
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+def test_values_that_only_the_matrix_has_are_found_when_it_is_read(value: float) -> None:
+    """Dequantised or folded weights need not be finite where what is stored is."""
     array = normal(4, 4)
     array[1, :2] = value
-    checkpoint = ArrayCheckpoint({"ok.weight": normal(4, 4), "bad.weight": array})
-    bad = next(layer for layer in plan_weights(checkpoint).layers if layer.name == "bad.weight")
+    layer = plan_weights(ArrayCheckpoint({"bad.weight": normal(4, 4)})).layers[0]
     with pytest.raises(WeightsError, match=r"bad\.weight holds 2 of 16 values"):
-        layer_matrix(checkpoint, bad)
+        layer_matrix(ArrayCheckpoint({"bad.weight": array}), layer)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_matrices_of_a_real_model_are_finite_and_of_their_shape(zoo: Path) -> No
 
 
 def test_a_published_checkpoint_of_nan_is_refused(zoo: Path) -> None:
-    with open_ref(expand(zoo / "broken" / "nan-weights.safetensors")[0]) as checkpoint:
-        layers = plan_weights(checkpoint).layers
-        with pytest.raises(WeightsError, match="values that are NaN or infinite"):
-            [layer_matrix(checkpoint, layer) for layer in layers]
+    message = "holds 61440 of 61440 values that are NaN or infinite, and 132 other tensors have some"
+    path = zoo / "broken" / "nan-weights.safetensors"
+    with open_ref(expand(path)[0]) as checkpoint, pytest.raises(WeightsError, match=message):
+        plan_weights(checkpoint)
