@@ -19,6 +19,7 @@ from registry.sources.quantised.quantised_parts import (
     check_scales,
     contradiction,
     modules_with,
+    put_weight,
     refuse_weight,
     whole_number,
 )
@@ -101,9 +102,7 @@ def _dequantise(view: TensorView, prefix: str, settings: Mapping[str, Any], *, n
         tuple(stored for part in parts for stored in part.parts),
         "int4 awq",
     )
-    if made.name in view.tensors:
-        raise contradiction(view, made.name, f"is stored beside {codes.name}")
-    view.put(made, [part.name for part in parts])
+    put_weight(view, made, [part.name for part in parts])
 
 
 def _layouts(codes: tuple[int, ...], scales: tuple[int, ...], zeros: tuple[int, ...] | None) -> list[str]:

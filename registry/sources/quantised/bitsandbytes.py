@@ -20,7 +20,13 @@ import numpy as np
 
 from registry.sources.dtypes import bits_of, is_float
 from registry.sources.quantised.bit_fields import by_blocks, split_nibbles
-from registry.sources.quantised.quantised_parts import check_scales, contradiction, modules_with, refuse_weight
+from registry.sources.quantised.quantised_parts import (
+    check_scales,
+    contradiction,
+    modules_with,
+    put_weight,
+    refuse_weight,
+)
 from registry.sources.tensor_view import EffectiveTensor
 
 if TYPE_CHECKING:
@@ -143,7 +149,7 @@ def _four_bits(view: TensorView, base: str, name: str, kind: str) -> None:
         tuple(part for each in [base, *names, name] for part in view.tensors[each].parts),
         f"{kind} bitsandbytes",
     )
-    view.put(made, [base, *names, name])
+    put_weight(view, made, [base, *names, name])
 
 
 def _state(view: TensorView, name: str) -> dict[str, Any]:
@@ -259,7 +265,7 @@ def _eight_bits(view: TensorView, prefix: str) -> None:
         (*weight.parts, *scales.parts),
         "int8 bitsandbytes",
     )
-    view.put(made, names)
+    put_weight(view, made, names)
 
 
 def _eight_bit_rows(

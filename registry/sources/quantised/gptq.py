@@ -19,6 +19,7 @@ from registry.sources.quantised.quantised_parts import (
     check_scales,
     contradiction,
     modules_with,
+    put_weight,
     refuse_weight,
     whole_number,
 )
@@ -197,9 +198,7 @@ def _dequantise(view: TensorView, prefix: str, version: int, *, carries: bool) -
         tuple(part for each in stored.values() for part in each.parts),
         f"int{bits} gptq",
     )
-    if made.name in view.tensors:
-        raise contradiction(view, made.name, f"is stored beside {name}")
-    view.put(made, parts)
+    put_weight(view, made, parts)
     return True
 
 

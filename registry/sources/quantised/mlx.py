@@ -16,7 +16,13 @@ import numpy as np
 
 from registry.sources.dtypes import decode_any, is_float
 from registry.sources.quantised.bit_fields import by_blocks, unpack_fields
-from registry.sources.quantised.quantised_parts import check_scales, contradiction, modules_with, whole_number
+from registry.sources.quantised.quantised_parts import (
+    check_scales,
+    contradiction,
+    modules_with,
+    put_weight,
+    whole_number,
+)
 from registry.sources.tensor_view import EffectiveTensor
 
 if TYPE_CHECKING:
@@ -99,7 +105,7 @@ def _dequantise(view: TensorView, prefix: str) -> None:
         tuple(stored for part in parts for stored in part.parts),
         f"{f'int{mode.bits}' if mode.name == 'affine' else mode.name} mlx",
     )
-    view.put(made, [part.name for part in parts])
+    put_weight(view, made, [part.name for part in parts])
 
 
 def _settings(view: TensorView, prefix: str) -> Mapping[str, Any]:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from registry.errors import WeightsError
+from registry.sources.fused_tensors import is_conv1d_model
 from registry.sources.tensor_view import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.tensor_view import EffectiveTensor, TensorView
 
 __all__ = [
     "check_scales",
     "contradiction",
     "modules_with",
+    "put_weight",
     "refuse_weight",
     "whole_number",
 ]
 
+_CONV1D = re.compile(r"(?:.*\.)?(?:c_attn|q_attn|c_fc|c_proj)\.weight")
 _REMEDY = "the parts of a quantised weight do not fit each other: fetch the whole model again"
 _LARGEST = 1 << 31
 
@@ -42,6 +47,29 @@ def modules_with(view: TensorView, *suffixes: str) -> list[str]:
 def contradiction(view: TensorView, name: str, why: str, remedy: str = _REMEDY) -> WeightsError:
     """The error for parts that contradict each other or the configuration; it names the file and the tensor."""
     return WeightsError(f"{view.where}: tensor {name} {why}", remedy)
+
+
+def put_weight(view: TensorView, made: EffectiveTensor, parts: Iterable[str]) -> None:
+    """Put a weight (out, in) in place of its parts, in the layout that the matrix rule expects under its name.
+
+    Quantisers turn the kernels (in, out) of the Conv1D module in transformers' GPT-2. Where others of these are stored
+    beside them as they are, the rule takes all for kernels, so the weight is turned back. Raises ``WeightsError`` where
+    the weight is stored beside its parts.
+    """
+    parts = tuple(parts)
+    if made.name in view.tensors and made.name not in parts:
+        raise contradiction(view, made.name, f"is stored beside {parts[0]}")
+    if len(made.shape) == 2 and _CONV1D.fullmatch(made.name) and _has_conv1d(view):
+        made = replace(made, shape=made.shape[::-1], rows=_turned(made))
+    view.put(made, parts)
+
+
+def _turned(made: EffectiveTensor) -> Callable[[int, int], NDArray[np.generic]]:
+    return lambda start, stop: np.ascontiguousarray(made.read().T[start:stop])
+
+
+def _has_conv1d(view: TensorView) -> bool:
+    return is_conv1d_model({name: tensor.info for name, tensor in view.tensors.items()}, view.facts.config)
 
 
 def refuse_weight(

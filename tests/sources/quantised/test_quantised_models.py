@@ -175,3 +175,30 @@ def test_one_layer_that_is_left_whole_does_not_matter(tmp_path: Path) -> None:
         plan = plan_weights(checkpoint)
     assert plan.precision == "int4 gptq, float32"
     assert len(plan.layers) == 16
+
+
+@pytest.mark.parametrize("kept", [(), ("h.0.attn.c_attn",), ("h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc")])
+def test_the_kernels_of_gpt2_are_turned_once(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    """Its Conv1D has inputs first, and its codes have outputs first, also where some layers are left as they are."""
+    shapes = {"attn.c_attn": (64, 192), "attn.c_proj": (64, 64), "mlp.c_fc": (64, 256), "mlp.c_proj": (256, 64)}
+    generator = torch.Generator().manual_seed(2)
+    names = {f"h.{at}.{name}": shape for at in range(2) for name, shape in shapes.items()}
+    network = {f"{name}.weight": torch.randn(shape, generator=generator) for name, shape in names.items()}
+    quantised = dict(network)
+    for name in names:
+        if name in kept:
+            continue
+        codes, zeros, scales = _grouped(quantised.pop(f"{name}.weight").T.contiguous(), 4)
+        quantised[f"{name}.qweight"] = _words(codes).T.contiguous()
+        quantised[f"{name}.qzeros"] = _words(zeros.T - 1)
+        quantised[f"{name}.scales"] = torch.from_numpy(scales.T.copy())
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": GROUP}
+    one = _save(tmp_path / "whole", network, {"model_type": "gpt2"})
+    other = _save(tmp_path / "quantised", quantised, {"model_type": "gpt2", "quantization_config": settings})
+    with open_ref(expand(one)[0]) as first, open_ref(expand(other)[0]) as second:
+        before, after = plan_weights(first), plan_weights(second)
+        shapes_of = [[(layer.name, layer.p, layer.q) for layer in plan.layers] for plan in (before, after)]
+        assert shapes_of[0] == shapes_of[1]
+        for a, b in zip(before.layers, after.layers, strict=True):
+            matrix = layer_matrix(first, a)
+            assert np.linalg.norm(layer_matrix(second, b) - matrix) < 0.12 * np.linalg.norm(matrix)
