@@ -56,6 +56,7 @@ GROUPS = (
             "registry/sources/array_layouts.py",
             "registry/sources/matrix_rule.py",
             "registry/sources/module_roles.py",
+            "registry/sources/recurrent_gates.py",
         ),
         ("tests/sources/test_npz.py", "tests/sources/test_order.py", "tests/sources/test_rule.py"),
         ("torchvision", "agrees_with", "natural_order", "unpack"),

@@ -170,9 +170,24 @@ def _dbrx(config: Mapping[str, Any], outputs: int) -> Layout:
     return _by_size(config, outputs, number(part_of(config, "attn_config"), "kv_n_heads"))
 
 
-def _codegen(_: Mapping[str, Any], outputs: int) -> Layout:
-    """Four blocks, one for each core of the machine it was trained on; in each query, value, key."""
+def _codegen(config: Mapping[str, Any], outputs: int) -> Layout | None:
+    """Four blocks, one for each core of the machine it was trained on; in each query, value, key.
+
+    CodeGen2 has code of its own, with other numbers of blocks.
+    """
+    if "auto_map" in config:
+        return None
     return Layout(4, tuple((label, outputs // 12) for label in ("q", "v", "k")))
+
+
+def _swiglu(config: Mapping[str, Any], outputs: int) -> Layout | None:
+    """Gate and up of ChatGLM's MLP, unless the first version's, which has none."""
+    half = number(config, "ffn_hidden_size")
+    return Layout(1, (("gate", half), ("up", half))) if 2 * half == outputs else None
+
+
+def _gate_first(_: Mapping[str, Any], outputs: int) -> Layout:
+    return Layout(1, (("gate", outputs // 2), ("up", outputs // 2)))
 
 
 def _delta(config: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[int, tuple[tuple[str, int], ...]]:
@@ -215,6 +230,8 @@ _BY_TYPE: dict[str, dict[str, Rule]] = {
     "W_pack": {"baichuan": _thirds},
     "in_proj": {"deberta": _per_head},
     "kv_proj": {"jetmoe": _halves},
+    "dense_h_to_4h": {"chatglm": _swiglu},
+    "Wi": dict.fromkeys(("modernbert", "modernbert-decoder"), _gate_first),
     "qkv_linear": dict.fromkeys(("layoutlmv2", "layoutxlm"), _thirds),
     "qkv": dict.fromkeys(("exaone4_5_vision", "exaone4_5_vision_model"), _by_size),
     "in_proj_qkvz": {"qwen3_next": _delta_by_head("q", "k", "v", "z")},

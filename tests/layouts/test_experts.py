@@ -186,6 +186,14 @@ def layouts(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[dict[str, np.nd
         ),
         "granite": ({f"{at}input_linear.weight": halves, f"{at}output_linear.weight": down}, {}),
         "vllm": ({f"{at}experts.w13_weight": halves, f"{at}experts.w2_weight": down}, {}),
+        "aria": (
+            {f"{at}experts.fc1.weight": turned_halves, f"{at}experts.fc2.weight": turned[2]},
+            {"model_type": "aria", "text_config": {"model_type": "aria_text", "moe_num_experts": 3}},
+        ),
+        "inkling": (
+            {f"{at}experts.w13_weight": alternating, f"{at}experts.w2_weight": down},
+            {"model_type": "inkling_mm_model"},
+        ),
         "inputs first": (
             {f"{at}experts.gate_proj": turned[0], f"{at}experts.up_proj": turned[1],
              f"{at}experts.down_proj": turned[2]}, {},
@@ -220,6 +228,15 @@ def test_every_layout_gives_the_experts_apart(layout: str, width: int, inner: in
             plan_weights(Known({**made, **rest}, config))
         return
     check_equal(Known({**arrays, **rest}), Known({**made, **rest}, config))
+
+
+@pytest.mark.parametrize(("width", "inner"), [(8, 6), (8, 8)])
+@pytest.mark.parametrize(("turned", "kind"), [(False, "nemotron_h"), (True, "gpt_oss")])
+def test_experts_without_a_gate(width: int, inner: int, turned: bool, kind: str) -> None:
+    arrays = {name: array for name, array in apart(3, width, inner).items() if "gate" not in name}
+    made = {f"layers.0.mlp.experts.{role}": stacked(arrays, role, turned=turned) for role in ("up_proj", "down_proj")}
+    rest = router(3, width)
+    check_equal(Known({**arrays, **rest}), Known({**made, **rest}, {"model_type": kind}))
 
 
 @pytest.mark.parametrize("layout", ["transformers", "llama4", "gpt-oss", "mlx", "dbrx"])

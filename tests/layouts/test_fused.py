@@ -208,6 +208,7 @@ REMOTE = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
         ({"model_type": "minimax", "head_dim": 8, **REMOTE}, "qkv_proj", "per head"),
         ({"model_type": "llava", "text_config": {"model_type": "phi3", **REMOTE},
           "vision_config": {"model_type": "clip", "hidden_size": 16, "num_attention_heads": 2}}, "qkv_proj", "by size"),
+        ({"model_type": "internvl_chat", "llm_config": {"model_type": "internlm2", **REMOTE}}, "wqkv", "by key head"),
         ({"model_type": "qwen", **REMOTE}, "c_attn", "thirds"),
         ({"model_type": "baichuan", **REMOTE}, "W_pack", "thirds"),
         ({}, "qkv", "thirds"),
@@ -257,6 +258,41 @@ def test_gate_and_up_of_phi3_and_glm() -> None:
         assert torch.allclose(down @ (torch.nn.functional.silu(gate @ x) * (up @ x)), expected, atol=1e-5)
 
 
+def test_gate_and_up_of_modernbert_and_chatglm() -> None:
+    weights = {"mlp.Wi.weight": heads_of(24, 1, 6)[0], "mlp.dense_h_to_4h.weight": heads_of(24, 1, 7)[0]}
+    for config, cut in (
+        ({"model_type": "modernbert", "hidden_size": 32}, ["mlp.Wi.weight"]),
+        ({"model_type": "chatglm", "hidden_size": 32, "ffn_hidden_size": 12}, ["mlp.dense_h_to_4h.weight"]),
+        ({"model_type": "chatglm", "hidden_size": 32, "inner_hidden_size": 24}, []),
+        ({}, []),
+    ):
+        layers = plan_weights(Known(weights, config)).layers
+        assert [layer.name for layer in layers if "[" in layer.name] == [
+            f"{name}[{part}]" for name in cut for part in ("gate", "up")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "config"),
+    [
+        ({"attn.qkv.weight": (96, 64), "attn.proj.weight": (64, 64)}, {}),  # two heads of queries to one of keys
+        ({"attn.qkv.weight": (96, 32, 1), "attn.proj_out.weight": (32, 32, 1)}, {}),  # of a diffusion model
+        ({"attn.wqkv.weight": (96, 32)}, {}),
+        ({"attn.qkv_proj.weight": (96, 32), "attn.out_proj.weight": (32, 32)}, {}),
+        ({"attn.qkv_proj.weight": (96, 32)}, {"model_type": "codegen", "n_embd": 32, "auto_map": {}}),
+        ({"attn.qkv_proj.weight": (97, 48, 1, 1), "attn.out_proj.weight": (48, 48, 1, 1)}, {}),
+        ({"attn.c_attn.weight": (96, 32)}, {"model_type": "gpt_bigcode", "multi_query": False}),
+        ({"attn.Wqkv.weight": (64, 32)}, {"model_type": "dbrx", "d_model": 32, "n_heads": 4}),
+        ({"m.feed_forward_in.gate_up_proj.weight": (96, 32), "m.feed_forward_in.down_proj.weight": (32, 48)}, {}),
+        ({"experts.0.gate_up_proj.weight": (96, 32), "experts.0.down_proj.weight": (32, 48)}, {}),
+    ],
+)
+def test_what_is_not_known_stays_whole(arrays: dict[str, tuple[int, ...]], config: dict[str, Any]) -> None:
+    rng = np.random.default_rng(8)
+    plan = plan_weights(Known({name: rng.standard_normal(shape) for name, shape in arrays.items()}, config))
+    assert sorted(layer.name for layer in plan.layers) == sorted(arrays)
+
+
 def test_gate_and_up_that_nothing_confirms_stay_whole() -> None:
     rng = np.random.default_rng(3)
     for down in ({}, {"mlp.down_proj.weight": rng.standard_normal((8, 12))}):
@@ -264,12 +300,14 @@ def test_gate_and_up_that_nothing_confirms_stay_whole() -> None:
         assert not any("[" in layer.name for layer in plan_weights(ArrayCheckpoint(arrays)).layers)
 
 
-TIMM = {
+ONE = {"depths": (1, 1, 1, 1)}
+NARROW = {**ONE, "embed_dim": (32, 64, 64, 64)}
+TIMM: dict[str, dict[str, Any]] = {
     "levit_128s": {}, "levit_conv_128s": {}, "efficientformer_l1": {}, "tiny_vit_5m_224": {}, "shvit_s1": {},
-    "coatnet_nano_rw_224": {}, "maxvit_tiny_rw_224": {}, "maxvit_tiny_tf_224": {}, "gcvit_xxtiny": {},
-    "botnet26t_256": {}, "eca_botnext26ts_256": {}, "visformer_tiny": {}, "vit_tiny_patch16_224": {"depth": 1},
-    "swin_tiny_patch4_window7_224": {}, "vit_relpos_small_patch16_224": {"depth": 1},
-    "maxvit_rmlp_nano_rw_256": {},
+    "coatnet_nano_rw_224": NARROW, "maxvit_tiny_rw_224": NARROW, "maxvit_tiny_tf_224": NARROW, "gcvit_xxtiny": {},
+    "maxvit_rmlp_nano_rw_256": NARROW, "botnet26t_256": {}, "eca_botnext26ts_256": {}, "visformer_tiny": {},
+    "vit_tiny_patch16_224": {"depth": 1}, "vit_relpos_small_patch16_224": {"depth": 1},
+    "swin_tiny_patch4_window7_224": {**ONE, "embed_dim": 24, "num_heads": (3, 3, 3, 3)},
 }  # fmt: skip
 
 
@@ -287,3 +325,40 @@ def test_attention_of_timm(name: str) -> None:
         module(torch.randn(1, *module.default_cfg["input_size"], dtype=torch.float64))
     assert parts in spy
     assert {**parts, "q": parts["k"], "k": parts["q"]} not in spy
+
+
+def test_attention_of_lambda_and_halo_networks_and_global_queries() -> None:
+    """Their modules multiply with padded windows and other products, so sizes are compared with the modules' own."""
+    timm = pytest.importorskip("timm")
+    module = timm.create_model("lambda_resnet26t")
+    layers = {layer.name: layer for layer in plan_weights(ArrayCheckpoint(arrays_of(module))).layers}
+    attention = module.stages[2][1].self_attn
+    place = "stages.2.1.self_attn.qkv.weight"
+    assert [(layers[f"{place}[{part}]"].start, layers[f"{place}[{part}]"].p) for part in "qkv"] == [
+        (0, attention.num_heads * attention.dim_qk),
+        (attention.num_heads * attention.dim_qk, attention.dim_qk),
+        (attention.num_heads * attention.dim_qk + attention.dim_qk, attention.dim_v),
+    ]
+    module = timm.create_model("haloregnetz_b")
+    layers = {layer.name: layer for layer in plan_weights(ArrayCheckpoint(arrays_of(module))).layers}
+    attention = module.stages[2][3].self_attn
+    key, value = (layers[f"stages.2.3.self_attn.kv.weight[{part}]"] for part in "kv")
+    assert (key.period, key.start, key.stop) == (
+        attention.dim_head_qk + attention.dim_head_v, 0, attention.dim_head_qk,
+    )  # fmt: skip
+    assert (value.start, value.stop) == (attention.dim_head_qk, attention.dim_head_qk + attention.dim_head_v)
+    module = timm.create_model("gcvit_xxtiny")
+    layers = {layer.name: layer for layer in plan_weights(ArrayCheckpoint(arrays_of(module))).layers}
+    width = module.stages[0].blocks[1].attn.qkv.in_features
+    assert [layers[f"stages.0.blocks.1.attn.qkv.weight[{part}]"].p for part in "kv"] == [width, width]
+
+
+def test_multi_scale_attention_is_per_head() -> None:
+    timm = pytest.importorskip("timm")
+    module = scrambled(timm.create_model("efficientvit_b0"))
+    place = "stages.2.blocks.1.context_module.main"
+    layers = {layer.name: layer for layer in plan_weights(ArrayCheckpoint(arrays_of(module))).layers}
+    own = module.get_submodule(place)
+    for number, part in enumerate("qkv"):
+        layer = layers[f"{place}.qkv.conv.weight[{part}]"]
+        assert (layer.period, layer.start, layer.stop) == (3 * own.dim, number * own.dim, (number + 1) * own.dim)

@@ -73,6 +73,16 @@ NAMES = {
         model.embed_tokens model.layers.0.self_attn.q_proj model.layers.0.self_attn.k_proj
         model.layers.0.self_attn.v_proj model.layers.0.self_attn.o_proj model.layers.0.mlp.gate_proj
         model.layers.0.mlp.up_proj model.layers.0.mlp.down_proj model.layers.11.self_attn.q_proj lm_head""",
+    "llama of Meta": """
+        tok_embeddings layers.0.attention.wq layers.0.attention.wk layers.0.attention.wv layers.0.attention.wo
+        layers.0.feed_forward.w1 layers.0.feed_forward.w3 layers.0.feed_forward.w2 layers.11.attention.wq output""",
+    "experts of mixtral": """
+        layers.0.self_attn.o_proj layers.0.block_sparse_moe.experts.0.w1 layers.0.block_sparse_moe.experts.0.w3
+        layers.0.block_sparse_moe.experts.0.w2 layers.0.block_sparse_moe.experts.1.w1
+        layers.0.block_sparse_moe.experts.10.w1 layers.0.block_sparse_moe.gate layers.1.self_attn.q_proj""",
+    "experts of dbrx": "ffn.experts.0.w1 ffn.experts.0.v1 ffn.experts.0.w2 ffn.experts.1.w1 ffn.router.layer",
+    "cross-attention of gpt2": "h.0.crossattention.q_attn h.0.crossattention.c_attn h.0.crossattention.c_proj",
+    "two of three": "layers.0.w1 layers.0.w2 layers.1.w1 layers.1.w2",
     "t5": """
         shared encoder.block.0.layer.0.SelfAttention.q encoder.block.0.layer.0.SelfAttention.k
         encoder.block.0.layer.0.SelfAttention.v encoder.block.0.layer.0.SelfAttention.o
@@ -118,6 +128,14 @@ def test_depth_order_of_well_known_names(names: list[str]) -> None:
     full = [f"{name}.weight" for name in names]
     for seed in range(3):
         assert depth_order(dict.fromkeys(random.Random(seed).sample(full, len(full)), (8, 8))) == full
+
+
+def test_the_last_of_three_is_the_one_of_the_other_shape() -> None:
+    llama = {"w1.weight": (12, 8), "w2.weight": (8, 12), "w3.weight": (12, 8), "w1.bias": (12,)}
+    assert depth_order(llama) == ["w1.bias", "w1.weight", "w3.weight", "w2.weight"]
+    xformers = {"w1.weight": (12, 8), "w2.weight": (12, 8), "w3.weight": (8, 12)}
+    assert depth_order(xformers) == ["w1.weight", "w2.weight", "w3.weight"]
+    assert depth_order({**llama, "w0.weight": (8, 8)})[0] == "w0.weight"
 
 
 @pytest.mark.parametrize(
