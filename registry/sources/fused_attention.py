@@ -13,15 +13,16 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.sources.model_config import configurations, model_types, number, part_of
+from registry.spelling import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from registry.types import TensorInfo
 
     Rule = Callable[[Mapping[str, Any], int], "Layout | None"]
 
-__all__ = ["Layout", "layout_of", "name_parts"]
+__all__ = ["Layout", "layout_of", "name_parts", "whole_note"]
 
 
 class Layout(NamedTuple):
@@ -48,6 +49,9 @@ _PARTITION = re.compile(r"(?:.*[./])?attn_(?:block|grid)[./].*", re.DOTALL)
 _EXPERT = re.compile(r"(?:.*[./])?experts?[./_]\d+[./]", re.DOTALL)
 _CONFORMER = re.compile(r"(?:.*[./])?feed_forward_(?:in|out)[./]", re.DOTALL)
 _QKV = ("q", "k", "v")
+_FUSED = frozenset(
+    {"query_key_value", "qkv_proj", "qkv", "to_qkv", "wqkv", "Wqkv", "c_attn", "W_pack", "qkv_linear", "in_proj_qkvz"}
+)
 
 
 def name_parts(name: str) -> tuple[str, str, bool]:
@@ -55,6 +59,19 @@ def name_parts(name: str) -> tuple[str, str, bool]:
     wrapped = _WRAPPED.fullmatch(name)
     match = wrapped or _NAME.fullmatch(name) or _IN_PROJ.fullmatch(name)
     return (match[1], match[2], wrapped is not None) if match else ("", "", False)
+
+
+def whole_note(whole: Sequence[str]) -> str:
+    """A sentence on fused projections among the tensors that were not cut; empty if there are none."""
+    fused = [name for name in whole if name_parts(name)[1] in _FUSED]
+    if not fused:
+        return ""
+    more = f" and {counted(len(fused) - 1, 'tensor')} like it" if len(fused) > 1 else ""
+    verb = "are" if len(fused) > 1 else "is"
+    return (
+        f"{fused[0][:200]}{more} {verb} taken whole: query, key and value are fused in a layout that no configuration "
+        "beside the weights tells"
+    )
 
 
 def layout_of(info: TensorInfo, infos: Mapping[str, TensorInfo], axis: int, config: Mapping[str, Any]) -> Layout | None:

@@ -19,6 +19,7 @@ from registry.sources.content_hash import content_hash, read_facts
 from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import is_float
 from registry.sources.effective_weights import effective
+from registry.sources.fused_attention import whole_note
 from registry.sources.fused_tensors import Piece, is_conv1d_model, pieces_of
 from registry.sources.nonfinite_values import marked, nonfinite, refusal
 from registry.sources.unreadable_weights import check_complete
@@ -125,6 +126,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
     settings = [(each.setting, each.parts) for name in learnt if (each := view.tensors[name]).setting]
     stored = {info.name: info for info in checkpoint.tensors}
     tied = {part for n, why in reasons.items() if (why or "").startswith(_TIED) for part in view.tensors[n].parts}
+    fused = whole_note([layer.tensor for layer in layers if layer.name == layer.tensor])
     return WeightsPlan(
         rule=MATRIX_RULE,
         layers=tuple(layers),
@@ -136,7 +138,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
         precision=_precision(layers, view),
         unread=sum(unread.values()),
         nonfinite=sum(bad.values()),
-        notes=(*view.notes, *([marked(bad)] if bad else [])),
+        notes=(*view.notes, *filter(None, (fused, marked(bad)))),
     )
 
 

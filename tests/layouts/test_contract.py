@@ -118,12 +118,17 @@ def test_internlm2_is_llama_with_fused_projections(networks: dict[str, nn.Module
     [ref] = expand(tmp_path)
     unknown = plan_weights_of(ref)
     assert len(unknown.layers) == len(live.plan.layers) - 4  # the control: whole where no configuration tells
+    assert unknown.notes == (
+        "model.layers.0.attention.wqkv.weight and 1 tensor like it are taken whole: query, key and value are fused in a "
+        "layout that no configuration beside the weights tells",
+    )
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = read(open_ref(expand(tmp_path)[0]))
     check_shapes(live, found)
     for one, two, layer in zip(live.matrices, found.matrices, found.plan.layers, strict=True):
         np.testing.assert_array_equal(one, two, err_msg=layer.name)
     assert set(distances(live.measured, found.measured).values()) == {0.0}
+    assert found.plan.notes == ()
 
 
 INTERNLM2 = {
