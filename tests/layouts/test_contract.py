@@ -119,8 +119,8 @@ def test_internlm2_is_llama_with_fused_projections(networks: dict[str, nn.Module
     unknown = plan_weights_of(ref)
     assert len(unknown.layers) == len(live.plan.layers) - 4  # the control: whole where no configuration tells
     assert unknown.notes == (
-        "model.layers.0.attention.wqkv.weight and 1 tensor like it are taken whole: query, key and value are fused in a "
-        "layout that no configuration beside the weights tells",
+        "model.layers.0.attention.wqkv.weight and 1 tensor like it are taken whole: query, key and value are fused "
+        "in a layout that no configuration beside the weights tells",
     )
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = read(open_ref(expand(tmp_path)[0]))
