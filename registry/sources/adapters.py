@@ -161,6 +161,11 @@ class _Peft:
         self.where = view.where
         self.factors: dict[str, _Factors] = {}
         self.adapters: set[str] = set()
+        # Tied names, which are merged with the weight that they are, as in memory.
+        self.tied = {
+            _without_base_layer(name.removeprefix(PREFIX)): _without_base_layer(kept.removeprefix(PREFIX))
+            for name, kept in view.facts.aliases.items()
+        }
 
     def fold(self) -> None:
         base: dict[str, EffectiveTensor] = {}
@@ -190,7 +195,8 @@ class _Peft:
         for name, tensor in tensors.items():
             self.view.tensors[name] = tensor if tensor.name == name else replace(tensor, name=name)
         scaling = _Scaling(self.where, self.view.facts.adapter) if self.factors else None
-        conv1d = is_conv1d_model({name: tensor.info for name, tensor in self.view.tensors.items()})
+        infos = {name: tensor.info for name, tensor in self.view.tensors.items()}
+        conv1d = is_conv1d_model(infos, self.view.facts.config)
         for module in sorted(self.factors):
             assert scaling is not None  # noqa: S101 - there are factors
             self._fold_module(module, moved.place(module), scaling, conv1d=conv1d)
@@ -230,10 +236,14 @@ class _Peft:
         last = False
         if target.shape[:1] == target.shape[1:]:  # a square matrix, whose shape does not tell
             infos = {name: tensor.info for name, tensor in tensors.items()}
-            last = pieces_of(target.info, infos, conv1d=conv1d)[0].axis == 1
+            last = pieces_of(target.info, infos, conv1d=conv1d, config=self.view.facts.config)[0].axis == 1
         made = _merged(self.where, target, a, b, scale, rank=rank, enabled=scaling.enabled, config=scaling.config,
                        embedding="embedding_A" in factors.parts, outputs_last=last)  # fmt: skip
-        self.view.put(made)
+        kept = self.tied.get(target.name, target.name)
+        for name, tensor in list(tensors.items()):
+            is_tied = self.tied.get(name, name) == kept and tensor.shape == target.shape
+            if tensor.parts == target.parts or is_tied:
+                self.view.put(replace(made, name=name))
         trained = factors.parts.get("B bias")
         if trained is not None:
             self._fold_bias(f"{place}.bias" if place else "bias", trained, scale)

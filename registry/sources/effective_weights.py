@@ -40,6 +40,11 @@ class Step(NamedTuple):
 
 
 STEPS: tuple[Step, ...] = (
+    Step(
+        "registry.sources.tied_names:restore_tied_names",
+        re.compile(r"(\w+_)?(lm_head|proj_out|vocab_projector|embed_out|predictions|output)|(en|de)coder"),
+        ("aliases",),
+    ),
     Step("registry.sources.array_layouts:turn_arrays", re.compile(r"(\w+_)?kernel|w|vars")),
     Step("registry.sources.quantised.torchao_tensors:dequantise_torchao", re.compile(r"_\w+_qdata")),
     Step(

@@ -22,6 +22,7 @@ from registry.sources.effective_weights import effective
 from registry.sources.fused_attention import whole_note
 from registry.sources.fused_tensors import Piece, is_conv1d_model, pieces_of
 from registry.sources.nonfinite_values import marked, nonfinite, refusal
+from registry.sources.tied_names import twin_of
 from registry.sources.unreadable_weights import check_complete
 from registry.spelling import counted
 from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
@@ -122,6 +123,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
     if not layers:
         raise _no_matrix(checkpoint, infos, skipped)
     learnt = [name for name, info in infos.items() if _is_parameter(info, reasons[name])]
+    learnt = _without_copies(learnt, view, facts)
     parts = {part for name in learnt for part in view.tensors[name].parts}
     settings = [(each.setting, each.parts) for name in learnt if (each := view.tensors[name]).setting]
     stored = {info.name: info for info in checkpoint.tensors}
@@ -165,12 +167,36 @@ def _tied(order: list[str], view: TensorView, facts: Mapping[str, Facts]) -> dic
         tensor = view.tensors[name]
         if all(facts[part].constant for part in tensor.parts):
             continue
-        made = () if len(tensor.parts) == 1 and not tensor.precision else (tensor.precision,)
-        digests = tuple(facts[part].digest for part in tensor.parts)
-        original = first.setdefault((tensor.dtype, tensor.shape, tensor.cut, digests, tensor.setting, made), name)
+        original = first.setdefault(_identity(tensor, facts), name)
         if original != name:
             reasons[name] = f"{_TIED}{original}"
     return reasons
+
+
+def _identity(tensor: EffectiveTensor, facts: Mapping[str, Facts]) -> tuple[object, ...]:
+    """What is equal for tensors of the same values, computed the same way from the same bytes."""
+    made = () if len(tensor.parts) == 1 and not tensor.precision else (tensor.precision,)
+    digests = tuple(facts[part].digest for part in tensor.parts)
+    return (tensor.dtype, tensor.shape, tensor.cut, digests, tensor.setting, made)
+
+
+def _without_copies(learnt: Sequence[str], view: TensorView, facts: Mapping[str, Facts]) -> list[str]:
+    """Names of parameters, each once. Constant tensors, such as biases of zero, are copies only by their names."""
+    seen: set[tuple[object, ...]] = set()
+    names = frozenset(learnt)
+    kept = []
+    for name in learnt:
+        tensor = view.tensors[name]
+        identity = _identity(tensor, facts)
+        if all(facts[part].constant for part in tensor.parts):
+            twin = twin_of(view, name)
+            if twin in names and _identity(view.tensors[twin], facts) == identity:
+                continue
+        elif identity in seen:
+            continue
+        seen.add(identity)
+        kept.append(name)
+    return kept
 
 
 def _precision(layers: Sequence[LayerMatrix], view: TensorView) -> str:

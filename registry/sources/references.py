@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, NotFoundError, WeightsError
-from registry.sources.adapter_base import with_base
 from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.not_weights import finished_name
 from registry.sources.shard_index import shards_of, whole_models
@@ -140,7 +139,12 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     """
     if ref.source == DEFERRED:
         ref = _resolved(ref)
-    return EffectiveCheckpoint(with_base(_opened(ref), expand, _opened))
+    opened = _opened(ref)
+    if ref.base or any("lora_" in info.name or info.name.startswith("base_model.") for info in opened.tensors):
+        from registry.sources.adapter_base import with_base
+
+        opened = with_base(opened, expand, _opened)
+    return EffectiveCheckpoint(opened)
 
 
 def _opened(ref: ModelRef) -> Checkpoint:

@@ -48,6 +48,15 @@ def llama() -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
+def tied_llama() -> Any:
+    transformers = required("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=40, tie_word_embeddings=True,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config)
+
+
 def bert() -> Any:
     transformers = required("transformers")
     config = transformers.BertConfig(
@@ -82,6 +91,7 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     ),
     "llama": (llama, {"target_modules": ["q_proj", "v_proj", "down_proj"], "use_rslora": True}),
     "llama with biases": (llama, {"target_modules": ["q_proj"], "lora_bias": False, "bias": "all"}),
+    "tied embedding": (tied_llama, {"target_modules": ["embed_tokens", "up_proj"]}),
     "bert": (bert, {"target_modules": ["query", "dense"], "modules_to_save": ["classifier"], "task_type": "SEQ_CLS"}),
     "bert with lora_bias": (bert, {"target_modules": ["query"], "lora_bias": True, "bias": "lora_only"}),
     "mixed": (Mixed, {"target_modules": ["embed", "conv1", "conv2", "point", "square"], "modules_to_save": ["final"]}),
