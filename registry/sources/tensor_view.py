@@ -81,6 +81,7 @@ class TensorView:
         self._stored = stored
         self.where = stored.ref.target
         self.facts: ModelFacts = getattr(stored, "facts", NO_FACTS)  # which a plug-in's checkpoint may lack
+        self.stored_sizes: dict[str, int] = getattr(stored, "stored_sizes", {})  # of tensors given as other values
         self.tensors: dict[str, EffectiveTensor] = {info.name: self._plain(info) for info in stored.tensors}
         self.skipped: dict[str, tuple[TensorInfo, str]] = {}
         self.unreadable: dict[str, Unreadable] = {}

@@ -14,7 +14,7 @@ from registry.errors import WeightsError
 from registry.sources.archive import check_sums, data_offsets, zip_entries
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.dtypes import is_float
-from registry.sources.quantised.torch_quantised import dequantised, precision_of
+from registry.sources.quantised.torch_quantised import dequantised, parts_of, precision_of
 from registry.types import NO_FACTS, TensorInfo
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class TorchCheckpoint(OpenedCheckpoint):
 
     ``archive``: the file from which the storages are memory-mapped, if they are. Tensors are then copied when read and
     their pages released, because the pages would otherwise count as resident memory. A tensor of codes and scales, of
-    torch or torchao, is given as the values that its library computes; ``precisions`` names how it is stored.
+    torch or torchao, is given as the values that its library computes; ``precisions`` names how it is stored,
+    ``stored_sizes`` in how many bytes.
 
     Raises
     ------
@@ -62,6 +63,7 @@ class TorchCheckpoint(OpenedCheckpoint):
                     f"tensor {name} is sparse ({tensor.layout})", "make it dense before saving: to_dense()"
                 )
         self.precisions = {n: precision for n, t in state.items() if (precision := precision_of(t))}
+        self.stored_sizes = {n: sum(part.nbytes for part in parts_of(state[n])) for n in self.precisions}
         infos = [
             TensorInfo(n, "float32" if t.is_quantized else str(t.dtype).removeprefix("torch."), tuple(t.shape))
             for n, t in state.items()
@@ -75,7 +77,10 @@ class TorchCheckpoint(OpenedCheckpoint):
         self._check_open()
         tensor = self._state[name].detach()
         if name in self.precisions:
-            return dequantised(name, tensor)
+            values = dequantised(name, tensor)
+            for part in parts_of(tensor) if self._mapped else ():
+                _give_back(part.untyped_storage().data_ptr(), part.untyped_storage().nbytes())
+            return values
         return _copied_out(tensor) if self._mapped else tensor
 
     def read(self, name: str) -> NDArray[np.floating]:

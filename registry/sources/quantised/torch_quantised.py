@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["dequantised", "is_packed", "precision_of", "unpacked"]
+__all__ = ["dequantised", "is_packed", "parts_of", "precision_of", "unpacked"]
 
 _INTEGERS = {"qint8": "int8", "quint8": "int8", "qint32": "int32", "quint4x2": "int4", "quint2x4": "int2"}
 _PACKED = "_packed_params._packed_params"  # of linear modules: the weight and the bias in one tuple
@@ -51,6 +51,13 @@ def _word(dtype: object) -> str:
 def _is_wrapper(tensor: torch.Tensor) -> bool:
     """Whether a tensor is one of torchao's classes, which hold other tensors."""
     return type(tensor).__module__.partition(".")[0] == "torchao"
+
+
+def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The plain tensors that one of codes holds."""
+    if tensor.is_quantized:
+        return [tensor]
+    return [part for part in vars(tensor).values() if hasattr(part, "untyped_storage") and not _is_wrapper(part)]
 
 
 def dequantised(name: str, tensor: torch.Tensor) -> torch.Tensor:

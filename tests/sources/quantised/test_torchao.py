@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
-from registry.errors import UnsafeError, WeightsError
+from registry.errors import WeightsError
 from registry.sources import layer_matrix, open_module, open_ref, plan_weights
 from registry.types import ModelRef
 from tests.sources.quantised.tensors_in_memory import assert_within_ulp, library, opened, view_of, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from registry.sources.tensor_view import TensorView
+
+
+ROOT = Path(__file__).parents[3]
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -136,6 +141,7 @@ class TestLive:
         with open_module({"a.weight": weight}) as checkpoint:
             plan = plan_weights(checkpoint)
             assert (plan.precision, plan.parameters) == (f"{MADE[kind][1]} torchao", 160 * 192)
+            assert plan.bytes < 160 * 192 * 1.5  # of the codes and scales, not of the values
             found = layer_matrix(checkpoint, plan.layers[0])
         np.testing.assert_array_equal(found, weight.dequantize().float().numpy())
 
@@ -160,14 +166,18 @@ class TestLive:
 
 class TestPickles:
     def test_the_remedy_says_how(self, tmp_path: Path) -> None:
-        """Without torchao imported in this process; a class of an older version, which it does not have any more."""
-        path = tmp_path / "m.pt"
-        torch.save({"a.weight": torch.ones(4, 4)}, path)
-        from registry.sources.torch_file import _would_run
-
-        error = _would_run(path, "torchao.dtypes.affine_quantized_tensor.AffineQuantizedTensor")
-        assert isinstance(error, UnsafeError)
-        assert "weight.dequantize()" in str(error)
+        """In a process of its own, where the library is not loaded: it registers its classes with torch."""
+        torch.save({"a.weight": int8(normal(16, 32))}, tmp_path / "m.pt")
+        code = f"""
+from registry.sources import open_ref
+from registry.types import ModelRef
+open_ref(ModelRef("torch", {str(tmp_path / "m.pt")!r}, "m"))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+        last = done.stderr.splitlines()[-1]
+        assert "UnsafeError" in last
+        assert "holds weights of torchao, which only torchao can load" in last
+        assert "weight.dequantize()" in last
 
     def test_a_library_that_is_loaded_reads_its_own(self, tmp_path: Path) -> None:
         weight = int8(normal(16, 32))
