@@ -135,6 +135,8 @@ def _put_integers(view: TensorView, parts: _Parts) -> None:
         return codes
 
     grouped = parts.groups
+    if grouped is None and stated_values(view, "actorder") in ({"group"}, {"dynamic"}, {True}):
+        raise WeightsError(f"{view.where}: {parts.name} has no weight_g_idx, which the configuration states", DAMAGED)
     if grouped is not None and (grouped.shape != (inner,) or len(shape) != 2 or scales.aligned[0] != shape[0]):
         raise WeightsError(f"{view.where}: {grouped.name} of shape {list(grouped.shape)} does not fit", DAMAGED)
     if grouped is not None and scales.aligned[-1] == 1:
@@ -223,12 +225,13 @@ def _grid(view: TensorView, parts: _Parts, shape: tuple[int, ...]) -> tuple[int,
 def _check_zeros(view: TensorView, parts: _Parts, scales: BlockScales, packing: _Packing) -> EffectiveTensor | None:
     zero = parts.zero
     if zero is None:
+        _check_symmetric(view, parts.name)
         return None
     *lead, outputs, groups = scales.aligned
     packed = (*lead, packing.words(outputs), groups)
     if zero.dtype == "int32" and zero.shape == packed:
         return zero
-    if zero.dtype == "int8" and zero.info.size == 1 == math.prod(scales.aligned):  # of a whole tensor: not packed
+    if zero.dtype == "int8" and zero.shape == parts.scale.shape:  # not packed, as those of a whole tensor
         return zero
     raise WeightsError(
         f"{view.where}: {zero.name} of {zero.dtype} and shape {list(zero.shape)} does not fit scales of shape "
@@ -237,12 +240,18 @@ def _check_zeros(view: TensorView, parts: _Parts, scales: BlockScales, packing: 
     )
 
 
+def _check_symmetric(view: TensorView, weight: str) -> None:
+    """Refuse a weight without zero points where the configuration states for all weights that they have some."""
+    if stated_values(view, "symmetric") == {False}:
+        raise WeightsError(f"{view.where}: {weight} has no zero points, which the configuration states", DAMAGED)
+
+
 def _zeros(
     zero: EffectiveTensor, scales: BlockScales, packing: _Packing, start: int, stop: int
 ) -> NDArray[np.floating]:
     """Zero points of rows, one a block."""
     if zero.dtype == "int8":
-        return zero.read().reshape(scales.aligned).astype(np.float32)
+        return scales.stored(start, stop, zero).astype(np.float32)
     stacked = len(scales.aligned) == 3
     words = zero.rows(start, stop) if stacked else zero.read()
     codes = packing.unpack(words.swapaxes(-1, -2), scales.aligned[-2]).swapaxes(-1, -2)
@@ -308,6 +317,9 @@ def _put_bytes(view: TensorView, weight: EffectiveTensor, prefix: str) -> None:
             f"{view.where}: {zero.name} of {zero.dtype} and shape {list(zero.shape)} does not fit {scale.name}", DAMAGED
         )
 
+    if zero is None:
+        _check_symmetric(view, weight.name)
+
     def decode(start: int, stop: int) -> NDArray[np.floating]:
         values = codes_of(start, stop).astype(np.float32)
         if zero is not None:
@@ -345,12 +357,12 @@ def _refuse_marlin(view: TensorView, packed: EffectiveTensor, prefix: str) -> No
 
 def _unpack_sparse(view: TensorView) -> None:
     """Put tensors in place of ``a.compressed``, ``a.bitmask``, ``a.shape`` and ``a.row_offsets``."""
-    for name in [name for name in view.tensors if name.endswith(".bitmask")]:
-        base = name.removesuffix(".bitmask")
-        values, shape = view.tensors.get(f"{base}.compressed"), view.tensors.get(f"{base}.shape")
-        if values is None or shape is None:
-            raise WeightsError(f"{view.where}: {name} has no {base}.compressed or {base}.shape", DAMAGED)
-        _put_sparse(view, base, view.tensors[name], values, shape)
+    for name in [name for name in view.tensors if name.endswith(".compressed")]:
+        base = name.removesuffix(".compressed")
+        mask, values, shape = (view.tensors.get(f"{base}.{part}") for part in ("bitmask", "compressed", "shape"))
+        if mask is None or values is None or shape is None:
+            raise WeightsError(f"{view.where}: {name} has no {base}.bitmask or {base}.shape", DAMAGED)
+        _put_sparse(view, base, mask, values, shape)
 
 
 def _put_sparse(

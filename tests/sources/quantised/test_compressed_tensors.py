@@ -8,10 +8,13 @@ import torch
 
 from registry.errors import WeightsError
 from registry.sources import plan_weights
+from registry.sources.effective_weights import effective
 from tests.sources.quantised.tensors_in_memory import assert_within_ulp, library, opened, view_of, weight_of
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from tests.sources.quantised.conftest import StoredTensors
 
 METHOD = "compressed-tensors"
 
@@ -92,8 +95,17 @@ class TestPackedIntegers:
         state, expected, config = integers(bits, strategy, symmetric=False)
         view = view_of(state, config)
         assert_within_ulp(weight_of(view, "a.weight"), expected)
-        without = view_of({n: t for n, t in state.items() if n != "a.weight_zero_point"}, config)
+        less = {n: t for n, t in state.items() if n != "a.weight_zero_point"}
+        with pytest.raises(WeightsError, match=r"a\.weight has no zero points, which the configuration states"):
+            view_of(less, config)
+        without = view_of(less, {"config_groups": {"g": {"weights": {"num_bits": bits}}}})
         assert not np.array_equal(weight_of(without, "a.weight"), weight_of(view, "a.weight"))
+
+    def test_zero_points_that_are_not_packed(self) -> None:
+        """Versions that kept the zeros of symmetric weights wrote a byte for each."""
+        state, expected, config = integers(4, "group")
+        zeros = {"a.weight_zero_point": torch.zeros(48, 3, dtype=torch.int8)}
+        assert_within_ulp(weight_of(view_of({**state, **zeros}, config), "a.weight"), expected)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision(self, dtype: torch.dtype) -> None:
@@ -157,6 +169,9 @@ class TestPackedIntegers:
         view = view_of({**state, "a.weight_g_idx": index}, config)
         assert_within_ulp(weight_of(view, "a.weight"), expected)
         assert not np.array_equal(weight_of(view, "a.weight"), plain)
+        ordered = {**config["config_groups"]["group_0"]["weights"], "actorder": "group"}
+        with pytest.raises(WeightsError, match="has no weight_g_idx"):
+            view_of(state, {"config_groups": {"g": {"weights": ordered}}})
         for wrong in (3, -2):
             index[5] = wrong
             broken = view_of({**state, "a.weight_g_idx": index}, config)
@@ -176,6 +191,14 @@ class TestPackedIntegers:
         }
         expected = (codes.float() - zeros.float().repeat_interleave(32, 2)) * scale.repeat_interleave(32, 2)
         assert_within_ulp(weight_of(view_of(state), "experts.weight"), expected)
+
+    def test_only_the_rows_that_are_asked_for_are_read(self, stored: type[StoredTensors]) -> None:
+        parts, _, config = integers(4, "group")
+        held = stored(parts, config)
+        tensor = effective(held).view.tensors["a.weight"]
+        assert held.bytes_read == 16  # the shape
+        tensor.rows(6, 12)
+        assert held.bytes_read == 16 + 6 * 12 * 4 + 6 * 3 * 4
 
 
 class TestBytes:
