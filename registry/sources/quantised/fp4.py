@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.errors import WeightsError
-from registry.sources.quantised.bit_fields import by_blocks, split_nibbles, unpack_fields
+from registry.sources.quantised.bit_fields import by_blocks, unpack_fields
 from registry.sources.quantised.block_scales import DAMAGED, BlockScales
-from registry.sources.quantised.small_floats import E2M1, E2M3
+from registry.sources.quantised.small_floats import E2M3, fp4_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def fp4_rows(
 
     def decode(start: int, stop: int) -> NDArray[np.floating]:
         codes = packed(start, stop)
-        values = E2M1[split_nibbles(codes)] if bits == 4 else E2M3[unpack_fields(codes, bits)]  # type: ignore[arg-type]
+        values = fp4_values(codes) if bits == 4 else np.take(E2M3, unpack_fields(codes, bits))  # type: ignore[arg-type]
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found where layers are read
             by = scales.rows(start, stop)
             scales.check_zeros(by, values)

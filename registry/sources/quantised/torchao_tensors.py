@@ -14,7 +14,7 @@ from registry.sources.dtypes import is_float
 from registry.sources.quantised.bit_fields import by_blocks, sign_extended, split_nibbles
 from registry.sources.quantised.block_scales import DAMAGED, BlockScales, put_weight
 from registry.sources.quantised.fp4 import packed_codes, whole_scales
-from registry.sources.quantised.small_floats import E2M1, E2M3, E3M2
+from registry.sources.quantised.small_floats import E2M3, E3M2, fp4_values
 from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _small_floats(
         shape = (*stored[:-1], 2 * stored[-1])
 
         def decode(start: int, stop: int) -> NDArray[np.generic]:
-            return np.take(E2M1, split_nibbles(packed(start, stop)))  # type: ignore[arg-type]
+            return fp4_values(packed(start, stop))  # type: ignore[arg-type]
     else:
         raise WeightsError(f"{view.where}: {codes.name} is {codes.dtype} of {str(element)[:20]}", DAMAGED)
     if len(shape) < 2 or shape[-1] % given:
