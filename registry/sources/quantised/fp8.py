@@ -91,7 +91,7 @@ def _scaled(view: TensorView, weight: EffectiveTensor, scale: EffectiveTensor) -
         return values
 
     precision = _FORMATS[weight.dtype]
-    if scales.in_blocks:
+    if given or scales.in_blocks:
         precision = "mxfp8" if scales.are_exponents and scales.blocks[-2:] == (1, 32) else f"{precision} (blocks)"
     return EffectiveTensor(
         weight.name,

@@ -40,7 +40,7 @@ def dequantise_mxfp4(view: TensorView) -> None:
     for weight in list(view.tensors.values()):
         if weight.dtype not in PACKED or len(weight.shape) < 2:
             continue
-        if weight.dtype == "uint8" and weight.name.endswith(("_blocks", ".blocks")):
+        if weight.dtype == "uint8" and weight.name.endswith(("_blocks", ".blocks")) and len(weight.shape) > 2:
             _put_experts(view, weight)
             continue
         name = scale_of(view, weight.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.errors import WeightsError
+from registry.sources.dtypes import is_float
 from registry.sources.quantised.block_scales import DAMAGED, put_weight
 from registry.sources.quantised.fp4 import PACKED, block_scales, fp4_rows, packed_codes, whole_scales
 from registry.sources.quantised.fp8 import scale_of
@@ -48,7 +49,7 @@ def dequantise_nvfp4(view: TensorView) -> None:
             _skip(view, name, f"{name}_2", f"{stem}pre_quant_scale")
         elif scale.dtype == "float8_e4m3fn":
             _put(view, weight, scale)
-        elif weight.dtype == "uint8" and scale.dtype in ("float32", "float16", "bfloat16"):
+        elif weight.dtype == "uint8" and is_float(scale.dtype) and scale.shape[:1] == (2 * weight.shape[0],):
             view.refuse(weight.name, Unreadable("packed int4 weights (modelopt)", 2 * weight.info.size, _REMEDY))
             _skip(view, name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from registry.sources.dtypes import is_float
 from registry.sources.quantised.quantisation_config import method_of
 
 if TYPE_CHECKING:
@@ -21,23 +22,27 @@ _COMPANIONS = ("_scale", "_scale_inv", "_zero_point", "_g_idx")
 
 
 def skip_scales(view: TensorView) -> None:
-    """Drop what is left of scales and zero points in a model with quantised weights; none of it is a layer.
+    """Drop what is left of scales and zero points; none of it is a layer.
 
-    They are factors of inputs, outputs and caches; the ``scale`` and ``zero_point`` of a module's output; and those of
-    a weight that is stored as floats beside them (compressed-tensors before it compresses).
+    They belong to a weight that is no floating-point tensor and that no step has read. In a model with quantised
+    weights they are also factors of inputs, outputs and caches; the ``scale`` and ``zero_point`` of a module's output;
+    and those of a weight that is stored as floats beside them (compressed-tensors before it compresses).
     """
-    if not method_of(view) and not any(tensor.precision for tensor in view.tensors.values()):
-        return
+    quantised = bool(method_of(view)) or any(tensor.precision for tensor in view.tensors.values())
     names = set(view.tensors)
     for name, tensor in list(view.tensors.items()):
         stem, dot, last = name.rpartition(".")
         small = len(tensor.shape) < 2 or tensor.info.size <= 1
         paired = tensor.info.size <= 1 and {f"{stem}{dot}scale", f"{stem}{dot}zero_point"} <= names
-        if (small and last in _ACTIVATIONS) or (paired and last in ("scale", "zero_point")):
+        if quantised and ((small and last in _ACTIVATIONS) or (paired and last in ("scale", "zero_point"))):
             view.skip(name, "scale of activations")
-        elif any(last.endswith(end) and _is_weight(view, name.removesuffix(end)) for end in _COMPANIONS):
+        elif any(last.endswith(end) and _is_weight(view, name.removesuffix(end), quantised) for end in _COMPANIONS):
             view.skip(name, "scale of weights")
 
 
-def _is_weight(view: TensorView, name: str) -> bool:
-    return name in view.tensors and len(view.tensors[name].shape) > 1
+def _is_weight(view: TensorView, name: str, quantised: bool) -> bool:
+    """Whether a tensor is a weight that may have scales: any matrix of a quantised model, else one of codes."""
+    found = view.tensors.get(name)
+    if found is None:
+        return name in view.unreadable
+    return len(found.shape) > 1 and (quantised or not is_float(found.dtype))

@@ -187,7 +187,7 @@ class TestModelopt:
         ("parts", "kind"),
         [
             ({"pre_quant_scale": torch.ones(64)}, r"1,536 weights with scaled inputs \(modelopt\)"),
-            ({"weight_scale": torch.ones(24, 4), "weight_scale_2": None}, r"1,536 packed int4 weights \(modelopt\)"),
+            ({"weight_scale": torch.ones(48, 4), "weight_scale_2": None}, r"1,536 packed int4 weights \(modelopt\)"),
         ],
     )
     def test_others_are_refused_by_name(self, parts: dict[str, torch.Tensor], kind: str) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pytest
@@ -8,7 +8,11 @@ import torch
 
 from registry.errors import WeightsError
 from registry.sources import layer_matrix, plan_weights
+from registry.sources.effective_weights import effective
 from tests.sources.quantised.tensors_in_memory import assert_within_ulp, library, opened, view_of, weight_of
+
+if TYPE_CHECKING:
+    from tests.sources.quantised.conftest import StoredTensors
 
 E4M3, E5M2, E8M0 = torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu
 
@@ -124,6 +128,21 @@ class TestScales:
         assert_within_ulp(weight_of(view, "conv.weight"), weight.float() * scale)
 
 
+class TestMemory:
+    def test_only_the_rows_that_are_asked_for_are_read(self, stored: type[StoredTensors]) -> None:
+        held = stored({"a.weight": codes(1024, 256), "a.weight_scale_inv": factors(8, 2)})
+        tensor = effective(held).view.tensors["a.weight"]
+        assert held.bytes_read == 0
+        tensor.rows(128, 256)
+        assert held.bytes_read == 128 * 256 + 8
+
+    def test_experts_are_read_one_at_a_time(self, stored: type[StoredTensors]) -> None:
+        held = stored({"w.weight": codes(16, 64, 32), "w.weight_scale": factors(16, 64, 1)})
+        tensor = effective(held).view.tensors["w.weight"]
+        tensor.rows(3, 4)
+        assert held.bytes_read == 64 * 32 + 64 * 4
+
+
 class TestWithoutScales:
     def test_codes_are_values(self) -> None:
         weight, bias = codes(16, 8), codes(16)
@@ -158,6 +177,11 @@ class TestCompanions:
         assert [layer.name for layer in plan.layers] == ["a.weight"]
         unquantised = plan_weights(opened(state))  # the names alone say nothing
         assert len(unquantised.layers) == 2
+
+    def test_scales_of_codes_that_nothing_reads_are_no_layer(self) -> None:
+        state = {"a.weight": torch.ones(8, 64), "b.weight": torch.zeros(2, 2, dtype=torch.int32)}
+        plan = plan_weights(opened({**state, "b.weight_scale": torch.ones(2, 2)}))
+        assert [layer.name for layer in plan.layers] == ["a.weight"]
 
 
 class TestDamage:
