@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from registry.sources.tensor_view import EffectiveTensor, TensorView
 
-__all__ = ["DAMAGED", "BlockScales", "blocks_of", "finite_scales", "put_weight"]
+__all__ = ["DAMAGED", "REMEDY", "BlockScales", "blocks_of", "finite_scales", "put_weight"]
 
 DAMAGED = "download it again, or convert it to bfloat16 with the library that wrote it"
+REMEDY = "export it again as fp8 or bfloat16 with the library that wrote it"
 
 _USUAL = (128, 32, 16, 64, 256, 512)  # extents of blocks, the most frequent first
 _EXPONENTS = ("uint8", "float8_e8m0fnu")  # dtypes of scales that are powers of two

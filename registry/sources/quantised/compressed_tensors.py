@@ -308,8 +308,8 @@ def _put_small_floats(view: TensorView, parts: _Parts) -> None:
 def _put_bytes(view: TensorView, weight: EffectiveTensor, prefix: str) -> None:
     """``int-quantized`` and ``naive-quantized`` integers of up to 8 bits, a byte each."""
     scale, zero = view.tensors[f"{prefix}weight_scale"], view.tensors.get(f"{prefix}weight_zero_point")
-    if not is_float(scale.dtype):
-        return
+    if not is_float(scale.dtype) or f"{prefix}pre_quant_scale" in view.tensors:
+        return  # of others, who come later
     shape, codes_of = weight.shape, weight.rows
     scales = BlockScales(view, scale, weight.name, shape, ragged=True)
     if zero is not None and (zero.shape != scale.shape or zero.dtype != "int8"):

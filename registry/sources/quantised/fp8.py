@@ -8,9 +8,9 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.quantised.bit_fields import by_blocks
-from registry.sources.quantised.block_scales import DAMAGED, BlockScales
+from registry.sources.quantised.block_scales import DAMAGED, REMEDY, BlockScales
 from registry.sources.quantised.quantisation_config import method_of, settings_of, weight_groups
-from registry.sources.tensor_view import EffectiveTensor
+from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +50,10 @@ def dequantise_fp8(view: TensorView) -> None:
     scales = {weight.name: scale_of(view, weight.name) for weight in weights}
     claimed = bool(method_of(view)) or any(scales.values())
     for weight in weights:
-        scale = scales[weight.name]
+        scale, inputs = scales[weight.name], f"{weight.name.removesuffix('weight')}pre_quant_scale"
+        if inputs in view.tensors:
+            view.refuse(weight.name, Unreadable("weights with scaled inputs (modelopt)", weight.info.size, REMEDY))
+            continue
         if scale is not None:
             view.put(_scaled(view, weight, view.tensors[scale]), (scale,))
         elif claimed and len(weight.shape) > 1:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import is_float
-from registry.sources.quantised.block_scales import DAMAGED, put_weight
+from registry.sources.quantised.block_scales import DAMAGED, REMEDY, put_weight
 from registry.sources.quantised.fp4 import PACKED, block_scales, fp4_rows, packed_codes, whole_scales
 from registry.sources.quantised.fp8 import scale_of
 from registry.sources.tensor_view import EffectiveTensor, Unreadable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["dequantise_nvfp4"]
 
 _BLOCK = 16
-_REMEDY = "export it again as fp8 or bfloat16 with the library that wrote it"
 
 
 def dequantise_nvfp4(view: TensorView) -> None:
@@ -45,12 +44,12 @@ def dequantise_nvfp4(view: TensorView) -> None:
         scale = view.tensors[name]
         stem = weight.name.removesuffix("weight")
         if f"{stem}pre_quant_scale" in view.tensors:
-            view.refuse(weight.name, Unreadable("weights with scaled inputs (modelopt)", 2 * weight.info.size, _REMEDY))
+            view.refuse(weight.name, Unreadable("weights with scaled inputs (modelopt)", 2 * weight.info.size, REMEDY))
             _skip(view, name, f"{name}_2", f"{stem}pre_quant_scale")
         elif scale.dtype == "float8_e4m3fn":
             _put(view, weight, scale)
         elif weight.dtype == "uint8" and is_float(scale.dtype) and scale.shape[:1] == (2 * weight.shape[0],):
-            view.refuse(weight.name, Unreadable("packed int4 weights (modelopt)", 2 * weight.info.size, _REMEDY))
+            view.refuse(weight.name, Unreadable("packed int4 weights (modelopt)", 2 * weight.info.size, REMEDY))
             _skip(view, name)
 
 

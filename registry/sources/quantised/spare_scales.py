@@ -16,7 +16,7 @@ __all__ = ["skip_scales"]
 _ACTIVATIONS = frozenset({
     "input_scale", "input_scale_ub", "input_global_scale", "output_scale", "scale_input", "activation_scale",
     "k_scale", "v_scale", "q_scale", "kv_scale", "prob_output_scale", "input_zero_point", "output_zero_point",
-    "act_scale", "input_amax", "scaled_fp8",
+    "act_scale", "pre_quant_scale", "input_amax", "scaled_fp8",
 })  # fmt: skip
 _COMPANIONS = ("_scale", "_scale_inv", "_zero_point", "_g_idx")
 

@@ -183,6 +183,12 @@ class TestModelopt:
         with pytest.raises(WeightsError, match=message):
             view_of(self.state(**parts))
 
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.float8_e4m3fn])
+    def test_scaled_inputs_are_refused_in_every_format(self, dtype: torch.dtype) -> None:
+        state = {"a.weight": nibbles(24, 32).view(dtype), "a.weight_scale": torch.ones(24, 1)}
+        with pytest.raises(WeightsError, match=r"scaled inputs \(modelopt\)"):
+            plan_weights(opened({**state, "a.pre_quant_scale": torch.ones(32), "b.weight": torch.ones(8, 8)}))
+
     @pytest.mark.parametrize(
         ("parts", "kind"),
         [
