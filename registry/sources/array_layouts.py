@@ -1,15 +1,16 @@
 """Arrays of Flax, Haiku and Keras in torch's layout (out, in, *kernel), whatever separates their names.
 
-Such an array is called ``kernel``, ``recurrent_kernel``, ``depthwise_kernel``, ``pointwise_kernel`` or, in Haiku,
-``w``, and has its outputs last. The name alone does not tell: weights that were converted to torch's layout keep it. So
-the whole file decides, for Haiku's name and the others apart:
+Such an array is called ``kernel``, ``recurrent_kernel``, ``depthwise_kernel``, ``pointwise_kernel`` or, in Haiku and
+Sonnet, ``w``, in TF-Slim ``weights``, and has its outputs last. The name alone does not tell: weights that were
+converted to torch's layout keep it. So the whole file decides, for each library's names apart:
 
 1. Each array with a bias beside it says where its outputs are: where the extent is that of the bias. So does a
    recurrent kernel, (units, 3 or 4 units). If all that say something agree, all arrays of the file follow.
 2. If they disagree, each follows its own bias. One that has none is an error.
-3. If none says anything, names with slashes or ``:0`` have outputs last. Names with dots do, if successive layers fit
-   together that way and not the other, or if the file has names that only Flax and Keras give (``scale``,
-   ``embedding``, ``batch_stats``, ``Dense_0``). Otherwise they are in torch's layout.
+3. If none says anything, arrays called ``w`` are turned in a file with Haiku's ``~``, and ``weights`` stay. Of the
+   others, names with slashes or ``:0`` have outputs last. Names with dots do, if successive layers fit together that
+   way and not the other, or if the file has names that only Flax and Keras give (``scale``, ``embedding``,
+   ``batch_stats``, ``Dense_0``). Otherwise they are in torch's layout.
 4. A file with dotted names that has a matrix called ``weight`` is torch's, whatever else it holds.
 
 Sources: shapes in the documentation of flax.linen, keras.layers and haiku; Keras' variables by number as in its
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["turn_arrays"]
 
-_NAME = re.compile(r"(.*[./:])(kernel|recurrent_kernel|depthwise_kernel|pointwise_kernel|w)", re.DOTALL)
-_BIASES = ("bias", "b")
+_NAME = re.compile(r"(.*[./:])(kernel|recurrent_kernel|depthwise_kernel|pointwise_kernel|w|weights)", re.DOTALL)
+_BIASES = {"w": "b", "weights": "biases"}  # else bias
 _SEPARATORS = re.compile(r"[./:]")
 _OUTPUT_NUMBER = re.compile(r"(.+):0", re.DOTALL)  # TensorFlow's name of a variable's value
 _VALUE = re.compile(r"(.+[./:]\w+)[./:]value", re.DOTALL)  # flax.nnx
@@ -102,9 +103,9 @@ def turn_arrays(view: TensorView) -> None:
     for name in [name for name in view.tensors if _STATISTICS.intersection(_SEPARATORS.split(name))]:
         view.skip(name, "batch statistics")
     found = [kernel for kernel in (_kernel(t, view.tensors) for t in view.tensors.values()) if kernel is not None]
-    for haiku in (False, True):
-        family = [kernel for kernel in found if (kernel.leaf == "w") is haiku]
-        for kernel in _outputs_last(view, family, haiku=haiku, marked=marked):
+    for bias in ("bias", *_BIASES.values()):
+        family = [kernel for kernel in found if _BIASES.get(kernel.leaf, "bias") == bias]
+        for kernel in _outputs_last(view, family, bias, marked=marked):
             _turn(view, kernel, family, keras=marked)
 
 
@@ -162,8 +163,7 @@ def _kernel(tensor: EffectiveTensor, tensors: Mapping[str, EffectiveTensor]) -> 
     match = _NAME.fullmatch(tensor.name)
     if match is None or len(tensor.shape) < 2 or 0 in tensor.shape or len(match[1]) < 2:
         return None
-    names = _BIASES[1:] if match[2] == "w" else _BIASES[:1]
-    bias = next((tensors[match[1] + name] for name in names if match[1] + name in tensors), None)
+    bias = tensors.get(match[1] + _BIASES.get(match[2], "bias"))
     if match[2] == "depthwise_kernel" and match[1] + "pointwise_kernel" in tensors:
         bias = None  # it is that of the pointwise kernel
     return _Kernel(tensor, match[1], match[2], bias)
@@ -182,11 +182,12 @@ def _says(kernel: _Kernel) -> int:
     if len(bias) > 1:  # of heads, or the two of a GRU
         return int(last) - int(first and not last)
     if len(shape) > 2:  # a multiplier, or a transposed convolution
-        last = last or bias[0] == shape[-2] * shape[-1] or (len(shape) > 3 and bias[0] == shape[-2])
+        before = bias[0] == shape[-2] and (len(shape) > 3 or "transpose" in kernel.own)
+        last = last or before or bias[0] == shape[-2] * shape[-1]
     return int(last) - int(first)
 
 
-def _outputs_last(view: TensorView, family: list[_Kernel], *, haiku: bool, marked: bool) -> list[_Kernel]:
+def _outputs_last(view: TensorView, family: list[_Kernel], bias: str, *, marked: bool) -> list[_Kernel]:
     """The arrays that have their outputs last, by the rule of this module."""
     names = [kernel.tensor.name for kernel in family]
     slashed = marked or any("/" in name for name in names)
@@ -206,8 +207,8 @@ def _outputs_last(view: TensorView, family: list[_Kernel], *, haiku: bool, marke
         return [kernel for kernel in family if said[kernel.tensor.name] > 0]
     if last or first:
         return family if last else []
-    if haiku:
-        return family if any("~" in _SEPARATORS.split(name) for name in view.tensors) else []
+    if bias != "bias":
+        return family if bias == "b" and any("~" in _SEPARATORS.split(name) for name in view.tensors) else []
     if slashed:
         return family
     fit = _fit(family)

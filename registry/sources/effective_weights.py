@@ -45,7 +45,7 @@ STEPS: tuple[Step, ...] = (
         re.compile(r"(\w+_)?(lm_head|proj_out|vocab_projector|embed_out|predictions|output)|(en|de)coder"),
         ("aliases",),
     ),
-    Step("registry.sources.array_layouts:turn_arrays", re.compile(r"(\w+_)?kernel|w|vars")),
+    Step("registry.sources.array_layouts:turn_arrays", re.compile(r"(\w+_)?kernel|w|weights|vars")),
     Step("registry.sources.quantised.torchao_tensors:dequantise_torchao", re.compile(r"_\w+_qdata")),
     Step(
         "registry.sources.quantised.compressed_tensors:dequantise_compressed_tensors",

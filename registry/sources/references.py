@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import AmbiguousError, NotFoundError, WeightsError
+from registry.errors import AmbiguousError, NotFoundError, SourceError, WeightsError
 from registry.sources.effective_weights import EffectiveCheckpoint
-from registry.sources.not_weights import finished_name
+from registry.sources.not_weights import check_content, finished_name
 from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.shard_sets import set_of
 from registry.sources.source_table import BUILT_IN, DEFERRED, PREFIX, SOURCES, SUFFIXES, source_of_file
@@ -207,14 +208,21 @@ def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> Mo
     if source is None and (finished := finished_name(path)) is not None:
         raise WeightsError(f"{path} is an unfinished download", f"finish it, then give {path.with_name(finished)}")
     if source is None:
+        if (size := size_of(path)) and os.access(path, os.R_OK):
+            check_content(path, size)
         raise NotFoundError(
             f"{path} has no suffix of a weights file", f"supported suffixes: {' '.join(sorted(SUFFIXES))}"
         )
     target = settled(path, folder)
     files = shards_of(target) if is_index(target) else [target]
-    together = None if is_index(target) or index_of(target) is not None else set_of(target)
-    if together is not None:
-        source, files, target = SOURCES["shards"], list(together.files), together.files[0]
+    if not is_index(target) and index_of(target) is None:
+        try:
+            together = set_of(target)
+        except SourceError:  # reported when it is opened, as one failed model
+            source = SOURCES["shards"]
+        else:
+            if together is not None:
+                source, files, target = SOURCES["shards"], list(together.files), together.files[0]
     # A missing or inaccessible file fails when it is opened, so that the other models of the run go on.
     sizes = [size for file in files if (size := size_of(file)) is not None]
     return ModelRef(source=source.name, target=str(target), name=name, key=key, bytes=sum(sizes) if sizes else None)

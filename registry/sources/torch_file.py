@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
-from registry.sources.archive import DAMAGED, check_archive
+from registry.sources.archive import DAMAGED, check_archive, check_sums, data_offsets, zip_entries
 from registry.sources.base import Source
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.pickle_stand_ins import stand_ins
@@ -64,7 +64,11 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
 
     Raises the errors of `open_ref`.
     """
-    return stripped(_load_state(path, None)[0])
+    state, mapped = _load_state(path, None)
+    if mapped:
+        entries = zip_entries(path, path.stat().st_size)
+        check_sums(path, data_offsets(path, entries), everything=entries)
+    return stripped(state)
 
 
 def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], bool]:

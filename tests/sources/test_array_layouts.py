@@ -368,6 +368,16 @@ def test_haiku(tmp_path: Path) -> None:
         # a recurrent kernel alone
         ({"r.kernel": (7, 16), "r.recurrent_kernel": (4, 16)}, {"r.kernel": (16, 7)}),
         ({"r.kernel": (16, 7), "r.recurrent_kernel": (16, 4)}, {"r.kernel": (16, 7)}),
+        # of Sonnet and TF-Slim: what biases tell, and nothing else
+        ({"a/w": (4, 5), "a/b": (5,), "c/w": (3, 7)}, {"a/w": (5, 4), "c/w": (7, 3)}),
+        ({"a/w": (5, 4), "a/b": (5,)}, {"a/w": (5, 4)}),
+        ({"a/w": (4, 5)}, {"a/w": (4, 5)}),
+        ({"a/weights": (3, 3, 4, 5), "a/biases": (5,)}, {"a/weights": (5, 4, 3, 3)}),
+        ({"a/weights": (5, 4, 3, 3), "a/biases": (5,)}, {"a/weights": (5, 4, 3, 3)}),
+        ({"~/a/weights": (4, 5)}, {"~/a/weights": (4, 5)}),
+        # a kernel as high as its outputs are many
+        ({"conv1d_transpose/kernel": (4, 4, 6), "conv1d_transpose/bias": (4,), "a/kernel": (5, 7), "a/bias": (7,)},
+         {"conv1d_transpose/kernel": (4, 6, 4), "a/kernel": (7, 5)}),
         # of flax.nnx
         ({"a.kernel.value": (4, 5), "a.bias.value": (5,)}, {"a.kernel": (5, 4)}),
     ],
