@@ -238,14 +238,27 @@ def _fit(family: Sequence[_Kernel]) -> int:
 
 
 def _turn(view: TensorView, kernel: _Kernel, family: Sequence[_Kernel], *, keras: bool) -> None:
-    tensor, bias = kernel.tensor, kernel.bias
-    stacked = bias is not None and len(kernel.shape) > 2 and bias.shape == (kernel.shape[0], kernel.shape[-1])
-    if stacked and kernel.shape[0] != kernel.shape[-2]:
+    tensor = kernel.tensor
+    if _is_stacked(kernel, view):
         why = Unreadable("weights of layers stacked by nn.scan", tensor.info.size, "unstack the layers, then save")
         view.refuse(tensor.name, why)
         return
     layout = _layout(kernel, family, keras=keras)
     view.put(replace(tensor, shape=layout.shape, rows=_Turned(tensor, layout)))
+
+
+def _is_stacked(kernel: _Kernel, view: TensorView) -> bool:
+    """Whether the first axis counts layers: a bias has it too, or, without a bias, the scales of norms beside it."""
+    shape = kernel.shape
+    if len(shape) < 3:
+        return False
+    if kernel.bias is not None:
+        return kernel.bias.shape == (shape[0], shape[-1]) and shape[0] != shape[-2]
+    above = _SEPARATORS.split(kernel.parent[:-1])
+    scales = (
+        _SEPARATORS.split(name) for name, t in view.tensors.items() if len(t.shape) == 2 and t.shape[0] == shape[0]
+    )
+    return any(parts[-1] == "scale" and parts[:1] == above[:1] and set(parts[:-2]) & set(above[1:]) for parts in scales)
 
 
 def _layout(kernel: _Kernel, family: Sequence[_Kernel], *, keras: bool) -> _Layout:

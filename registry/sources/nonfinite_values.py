@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from registry.errors import WeightsError
@@ -18,17 +19,21 @@ __all__ = ["marked", "nonfinite", "refusal"]
 _EXEMPT = frozenset({"mask", "constant table", "optimiser state"})
 """Reasons of tensors that are neither parameters nor statistics. A mask adds minus infinity."""
 
+# The range that an observer of torch.ao has seen; infinite until it has seen something.
+_OBSERVED = re.compile(r"(?:.*\.)?\w*(?:activation_post_process|fake_quant|observer)\w*(?:\.\w+)*\.(?:min|max)_val")
 _NAMED = 3
 
 
 def nonfinite(view: TensorView, reasons: Mapping[str, str | None], facts: Mapping[str, Facts]) -> dict[str, int]:
     """Number of values that are NaN or infinite, by name of the stored tensor, of those that have any.
 
-    ``reasons``: why an effective tensor is no layer; masks, constant tables and optimiser states are left out.
+    ``reasons``: why an effective tensor is no layer; masks, constant tables and optimiser states are left out, and so
+    are the ranges of observers.
     """
     exempt = {part for name, tensor in view.tensors.items() if reasons[name] in _EXEMPT for part in tensor.parts}
     exempt |= {name for name, (_, reason) in view.skipped.items() if reason in _EXEMPT}
-    return {name: fact.nonfinite for name, fact in sorted(facts.items()) if fact.nonfinite and name not in exempt}
+    found = {name: fact.nonfinite for name, fact in sorted(facts.items()) if fact.nonfinite and name not in exempt}
+    return {name: count for name, count in found.items() if not _OBSERVED.fullmatch(name)}
 
 
 def refusal(where: str, bad: Mapping[str, int], sizes: Mapping[str, int]) -> WeightsError:

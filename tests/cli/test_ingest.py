@@ -22,11 +22,19 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
         "ingest a.pt --name m --family f --architecture a --task t --dataset d --licence l --tag k=v --seed 7 --key ema"
     )
     done = archreg(
-        *words.split(), "--replace", "--no-spectra", "--discard-weights", "--device", "auto", "--approximate", "-q"
+        *words.split(),
+        "--replace",
+        "--no-spectra",
+        "--discard-weights",
+        "--device",
+        "auto",
+        "--approximate",
+        "--allow-nonfinite",
+        "-q",
     )
     assert (done.code, done.out, done.err) == (0, "Models: 1 added.\n", "")
     card = ModelCard(family="f", architecture="a", task="t", dataset="d", licence="l", tags=(("k", "v"),))
-    assert fake.called("plan") == ((["a.pt"],), {"key": "ema", "seed": 7, "name": "m", "card": card})
+    assert fake.called("plan") == ((["a.pt"],), {"key": "ema", "seed": 7, "name": "m", "base": None, "card": card})
     _, settings = fake.called("ingest_all")
     settings.pop("progress")
     assert settings == {
@@ -40,6 +48,7 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
         "discard_weights": True,
         "device": "auto",
         "approximate": True,
+        "allow_nonfinite": True,
     }
 
 

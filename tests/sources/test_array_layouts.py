@@ -412,6 +412,17 @@ def test_stacked_layers_are_refused(tmp_path: Path) -> None:
         plan_weights(checkpoint)
 
 
+def test_stacked_layers_without_biases_are_told_by_their_norms(tmp_path: Path) -> None:
+    layers = "params/decoder/layers"
+    arrays = {f"{layers}/mlp/wi/kernel": normal(3, 8, 6), f"{layers}/mlp/wo/kernel": normal(3, 6, 8)}
+    arrays["params/head/kernel"] = normal(8, 4)
+    with opened(tmp_path, arrays) as checkpoint:  # the control
+        assert len(plan_weights(checkpoint).layers) == 3
+    arrays[f"{layers}/norm/scale"] = normal(3, 8)
+    with opened(tmp_path, arrays) as checkpoint, pytest.raises(WeightsError, match=r"stacked by nn\.scan"):
+        plan_weights(checkpoint)
+
+
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry.sources.array_layouts._CHUNK", 64)

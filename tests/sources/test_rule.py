@@ -354,7 +354,11 @@ def test_values_that_are_not_finite_are_named_and_counted(name: str, value: floa
 
 def test_minus_infinity_of_a_mask_is_its_meaning() -> None:
     arrays = {"a.weight": normal(4, 4), "attn.mask": np.full((4, 4), -np.inf), "adam.exp_avg": np.full(3, np.nan)}
+    arrays["a.weight_fake_quant.activation_post_process.min_val"] = np.full(1, np.inf)
+    arrays["a.activation_post_process.max_val"] = np.full(1, -np.inf)
     assert plan_weights(ArrayCheckpoint(arrays)).nonfinite == 0
+    with pytest.raises(WeightsError, match=r"a\.max_val holds 1 of 1"):
+        plan_weights(ArrayCheckpoint(arrays | {"a.max_val": np.full(1, np.inf)}))
 
 
 def test_a_model_of_nothing_finite_has_no_matrix() -> None:
