@@ -113,9 +113,9 @@ def _layout(settings: Mapping[str, Any]) -> str:
     """Name of the layout, in lower case: ``gptq`` where the configuration does not say."""
     if settings.get("is_marlin_format") is True:
         return "marlin"
-    packing = settings.get("packing_format")
-    given = settings.get("checkpoint_format") or settings.get("format") or packing or "gptq"
-    return str(packing if "auto-round" in str(settings.get("quant_method")).lower() else given).lower()
+    if "auto-round" in str(settings.get("quant_method")).lower():
+        return str(settings.get("packing_format") or "auto_round").lower()
+    return str(settings.get("checkpoint_format") or settings.get("format") or "gptq").lower()
 
 
 def _quantizer(settings: Mapping[str, Any]) -> object:

@@ -49,6 +49,7 @@ class _Mode(NamedTuple):
     group: int
 
 
+_DEFAULT = _Mode("affine", 4, 64)
 _FLOAT_MODES = (_Mode("mxfp4", 4, 32), _Mode("mxfp8", 8, 32), _Mode("nvfp4", 4, 16))
 _MODES = ("affine", *(mode.name for mode in _FLOAT_MODES))
 
@@ -109,10 +110,14 @@ def _dequantise(view: TensorView, prefix: str) -> None:
 
 
 def _settings(view: TensorView, prefix: str) -> Mapping[str, Any]:
-    """The configuration of a module: its own entry over that of the model."""
+    """The configuration of a module: its own entry, which inherits nothing but MLX's defaults, or that of the model."""
     settings = view.facts.quantisation
     own = settings.get(prefix.removesuffix("."))
-    return {**settings, **own} if isinstance(own, dict) else settings
+    if not isinstance(own, dict):
+        return settings
+    mode = own.get("mode", "affine")
+    default = next((each for each in (_DEFAULT, *_FLOAT_MODES) if each.name == mode), _DEFAULT)
+    return {"mode": mode, "bits": default.bits, "group_size": default.group, **own}
 
 
 def _mode(view: TensorView, prefix: str, *, affine: bool) -> _Mode:

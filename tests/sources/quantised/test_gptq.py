@@ -227,6 +227,8 @@ def test_widths_that_shapes_leave_open_need_a_configuration(view_of: View) -> No
         ({"checkpoint_format": "marlin"}, "format marlin"),
         ({"is_marlin_format": True}, "format marlin"),
         ({"checkpoint_format": "bitblas"}, "format bitblas"),
+        ({"quant_method": "auto-round"}, "format auto_round"),
+        ({"quant_method": "auto-round", "packing_format": "auto_round:gptq"}, "format auto_round:gptq"),
         ({"bits": 6}, "planar GPTQ weights of 6 bits"),
     ],
 )

@@ -141,6 +141,17 @@ def test_single_modules_have_their_own_settings(mx: Any, view_of: View) -> None:
     ]
 
 
+def test_the_settings_of_a_module_inherit_nothing(mx: Any, view_of: View) -> None:
+    """In a network of another mode, a module with an entry is affine, with 4 bits in groups of 64 by default."""
+    floats, first = _quantised(mx, prefix="h.0.fc.", mode="mxfp4")
+    affine, second = _quantised(mx, prefix="h.0.gate.", bits=4, group_size=64)
+    eight, third = _quantised(mx, prefix="h.0.up.", mode="mxfp8")
+    settings = {"bits": 4, "group_size": 32, "mode": "mxfp4", "h.0.gate": {}, "h.0.up": {"mode": "mxfp8"}}
+    view = view_of({**floats, **affine, **eight}, settings)
+    for name, weight in (("fc", first), ("gate", second), ("up", third)):
+        assert np.array_equal(view.tensors[f"h.0.{name}.weight"].read(), weight)
+
+
 def _set(**changes: torch.Tensor) -> Callable[[Parts], Parts]:
     return lambda parts: parts | {f"h.0.fc.{name}": part for name, part in changes.items()}
 
