@@ -33,7 +33,19 @@ def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[s
         json_output.write({"models": models, **json_output.unmatched(unmatched)})
         return
     if models:
-        columns = ("name", "family", ">parameters", ">size", ">layers", "training class", "tail class", "metrics")
+        columns = (
+            "name",
+            "family",
+            ">parameters",
+            ">size",
+            ">layers",
+            "precision",
+            "training class",
+            "tail class",
+            "metrics",
+            "format",
+            "location",
+        )
         tables.table(columns, map(_row, models))
         tables.hint(f"{tables.counted(len(models), 'model')}.")
     for sentence in why:
@@ -47,10 +59,18 @@ def _row(model: ModelSummary) -> tuple[str, ...]:
         tables.whole(model.parameters),
         tables.size(model.bytes),
         tables.whole(model.layers),
+        model.precision,
         model.training_class,
         model.tail_class,
         tables.metrics(model.metrics),
+        model.format,
+        _place(model),
     )
+
+
+def _place(model: ModelSummary) -> str:
+    """Where the weights were read from, with the entry of a wrapped checkpoint: ``/runs/last.pt[ema]``."""
+    return f"{model.location}[{model.entry}]" if model.entry else model.location
 
 
 def _none(registry: Registry, filters: dict[str, Any]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
@@ -107,6 +127,12 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "parameters": tables.whole(model.parameters),
         "size": tables.size(model.bytes),
         "gigaflops": tables.number(model.gflops) if model.gflops is not None else "",
+        "precision": model.precision,
+        "format": model.format,
+        "location": model.location,
+        "entry": model.entry,
+        "not read": _part(model.unread, model.parameters),
+        "not finite": tables.counted(model.nonfinite, "value") if model.nonfinite else "",
         "layers": f"{tables.whole(model.layers)}, {tables.counted(len(details.skipped), 'tensor')} left out",
         "metrics": tables.metrics(model.metrics),
         "training class": verdict_text.training(conjugacy) if conjugacy else model.training_class,
@@ -126,6 +152,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "content hash": model.content_hash,
         "topology": model.topology,
         "matrix rule": model.matrix_rule,
+        "notes": "; ".join(details.notes),
         "stored": tables.moment(model.created) + (f" by {details.tool_version}" if details.tool_version else ""),
     }
     return ((fact, value) for fact, value in facts.items() if value)
@@ -135,6 +162,10 @@ def _membership(found: Membership) -> str:
     """A kept equivalence class: ``class 1f0c8a2b9d3e of 12 models (layered v2, l1, tolerance 0.384, complete)``."""
     judged = f"{found.fingerprint}, {found.distance}, tolerance {tables.number(found.tolerance)}, {found.rule}"
     return f"class {found.identity} of {tables.counted(found.members, 'model')} ({judged})"
+
+
+def _part(count: int, parameters: int) -> str:
+    return f"{tables.counted(count, 'weight')} of {tables.whole(parameters)}" if count else ""
 
 
 def _approximate(count: int) -> str:

@@ -98,6 +98,7 @@ def _show(partition: Partition) -> None:
         f"models, {tables.counted(alone, 'model')} alone.",
         f"Compared by {verdict_text.basis(partition.spec, partition.distance, partition.tolerance)}.",
         f"Linkage rule: {_rule(partition)}.{_widest(partition)}",
+        *verdict_text.older(partition.older),
     )
     if several:
         rows = [

@@ -39,16 +39,23 @@ def compare(
     if as_json:
         json_output.write(json_output.comparison(compared))
         return
+    a, b = _label(compared.a, compared.asked_a), _label(compared.b, compared.asked_b)
     tables.say(
-        f"{compared.a.name} and {compared.b.name} {_judgement(compared.verdict)}.",
+        f"{a} and {b} {_judgement(compared.verdict)}.",
         verdict_text.evidence(compared.verdict, compared.calibration),
         f"Compared by {verdict_text.basis(compared.spec, compared.distance, compared.verdict.tolerance)}. Distances: "
         + ", ".join(f"{name} {tables.number(distance)}" for name, distance in compared.distances)
         + ".",
         *verdict_text.approximate(compared.a, compared.b),
+        *verdict_text.incomplete(compared.a, compared.b),
         *verdict_text.differences(compared.contrast, compared.a.name, compared.b.name),
     )
     _show_sides(compared)
+
+
+def _label(model: ModelSummary, asked: str) -> str:
+    """The name of a model, with what was written for it."""
+    return f"{model.name} ({asked})" if asked else model.name
 
 
 def _judgement(verdict: Verdict) -> str:
@@ -73,6 +80,7 @@ def _side(model: ModelSummary, conjugacy: Conjugacy | None) -> dict[str, str]:
         "parameters": tables.whole(model.parameters),
         "size": tables.size(model.bytes),
         "layers": tables.whole(model.layers),
+        "precision": model.precision,
         "metrics": tables.metrics(model.metrics),
         "training class": conjugacy.training_class if conjugacy else model.training_class,
         "tail class": conjugacy.tail_class if conjugacy else model.tail_class,

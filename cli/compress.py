@@ -64,6 +64,7 @@ def _show_compression(found: Compression) -> None:
     )
     if found.note:
         tables.say(found.note)
+    tables.say(*verdict_text.older(found.older))
     if not found.candidates:
         tables.say("No smaller model passes the constraints.")
         show_removals(found.removals)
@@ -80,6 +81,7 @@ def _show_compression(found: Compression) -> None:
         verdict_text.evidence(best.verdict, found.calibration, found.searched),
     )
     tables.say(*verdict_text.approximate(model, *(candidate.model for candidate in found.candidates)))
+    tables.say(*verdict_text.incomplete(model, *(candidate.model for candidate in found.candidates)))
     if not any(candidate.changes for candidate in found.candidates):
         tables.say("The models share no stored metric, so the loss is unknown. Set one: archreg set NAME --metric ...")
 

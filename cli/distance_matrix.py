@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from registry.cli import array_files, json_output, tables
+from registry.cli import array_files, json_output, tables, verdict_text
 from registry.cli.empty_answers import unmatched_texts
 from registry.cli.options import AsJson, Database, filters, measure, open_registry, with_options
 
@@ -30,9 +30,14 @@ def distances(
     with open_registry(db) as registry:
         names, matrix = registry.distances(**measure, **filters)
         unmatched = {} if names else registry.unmatched(**filters)
+        old = {model.id for model in registry.older().models}
+        older = len(old.intersection(model.id for model in registry.models(**filters))) if old else 0
     array_files.write_arrays(output, names=np.array(names, dtype=np.str_), distances=matrix)
     if as_json:
-        json_output.write({"file": str(output), "models": len(names), **measure, **json_output.unmatched(unmatched)})
+        json_output.write(
+            {"file": str(output), "models": len(names), "older": older, **measure, **json_output.unmatched(unmatched)}
+        )
     else:
         tables.say(f"Wrote the distances between {tables.counted(len(names), 'model')} to {output}.")
+        tables.say(*verdict_text.older(older))
         tables.say(*unmatched_texts(filters, unmatched))

@@ -9,14 +9,14 @@ from registry.cli import json_output, tables
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.types import Estimate, Ingested, ModelRef
+    from registry.types import Estimate, Ingested, LeftOut, Plan
 
-__all__ = ["show_plan"]
+__all__ = ["left_out_files", "show_plan"]
+
+REASONS = 6  # reasons told apart in a sentence
 
 
-def show_plan(
-    refs: Sequence[ModelRef], failures: Sequence[Ingested], estimate: Estimate, *, as_json: bool = False
-) -> None:
+def show_plan(refs: Plan, failures: Sequence[Ingested], estimate: Estimate, *, as_json: bool = False) -> None:
     """Print what would be read and downloaded, with sizes, expected time and memory."""
     known = [ref.bytes for ref in refs if ref.bytes is not None]
     missing = [ref.bytes or 0 for ref in refs if not ref.cached]
@@ -40,7 +40,7 @@ def show_plan(
             "estimated_memory": estimate.memory,
             "workers": estimate.workers,
         }
-        json_output.write({"models": models, "failures": failures, **totals})
+        json_output.write({"models": models, "failures": failures, **totals, "left_out": refs.left_out})
         return
     rows = [(r.name, f"{r.source}:{r.target}", tables.size(r.bytes), "" if r.cached else "download") for r in refs]
     tables.table(("name", "reference", ">size", "to do"), rows)
@@ -52,6 +52,23 @@ def show_plan(
         f"Estimate without downloads: {_duration(estimate.seconds)} and {tables.size(estimate.memory)} of memory "
         f"in {processes}.",
     )
+    tables.hint(*left_out_files(refs.left_out))
+
+
+def left_out_files(left_out: Sequence[LeftOut]) -> list[str]:
+    """A sentence on files that no model is read from, with the reasons: the most frequent, and the first names."""
+    if not left_out:
+        return []
+    told = [_reason(each) for each in left_out[:REASONS]]
+    if len(left_out) > REASONS:
+        told.append(f"{tables.whole(sum(each.files for each in left_out[REASONS:]))} others")
+    return [f"{tables.counted(sum(each.files for each in left_out), 'file')} left out: {', '.join(told)}."]
+
+
+def _reason(each: LeftOut) -> str:
+    shown = each.names[:1] if each.files > 1 else each.names
+    more = ", ..." if each.files > len(shown) else ""
+    return f"{tables.whole(each.files)} {each.reason} ({', '.join(shown)}{more})"
 
 
 def _duration(seconds: float) -> str:

@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from registry.cli import json_output, tables
-from registry.cli.dry_run import show_plan
+from registry.cli.dry_run import left_out_files, show_plan
 from registry.cli.option_values import metavar_of, one_of
 from registry.cli.options import AsJson, Database, card, open_registry, with_options
 from registry.cli.progress_output import report_failure, reporter
 from registry.errors import SourceError, UsageError
 from registry.extensions import EXECUTORS
-from registry.types import Ingested, ModelCard
+from registry.types import Ingested, ModelCard, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry import Registry
-    from registry.types import ModelRef
+    from registry.types import LeftOut, ModelRef
 
 __all__ = ["Address", "TimeLimit", "Where", "Workers", "exit_by", "ingest", "show_outcomes"]
 
 SOME_FAILED = 3
+NOTES = 10  # notes shown at most
 Workers = typer.Option(
     "--workers",
     min=1,
@@ -131,17 +132,17 @@ def ingest(
     if name is not None and len(references or ()) != 1:
         raise UsageError("--name needs a single reference", "name several models in a manifest")
     with open_registry(db) as registry:
-        refs, outcomes = _plan(
+        plan, outcomes = _plan(
             registry, references, manifest=manifest, key=key, seed=seed, name=name, base=base, card=card
         )
         if dry_run:
-            expected = registry.estimate(refs, approximate=approximate, workers=workers, executor=executor)
-            show_plan(refs, outcomes, expected, as_json=as_json)
+            expected = registry.estimate(plan, approximate=approximate, workers=workers, executor=executor)
+            show_plan(plan, outcomes, expected, as_json=as_json)
         else:
             told = reporter(quiet=quiet)
             try:
                 outcomes += registry.ingest_all(
-                    refs,
+                    plan,
                     replace=replace,
                     keep_spectra=not no_spectra,
                     discard_weights=discard_weights,
@@ -157,7 +158,7 @@ def ingest(
                 )
             finally:
                 told.end()
-            show_outcomes(outcomes, as_json=as_json)
+            show_outcomes(outcomes, plan.left_out, as_json=as_json)
     exit_by(outcomes, several=len(references or ()) > 1)
 
 
@@ -174,27 +175,51 @@ def _command(references: Sequence[str] | None, manifest: Path | None) -> str:
 
 def _plan(
     registry: Registry, references: Sequence[str] | None, *, manifest: Path | None, **settings: Any
-) -> tuple[list[ModelRef], list[Ingested]]:
+) -> tuple[Plan, list[Ingested]]:
     """The models to read, and a failure for each bad reference."""
     if manifest is not None:
-        return list(registry.plan([], manifest=manifest, **settings)), []
+        return registry.plan([], manifest=manifest, **settings), []
     refs: list[ModelRef] = []
+    left_out: list[LeftOut] = []
     failures: list[Ingested] = []
     for reference in references or ():
         try:
-            refs += registry.plan([reference], **settings)
+            found = registry.plan([reference], **settings)
+            refs += found
+            left_out += found.left_out
         except SourceError as error:
             failures.append(Ingested(reference, "", "failed", 0.0, error.message, error.remedy or ""))
             report_failure(failures[-1])
-    return refs, failures
+    return Plan(refs, left_out), failures
 
 
-def show_outcomes(outcomes: Sequence[Ingested], *, as_json: bool) -> None:
-    """Print how many models were added, named, known or failed."""
+def show_outcomes(outcomes: Sequence[Ingested], left_out: Sequence[LeftOut] = (), *, as_json: bool) -> None:
+    """Print how many models were added, named, known or failed, what was noted, and the files left out."""
     counts = Counter(outcome.status for outcome in outcomes)
-    words = {"added": "added", "named": "given another name", "known": "already stored", "failed": "failed"}
+    words = {
+        "added": "added",
+        "renewed": "measured anew",
+        "named": "given another name",
+        "known": "already stored",
+        "failed": "failed",
+    }
     if as_json:
-        json_output.write({"models": outcomes, **{status: counts[status] for status in words}})
+        json_output.write({"models": outcomes, **{status: counts[status] for status in words}, "left_out": left_out})
     else:
         told = ", ".join(f"{counts[status]} {text}" for status, text in words.items() if counts[status])
         tables.say(f"Models: {told}." if told else "No models to read.")
+        _show_notes(outcomes)
+        tables.hint(*left_out_files(left_out))
+
+
+def _show_notes(outcomes: Sequence[Ingested]) -> None:
+    """What was noted of each model, the models of one note together."""
+    noted: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for note in outcome.notes:
+            noted.setdefault(note, []).append(outcome.name)
+    for note, names in list(noted.items())[:NOTES]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        tables.hint(f"{names[0]}{more}: {note}.")
+    if len(noted) > NOTES:
+        tables.hint(f"{tables.counted(len(noted) - NOTES, 'more note')}: archreg show NAME lists those of a model.")

@@ -141,6 +141,7 @@ def search(query: str, found: Search) -> dict[str, Any]:
         "unknown": found.unknown,
         "indexed": found.indexed,
         "note": found.note,
+        "older": found.older,
         "neighbours": found.neighbours,
     }
 
@@ -158,8 +159,8 @@ def comparison(compared: Comparison) -> dict[str, Any]:
         "distance_name": compared.distance,  # ``distance`` is the verdict's number
         "distances": dict(compared.distances),
         "calibration": calibration(compared.calibration),
-        "a": _side(compared.a, compared.conjugacy_a),
-        "b": _side(compared.b, compared.conjugacy_b),
+        "a": {**_side(compared.a, compared.conjugacy_a), "asked": compared.asked_a or compared.a.name},
+        "b": {**_side(compared.b, compared.conjugacy_b), "asked": compared.asked_b or compared.b.name},
         "contrast": compared.contrast,
     }
 
@@ -184,6 +185,7 @@ def classes(partition: Partition) -> dict[str, Any]:
         "kept": partition.kept,
         "created": partition.created or None,
         "note": partition.note,
+        "older": partition.older,
         "classes": partition.classes,
     }
 
@@ -202,6 +204,7 @@ def compression(found: Compression) -> dict[str, Any]:
         "candidates": found.candidates,
         "removals": found.removals,
         "note": found.note,
+        "older": found.older,
     }
 
 
@@ -225,6 +228,7 @@ def selection(found: Selection) -> dict[str, Any]:
         "passed": found.passed,
         "searched": found.searched,
         "unknown": dict(found.unknown),
+        "older": found.older,
         "on_front": found.on_front,
         "count": found.count,
         "classes": [

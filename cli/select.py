@@ -60,6 +60,7 @@ def _show(found: Selection) -> None:
     of = f" and are equivalent to {found.like.name}" if found.like else ""
     passes = "passes" if found.passed == 1 else "pass"
     tables.say(f"{tables.whole(found.passed)} of {tables.counted(found.models, 'model')} {passes} the constraints{of}.")
+    tables.say(*verdict_text.older(found.older, alone=not found.like))
     if not found.classes:
         show_removals(found.removals)
         return
@@ -87,8 +88,9 @@ def _show(found: Selection) -> None:
         hidden = found.count - len(found.classes)
         are = "is" if hidden == 1 else "are"
         tables.say(f"{tables.counted(hidden, 'equivalence class')} {are} not shown; -k shows more.")
-    chosen = (choice.model for group in found.classes for choice in (group.best, *group.others))
-    tables.say(*verdict_text.approximate(*((found.like,) if found.like else ()), *chosen))
+    chosen = [choice.model for group in found.classes for choice in (group.best, *group.others)]
+    chosen[:0] = [found.like] if found.like else []
+    tables.say(*verdict_text.approximate(*chosen), *verdict_text.incomplete(*chosen))
     if found.like:
         tables.say(verdict_text.expected(found, found.searched))
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from registry.cli.tables import counted, number, percent, sentence, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from registry.types import (
         Calibration,
@@ -36,6 +36,8 @@ __all__ = [
     "differences",
     "evidence",
     "expected",
+    "incomplete",
+    "older",
     "savings",
     "tail",
     "training",
@@ -47,7 +49,7 @@ __all__ = [
 
 UNCALIBRATED = "not calibrated"
 NAMED = 3
-"""Maximum number of models with approximate spectra that are named."""
+"""Maximum number of models that a sentence names."""
 
 
 def evidence(verdict: Verdict, calibration: Calibration | None, searched: int | None = None) -> str:
@@ -150,6 +152,32 @@ def approximate(*models: ModelSummary) -> tuple[str, ...]:
         f"Spectra by stochastic Lanczos quadrature: {', '.join(named)}. Their distances, training classes "
         "and tail classes are approximate.",
     )
+
+
+def incomplete(*models: ModelSummary) -> tuple[str, ...]:
+    """A sentence that names models with weights that could not be read, and one those with values not finite."""
+    unread = {model.name: f"{whole(model.unread)} of {whole(model.parameters)}" for model in models if model.unread}
+    bad = {model.name: counted(model.nonfinite, "value") for model in models if model.nonfinite}
+    return (
+        *_named("Some weights could not be read and are no part of the comparison", unread),
+        *_named("Layers with NaN or infinity are no part of the comparison", bad),
+    )
+
+
+def _named(what: str, counts: Mapping[str, str]) -> tuple[str, ...]:
+    named = [f"{name} ({count})" for name, count in list(counts.items())[:NAMED]]
+    if len(counts) > NAMED:
+        named.append(f"{whole(len(counts) - NAMED)} more")
+    return (f"{what}: {', '.join(named)}.",) if named else ()
+
+
+def older(count: int, *, alone: bool = False) -> tuple[str, ...]:
+    """A sentence on models of an older matrix rule; empty without any. ``alone``: they are shown, in no class."""
+    if not count:
+        return ()
+    were = "was" if count == 1 else "were"
+    what = "compared with no other" if alone else "left out"
+    return (f"{counted(count, 'model')} of an older matrix rule {were} {what}: archreg db check lists them.",)
 
 
 def savings(candidate: Candidate) -> str:

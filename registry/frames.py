@@ -93,6 +93,8 @@ _FIGURES = (
     *_fields(NUMBER, "gflops"),
     *_fields(TEXT, "training_class", "tail_class"),
     *_fields(WHOLE, "approximate"),
+    *_fields(TEXT, "precision", "format", "location", "entry"),
+    *_fields(WHOLE, "unread", "nonfinite"),
     *_fields(TEXT, "source", "matrix_rule", "content_hash", "topology"),
     *_fields(TIME, "created"),
     *_fields(WHOLE, "id"),
@@ -136,6 +138,7 @@ _INGESTED = (
     *_fields(TEXT, "reference", "name", "status"),
     *_fields(NUMBER, "seconds"),
     *_fields(TEXT, "message", "remedy"),
+    Column("notes", TEXT, lambda outcome: "; ".join(outcome.notes)),
 )
 _RELATION = (*_NAME, *_fields(WHOLE, "pairs", "families"), *_fields(NUMBER, "median", "within", "equivalent"))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["brief", "counted", "near_spellings"]
+__all__ = ["brief", "counted", "folded", "near_spellings"]
 
 SEPARATOR = re.compile(r"[/:\\-]")
 MOST = 3
@@ -28,6 +29,14 @@ def counted(count: int, noun: str) -> str:
     if noun.endswith("y") and not noun.endswith(("ay", "ey", "oy", "uy")):
         return f"{count:,} {noun[:-1]}ies"
     return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def folded(text: str) -> str:
+    """A text without differences of case and of Unicode's composition: ``STRASSE`` for ``straße``, ``é`` for ``É``.
+
+    It is the canonical caseless form of the Unicode standard, section 3.13, in composed form.
+    """
+    return normalize("NFC", normalize("NFD", text).casefold())
 
 
 def near_spellings(asked: str, known: Iterable[str]) -> list[str]:

@@ -41,6 +41,7 @@ METHODS = {
     ),
     "models": "(**filters)",
     "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
+    "older": "()",
     "outdated": "()",
     "plan": "(references=(), *, manifest=None, key=None, seed=0, name=None, base=None, card=ModelCard())",
     "plot_csd": "(names, file=None, *, scale='full', reference='cue', seed=None, axes='both', x_max=None, title='')",

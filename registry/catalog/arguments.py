@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
-from registry.spelling import brief
+from registry.spelling import brief, folded
 from registry.types import Filter, Metric, MetricBound, ModelCard
 
 __all__ = [
@@ -182,9 +182,9 @@ def consistent(where: Filter) -> Filter:
             )
     values: dict[str, str] = {}
     for key, value in where.tags:
-        if values.setdefault(key.lower(), value).lower() != value.lower():
+        if folded(values.setdefault(folded(key), value)) != folded(value):
             raise UsageError(
-                f"no model can have both tags {key}={values[key.lower()]} and {key}={value}", "drop one of the tags"
+                f"no model can have both tags {key}={values[folded(key)]} and {key}={value}", "drop one of the tags"
             )
     return where
 

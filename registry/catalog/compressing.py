@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from registry.catalog.arguments import whole
 from registry.catalog.bounds import below, smaller, with_max_ratio
 from registry.catalog.constraint_report import removals
+from registry.catalog.search_settings import older_among, passing
 from registry.catalog.searching import gallery_of
 from registry.equivalence import direction
 from registry.storage.models.vectors import read_spectra
@@ -63,6 +64,7 @@ def compress(
         calibration=settings.calibration,
         removals=() if found else removals(store, settings, where, than=query.model()),
         note=_note(query.model(), where),
+        older=older_among(store, settings.spec, passing(store, where)),
     )
 
 

@@ -47,8 +47,8 @@ class IngestRuns:
     def items(self, run: int, *, states: Iterable[str] = ()) -> tuple[RunItem, ...]:
         """Return the items of a run in its order.
 
-        ``states``: only items in these states: ``waiting``, ``added``, ``named``, ``known``, ``failed``. Raises
-        ``UsageError`` for an unknown run or state.
+        ``states``: only items in these states: ``waiting``, ``added``, ``named``, ``known``, ``renewed``, ``failed``.
+        Raises ``UsageError`` for an unknown run or state.
         """
         from registry.storage.journal.run_history import list_items, read_run
 

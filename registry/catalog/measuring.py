@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 from registry.catalog.arguments import several, text, whole
 from registry.errors import SourceError, UsageError
 from registry.spelling import counted
-from registry.types import Conjugacy, Fingerprint, ModelCard, ModelRef, Recomputed, Spectrum, WeightsPlan
+from registry.types import (
+    Conjugacy,
+    Fingerprint,
+    ModelCard,
+    ModelRef,
+    OlderModels,
+    Plan,
+    Recomputed,
+    Spectrum,
+    WeightsPlan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +30,18 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Checkpoint, FingerprintSpec
 
-__all__ = ["Hashes", "Measured", "Read", "Reading", "expand_all", "measure", "outdated", "refingerprint"]
+__all__ = [
+    "Hashes",
+    "Measured",
+    "Read",
+    "Reading",
+    "expand_all",
+    "location_of",
+    "measure",
+    "older",
+    "outdated",
+    "refingerprint",
+]
 
 STUCK_NAMED = 10
 """Maximum number of models named in an error."""
@@ -45,7 +66,7 @@ def expand_all(
     name: str | None = None,
     base: str | Path | None = None,
     card: ModelCard = ModelCard(),  # noqa: B008  # frozen
-) -> tuple[ModelRef, ...]:
+) -> Plan:
     """Return every model that the references and the manifest name; ``card`` overrides the cards of the sources.
 
     A seed in the manifest is also the seed of a random initialisation. A missing model of the manifest fails later, as
@@ -58,7 +79,9 @@ def expand_all(
             text(given, what)
     seed = whole(seed, "seed")
     asked = [_reference(each) for each in several(references, "references")]
-    refs = [ref for reference in asked for ref in expand(reference, key=key, seed=seed)]
+    expanded = [expand(reference, key=key, seed=seed) for reference in asked]
+    refs = [ref for found in expanded for ref in found]
+    left_out = [each for found in expanded if isinstance(found, Plan) for each in found.left_out]
     if manifest is not None:
         from registry.ingest import read_manifest
 
@@ -73,6 +96,7 @@ def expand_all(
                     f"{entry.reference} is {len(found)} models, but the manifest gives them one name",
                     "leave the name out, or give each model a line",
                 )
+            left_out += found.left_out if isinstance(found, Plan) else ()
             refs += [replace(ref, name=entry.name or ref.name, card=ref.card.updated(entry.card)) for ref in found]
     if base is not None:
         refs = [replace(ref, base=_base(base)) for ref in refs]
@@ -80,7 +104,7 @@ def expand_all(
         if len(refs) != 1:
             raise UsageError(f"--name needs exactly one model, not {len(refs)}", "name models in a manifest instead")
         refs = [replace(refs[0], name=name)]
-    return tuple(replace(ref, card=ref.card.updated(card)) for ref in refs)
+    return Plan((replace(ref, card=ref.card.updated(card)) for ref in refs), left_out)
 
 
 def _base(given: Any) -> str:
@@ -100,6 +124,16 @@ def _reference(given: Any) -> str | Path:
     raise UsageError(
         f"a reference is a text or a path, not {type(given).__name__}", "a torch.nn.Module is for ingest() to take"
     )
+
+
+def location_of(ref: ModelRef) -> str:
+    """The path of a file, the reference of a published model; empty for a module in memory."""
+    from registry.sources import SOURCES
+
+    if ref.source == "module":
+        return ""
+    source = SOURCES.find(ref.source)
+    return f"{source.prefix}:{ref.target}" if source is not None and source.prefix else ref.target
 
 
 def measure(
@@ -195,12 +229,27 @@ class Hashes:
 
 
 def outdated(store: Store) -> int:
-    """Number of models without something that this version stores; O(n)."""
+    """Number of models of the present matrix rule without something that this version stores; O(n)."""
+    from registry.sources import MATRIX_RULE
     from registry.spectral.specs import SPECS
+    from registry.storage.models.model_queries import older_models
 
     with store.snapshot():
         missing, unjudged = _missing(store, tuple(SPECS.values()), judge=True)
-    return len(missing.keys() | unjudged)
+        old = store.read(older_models, MATRIX_RULE)
+    return len((missing.keys() | unjudged).difference(*old.values()))
+
+
+def older(store: Store) -> OlderModels:
+    """The models of an older matrix rule than the present one, by name."""
+    from registry.sources import MATRIX_RULE
+    from registry.storage.models.model_queries import older_models
+    from registry.storage.models.summaries import read_summaries
+
+    with store.snapshot():
+        ids = [id_ for of_rule in store.read(older_models, MATRIX_RULE).values() for id_ in of_rule]
+        models = store.read(read_summaries, ids=ids) if ids else []
+    return OlderModels(MATRIX_RULE, tuple(models))
 
 
 def _missing(
@@ -230,20 +279,24 @@ def refingerprint(
     names the models to ingest again: those without stored spectra, or with another matrix rule.
     """
     from registry.errors import SpecMismatchError
+    from registry.sources import MATRIX_RULE
     from registry.spectral import conjugacy, fingerprint
     from registry.storage.models.measured_values import put_conjugacy, put_fingerprints
+    from registry.storage.models.model_queries import is_older
     from registry.storage.models.summaries import read_summaries
     from registry.storage.models.vectors import read_spectra
 
     store = database.writable()
     missing, unjudged = _missing(store, specs, judge=judge)
     models = store.read(read_summaries, ids=sorted(missing.keys() | unjudged))
-    computed, judged, stuck = 0, 0, []
+    computed, judged, stuck, old = 0, 0, [], []
     for number, model in enumerate(models, 1):
         asked = missing.get(model.id, [])
         wanted = [spec for spec in asked if spec.matrix_rule == model.matrix_rule]
         spectra = store.read(read_spectra, model.id)
-        if spectra is None or len(wanted) < len(asked):
+        if is_older(model.matrix_rule, MATRIX_RULE):
+            old.append(model.name)
+        elif spectra is None or len(wanted) < len(asked):
             stuck.append(model.name)
         if spectra is not None and wanted:
             store.write(put_fingerprints, model.id, [fingerprint(spectra, spec) for spec in wanted])
@@ -253,12 +306,21 @@ def refingerprint(
             judged += 1
         if progress is not None:
             progress(number, len(models))
+    if old:
+        was = "was" if len(old) == 1 else "were"
+        raise SpecMismatchError(
+            f"{counted(len(old), 'model')} {was} measured by an older matrix rule than {MATRIX_RULE}: {_some(old)}",
+            "ingest their weights again, by the same command; archreg db check lists them",
+        )
     if stuck:
-        more = f" and {len(stuck) - STUCK_NAMED} more" if len(stuck) > STUCK_NAMED else ""
         have = "has" if len(stuck) == 1 else "have"
         raise SpecMismatchError(
-            f"{counted(len(stuck), 'model')} {have} no stored spectra of this matrix rule: "
-            f"{', '.join(stuck[:STUCK_NAMED])}{more}",
+            f"{counted(len(stuck), 'model')} {have} no stored spectra of this matrix rule: {_some(stuck)}",
             "ingest their weights again, without --no-spectra",
         )
     return Recomputed(computed, judged)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - STUCK_NAMED} more" if len(names) > STUCK_NAMED else ""
+    return f"{', '.join(names[:STUCK_NAMED])}{more}"

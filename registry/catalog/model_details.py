@@ -38,6 +38,7 @@ def details(store: Store, name: str) -> ModelDetails:
         training=rows.training,
         seed=rows.seed,
         tool_version=rows.tool_version,
+        notes=rows.notes,
         memberships=tuple(
             Membership(
                 identity, members, labels.get(key.spec_hash, key.spec_hash), key.distance, key.tolerance, key.rule

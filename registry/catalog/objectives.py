@@ -11,6 +11,7 @@ import numpy as np
 
 from registry.equivalence import direction
 from registry.errors import UsageError
+from registry.spelling import folded
 from registry.types import Aim
 
 if TYPE_CHECKING:
@@ -143,5 +144,5 @@ def _some(places: Sequence[str]) -> str:
 
 
 def _key(name: str, dataset: str, split: str) -> tuple[str, str, str]:
-    """Key for comparisons, in lower case."""
-    return name.lower(), dataset.lower(), split.lower()
+    """Key for comparisons, folded as filters fold texts."""
+    return folded(name), folded(dataset), folded(split)

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.catalog.search_settings import summaries_of, vectors_of
+from registry.catalog.search_settings import older_among, passing, summaries_of, vectors_of
 from registry.equivalence import inherited, rule_for, sorted_into_groups
 from registry.errors import StorageError
 from registry.storage import PartitionKey, StoredClass
@@ -65,6 +65,7 @@ def classes_of(
         kept=stored is not None,
         created="" if stored is None else stored.created.isoformat(timespec="seconds"),
         note=note,
+        older=older_among(store, settings.spec, passing(store, where)),
     )
 
 

@@ -54,7 +54,9 @@ if TYPE_CHECKING:
         ModelDetails,
         ModelSummary,
         Neighbour,
+        OlderModels,
         Partition,
+        Plan,
         Recomputed,
         Search,
         SearchOptions,
@@ -174,8 +176,10 @@ class Registry:
         name: str | None = None,
         base: str | Path | None = None,
         card: ModelCard = ModelCard(),  # noqa: B008  # frozen
-    ) -> tuple[ModelRef, ...]:
+    ) -> Plan:
         """Return the models that the references and the manifest name. Reads and downloads no weights.
+
+        The result is a tuple of ``ModelRef``; its ``left_out`` lists the files of folders that are no models.
 
         ``key``: entry of a wrapped checkpoint; ``seed``: seed of random initialisations; ``name``: name of a single
         model; ``base``: reference to the model that adapters adapt, by default the one that their configuration names,
@@ -314,12 +318,24 @@ class Registry:
     def outdated(self) -> int:
         """Number of models that lack results of this version and are left out of some answers. O(n).
 
-        An older version stored them; `refingerprint` computes what is missing.
+        An older version stored them; `refingerprint` computes what is missing. Those of an older matrix rule are not
+        counted: see `older`.
         """
         from registry.catalog.measuring import outdated
 
         with self._lock:
             return outdated(self._database.readable())
+
+    def older(self) -> OlderModels:
+        """Return the models of an older matrix rule, by name: questions leave them out.
+
+        Matrices of two rules are not compared. ``ingest`` of the same weights under the same name measures a model anew
+        and keeps its names, metadata, metrics and tags.
+        """
+        from registry.catalog.measuring import older
+
+        with self._lock:
+            return older(self._database.readable())
 
     # Searches and comparisons.
 
@@ -404,7 +420,8 @@ class Registry:
         refuse_unknown(unknown)
         with self._lock:
             store, subject, settings = self._question(a, fingerprint, distance, tolerance)
-            return compare(subject, resolve(store, b, settings.spec), settings, strict=strict)
+            found = compare(subject, resolve(store, b, settings.spec), settings, strict=strict)
+        return found.of_asked(a, b)
 
     def equivalent(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from registry.catalog.arguments import number
 from registry.equivalence import DEFAULT_DISTANCE, distance_named, judge, rate_bound, shipped, tolerance_for
 from registry.errors import SpecMismatchError, UsageError
+from registry.spelling import counted
 from registry.types import Filter
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "Candidates",
     "SearchSettings",
     "candidates",
+    "older_among",
     "verdicts_on",
     "passing",
     "summaries_of",
@@ -150,6 +152,12 @@ def candidates(store: Store, spec: FingerprintSpec, wanted: Sequence[int] | None
     if len(found.ids if found.rows is None else found.rows):
         return found
     store.read(require_models)
+    if older := older_among(store, spec, wanted):
+        raise SpecMismatchError(
+            f"none of these models was measured by {spec.matrix_rule}: {counted(older, 'model')} "
+            f"{'is' if older == 1 else 'are'} of an older matrix rule",
+            "ingest their weights again, by the same command; archreg db check lists them",
+        )
     if wanted is None or wanted:
         raise SpecMismatchError(
             f"none of these models has a {spec.label} fingerprint",
@@ -157,6 +165,13 @@ def candidates(store: Store, spec: FingerprintSpec, wanted: Sequence[int] | None
         )
     # No model matches the filter. If the spec is not stored yet, the store does not know its length.
     return Candidates(found.ids[:0], found.vectors[:0].reshape(0, spec.length), found.squares)
+
+
+def older_among(store: Store, spec: FingerprintSpec, ids: Sequence[int] | None) -> int:
+    """How many models, of all or among ``ids``, are of an older matrix rule than the spec, which leaves them out."""
+    from registry.storage.models.model_queries import count_older
+
+    return store.read(count_older, spec.matrix_rule, ids)
 
 
 def passing(store: Store, where: Filter) -> list[int] | None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.catalog.arguments import number, whole
-from registry.catalog.search_settings import Candidates, candidates, passing, settings_for, summaries_of, verdicts_on
+from registry.catalog.search_settings import (
+    Candidates,
+    candidates,
+    older_among,
+    passing,
+    settings_for,
+    summaries_of,
+    verdicts_on,
+)
 from registry.catalog.subjects import resolve, stored
 from registry.equivalence import nearest, search
 from registry.errors import UsageError
@@ -95,7 +103,8 @@ def _found(
     if found is None:
         gallery = _gallery(store, query, settings, ids)
         found = _answer(gallery, gallery.nearest(limits.k, limits.radius, equivalent=limits.equivalent), limits)
-    return replace(found, unknown=unknown, note=note) if unknown or note else found
+    older = older_among(store, settings.spec, ids)
+    return replace(found, unknown=unknown, note=note, older=older) if unknown or note or older else found
 
 
 def _answer(gallery: Gallery, found: Found, limits: SearchLimits, *, indexed: bool = False) -> Search:

@@ -10,7 +10,7 @@ import numpy as np
 from registry.catalog.arguments import whole
 from registry.catalog.constraint_report import removals
 from registry.catalog.objectives import Figures, default_aims, distinct, resolved
-from registry.catalog.search_settings import summaries_of
+from registry.catalog.search_settings import older_among, summaries_of
 from registry.catalog.searching import gallery_of
 from registry.equivalence import pareto, rule_for, sorted_into_groups
 from registry.storage.models.bulk_figures import read_metrics, read_sizes
@@ -53,6 +53,7 @@ def select(
     store.read(require_models)
     passing = store.read(read_sizes, where)
     searched, distances = len(passing), dict[int, float]()
+    older = older_among(store, settings.spec, [size.model_id for size in passing])
     if like is not None:
         searched -= any(size.model_id == like.id for size in passing)
         settings, distances = _equivalents(store, settings, where, like)
@@ -86,6 +87,7 @@ def select(
         count=len(classes),
         classes=tuple(classes[:k]),
         removals=() if classes else removals(store, settings, where, like=like, figures=figures, aims=chosen),
+        older=older,
     )
 
 

@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.catalog.measuring import Reading
+from registry.catalog.measuring import Reading, location_of
 from registry.errors import RegistryError
+from registry.spelling import counted
 from registry.types import Ingested
 from registry.version import __version__
 
@@ -87,7 +88,15 @@ def store_all(
 def _new_model(read: Read, options: Options) -> NewModel:
     from registry.storage.models.records import NewModel
 
-    new = NewModel(name=read.ref.name, plan=read.plan, card=read.ref.card, tool_version=__version__)
+    new = NewModel(
+        name=read.ref.name,
+        plan=read.plan,
+        card=read.ref.card,
+        tool_version=__version__,
+        format=read.ref.source,
+        location=location_of(read.ref),
+        entry=read.ref.key or "",
+    )
     if read.measured is None:
         return new
     return replace(
@@ -99,6 +108,14 @@ def _new_model(read: Read, options: Options) -> NewModel:
     )
 
 
+def _notes(plan: WeightsPlan) -> tuple[str, ...]:
+    """What the user should know of how the weights were read."""
+    found = list(plan.notes)
+    if plan.unread:
+        found.append(f"{counted(plan.unread, 'weight')} of {plan.parameters:,} could not be read and were left out")
+    return tuple(found)
+
+
 def _ingested(read: Read, added: Added, seconds: float) -> Ingested:
     message = ""
     if added.status == "named":
@@ -107,4 +124,6 @@ def _ingested(read: Read, added: Added, seconds: float) -> Ingested:
     elif added.status == "known":
         whole = read.measured is None
         message = "already stored; nothing added" if whole else "already stored; missing values added"
-    return Ingested(read.ref.target, read.ref.name, added.status, seconds, message)
+    elif added.status == "renewed":
+        message = f"measured anew by {read.plan.rule}; its names, metadata, metrics and tags stay"
+    return Ingested(read.ref.target, read.ref.name, added.status, seconds, message, notes=_notes(read.plan))

@@ -94,7 +94,7 @@ def stored(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query 
     summary = cache(lambda: store.read(read_summary, named.model_id))
     _refuse_other_weights(reference, summary)
     if named.vector is None:
-        raise _unmeasured(reference, spec)
+        raise _unmeasured(summary(), spec)
     return _of(store, named.model_id, named.kind, named.vector, summary)
 
 
@@ -138,7 +138,7 @@ def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
 
     vector = store.read(read_vector, spec.hash, model.id)
     if vector is None:
-        raise _unmeasured(model.name, spec)
+        raise _unmeasured(model, spec)
     return _of(store, model.id, (model.tail_class, model.training_class), vector, lambda: model)
 
 
@@ -154,9 +154,15 @@ def _of(
     return Query(model_id, kind, vector, summary, figures, spectra)
 
 
-def _unmeasured(name: str, spec: FingerprintSpec) -> SpecMismatchError:
+def _unmeasured(model: ModelSummary, spec: FingerprintSpec) -> SpecMismatchError:
+    if model.matrix_rule != spec.matrix_rule:
+        return SpecMismatchError(
+            f"{model.name} was measured by {model.matrix_rule}, and {spec.label} compares matrices of "
+            f"{spec.matrix_rule}",
+            f"ingest it again: archreg ingest {model.location or 'and its file or reference'}",
+        )
     remedy = f"run: archreg refingerprint --fingerprint {spec.name}"
-    return SpecMismatchError(f"{name} has no {spec.label} fingerprint", remedy)
+    return SpecMismatchError(f"{model.name} has no {spec.label} fingerprint", remedy)
 
 
 def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
@@ -192,6 +198,8 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:
+    from registry.catalog.measuring import location_of
+
     card, conjugacy = ref.card, measured.conjugacy
     return ModelSummary(
         id=0,
@@ -215,4 +223,10 @@ def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSumma
         training_class=conjugacy.training_class,
         approximate=sum(bool(spectrum.method) for spectrum in measured.spectra),
         metrics=card.metrics,
+        precision=plan.precision,
+        format=ref.source,
+        location=location_of(ref),
+        entry=ref.key or "",
+        unread=plan.unread,
+        nonfinite=plan.nonfinite,
     )

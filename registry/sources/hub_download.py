@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import NotFoundError, SourceError, UnsafeError
 from registry.sources.hub_cache import COMMIT, cached_weights, choose
-from registry.sources.model_files import DESCRIPTIONS
 from registry.sources.model_files import MAX_BYTES as LARGEST_DESCRIPTION
 from registry.sources.shard_index import MAX_BYTES, read_index
-from registry.sources.weight_files import is_index
+from registry.sources.weight_files import DESCRIPTIONS, is_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import RegistryError, WeightsError
-from registry.sources.weight_files import INDEX, SHARD, check_file, is_training_state
+from registry.sources.weight_files import DESCRIPTIONS, INDEX, SHARD, check_file, is_training_state
 from registry.types import ModelCard, ModelFacts
 
 if TYPE_CHECKING:
@@ -26,14 +26,9 @@ if TYPE_CHECKING:
 
     from registry.types import ModelRef
 
-__all__ = ["DESCRIPTIONS", "MAX_BYTES", "aliases_in", "described", "facts_beside", "facts_of_module", "with_facts"]
+__all__ = ["MAX_BYTES", "aliases_in", "described", "facts_beside", "facts_of_module", "with_facts"]
 
-CONFIG, ADAPTER, GPTQ, AWQ, MODELOPT, TIMM_ARGS = (
-    "config.json", "adapter_config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json",
-    "args.yaml",
-)  # fmt: skip
-DESCRIPTIONS = (CONFIG, ADAPTER, GPTQ, AWQ, MODELOPT)
-"""Names of the files that a repository of the hub has beside its weights."""
+CONFIG, ADAPTER, GPTQ, AWQ, MODELOPT, TIMM_ARGS = DESCRIPTIONS
 
 MAX_BYTES = 4 * 2**20
 """Largest file that is read; the configurations of models with 22,000 labels take one."""
@@ -105,7 +100,7 @@ def facts_beside(path: Path, metadata: Mapping[str, str] | None = None, names: I
     adapted = any("lora_" in name for name in names)  # of a base with its adapter, under any name of file
     notes: list[str] = []
     read: dict[str, Mapping[str, Any]] = {}
-    for name in DESCRIPTIONS:
+    for name in DESCRIPTIONS[:-1]:
         if os.path.lexists(path.with_name(name)) and ((adapted and name == ADAPTER) or belongs()):
             read[name] = _json(path.with_name(name), notes)
     config = read.get(CONFIG, {})

@@ -26,7 +26,7 @@ from registry.sources.weight_files import (
     size_of,
     weight_files,
 )
-from registry.types import ModelRef
+from registry.types import ModelRef, Plan
 
 if TYPE_CHECKING:
     from registry.types import Checkpoint
@@ -57,7 +57,7 @@ def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> t
     -------
     tuple of ModelRef
         At least one, sorted by path or name. Folders that cannot be listed follow as models that fail when they are
-        opened.
+        opened. Of folders and patterns it is a `Plan`, with the files that were left out.
 
     Raises
     ------
@@ -194,12 +194,12 @@ def _near_files(path: Path) -> str | None:
     return str(folder / near[0]) if near else None
 
 
-def _file_refs(found: Found, key: str | None) -> tuple[ModelRef, ...]:
+def _file_refs(found: Found, key: str | None) -> Plan:
     """References to the files found, followed by the paths that cannot be accessed, each of which fails when opened."""
     whole = whole_models(found.files)
     names = default_names(whole, found.root)
     refs = [_file_ref(file, name, found.root, key) for file, name in zip(whole, names, strict=True)]
-    return (*refs, *(deferred(path, key=key) for path in found.barred))
+    return Plan((*refs, *(deferred(path, key=key) for path in found.barred)), found.left_out)
 
 
 def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> ModelRef:

@@ -21,7 +21,7 @@ from registry.sources.quantised.torch_quantised import is_packed, unpacked
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["select_state", "stripped"]
+__all__ = ["select_entry", "stripped"]
 
 _EMA_KEYS = ("model_ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema", "ema_model", "model_ema_state_dict")
 _PLAIN_KEYS = (
@@ -44,8 +44,8 @@ def stripped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name[cut:]: tensor for name, tensor in state.items() if name in names}
 
 
-def select_state(content: object, where: str, key: str | None) -> dict[str, torch.Tensor]:
-    """The state dict in the result of ``torch.load``.
+def select_entry(content: object, where: str, key: str | None) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict in the result of ``torch.load``, and its entry: the keys that lead to it, ``ema`` or ``a.b``.
 
     Parameters
     ----------
@@ -69,13 +69,15 @@ def select_state(content: object, where: str, key: str | None) -> dict[str, torc
     """
     if key is not None:
         content = _descend(content, where, key)
+    entry = [] if key is None else [key]
     for _ in range(_MAX_DEPTH + 1):
         if not isinstance(content, Mapping):
             break
         _check_not_training_state(content, where)
         chosen = _choose(content, where)
         if chosen is None:
-            return _tensors_of(content, where)
+            return _tensors_of(content, where), ".".join(entry)
+        entry.append(chosen)
         content = content[chosen]
     remedy = "save model.state_dict() with torch.save"
     if _is_tensor(content):

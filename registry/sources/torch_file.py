@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from registry.sources.base import Source
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.pickle_stand_ins import stand_ins
 from registry.sources.quantised.torchao_tensors import REMEDY
-from registry.sources.state_dicts import select_state, stripped
+from registry.sources.state_dicts import select_entry, stripped
 from registry.sources.weight_files import check_file, refuse_shard
 from registry.types import ModelRef
 
@@ -44,9 +45,10 @@ def open_torch_file(ref: ModelRef) -> Checkpoint:
 
     path = Path(ref.target)
     refuse_shard(path)
-    state, mapped = _load_state(path, ref.key)
+    state, entry, mapped = _load_state(path, ref.key)
     facts = facts_beside(path, names=state)
-    return TorchCheckpoint(stripped(state), with_facts(ref, facts), facts, archive=path if mapped else None)
+    ref = with_facts(replace(ref, key=entry or None), facts)
+    return TorchCheckpoint(stripped(state), ref, facts, archive=path if mapped else None)
 
 
 def open_part(path: Path) -> Checkpoint:
@@ -55,7 +57,7 @@ def open_part(path: Path) -> Checkpoint:
 
     if not check_archive(path, check_file(path)):
         raise WeightsError(f"the shard {path} is an old torch file, which cannot be mapped", "save the model again")
-    state, mapped = _load_state(path, None)
+    state, _, mapped = _load_state(path, None)
     return TorchCheckpoint(state, ModelRef("torch", str(path), path.stem), archive=path if mapped else None)
 
 
@@ -71,8 +73,8 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     return stripped(state)
 
 
-def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], bool]:
-    """The state dict with names as in the file, and whether its tensors are memory-mapped."""
+def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], str, bool]:
+    """The state dict with names as in the file, its entry, and whether its tensors are memory-mapped."""
     size = check_file(path)
     mapped = check_archive(path, size)
     if not mapped and size > _TOLD:
@@ -83,13 +85,13 @@ def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], b
         )
     content = _load(path, mapped=mapped)
     try:
-        state = select_state(content, str(path), key)
+        state, entry = select_entry(content, str(path), key)
         _check_extent(state, path, size)
     except RegistryError:
         raise
     except Exception as error:  # an object from a malicious pickle may raise any exception when accessed
         raise _unreadable(path, error) from error
-    return state, mapped
+    return state, entry, mapped
 
 
 def _load(path: Path, *, mapped: bool) -> object:

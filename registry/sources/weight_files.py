@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources.not_weights import check_content, finished_name
 from registry.spelling import counted
+from registry.types.outcomes import NAMED, LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = [
+    "DESCRIPTIONS",
     "GENERIC_STEMS",
     "INDEX",
     "SHARD",
@@ -49,6 +51,13 @@ GENERIC_STEMS = frozenset({
 _TRAINER_STEMS = frozenset({"optimizer", "scheduler", "scaler", "training_args", "rng_state"})
 _TRAINER_PARTS = re.compile(r"rng_state_[0-9]+|(\w+_)?zero_pp_rank_[0-9]+_mp_rank_[0-9]+_optim_states")
 _NUMBERED = re.compile(r"(consolidated)\.[0-9]{1,4}|(.*(?:part|shard))[-_.]?[0-9]{1,4}", re.IGNORECASE)
+DESCRIPTIONS = (
+    "config.json", "adapter_config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json",
+    "args.yaml",
+)  # fmt: skip
+"""Files beside the weights that are read with them: see `model_files`."""
+
+_REASONS, _LONGEST = 40, 12  # reasons that a scan tells apart, and characters of a suffix
 _MAGIC = frozenset("*?[")
 
 
@@ -131,11 +140,39 @@ def _leaves(path: Path) -> bool:
 
 
 class Found(NamedTuple):
-    """Weights files below the folder ``root``, and paths that cannot be accessed; both sorted."""
+    """Weights files below the folder ``root``, and paths that cannot be accessed; both sorted.
+
+    ``left_out``: the other files, by reason.
+    """
 
     root: Path
     files: list[Path]
     barred: list[Path]
+    left_out: tuple[LeftOut, ...]
+
+
+class _Rest:
+    """Counts the files that a scan leaves out. O(1) a file."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str) -> None:
+        if reason not in self._counts and len(self._counts) >= _REASONS:
+            reason = "other suffixes"
+        self._counts[reason] += 1
+        names = self._names.setdefault(reason, [])
+        if len(names) < NAMED or name < names[-1]:  # the first in the order of names, whatever the order of the scan
+            names[NAMED - 1 :] = []
+            names.append(name)
+            names.sort()
+
+    def told(self) -> tuple[LeftOut, ...]:
+        return tuple(
+            LeftOut(reason, count, tuple(map(_printable, self._names[reason])))
+            for reason, count in self._counts.items()
+        )
 
 
 def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
@@ -151,7 +188,8 @@ def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
         The folder cannot be listed.
     """
     barred: dict[Path, str] = {}
-    found = sorted(_below(folder, suffixes, barred))
+    rest = _Rest()
+    found = sorted(_below(folder, suffixes, barred, rest))
     if folder in barred:
         raise SourceError(f"{folder} cannot be listed: {barred[folder]}", "check its permissions")
     if not found and not barred:
@@ -160,7 +198,7 @@ def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
             f"no weights in folder {folder}",
             f"finish the download of {unfinished}" if unfinished else _known(suffixes),
         )
-    return Found(folder, found, sorted(barred))
+    return Found(folder, found, sorted(barred), rest.told())
 
 
 def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
@@ -186,11 +224,12 @@ def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
         )
     barred: dict[Path, str] = {}
     found: set[Path] = set()
+    rest = _Rest()
     for path, is_folder in _matching(root, parts, barred, hidden=any(part.startswith(".") for part in parts)):
-        found.update(_below(path, suffixes, barred) if is_folder else _weights([path], suffixes))
+        found.update(_below(path, suffixes, barred, rest) if is_folder else _weights([path], suffixes, rest))
     if not found and not barred:
         raise NotFoundError(f"no weights match {pattern}", _known(suffixes))
-    return Found(root, sorted(found), sorted(barred))
+    return Found(root, sorted(found), sorted(barred), rest.told())
 
 
 # pathlib's glob silently skips folders without permission; here they are reported.
@@ -248,19 +287,30 @@ def _known(suffixes: tuple[str, ...]) -> str:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    return _below(folder, ("",), {})
+    return _below(folder, ("",), {}, _Rest())
 
 
-def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str]) -> Iterator[Path]:
+def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str], rest: _Rest) -> Iterator[Path]:
     waiting = [folder]
     while waiting:
         children = list(_children(waiting.pop(), "*", barred, hidden=True))
         waiting += [path for path, is_folder in children if is_folder]
-        yield from _weights((path for path, is_folder in children if not is_folder), suffixes)
+        yield from _weights((path for path, is_folder in children if not is_folder), suffixes, rest)
 
 
-def _weights(paths: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[Path]:
-    return (p for p in paths if p.name.lower().endswith(suffixes) and not is_training_state(p))
+def _weights(paths: Iterable[Path], suffixes: tuple[str, ...], rest: _Rest) -> Iterator[Path]:
+    for path in paths:
+        name = path.name
+        lower = name.lower()
+        if lower.endswith(suffixes):
+            if not is_training_state(path):
+                yield path
+                continue
+            rest.add("training state", name)
+        elif lower not in DESCRIPTIONS:
+            suffix = os.path.splitext(lower)[1]  # noqa: PTH122 - of many thousands of names
+            known = suffix.isprintable() and len(suffix) <= _LONGEST
+            rest.add((f"unknown suffix {suffix}" if suffix else "no suffix") if known else "other suffixes", name)
 
 
 def default_names(paths: list[Path], folder: Path | None) -> list[str]:

@@ -11,8 +11,8 @@ from registry.types.choices import Aim, Candidate, Choice, Compression, MetricCh
 from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, MetricBound
 from registry.types.model_facts import NO_FACTS, ModelFacts
-from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, Stats
-from registry.types.outcomes import Ingested, Recomputed, Transfer
+from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, OlderModels, Stats
+from registry.types.outcomes import Ingested, LeftOut, Plan, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
 from registry.types.runs import DONE, Run, RunItem
 from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
@@ -58,6 +58,7 @@ __all__ = [
     "LayerContrast",
     "LayerFigures",
     "LayerMatrix",
+    "LeftOut",
     "Membership",
     "Metric",
     "MetricBound",
@@ -70,7 +71,9 @@ __all__ = [
     "ModelRef",
     "ModelSummary",
     "Neighbour",
+    "OlderModels",
     "Partition",
+    "Plan",
     "Recomputed",
     "Relation",
     "Run",

@@ -88,7 +88,7 @@ class Compression:
 
     ``removals``: models removed by each constraint, if there is no candidate. ``note``: the measure of size, if it is
     not the bounded gigaflops because those of ``model`` are unknown. ``calibration`` and ``rate``: None if the
-    fingerprint is not calibrated.
+    fingerprint is not calibrated. ``older``: number of models left out because they are of an older matrix rule.
     """
 
     model: ModelSummary
@@ -102,6 +102,7 @@ class Compression:
     calibration: Calibration | None
     removals: tuple[Removal, ...] = ()
     note: str = ""
+    older: int = 0
 
     def to_frame(self) -> DataFrame:
         """One row for each candidate, the best first: see ``registry.frames.of_compression``."""
@@ -159,7 +160,8 @@ class Selection:
     without a value, by aim; they are left out. ``on_front``: number of models on the front, in ``count`` equivalence
     classes, of which ``classes`` are the first. ``removals``: models removed by each constraint, if none is left.
     ``calibration`` and ``rate``: None if the fingerprint is not calibrated. ``tolerance``: then None unless given, and
-    each class has one model.
+    each class has one model. ``older``: number of models of an older matrix rule, which no class has beside others,
+    and which are left out if ``like`` is given.
     """
 
     spec: FingerprintSpec
@@ -177,6 +179,7 @@ class Selection:
     count: int
     classes: tuple[Selected, ...]
     removals: tuple[Removal, ...]
+    older: int = 0
 
     def to_frame(self) -> DataFrame:
         """One row for each model of the front that is shown: see ``registry.frames.of_selection``."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from registry.types.spectra import Conjugacy
     from registry.types.weights import Metric, SkippedTensor
 
-__all__ = ["LayerFigures", "Membership", "ModelDetails", "ModelSummary", "Stats"]
+__all__ = ["LayerFigures", "Membership", "ModelDetails", "ModelSummary", "OlderModels", "Stats"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -19,6 +19,10 @@ class ModelSummary(Shown):
     """A stored model in one line. ``name`` is its oldest name, ``names`` all names; ``created`` is UTC, ISO 8601.
 
     ``approximate``: number of its ``layers`` with approximate spectra, on which fingerprints and classes then rest.
+    ``precision``: how the weights are stored (``int4 gptq, float16``). ``format``: the source that read them,
+    ``location``: their path or reference when they were ingested, ``entry``: which entry of a wrapped checkpoint.
+    ``unread``: number of weights that were left out because they cannot be read. ``nonfinite``: number of values that
+    are NaN or infinite, whose layers were left out.
     """
 
     id: int
@@ -42,6 +46,12 @@ class ModelSummary(Shown):
     training_class: str = ""
     approximate: int = 0
     metrics: tuple[Metric, ...] = ()
+    precision: str = ""
+    format: str = ""
+    location: str = field(default="", repr=False)
+    entry: str = ""
+    unread: int = 0
+    nonfinite: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +93,8 @@ class Membership:
 class ModelDetails:
     """All stored data of one model. ``revision``, ``recipe``, ``training``, ``tool_version``: provenance.
 
-    ``memberships``: the stored equivalence classes that contain it, newest partition first.
+    ``memberships``: the stored equivalence classes that contain it, newest partition first. ``notes``: sentences on
+    choices that the reader of the weights made.
     """
 
     summary: ModelSummary
@@ -99,6 +110,18 @@ class ModelDetails:
     seed: int | None = None
     tool_version: str = ""
     memberships: tuple[Membership, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OlderModels:
+    """Stored ``models`` of an older matrix rule than the present ``rule``: they are compared with no others.
+
+    To ingest a model's weights again measures it anew.
+    """
+
+    rule: str
+    models: tuple[ModelSummary, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
 
-__all__ = ["Ingested", "Recomputed", "Transfer"]
+NAMED: Final = 3
+"""Names of files left out that are kept for each reason."""
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from registry.types.weights import ModelRef
+
+__all__ = ["Ingested", "LeftOut", "Plan", "Recomputed", "Transfer"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Files of a folder that no model is read from: the ``reason``, how many ``files``, and the first ``names``."""
+
+    reason: str
+    files: int
+    names: tuple[str, ...]
+
+
+class Plan(tuple["ModelRef", ...]):
+    """The models that references name, as a tuple; ``left_out``: files in scanned folders that are no models."""
+
+    left_out: tuple[LeftOut, ...]
+
+    def __new__(cls, refs: Iterable[ModelRef] = (), left_out: Iterable[LeftOut] = ()) -> Self:
+        """Make a plan; files left out for one reason are counted together."""
+        plan = super().__new__(cls, refs)
+        merged: dict[str, LeftOut] = {}
+        for each in left_out:
+            held = merged.get(each.reason)
+            files, names = (0, ()) if held is None else (held.files, held.names)
+            merged[each.reason] = LeftOut(each.reason, files + each.files, tuple(sorted({*names, *each.names})[:NAMED]))
+        plan.left_out = tuple(sorted(merged.values(), key=lambda each: (-each.files, each.reason)))
+        return plan
 
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """Outcome for one reference: ``added``, ``named`` (known weights, a new name), ``known`` or ``failed``."""
+    """Outcome for one reference: ``added``, ``named`` (known weights, a new name), ``known``, ``renewed``, ``failed``.
+
+    ``renewed``: a model of an older matrix rule, measured anew under the present one. ``notes``: choices that the
+    reader of the weights made, and weights that were left out.
+    """
 
     reference: str
     name: str
@@ -17,6 +56,7 @@ class Ingested:
     seconds: float
     message: str = ""
     remedy: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

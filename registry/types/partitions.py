@@ -42,7 +42,7 @@ class Partition:
     ``rule``: ``complete`` or ``cover``, where all pairs within a class are within the tolerance, or ``single``, where
     each member is within the tolerance of another. ``kept``: whether the database stores it, since ``created`` (UTC,
     ISO 8601). ``note``: why it is not stored, if it was to be. ``calibration`` and ``rate``: None if the fingerprint is
-    not calibrated.
+    not calibrated. ``older``: number of models left out because they are of an older matrix rule.
     """
 
     spec: FingerprintSpec
@@ -56,6 +56,7 @@ class Partition:
     kept: bool = False
     created: str = ""
     note: str = ""
+    older: int = 0
 
     def to_frame(self) -> DataFrame:
         """One row for each model, class by class: see ``registry.frames.of_partition``."""

@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["DONE", "Run", "RunItem"]
 
-DONE: Final = ("added", "named", "known")
+DONE: Final = ("added", "named", "known", "renewed")
 """States of an item whose model is stored; the other states are ``waiting`` and ``failed``."""
 
 
@@ -41,7 +41,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunItem:
-    """One model of a run: ``waiting``, ``added``, ``named``, ``known``, or ``failed`` with its error and the remedy."""
+    """One model of a run.
+
+    ``state``: ``waiting``, ``added``, ``named``, ``known``, ``renewed``, or ``failed`` with its error and the remedy.
+    """
 
     position: int
     reference: str

@@ -39,7 +39,7 @@ class Search:
     None if only ``k`` was given. ``unknown``: number of models left out because a value bounded by the filter is
     unknown. ``indexed``: whether an index was used, which can miss some models. ``note``: why an existing index was not
     used. ``calibration`` and ``rate``: None if the fingerprint is not calibrated. ``tolerance``: then None unless
-    given.
+    given. ``older``: number of models left out because they are of an older matrix rule.
     """
 
     model: ModelSummary
@@ -54,6 +54,7 @@ class Search:
     unknown: int = 0
     indexed: bool = False
     note: str = ""
+    older: int = 0
 
     def to_frame(self) -> DataFrame:
         """One row for each neighbour, the nearest first: see ``registry.frames.of_search``."""

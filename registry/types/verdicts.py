@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,7 +70,8 @@ class Comparison:
     """Two models side by side: the verdict for the requested ``distance``, and all distances between them.
 
     ``contrast``: where they differ, None if the spectra of one of them are not stored. ``calibration``: None if the
-    fingerprint is not calibrated.
+    fingerprint is not calibrated. ``asked_a``, ``asked_b``: what the caller wrote, where that is another name, a hash,
+    a reference or a path; else empty.
     """
 
     a: ModelSummary
@@ -82,6 +84,14 @@ class Comparison:
     conjugacy_b: Conjugacy | None
     calibration: Calibration | None
     contrast: Contrast | None = None
+    asked_a: str = ""
+    asked_b: str = ""
+
+    def of_asked(self, a: object, b: object) -> Self:
+        """The comparison with what the caller wrote for each model, where that is a text other than its name."""
+        asked = [str(given) if isinstance(given, str | Path) else "" for given in (a, b)]
+        shown = ["" if text == model.name else text for text, model in zip(asked, (self.a, self.b), strict=True)]
+        return replace(self, asked_a=shown[0], asked_b=shown[1])
 
     def to_frame(self) -> DataFrame:
         """One row for the pair: see ``registry.frames.of_comparisons``."""

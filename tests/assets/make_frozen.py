@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from registry.storage import NewRun, PartitionKey, Store, StoredClass
@@ -26,8 +27,10 @@ ASSETS = Path(__file__).parent
 def fill(url: str) -> None:
     """Store three models under four names, one of them without spectra, a calibration, a partition and a run."""
     with Store.open(url, mode="create") as store:
-        store.add(new_model("first", 1))
-        store.add(new_model("second", 2, card=ModelCard(family="vgg"), keep_spectra=False))
+        store.add(new_model("first", 1, format="torch", location="/runs/first.pt", entry="ema"))
+        second = new_model("second", 2, card=ModelCard(family="vgg"), keep_spectra=False)
+        plan = replace(second.plan, precision="int4 gptq", unread=3, nonfinite=1, notes=("A note.",))
+        store.add(replace(second, plan=plan))
         store.add(new_model("third", 3, conjugacy=None, fingerprints=()))
         store.add(new_model("first again", 1))
         store.write(

@@ -50,7 +50,9 @@ from registry.types import (
     ModelRef,
     ModelSummary,
     Neighbour,
+    OlderModels,
     Partition,
+    Plan,
     Recomputed,
     Relation,
     Run,
@@ -194,9 +196,9 @@ class FakeRegistry:
         return args, kwargs
 
 
-def _plan(references: Any, *, manifest: Any = None, **settings: Any) -> tuple[ModelRef, ...]:
+def _plan(references: Any, *, manifest: Any = None, **settings: Any) -> Plan:
     names = [str(reference) for reference in references] or ["from-manifest-1", "from-manifest-2"]
-    return tuple(ModelRef("file", f"/models/{name}", name, bytes=30_000_000) for name in names)
+    return Plan(ModelRef("file", f"/models/{name}", name, bytes=30_000_000) for name in names)
 
 
 def _estimate(refs: Any, **_settings: Any) -> Estimate:
@@ -385,6 +387,7 @@ SAMPLES: dict[str, Any] = {
     "current": "v0001",
     "check": (),
     "outdated": 0,
+    "older": OlderModels("rule-2", ()),
     "export": Transfer("out.db", 2, 2, 0, 0, 0),
     "import_from": Transfer("out.db", 2, 2, 0, 0, 0),
 }

@@ -440,6 +440,61 @@ def test_compress_where_none_is_equivalent(archreg: Callable[..., Any], fake: An
     assert archreg("compress", "resnet20", "--max-gflops", "1", "--json").document["note"] == note
 
 
+def test_compare_gives_both_names(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    compared = replace(samples.answers["compare"]("resnet20", "resnet32"), asked_a="./a.pt", asked_b="")
+    fake.answers["compare"] = compared
+    assert archreg("compare", "./a.pt", "resnet32").out.startswith("resnet20 (./a.pt) and resnet32 are equivalent.\n")
+    document = archreg("compare", "./a.pt", "resnet32", "--json").document
+    assert (document["a"]["name"], document["a"]["asked"]) == ("resnet20", "./a.pt")
+    assert (document["b"]["name"], document["b"]["asked"]) == ("resnet32", "resnet32")
+
+
+PARTS = (
+    "Some weights could not be read and are no part of the comparison: part (3 of 269,722).",
+    "Layers with NaN or infinity are no part of the comparison: part (1 value).",
+)
+
+
+def test_weights_that_are_not_all_there_are_named(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    part = samples.summary("part", unread=3, nonfinite=1)
+    fake.answers["compare"] = replace(samples.answers["compare"]("resnet20", "resnet32"), a=part)
+    fake.answers["search"] = replace(samples.answers["search"](), model=part, older=2)
+    fake.answers["compress"] = replace(samples.answers["compress"]("part"), model=part, older=2)
+    selection = samples.answers["select"]
+    fake.answers["select"] = replace(selection, like=part, older=2)
+    fake.answers["classes"] = replace(samples.answers["classes"], older=2)
+    for words in (["compare", "part", "b"], ["nearest", "part"], ["compress", "part"], ["select", "--like", "part"]):
+        out = archreg(*words).out
+        assert set(PARTS) <= set(out.splitlines()), words
+    left_out = "2 models of an older matrix rule were left out: archreg db check lists them."
+    for words in (["nearest", "part"], ["compress", "part"], ["select", "--like", "part"], ["classes"]):
+        assert left_out in archreg(*words).out.splitlines(), words
+        assert archreg(*words, "--json").document["older"] == 2
+    fake.answers["select"] = replace(selection, like=None, older=1)
+    out = archreg("select").out
+    assert "1 model of an older matrix rule was compared with no other: archreg db check lists them." in out
+
+
+def test_where_the_weights_are_from(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    model = samples.summary(
+        "q", precision="int4 gptq", format="torch", location="/runs/q.pt", entry="ema", unread=3, nonfinite=1
+    )
+    fake.answers["models"] = (model,)
+    header, row = archreg("list").out.splitlines()
+    assert {"precision", "format", "location"} <= set(header.split())
+    assert "int4 gptq" in row
+    assert row.endswith("torch   /runs/q.pt[ema]")
+    fake.answers["show"] = replace(samples.answers["show"]("q"), summary=model, notes=("One note", "another"))
+    out = [" ".join(line.split()) for line in archreg("show", "q").out.splitlines()]
+    for line in (
+        "precision int4 gptq", "format torch", "location /runs/q.pt", "entry ema", "not read 3 weights of 269,722",
+        "not finite 1 value", "notes One note; another",
+    ):  # fmt: skip
+        assert line in out
+    document = archreg("show", "q", "--json").document
+    assert (document["summary"]["precision"], document["notes"]) == ("int4 gptq", ["One note", "another"])
+
+
 def test_list(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     done = archreg("list")
     assert "1.08 MB" in done.out

@@ -11,7 +11,7 @@ import pytest
 
 from registry.cli.progress_output import Bars, Lines
 from registry.errors import NotFoundError, RegistryError
-from registry.types import Ingested, ModelCard, ModelRef
+from registry.types import Ingested, LeftOut, ModelCard, ModelRef, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,10 +96,10 @@ def test_all_of_several_failing_exits_with_3(archreg: Callable[..., Any], fake: 
 def test_a_reference_to_nothing_does_not_keep_the_others_out(
     others: list[str], code: int, archreg: Callable[..., Any], fake: Any
 ) -> None:
-    def plan(references: list[str], **settings: Any) -> tuple[ModelRef, ...]:
+    def plan(references: list[str], **settings: Any) -> Plan:
         if references == ["missing"]:
             raise NotFoundError("nothing is there", "check the path")
-        return (ModelRef("file", references[0], references[0]),)
+        return Plan([ModelRef("file", references[0], references[0])])
 
     fake.answers["plan"] = plan
     done = archreg("ingest", "missing", *others, "--json")
@@ -114,6 +114,7 @@ def test_a_reference_to_nothing_does_not_keep_the_others_out(
         "seconds": 0.0,
         "message": "nothing is there",
         "remedy": "check the path",
+        "notes": [],
     }
 
 
@@ -159,11 +160,12 @@ def test_lines_count_what_was_done_before(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
-    fake.answers["plan"] = (
+    refs = (
         ModelRef("torchvision", "resnet18", "resnet18", bytes=46_000_000, cached=False),
         ModelRef("file", "/m/a.pt", "a", bytes=14_000_000),
         ModelRef("file", "/m/b.pt", "b"),
     )
+    fake.answers["plan"] = Plan(refs, [LeftOut("training state", 2, ("optimizer.pt", "scaler.pt"))])
     done = archreg("ingest", "all", "--dry-run")
     assert done.code == 0
     assert "To read: 3 models, 60 MB and 1 of unknown size." in done.out
@@ -185,6 +187,8 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
         "estimate": {"seconds": 0.75, "memory": 150_000_000, "by_layers": True},
     }
     assert (document["estimated_seconds"], document["estimated_memory"], document["workers"]) == (2.25, 270_000_000, 2)
+    assert document["left_out"] == [{"reason": "training state", "files": 2, "names": ["optimizer.pt", "scaler.pt"]}]
+    assert done.err == "2 files left out: 2 training state (optimizer.pt, ...).\n"
     assert "ingest_all" not in [call[0] for call in fake.calls]
 
 
@@ -214,3 +218,32 @@ def test_the_bar_counts_bytes_models_and_failures(monkeypatch: pytest.MonkeyPatc
     bars.end()
     assert "archreg: no tensors in 1" in stream.getvalue()
     assert "model-2[red]" in stream.getvalue()
+
+
+def test_it_ends_with_what_it_left_out_and_noted(archreg: Callable[..., Any], fake: Any) -> None:
+    left = [
+        LeftOut("unknown suffix .txt", 1, ("notes.txt",)),
+        LeftOut("training state", 1_200, ("optimizer.pt", "scaler.pt", "scheduler.pt")),
+    ]
+    fake.answers["plan"] = lambda references, **_: Plan([ModelRef("file", f"/m/{references[0]}", "m")], left)
+    fake.answers["ingest_all"] = (Ingested("/m/a", "a", "renewed", 0.5, notes=("3 weights of 9 were left out",)),)
+    done = archreg("ingest", "a", "b", "--quiet")
+    assert done.out == "Models: 1 measured anew.\n"
+    assert done.err.splitlines() == [
+        "a: 3 weights of 9 were left out.",
+        "2,402 files left out: 2,400 training state (optimizer.pt, ...), 2 unknown suffix .txt (notes.txt, ...).",
+    ]
+    document = archreg("ingest", "a", "--quiet", "--json").document
+    assert document["renewed"] == 1
+    assert document["models"][0]["notes"] == ["3 weights of 9 were left out"]
+    assert document["left_out"][0]["files"] == 1_200
+
+
+def test_notes_of_many_models_are_told_once(archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["ingest_all"] = tuple(
+        Ingested(f"/m/{at}", f"m{at}", "added", 0.5, notes=("one note", f"note {at}")) for at in range(12)
+    )
+    told = archreg("ingest", "a", "b", "--quiet").err.splitlines()
+    assert told[0] == "m0 and 11 more: one note."
+    assert told[-1] == "3 more notes: archreg show NAME lists those of a model."
+    assert len(told) == 11

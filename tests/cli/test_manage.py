@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry.types import Metric
+from registry.types import Metric, OlderModels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_database(archreg: Callable[..., Any], fake: Any) -> None:
     assert (damaged.code, damaged.out) == (1, "3 spectra have no model.\n")
     damaged = archreg("db", "check", "--json")
     assert damaged.code == 1
-    assert damaged.document == {"problems": ["3 spectra have no model"], "outdated": None}
+    assert damaged.document == {"problems": ["3 spectra have no model"], "outdated": None, "older": None}
 
 
 @pytest.mark.parametrize("command", ["upgrade", "check"])
@@ -105,3 +105,21 @@ def test_what_an_older_version_stored_is_said(command: str, archreg: Callable[..
     assert (done.code, done.err.count("\n")) == (0, 1)
     assert done.err == "Some answers leave out 2 models of an older version. Update: archreg refingerprint\n"
     assert archreg("db", command, "--json").document["outdated"] == 2
+
+
+@pytest.mark.parametrize("command", ["upgrade", "check"])
+def test_models_of_an_older_rule_are_listed(command: str, archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    models = [samples.summary(f"m{at}", location="/runs/a b.pt" if at == 3 else "", entry="ema") for at in range(7)]
+    fake.answers["older"] = OlderModels("rule-2", tuple(models))
+    done = archreg("db", command)
+    assert done.code == 0
+    assert done.err.splitlines() == [
+        "7 models of rule-1: m0, m1, m2, m3, m4 and 2 more. The present matrix rule is rule-2; models of different "
+        "rules are not compared.",
+        "Measure them anew by the command that ingested them, which keeps their names and metadata: "
+        "archreg ingest '/runs/a b.pt' --name m3 --key ema",
+    ]
+    document = archreg("db", command, "--json").document
+    assert document["older"][3] == {"name": "m3", "matrix_rule": "rule-1", "location": "/runs/a b.pt"}
+    fake.answers["older"] = OlderModels("rule-2", tuple(models[:1]))
+    assert "archreg ingest FILE_OR_FOLDER" in archreg("db", command).err

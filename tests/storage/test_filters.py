@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,47 @@ UNKNOWN: tuple[tuple[dict[str, Any], int], ...] = (
 def test_what_passes(seeds: Callable[[Filter | None], list[int]]) -> None:
     assert [(wanted, seeds(Filter(**wanted))) for wanted, _ in PASSING] == list(PASSING)
     assert seeds(None) == [0, 1, 2, 3, 4]
+
+
+FOLDED = (  # stored, asked, whether they are the same
+    ("Stra\N{LATIN SMALL LETTER SHARP S}e", "STRASSE", True),
+    ("STRASSE", "stra\N{LATIN SMALL LETTER SHARP S}e", True),
+    ("\N{LATIN CAPITAL LETTER E WITH ACUTE}cole", "e\N{COMBINING ACUTE ACCENT}COLE", True),
+    ("E\N{COMBINING ACUTE ACCENT}cole", "\N{LATIN SMALL LETTER E WITH ACUTE}cole", True),
+    ("\N{KELVIN SIGN}-net", "k-NET", True),
+    ("\N{GREEK SMALL LETTER FINAL SIGMA}", "\N{GREEK CAPITAL LETTER SIGMA}", True),
+    ("Resnet", "rESNET", True),
+    ("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "i", False),
+    ("\N{LATIN SMALL LETTER DOTLESS I}", "I", False),
+    ("ecole", "\N{LATIN SMALL LETTER E WITH ACUTE}cole", False),
+    ("a%b_c", "a%B_C", True),
+    ("axbyc", "a%b_c", False),
+    ("a'b\\c", "A'B\\C", True),
+)
+
+
+@pytest.mark.parametrize(("stored", "asked", "same"), FOLDED)
+def test_texts_are_folded_alike_on_both_databases(store: Store, stored: str, asked: str, same: bool) -> None:
+    other = ModelCard(family="other", tags=(("other", "other"),))
+    store.add(new_model("other", 0, card=other))
+    card = ModelCard(
+        family=stored, architecture=stored, task=stored, dataset=stored, licence=stored,
+        metrics=(Metric(stored, 1.0, stored),), tags=((stored, stored),),
+    )  # fmt: skip
+    mine = store.add(new_model("mine", 1, card=card)).model_id
+    found = [mine] if same else []
+    for field in ("family", "architecture", "task", "dataset", "licence"):
+        assert store.read(candidate_ids, Filter(**{field: asked})) == found
+    assert store.read(candidate_ids, Filter(tags=((asked, asked),))) == found
+    assert store.read(candidate_ids, Filter(metrics=(MetricBound(asked, 0.0, dataset=asked),))) == found
+    assert store.read(unknown_count, Filter(metrics=(MetricBound(asked, 0.0),))) == 2 - same
+
+
+def test_many_spellings_of_a_text(store: Store) -> None:
+    names = {"".join(letters) for letters in product("aA", "bB", "cC")}
+    for seed, name in enumerate(sorted(names)):
+        store.add(new_model(name, seed, card=ModelCard(family=name)))
+    assert len(store.read(candidate_ids, Filter(family="aBc"))) == 8
 
 
 def test_what_only_unknown_values_leave_out(store: Store, seeds: Callable[[Filter | None], list[int]]) -> None:

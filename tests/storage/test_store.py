@@ -182,7 +182,7 @@ class TestAdding:
         first = store.add(new_model("a", 1))
         assert store.read(find_model, "a").matrix_rule == RULE
         again = store.add(new_model("a", 1, rule="r2"))
-        assert (again.model_id, again.status) == (first.model_id, "known")
+        assert (again.model_id, again.status) == (first.model_id, "renewed")
         assert store.read(find_model, "a").matrix_rule == "r2"
         assert store.read(read_fingerprints, SPEC.hash)[0].size == 0
         assert store.read(read_fingerprints, replace(SPEC, matrix_rule="r2").hash)[0].tolist() == [again.model_id]
@@ -374,7 +374,7 @@ class TestFinding:
             with statements(store) as seen:
                 assert len(store.read(read_summaries, Filter(family="resnet"))) == seed + 1
             counts.append(len([statement for statement in seen if "SELECT" in statement]))
-        assert set(counts) == {3}
+        assert set(counts) == {4}  # one of them reads the spellings of the family
 
     def test_a_few_by_id_are_told_as_in_bulk(self, store: Store) -> None:
         first = store.add(new_model("b")).model_id

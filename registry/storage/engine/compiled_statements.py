@@ -15,7 +15,7 @@ from registry.storage.engine.schema import UtcDateTime
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, Dialect, Select
+    from sqlalchemy import Connection, Dialect, SelectBase
 
 __all__ = ["Compiled"]
 
@@ -31,7 +31,7 @@ class _Text(NamedTuple):
 class Compiled:
     """A statement whose parameters and columns need no conversion, except times."""
 
-    def __init__(self, statement: Select[Any]) -> None:
+    def __init__(self, statement: SelectBase) -> None:
         self._statement = statement
         self._texts: dict[str, _Text] = {}
 

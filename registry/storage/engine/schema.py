@@ -124,7 +124,10 @@ architectures: Final = Table(
     UniqueConstraint("name", "family", "topology"),
 )
 
-# One set of weights, known by its content; its names are in `names`, and it may have none.
+# One set of weights, known by its content; its names are in `names`, and it may have none. `precision`: how the values
+# are stored; `format`: the source that read them; `location`: the path or reference; `entry`: which entry of a wrapped
+# checkpoint; `unread` and `nonfinite`: numbers of weights that were left out, or are NaN or infinite; `notes`: a JSON
+# list of sentences.
 models: Final = Table(
     "models",
     metadata,
@@ -145,8 +148,15 @@ models: Final = Table(
     _required("training"),
     Column("seed", BigInteger),
     _required("tool_version"),
-    _required("matrix_rule"),
+    _required("matrix_rule", index=True),  # by which models of older rules are found
     _required("created", UtcDateTime),
+    _required("precision", server_default=""),
+    _required("format", server_default=""),
+    _required("location", server_default=""),
+    _required("entry", server_default=""),
+    _counter("unread"),
+    _counter("nonfinite"),
+    _required("notes", server_default="[]"),
     # Ids are never used twice: whatever remembers one cannot come to mean another model.
     sqlite_autoincrement=True,
 )
@@ -206,6 +216,7 @@ layers: Final = Table(
     _required("offset", BigInteger),
     _required("count", BigInteger),
     _required("method", server_default=""),
+    _counter("period"),
     # Of the few that are approximate: who has any is asked before every large ingest.
     Index("ix_layers_approximate", "model_id", sqlite_where=_APPROXIMATE, postgresql_where=_APPROXIMATE),
 )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 
 from registry.errors import NameTakenError
 from registry.storage.engine import schema
 from registry.storage.engine.bulk_insert import insert_rows
 from registry.storage.engine.schema import models, names
 from registry.storage.models.filter_sql import listed
-from registry.storage.models.inserting import insert_models, insert_spectra, replace_layers
-from registry.storage.models.measured_values import put_measured
-from registry.storage.models.model_queries import is_exact, short_hash
+from registry.storage.models.inserting import insert_models, insert_spectra, origin_values, replace_layers
+from registry.storage.models.measured_values import put_measured, specs_held
+from registry.storage.models.model_queries import is_exact, is_older, short_hash
 from registry.storage.models.model_validation import check_model, check_name
 from registry.storage.models.records import Added
-from registry.storage.models.stored_cards import put_card, stored_card, utc_now
+from registry.storage.models.stored_cards import drop_if_unused, put_card, stored_card, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,8 @@ def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bo
     """Store models in order. Known weights receive the name and new values.
 
     By another matrix rule, or exact where they were approximate and the other way around, they get new layers, too.
+    A name of a model of an older matrix rule means the same file, measured anew, where the sizes of both are equal: the
+    model keeps its id, names, card, metrics and tags, and gets the new layers and hash.
     Some 25 statements for all that are new under free names, however many; as many again for each of the others.
 
     Raises
@@ -96,18 +98,25 @@ def _insert_fresh(connection: Connection, given: Sequence[NewModel]) -> dict[int
 
 def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bool) -> Added:
     """Store one model without vectors and figures; adds specs of deleted vectors to ``gone``."""
-    known = connection.execute(
+    known: Row[Any, Any] | None = connection.execute(
         select(models.c.id, models.c.matrix_rule).where(models.c.content_hash == new.plan.content_hash)
     ).first()
+    older = _older(connection, new, replace=replace)
+    if older is not None and known is None:
+        known = older
+    elif older is not None and known is not None and older.id != known.id:
+        gone |= _absorb(connection, known.id, older.id)
     named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
     if known is None:
         [model_id] = insert_models(connection, [new])
     else:
         model_id = known.id
-        gone |= _renew(connection, known, new, named=named)
+        gone |= _renew(connection, known, new, named=named, measured_anew=older is not None)
     if not named:
         connection.execute(insert(names).values(name=new.name, model_id=model_id, created=utc_now()))
-    status: Literal["added", "named", "known"] = "added" if known is None else "known" if named else "named"
+    status: Literal["added", "named", "known", "renewed"] = "renewed" if older is not None else "known"
+    if known is None or not named:
+        status = "added" if known is None else "named"
     all_names = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id))
     return Added(model_id, status, new.name, tuple(all_names))
 
@@ -145,10 +154,41 @@ def claim_name(
     return False
 
 
-def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named: bool) -> frozenset[int]:
+def _older(connection: Connection, new: NewModel, *, replace: bool) -> Row[Any, Any] | None:
+    """The model of an older matrix rule with the name of ``new``, if it is of the same file: (id, rule), or None.
+
+    The hashes of two rules cannot be compared. The stored bytes of all tensors can: of another size, it is another
+    file, which takes the name only where ``replace`` asks for it.
+    """
+    named = select(models.c.id, models.c.matrix_rule).join(names, names.c.model_id == models.c.id)
+    if not replace:
+        named = named.where(models.c.bytes == new.plan.bytes)
+    held = connection.execute(named.where(names.c.name == new.name)).first()
+    return held if held is not None and is_older(held.matrix_rule, new.plan.rule) else None
+
+
+def _absorb(connection: Connection, model_id: int, older: int) -> frozenset[int]:
+    """Give the names and what is known of an older model to the one of the same weights, and delete the older one.
+
+    Returns the ids of the specs that lost vectors.
+    """
+    connection.execute(update(names).where(names.c.model_id == older).values(model_id=model_id))
+    merged = stored_card(connection, older).updated(stored_card(connection, model_id))
+    put_card(connection, model_id, merged)
+    architecture = connection.scalars(select(models.c.architecture_id).where(models.c.id == older)).one()
+    gone = frozenset(specs_held(connection, [older]))
+    connection.execute(delete(models).where(models.c.id == older))
+    drop_if_unused(connection, architecture)
+    return gone
+
+
+def _renew(
+    connection: Connection, known: Row[Any, Any], new: NewModel, *, named: bool, measured_anew: bool
+) -> frozenset[int]:
     """Update a known model: under its own name the new card wins, under another it fills unknown fields.
 
-    Returns the ids of the specs whose vectors, being of another matrix rule, were deleted.
+    A model that is only measured anew keeps its card, which may hold what its user has set since. Returns the ids of
+    the specs whose vectors, being of another matrix rule, were deleted.
     """
     gone = frozenset[int]()
     if known.matrix_rule != new.plan.rule or _found_otherwise(connection, known.id, new):
@@ -158,8 +198,19 @@ def _renew(connection: Connection, known: Row[int, str], new: NewModel, *, named
         if held is None:
             insert_spectra(connection, {known.id: new})
     old = stored_card(connection, known.id)
-    put_card(connection, known.id, old.updated(new.card) if named else new.card.updated(old))
+    put_card(connection, known.id, old.updated(new.card) if named and not measured_anew else new.card.updated(old))
+    _put_origin(connection, known.id, new, wins=named)
     return gone
+
+
+def _put_origin(connection: Connection, model_id: int, new: NewModel, *, wins: bool) -> None:
+    """Store where the weights were read from; under another name only if that is not known yet."""
+    if not new.format:
+        return
+    of_model = models.c.id == model_id
+    held = connection.scalar(select(models.c.format).where(of_model))
+    if wins or not held:
+        connection.execute(update(models).where(of_model).values(**origin_values(new)))
 
 
 def _found_otherwise(connection: Connection, model_id: int, new: NewModel) -> bool:

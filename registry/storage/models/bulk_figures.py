@@ -34,7 +34,7 @@ MEASURED: Final = select(metrics.c.dataset).where(metrics.c.dataset != "")
 def read_sizes(connection: Connection, wanted: Filter) -> list[Size]:
     """Return the sizes of the models that match a filter, by id."""
     columns = select(models.c.id, models.c.parameters, models.c.bytes, models.c.gflops).select_from(models)
-    statement = columns.join(architectures).where(*conditions(wanted)).order_by(models.c.id)
+    statement = columns.join(architectures).where(*conditions(wanted, connection)).order_by(models.c.id)
     return [Size(*row) for row in connection.execute(statement)]
 
 
@@ -43,7 +43,7 @@ def read_metrics(connection: Connection, wanted: Filter) -> list[tuple[int, Metr
     figure = metrics.c
     columns = (figure.name, figure.value, figure.dataset, figure.split, figure.higher_is_better)
     # Within: a filter looks at metrics, too.
-    passing = select(models.c.id).select_from(models).join(architectures).where(*conditions(wanted))
+    passing = select(models.c.id).select_from(models).join(architectures).where(*conditions(wanted, connection))
     statement = select(figure.model_id, *columns).where(figure.model_id.in_(passing))
     ordered = statement.order_by(figure.model_id, figure.name, figure.dataset, figure.split)
     return [(model_id, Metric(*known)) for model_id, *known in connection.execute(ordered)]

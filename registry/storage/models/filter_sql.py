@@ -6,8 +6,9 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Integer, Text, and_, any_, bindparam, exists, func, or_, select
+from sqlalchemy import ARRAY, Integer, Text, and_, any_, bindparam, collate, exists, false, func, or_, select
 
+from registry.spelling import folded
 from registry.storage.engine.schema import architectures, metrics, models, tags
 
 if TYPE_CHECKING:
@@ -38,18 +39,26 @@ def listed(column: ColumnElement[str], texts: Iterable[str], connection: Connect
     return column == any_(bindparam(None, values, type_=ARRAY(Text)))
 
 
-def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
-    """Return the conditions on ``models`` joined to ``architectures``; unknown values (NULL) fail a bound."""
+def conditions(wanted: Filter, connection: Connection) -> list[ColumnElement[bool]]:
+    """Return the conditions on ``models`` joined to ``architectures``; unknown values (NULL) fail a bound.
+
+    Texts are compared without regard to case and to Unicode's composition, alike on every database: the spellings that
+    are stored are read, one query a text, and compared here.
+    """
+
+    def same(column: ColumnElement[str], value: str) -> ColumnElement[bool]:
+        return _spelt(column, value, connection)
+
     texts = (
         (architectures.c.family, wanted.family),
         (architectures.c.name, wanted.architecture),
         (models.c.task, wanted.task),
         (models.c.licence, wanted.licence),
     )
-    found = [_same(column, value) for column, value in texts if value]
+    found = [same(column, value) for column, value in texts if value]
     if wanted.dataset:
-        measured = exists().where(metrics.c.model_id == models.c.id, _same(metrics.c.dataset, wanted.dataset))
-        found.append(_same(models.c.dataset, wanted.dataset) | measured)
+        measured = exists().where(metrics.c.model_id == models.c.id, same(metrics.c.dataset, wanted.dataset))
+        found.append(same(models.c.dataset, wanted.dataset) | measured)
     numbers = (
         (models.c.parameters, wanted.min_params, wanted.max_params),
         (models.c.bytes, wanted.min_bytes, wanted.max_bytes),
@@ -57,21 +66,21 @@ def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
     )
     for column, least, most in numbers:
         found += _between(column, least, most)
-    found += [_metric(bound) for bound in wanted.metrics]
+    found += [_metric(bound, connection) for bound in wanted.metrics]
     found += [
-        exists().where(tags.c.model_id == models.c.id, _same(tags.c.key, key), _same(tags.c.value, value))
+        exists().where(tags.c.model_id == models.c.id, same(tags.c.key, key), same(tags.c.value, value))
         for key, value in wanted.tags
     ]
     return found
 
 
-def filtered(columns: Select[Any], wanted: Filter | None) -> Select[Any]:
+def filtered(columns: Select[Any], wanted: Filter | None, connection: Connection) -> Select[Any]:
     """Return a statement of ``models`` joined to ``architectures`` with the rows that match a filter."""
     statement = columns.join(architectures)
-    return statement.where(*conditions(wanted)) if wanted is not None else statement
+    return statement.where(*conditions(wanted, connection)) if wanted is not None else statement
 
 
-def unknown(wanted: Filter) -> ColumnElement[bool] | None:
+def unknown(wanted: Filter, connection: Connection) -> ColumnElement[bool] | None:
     """Return the condition for rows that fail the filter only because of unknown values.
 
     None where the filter bounds nothing that can be unknown.
@@ -83,15 +92,24 @@ def unknown(wanted: Filter) -> ColumnElement[bool] | None:
         missing.append(models.c.gflops.is_(None))
         passing.append(models.c.gflops.is_(None) | (models.c.gflops <= wanted.max_gflops))
     for bound in wanted.metrics:
-        measured = _metric(replace(bound, minimum=None, maximum=None))
+        measured = _metric(replace(bound, minimum=None, maximum=None), connection)
         missing.append(~measured)
-        passing.append(~measured | _metric(bound))
-    return and_(*conditions(unbounded), *passing, or_(*missing)) if missing else None
+        passing.append(~measured | _metric(bound, connection))
+    return and_(*conditions(unbounded, connection), *passing, or_(*missing)) if missing else None
 
 
-def _same(column: ColumnElement[str], value: str) -> ColumnElement[bool]:
-    # Folded by the database on both sides: SQLite folds ASCII alone, and so never takes equal texts for different.
-    return func.lower(column) == func.lower(value)
+def _spelt(column: ColumnElement[str], value: str, connection: Connection) -> ColumnElement[bool]:
+    """Return the condition that a text equals ``value`` when both are folded."""
+    wanted = folded(value)
+    # What databases fold depends on their kind and locale. ASCII letters are folded alike; the few texts with other
+    # letters, some of which fold to ASCII, are folded here.
+    if connection.dialect.name == "sqlite":
+        lower, foreign = func.lower(column), column.op("GLOB")("*[^\x01-\x7f]*")
+    else:
+        lower, foreign = func.lower(collate(column, "C")), column.op("~")("[^\\x01-\\x7f]")
+    known = connection.scalars(select(column).distinct().where((lower == wanted) | foreign))
+    spellings = [text for text in known if folded(text) == wanted]
+    return listed(column, spellings, connection) if spellings else false()
 
 
 def _between(column: ColumnElement[float], least: float | None, most: float | None) -> list[ColumnElement[bool]]:
@@ -103,8 +121,8 @@ def _between(column: ColumnElement[float], least: float | None, most: float | No
     return found
 
 
-def _metric(bound: MetricBound) -> ColumnElement[bool]:
-    wanted = [_same(metrics.c.name, bound.name), *_between(metrics.c.value, bound.minimum, bound.maximum)]
+def _metric(bound: MetricBound, connection: Connection) -> ColumnElement[bool]:
+    wanted = [_spelt(metrics.c.name, bound.name, connection), *_between(metrics.c.value, bound.minimum, bound.maximum)]
     if bound.dataset:
-        wanted.append(_same(metrics.c.dataset, bound.dataset))
+        wanted.append(_spelt(metrics.c.dataset, bound.dataset, connection))
     return exists().where(metrics.c.model_id == models.c.id, *wanted)

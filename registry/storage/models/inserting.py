@@ -13,7 +13,7 @@ from registry.storage.engine.schema import models
 from registry.storage.models.filter_sql import listed
 from registry.storage.models.measured_values import specs_held
 from registry.storage.models.model_validation import check_model
-from registry.storage.models.packing import as_json, layer_rows, packed_spectra
+from registry.storage.models.packing import as_json, layer_rows, packed_notes, packed_spectra
 from registry.storage.models.stored_cards import MODEL_FIELDS, architecture_ids, insert_figures, utc_now
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from registry.storage.models.records import NewModel
 
-__all__ = ["insert_models", "insert_spectra", "replace_layers"]
+__all__ = ["insert_models", "insert_spectra", "origin_values", "replace_layers"]
 
 
 def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int]:
@@ -52,6 +52,7 @@ def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int
             "matrix_rule": new.plan.rule,
             "tool_version": new.tool_version,
             "created": new.created or now,
+            **origin_values(new),
             **{name: getattr(new.card, name) for name in MODEL_FIELDS},
         }
         for new, key in zip(given, keys, strict=True)
@@ -67,8 +68,21 @@ def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int
     return ids
 
 
+def origin_values(new: NewModel) -> dict[str, Any]:
+    """Return the columns of ``models`` that say where the weights are from, and what was found in them."""
+    return {
+        "precision": new.plan.precision,
+        "format": new.format,
+        "location": new.location,
+        "entry": new.entry,
+        "unread": new.plan.unread,
+        "nonfinite": new.plan.nonfinite,
+        "notes": packed_notes(new.plan.notes),
+    }
+
+
 def replace_layers(connection: Connection, model_id: int, new: NewModel) -> frozenset[int]:
-    """Replace the layers of known weights; everything computed from the old layers is deleted.
+    """Replace the layers of known weights, and their hash; everything computed from the old layers is deleted.
 
     Returns the ids of the specs whose vectors went: their stamps are to be raised at the end of the transaction.
 
@@ -81,12 +95,15 @@ def replace_layers(connection: Connection, model_id: int, new: NewModel) -> froz
     gone = frozenset(specs_held(connection, [model_id]))
     for table in (schema.layers, schema.skipped, schema.spectra, schema.conjugacy, schema.fingerprints):
         connection.execute(delete(table).where(table.c.model_id == model_id))
-    values = {
+    values: dict[str, Any] = {
+        "content_hash": new.plan.content_hash,
+        "bytes": new.plan.bytes,
         "topology": new.plan.topology,
         "parameters": new.plan.parameters,
         "layers": len(new.plan.layers),
         "matrix_rule": new.plan.rule,
         "tool_version": new.tool_version,
+        **origin_values(new),
     }
     connection.execute(update(models).where(models.c.id == model_id).values(values))
     _insert_layers(connection, {model_id: new})

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select, union_all
 
 from registry.errors import AmbiguousError, EmptyRegistryError, UnknownModelError, UsageError
 from registry.spelling import brief, near_spellings
 from registry.storage.engine import schema
+from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.engine.connections import address_of
 from registry.storage.engine.schema import architectures, conjugacy, models, names
 from registry.storage.engine.schema_version import HEAD
 from registry.storage.models.filter_sql import filtered, unknown
 from registry.storage.models.model_validation import HASH_PREFIX
-from registry.storage.models.packing import layer_of, to_conjugacy
+from registry.storage.models.packing import layer_of, notes_of, to_conjugacy
 from registry.storage.models.records import CONJUGACY_RULE, DetailsRows, Holding
 from registry.types.models import Stats
 from registry.types.weights import SkippedTensor
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 __all__ = [
     "candidate_ids",
     "count_models",
+    "count_older",
     "find_holding",
     "has_name",
+    "is_older",
+    "older_models",
     "read_details",
     "near_known",
     "require_models",
@@ -79,6 +84,41 @@ def resolve(connection: Connection, reference: str) -> int:
     near = near_known(connection, select(names.c.name), reference)
     remedy = f"did you mean {', '.join(near)}?" if near else f"see {address_of(connection).command('list')}"
     raise UnknownModelError(f"no model is named {reference!r}", remedy)
+
+
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+
+
+def is_older(rule: str, present: str) -> bool:
+    """Return whether a matrix rule is an older one of the same name: ``matrix-1`` before ``matrix-2``."""
+    held, now = _NUMBERED.fullmatch(rule), _NUMBERED.fullmatch(present)
+    return held is not None and now is not None and held[1] == now[1] and int(held[2][:9]) < int(now[2][:9])
+
+
+# Two ranges of the index, which are empty in most registries: asked with every search.
+_OTHER_RULES = Compiled(
+    union_all(
+        *(
+            select(models.c.matrix_rule, models.c.id).where(side)
+            for side in (models.c.matrix_rule < bindparam("rule"), models.c.matrix_rule > bindparam("rule"))
+        )
+    )
+)
+
+
+def older_models(connection: Connection, present: str) -> dict[str, list[int]]:
+    """Return the ids of the models of older matrix rules, ascending, by rule."""
+    found: dict[str, list[int]] = {}
+    for rule, id_ in sorted(_OTHER_RULES.rows(connection, {"rule": present})):
+        if rule in found or is_older(rule, present):
+            found.setdefault(rule, []).append(id_)
+    return found
+
+
+def count_older(connection: Connection, present: str, ids: Sequence[int] | None = None) -> int:
+    """Return how many models, of all or among ``ids``, are of an older matrix rule."""
+    older = [id_ for of_rule in older_models(connection, present).values() for id_ in of_rule]
+    return len(older) if ids is None else len(set(older).intersection(ids))
 
 
 def require_models(connection: Connection) -> None:
@@ -131,13 +171,13 @@ def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spe
 
 def candidate_ids(connection: Connection, wanted: Filter | None = None) -> list[int]:
     """Return the ids of the models that match a filter, ascending."""
-    statement = filtered(select(models.c.id).select_from(models), wanted).order_by(models.c.id)
+    statement = filtered(select(models.c.id).select_from(models), wanted, connection).order_by(models.c.id)
     return list(connection.scalars(statement))
 
 
 def unknown_count(connection: Connection, wanted: Filter, besides: int = 0) -> int:
     """Return how many models other than one fail the filter only because of unknown values."""
-    left_out = unknown(wanted)
+    left_out = unknown(wanted, connection)
     if left_out is None:
         return 0
     counted = select(func.count()).select_from(models.join(architectures)).where(left_out, models.c.id != besides)
@@ -179,6 +219,7 @@ def read_details(connection: Connection, model_id: int) -> DetailsRows:
         tags=tuple((row["key"], row["value"]) for row in of(schema.tags, schema.tags.c.key)),
         fingerprints=tuple(f"{name} v{version}" for name, version in connection.execute(labels)),
         has_spectra=connection.scalar(held) is not None,
+        notes=notes_of(model["notes"]),
         **{key: model[key] for key in provenance},
     )
 

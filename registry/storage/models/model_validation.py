@@ -95,6 +95,7 @@ def check_model(new: NewModel) -> None:
     """
     _check_plan(new.plan)
     check_card(new.card)
+    _check_texts("where the weights are from", new.format, new.location, new.entry)
     if new.spectra and tuple(spectrum.layer for spectrum in new.spectra) != new.plan.layers:
         raise SpecMismatchError(f"the spectra of {new.name} are not those of its layers")
     if new.means and len(new.means) != len(new.plan.layers):
@@ -139,13 +140,20 @@ def check_spec(spec: FingerprintSpec, stored_hash: str) -> FingerprintSpec:
 def _check_plan(plan: WeightsPlan) -> None:
     if not _HASH.fullmatch(plan.content_hash):
         raise UsageError(f"{plan.content_hash[:80]!r} is not a content hash", "it must be 64 hexadecimal digits")
-    for what, count in (("parameters", plan.parameters), ("bytes", plan.bytes)):
+    for what, count in (
+        ("parameters", plan.parameters),
+        ("bytes", plan.bytes),
+        ("unread weights", plan.unread),
+        ("non-finite weights", plan.nonfinite),
+    ):
         if not 0 <= count <= LARGEST:
             raise UsageError(f"{count} {what} are out of range")
     _check_texts(
         "a tensor's name",
         plan.rule,
         plan.topology,
+        plan.precision,
+        *plan.notes,
         *chain.from_iterable((layer.name, layer.tensor, layer.kind) for layer in plan.layers),
         *chain.from_iterable((tensor.name, tensor.dtype, tensor.reason) for tensor in plan.skipped),
     )

@@ -31,6 +31,8 @@ __all__ = [
     "conjugacy_row",
     "layer_of",
     "layer_rows",
+    "notes_of",
+    "packed_notes",
     "packed_spectra",
     "packed_vector",
     "spec_of",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 FLOAT32 = np.dtype("<f4")
+MAX_NOTES, MAX_NOTE = 20, 500
 TAILS = ("edge", "long")
 TRAININGS = ("untrained", "trained")
 LAWS = ("exponential", "power", "undecided")
@@ -113,9 +116,24 @@ def layer_rows(
                 "offset": end - count,
                 "count": count,
                 "method": method,
+                "period": layer.period,
             }
         )
     return rows
+
+
+def packed_notes(notes: Sequence[str]) -> str:
+    """Return notes as a JSON list: the first of them, and the first characters of each."""
+    return json.dumps([note[:MAX_NOTE] for note in notes[:MAX_NOTES]])
+
+
+def notes_of(text: str) -> tuple[str, ...]:
+    """Return the notes in a JSON list; none where it is no list of texts."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(each for each in found if isinstance(each, str)) if isinstance(found, list) else ()
 
 
 def layer_of(row: RowMapping) -> StoredLayer:
@@ -129,6 +147,7 @@ def layer_of(row: RowMapping) -> StoredLayer:
         axis=row["axis"],
         start=row["start"],
         stop=row["stop"],
+        period=row["period"],
     )
     return StoredLayer(layer, row["mean"], row["count"], row["method"])
 

@@ -48,7 +48,8 @@ class NewModel:
     name or its card is new. Without ``keep_spectra`` only each layer's mean is stored; where no more is known of layers
     than that, ``means`` holds them in place of ``spectra``, and ``methods`` how they were found, exactly by default.
     ``conjugacy_rule``: version of the thresholds behind ``conjugacy``; ``created``: when the model was first stored, if
-    that was not now.
+    that was not now. ``format``: the source that read the weights, ``location``: their path or reference, ``entry``:
+    which entry of a wrapped checkpoint.
     """
 
     name: str
@@ -63,17 +64,22 @@ class NewModel:
     tool_version: str = ""
     conjugacy_rule: int = CONJUGACY_RULE
     created: datetime | None = None
+    format: str = ""
+    location: str = ""
+    entry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """Outcome of a `NewModel`: ``added``, ``named`` (known weights, new name) or ``known``.
+    """Outcome of a `NewModel`: ``added``, ``named`` (known weights, new name), ``known``, or ``renewed``.
+
+    ``renewed``: a model of an older matrix rule, measured anew under this one.
 
     ``name`` is the one given, ``names`` all that the model has now, the oldest first.
     """
 
     model_id: int
-    status: Literal["added", "named", "known"]
+    status: Literal["added", "named", "known", "renewed"]
     name: str
     names: tuple[str, ...]
 
@@ -120,6 +126,7 @@ class DetailsRows:
     training: str
     seed: int | None
     tool_version: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

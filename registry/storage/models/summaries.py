@@ -28,7 +28,7 @@ __all__ = ["find_content", "find_model", "find_subject", "read_summaries", "read
 
 _SAME = (
     "id", "content_hash", "topology", "parameters", "bytes", "layers", "matrix_rule",
-    "task", "dataset", "licence", "source", "gflops",
+    "task", "dataset", "licence", "source", "gflops", "precision", "format", "location", "entry", "unread", "nonfinite",
 )  # fmt: skip
 """Of a summary, what is a column of ``models`` of its own name."""
 _COLUMNS = (*(models.c[name] for name in _SAME), models.c.created)
@@ -118,7 +118,7 @@ def find_content(connection: Connection, content_hash: str) -> ModelSummary | No
 
 
 def _in_bulk(connection: Connection, wanted: Filter | None, ids: Sequence[int] | None) -> list[ModelSummary]:
-    statement = filtered(_BULK, wanted)
+    statement = filtered(_BULK, wanted, connection)
     if ids is not None:
         statement = statement.where(among(models.c.id, ids, connection))
     rows = connection.execute(statement).all()

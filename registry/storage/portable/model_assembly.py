@@ -12,7 +12,7 @@ from registry.spelling import counted
 from registry.storage.engine import schema
 from registry.storage.models.model_queries import short_hash
 from registry.storage.models.model_validation import check_spec
-from registry.storage.models.packing import spec_of, to_conjugacy, to_metric, unpacked
+from registry.storage.models.packing import notes_of, spec_of, to_conjugacy, to_metric, unpacked
 from registry.storage.models.records import NewModel
 from registry.storage.models.stored_cards import MODEL_FIELDS
 from registry.storage.portable.row_validation import extents, rows_of, text_of
@@ -184,6 +184,10 @@ def _model(row: Row, design: Row, children: dict[str, list[Row]], specs: dict[in
             topology=row["topology"],
             parameters=row["parameters"],
             bytes=row["bytes"],
+            precision=row["precision"],
+            unread=row["unread"],
+            nonfinite=row["nonfinite"],
+            notes=notes_of(row["notes"]),
         ),
         card=ModelCard(
             family=design["family"],
@@ -200,6 +204,9 @@ def _model(row: Row, design: Row, children: dict[str, list[Row]], specs: dict[in
         fingerprints=tuple(_fingerprint(vector, specs) for vector in children["fingerprints"]),
         tool_version=row["tool_version"],
         created=row["created"],
+        format=row["format"],
+        location=row["location"],
+        entry=row["entry"],
     )
     return Portable(new, names)
 
@@ -213,7 +220,15 @@ def _layers(rows: list[Row], count: int) -> tuple[LayerMatrix, ...]:
         if row["position"] != position or len(shape) < 2 or min(shape) < 1:
             raise StorageError(f"layer {position} is missing, or has the shape {shape}")
         layer = LayerMatrix(
-            position, row["name"], row["tensor"], shape, row["kind"], row["axis"], row["start"], row["stop"]
+            position,
+            row["name"],
+            row["tensor"],
+            shape,
+            row["kind"],
+            row["axis"],
+            row["start"],
+            row["stop"],
+            row["period"],
         )
         said = (row["p"], row["q"], extents(row["kernel"]), row["offset"], row["count"])
         order = min(layer.p, layer.q)

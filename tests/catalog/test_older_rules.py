@@ -1,0 +1,161 @@
+"""Models of an older matrix rule: measured anew by the same command, compared with no others, and counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from registry import Registry
+from registry.catalog import measuring
+from registry.errors import NameTakenError, SpecMismatchError
+from registry.sources import MATRIX_RULE
+from registry.sources.matrix_rule import topology_of
+from registry.spectral.specs import LAYERED
+from registry.storage.models.adding import add_models
+from tests.catalog.conftest import Filled
+from tests.catalog.factory import made
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from registry.storage import NewModel
+
+OLDER = "matrix-1"
+
+
+def as_older(new: NewModel, **plan: Any) -> NewModel:
+    """The model as an older version stored it: another rule, another hash, and vectors of another spec."""
+    content = new.plan.content_hash[::-1]
+    spec = replace(LAYERED, matrix_rule=OLDER)
+    return replace(
+        new,
+        plan=replace(new.plan, rule=OLDER, content_hash=content, precision="", notes=(), **plan),
+        fingerprints=tuple(replace(each, spec=spec) for each in new.fingerprints if each.spec == LAYERED),
+        format="",
+        location="",
+        entry="",
+    )
+
+
+@pytest.fixture
+def mixed(database_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filled]:
+    """A registry in which slim and dense are of the older rule, and wide and twin of the present one."""
+    from registry.catalog import storing
+
+    new_model = storing._new_model
+    with Registry(database_url) as reg:
+        with monkeypatch.context() as patch:
+            patch.setattr(storing, "_new_model", lambda read, options: as_older(new_model(read, options)))
+            for name in ("slim", "dense"):
+                reg.ingest(files / f"{name}.safetensors", family=name)
+        for name in ("wide", "twin"):
+            reg.ingest(files / f"{name}.safetensors", family="wide")
+        yield Filled(reg, database_url, files)
+
+
+def test_the_same_command_measures_them_anew(mixed: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    reg = mixed.reg
+    assert [(each.name, each.matrix_rule) for each in reg.older().models] == [("dense", OLDER), ("slim", OLDER)]
+    assert (reg.older().rule, reg.outdated(), reg.check()) == (MATRIX_RULE, 0, ())
+    reg.set("slim", family="mine")
+    reg.tag("slim", stage="kept")
+    before = reg["slim"]
+    results = reg.ingest_all(reg.plan([mixed.files]), workers=1)
+    assert {result.name: result.status for result in results} == {
+        "dense": "renewed", "slim": "renewed", "twin": "known", "wide": "known",
+    }  # fmt: skip
+    [slim] = [result for result in results if result.name == "slim"]
+    assert slim.message == f"measured anew by {MATRIX_RULE}; its names, metadata, metrics and tags stay"
+    after = reg["slim"]
+    assert (after.id, after.names, after.family, after.created) == (before.id, before.names, "mine", before.created)
+    assert (after.matrix_rule, after.precision, after.format) == (MATRIX_RULE, "float32", "safetensors")
+    assert after.location == str(mixed.files / "slim.safetensors")
+    assert reg.show("slim").tags == (("stage", "kept"),)
+    assert reg.older().models == ()
+    assert reg.check() == ()
+    assert {result.status for result in reg.ingest_all(reg.plan([mixed.files]), workers=1)} == {"known"}
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: pytest.fail("it is measured again"))
+    assert reg.ingest(mixed.files / "slim.safetensors").status == "known"
+
+
+def test_they_are_compared_with_no_others(mixed: Filled) -> None:
+    reg = mixed.reg
+    message = f"slim was measured by {OLDER}, and {LAYERED.label} compares matrices of {MATRIX_RULE}"
+    for pair in (("slim", "wide"), ("wide", "slim")):
+        with pytest.raises(SpecMismatchError) as caught:
+            reg.compare(*pair, tolerance=1.0)
+        assert caught.value.message == message
+        assert caught.value.remedy == "ingest it again: archreg ingest and its file or reference"
+    with pytest.raises(SpecMismatchError, match="none of these models was measured by matrix-2: 1 model is"):
+        reg.search("wide", tolerance=1.0, family="slim")
+    with pytest.raises(SpecMismatchError, match=r"2 models were measured by an older matrix rule .*: dense, slim"):
+        reg.refingerprint()
+
+
+def test_questions_count_them(mixed: Filled) -> None:
+    reg = mixed.reg
+    assert [neighbour.model.name for neighbour in reg.nearest("wide", tolerance=1.0)] == ["twin"]
+    assert reg.search("wide", tolerance=1.0).older == 2
+    assert reg.search("wide", tolerance=1.0, family="wide").older == 0
+    reg.ingest({"a.weight": torch.randn(8, 8), "b.weight": torch.randn(8, 8)}, name="small")
+    assert reg.compress("wide", tolerance=1.0).older == 2
+    assert reg.classes(tolerance=1.0).older == 2
+    assert reg.select(aims=["min:params"], tolerance=1.0).older == 2
+    assert reg.select(aims=["min:params"], like="wide", tolerance=1.0).older == 2
+    assert reg.distances()[0] == ("wide", "twin", "small")
+    reg.ingest(mixed.files / "slim.safetensors")
+    assert reg.search("wide", tolerance=1.0).older == 1
+
+
+def test_another_file_of_the_name_is_refused(mixed: Filled, tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.randn(8, 8)}, tmp_path / "slim.pt")
+    with pytest.raises(NameTakenError, match="'slim' belongs to other weights"):
+        mixed.reg.ingest(tmp_path / "slim.pt")
+    assert mixed.reg["slim"].matrix_rule == OLDER
+
+
+def test_an_export_of_the_older_rule_is_imported_as_such(mixed: Filled, tmp_path: Path) -> None:
+    mixed.reg.export(tmp_path / "out.db")
+    with Registry(tmp_path / "new.db") as reg:
+        done = reg.import_from(tmp_path / "out.db")
+        assert (done.added, done.failed) == (4, ())
+        assert [each.name for each in reg.older().models] == ["dense", "slim"]
+        assert reg["wide"] == replace(mixed.reg["wide"], id=reg["wide"].id)
+        assert reg.ingest(mixed.files / "slim.safetensors").status == "renewed"
+
+
+def test_what_is_known_of_the_origin_survives_an_export(database_url: str, tmp_path: Path) -> None:
+    first = made("first", 0.0)
+    layer = replace(first.plan.layers[0], period=6, start=2, stop=4)
+    plan = replace(
+        first.plan,
+        layers=(layer,),
+        topology=topology_of((layer,)),
+        precision="int4 gptq",
+        unread=3,
+        nonfinite=1,
+        notes=("A note.", "Another."),
+    )
+    spectra = (replace(first.spectra[0], layer=layer),)
+    new = replace(first, plan=plan, spectra=spectra, format="torch", location="/runs/a.pt", entry="ema.model")
+    with Registry(database_url) as reg:
+        reg._database.created().write(add_models, [new])
+        reg.export(tmp_path / "out.db")
+        with Registry(tmp_path / "new.db") as other:
+            assert other.import_from(tmp_path / "out.db").failed == ()
+            assert other["first"] == reg["first"]
+            assert other.show("first") == reg.show("first")
+            assert [each.layer for each in other.spectrum("first")] == [layer]
+            model, shown = other["first"], other.show("first")
+            assert other.import_from(tmp_path / "out.db").known == 1
+    assert (model.precision, model.format, model.location, model.entry) == (
+        "int4 gptq",
+        "torch",
+        "/runs/a.pt",
+        "ema.model",
+    )
+    assert (model.unread, model.nonfinite, shown.notes) == (3, 1, ("A note.", "Another."))
