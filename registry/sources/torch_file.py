@@ -66,7 +66,7 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
 
     Raises the errors of `open_ref`.
     """
-    state, mapped = _load_state(path, None)
+    state, _, mapped = _load_state(path, None)
     if mapped:
         entries = zip_entries(path, path.stat().st_size)
         check_sums(path, data_offsets(path, entries), everything=entries)
