@@ -12,7 +12,8 @@ from registry.sources.dtypes import is_float
 from registry.sources.quantised.bit_fields import by_blocks, unpack_fields, unpack_padded
 from registry.sources.quantised.block_scales import DAMAGED, BlockScales, finite_scales, put_weight
 from registry.sources.quantised.fp4 import block_scales, fp4_rows, whole_scales
-from registry.sources.quantised.quantisation_config import method_of, stated_values
+from registry.sources.quantised.fp8 import scale_of
+from registry.sources.quantised.quantisation_config import block_size, method_of, stated_values
 from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def dequantise_compressed_tensors(view: TensorView) -> None:
             _put_integers(view, _Parts.of(view, prefix))
         elif last == "weight_packed" and tensor.dtype == "uint8":
             _put_small_floats(view, _Parts.of(view, prefix))
-        elif last == "weight" and tensor.dtype == "int8" and f"{prefix}weight_scale" in view.tensors:
-            _put_bytes(view, tensor, prefix)
+        elif last == "weight" and tensor.dtype == "int8" and (scale := scale_of(view, name) or "").startswith(name):
+            _put_bytes(view, tensor, view.tensors[scale], prefix)
 
 
 class _Parts(NamedTuple):
@@ -113,7 +114,9 @@ class _Packing(NamedTuple):
 def _put_integers(view: TensorView, parts: _Parts) -> None:
     shape = _shape_of(view, parts)
     packing = _packing_of(view, parts, shape)
-    scales = BlockScales(view, parts.scale, parts.name, shape, _grid(view, parts, shape))
+    scales = BlockScales(
+        view, parts.scale, parts.name, shape, _grid(view, parts.name, shape, ordered=parts.groups is not None)
+    )
     zeros = _check_zeros(view, parts, scales, packing)
     inner = shape[-1]
     offset = np.float32(1 << (packing.bits - 1))
@@ -211,14 +214,14 @@ def _alike(padded: _Packing, codes: int, others: list[_Packing]) -> bool:
     return codes <= 32 // padded.bits and _Packing(padded.bits, padded=False) in others
 
 
-def _grid(view: TensorView, parts: _Parts, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Extents of a block that the configuration states for all weights alike."""
+def _grid(view: TensorView, weight: str, shape: tuple[int, ...], *, ordered: bool = False) -> tuple[int, ...]:
+    """Extents of a block that the configuration states for all weights alike; ``ordered``: by an index of groups."""
     sizes = stated_values(view, "group_size")
-    if stated_values(view, "strategy") != {"group"} or len(sizes) != 1 or parts.groups is not None:
+    if stated_values(view, "strategy") != {"group"} or len(sizes) != 1 or ordered:
         return ()
     size = sizes.pop()
     if not isinstance(size, int) or size < 1 or shape[-1] % size:
-        raise WeightsError(f"{view.where}: {shape[-1]} inputs of {parts.name} are no groups of {size}", DAMAGED)
+        raise WeightsError(f"{view.where}: {shape[-1]} inputs of {weight} are no groups of {size}", DAMAGED)
     return (1, size)
 
 
@@ -305,13 +308,14 @@ def _put_small_floats(view: TensorView, parts: _Parts) -> None:
     put_weight(view, EffectiveTensor(parts.name, "float32", shape, rows, parts.names, f"{kind} {_METHOD}"))
 
 
-def _put_bytes(view: TensorView, weight: EffectiveTensor, prefix: str) -> None:
-    """``int-quantized`` and ``naive-quantized`` integers of up to 8 bits, a byte each."""
-    scale, zero = view.tensors[f"{prefix}weight_scale"], view.tensors.get(f"{prefix}weight_zero_point")
+def _put_bytes(view: TensorView, weight: EffectiveTensor, scale: EffectiveTensor, prefix: str) -> None:
+    """``int-quantized`` and ``naive-quantized`` integers of up to 8 bits, a byte each; and those of other libraries."""
+    zero = view.tensors.get(f"{prefix}weight_zero_point")
     if not is_float(scale.dtype) or f"{prefix}pre_quant_scale" in view.tensors:
         return  # of others, who come later
     shape, codes_of = weight.shape, weight.rows
-    scales = BlockScales(view, scale, weight.name, shape, ragged=True)
+    given = (_grid(view, weight.name, shape) or block_size(view)) if len(shape) > 1 else ()
+    scales = BlockScales(view, scale, weight.name, shape, given, ragged=True)
     if zero is not None and (zero.shape != scale.shape or zero.dtype != "int8"):
         raise WeightsError(
             f"{view.where}: {zero.name} of {zero.dtype} and shape {list(zero.shape)} does not fit {scale.name}", DAMAGED

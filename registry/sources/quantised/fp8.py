@@ -9,7 +9,7 @@ import numpy as np
 from registry.errors import WeightsError
 from registry.sources.quantised.bit_fields import by_blocks
 from registry.sources.quantised.block_scales import DAMAGED, REMEDY, BlockScales
-from registry.sources.quantised.quantisation_config import method_of, settings_of, weight_groups
+from registry.sources.quantised.quantisation_config import block_size, method_of
 from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def scale_of(view: TensorView, weight: str) -> str | None:
 
 def _scaled(view: TensorView, weight: EffectiveTensor, scale: EffectiveTensor) -> EffectiveTensor:
     shape = weight.shape
-    given = _block_size(view) if len(shape) > 1 else ()
+    given = block_size(view) if len(shape) > 1 else ()
     if len(shape) > 2 and given and "gate_up" in weight.name and shape[-2] // 2 % given[0]:
         given = _halves(view, weight, scale, given)
     scales = BlockScales(view, scale, weight.name, shape, given, ragged=True)
@@ -105,19 +105,6 @@ def _scaled(view: TensorView, weight: EffectiveTensor, scale: EffectiveTensor) -
         precision,
         weight.cut,
     )
-
-
-def _block_size(view: TensorView) -> tuple[int, ...]:
-    """Extents of blocks that the configuration states for all weights; () where it states none or several."""
-    stated = [settings_of(view).get("weight_block_size")]
-    stated += [group.get("block_structure") for group in weight_groups(view)]
-    sizes = {tuple(each) if isinstance(each, list | tuple) else None for each in stated[1:] or stated}
-    size = sizes.pop() if len(sizes) == 1 else None
-    if size is None:
-        return ()
-    if len(size) != 2 or not all(isinstance(extent, int) and 0 < extent < 2**31 for extent in size):
-        raise WeightsError(f"{view.where}: the configuration states blocks of {str(list(size))[:60]}", DAMAGED)
-    return size
 
 
 def _halves(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from registry.errors import WeightsError
+
 if TYPE_CHECKING:
     from registry.sources.tensor_view import TensorView
 
-__all__ = ["method_of", "settings_of", "stated_values", "weight_groups"]
+__all__ = ["block_size", "method_of", "settings_of", "stated_values", "weight_groups"]
 
 _MOST_GROUPS = 1000
+_REMEDY = "mend the configuration beside the weights"
 
 
 def settings_of(view: TensorView) -> Mapping[str, Any]:
@@ -45,3 +48,19 @@ def weight_groups(view: TensorView) -> list[Mapping[str, Any]]:
 def stated_values(view: TensorView, key: str) -> set[int | str]:
     """What the groups of a compressed-tensors configuration state of weights under a key; numbers and words alone."""
     return {value for group in weight_groups(view) if isinstance(value := group.get(key), int | str)}
+
+
+def block_size(view: TensorView) -> tuple[int, ...]:
+    """Extents of blocks that the configuration states for all weights; () where it states none or several.
+
+    Raises ``WeightsError`` where what it states is no block of a matrix.
+    """
+    stated = [settings_of(view).get("weight_block_size")]
+    stated += [group.get("block_structure") for group in weight_groups(view)]
+    sizes = {tuple(each) if isinstance(each, list | tuple) else None for each in stated[1:] or stated}
+    size = sizes.pop() if len(sizes) == 1 else None
+    if size is None:
+        return ()
+    if len(size) != 2 or not all(isinstance(extent, int) and 0 < extent < 2**31 for extent in size):
+        raise WeightsError(f"{view.where}: the configuration states blocks of {str(list(size))[:60]}", _REMEDY)
+    return size

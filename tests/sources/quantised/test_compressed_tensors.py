@@ -211,6 +211,29 @@ class TestBytes:
         assert view.tensors["a.weight"].precision == "int8 compressed-tensors"
         assert list(view.tensors) == ["a.weight"]
 
+    def test_ragged_blocks_of_integers(self) -> None:
+        given: dict[str, Any] = {"num_bits": 8, "type": "int", "strategy": "block", "block_structure": [32, 64]}
+        scale = torch.rand(2, 2) * 1e-3 + 1e-3
+        state, expected, config = compressed(normal(48, 100), "int-quantized", scale, symmetric=True, **given)
+        assert_within_ulp(weight_of(view_of(state, config), "a.weight"), expected)
+
+    def test_blocks_of_another_library(self) -> None:
+        """DeepSeek's blocks with integers in place of fp8."""
+        codes, scale = torch.randint(-127, 128, (200, 300), dtype=torch.int8), torch.rand(2, 3) + 0.1
+        config = {"quant_method": "blockwise_int8", "weight_block_size": [128, 128]}
+        view = view_of({"a.weight": codes, "a.weight_scale_inv": scale}, config)
+        expected = codes.float() * scale[torch.arange(200)[:, None] // 128, torch.arange(300)[None] // 128]
+        assert_within_ulp(weight_of(view, "a.weight"), expected)
+        assert view.tensors["a.weight"].precision == "int8"
+        unknown = view_of({"a.weight": codes, "a.scale": scale}, config)  # a name that no such format has
+        assert unknown.tensors["a.weight"].dtype == "int8"
+
+    def test_groups_that_the_configuration_contradicts(self) -> None:
+        state, _, config = integers(8, "group", form="int-quantized")
+        config["config_groups"]["group_0"]["weights"]["group_size"] = 48
+        with pytest.raises(WeightsError, match=r"in blocks of \[1, 48\]"):
+            view_of(state, config)
+
     def test_few_bits_a_byte(self) -> None:
         state, expected, config = integers(4, "group", form="naive-quantized")
         view = view_of(state, config)
