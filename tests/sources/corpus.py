@@ -246,6 +246,29 @@ def device_shard(path: Path, outside: Path) -> None:
     (path.parent / "model-00002-of-00002.safetensors").symlink_to("/dev/zero")
 
 
+def flipped(path: Path, _: Path) -> None:
+    """An archive of torch.save of which one bit of a tensor has turned."""
+    torch.save(sound(), path)
+    data = bytearray(path.read_bytes())
+    data[data.find(sound()["a.weight"].numpy().tobytes()) + 3] ^= 1
+    path.write_bytes(data)
+
+
+def in_parts(path: Path, _: Path) -> None:
+    """Two files that are parts by their names, and hold the same tensors."""
+    for number in (1, 2):
+        save_file(sound(number), path.with_name(f"model_part-{number}.safetensors"))
+
+
+def disagreeing(path: Path, _: Path) -> None:
+    """Arrays with their outputs first, last, and who knows where."""
+    shapes = {"a": (4, 5), "b": (9, 6), "c": (3, 4)}
+    arrays: dict[str, Any] = {
+        f"{name}/kernel": np.ones(shape) * np.arange(1, shape[1] + 1) for name, shape in shapes.items()
+    }
+    np.savez(path, **arrays | {"a/bias": np.ones(5), "b/bias": np.ones(9)})
+
+
 INDEX = "model.safetensors.index.json"
 
 HOSTILE = (
@@ -351,6 +374,16 @@ HOSTILE = (
             "is not a valid shard index"),
     Hostile("index-list", INDEX, written('{"weight_map": ["a"]}'), WeightsError, "no weight_map"),
     Hostile("index-values", INDEX, written('{"weight_map": {"a": ["b"]}}'), WeightsError, "no weight_map"),
+    # what is not the file
+    Hostile("lfs", "x.bin", written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99999\n"),
+            WeightsError, "a pointer of Git LFS to a file of 99999 bytes"),
+    Hostile("lfs-number", "x.pt", written(b"version https://git-lfs\nsize " + b"9" * 400 + b"\n"), WeightsError,
+            "a pointer of Git LFS, not"),
+    Hostile("bit-turned", "x.pt", flipped, WeightsError, "checksum of the entry 'x/data/0'"),
+    Hostile("parts", "model_part-1.safetensors", in_parts, WeightsError, "'a.weight' is in several files"),
+    Hostile("shards-many", "x-1-of-999999999.safetensors", lambda p, _: save_file(sound(), p), UnsafeError,
+            "is one of 999999999 files"),
+    Hostile("disagree", "x.npz", disagreeing, WeightsError, "c/kernel has no bias that tells"),
     # what is no file
     Hostile("link-out", "x.safetensors", lambda p, out: p.symlink_to(out / "secret.safetensors"), UnsafeError,
             "leads out of its folder"),
