@@ -181,14 +181,17 @@ def _identity(tensor: EffectiveTensor, facts: Mapping[str, Facts]) -> tuple[obje
 
 
 def _without_copies(learnt: Sequence[str], view: TensorView, facts: Mapping[str, Facts]) -> list[str]:
-    """Names of parameters, each once. Constant tensors, such as biases of zero, are copies only by their names."""
+    """Names of parameters, each once.
+
+    Vectors and constant tensors are copies only by their names: two biases can be trained by the same gradients.
+    """
     seen: set[tuple[object, ...]] = set()
     names = frozenset(learnt)
     kept = []
     for name in learnt:
         tensor = view.tensors[name]
         identity = _identity(tensor, facts)
-        if all(facts[part].constant for part in tensor.parts):
+        if len(tensor.shape) < 2 or all(facts[part].constant for part in tensor.parts):
             twin = twin_of(view, name)
             if twin in names and _identity(view.tensors[twin], facts) == identity:
                 continue
