@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, RegistryError, SourceError, UsageError, WeightsError
 from registry.sources.adapters import MERGE, PREFIX, check_kind, is_adapter_alone
 from registry.sources.base import OpenedCheckpoint, verify
+from registry.sources.hub_cache import MAIN, cached_weights, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdaptedCheckpoint", "with_base"]
 
+_MAX_ENTRIES = 10_000  # of a folder in which the base is looked for
 # Initialisations that also change the base's weights, of which only the changed ones fit the adapter.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
 
@@ -102,7 +105,7 @@ def with_base(
         where = opened.ref.target
         config = getattr(opened, "facts", None)
         adapter = {} if config is None else config.adapter
-        if is_adapter_alone(names) or (adapter and _names_no_base(names)):
+        if is_adapter_alone(names):
             check_kind(where, names, adapter)
             base = _opened_base(opened, expand, open_plain)
             stack.callback(base.close)
@@ -117,11 +120,6 @@ def with_base(
         stack.pop_all()
         return opened
     raise AssertionError("an exit stack suppresses no exception")
-
-
-def _names_no_base(names: list[str]) -> bool:
-    """Whether all tensors are an adapter's, as of one of another kind, or of saved modules alone."""
-    return bool(names) and all(name.startswith("base_model.") and "base_layer" not in name.split(".") for name in names)
 
 
 def _opened_base(
@@ -146,7 +144,7 @@ def _opened_base(
             f"{where} is an adapter alone" + (f", its base is {named}, which is not here" if named else ""),
             "give its base with --base REF" + (f", such as --base hf:{named}" if on_hub else "") + f", or {MERGE}",
         )
-    refs = [ref for ref in expand(reference) if opened.ref.base or ref.target != where]
+    refs = expand(reference)
     if len(refs) != 1:
         raise AmbiguousError(f"the base {reference} of {where} is {len(refs)} models", "give one file as --base")
     try:
@@ -157,12 +155,27 @@ def _opened_base(
         raise SourceError(f"the base of {where} cannot be read: {error.message}", error.remedy) from error
 
 
+def _in_folder(folder: Path) -> str:
+    """The one model in a folder, which is not searched any deeper; empty if there is none, or several."""
+    names = [entry.name for entry in islice(folder.iterdir(), _MAX_ENTRIES)]
+    try:
+        chosen = choose((name for name in names if not name.startswith("adapter")), str(folder))
+    except AmbiguousError:
+        return ""
+    if chosen is None:
+        others = [name for name in names if name.endswith((".pt", ".pth", ".npz")) and not name.startswith("adapter")]
+        chosen = others[0] if len(others) == 1 else None
+    return "" if chosen is None else str((folder / chosen).absolute())
+
+
 def _local(said: str, revision: object) -> str:
     """A reference to the base that a configuration names, if that takes no download: a path, or a cached repository."""
     if "\0" in said or len(said) > 1000:
         return ""
     path = Path(said).expanduser()
     try:
+        if path.is_dir():
+            return _in_folder(path)
         if path.exists():
             return str(path.absolute())
     except OSError:
@@ -171,7 +184,6 @@ def _local(said: str, revision: object) -> str:
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id
 
-        from registry.sources.hub_cache import MAIN, cached_weights
     except ImportError:
         return ""
     try:

@@ -22,7 +22,7 @@ from registry.sources.tensor_view import EffectiveTensor
 from registry.spelling import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -73,6 +73,7 @@ _MARK = re.compile(
     r"|lora|ranknum|prompt_\w+|trainable_tokens_\w+)(\..*)?",
     re.DOTALL,
 )
+_LAYER_PARTS = frozenset({"base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"})
 _PATTERN = re.compile(r"\^?[\w.\\-]{1,300}\$?")
 _AT_ONCE = 1 << 22  # elements in float64 at a time
 
@@ -104,8 +105,12 @@ def check_kind(where: str, names: Iterable[str], config: Mapping[str, Any]) -> N
     """Raise ``WeightsError`` for an adapter of a kind that is not read, by its tensors' names and its configuration."""
     names = list(names)
     peft = any(_is_peft(name) or _FACTOR.fullmatch(name) for name in names)
+    sure = any(name.startswith(PREFIX) or _FACTOR.fullmatch(name) for name in names)
+    adapted = {name.rpartition(".base_layer.")[0] for name in names if sure and ".base_layer." in name}
     for name in names:
         kind = next((kind for kind, pattern in _KINDS if pattern.fullmatch(name)), None)
+        if kind is None and adapted:
+            kind = _unknown_part(name, adapted)
         if kind is None and peft and (match := _PEFT_KINDS.fullmatch(name)):
             kind = (match[1] or match[4]).split("_")[0]
         if kind is not None:
@@ -116,6 +121,15 @@ def check_kind(where: str, names: Iterable[str], config: Mapping[str, Any]) -> N
         raise WeightsError(f"{where} is an adapter that is not read: {said[:40]}", MERGE)
     if peft and (variant := next((each for each in _VARIANTS if config.get(each)), None)):
         raise WeightsError(f"{where} is a LoRA adapter with {variant}, which is not read", MERGE)
+
+
+def _unknown_part(name: str, adapted: Container[str]) -> str | None:
+    """What is beside a ``base_layer`` and is no factor of a LoRA, by its name; None if there is nothing."""
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        if parts[end] not in _LAYER_PARTS and ".".join(parts[:end]) in adapted:
+            return parts[end]
+    return None
 
 
 def is_adapter_alone(names: Iterable[str]) -> bool:

@@ -372,6 +372,62 @@ def test_a_configuration_that_contradicts_or_asks_for_more_is_one_line(
     assert refused.value.remedy
 
 
+def test_an_adapter_of_a_kind_that_is_not_known_is_refused() -> None:
+    state = {
+        f"base_model.model.{name}": torch.randn(6, 6)
+        for name in ("a.base_layer.weight", "a.some_new_kind.default.weight", "b.weight")
+    }
+    with open_module(state) as opened, pytest.raises(WeightsError, match=r"some_new_kind.* not read"):
+        plan_weights(opened)
+
+
+def test_the_base_in_a_folder_is_not_searched_for_below_it(tmp_path: Path) -> None:
+    adapter, base = saved_apart(adapted("llama"), tmp_path)
+    config = adapter.parent / "adapter_config.json"
+    for named, wanted in ((base.parent, True), (tmp_path, False), (adapter.parent, False)):
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(named)}))
+        if wanted:
+            opened_path(adapter).close()
+        else:
+            with pytest.raises(WeightsError, match="which is not here"):
+                opened_path(adapter)
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "/dev/zero"}))
+    with pytest.raises(SourceError, match="/dev/zero"):
+        opened_path(adapter)
+
+
+def test_a_quantised_base(tmp_path: Path) -> None:
+    """QLoRA: the base's weights are dequantised before the adapter is added."""
+    functional = required("bitsandbytes.functional")
+    torch.manual_seed(6)
+    name = "model.layers.0.self_attn.q_proj"
+    weight = torch.randn(64, 64)
+    codes, state = functional.quantize_4bit(weight, quant_type="nf4", blocksize=64)
+    packed = {f"{name}.weight": codes, f"{name}.bias": torch.randn(64)}
+    packed |= {f"{name}.weight.{key}": tensor for key, tensor in state.as_dict(packed=True).items()}
+    factors = {"A": torch.randn(4, 64), "B": torch.randn(64, 4)}
+    (tmp_path / "base").mkdir()
+    save_file(packed, tmp_path / "base" / "model.safetensors")
+    save_file(
+        {f"base_model.model.{name}.lora_{which}.weight": tensor for which, tensor in factors.items()},
+        tmp_path / "adapter_model.safetensors",
+    )
+    said = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": str(tmp_path / "base")}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(said))
+    expected = functional.dequantize_4bit(codes, state) + 2 * factors["B"] @ factors["A"]
+    with opened_path(tmp_path / "adapter_model.safetensors") as opened:
+        plan = plan_weights(opened)
+        assert [layer.tensor for layer in plan.layers] == [f"{name}.weight"]
+        np.testing.assert_allclose(layer_matrix(opened, plan.layers[0]), expected, rtol=0, atol=1e-5)
+        assert plan.precision.endswith(" + lora")
+    full = {key.replace(f"{name}.", f"base_model.model.{name}.base_layer."): tensor for key, tensor in packed.items()}
+    full |= {f"base_model.model.{name}.lora_{which}.default.weight": tensor for which, tensor in factors.items()}
+    save_file(full, tmp_path / "full.safetensors")
+    with opened_path(tmp_path / "full.safetensors") as opened:
+        assert plan_weights(opened).content_hash == plan.content_hash
+        np.testing.assert_allclose(layer_matrix(opened, plan.layers[0]), expected, rtol=0, atol=1e-5)
+
+
 OTHERS = {
     "DoRA": ("LoraConfig", {"target_modules": ["q_proj"], "use_dora": True}),
     "IA3": ("IA3Config", {"target_modules": ["q_proj", "down_proj"], "feedforward_modules": ["down_proj"]}),
