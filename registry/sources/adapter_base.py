@@ -142,7 +142,7 @@ def _opened_base(
         on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", named)
         raise WeightsError(
             f"{where} is an adapter alone" + (f", its base is {named}, which is not here" if named else ""),
-            "give its base with --base REF" + (f", such as --base hf:{named}" if on_hub else "") + f", or {MERGE}",
+            "ingest it with --base REF" + (f", such as --base hf:{named}" if on_hub else "") + f", or {MERGE}",
         )
     refs = expand(reference)
     if len(refs) != 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -276,11 +275,19 @@ def test_aliases_in_a_circle_and_to_missing_names(tmp_path: Path) -> None:
         assert plan_weights(checkpoint).parameters == sum(t.numel() for t in state.values())
 
 
-def test_equal_vectors_count_once_and_constant_ones_each() -> None:
+def test_vectors_are_copies_by_memory_or_name_alone() -> None:
+    """Two biases that the same gradients train are equal, and two parameters."""
     torch.manual_seed(2)
     gains = torch.rand(16)
-    state = {"a.weight": torch.randn(16, 16), "n1.weight": gains, "n2.weight": gains.clone()}
-    state |= {"b1.bias": torch.zeros(16), "b2.bias": torch.zeros(16)}
-    with open_module(state) as checkpoint:
-        assert plan_weights(checkpoint).parameters == 256 + 16 + 32
-        assert np.isfinite(layer_matrix(checkpoint, plan_weights(checkpoint).layers[0])).all()
+
+    def count(**vectors: torch.Tensor) -> int:
+        state = {"a.weight": torch.randn(16, 16), **{name.replace("_", "."): each for name, each in vectors.items()}}
+        with open_module(state) as checkpoint:
+            return plan_weights(checkpoint).parameters - 256
+
+    assert count(n1=gains, n2=gains.clone()) == 32
+    assert count(b1=torch.zeros(16), b2=torch.zeros(16)) == 32
+    assert count(n1=gains, n2=gains) == 16
+    for each in (gains, torch.zeros(16)):
+        assert count(cls_predictions_bias=each, cls_predictions_decoder_bias=each.clone()) == 16
+    assert count(cls_predictions_bias=gains, cls_predictions_decoder_bias=gains + 1) == 32
