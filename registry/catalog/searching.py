@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.catalog.arguments import number, whole
-from registry.catalog.search_settings import (
-    Candidates,
-    candidates,
-    older_among,
-    passing,
-    settings_for,
-    summaries_of,
-    verdicts_on,
-)
+from registry.catalog.search_settings import Candidates, candidates, passing, settings_for, summaries_of, verdicts_on
 from registry.catalog.subjects import resolve, stored
 from registry.equivalence import nearest, search
 from registry.errors import UsageError
@@ -95,7 +87,7 @@ def _found(
     probe: NDArray[np.float32] | int,
 ) -> Search:
     """Search for a query. ``probe``: its id, if this snapshot has read it; else its vector."""
-    from registry.storage.models.model_queries import unknown_count
+    from registry.storage.models.model_queries import count_older, unknown_count
 
     ids = passing(store, where)
     unknown = 0 if ids is None else store.read(unknown_count, where, query.id)
@@ -103,7 +95,7 @@ def _found(
     if found is None:
         gallery = _gallery(store, query, settings, ids)
         found = _answer(gallery, gallery.nearest(limits.k, limits.radius, equivalent=limits.equivalent), limits)
-    older = older_among(store, settings.spec, ids)
+    older = store.read(count_older, settings.spec.matrix_rule, ids)
     return replace(found, unknown=unknown, note=note, older=older) if unknown or note or older else found
 
 

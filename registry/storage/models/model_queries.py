@@ -117,6 +117,8 @@ def older_models(connection: Connection, present: str) -> dict[str, list[int]]:
 
 def count_older(connection: Connection, present: str, ids: Sequence[int] | None = None) -> int:
     """Return how many models, of all or among ``ids``, are of an older matrix rule."""
+    if _OTHER_RULES.first(connection, {"rule": present}) is None:
+        return 0
     older = [id_ for of_rule in older_models(connection, present).values() for id_ in of_rule]
     return len(older) if ids is None else len(set(older).intersection(ids))
 
