@@ -51,19 +51,25 @@ def unpack_fields(packed: NDArray[np.uint8], bits: int, count: int | None = None
     if bits == 8:
         return packed[..., :wanted]
     if 8 % bits == 0:
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        codes = packed[..., None] >> shifts & np.uint8(2**bits - 1)
-    else:  # eight codes lie in as many bytes as a code has bits
-        groups = -(-size // bits)
-        whole = np.zeros((*packed.shape[:-1], groups, 8), np.uint8)
-        padded = packed
-        if size != groups * bits:
-            padded = np.zeros((*packed.shape[:-1], groups * bits), np.uint8)
-            padded[..., :size] = packed
-        whole[..., :bits] = padded.reshape(*packed.shape[:-1], groups, bits)
-        shifts = np.arange(0, 8 * bits, bits, dtype=np.uint64)
-        codes = (whole.view("<u8") >> shifts & np.uint64(2**bits - 1)).astype(np.uint8)
-    return codes.reshape(*packed.shape[:-1], -1)[..., :wanted]
+        return _fields(packed, bits, 8 // bits)[..., :wanted]
+    # Eight codes lie in as many bytes as a code has bits.
+    groups = -(-size // bits)
+    whole = np.zeros((*packed.shape[:-1], groups, 8), np.uint8)
+    padded = packed
+    if size != groups * bits:
+        padded = np.zeros((*packed.shape[:-1], groups * bits), np.uint8)
+        padded[..., :size] = packed
+    whole[..., :bits] = padded.reshape(*packed.shape[:-1], groups, bits)
+    return _fields(whole.view("<u8")[..., 0], bits, 8)[..., :wanted]
+
+
+def _fields(words: NDArray[np.unsignedinteger], bits: int, each: int) -> NDArray[np.uint8]:
+    """The lowest ``each`` codes of each word: shape (..., n) to (..., n * each)."""
+    codes = np.empty((*words.shape, each), np.uint8)
+    kind = words.dtype.type
+    for at in range(each):  # whole arrays, one code at a time: NumPy is slow along short axes
+        codes[..., at] = words >> kind(at * bits) & kind(2**bits - 1)
+    return codes.reshape(*words.shape[:-1], -1)
 
 
 def unpack_padded(words: NDArray[np.uint32], bits: int) -> NDArray[np.uint8]:
@@ -74,9 +80,7 @@ def unpack_padded(words: NDArray[np.uint32], bits: int) -> NDArray[np.uint8]:
     """
     if not 1 <= bits <= 8:
         raise ValueError(f"a code of {bits} bits")
-    shifts = np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
-    codes = (words[..., None] >> shifts & np.uint32(2**bits - 1)).astype(np.uint8)
-    return codes.reshape(*words.shape[:-1], -1)
+    return _fields(words, bits, 32 // bits)
 
 
 def split_nibbles(packed: NDArray[np.uint8], *, high_first: bool = False) -> NDArray[np.uint8]:

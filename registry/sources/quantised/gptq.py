@@ -129,12 +129,13 @@ def _note(view: TensorView, settings: Mapping[str, Any], version: int, *, carrie
         view.notes.append(
             "no quantisation configuration: GPTQ version 1, which stores zero points less one, is assumed"
         )
+    carries = carries and whole_number(view, settings, "bits") != 3  # whose codes lie across words
     if version == 1 and settings.get("sym") is not True:
         view.notes.append(
             "GPTQ zero points that are stored as the largest code are read as gptqmodel reads them: with a carry into "
             "the next one"
             if carries
-            else "GPTQ zero points that are stored as the largest code are read as AutoGPTQ reads them: as 0"
+            else "GPTQ zero points that are stored as the largest code are read as 0, as AutoGPTQ reads them"
         )
 
 
@@ -238,15 +239,22 @@ def _rows(
     zeros = _zeros(layer, stored["qzeros"].read())
     order = _order(view, layer, stored.get("g_idx"))
 
+    regular = layer.inputs == layer.groups * layer.group_size and np.array_equal(order, _plain_order(layer))
+
     def decode(first: int, last: int) -> NDArray[np.float32]:
         stream = np.ascontiguousarray(words[:, first:last].T).view(np.uint8)
         codes = unpack_fields(stream, layer.bits, layer.inputs).astype(np.float32)
-        codes -= zeros[:, first:last].T[:, order]
-        factors = scales[:, first:last].T[:, order]
-        check_scales(view, stored["scales"].name, factors, codes)
+        zero, factor = (np.ascontiguousarray(part[:, first:last].T) for part in (zeros, scales))
+        if regular:
+            codes = codes.reshape(last - first, layer.groups, layer.group_size)
+            zero, factor = zero[..., None], factor[..., None]
+        else:
+            zero, factor = zero.take(order, 1), factor.take(order, 1)
+        codes -= zero
+        check_scales(view, stored["scales"].name, factor, codes)
         with np.errstate(over="ignore", invalid="ignore"):  # infinite scales are reported with the whole layer
-            codes *= factors
-        return codes
+            codes *= factor
+        return codes.reshape(last - first, layer.inputs)
 
     return by_blocks(start, stop, (layer.inputs,), decode)
 
@@ -264,9 +272,8 @@ def _zeros(layer: _Layer, packed: NDArray[np.generic]) -> NDArray[np.float32]:
 
 def _order(view: TensorView, layer: _Layer, stored: EffectiveTensor | None) -> NDArray[np.intp]:
     """The group of each input."""
-    plain: NDArray[np.intp] = np.arange(layer.inputs, dtype=np.intp) // layer.group_size
     if stored is None:
-        return plain
+        return _plain_order(layer)
     order = stored.read().astype(np.intp)
     if order.min() < 0 or order.max() >= layer.groups:
         raise contradiction(
@@ -274,6 +281,10 @@ def _order(view: TensorView, layer: _Layer, stored: EffectiveTensor | None) -> N
         )
     if layer.groups > 1 and not order.any():
         if view.facts.quantisation.get("desc_act") is False:
-            return plain  # and the file was written without group indices
+            return _plain_order(layer)  # and the file was written without group indices
         raise contradiction(view, stored.name, f"is all zero, for {layer.groups} groups", _NO_CONFIGURATION)
     return order
+
+
+def _plain_order(layer: _Layer) -> NDArray[np.intp]:
+    return np.arange(layer.inputs, dtype=np.intp) // layer.group_size

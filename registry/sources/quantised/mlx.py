@@ -212,7 +212,12 @@ def _rounded(values: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
         return values.astype(np.float16).astype(np.float32)
     if dtype == "bfloat16":
         bits = values.view(np.uint32)
-        even = (bits >> np.uint32(16) & np.uint32(1)) + np.uint32(0x7FFF)
-        rounded = ((bits + even) & np.uint32(0xFFFF0000)).view(np.float32)
-        return np.where(np.isfinite(values), rounded, values)
+        kept = bits >> np.uint32(16)
+        kept &= np.uint32(1)  # a half is rounded to even
+        kept += np.uint32(0x7FFF)
+        kept += bits
+        kept &= np.uint32(0xFFFF0000)
+        rounded = kept.view(np.float32)
+        finite = np.isfinite(values)
+        return rounded if finite.all() else np.where(finite, rounded, values)
     return values
