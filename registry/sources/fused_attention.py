@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Rule = Callable[[Mapping[str, Any], int], "Layout | None"]
 
-__all__ = ["Layout", "layout_of", "name_parts", "whole_note"]
+__all__ = ["NAMES", "Layout", "layout_of", "name_parts", "whole_note"]
 
 
 class Layout(NamedTuple):
@@ -285,6 +285,12 @@ def _by_siblings(own: str, above: str, info: TensorInfo, infos: Mapping[str, Ten
 
 
 _BY_SIBLINGS = ("qkv", "kv", "queries_keys_values", "keys_values")
+_OF_NAME = (
+    "gate_up_proj", "input_linear", "in_proj_weight", "kv", "to_kv", "Wqkv", "c_attn", "qkv_proj", "qkv", "to_qkv",
+)  # fmt: skip
+
+NAMES = frozenset(_BY_TYPE) | frozenset(_BY_SIBLINGS) | frozenset(_OF_NAME)
+"""Own names of tensors and modules that `layout_of` knows; any other is not fused."""
 
 
 def _shape(infos: Mapping[str, TensorInfo], name: str, dimensions: int) -> tuple[int, ...]:

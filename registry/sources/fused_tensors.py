@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from registry.sources.fused_attention import Layout, layout_of
+from registry.sources.fused_attention import NAMES, Layout, layout_of
 from registry.sources.model_config import model_types
 from registry.sources.recurrent_gates import gates_of, is_recurrent
 
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
     from registry.types import TensorInfo
 
-__all__ = ["Piece", "is_conv1d_model", "pieces_of"]
+__all__ = ["Piece", "is_conv1d_model", "may_be_fused", "pieces_of"]
 
 _CONV1D = re.compile(r"(?:.*[./])?(?:c_attn|q_attn|c_fc|c_proj)[./]weight")
 _CONV1D_TYPES = frozenset({"clvp", "clvp_decoder"})  # which have no c_attn
 _TRANSPOSED = re.compile(
     r"(?:.*[./_])?(?:deconv|conv_?transpose|transposed_?conv|convt)(?:[123]d)?[_\d]*(?:[./]\w+)*?[./]weight"
 )
+_SEPARATORS = re.compile(r"[./]")
+_RECURRENT = re.compile(r"weight_h|weight_i|kernel", re.IGNORECASE)
 _ORDER = {label: place for place, label in enumerate(("q", "k", "v"))}
 
 
@@ -48,10 +50,15 @@ def is_conv1d_model(infos: Mapping[str, TensorInfo], config: Mapping[str, Any] |
     c_proj is square in attention and does not tell; c_attn does, with 3 d outputs for d inputs. Models that have none
     are known by their model type.
     """
-    return bool(model_types(config or {}) & _CONV1D_TYPES) or any(
+    return bool(config and model_types(config) & _CONV1D_TYPES) or any(
         name.endswith("c_attn.weight") and len(info.shape) == 2 and info.shape[1] == 3 * info.shape[0]
         for name, info in infos.items()
     )
+
+
+def may_be_fused(name: str) -> bool:
+    """Whether a tensor has a name of a projection that `fused_attention` knows as fused."""
+    return not NAMES.isdisjoint(_SEPARATORS.split(name)[-3:])
 
 
 def pieces_of(
@@ -72,12 +79,13 @@ def pieces_of(
     """
     axis = _output_axis(info, conv1d=conv1d)
     outputs = info.shape[axis]
-    if gates := gates_of(info, infos):
+    recurrent = _RECURRENT.search(info.name) is not None
+    if recurrent and (gates := gates_of(info, infos)):
         step = outputs // len(gates)
         return tuple(Piece(label, axis, i * step, (i + 1) * step, "recurrent") for i, label in enumerate(gates))
-    if layout := layout_of(info, infos, axis, config or {}):
+    if may_be_fused(info.name) and (layout := layout_of(info, infos, axis, config or {})):
         return _cut(layout, axis)
-    return (Piece("", axis, 0, outputs, "recurrent" if is_recurrent(info, infos) else ""),)
+    return (Piece("", axis, 0, outputs, "recurrent" if recurrent and is_recurrent(info, infos) else ""),)
 
 
 def _cut(layout: Layout, axis: int) -> tuple[Piece, ...]:

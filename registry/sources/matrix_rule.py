@@ -20,7 +20,7 @@ from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import is_float
 from registry.sources.effective_weights import effective
 from registry.sources.fused_attention import whole_note
-from registry.sources.fused_tensors import Piece, is_conv1d_model, pieces_of
+from registry.sources.fused_tensors import Piece, is_conv1d_model, may_be_fused, pieces_of
 from registry.sources.nonfinite_values import marked, nonfinite, refusal
 from registry.sources.tied_names import twin_of
 from registry.sources.unreadable_weights import check_complete
@@ -108,7 +108,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
     for name, tensor in view.tensors.items():
         if reasons[name] is None and _is_stored(tensor) and facts[tensor.parts[0]].zero:
             reasons[name] = "all zeros"
-    bad = nonfinite(view, reasons, facts)
+    bad = nonfinite(view, reasons, facts) if any(fact.nonfinite for fact in facts.values()) else {}
     if bad and not allow_nonfinite:
         raise refusal(view.where, bad, {info.name: info.size for info in checkpoint.tensors})
     for name, tensor in view.tensors.items():
@@ -119,7 +119,9 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
     layers, skipped = _layers([name for name in order if reasons[name] is None], infos, view.facts.config)
     skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for n, i in infos.items() if (reason := reasons[n])]
     skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for i, reason in view.skipped.values()]
-    unread = check_complete(view, layers, {n for n, reason in reasons.items() if reason not in NOT_PARAMETERS})
+    learnable = {name for name, reason in reasons.items() if reason not in NOT_PARAMETERS}
+    others = [name for name in learnable if not is_float(infos[name].dtype) and len(infos[name].shape) > 1]
+    unread = check_complete(view, layers, others) if others or view.unreadable else {}
     if not layers:
         raise _no_matrix(checkpoint, infos, skipped)
     learnt = [name for name, info in infos.items() if _is_parameter(info, reasons[name])]
@@ -128,7 +130,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
     settings = [(each.setting, each.parts) for name in learnt if (each := view.tensors[name]).setting]
     stored = {info.name: info for info in checkpoint.tensors}
     tied = {part for n, why in reasons.items() if (why or "").startswith(_TIED) for part in view.tensors[n].parts}
-    fused = whole_note([layer.tensor for layer in layers if layer.name == layer.tensor])
+    fused = [layer.tensor for layer in layers if layer.name == layer.tensor and may_be_fused(layer.tensor)]
     return WeightsPlan(
         rule=MATRIX_RULE,
         layers=tuple(layers),
@@ -140,7 +142,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
         precision=_precision(layers, view),
         unread=sum(unread.values()),
         nonfinite=sum(bad.values()),
-        notes=(*view.notes, *filter(None, (fused, marked(bad)))),
+        notes=(*view.notes, *filter(None, (whole_note(fused) if fused else "", marked(bad) if bad else ""))),
     )
 
 

@@ -48,9 +48,7 @@ def refusal(where: str, bad: Mapping[str, int], sizes: Mapping[str, int]) -> Wei
 
 
 def marked(bad: Mapping[str, int]) -> str:
-    """A sentence on a model that is stored with such values; empty if it has none."""
-    if not bad:
-        return ""
+    """A sentence on a model that is stored with such values."""
     named = ", ".join(sorted(bad, key=lambda name: (-bad[name], name))[:_NAMED])
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     count = sum(bad.values())

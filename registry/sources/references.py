@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["deferred", "expand", "open_ref"]
 
 _PREFIXED = re.compile(rf"({PREFIX.pattern}):(?![/\\])(.*)", re.DOTALL)
+_NUMBERED = re.compile(r"\d")  # as every file of a set is
 _PATH_LIKE = re.compile(r"(\.{0,2}|~[^/\\]*)[/\\]")
 
 
@@ -215,7 +216,7 @@ def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> Mo
         )
     target = settled(path, folder)
     files = shards_of(target) if is_index(target) else [target]
-    if not is_index(target) and index_of(target) is None:
+    if (_NUMBERED.search(target.stem) or target.parent.name.startswith("mp_rank")) and not is_index(target) and index_of(target) is None:
         try:
             together = set_of(target)
         except SourceError:  # reported when it is opened, as one failed model

@@ -30,7 +30,7 @@ _COMPLEX_REMEDY = "save their real and imaginary parts as tensors"
 _REMEDY = "convert it to float16 or float32 with the library that wrote it, then save it again"
 
 
-def check_complete(view: TensorView, layers: Sequence[LayerMatrix], learnt: Collection[str]) -> dict[str, int]:
+def check_complete(view: TensorView, layers: Sequence[LayerMatrix], others: Collection[str]) -> dict[str, int]:
     """Weights that are in no layer because they cannot be read: elements by name of the stored tensor.
 
     Parameters
@@ -40,8 +40,8 @@ def check_complete(view: TensorView, layers: Sequence[LayerMatrix], learnt: Coll
         dimensions that no step has made a weight of, are unreadable.
     layers
         The layer matrices of the model.
-    learnt
-        Names of tensors that are no buffers.
+    others
+        Names of tensors of two or more dimensions that are neither floating-point nor known buffers.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def check_complete(view: TensorView, layers: Sequence[LayerMatrix], learnt: Coll
         or one of them is what its sibling blocks have as a layer.
     """
     found = dict(view.unreadable)
-    for name in sorted(learnt):
+    for name in sorted(others):
         info = view.tensors[name].info
         if name not in found and (kind := _unread_kind(info)):
             remedy = _COMPLEX_REMEDY if info.dtype.startswith("complex") else _REMEDY

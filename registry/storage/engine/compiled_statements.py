@@ -44,7 +44,7 @@ class Compiled:
         with driver(connection) as below:
             if places is not None:
                 with closing(below.cursor()) as cursor:
-                    found = cursor.execute(words, [values[place] for place in places]).fetchall()
+                    found = cursor.execute(words, list(map(values.__getitem__, places))).fetchall()
             else:
                 with below.cursor(binary=True) as cursor:  # bytes and numbers as they are, not as digits
                     found = cursor.execute(words, values, prepare=True).fetchall()
