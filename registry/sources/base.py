@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from registry.errors import SourceError, UnsafeError
@@ -11,6 +11,9 @@ from registry.types.model_facts import NO_FACTS
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from registry.types import Checkpoint, ModelFacts, ModelRef, TensorInfo
 
@@ -84,10 +87,19 @@ class OpenedCheckpoint:
         """The reference that was opened, its card completed from the file's metadata."""
         return self._ref
 
+    def under(self, ref: ModelRef) -> Self:
+        """This checkpoint under the reference by which its file was fetched; card and entry are the file's."""
+        self._ref = replace(ref, card=self._ref.card, key=self._ref.key)
+        return self
+
     @property
     def facts(self) -> ModelFacts:
         """Configuration beside the weights and in their header; empty where there is none."""
         return self._facts
+
+    def read(self, name: str) -> NDArray[np.floating]:
+        """The floating-point tensor as float32 or float64."""
+        raise NotImplementedError
 
     def raw(self, name: str) -> memoryview:
         """Little-endian bytes of a tensor in C order of its stored layout."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from registry.errors import NotFoundError
 from registry.sources import safetensors, shards, torch_file
-from registry.sources.base import OpenedCheckpoint, Source, verify
+from registry.sources.base import OpenedCheckpoint, Source
 from registry.sources.hub_cache import MAIN, cached_weights, files_of, forget
 from registry.sources.hub_download import fetch, required
 from registry.sources.weight_files import is_index
@@ -17,9 +17,7 @@ from registry.types import Metric, ModelCard, ModelRef
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from huggingface_hub import ModelInfo
-    from numpy.typing import NDArray
 
     from registry.types import Checkpoint
 
@@ -64,52 +62,17 @@ def open_hub(ref: ModelRef) -> Checkpoint:
     weights, info = fetch(repository, revision or MAIN)
     said = ModelCard() if info is None else _card(info)
     ref = replace(ref, card=replace(said, revision=weights.parent.name).updated(ref.card))
-    return HubCheckpoint(ref, open_weights(ref, weights))
+    return open_weights(ref, weights).under(ref)
 
 
-class HubCheckpoint(OpenedCheckpoint):
-    """An opened file of the cache under the hub reference that it was fetched by."""
-
-    def __init__(self, ref: ModelRef, file: Checkpoint) -> None:
-        super().__init__(replace(ref, card=file.ref.card), file.tensors, file.facts)
-        self._file = file
-
-    def read(self, name: str) -> NDArray[np.floating]:
-        """The floating-point tensor as float32 or float64; float16 and bfloat16 are returned as float32."""
-        self._check_open()
-        return self._file.read(name)
-
-    def raw(self, name: str) -> memoryview:
-        """Little-endian bytes of the tensor in C order."""
-        self._check_open()
-        return self._file.raw(name)
-
-    def bytes_of(self, name: str) -> int:
-        """Size of the tensor in bytes."""
-        return self._file.bytes_of(name)
-
-    def span(self, name: str, start: int, stop: int) -> memoryview:
-        """Bytes ``start`` to ``stop`` of the tensor."""
-        self._check_open()
-        return self._file.span(name, start, stop)
-
-    def verify(self) -> None:
-        """Compare the checksums of the file with its data."""
-        verify(self._file)
-
-    def close(self) -> None:
-        """Close the file."""
-        super().close()
-        self._file.close()
-
-
-def open_weights(ref: ModelRef, weights: Path) -> Checkpoint:
+def open_weights(ref: ModelRef, weights: Path) -> OpenedCheckpoint:
     """Open a file of the cache with the source for its suffix, under that source's rules."""
     if is_index(weights):
         source = shards.SOURCE
     else:
         source = safetensors.SOURCE if weights.suffix == ".safetensors" else torch_file.SOURCE
-    return source.open(replace(ref, source=source.name, target=str(weights)))
+    opened = source.open(replace(ref, source=source.name, target=str(weights)))
+    return cast("OpenedCheckpoint", opened)  # as every source of files returns it
 
 
 def _card(info: ModelInfo) -> ModelCard:

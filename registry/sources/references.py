@@ -216,7 +216,11 @@ def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> Mo
         )
     target = settled(path, folder)
     files = shards_of(target) if is_index(target) else [target]
-    if (_NUMBERED.search(target.stem) or target.parent.name.startswith("mp_rank")) and not is_index(target) and index_of(target) is None:
+    if (
+        (_NUMBERED.search(target.stem) or target.parent.name.startswith("mp_rank"))
+        and not is_index(target)
+        and index_of(target) is None
+    ):
         try:
             together = set_of(target)
         except SourceError:  # reported when it is opened, as one failed model

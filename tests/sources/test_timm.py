@@ -136,7 +136,7 @@ def test_published_weights_come_through_timm(hub: Hub) -> None:
         assert plan_weights(checkpoint) == plan_weights(live)
         assert (checkpoint.ref.source, checkpoint.ref.card.revision) == ("timm", "c" * 40)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert hub.fetched() == {"model.safetensors"}
+    assert hub.fetched() == {"model.safetensors", "config.json"}
     (again,) = expand(f"timm:{SMALL}")
     assert (again.cached, again.bytes) == (True, len(save(state)))
     discard(again)
