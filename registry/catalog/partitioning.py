@@ -42,6 +42,7 @@ def classes_of(
     """
     store = database.readable()
     subject = _subject(store, settings, where)
+    older = older_among(store, settings.spec, passing(store, where))
     by_rule = rule_for(rule, len(subject.ids))
     key = PartitionKey(settings.spec.hash, settings.distance.name, by_rule.name, settings.limit, _scope(where))
     mark, note = subject.mark(), ""
@@ -65,7 +66,7 @@ def classes_of(
         kept=stored is not None,
         created="" if stored is None else stored.created.isoformat(timespec="seconds"),
         note=note,
-        older=older_among(store, settings.spec, passing(store, where)),
+        older=older,
     )
 
 

@@ -194,7 +194,8 @@ def test_a_look_up_by_the_index_asks_little(indexed: Filled, monkeypatch: pytest
 
     monkeypatch.setattr(psycopg.Cursor, "execute", note)
     assert indexed.reg.search("wide").indexed
-    assert [words.split()[0] for words in seen] == ["BEGIN", *["SELECT"] * 5], seen
+    # One of them asks for models of an older matrix rule, which the answer counts.
+    assert [words.split()[0] for words in seen] == ["BEGIN", *["SELECT"] * 6], seen
 
 
 def test_models_without_a_vector_were_not_searched(indexed: Filled, postgres: Postgres) -> None:
