@@ -24,8 +24,8 @@ ALLOWED = {
             "searches.Search",
         )
     },
-    "registry.sources.tensor_view.EffectiveTensor.info": "a value that follows from the fields",
-    "registry.sources.tensor_view.TensorView.raw": "steps see stored tensors through the view alone",
+    "registry.sources.effective_weights.EffectiveTensor.info": "a value that follows from the fields",
+    "registry.sources.effective_weights.TensorView.raw": "steps see stored tensors through the view alone",
     "registry.types.choices.Aim.place": "a value that follows from the fields",
     "registry.types.choices.MetricChange.place": "a value that follows from the fields",
     "registry.types.weights.Metric.place": "a value that follows from the fields",

@@ -17,8 +17,8 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import is_float
+from registry.sources.effective_weights import EffectiveTensor
 from registry.sources.fused_tensors import is_conv1d_model, pieces_of
-from registry.sources.tensor_view import EffectiveTensor
 from registry.spelling import counted
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["MERGE", "PREFIX", "check_kind", "fold_adapters", "is_adapter_alone"]
 

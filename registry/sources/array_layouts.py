@@ -30,14 +30,14 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.depth_order import depth_order
-from registry.sources.tensor_view import EffectiveTensor, Unreadable
+from registry.sources.effective_weights import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["turn_arrays"]
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.sources.content_hash import Facts
-    from registry.sources.tensor_view import EffectiveTensor, TensorView
+    from registry.sources.effective_weights import EffectiveTensor, TensorView
     from registry.types import Checkpoint
 
 __all__ = ["MATRIX_RULE", "layer_matrix", "layers_by_shape", "plan_weights", "skip_reason", "topology_of"]

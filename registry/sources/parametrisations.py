@@ -18,14 +18,14 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import is_float
-from registry.sources.tensor_view import Unreadable
+from registry.sources.effective_weights import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import EffectiveTensor, TensorView
+    from registry.sources.effective_weights import EffectiveTensor, TensorView
 
     Rows = Callable[[int, int], NDArray[np.generic]]
 

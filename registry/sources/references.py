@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, NotFoundError, SourceError, WeightsError
 from registry.sources.effective_weights import EffectiveCheckpoint
-from registry.sources.not_weights import check_content, finished_name
+from registry.sources.folder_search import Found, matching_files, weight_files
 from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.shard_sets import set_of
 from registry.sources.source_table import BUILT_IN, DEFERRED, PREFIX, SOURCES, SUFFIXES, source_of_file
 from registry.sources.weight_files import (
-    Found,
+    check_content,
     check_file,
     default_names,
+    finished_name,
     index_of,
     is_index,
-    matching_files,
     settled,
     size_of,
-    weight_files,
 )
 from registry.types import ModelRef, Plan
 

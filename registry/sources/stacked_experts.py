@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import is_float
+from registry.sources.effective_weights import EffectiveTensor, Unreadable
 from registry.sources.model_config import model_types, numbers
-from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["split_experts"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from registry.sources.dtypes import is_float
 
 if TYPE_CHECKING:
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["restore_tied_names", "twin_of"]
 

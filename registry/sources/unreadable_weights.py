@@ -7,13 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from registry.errors import WeightsError
-from registry.sources.tensor_view import Unreadable
+from registry.sources.effective_weights import Unreadable
 from registry.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
     from registry.types import LayerMatrix, TensorInfo
 
 __all__ = ["MOST", "check_complete"]

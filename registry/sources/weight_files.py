@@ -1,4 +1,8 @@
-"""Files and folders of weights: checks before reading, search in folders, default names."""
+"""Weights files: checks before reading, default names, and files under such names that hold something else.
+
+The first bytes tell pointers, error pages and unfinished downloads, so that every suffix is answered alike, before any
+library reads the file.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +10,28 @@ import os
 import re
 import stat
 from collections import Counter
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
-from registry.sources.not_weights import check_content, finished_name
 from registry.spelling import counted
-from registry.types.outcomes import NAMED, LeftOut
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "DESCRIPTIONS",
     "GENERIC_STEMS",
     "INDEX",
     "SHARD",
-    "Found",
+    "check_content",
     "check_file",
     "default_names",
+    "finished_name",
     "index_of",
     "is_index",
     "is_shard",
     "is_training_state",
-    "matching_files",
+    "printable",
     "refuse_shard",
     "settled",
     "size_of",
-    "weight_files",
 ]
 
 INDEX = ".index.json"
@@ -57,8 +54,18 @@ DESCRIPTIONS = (
 )  # fmt: skip
 """Files beside the weights that are read with them: see `model_files`."""
 
-_REASONS, _LONGEST = 40, 12  # reasons that a scan tells apart, and characters of a suffix
-_MAGIC = frozenset("*?[")
+_START = 512  # bytes looked at
+_POINTER = re.compile(rb"version https://(?:git-lfs|hawser)\S*\n(?:.*\n)*?size (\d{1,20})\n")
+_POINTER_START = (b"version https://git-lfs", b"version https://hawser")  # its first name
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|\?xml|error)\b", re.IGNORECASE)
+# What servers answer in plain text or JSON instead of a file.
+_ANSWER = re.compile(
+    rb"\s*(?:entry not found|repository not found|(?:error )?404\b|not found\b|access denied|forbidden\b|unauthorized\b"
+    rb"|invalid (?:username|credentials)|access to model|\{\s*\"(?:error|message|detail)\"\s*:)",
+    re.IGNORECASE,
+)
+_SMALL = 64 * 1024  # bytes; no answer in plain text is larger
+_UNFINISHED = re.compile(r"(.+)\.(?:incomplete|part|partial|crdownload|download|opdownload|!ut|aria2)", re.IGNORECASE)
 
 
 def check_file(path: Path) -> int:
@@ -106,6 +113,42 @@ def _checked_size(path: Path) -> int:
     return size
 
 
+def check_content(path: Path, size: int) -> None:
+    """Refuse a file that is no weights file by its first bytes or by a control file beside it.
+
+    Raises ``WeightsError`` for a pointer of Git LFS, a web page or a server's answer that was saved in place of a file,
+    and a file that aria2 has not finished: it has its full size at once.
+    """
+    if os.path.exists(f"{path}.aria2"):  # noqa: PTH110 - which is False, too, for a name that is too long
+        raise WeightsError(f"{path} is an unfinished download: {path.name}.aria2 is beside it", "finish the download")
+    with path.open("rb") as file:
+        start = file.read(_START)
+    if start.startswith(_POINTER_START):
+        pointer = _POINTER.match(start)
+        whole = f" to a file of {int(pointer[1])} bytes" if pointer else ""
+        raise WeightsError(
+            f"{path} is a pointer of Git LFS{whole}, not the file itself",
+            f"run: git lfs pull --include {path.name}, in its repository",
+        )
+    if _PAGE.match(start):
+        raise WeightsError(
+            f"{path} is a web page, which a server sent in place of the file",
+            "download it again from the address of the file itself; log in first if it needs that",
+        )
+    if size <= _SMALL and path.suffix.lower() != ".json" and _ANSWER.match(start):
+        said = " ".join(start[:80].decode("utf-8", "replace").split())
+        raise WeightsError(
+            f"{path} holds a server's answer in place of the file: {said!r}",
+            "check the address, then download it again",
+        )
+
+
+def finished_name(path: Path) -> str | None:
+    """The name that a download will have when it is finished, of an unfinished one; None for other files."""
+    match = _UNFINISHED.fullmatch(path.name)
+    return match[1] if match else None
+
+
 def size_of(path: Path) -> int | None:
     """Size in bytes of a file; None if it is missing, inaccessible or not a regular file."""
     try:
@@ -139,178 +182,9 @@ def _leaves(path: Path) -> bool:
     return not Path(os.path.realpath(path)).is_relative_to(folder)
 
 
-class Found(NamedTuple):
-    """Weights files below the folder ``root``, and paths that cannot be accessed; both sorted.
-
-    ``left_out``: the other files, by reason.
-    """
-
-    root: Path
-    files: list[Path]
-    barred: list[Path]
-    left_out: tuple[LeftOut, ...]
-
-
-class _Rest:
-    """Counts the files that a scan leaves out. O(1) a file."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._names: dict[str, list[str]] = {}
-
-    def add(self, reason: str, name: str) -> None:
-        if reason not in self._counts and len(self._counts) >= _REASONS:
-            reason = "other suffixes"
-        self._counts[reason] += 1
-        names = self._names.setdefault(reason, [])
-        if len(names) < NAMED or name < names[-1]:  # the first in the order of names, whatever the order of the scan
-            names[NAMED - 1 :] = []
-            names.append(name)
-            names.sort()
-
-    def told(self) -> tuple[LeftOut, ...]:
-        return tuple(
-            LeftOut(reason, count, tuple(map(_printable, self._names[reason])))
-            for reason, count in self._counts.items()
-        )
-
-
-def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
-    """All weights files below ``folder``.
-
-    Links to folders are not followed, which excludes cycles. Optimiser states and similar training files are left out.
-
-    Raises
-    ------
-    NotFoundError
-        There is no weights file, and no path was inaccessible.
-    SourceError
-        The folder cannot be listed.
-    """
-    barred: dict[Path, str] = {}
-    rest = _Rest()
-    found = sorted(_below(folder, suffixes, barred, rest))
-    if folder in barred:
-        raise SourceError(f"{folder} cannot be listed: {barred[folder]}", "check its permissions")
-    if not found and not barred:
-        unfinished = next((path for path in _files_below(folder) if finished_name(path)), None)
-        raise NotFoundError(
-            f"no weights in folder {folder}",
-            f"finish the download of {unfinished}" if unfinished else _known(suffixes),
-        )
-    return Found(folder, found, sorted(barred), rest.told())
-
-
-def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
-    """Weights files that match a pattern or lie in folders that match it; None if the text is not a pattern.
-
-    A pattern contains ``*``, ``?`` or ``[``; ``**`` matches any number of folders. Links to folders are not followed.
-    Hidden folders match only if a part of the pattern starts with a dot.
-
-    Raises
-    ------
-    NotFoundError
-        Nothing matches, and no path was inaccessible.
-    """
-    if not any(_MAGIC & set(part) for part in pattern.parts):
-        return None
-    # Leading parts that exist are taken literally, so that folder names may contain brackets.
-    root, parts = Path(pattern.anchor), list(pattern.parts[1 if pattern.anchor else 0 :])
-    while len(parts) > 1 and (root / parts[0]).is_dir():
-        root /= parts.pop(0)
-    if any("**" in part and part != "**" for part in parts):
-        raise NotFoundError(
-            f"{pattern} is not a valid pattern: ** must be a whole part of the path", "write it like 'runs/**/best.pt'"
-        )
-    barred: dict[Path, str] = {}
-    found: set[Path] = set()
-    rest = _Rest()
-    for path, is_folder in _matching(root, parts, barred, hidden=any(part.startswith(".") for part in parts)):
-        found.update(_below(path, suffixes, barred, rest) if is_folder else _weights([path], suffixes, rest))
-    if not found and not barred:
-        raise NotFoundError(f"no weights match {pattern}", _known(suffixes))
-    return Found(root, sorted(found), sorted(barred), rest.told())
-
-
-# pathlib's glob silently skips folders without permission; here they are reported.
-def _matching(folder: Path, parts: list[str], barred: dict[Path, str], *, hidden: bool) -> Iterator[tuple[Path, bool]]:
-    """Paths below a folder that match the parts of a pattern, and whether each is a folder; adds to ``barred``."""
-    part, rest = parts[0], parts[1:]
-    if part == "**":
-        if not rest:
-            yield folder, True
-            return
-        waiting = [folder]
-        while waiting:
-            within = waiting.pop()
-            yield from _matching(within, rest, barred, hidden=hidden)
-            waiting += [path for path, is_folder in _children(within, "*", barred, hidden=hidden) if is_folder]
-        return
-    for path, is_folder in _children(folder, part, barred, hidden=hidden):
-        if not rest:
-            yield path, is_folder
-        elif is_folder:
-            yield from _matching(path, rest, barred, hidden=hidden)
-
-
-def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool) -> Iterator[tuple[Path, bool]]:
-    """Entries of a folder that match one part of a pattern, and whether each is a folder; no links to folders."""
-    looked_at = folder if _MAGIC & set(part) else folder / part
-    try:
-        if looked_at == folder:
-            with os.scandir(folder) as entries:
-                found = [
-                    (folder / entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink())
-                    for entry in entries
-                    if fnmatch(entry.name, part) and (hidden or not entry.name.startswith("."))
-                ]
-        else:
-            mode = looked_at.lstat().st_mode
-            found = [(looked_at, stat.S_ISDIR(mode), stat.S_ISLNK(mode))]
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
-        return
-    except OSError as error:
-        barred[looked_at] = error.strerror or str(error)
-        return
-    for path, is_folder, is_link in found:
-        if not (is_link and os.path.isdir(path)):  # noqa: PTH112 - which does not raise where it may not look
-            yield path, is_folder
-
-
 def is_training_state(path: Path) -> bool:
     """Whether the name is that of training state beside the weights: an optimizer, a scheduler, random states."""
     return path.stem.lower() in _TRAINER_STEMS or _TRAINER_PARTS.fullmatch(path.stem.lower()) is not None
-
-
-def _known(suffixes: tuple[str, ...]) -> str:
-    return f"supported suffixes: {' '.join(sorted(suffixes))}"
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    return _below(folder, ("",), {}, _Rest())
-
-
-def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str], rest: _Rest) -> Iterator[Path]:
-    waiting = [folder]
-    while waiting:
-        children = list(_children(waiting.pop(), "*", barred, hidden=True))
-        waiting += [path for path, is_folder in children if is_folder]
-        yield from _weights((path for path, is_folder in children if not is_folder), suffixes, rest)
-
-
-def _weights(paths: Iterable[Path], suffixes: tuple[str, ...], rest: _Rest) -> Iterator[Path]:
-    for path in paths:
-        name = path.name
-        lower = name.lower()
-        if lower.endswith(suffixes):
-            if not is_training_state(path):
-                yield path
-                continue
-            rest.add("training state", name)
-        elif lower not in DESCRIPTIONS:
-            suffix = os.path.splitext(lower)[1]  # noqa: PTH122 - of many thousands of names
-            known = suffix.isprintable() and len(suffix) <= _LONGEST
-            rest.add((f"unknown suffix {suffix}" if suffix else "no suffix") if known else "other suffixes", name)
 
 
 def default_names(paths: list[Path], folder: Path | None) -> list[str]:
@@ -322,13 +196,13 @@ def default_names(paths: list[Path], folder: Path | None) -> list[str]:
     names = [_default_name(path, folder) for path in paths]
     count = Counter(names)
     return [
-        _printable(name if count[name] == 1 or folder is None else path.relative_to(folder).as_posix())
-        or _printable(path.name)
+        printable(name if count[name] == 1 or folder is None else path.relative_to(folder).as_posix())
+        or printable(path.name)
         for name, path in zip(names, paths, strict=True)
     ]
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     r"""A valid model name: unprintable characters escaped as ``\x1b``, blanks at both ends removed."""
     text = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in _utf8(name))
     return "".join(text).strip()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
     from registry.types import Checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch and NumPy, about Keras

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from registry.sources.dtypes import bits_of, is_float
+from registry.sources.effective_weights import EffectiveTensor
 from registry.sources.quantised.bit_fields import by_blocks, split_nibbles
 from registry.sources.quantised.quantised_parts import (
     check_scales,
@@ -27,12 +28,11 @@ from registry.sources.quantised.quantised_parts import (
     put_weight,
     refuse_weight,
 )
-from registry.sources.tensor_view import EffectiveTensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["dequantise_bitsandbytes"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import EffectiveTensor, TensorView
+    from registry.sources.effective_weights import EffectiveTensor, TensorView
 
 __all__ = ["DAMAGED", "REMEDY", "BlockScales", "blocks_of", "finite_scales", "put_weight"]
 

@@ -9,19 +9,19 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import is_float
+from registry.sources.effective_weights import EffectiveTensor, Unreadable
 from registry.sources.quantised.bit_fields import by_blocks, unpack_fields, unpack_padded
 from registry.sources.quantised.block_scales import DAMAGED, BlockScales, finite_scales, put_weight
 from registry.sources.quantised.fp4 import block_scales, fp4_rows, whole_scales
 from registry.sources.quantised.fp8 import scale_of
 from registry.sources.quantised.quantisation_config import block_size, method_of, stated_values
-from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["dequantise_compressed_tensors"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import EffectiveTensor, Rows, TensorView
+    from registry.sources.effective_weights import EffectiveTensor, Rows, TensorView
 
 __all__ = ["PACKED", "block_scales", "fp4_rows", "packed_codes", "whole_scales"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.errors import WeightsError
+from registry.sources.effective_weights import EffectiveTensor, Unreadable
 from registry.sources.quantised.bit_fields import by_blocks
 from registry.sources.quantised.block_scales import DAMAGED, REMEDY, BlockScales
 from registry.sources.quantised.quantisation_config import block_size, method_of
-from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["dequantise_fp8", "scale_of"]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.sources.dtypes import is_float
+from registry.sources.effective_weights import EffectiveTensor
 from registry.sources.quantised.bit_fields import by_blocks, unpack_fields
 from registry.sources.quantised.quantised_parts import (
     check_scales,
@@ -23,7 +24,6 @@ from registry.sources.quantised.quantised_parts import (
     refuse_weight,
     whole_number,
 )
-from registry.sources.tensor_view import EffectiveTensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["dequantise_gptq"]
 

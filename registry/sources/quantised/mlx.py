@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from registry.sources.dtypes import decode_any, is_float
+from registry.sources.effective_weights import EffectiveTensor
 from registry.sources.quantised.bit_fields import by_blocks, unpack_fields
 from registry.sources.quantised.quantised_parts import (
     check_scales,
@@ -23,14 +24,13 @@ from registry.sources.quantised.quantised_parts import (
     put_weight,
     whole_number,
 )
-from registry.sources.tensor_view import EffectiveTensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["dequantise_mlx"]
 

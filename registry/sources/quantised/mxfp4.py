@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.errors import WeightsError
+from registry.sources.effective_weights import EffectiveTensor
 from registry.sources.quantised.bit_fields import by_blocks
 from registry.sources.quantised.block_scales import DAMAGED, BlockScales, put_weight
 from registry.sources.quantised.fp4 import PACKED, block_scales, fp4_rows, packed_codes
 from registry.sources.quantised.fp8 import scale_of
-from registry.sources.tensor_view import EffectiveTensor
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["dequantise_mxfp4"]
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import is_float
+from registry.sources.effective_weights import EffectiveTensor, Unreadable
 from registry.sources.quantised.block_scales import DAMAGED, REMEDY, put_weight
 from registry.sources.quantised.fp4 import PACKED, block_scales, fp4_rows, packed_codes, whole_scales
 from registry.sources.quantised.fp8 import scale_of
-from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["dequantise_nvfp4"]
 

@@ -14,7 +14,7 @@ from registry.sources.quantised.quantised_parts import modules_with, refuse_weig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
     Shapes = dict[str, tuple[int, ...]]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import WeightsError
 
 if TYPE_CHECKING:
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["block_size", "method_of", "settings_of", "stated_values", "weight_groups"]
 

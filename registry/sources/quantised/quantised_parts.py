@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from registry.errors import WeightsError
+from registry.sources.effective_weights import Unreadable
 from registry.sources.fused_tensors import is_conv1d_model
-from registry.sources.tensor_view import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import EffectiveTensor, TensorView
+    from registry.sources.effective_weights import EffectiveTensor, TensorView
 
 __all__ = [
     "check_scales",

@@ -8,7 +8,7 @@ from registry.sources.dtypes import is_float
 from registry.sources.quantised.quantisation_config import method_of
 
 if TYPE_CHECKING:
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 __all__ = ["skip_scales"]
 

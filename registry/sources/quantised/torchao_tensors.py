@@ -11,18 +11,18 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import is_float
+from registry.sources.effective_weights import EffectiveTensor, Unreadable
 from registry.sources.quantised.bit_fields import by_blocks, sign_extended, split_nibbles
 from registry.sources.quantised.block_scales import DAMAGED, BlockScales, put_weight
 from registry.sources.quantised.fp4 import packed_codes, whole_scales
 from registry.sources.quantised.small_floats import E2M3, E3M2, fp4_values
-from registry.sources.tensor_view import EffectiveTensor, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
     Values = Callable[[int, int], NDArray[np.floating]]
 

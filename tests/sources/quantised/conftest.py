@@ -17,7 +17,7 @@ from registry.types import NO_FACTS, ModelRef, TensorInfo
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
     Tensors = Mapping[str, "torch.Tensor | np.ndarray"]
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from registry.sources.effective_weights import STEPS, EffectiveCheckpoint
-from registry.sources.tensor_view import TensorView
+from registry.sources.effective_weights import STEPS, EffectiveCheckpoint, TensorView
 from registry.sources.torch_tensors import TorchCheckpoint
 from registry.types import ModelRef
 from registry.types.model_facts import ModelFacts

@@ -16,7 +16,7 @@ from tests.conftest import missing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
     View = Callable[..., TensorView]
     Parts = dict[str, torch.Tensor]

@@ -14,7 +14,7 @@ from tests.sources.quantised.make_reference import REFERENCE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
     View = Callable[..., TensorView]
     Parts = dict[str, np.ndarray]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from registry.errors import WeightsError
+from registry.sources.effective_weights import TensorView
 from registry.sources.quantised.mlx import dequantise_mlx
-from registry.sources.tensor_view import TensorView
 from tests.conftest import missing
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from registry.sources.matrix_rule import plan_weights
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 INPUTS, OUTPUTS = 256, 64
 I16, I32, I64, U8, HALF = torch.int16, torch.int32, torch.int64, torch.uint8, torch.float16

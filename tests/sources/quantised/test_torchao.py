@@ -18,7 +18,7 @@ from tests.sources.quantised.tensors_in_memory import assert_within_ulp, library
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.sources.tensor_view import TensorView
+    from registry.sources.effective_weights import TensorView
 
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,190 @@
+"""Search for weights files in folders and by patterns, and what a search leaves out."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from registry.errors import NotFoundError, SourceError
+from registry.sources.weight_files import DESCRIPTIONS, finished_name, is_training_state, printable
+from registry.types.outcomes import NAMED, LeftOut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Found", "matching_files", "weight_files"]
+
+_REASONS, _LONGEST = 40, 12  # reasons that a scan tells apart, and characters of a suffix
+_MAGIC = frozenset("*?[")
+
+
+class Found(NamedTuple):
+    """Weights files below the folder ``root``, and paths that cannot be accessed; both sorted.
+
+    ``left_out``: the other files, by reason.
+    """
+
+    root: Path
+    files: list[Path]
+    barred: list[Path]
+    left_out: tuple[LeftOut, ...]
+
+
+class _Rest:
+    """Counts the files that a scan leaves out. O(1) a file."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str) -> None:
+        if reason not in self._counts and len(self._counts) >= _REASONS:
+            reason = "other suffixes"
+        self._counts[reason] += 1
+        names = self._names.setdefault(reason, [])
+        if len(names) < NAMED or name < names[-1]:  # the first in the order of names, whatever the order of the scan
+            names[NAMED - 1 :] = []
+            names.append(name)
+            names.sort()
+
+    def told(self) -> tuple[LeftOut, ...]:
+        return tuple(
+            LeftOut(reason, count, tuple(map(printable, self._names[reason]))) for reason, count in self._counts.items()
+        )
+
+
+def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
+    """All weights files below ``folder``.
+
+    Links to folders are not followed, which excludes cycles. Optimiser states and similar training files are left out.
+
+    Raises
+    ------
+    NotFoundError
+        There is no weights file, and no path was inaccessible.
+    SourceError
+        The folder cannot be listed.
+    """
+    barred: dict[Path, str] = {}
+    rest = _Rest()
+    found = sorted(_below(folder, suffixes, barred, rest))
+    if folder in barred:
+        raise SourceError(f"{folder} cannot be listed: {barred[folder]}", "check its permissions")
+    if not found and not barred:
+        unfinished = next((path for path in _files_below(folder) if finished_name(path)), None)
+        raise NotFoundError(
+            f"no weights in folder {folder}",
+            f"finish the download of {unfinished}" if unfinished else _known(suffixes),
+        )
+    return Found(folder, found, sorted(barred), rest.told())
+
+
+def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
+    """Weights files that match a pattern or lie in folders that match it; None if the text is not a pattern.
+
+    A pattern contains ``*``, ``?`` or ``[``; ``**`` matches any number of folders. Links to folders are not followed.
+    Hidden folders match only if a part of the pattern starts with a dot.
+
+    Raises
+    ------
+    NotFoundError
+        Nothing matches, and no path was inaccessible.
+    """
+    if not any(_MAGIC & set(part) for part in pattern.parts):
+        return None
+    # Leading parts that exist are taken literally, so that folder names may contain brackets.
+    root, parts = Path(pattern.anchor), list(pattern.parts[1 if pattern.anchor else 0 :])
+    while len(parts) > 1 and (root / parts[0]).is_dir():
+        root /= parts.pop(0)
+    if any("**" in part and part != "**" for part in parts):
+        raise NotFoundError(
+            f"{pattern} is not a valid pattern: ** must be a whole part of the path", "write it like 'runs/**/best.pt'"
+        )
+    barred: dict[Path, str] = {}
+    found: set[Path] = set()
+    rest = _Rest()
+    for path, is_folder in _matching(root, parts, barred, hidden=any(part.startswith(".") for part in parts)):
+        found.update(_below(path, suffixes, barred, rest) if is_folder else _weights([path], suffixes, rest))
+    if not found and not barred:
+        raise NotFoundError(f"no weights match {pattern}", _known(suffixes))
+    return Found(root, sorted(found), sorted(barred), rest.told())
+
+
+# pathlib's glob silently skips folders without permission; here they are reported.
+def _matching(folder: Path, parts: list[str], barred: dict[Path, str], *, hidden: bool) -> Iterator[tuple[Path, bool]]:
+    """Paths below a folder that match the parts of a pattern, and whether each is a folder; adds to ``barred``."""
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        if not rest:
+            yield folder, True
+            return
+        waiting = [folder]
+        while waiting:
+            within = waiting.pop()
+            yield from _matching(within, rest, barred, hidden=hidden)
+            waiting += [path for path, is_folder in _children(within, "*", barred, hidden=hidden) if is_folder]
+        return
+    for path, is_folder in _children(folder, part, barred, hidden=hidden):
+        if not rest:
+            yield path, is_folder
+        elif is_folder:
+            yield from _matching(path, rest, barred, hidden=hidden)
+
+
+def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool) -> Iterator[tuple[Path, bool]]:
+    """Entries of a folder that match one part of a pattern, and whether each is a folder; no links to folders."""
+    looked_at = folder if _MAGIC & set(part) else folder / part
+    try:
+        if looked_at == folder:
+            with os.scandir(folder) as entries:
+                found = [
+                    (folder / entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink())
+                    for entry in entries
+                    if fnmatch(entry.name, part) and (hidden or not entry.name.startswith("."))
+                ]
+        else:
+            mode = looked_at.lstat().st_mode
+            found = [(looked_at, stat.S_ISDIR(mode), stat.S_ISLNK(mode))]
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        return
+    except OSError as error:
+        barred[looked_at] = error.strerror or str(error)
+        return
+    for path, is_folder, is_link in found:
+        if not (is_link and os.path.isdir(path)):  # noqa: PTH112 - which does not raise where it may not look
+            yield path, is_folder
+
+
+def _known(suffixes: tuple[str, ...]) -> str:
+    return f"supported suffixes: {' '.join(sorted(suffixes))}"
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return _below(folder, ("",), {}, _Rest())
+
+
+def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str], rest: _Rest) -> Iterator[Path]:
+    waiting = [folder]
+    while waiting:
+        children = list(_children(waiting.pop(), "*", barred, hidden=True))
+        waiting += [path for path, is_folder in children if is_folder]
+        yield from _weights((path for path, is_folder in children if not is_folder), suffixes, rest)
+
+
+def _weights(paths: Iterable[Path], suffixes: tuple[str, ...], rest: _Rest) -> Iterator[Path]:
+    for path in paths:
+        name = path.name
+        lower = name.lower()
+        if lower.endswith(suffixes):
+            if not is_training_state(path):
+                yield path
+                continue
+            rest.add("training state", name)
+        elif lower not in DESCRIPTIONS:
+            suffix = os.path.splitext(lower)[1]  # noqa: PTH122 - of many thousands of names
+            known = suffix.isprintable() and len(suffix) <= _LONGEST
+            rest.add((f"unknown suffix {suffix}" if suffix else "no suffix") if known else "other suffixes", name)
