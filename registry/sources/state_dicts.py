@@ -21,7 +21,7 @@ from registry.sources.quantised.torch_quantised import is_packed, unpacked
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["select_entry", "stripped"]
+__all__ = ["others_beside", "select_entry", "stripped"]
 
 _EMA_KEYS = ("model_ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema", "ema_model", "model_ema_state_dict")
 _PLAIN_KEYS = (
@@ -83,6 +83,16 @@ def select_entry(content: object, where: str, key: str | None) -> tuple[dict[str
     if _is_tensor(content):
         raise WeightsError(f"{where} holds a single tensor without a name, not a state dict", remedy)
     raise WeightsError(f"{where} holds a {type(content).__name__} without weights, not a state dict", remedy)
+
+
+def others_beside(content: object, entry: str) -> tuple[str, ...]:
+    """Entries beside the chosen one that hold a state dict, too: ``model`` beside ``ema``."""
+    if not entry or not isinstance(content, Mapping):
+        return ()
+    chosen = entry if entry in content else entry.partition(".")[0]
+    seen: dict[int, int] = {}
+    found = (k for k, v in content.items() if isinstance(k, str) and not _never(k) and _holds_weights(v, seen))
+    return tuple(sorted({each for each in found if each != chosen and not _same(content[each], content[chosen])}))
 
 
 def _check_not_training_state(content: Mapping[Any, Any], where: str) -> None:

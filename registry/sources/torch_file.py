@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED, check_archive, check_sums, data_offsets, zip_entries
@@ -17,7 +17,7 @@ from registry.sources.base import Source
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.pickle_stand_ins import stand_ins
 from registry.sources.quantised.torchao_tensors import REMEDY
-from registry.sources.state_dicts import select_entry, stripped
+from registry.sources.state_dicts import others_beside, select_entry, stripped
 from registry.sources.weight_files import check_file, refuse_shard
 from registry.types import ModelRef
 
@@ -33,6 +33,7 @@ __all__ = ["SOURCE", "load_state", "open_part"]
 logger = logging.getLogger(__name__)
 
 _MAX_VIEWS = 100  # limit on the size of tensors that share storages, relative to the file
+_NAMED = 6  # entries named in a note
 _TOLD = 256 * 2**20  # bytes; larger files that must be read whole cause a warning first
 # torch's message also suggests loading without weights_only, which is cut off.
 _REASON = re.compile(r"WeightsUnpickler error: (.*?)(?: Check the documentation|$)")
@@ -45,10 +46,13 @@ def open_torch_file(ref: ModelRef) -> Checkpoint:
 
     path = Path(ref.target)
     refuse_shard(path)
-    state, entry, mapped = _load_state(path, ref.key)
-    facts = facts_beside(path, names=state)
-    ref = with_facts(replace(ref, key=entry or None), facts)
-    return TorchCheckpoint(stripped(state), ref, facts, archive=path if mapped else None)
+    loaded = _load_state(path, ref.key)
+    facts = facts_beside(path, names=loaded.state)
+    if loaded.others and ref.key is None:
+        told = ", ".join(loaded.others[:_NAMED])
+        facts = replace(facts, notes=(*facts.notes, f"entry {loaded.entry} was read; --key chooses another: {told}"))
+    ref = with_facts(replace(ref, key=loaded.entry or None), facts)
+    return TorchCheckpoint(stripped(loaded.state), ref, facts, archive=path if loaded.mapped else None)
 
 
 def open_part(path: Path) -> Checkpoint:
@@ -57,8 +61,9 @@ def open_part(path: Path) -> Checkpoint:
 
     if not check_archive(path, check_file(path)):
         raise WeightsError(f"the shard {path} is an old torch file, which cannot be mapped", "save the model again")
-    state, _, mapped = _load_state(path, None)
-    return TorchCheckpoint(state, ModelRef("torch", str(path), path.stem), archive=path if mapped else None)
+    loaded = _load_state(path, None)
+    ref = ModelRef("torch", str(path), path.stem)
+    return TorchCheckpoint(loaded.state, ref, archive=path if loaded.mapped else None)
 
 
 def load_state(path: Path) -> dict[str, torch.Tensor]:
@@ -66,15 +71,23 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
 
     Raises the errors of `open_ref`.
     """
-    state, _, mapped = _load_state(path, None)
-    if mapped:
+    loaded = _load_state(path, None)
+    if loaded.mapped:
         entries = zip_entries(path, path.stat().st_size)
         check_sums(path, data_offsets(path, entries), everything=entries)
-    return stripped(state)
+    return stripped(loaded.state)
 
 
-def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], str, bool]:
-    """The state dict with names as in the file, its entry, and whether its tensors are memory-mapped."""
+class _Loaded(NamedTuple):
+    """A state dict with names as in the file, its entry, those beside it, and whether it is memory-mapped."""
+
+    state: dict[str, torch.Tensor]
+    entry: str
+    others: tuple[str, ...]
+    mapped: bool
+
+
+def _load_state(path: Path, key: str | None) -> _Loaded:
     size = check_file(path)
     mapped = check_archive(path, size)
     if not mapped and size > _TOLD:
@@ -87,11 +100,12 @@ def _load_state(path: Path, key: str | None) -> tuple[dict[str, torch.Tensor], s
     try:
         state, entry = select_entry(content, str(path), key)
         _check_extent(state, path, size)
+        others = others_beside(content, entry)
     except RegistryError:
         raise
     except Exception as error:  # an object from a malicious pickle may raise any exception when accessed
         raise _unreadable(path, error) from error
-    return state, entry, mapped
+    return _Loaded(state, entry, others, mapped)
 
 
 def _load(path: Path, *, mapped: bool) -> object:

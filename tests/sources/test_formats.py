@@ -135,7 +135,14 @@ B = {"b.weight": torch.eye(4)}
     ],
 )
 def test_wrapped_state_dicts_are_found(content: dict[str, Any], layer: str, tmp_path: Path) -> None:
-    assert [x.name for x in planned(saved(tmp_path, content)).layers] == [layer]
+    plan = planned(saved(tmp_path, content))
+    assert [x.name for x in plan.layers] == [layer]
+    told = {
+        "model_ema": ("entry model_ema was read; --key chooses another: model",),
+        "ema": ("entry ema.shadow was read; --key chooses another: state_dict",),
+        "criterion": ("entry net was read; --key chooses another: criterion",),
+    }
+    assert plan.notes == next((note for key, note in told.items() if key in content), ())
 
 
 @pytest.mark.parametrize(
