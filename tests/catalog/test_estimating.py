@@ -157,7 +157,7 @@ def test_layers_by_header_are_those_of_the_rule(suffix: str, tmp_path: Path) -> 
 def test_of_published_models_the_headers_say_the_layers(zoo: Path) -> None:
     """But for tensors that are tied or all zeros, which the bytes alone tell."""
     same = 0
-    files = sorted(zoo.rglob("*.safetensors"))[::10]
+    files = [path for path in sorted(zoo.rglob("*.safetensors"))[::10] if path.parent.name != "broken"]
     for ref in map(ref_of, files):
         found = layers_by_header(ref)
         if found is None:
