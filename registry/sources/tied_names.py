@@ -23,8 +23,10 @@ __all__ = ["restore_tied_names", "twin_of"]
 _HEADS = (
     "lm_head.weight", "lm_head.decoder.weight", "proj_out.weight", "cls.predictions.decoder.weight",
     "predictions.decoder.weight", "generator_lm_head.weight", "vocab_projector.weight", "embed_out.weight",
-    "output.weight",
 )  # fmt: skip
+_WORDS = re.compile(
+    r"(?:.*\.)?(\w*(input|word|tok|token|char)_?embed\w*|embed_tokens|wte|transformer\.w)(\.weight)?", re.DOTALL
+)
 _EMBEDDING = re.compile(r"(?:.*\.)?(\w*embed\w*|wte|shared|word_embeddings)(\.weight)?", re.DOTALL)
 # A tensor of a block, with the name of the model's input embedding, whatever is before both.
 _BLOCKS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -59,8 +61,9 @@ def restore_tied_names(view: TensorView) -> None:
 def _restore_embedding(view: TensorView) -> None:
     """Put an output layer that is stored alone also where the input embedding has its place.
 
-    A language model has an input embedding. Where there is none of the output layer's shape, that layer is the
-    embedding, unless the configuration says that they are not tied.
+    A language model has an input embedding. Where there is none, and none of the output layer's shape under another
+    name, that layer is the embedding, unless the configuration says that they are not tied. A model of speech has a
+    layer of the same name that is tied to nothing: its bias tells, or the architecture.
     """
     if view.facts.config.get("tie_word_embeddings") is False:
         return
@@ -71,10 +74,7 @@ def _restore_embedding(view: TensorView) -> None:
     stored = view.tensors[head]
     if not is_float(stored.dtype) or len(stored.shape) != 2:
         return
-    if shared is None and any(
-        tensor.shape == stored.shape and name != head and _EMBEDDING.fullmatch(name)
-        for name, tensor in view.tensors.items()
-    ):
+    if shared is None and (_is_of_speech(view, head) or _has_embedding(view, head)):
         return
     for pattern, embedding in _BLOCKS:
         match = next((found for name in sorted(view.tensors) if (found := pattern.fullmatch(name))), None)
@@ -87,6 +87,23 @@ def _restore_embedding(view: TensorView) -> None:
         if name not in view.tensors:
             view.put(replace(stored, name=name))
         return
+
+
+def _is_of_speech(view: TensorView, head: str) -> bool:
+    """Whether an output layer gives letters for frames of sound (connectionist temporal classification)."""
+    named = view.facts.config.get("architectures")
+    told = isinstance(named, list) and any(isinstance(each, str) and each.endswith("ForCTC") for each in named)
+    return told or (head == "lm_head.weight" and "lm_head.bias" in view.tensors)
+
+
+def _has_embedding(view: TensorView, head: str) -> bool:
+    """Whether words have an embedding beside the output layer, or any has its shape."""
+    return any(
+        name != head
+        and len(tensor.shape) == 2
+        and (_WORDS.fullmatch(name) or (tensor.shape == view.tensors[head].shape and _EMBEDDING.fullmatch(name)))
+        for name, tensor in view.tensors.items()
+    )
 
 
 def _shared_of(view: TensorView) -> str | None:

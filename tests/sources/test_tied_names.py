@@ -291,3 +291,27 @@ def test_vectors_are_copies_by_memory_or_name_alone() -> None:
     for each in (gains, torch.zeros(16)):
         assert count(cls_predictions_bias=each, cls_predictions_decoder_bias=each.clone()) == 16
     assert count(cls_predictions_bias=gains, cls_predictions_decoder_bias=gains + 1) == 32
+
+
+def test_an_output_layer_that_is_no_embedding_stays_where_it_is(tmp_path: Path) -> None:
+    """Of a classifier, of letters for frames of sound, and of a language model whose embedding has another size."""
+    body = {f"layers.{i}.weight": torch.randn(16, 16) for i in range(2)}
+    speech = {f"model.encoder.{name}": tensor for name, tensor in body.items()}
+    head = torch.randn(9, 16)
+
+    def last(state: dict[str, torch.Tensor], **config: Any) -> str:
+        save_file(state, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with opened(tmp_path) as checkpoint:
+            layers = plan_weights(checkpoint).layers
+        assert len(layers) == len(state) - ("lm_head.bias" in state)
+        assert {layer.name for layer in layers} <= state.keys()
+        return layers[-1].name
+
+    assert last({**body, "output.weight": head}) == "output.weight"
+    assert last({**speech, "lm_head.weight": head, "lm_head.bias": torch.randn(9)}) == "lm_head.weight"
+    assert last({**speech, "lm_head.weight": head}, architectures=["HubertForCTC"]) == "lm_head.weight"
+    wide = {**body, "input_embedding.weight": torch.randn(30, 16), "lm_head.weight": head}
+    assert last(wide) == "lm_head.weight"
+    with open_module({**speech, "lm_head.weight": head}) as checkpoint:  # a language model, as far as anything tells
+        assert plan_weights(checkpoint).layers[0].name == "model.encoder.embed_tokens.weight"
