@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["depth_order"]
 
 _SEPARATORS = re.compile(r"[./:]")
+# Models of images or sounds and text: the head comes last, wherever it is kept.
+_HEAD_BELOW = re.compile(r"^((?:.*[./])?)language_model[./](lm_head[./])", re.DOTALL)
+# SegFormer and PVT: what embeds patches and the blocks of each stage are kept apart.
+_STAGE = re.compile(r"((?:.*\.)?encoder\.)(patch_embeddings|block|layer_norm)\.(\d+)\.(.+)", re.DOTALL)
 _MAX_PARTS = 48  # bounds the recursion; the rest of a deeper name is compared as one part
 _LAST = 1e9
 # Names of Llama's MLP, which Mixtral's experts have too: w1 is the gate, w3 (v1 in DBRX) goes up, w2 comes last.
 _LLAMA = ("w1", "w3", "v1", "w2")
 _LLAMA_MLPS = ({"w1", "w2", "w3"}, {"w1", "v1", "w2"})
+_NOMIC = ("fc12", "fc11", "fc2")  # gate, up and down of Nomic's BERT
 _Shape = tuple[int, ...]
 _Key = tuple[float, float, tuple[int, ...], int, tuple[tuple[int, int, str], ...], str]
 
@@ -41,8 +46,16 @@ def depth_order(shapes: Mapping[str, _Shape]) -> list[str]:
     list of str
         Every name once. The result does not depend on the order of ``shapes``.
     """
-    split = [(_SEPARATORS.split(name, maxsplit=_MAX_PARTS), name) for name in sorted(shapes)]
+    in_stages = any("patch_embeddings" in name and _STAGE.fullmatch(name) for name in shapes)
+    split = [(_SEPARATORS.split(_path(name, in_stages), maxsplit=_MAX_PARTS), name) for name in sorted(shapes)]
     return _ordered(split, 0, shapes)
+
+
+def _path(name: str, in_stages: bool) -> str:
+    """A name as it would be if each part of the network were within the part that it belongs to."""
+    if in_stages and (stage := _STAGE.fullmatch(name)):
+        return f"{stage[1]}stages.{stage[3]}.{stage[2]}.{stage[4]}"
+    return _HEAD_BELOW.sub(r"\1\2", name)
 
 
 def _ordered(entries: Sequence[tuple[list[str], str]], depth: int, shapes: Mapping[str, _Shape]) -> list[str]:
@@ -108,6 +121,8 @@ def _moved_rank(
     rank = parts[child].rank
     if child in _LLAMA and any(parts.keys() >= names for names in _LLAMA_MLPS):
         return _llama_rank(child, children, shapes)
+    if child in _NOMIC and parts.keys() >= set(_NOMIC):
+        return GATE + _NOMIC.index(child)
     if rank == DENSE and not any("conv" in part.stem for part in parts.values()):
         return BODY if parts[child].numbers else HEAD
     if child == "up" and not any(part.stem.startswith("down") for part in parts.values()):

@@ -119,6 +119,16 @@ NAMES = {
     "one count over several stems": "conv1 stage2.0.conv stage3.0.conv stage4.0.conv conv5 fc",
     "lstm": """
         embedding lstm.weight_ih_l0 lstm.weight_hh_l0 lstm.weight_ih_l1 lstm.weight_hh_l1 lstm.weight_ih_l10 fc""",
+    "llava": """
+        vision_tower.encoder.layers.0.fc1 language_model.model.layers.0.mlp.up_proj multi_modal_projector.linear_1
+        language_model.lm_head""",
+    "llava in memory": """
+        model.vision_tower.encoder.layers.0.fc1 model.language_model.layers.0.mlp.up_proj
+        model.multi_modal_projector.linear_1 lm_head""",
+    "segformer": """
+        encoder.patch_embeddings.0.proj encoder.block.0.0.attention.self.query encoder.block.0.1.mlp.dense1
+        encoder.patch_embeddings.1.proj encoder.block.1.0.attention.self.query decode_head.classifier""",
+    "nomic bert": "encoder.layers.0.mlp.fc12 encoder.layers.0.mlp.fc11 encoder.layers.0.mlp.fc2",
     "inside residual blocks": "conv1 layer1.0.conv1 layer1.0.conv2 layer1.0.downsample.0 layer1.1.conv1 fc",
 }
 
