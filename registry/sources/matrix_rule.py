@@ -59,15 +59,18 @@ NOT_PARAMETERS = frozenset({_STATISTICS, _OPTIMISER, _MASK, _BUFFER})
 
 # Of the last part of a name, in lower case.
 _LAST: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (_STATISTICS, re.compile(r"(running|moving)_(mean|var|variance)|num_batches_tracked")),
+    (_STATISTICS, re.compile(r"(running|moving)_(mean|var|variance)|num_batches_tracked|embed_avg|cluster_size")),
     (_MASK, re.compile(r"(\w+_)?masks?|masked_bias|tril")),
     (
         _BUFFER,
-        re.compile(r"inv_freq|freqs(_cis|_cos|_sin)?|(cos|sin)_cached|relative_coords_table|anchors|anchor_grid|pe"),
+        re.compile(
+            r"inv_freq|freqs(_cis|_cos|_sin)?|(cos|sin)_cached|relative_coords_table|anchors|anchor_grid|pe"
+            r"|(query|key|diagonal)_decay|slope_rate|pos_idx_to_embed|final_logits_bias|weight_integer|(input|output)_(min|max)"
+        ),
     ),
     ("position table", re.compile(r"(rel|relative)_(pos|position)\w*|\w+_pos|attention_biases|wpe|(\w+_)?pos_table")),
     ("token", re.compile(r"(\w+_)?tokens?")),
-    ("bias", re.compile(r"bias|\w+_bias|bias_(k|v|ih|hh)\w*")),
+    ("bias", re.compile(r"bias|\w+_bias|bias_(k|v|ih|hh)\w*|(\w+_)?bias_[uv]")),
     ("layer scale", re.compile(r"layer_?scale\w*|gamma(_\d+)?|ls\d?")),
 )
 _POSITION = re.compile(
@@ -320,7 +323,7 @@ def _reason_by_name(info: TensorInfo) -> str | None:
     last = parts[-1]
     if parts[0] in _OPTIMISER_ROOTS or _OPTIMISERS.fullmatch(last):
         return _OPTIMISER
-    if last == "bias" and len(info.shape) == 4 and info.shape[:2] == (1, 1):
+    if last == "bias" and len(info.shape) == 4 and info.shape[:2] == (1, 1) and info.shape[2] == info.shape[3]:
         return _MASK  # GPT-2 keeps its causal mask under this name
     for reason, pattern in _LAST:
         if (len(info.shape) > 1 or reason in NOT_PARAMETERS) and pattern.fullmatch(last):

@@ -52,6 +52,12 @@ def reasons(plan: WeightsPlan) -> dict[str, str]:
         ("gru.bias", "float32", (2, 24), "bias"),
         ("h.0.attn.bias", "float32", (1, 1, 16, 16), "mask"),
         ("attn_mask", "float32", (4, 4), "mask"),
+        ("grn.bias", "float32", (1, 1, 1, 64), "bias"),
+        ("self_attn.bias_u", "float32", (4, 8), "bias"),
+        ("self_attn.pos_bias_v", "float32", (4, 8), "bias"),
+        ("self_attn.key_decay", "float32", (4, 16, 1), "constant table"),
+        ("model.final_logits_bias", "float32", (1, 64), "constant table"),
+        ("quantizer.codebook.embed_avg", "float32", (16, 8), "batch statistics"),
         ("encoder.pos_embedding", "float32", (1, 197, 768), "position table"),
         ("pos_embed", "float32", (197, 768), "position table"),
         ("bert.embeddings.position_embeddings.weight", "float32", (512, 64), "position table"),
@@ -356,6 +362,7 @@ def test_minus_infinity_of_a_mask_is_its_meaning() -> None:
     arrays = {"a.weight": normal(4, 4), "attn.mask": np.full((4, 4), -np.inf), "adam.exp_avg": np.full(3, np.nan)}
     arrays["a.weight_fake_quant.activation_post_process.min_val"] = np.full(1, np.inf)
     arrays["a.activation_post_process.max_val"] = np.full(1, -np.inf)
+    arrays["linear.input_max"] = np.full((), np.inf)  # of a layer that clips nothing
     assert plan_weights(ArrayCheckpoint(arrays)).nonfinite == 0
     with pytest.raises(WeightsError, match=r"a\.max_val holds 1 of 1"):
         plan_weights(ArrayCheckpoint(arrays | {"a.max_val": np.full(1, np.inf)}))
