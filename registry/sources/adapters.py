@@ -67,6 +67,8 @@ _VARIANTS = (
 )  # fmt: skip
 _FACTOR = re.compile(r"(?:(.*)\.)?lora_(A|B|embedding_A|embedding_B)(?:\.(.+))?", re.DOTALL)
 _KOHYA = re.compile(r"(lora_[a-z]+\d?)_(.+)\.(lora_down\.weight|lora_up\.weight|alpha)", re.DOTALL)
+_WORDS = re.compile(r"(?:.*\.)?(?:embed_tokens|wte|embed_in|word_embeddings)\.weight", re.DOTALL)
+_HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out)\.(?:.+\.)?weight", re.DOTALL)
 _MOVED = re.compile(r"(?:(.*)\.)?(original_module|modules_to_save\.([^.]+))\.(.+)", re.DOTALL)
 _MARK = re.compile(
     r"(?:.*[._])?(base_layer|original_module|modules_to_save|lora_\w+|dora_scale|ia3_l|hada_\w+|lokr_\w+|vera_\w+"
@@ -204,7 +206,8 @@ class _Peft:
                 "merge the one that you mean with merge_and_unload(adapter_names=[NAME]) of peft, then save the model",
             )
         moved = _Names(self.where, base, self.factors) if base else _Names(self.where, own, self.factors)
-        tensors = {**base, **{moved.place(name): tensor for name, tensor in own.items()}}
+        placed = {moved.place(name): tensor for name, tensor in own.items()}
+        tensors = {**base, **self._untied_head(base, placed), **placed}
         self.view.tensors.clear()
         for name, tensor in tensors.items():
             self.view.tensors[name] = tensor if tensor.name == name else replace(tensor, name=name)
@@ -214,6 +217,30 @@ class _Peft:
         for module in sorted(self.factors):
             assert scaling is not None  # noqa: S101 - there are factors
             self._fold_module(module, moved.place(module), scaling, conv1d=conv1d)
+
+    def _untied_head(
+        self, base: Mapping[str, EffectiveTensor], placed: Mapping[str, EffectiveTensor]
+    ) -> dict[str, EffectiveTensor]:
+        """The output layer of a base that stores it as its embedding only, where an adapter replaces the embedding.
+
+        peft replaces a module of ``modules_to_save``, so that the output layer keeps the base's values; an embedding
+        that is stored for its new words is loaded into the tensor that both are.
+        """
+        config, adapter = self.view.facts.config, self.view.facts.adapter
+        modules = adapter.get("modules_to_save")
+        moved = tuple(each for each in modules if isinstance(each, str)) if isinstance(modules, list) else ()
+        replaced = [
+            name
+            for name in placed
+            if name in base
+            and _WORDS.fullmatch(name)
+            and f".{name.removesuffix('.weight')}".endswith(tuple(f".{each}" for each in moved))
+        ]
+        heads = any(_HEAD.fullmatch(name) for name in (*base, *placed))
+        tied = config.get("tie_word_embeddings") is True and not adapter.get("ensure_weight_tying")
+        if len(replaced) != 1 or heads or not tied:
+            return {}
+        return {"lm_head.weight": replace(base[replaced[0]], name="lm_head.weight")}
 
     def _add_factor(self, module: str, what: str, tail: str, tensor: EffectiveTensor) -> None:
         above, _, last = tail.rpartition(".")

@@ -396,6 +396,27 @@ def test_the_base_in_a_folder_is_not_searched_for_below_it(tmp_path: Path) -> No
         opened_path(adapter)
 
 
+def test_an_embedding_saved_with_an_adapter_leaves_the_tied_head_to_the_base(tmp_path: Path) -> None:
+    """In memory as in two files: the embedding is the adapter's, the output layer the base's."""
+    peft = required("peft")
+    base = tied_llama()
+    base.save_pretrained(tmp_path / "base")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(tmp_path / "adapter")
+    with opened_path(tmp_path / "adapter", str(tmp_path / "base")) as checkpoint, open_module(model) as live:
+        plan, expected = plan_weights(checkpoint), plan_weights(live)
+        assert summary(plan) == summary(expected)
+        assert plan.layers[0].tensor == "model.embed_tokens.weight"
+        assert plan.layers[-1].tensor == "lm_head.weight"
+        for mine, theirs in zip(plan.layers, expected.layers, strict=True):
+            np.testing.assert_allclose(layer_matrix(checkpoint, mine), layer_matrix(live, theirs), atol=1e-6)
+
+
 def test_a_quantised_base(tmp_path: Path) -> None:
     """QLoRA: the base's weights are dequantised before the adapter is added."""
     functional = required("bitsandbytes.functional")
