@@ -27,6 +27,21 @@ _TRANSPOSED = re.compile(
 )
 _SEPARATORS = re.compile(r"[./]")
 _RECURRENT = re.compile(r"weight_h|weight_i|kernel", re.IGNORECASE)
+# Of model types whose modules of these names are transposed, beside those that their bias tells.
+_TRANSPOSED_BY_TYPE: tuple[tuple[frozenset[str], re.Pattern[str]], ...] = (
+    (
+        frozenset({"dpt", "depth_anything", "prompt_depth_anything", "zoedepth"}),
+        re.compile(r"(?:.*\.)?reassemble_stage\.layers\.[01]\.resize\.weight", re.DOTALL),
+    ),
+    (
+        frozenset({"eomt", "eomt_dinov3", "videomt"}),
+        re.compile(r"(?:.*\.)?upscale_block\.block\.\d+\.conv1\.weight", re.DOTALL),
+    ),
+    (
+        frozenset({"sam", "sam_hq", "sam2", "sam2_video", "edgetam"}),
+        re.compile(r"(?:.*\.)?mask_decoder\.(?:upscale_conv|encoder_conv|compress_vit_conv)\d\.weight", re.DOTALL),
+    ),
+)
 _ORDER = {label: place for place, label in enumerate(("q", "k", "v"))}
 
 
@@ -77,7 +92,7 @@ def pieces_of(
     config
         The model's configuration, if there is one; its model type and heads determine the layout.
     """
-    axis = _output_axis(info, conv1d=conv1d)
+    axis = _output_axis(info, infos, config or {}, conv1d=conv1d)
     outputs = info.shape[axis]
     recurrent = _RECURRENT.search(info.name) is not None
     if recurrent and (gates := gates_of(info, infos)):
@@ -100,9 +115,18 @@ def _cut(layout: Layout, axis: int) -> tuple[Piece, ...]:
     return tuple(sorted(pieces, key=lambda piece: _ORDER.get(piece.label, len(_ORDER))))
 
 
-def _output_axis(info: TensorInfo, *, conv1d: bool) -> int:
-    """Axis of outputs: 1 for GPT-2's Conv1D and for transposed convolutions (in, out, ...), else 0."""
+def _output_axis(info: TensorInfo, infos: Mapping[str, TensorInfo], config: Mapping[str, Any], *, conv1d: bool) -> int:
+    """Axis of outputs: 1 for GPT-2's Conv1D and for transposed convolutions (in, out, ...), else 0.
+
+    A convolution is transposed by its name, by the model type, or where its bias has the extent of the second axis and
+    not of the first.
+    """
     if conv1d and len(info.shape) == 2 and _CONV1D.fullmatch(info.name):
         return 1
-    transposed = len(info.shape) > 2 and info.shape[1] > 1 and _TRANSPOSED.fullmatch(info.name.lower())
-    return 1 if transposed else 0
+    if len(info.shape) < 3 or info.shape[1] < 2:
+        return 0
+    bias = infos.get(f"{info.name.removesuffix('weight')}bias") if info.name.endswith("weight") else None
+    by_bias = bias is not None and info.shape[0] != info.shape[1] and bias.shape == info.shape[1:2]
+    if by_bias or _TRANSPOSED.fullmatch(info.name.lower()):
+        return 1
+    return int(any(names.fullmatch(info.name) and types & model_types(config) for types, names in _TRANSPOSED_BY_TYPE))

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import WeightsError
-from registry.sources import MATRIX_RULE, layer_matrix, plan_weights
+from registry.sources import MATRIX_RULE, layer_matrix, open_module, plan_weights
 from registry.sources.fused_tensors import Piece, pieces_of
 from registry.sources.matrix_rule import layers_by_shape, skip_reason
 from registry.types import TensorInfo
@@ -87,6 +88,25 @@ def test_tensors_that_are_no_layers(name: str, dtype: str, shape: tuple[int, ...
     assert reasons(plan) == {name: reason}
     assert [layer.name for layer in plan.layers] == ["fc.weight"]
     assert skip_reason(tensors[1]) == reason
+
+
+def test_a_bias_or_the_model_type_tells_transposed_convolutions() -> None:
+    """Against the modules' own shapes; a bias that fits both axes tells nothing."""
+    torch.manual_seed(0)
+    module = torch.nn.ModuleDict(
+        {
+            "up": torch.nn.ConvTranspose2d(8, 6, 3),
+            "down": torch.nn.Conv2d(6, 8, 3),
+            "square": torch.nn.ConvTranspose1d(8, 8, 2),
+        }
+    )
+    with open_module(module) as checkpoint:
+        axes = {layer.name: layer.axis for layer in plan_weights(checkpoint).layers}
+    assert axes == {"up.weight": 1, "down.weight": 0, "square.weight": 0}
+    name = "neck.reassemble_stage.layers.1.resize.weight"
+    infos = {name: TensorInfo(name, "float32", (8, 8, 2, 2))}
+    for config, axis in (({"model_type": "dpt"}, 1), ({"model_type": "vit"}, 0), ({}, 0)):
+        assert [layer.axis for layer in layers_by_shape(infos, config)] == [axis]
 
 
 @pytest.mark.parametrize(
