@@ -342,9 +342,9 @@ def _bottleneck(own: str, above: str, info: TensorInfo, infos: Mapping[str, Tens
 
 
 def _lambda(own: str, above: str, info: TensorInfo, infos: Mapping[str, TensorInfo]) -> Layout | None:
-    """LambdaNet: queries and values are normalised by layers of their widths."""
+    """LambdaNet: queries and values, and no keys, are normalised by layers of their widths."""
     queries, values = _shape(infos, f"{above}norm_q.weight", 1)[0], _shape(infos, f"{above}norm_v.weight", 1)[0]
-    if own != "qkv" or not queries or not values:
+    if own != "qkv" or not queries or not values or f"{above}norm_k.weight" in infos:  # MViTv2: each head is
         return None
     return Layout(1, (("q", queries), ("k", info.shape[0] - queries - values), ("v", values)))
 

@@ -68,7 +68,12 @@ _LAST: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"|(query|key|diagonal)_decay|slope_rate|pos_idx_to_embed|final_logits_bias|weight_integer|(input|output)_(min|max)"
         ),
     ),
-    ("position table", re.compile(r"(rel|relative)_(pos|position)\w*|\w+_pos|attention_biases|wpe|(\w+_)?pos_table")),
+    (
+        "position table",
+        re.compile(
+            r"(rel|relative)_(pos|position)\w*|\w+_pos|attention_biases|wpe|(\w+_)?pos_table|(height|width)_rel"
+        ),
+    ),
     ("token", re.compile(r"(\w+_)?tokens?")),
     ("bias", re.compile(r"bias|\w+_bias|bias_(k|v|ih|hh)\w*|(\w+_)?bias_[uv]")),
     ("layer scale", re.compile(r"layer_?scale\w*|gamma(_\d+)?|ls\d?")),

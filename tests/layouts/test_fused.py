@@ -353,6 +353,24 @@ def test_attention_of_lambda_and_halo_networks_and_global_queries() -> None:
     assert [layers[f"stages.0.blocks.1.attn.qkv.weight[{part}]"].p for part in "kv"] == [width, width]
 
 
+def test_queries_keys_and_values_that_are_pooled_are_equal_thirds() -> None:
+    """MViTv2 normalises each head's queries, keys and values; LambdaNet, which has no such keys, all of them."""
+    timm = pytest.importorskip("timm")
+    module = timm.create_model("mvitv2_tiny", num_classes=4)
+    layers = {layer.name: layer for layer in plan_weights(ArrayCheckpoint(arrays_of(module))).layers}
+    for number in range(2):
+        place = f"stages.{number}.blocks.0.attn"
+        own = module.get_submodule(place)
+        width = own.proj.in_features
+        for start, part in enumerate("qkv"):
+            layer = layers[f"{place}.qkv.weight[{part}]"]
+            assert (layer.period, layer.start, layer.p) == (0, start * width, width)
+        data = torch.randn(1, 9, own.qkv.in_features)
+        queries = own.qkv(data).reshape(1, 9, 3, own.num_heads, -1).permute(2, 0, 3, 1, 4)[0]  # as in its forward
+        expected = data @ own.qkv.weight[:width].T + own.qkv.bias[:width]
+        torch.testing.assert_close(queries, expected.reshape(1, 9, own.num_heads, -1).transpose(1, 2))
+
+
 def test_multi_scale_attention_is_per_head() -> None:
     timm = pytest.importorskip("timm")
     module = scrambled(timm.create_model("efficientvit_b0"))

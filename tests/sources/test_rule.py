@@ -67,6 +67,7 @@ def reasons(plan: WeightsPlan) -> dict[str, str]:
         ("pos_embed.embeddings", "float32", (197, 768), "position table"),
         ("pos_embed.embedding", "float32", (197, 768), "position table"),
         ("attn.relative_position_bias_table", "float32", (169, 3), "position table"),
+        ("self_attn.pos_embed.height_rel", "float32", (23, 64), "position table"),
         ("attn.rel_pos_h", "float32", (55, 96), "position table"),
         ("layer.0.SelfAttention.relative_attention_bias.weight", "float32", (32, 8), "position table"),
         ("rotary_emb.inv_freq", "float32", (32,), "constant table"),
