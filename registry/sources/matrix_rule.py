@@ -133,7 +133,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
     if not layers:
         raise _no_matrix(checkpoint, infos, skipped)
     learnt = [name for name, info in infos.items() if _is_parameter(info, reasons[name])]
-    learnt = _without_copies(learnt, view, facts)
+    learnt = _without_copies(learnt, view, facts, _copied_modules(reasons))
     parts = {part for name in learnt for part in view.tensors[name].parts}
     settings = [(each.setting, each.parts) for name in learnt if (each := view.tensors[name]).setting]
     stored = {info.name: info for info in checkpoint.tensors}
@@ -190,10 +190,33 @@ def _identity(tensor: EffectiveTensor, facts: Mapping[str, Facts]) -> tuple[obje
     return (tensor.dtype, tensor.shape, tensor.cut, digests, tensor.setting, made)
 
 
-def _without_copies(learnt: Sequence[str], view: TensorView, facts: Mapping[str, Facts]) -> list[str]:
+def _copied_modules(reasons: Mapping[str, str | None]) -> dict[str, str]:
+    """Paths of modules whose matrices are all tied to those of one other module, and that module's path.
+
+    A module that a network uses several times has a path for each use, and a file without aliases a copy.
+    """
+    own = {name[:end] for name, why in reasons.items() if why is None for end in _dots(name)}
+    found: dict[str, set[str]] = {}
+    for name, why in reasons.items():
+        if not (why or "").startswith(_TIED):
+            continue
+        copy, original = name.split("."), (why or "").removeprefix(_TIED).split(".")
+        while len(copy) > 1 and len(original) > 1 and copy.pop() == original.pop() and ".".join(copy) not in own:
+            found.setdefault(".".join(copy), set()).add(".".join(original))
+    return {path: others.pop() for path, others in found.items() if len(others) == 1}
+
+
+def _dots(name: str) -> list[int]:
+    return [place for place, sign in enumerate(name) if sign == "."]
+
+
+def _without_copies(
+    learnt: Sequence[str], view: TensorView, facts: Mapping[str, Facts], copied: Mapping[str, str]
+) -> list[str]:
     """Names of parameters, each once.
 
-    Vectors and constant tensors are copies only by their names: two biases can be trained by the same gradients.
+    Vectors and constant tensors are copies only by their names: two biases can be trained by the same gradients. So are
+    vectors of a module all of whose matrices are those of another, as ``copied`` says.
     """
     seen: set[tuple[object, ...]] = set()
     names = frozenset(learnt)
@@ -203,6 +226,8 @@ def _without_copies(learnt: Sequence[str], view: TensorView, facts: Mapping[str,
         identity = _identity(tensor, facts)
         if len(tensor.shape) < 2 or all(facts[part].constant for part in tensor.parts):
             twin = twin_of(view, name)
+            if twin is None and not all(facts[part].constant for part in tensor.parts):
+                twin = next((copied[name[:end]] + name[end:] for end in _dots(name) if name[:end] in copied), None)
             if twin in names and _identity(view.tensors[twin], facts) == identity:
                 continue
         elif identity in seen:
