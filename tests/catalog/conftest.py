@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,13 +54,6 @@ def fill(reg: Registry, files: Path) -> None:
         assert (done.status, done.name, done.message) == ("added", name, "")
 
 
-@pytest.fixture
-def filled(database_url: str, files: Path) -> Iterator[Filled]:
-    with Registry(database_url) as reg:
-        fill(reg, files)
-        yield Filled(reg, database_url, files)
-
-
 @pytest.fixture(scope="session")
 def _shared(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
     path = tmp_path_factory.mktemp("shared") / "registry.db"
@@ -73,3 +67,14 @@ def asked(_shared: Path, files: Path) -> Iterator[Filled]:
     """The same in a SQLite file that all tests share: to be asked, not changed."""
     with Registry(_shared) as reg:
         yield Filled(reg, f"sqlite:///{_shared}", files)
+
+
+@pytest.fixture
+def filled(database_url: str, files: Path, _shared: Path) -> Iterator[Filled]:
+    place = database_url.removeprefix("sqlite:///")
+    if place != database_url:  # the same file again, which is quicker than the same models
+        shutil.copyfile(_shared, place)
+    with Registry(database_url) as reg:
+        if place == database_url:
+            fill(reg, files)
+        yield Filled(reg, database_url, files)
