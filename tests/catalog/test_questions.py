@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from registry import Metric, MetricBound, Registry
-from registry.catalog import measuring
-from registry.equivalence import DISTANCES, OTHER_SEEDS, judging, rate_at, shipped
+from registry.catalog import comparing, measuring
+from registry.equivalence import DISTANCES, OTHER_SEEDS, closer_than, judging, rate_at, shipped
 from registry.errors import (
     DatabaseMissingError,
     EmptyRegistryError,
@@ -16,14 +16,14 @@ from registry.errors import (
     UnknownModelError,
     UsageError,
 )
-from registry.spectral import fingerprint
+from registry.spectral import contrast, fingerprint
 from registry.spectral.layered import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, SPECS
 from registry.storage import Store
 from registry.storage.equivalence.stored_calibrations import put_calibration
 from registry.storage.models.measured_values import drop_spec
-from registry.types import Calibration, Recomputed
-from tests.catalog.factory import NETWORKS
+from registry.types import Calibration, Fingerprint, Recomputed
+from tests.catalog.factory import NETWORKS, made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,7 @@ def test_the_nearest_first(filled: Filled) -> None:
     assert names(reg.nearest("wide", 1)) == ["twin"]
     verdict = found.neighbours[0].verdict
     assert (verdict.equivalent, verdict.reasons, verdict.expected_false) == (True, (), 3 * found.rate)
+    assert verdict.closer_than == closer_than(calibration, np.array([verdict.distance]))[0]
     assert names(reg.nearest("wide", equivalent=True, tolerance=1e-3)) == ["twin"]
     assert reg.nearest("wide", equivalent=True, tolerance=0.0) == ()
     # Gaussian weights: of another class, however wide the tolerance.
@@ -103,8 +104,57 @@ def test_strictly_equivalent_is_near_in_the_spectra_by_depth(
 
 
 def test_strictness_asks_for_a_fingerprint_by_depth(asked: Filled) -> None:
-    with pytest.raises(UsageError, match="strict needs spectra by depth, which mme v1 does not contain"):
+    words = "strict needs spectra by depth, which mme v1 does not contain"
+    with pytest.raises(UsageError, match=words) as refused:
         asked.reg.compare("wide", "twin", fingerprint="mme", strict=True)
+    assert refused.value.remedy == "use the fingerprint layered"
+
+
+def test_strictness_looks_at_spectra_by_depth_alone(tmp_path: Path) -> None:
+    """The first and the last number of each block, apart by more than other seeds are."""
+    ends = np.cumsum([0, *LAYERED_BLOCKS.values()]).tolist()
+    zero = made("zero", 0.0)
+    with Store.open(str(tmp_path / "r.db"), mode="create") as store:
+        store.add(zero)
+        for name, start, stop in zip(LAYERED_BLOCKS, ends[:-1], ends[1:], strict=True):
+            for end, place in (("first", start), ("last", stop - 1)):
+                vector = np.zeros(LAYERED.length, np.float32)
+                vector[place] = 2 * OTHER_SEEDS
+                store.add(replace(made(f"{name} {end}", 0.0), fingerprints=(Fingerprint(LAYERED, vector),)))
+    with Registry(tmp_path / "r.db") as reg:
+        for name in LAYERED_BLOCKS:
+            for end in ("first", "last"):
+                for pair in (("zero", f"{name} {end}"), (f"{name} {end}", "zero")):
+                    assert reg.equivalent(*pair, tolerance=1.0, strict=True).equivalent == (name != "depths"), pair
+
+
+def test_a_comparison_has_both_models_and_where_they_differ(filled: Filled) -> None:
+    found = filled.reg.compare("wide", "slim", distance="l2", tolerance=0.25)
+    assert (found.a, found.b) == (filled.reg.show("wide").summary, filled.reg.show("slim").summary)
+    assert (found.conjugacy_a, found.conjugacy_b) == tuple(filled.reg.show(name).conjugacy for name in ("wide", "slim"))
+    assert (found.spec, found.distance, found.calibration) == (LAYERED, "l2", shipped(LAYERED, "l2"))
+    assert (found.verdict.tolerance, found.verdict.expected_false) == (0.25, found.verdict.rate)  # of this one pair
+    assert found.contrast == contrast(filled.reg.spectrum("wide"), filled.reg.spectrum("slim"))
+    # Without the spectra of one of them nothing is said of where they differ.
+    filled.reg.remove("slim")
+    filled.reg.ingest(filled.files / "slim.safetensors", keep_spectra=False)
+    for a, b in (("wide", "slim"), ("slim", "wide")):
+        assert filled.reg.compare(a, b).contrast is None
+
+
+def test_a_matrix_too_large_is_refused(asked: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "MAX_COMPLETE", 4)
+    assert asked.reg.distances()[1].shape == (4, 4)
+    monkeypatch.setattr(comparing, "MAX_COMPLETE", 3)
+    with pytest.raises(UsageError) as refused:
+        asked.reg.distances()
+    assert refused.value.remedy == "use a filter such as --family"
+    assert asked.reg.distances(family="conv")[0] == ("wide", "twin", "slim")
+    # As many as would be 8 bytes 30,000 times 30,000.
+    many = np.arange(30_000), np.empty((30_000, 0), np.float32)
+    monkeypatch.setattr(comparing, "vectors_of", lambda *_: many)
+    with pytest.raises(UsageError, match=r"30000 models would make a matrix of 7 GB \(limit 3 models\)"):
+        asked.reg.distances()
 
 
 def _vectors(reg: Registry) -> tuple[list[str], list[np.ndarray]]:
@@ -155,7 +205,7 @@ def test_unknown_filters_are_refused(asked: Filled, ask: Callable[..., Any]) -> 
 @pytest.mark.parametrize("question", ["search", "compress", "compare", "classes"])
 def test_a_tolerance_is_a_distance(asked: Filled, question: str, tolerance: float) -> None:
     models = {"search": ("wide",), "compress": ("wide",), "compare": ("wide", "slim"), "classes": ()}[question]
-    with pytest.raises(UsageError, match="tolerance must be finite and not negative"):
+    with pytest.raises(UsageError, match=f"^tolerance must be finite and not negative, not {tolerance}$"):
         getattr(asked.reg, question)(*models, tolerance=tolerance)
 
 
@@ -165,15 +215,19 @@ def test_a_tolerance_is_a_distance(asked: Filled, question: str, tolerance: floa
         ("search", {"k": 0}, "k must be at least 1"),
         ("compress", {"k": 0}, "k must be at least 1"),
         ("compress", {"k": -1}, "k must be at least 1"),
-        ("compress", {"max_ratio": 0.0}, "max_ratio must lie in"),
-        ("compress", {"max_ratio": 1.5}, "max_ratio must lie in"),
+        ("compress", {"max_ratio": 0.0}, r"^max_ratio must lie in \(0, 1\], not 0.0$"),
+        ("compress", {"max_ratio": 1.5}, r"^max_ratio must lie in \(0, 1\], not 1.5$"),
+        ("compress", {"max_ratio": "half"}, "^max_ratio must be a number, not 'half'"),
+        ("search", {"k": 1.5}, "^k must be a whole number, not 1.5"),
+        ("search", {"tolerance": "much"}, "^tolerance must be a number, not 'much'"),
+        ("select", {"k": 0}, "^k must be at least 1, not 0"),
         ("search", {"distance": "cosine"}, "unknown distance 'cosine'"),
         ("search", {"fingerprint": "none"}, "unknown fingerprint 'none'"),
     ],
 )
 def test_terms_out_of_range(asked: Filled, question: str, terms: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        getattr(asked.reg, question)("wide", **terms)
+        getattr(asked.reg, question)(*(() if question == "select" else ("wide",)), **terms)
 
 
 def test_classes(filled: Filled) -> None:
@@ -195,6 +249,8 @@ def test_classes(filled: Filled) -> None:
 def test_smaller_stand_ins(filled: Filled) -> None:
     found = filled.reg.compress("wide", tolerance=100.0)
     assert (found.equivalent, names(found.candidates)) == (True, ["slim"])  # twin is as large as wide
+    assert (found.spec, found.distance, found.calibration) == (LAYERED, "l1", shipped(LAYERED, "l1"))
+    assert found.removals == ()
     [slim] = found.candidates
     assert slim.params_saved == 1 - slim.model.parameters / found.model.parameters
     assert slim.bytes_saved == 1 - slim.model.bytes / found.model.bytes
@@ -222,6 +278,40 @@ def test_smaller_stand_ins(filled: Filled) -> None:
         got = filled.reg.compress("wide", tolerance=0.0, **bounds)
         assert set(names(got.candidates)) == expected, bounds
         assert all(c.model.parameters < got.model.parameters for c in got.candidates)
+
+
+def test_candidates_are_told_apart_where_that_is_asked(filled: Filled) -> None:
+    reg = filled.reg
+    assert {candidate.contrast for candidate in reg.compress("wide", tolerance=0.0).candidates} == {None}
+    for candidate in reg.compress("wide", tolerance=0.0, explain=True).candidates:
+        assert candidate.contrast == contrast(reg.spectrum("wide"), reg.spectrum(candidate.model.name))
+    reg.remove("slim")
+    reg.ingest(filled.files / "slim.safetensors", keep_spectra=False)
+    without = {c.model.name: c.contrast for c in reg.compress("wide", tolerance=0.0, explain=True).candidates}
+    assert without["slim"] is None
+    assert without["dense"] is not None
+    assert [c.contrast for c in reg.compress("slim", tolerance=0.0, explain=True).candidates] == [None]
+
+
+def test_what_a_candidate_gains_and_loses(filled: Filled) -> None:
+    """Of each metric that both have; whether that is better is said by either record, or by the name."""
+    reg = filled.reg
+    for model, metric in (
+        ("wide", Metric("loss", 0.5, "digits", "test")), ("slim", Metric("loss", 0.75, "digits", "test")),
+        ("wide", Metric("speed", 10.0)), ("slim", Metric("speed", 30.0, higher_is_better=True)),
+        ("wide", Metric("cost", 4.0, higher_is_better=False)), ("slim", Metric("cost", 5.0)),
+        ("wide", Metric("odd", 1.0)), ("slim", Metric("odd", 2.0)),
+        ("wide", Metric("top5", 99.0, "digits", "test")), ("slim", Metric("top5", 98.0, "digits", "val")),
+    ):  # fmt: skip
+        reg.set_metric(model, metric)
+    [slim] = reg.compress("wide", tolerance=100.0).candidates
+    assert {(c.name, c.original, c.candidate, c.higher_is_better, c.better) for c in slim.changes} == {
+        ("loss", 0.5, 0.75, False, False),
+        ("speed", 10.0, 30.0, True, True),
+        ("cost", 4.0, 5.0, False, False),
+        ("odd", 1.0, 2.0, None, None),
+        ("top1", 98.5, 97.0, True, False),
+    }
 
 
 def test_equivalents_come_smallest_first(tmp_path: Path) -> None:
@@ -303,8 +393,14 @@ def test_models_of_other_specs_do_not_take_part(filled: Filled) -> None:
     filled.reg.ingest(filled.files / "slim.safetensors")
     assert filled.reg.search("slim").searched == 0
     assert filled.reg.search(filled.files / "slim.safetensors", family="none").neighbours == ()
+    assert filled.reg.distances()[0] == ("slim",)
     assert filled.reg.refingerprint() == Recomputed(3, 0)
     assert filled.reg.search("slim").searched == 3
+    # Whatever was remembered first, they are in the order in which they came.
+    labels, square = filled.reg.distances()
+    assert labels == ("wide", "twin", "slim", "dense")
+    assert square[0, 2] == pytest.approx(filled.reg.equivalent("wide", "slim").distance, rel=1e-12)
+    assert filled.reg.distances(max_params=30_000)[0] == ("slim", "dense")
 
 
 def test_the_registrys_own_calibration_goes_before_the_shipped_one(filled: Filled) -> None:

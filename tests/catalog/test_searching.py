@@ -10,7 +10,11 @@ import pytest
 
 from registry import Metric, MetricBound, Registry
 from registry.catalog import search_settings, searching
+from registry.catalog.search_settings import candidates
+from registry.equivalence import DISTANCES, distances, shipped
 from registry.errors import StorageError, UsageError
+from registry.spectral.specs import LAYERED
+from registry.storage import Store
 from tests.catalog.conftest import Filled, fill
 
 if TYPE_CHECKING:
@@ -32,9 +36,17 @@ def test_within_a_radius(filled: Filled) -> None:
     assert names(filled.reg.search("wide", 1, radius=third)) == names(everything)[:1]
     nothing = filled.reg.search("wide", radius=0.0)
     assert (names(nothing), nothing.searched, nothing.radius) == ([], 3, 0.0)
+    assert (nothing.spec, nothing.distance, nothing.calibration) == (LAYERED, "l1", shipped(LAYERED, "l1"))
+    by_l2 = filled.reg.search("wide", distance="l2")
+    assert (by_l2.distance, by_l2.calibration, by_l2.radius) == ("l2", shipped(LAYERED, "l2"), None)
+    assert (by_l2.note, by_l2.indexed, by_l2.unknown) == ("", False, 0)
     for radius in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="radius must be finite and not negative"):
+        with pytest.raises(UsageError, match=f"^radius must be finite and not negative, not {radius}$"):
             filled.reg.search("wide", radius=radius)
+    with pytest.raises(UsageError, match=r"^radius must be a number, not 'far'"):
+        filled.reg.search("wide", radius="far")
+    with pytest.raises(UsageError, match=r"^k must be at least 1, not 0"):
+        filled.reg.search("wide", 0)
 
 
 def test_equivalents_within_a_radius(filled: Filled) -> None:
@@ -83,12 +95,43 @@ def test_what_is_unknown_fails_a_bound_and_is_counted(filled: Filled) -> None:
 def test_few_read_alone_and_all_remembered_answer_alike(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     questions: list[dict[str, Any]] = [
         {"family": "conv"}, {"family": "conv", "equivalent": True}, {"max_params": 30_000, "radius": 5.0},
+        {"max_params": 30_000, "equivalent": True, "tolerance": 1e6},
     ]  # fmt: skip
     few = [filled.reg.search("wide", **question) for question in questions]
     monkeypatch.setattr(search_settings, "FEW", -1)
     for question, found in zip(questions, few, strict=True):
         with Registry(filled.url) as fresh:
             assert fresh.search("wide", **question) == found == filled.reg.search("wide", **question)
+    assert names(few[-1]) == ["slim"]
+
+
+def test_a_few_are_read_without_remembering_all(asked: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_settings, "FEW", 2)
+    ids = [asked.reg.show(name).summary.id for name in ("wide", "twin", "slim")]
+
+    def read(store: Store, wanted: list[int] | None) -> tuple[bool, bool, list[int]]:
+        found = candidates(store, LAYERED, wanted)
+        chosen = found.ids if found.rows is None else found.ids[found.rows]
+        return found.cached, LAYERED.hash in store.memory, sorted(chosen.tolist())
+
+    with Store.open(asked.url, mode="read") as store:
+        assert read(store, ids[:2]) == (False, False, ids[:2])
+        assert read(store, ids) == (True, True, ids)
+        assert read(store, ids[:2]) == (True, True, ids[:2])  # as they are remembered now
+    with Store.open(asked.url, mode="read") as store:
+        cached, remembered, every = read(store, None)
+        assert (cached, remembered, len(every)) == (True, True, 4)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_bounds_rule_out_none_of_the_nearest(asked: Filled, distance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are many, float32 bounds decide which are measured; here where there are few, too."""
+    questions: list[dict[str, Any]] = [{"k": 1}, {"k": 2}, {"k": 2, "family": "conv"}, {"radius": 0.5}]
+    plain = [asked.reg.search("wide", distance=distance, **question) for question in questions]
+    monkeypatch.setattr(distances, "PLAIN", 0)
+    monkeypatch.setattr(search_settings, "FEW", -1)
+    with Registry(asked.url) as reg:
+        assert [reg.search("wide", distance=distance, **question) for question in questions] == plain
 
 
 def test_what_others_store_is_found_at_once(filled: Filled) -> None:
