@@ -82,7 +82,7 @@ def test_unrelated_models_that_are_the_same() -> None:
     assert of_pairs([0.0, 1.0, 2.0, 3.0], 0.1).tolerance == 0.0
     with pytest.raises(UsageError, match=r"10\.00% of unrelated pairs are at distance 0") as refused:
         of_pairs([0.0, 1.0, 2.0, 3.0], 0.09)
-    assert refused.value.remedy
+    assert refused.value.remedy == "give models of the same origin the same family"
 
 
 @settings(max_examples=80, deadline=None)
@@ -203,6 +203,15 @@ def test_quantiles_of_a_known_distribution() -> None:
     assert found.tolerance == pytest.approx(1.01, abs=0.0092)
 
 
+def test_a_calibration_says_what_it_is_of() -> None:
+    square = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 4.0], [2.0, 4.0, 0.0]])
+    found = calibrate(square, ["a", "b", "c"], spec_hash="0123", distance="l2", rate=0.4, source="three models")
+    assert (found.spec_hash, found.distance, found.rate, found.source) == ("0123", "l2", 0.4, "three models")
+    assert (found.models, found.families) == (3, 3)
+    # From the nearest unrelated pair to the farthest.
+    assert (found.quantiles[0], found.quantiles[-1]) == ((0.0, 1.0), (1.0, 4.0))
+
+
 def test_rates_and_closeness_are_two_sides_of_one_curve() -> None:
     found = uniform()
     at = np.linspace(0.9, 2.1, 241)
@@ -294,9 +303,10 @@ def test_a_rate_is_a_fraction(rate: float) -> None:
 
 
 def test_one_family_says_nothing_of_unrelated_models() -> None:
-    with pytest.raises(UsageError, match="at least two families") as refused:
+    with pytest.raises(UsageError) as refused:
         calibrated(np.zeros((3, 3)), ["a"] * 3)
-    assert refused.value.remedy
+    assert refused.value.message == "calibration needs models of at least two families"
+    assert refused.value.remedy == "label models with --family"
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

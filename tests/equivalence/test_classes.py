@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 every_distance = pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES.keys())
 every_rule = pytest.mark.parametrize("rule", RULES)
-L1 = DISTANCES["l1"]
+L1, L2 = DISTANCES["l1"], DISTANCES["l2"]
 ONE_KIND = [("long", "trained")]
 
 
@@ -206,6 +206,23 @@ def test_float64_decides_at_the_tolerance(distance: Distance, rule: str) -> None
     assert distance.name == "linf" or differing > 10
 
 
+@pytest.mark.parametrize("block", [1, 3, 4_096])
+def test_complete_linkage_sums_as_verdicts_do(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy sums in another order, which puts a distance at the tolerance on either side of it."""
+    monkeypatch.setattr(linkage_rules, "_BLOCK", block)
+    left, right = np.triu_indices(4, 1)
+    above = below = 0
+    for seed in range(60):
+        vectors = random_vectors(4, seed, d=60)
+        exact = L2.between(vectors[left], vectors[right])
+        farthest, tolerance = int(exact.argmax()), float(exact.max())
+        assert members(sort("complete", vectors, L2, tolerance)) == [(0, 1, 2, 3)]
+        assert len(sort("complete", vectors, L2, np.nextafter(tolerance, 0.0))) > 1
+        by_scipy = float(pdist(vectors.astype(float), "euclidean")[farthest])
+        above, below = above + (by_scipy > tolerance), below + (by_scipy < tolerance)
+    assert min(above, below) > 3  # the control
+
+
 def test_a_cover_leaves_off_a_rounding_of_half_the_tolerance() -> None:
     pair = np.array([[0.0], [0.5]], np.float32)
     assert len(sort("cover", pair, L1, 1.0)) == 2
@@ -243,6 +260,9 @@ def test_small_cases(rule: str) -> None:
     apart = [("a", ""), ("b", ""), ("a", ""), ("a", "")]
     assert sort(rule, same, L1, 0.0, apart) == (Group((0, 2, 3), 0, 0.0), Group((1,), 1, 0.0))
     assert sort(rule, np.zeros((3, 2), np.float32), L1, 0.0) == (Group((0, 1, 2), 0, 0.0),)
+    pair = np.array([[0.0], [1.0]], np.float32)
+    assert sort(rule, pair, L1, 2.5) == (Group((0, 1), 0, 1.0),)
+    assert sort(rule, pair, L1, 0.5) == (Group((0,), 0, 0.0), Group((1,), 1, 0.0))
 
 
 @every_distance
@@ -255,6 +275,14 @@ def test_a_large_group_is_bounded(distance: Distance, monkeypatch: pytest.Monkey
     assert (exact.bounded, bounded.bounded) == (False, True)
     assert exact.diameter <= bounded.diameter <= 2.0 * exact.diameter
     assert square(vectors, distance)[bounded.medoid].max() == pytest.approx(bounded.diameter / 2.0, rel=1e-12)
+    middle = np.broadcast_to(np.median(vectors, axis=0), vectors.shape)
+    assert bounded.medoid == distance.between(middle, vectors).argmin()
+    assert bounded.members == exact.members
+    # 49 of a kind are still measured; of rows further on, the medoid is one of those.
+    kinds = [("long", "trained")] * 49 + [("edge", "trained")]
+    assert [group.bounded for group in sort("single", vectors, distance, width, kinds)] == [False, False]
+    [_, late] = sort("single", np.concatenate([vectors, vectors]), distance, 1e6, [("a", "")] * 50 + [("b", "")] * 50)
+    assert (late.medoid, late.members[0]) == (50 + bounded.medoid, 50)
     # Where the rule promises the tolerance, the bound is no worse.
     [promised] = sort("complete", vectors, distance, width * (1.0 + 1e-12))
     assert promised.diameter <= width * (1.0 + 1e-12)
@@ -265,7 +293,9 @@ def test_too_many_that_hang_together_are_refused(monkeypatch: pytest.MonkeyPatch
     assert len(sort("complete", random_vectors(10), L1, 0.0)) == 10  # each apart from all others
     with pytest.raises(UsageError, match="complete linkage of 6 connected models is too large") as refused:
         sort("complete", random_vectors(6), L1, 1e6)
-    assert "cover" in (refused.value.remedy or "")
+    assert refused.value.message == "complete linkage of 6 connected models is too large (limit 5)"
+    assert refused.value.remedy == "use the rule cover, or a filter such as --family or --max-params"
+    assert len(sort("complete", random_vectors(5), L1, 1e6)) == 1
 
 
 def test_the_rule_follows_from_the_number_of_models() -> None:
@@ -274,4 +304,5 @@ def test_the_rule_follows_from_the_number_of_models() -> None:
     assert rule_for("single", 10**6).name == "single"
     with pytest.raises(UsageError, match="unknown rule 'ward'") as refused:
         rule_for("ward", 1)
-    assert "complete, cover, single" in (refused.value.remedy or "")
+    assert refused.value.remedy == "known: complete, cover, single"
+    assert rule_for("Single", 1) is rule_for("single", 1)
