@@ -21,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections import Counter
 from dataclasses import dataclass
 from difflib import ndiff
 from functools import partial
@@ -92,6 +91,56 @@ GROUPS = (
         ),
         ("tests/equivalence/test_classes.py",),
         ("float64_decides", "promise", "whole_are_the_same and 1-"),
+    ),
+    Group(
+        "comparisons",
+        (
+            "registry/catalog/bounds.py",
+            "registry/catalog/comparing.py",
+            "registry/catalog/compressing.py",
+        ),
+        ("tests/catalog/test_older_rules.py", "tests/catalog/test_questions.py", "tests/catalog/test_selecting.py"),
+        ("postgres",),
+    ),
+    Group(
+        "selections",
+        (
+            "registry/catalog/constraint_report.py",
+            "registry/catalog/objectives.py",
+            "registry/catalog/selecting.py",
+        ),
+        ("tests/catalog/test_older_rules.py", "tests/catalog/test_selecting.py"),
+        ("postgres",),
+    ),
+    # Look-ups by an index of a server are left out; test_indexed.py asks a stand-in.
+    Group(
+        "searches",
+        ("registry/catalog/searching.py",),
+        (
+            "tests/catalog/test_indexed.py",
+            "tests/catalog/test_older_rules.py",
+            "tests/catalog/test_searching.py",
+            "tests/catalog/test_selecting.py",
+        ),
+        ("postgres", "_index_", "pgvector", "while_it_is", "without_a_vector", "live_module", "aim"),
+    ),
+    Group(
+        "settings",
+        ("registry/catalog/search_settings.py",),
+        (
+            "tests/catalog/test_indexed.py",
+            "tests/catalog/test_older_rules.py",
+            "tests/catalog/test_questions.py",
+            "tests/catalog/test_searching.py",
+            "tests/catalog/test_uncalibrated.py",
+        ),
+        ("postgres", "_index_", "pgvector", "while_it_is", "without_a_vector", "live_module", "measures_alike"),
+    ),
+    Group(
+        "subjects",
+        ("registry/catalog/subjects.py",),
+        ("tests/catalog/test_older_rules.py", "tests/catalog/test_queries.py"),
+        ("postgres",),
     ),
 )
 
@@ -169,6 +218,11 @@ def _tree(group: Group, modules: list[str], *, keep: bool) -> Path:
     if keep:
         # Which tests reach which functions is found anew: mutmut does so for new tests alone.
         (tree / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
+        for module in modules:
+            made = tree / "mutants" / module
+            # A run of other modules has copied this one without mutants.
+            if made.exists() and "__mutmut_" not in made.read_text(encoding="utf-8"):
+                made.unlink()
     else:
         shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True, exist_ok=True)
@@ -224,20 +278,26 @@ def _mutmut(tree: Path, *names: str) -> bool:
     return done.returncode == 0
 
 
-def _outcome(tree: Path, module: str) -> Outcome:
-    """What mutmut kept of a module in ``mutants/`` below its working directory."""
+def _statuses(tree: Path, module: str) -> dict[str, int | None]:
+    """Exit status by mutant, as mutmut keeps it in ``mutants/`` below its working directory; None: not yet run."""
     kept = tree / "mutants" / f"{module}.meta"
-    if not kept.exists():
-        return Outcome(0, 0, {})
-    statuses: dict[str, int | None] = json.loads(kept.read_text(encoding="utf-8"))["exit_code_by_key"]
-    counts = Counter(status in KILLED or status in TIMED_OUT for status in statuses.values())
-    survivors = [name for name, status in statuses.items() if status not in KILLED and status not in TIMED_OUT]
+    found: dict[str, int | None] = {}
+    if kept.exists():
+        found = json.loads(kept.read_text(encoding="utf-8"))["exit_code_by_key"]
+    return found
+
+
+def _outcome(tree: Path, module: str) -> Outcome:
+    statuses = _statuses(tree, module)
+    survivors = [name for name, status in statuses.items() if status not in KILLED | TIMED_OUT]
     describe = partial(_change, tree, module)
-    return Outcome(len(statuses), counts[True], {name: describe(name) for name in survivors})
+    return Outcome(len(statuses), len(statuses) - len(survivors), {name: describe(name) for name in survivors})
 
 
 def _survivors(tree: Path, modules: list[str]) -> set[str]:
-    return {name for module in modules for name in _outcome(tree, module).survivors}
+    """Names of the mutants that were run and survived; a run that was cut short leaves others."""
+    ended = KILLED | TIMED_OUT | {None}
+    return {name for module in modules for name, status in _statuses(tree, module).items() if status not in ended}
 
 
 def _change(tree: Path, module: str, name: str) -> Change:
