@@ -207,6 +207,17 @@ def _gate_first(_: Mapping[str, Any], outputs: int) -> Layout:
     return Layout(1, (("gate", outputs // 2), ("up", outputs // 2)))
 
 
+def _up_first(_: Mapping[str, Any], outputs: int) -> Layout:
+    return Layout(1, (("up", outputs // 2), ("gate", outputs // 2)))
+
+
+def _gated_thirds(config: Mapping[str, Any], outputs: int) -> Layout | None:
+    """A gate before queries, keys and values of equal size."""
+    if _key_heads(config) != _heads(config):
+        return None
+    return Layout(1, tuple((label, outputs // 4) for label in ("gate", *_QKV)))
+
+
 def _delta(config: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[int, tuple[tuple[str, int], ...]]:
     """Heads of keys, and the outputs that each of them has, in the gated delta rule of Qwen3-Next."""
     keys, values = number(config, "linear_num_key_heads"), number(config, "linear_num_value_heads")
@@ -231,6 +242,7 @@ _BY_TYPE: dict[str, dict[str, Rule]] = {
         **dict.fromkeys(("falcon", "RefinedWeb", "RefinedWebModel"), _falcon),
         "chatglm": _chatglm,
         "phi3small": _by_key_head,
+        "sarvam_moe": _by_size,
     },
     "qkv_proj": {
         **dict.fromkeys(("phi3", "phi3_v", "phi4mm", "phi4_multimodal"), _by_size),
@@ -247,6 +259,10 @@ _BY_TYPE: dict[str, dict[str, Rule]] = {
     "W_pack": {"baichuan": _thirds},
     "in_proj": {"deberta": _per_head},
     "kv_proj": {"jetmoe": _halves},
+    "gqkv_proj": {"hrm_text": _gated_thirds},
+    "weights_in": dict.fromkeys(("dinov2", "dinov2_with_registers"), _gate_first),
+    "w12": dict.fromkeys(("sapiens2", "tipsv2_vision_model"), _gate_first),
+    "up_gate_proj": dict.fromkeys(("gte", "new"), _up_first),
     "dense_h_to_4h": {"chatglm": _swiglu},
     "Wi": dict.fromkeys(("modernbert", "modernbert-decoder"), _gate_first),
     "qkv_linear": dict.fromkeys(("layoutlmv2", "layoutxlm"), _thirds),

@@ -42,7 +42,7 @@ _TRANSPOSED_BY_TYPE: tuple[tuple[frozenset[str], re.Pattern[str]], ...] = (
         re.compile(r"(?:.*\.)?mask_decoder\.(?:upscale_conv|encoder_conv|compress_vit_conv)\d\.weight", re.DOTALL),
     ),
 )
-_ORDER = {label: place for place, label in enumerate(("q", "k", "v"))}
+_ORDER = {label: place for place, label in enumerate(("q", "k", "v", "gate"))}
 
 
 class Piece(NamedTuple):
@@ -104,7 +104,7 @@ def pieces_of(
 
 
 def _cut(layout: Layout, axis: int) -> tuple[Piece, ...]:
-    """The parts of a layout, query before key before value whatever their order in it."""
+    """The parts of a layout, query before key before value, and gate before up, whatever their order in it."""
     period = sum(size for _, size in layout.parts) if layout.groups > 1 else 0
     pieces: list[Piece] = []
     start = 0

@@ -11,11 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from registry.sources import layer_matrix, plan_weights
+from registry.sources import layer_matrix, open_module, plan_weights
+from registry.sources.references import expand, open_ref
 from tests.layouts.spying import Known, Spy, arrays_of
 from tests.sources.conftest import ArrayCheckpoint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from registry.types import LayerMatrix, WeightsPlan
 
 MISSING = [name for name in ("transformers", "timm") if importlib.util.find_spec(name) is None]
@@ -298,6 +301,28 @@ def test_gate_and_up_that_nothing_confirms_stay_whole() -> None:
     for down in ({}, {"mlp.down_proj.weight": rng.standard_normal((8, 12))}):
         arrays = {"mlp.gate_up_proj.weight": rng.standard_normal((20, 8)), **down}
         assert not any("[" in layer.name for layer in plan_weights(ArrayCheckpoint(arrays)).layers)
+
+
+APART: dict[str, tuple[str, dict[str, Any]]] = {
+    "Dinov2": ("Dinov2Model", {"use_swiglu_ffn": True, "image_size": 28, "mlp_ratio": 2}),
+    "Gte": ("GteModel", {"vocab_size": 50, "intermediate_size": 48}),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_gate_and_up_that_only_files_fuse(name: str, tmp_path: Path) -> None:
+    """What transformers holds apart in memory and fuses when it saves is one model; GTE has up first."""
+    transformers = pytest.importorskip("transformers")
+    kind, more = APART[name]
+    config = getattr(transformers, f"{name}Config")(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **more)
+    module = scrambled(getattr(transformers, kind)(config))
+    module.save_pretrained(tmp_path)
+    with open_module(module) as live, open_ref(expand(tmp_path)[0]) as stored:
+        one, other = plan_weights(live), plan_weights(stored)
+        assert any(layer.name.endswith("[gate]") for layer in other.layers)
+        assert not any("[gate]" in layer.name for layer in one.layers)
+        for mine, theirs in zip(one.layers, other.layers, strict=True):
+            np.testing.assert_array_equal(layer_matrix(live, mine), layer_matrix(stored, theirs))
 
 
 ONE = {"depths": (1, 1, 1, 1)}
