@@ -166,6 +166,7 @@ class Step(NamedTuple):
 
 
 STEPS: tuple[Step, ...] = (
+    Step("registry.sources.weight_averages:skip_averages", re.compile(r"ema|ema_\w+|\w+_ema|swa_model|averaged_model")),
     Step(
         "registry.sources.tied_names:restore_tied_names",
         re.compile(r"(\w+_)?(lm_head|proj_out|vocab_projector|embed_out|predictions|output)|(en|de)coder"),

@@ -337,3 +337,20 @@ def test_a_module_that_is_used_twice_is_counted_once_in_every_file(tmp_path: Pat
     for opened_one in (open_module(module), opened(tmp_path / "a.safetensors"), opened(tmp_path / "b.safetensors")):
         with opened_one as checkpoint:
             assert plan_weights(checkpoint).parameters == expected
+
+
+@pytest.mark.parametrize("first", ["ema_model.", "model_ema.", "ema.module.", "ema.ema_model."])
+def test_an_average_beside_the_model_is_no_second_network(first: str) -> None:
+    """As Lightning modules hold it, also without dots; one of other shapes or names is a part of the network."""
+    torch.manual_seed(6)
+    body = {f"{n}.weight": torch.randn(8, 8) for n in range(2)} | {"0.bias": torch.randn(8)}
+    state = {f"model.{name}": tensor for name, tensor in body.items()}
+    inside = {name.replace(".", "") if first == "model_ema." else name: tensor + 1 for name, tensor in body.items()}
+    average = {f"{first}{name}": tensor for name, tensor in inside.items()} | {f"{first}decay": torch.tensor(0.9)}
+    with open_module(state) as alone, open_module({**state, **average}) as both:
+        one, other = plan_weights(alone), plan_weights(both)
+        assert identity(one) == identity(other)
+        assert [layer.name for layer in one.layers] == [layer.name for layer in other.layers]
+    assert "average of the weights beside it" in other.notes[0]
+    with open_module({**state, **average, f"{first}9.weight": torch.randn(8, 8)}) as checkpoint:
+        assert len(plan_weights(checkpoint).layers) == 5
