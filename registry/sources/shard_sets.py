@@ -1,8 +1,8 @@
 """Files that are one model by their names, without an index: numbered shards, and parts of parallel training.
 
 ``model-00001-of-00003`` with any number of digits; ``consolidated.00`` (Llama); ``model_part-1`` and ``shard0``;
-``mp_rank_00_model_states`` and what is beside it (DeepSpeed); ``mp_rank_00/model_optim_rng.pt`` (Megatron). Nothing is
-opened here.
+``mp_rank_00_model_states`` and what is beside it (DeepSpeed); ``model_world_size_2_rank_0`` (FSDP);
+``mp_rank_00/model_optim_rng.pt`` (Megatron). Nothing is opened here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["MAX_SHARDS", "FileSet", "grouped", "set_of"]
 MAX_SHARDS = 800
 """Most files of one model: each is open, and a process may have 1,024 open files."""
 
-Kind = Literal["shards", "consolidated", "parts", "deepspeed", "megatron"]
+Kind = Literal["shards", "consolidated", "parts", "deepspeed", "fsdp", "megatron"]
 
 _CONSOLIDATED = re.compile(r"(consolidated\.)([0-9]{1,4})")
 _PART = re.compile(r"((?:.*[-_.])?(?:part|shard)[-_.]?)([0-9]{1,4})", re.IGNORECASE)
@@ -32,6 +32,8 @@ _DEEPSPEED = re.compile(
     r"mp_rank_[0-9]+_model_states|(?:\w+_)?zero_pp_rank_[0-9]+_mp_rank_[0-9]+_(?:model|optim)_states"
     r"|layer_[0-9]+-model_[0-9]+-model_states"
 )
+# Of FSDP: its trainers name parts of every tensor so. The size of a world of one is the whole model.
+_FSDP = re.compile(r"(\w+_)?world_size_([0-9]{1,6})_rank_[0-9]{1,6}|(\w+_)?rank_[0-9]{1,6}_of_([0-9]{1,6})")
 _RANK = re.compile(r"mp_rank_[0-9]+(?:_[0-9]+)*")
 _ALONE = re.compile(r"mp_rank_0+_model_states")  # of one process, whose file holds the whole model
 
@@ -80,6 +82,12 @@ class FileSet:
                 f"{first} is one of {counted(len(self.files), 'file')} {what}",
                 "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . model.bin",
             )
+        if self.kind == "fsdp":
+            raise WeightsError(
+                f"{first} is one of {counted(len(self.files), 'file')} of FSDP, which holds a part of every tensor",
+                "save the whole state dict: get_model_state_dict of torch.distributed.checkpoint, with "
+                "StateDictOptions(full_state_dict=True)",
+            )
         if self.kind == "megatron":
             raise WeightsError(
                 f"{first} is one of {counted(len(self.files), 'part')} of Megatron's model parallelism",
@@ -100,6 +108,8 @@ def _member(path: Path) -> _Member | None:
         return _Member("consolidated", key, int(part[2]), 0, part[1], len(part[2]), suffix)
     if _DEEPSPEED.fullmatch(stem):
         return _Member("deepspeed", ("deepspeed", folder))
+    if (rank := _FSDP.fullmatch(stem)) and int(rank[2] or rank[4]) > 1:
+        return _Member("fsdp", ("fsdp", folder, rank[1] or rank[3] or ""))
     if part := _PART.fullmatch(stem):
         key = ("parts", folder, part[1].lower(), suffix.lower())
         return _Member("parts", key, int(part[2]), 0, part[1], len(part[2]), suffix)
@@ -134,7 +144,7 @@ def set_of(path: Path) -> FileSet | None:
         return None
     beside = _beside(path, member)
     numbered = {m.number: file for file in beside if (m := _member(file)) is not None and m.key == member.key}
-    if member.kind in ("deepspeed", "megatron"):
+    if member.kind in ("deepspeed", "fsdp", "megatron"):
         found = sorted(file for file in beside if (m := _member(file)) is not None and m.key == member.key)
         alone = len(found) == 1 and (member.kind == "megatron" or _ALONE.fullmatch(path.stem) is not None)
         models = [file for file in found if "optim_states" not in file.name]

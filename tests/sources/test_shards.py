@@ -312,6 +312,8 @@ def test_one_part_of_llama_is_not_the_model(tmp_path: Path) -> None:
             "zero_to_fp32",
         ),
         (["layer_00-model_00-model_states", "layer_01-model_00-model_states"], "2 files of DeepSpeed", "zero_to_fp32"),
+        (["model_world_size_2_rank_0", "model_world_size_2_rank_1"], "2 files of FSDP", "full_state_dict"),
+        (["model_world_size_8_rank_3"], "1 file of FSDP", "full_state_dict"),
         (["mp_rank_00/model_optim_rng", "mp_rank_01/model_optim_rng"], "2 parts of Megatron's", "convert.py"),
         (["mp_rank_00_000/model_optim_rng", "mp_rank_00_001/model_optim_rng"], "2 parts of Megatron's", "convert.py"),
         (["bf16_zero_pp_rank_0_mp_rank_00_optim_states"], "1 file of DeepSpeed's ZeRO", "zero_to_fp32"),
