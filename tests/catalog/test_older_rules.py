@@ -105,7 +105,8 @@ def test_questions_count_them(mixed: Filled) -> None:
     assert reg.compress("wide", tolerance=1.0).older == 2
     assert reg.classes(tolerance=1.0).older == 2
     assert reg.select(aims=["min:params"], tolerance=1.0).older == 2
-    assert reg.select(aims=["min:params"], like="wide", tolerance=1.0).older == 2
+    chosen = reg.select(aims=["min:params"], like="wide", tolerance=1.0)
+    assert (chosen.older, chosen.searched) == (2, 2)
     assert reg.distances()[0] == ("wide", "twin", "small")
     reg.ingest(mixed.files / "slim.safetensors")
     assert reg.search("wide", tolerance=1.0).older == 1
@@ -126,6 +127,95 @@ def test_an_export_of_the_older_rule_is_imported_as_such(mixed: Filled, tmp_path
         assert [each.name for each in reg.older().models] == ["dense", "slim"]
         assert reg["wide"] == replace(mixed.reg["wide"], id=reg["wide"].id)
         assert reg.ingest(mixed.files / "slim.safetensors").status == "renewed"
+
+
+def test_an_import_measures_older_models_anew(mixed: Filled, tmp_path: Path) -> None:
+    mixed.reg.set("slim", task="mine", licence="own")
+    was = mixed.reg["slim"]
+    with Registry(tmp_path / "anew.db") as reg:
+        for name in ("slim", "dense"):
+            reg.ingest(mixed.files / f"{name}.safetensors", family=name, dataset="there")
+        reg.export(tmp_path / "anew-out.db")
+        new = reg["slim"]
+    done = mixed.reg.import_from(tmp_path / "anew-out.db")
+    assert (done.added, done.merged, done.failed) == (0, 2, ())
+    assert mixed.reg.older().models == ()
+    assert len(mixed.reg) == 4
+    now = mixed.reg["slim"]
+    assert (now.id, now.content_hash, now.layers, now.location) == (was.id, new.content_hash, new.layers, new.location)
+    assert (now.task, now.licence, now.dataset) == ("mine", "own", "there")
+    assert mixed.reg.search("slim", tolerance=1.0).older == 0
+    again = mixed.reg.import_from(tmp_path / "anew-out.db")
+    assert (again.known, again.failed) == (2, ())
+    assert mixed.reg.check() == ()
+
+
+def test_an_import_joins_an_older_model_to_its_new_one(mixed: Filled, tmp_path: Path) -> None:
+    mixed.reg.set("slim", task="mine")
+    mixed.reg.ingest(mixed.files / "slim.safetensors", name="elsewhere")
+    assert len(mixed.reg) == 5
+    with Registry(tmp_path / "anew.db") as reg:
+        reg.ingest(mixed.files / "slim.safetensors")
+        reg.export(tmp_path / "anew-out.db")
+    done = mixed.reg.import_from(tmp_path / "anew-out.db")
+    assert (done.merged, done.failed) == (1, ())
+    assert sorted(mixed.reg["slim"].names) == ["elsewhere", "slim"]
+    assert (len(mixed.reg), mixed.reg["slim"].task) == (4, "mine")
+    assert mixed.reg.check() == ()
+
+
+def test_a_file_with_both_rules_is_imported(mixed: Filled, tmp_path: Path) -> None:
+    """The older model under a name that is free comes first, and is then measured anew, or the other way around."""
+    old, new, both = (tmp_path / f"{name}.db" for name in ("old", "new", "both"))
+    mixed.reg.export(old)
+    with Registry(new) as reg:
+        reg.ingest(mixed.files / "slim.safetensors")
+        reg.export(tmp_path / "slim.db")
+    for first, second in ((old, tmp_path / "slim.db"), (tmp_path / "slim.db", old)):
+        with Registry(both) as reg:
+            reg.import_from(first)
+            reg.import_from(second)
+            assert reg["slim"].matrix_rule == MATRIX_RULE
+            assert reg.check() == ()
+        both.unlink()
+    mixed.reg.ingest(mixed.files / "slim.safetensors", name="anew")
+    mixed.reg.rename("slim", "before")
+    mixed.reg.rename("anew", "slim")
+    mixed.reg.export(both)
+    with Registry(old) as reg:
+        done = reg.import_from(both)
+        assert done.failed == ()
+        assert reg["slim"].matrix_rule == MATRIX_RULE
+        assert reg.check() == ()
+
+
+def test_an_import_tells_names_of_other_rules_from_other_weights(mixed: Filled, tmp_path: Path) -> None:
+    mixed.reg.export(tmp_path / "out.db")
+    with Registry(tmp_path / "new.db") as reg:
+        reg.ingest(mixed.files / "slim.safetensors")
+        done = reg.import_from(tmp_path / "out.db")
+        [failed] = done.failed
+        assert failed.message == "the name 'slim' is of a model measured by matrix-2 here, and by matrix-1 in the file"
+        assert failed.remedy.startswith("measure the older one anew")
+        assert reg["slim"].matrix_rule == MATRIX_RULE
+    torch.save({"a.weight": torch.randn(8, 8)}, tmp_path / "slim.pt")
+    with Registry(tmp_path / "third.db") as reg:  # another file of that name, of another size
+        reg.ingest(tmp_path / "slim.pt")
+        reg.export(tmp_path / "other.db")
+    done = mixed.reg.import_from(tmp_path / "other.db")
+    assert "measured by matrix-1 here, and by matrix-2 in the file" in done.failed[0].message
+    assert mixed.reg["slim"].matrix_rule == OLDER
+
+
+def test_statistics_tell_rules_apart(mixed: Filled) -> None:
+    assert dict(mixed.reg.stats().fingerprints) == {
+        "layered v3 of matrix-1": 2,
+        "layered v3 of matrix-2": 2,
+        "mme v1 of matrix-2": 2,
+    }
+    for name in ("slim", "dense"):
+        mixed.reg.ingest(mixed.files / f"{name}.safetensors")
+    assert dict(mixed.reg.stats().fingerprints) == {"layered v3": 4, "mme v1": 4}
 
 
 def test_what_is_known_of_the_origin_survives_an_export(database_url: str, tmp_path: Path) -> None:

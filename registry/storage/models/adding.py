@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from registry.storage.models.records import NewModel
     from registry.types.spectra import Conjugacy, Fingerprint
 
-__all__ = ["add_models", "claim_name"]
+__all__ = ["absorb", "add_models", "claim_name"]
 
 
 def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bool = False) -> list[Added]:
@@ -105,7 +105,7 @@ def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bo
     if older is not None and known is None:
         known = older
     elif older is not None and known is not None and older.id != known.id:
-        gone |= _absorb(connection, known.id, older.id)
+        gone |= absorb(connection, known.id, older.id)
     named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
     if known is None:
         [model_id] = insert_models(connection, [new])
@@ -167,7 +167,7 @@ def _older(connection: Connection, new: NewModel, *, replace: bool) -> Row[Any, 
     return held if held is not None and is_older(held.matrix_rule, new.plan.rule) else None
 
 
-def _absorb(connection: Connection, model_id: int, older: int) -> frozenset[int]:
+def absorb(connection: Connection, model_id: int, older: int) -> frozenset[int]:
     """Give the names and what is known of an older model to the one of the same weights, and delete the older one.
 
     Returns the ids of the specs that lost vectors.

@@ -269,17 +269,21 @@ def read_stats(connection: Connection) -> Stats:
         return tuple((str(value), int(n)) for value, n in rows)
 
     by_spec = connection.execute(
-        select(specs.c.name, specs.c.version, func.count(fingerprints.c.model_id))
-        .outerjoin(fingerprints, fingerprints.c.spec_id == specs.c.id)
-        .group_by(specs.c.id, specs.c.name, specs.c.version)
+        select(specs.c.name, specs.c.version, specs.c.matrix_rule, func.count())
+        .join(fingerprints, fingerprints.c.spec_id == specs.c.id)
+        .group_by(specs.c.id, specs.c.name, specs.c.version, specs.c.matrix_rule)
         .order_by(specs.c.name, specs.c.version, specs.c.id)
-    )
+    ).all()
+    rules = {rule for _, _, rule, _ in by_spec}
     return Stats(
         models=total(models),
         names=total(names),
         layers=total(schema.layers),
         families=counted(architectures.c.family, models.join(architectures)),
-        fingerprints=tuple((f"{name} v{number}", count) for name, number, count in by_spec),
+        fingerprints=tuple(
+            (f"{name} v{number}" + (f" of {rule}" if len(rules) > 1 else ""), count)
+            for name, number, rule, count in by_spec
+        ),
         training_classes=counted(conjugacy.c.training_class, conjugacy),
         tail_classes=counted(conjugacy.c.tail_class, conjugacy),
         schema_version=HEAD,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import DataError
 
-from registry.errors import NameTakenError, RegistryError, SpecMismatchError, StorageError, UsageError
+from registry.errors import RegistryError, SpecMismatchError, StorageError, UsageError
 from registry.storage.engine import schema
 from registry.storage.engine.schema import architectures, models, names
+from registry.storage.models.adding import absorb
 from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.inserting import insert_models, insert_spectra, replace_layers
 from registry.storage.models.measured_values import put_measured
-from registry.storage.models.model_queries import short_hash
+from registry.storage.models.model_queries import is_older, short_hash
 from registry.storage.models.model_validation import check_model, check_name
 from registry.storage.models.packing import layer_of, to_metric
 from registry.storage.models.records import CONJUGACY_RULE
@@ -52,7 +53,8 @@ def merge(connection: Connection, given: Sequence[Portable], *, overrule: bool, 
 
     New weights are stored whole. Known ones get the names and whatever else is missing of them; what is here stays, so
     that bringing them again changes nothing. Weights known by another matrix rule get new layers if those that come are
-    of ``rule``, else no numbers. A name of other weights makes a failed item. With ``overrule`` such a name moves, and
+    of ``rule``, else no numbers. So does a model of an older rule that has a name and the size of one that comes, as
+    where a file is measured anew. A name of other weights makes a failed item. With ``overrule`` such a name moves, and
     the card that comes wins. Some 20 statements, however many models.
 
     Raises
@@ -96,6 +98,7 @@ class _Merger:
         self._figures: dict[int, tuple[Any, int]] = {}
         self._spectra: dict[int, Any] = {}
         self._gone: set[int] = set()  # specs that lost vectors
+        self._joined: set[str] = set()  # hashes of models that took over an older one
         self._names: list[tuple[str, str, Any]] = []  # name, hash of its weights, since when
 
     def take(self, portable: Portable) -> Ingested:
@@ -103,9 +106,11 @@ class _Merger:
         content = new.plan.content_hash
         for name, _ in portable.names:
             check_name(name)
-        taken = [name for name, _ in portable.names if self._owners.get(name, content) != content]
+        if self._taken(portable):
+            self._measured_anew(portable)
+        taken = self._taken(portable)
         if taken and not self._overrule:
-            return _refusal(new.name, taken[0], self._owners[taken[0]])
+            return self._refusal(portable, taken[0])
         for name in taken:
             self._connection.execute(delete(names).where(names.c.name == name))
             self._names = [row for row in self._names if row[0] != name]
@@ -114,7 +119,7 @@ class _Merger:
         status: Status = "added"
         if held is not None:
             check_model(new)
-            status = "merged" if self._renew(held, portable) else "known"
+            status = "merged" if self._renew(held, portable) or content in self._joined else "known"
         elif content in self._fresh:
             return Ingested(new.name, new.name, "failed", 0.0, "the same weights come twice", "")
         else:
@@ -124,6 +129,50 @@ class _Merger:
                 self._names.append((name, content, since))
                 self._owners[name] = content
         return Ingested(new.name, new.name, status, 0.0)
+
+    def _taken(self, portable: Portable) -> list[str]:
+        """The names of the model that other weights have."""
+        content = portable.new.plan.content_hash
+        return [name for name, _ in portable.names if self._owners.get(name, content) != content]
+
+    def _measured_anew(self, portable: Portable) -> None:
+        """Take models of an older matrix rule, with a name and the size of this one, for the same file.
+
+        The hashes of two rules cannot be compared; `add_models` decides alike.
+        """
+        plan = portable.new.plan
+        content = plan.content_hash
+        if plan.rule != self._rule or content in self._fresh:
+            return
+        for owner in sorted({self._owners[name] for name in self._taken(portable)} - set(self._fresh)):
+            [(id_, rule, size)] = self._connection.execute(
+                select(models.c.id, models.c.matrix_rule, models.c.bytes).where(models.c.content_hash == owner)
+            )
+            if not is_older(rule, plan.rule) or size != plan.bytes:
+                continue
+            self._held.pop(owner, None)  # neither it nor what was to be written of it is there any more
+            for waiting in (self._vectors, self._figures, self._spectra):
+                waiting.pop(id_, None)
+            held = self._held.get(content)
+            if held is None:
+                self._held[content] = _held(self._connection, [owner])[owner]
+            else:
+                self._gone |= absorb(self._connection, held.id, id_)
+                self._held |= _held(self._connection, [content])
+                self._joined.add(content)
+            self._owners |= {name: content for name, of in self._owners.items() if of == owner}
+            self._names = [(name, content if of == owner else of, since) for name, of, since in self._names]
+
+    def _refusal(self, portable: Portable, name: str) -> Ingested:
+        owner, rule = self._owners[name], portable.new.plan.rule
+        here = self._connection.scalar(select(models.c.matrix_rule).where(models.c.content_hash == owner))
+        if here is not None and here != rule:
+            message = f"the name {name!r} is of a model measured by {here} here, and by {rule} in the file"
+            remedy = "measure the older one anew, by the command that ingested it, or rename one of the two"
+        else:
+            message = f"the name {name!r} belongs to other weights here, {short_hash(owner)}"
+            remedy = "rename one of the two, or reassign the name with --replace"
+        return Ingested(portable.new.name, portable.new.name, "failed", 0.0, message, remedy)
 
     def _renew(self, held: Held, portable: Portable) -> bool:
         """Update known weights; return whether anything changed."""
@@ -173,14 +222,6 @@ class _Merger:
             connection.execute(insert(names), rows)
         insert_spectra(connection, self._spectra)
         put_measured(connection, self._vectors, self._figures, gone=self._gone)  # last: other writers wait from here on
-
-
-def _refusal(model: str, name: str, owner: str) -> Ingested:
-    error = NameTakenError(
-        f"the name {name!r} belongs to other weights here, {short_hash(owner)}",
-        "rename one of the two, or reassign the name with --replace",
-    )
-    return Ingested(model, model, "failed", 0.0, error.message, error.remedy or "")
 
 
 def _sorted(card: ModelCard) -> ModelCard:
