@@ -55,7 +55,7 @@ def select(
     searched, distances = len(passing), dict[int, float]()
     older = older_among(store, settings.spec, [size.model_id for size in passing])
     if like is not None:
-        searched -= any(size.model_id == like.id for size in passing)
+        searched -= any(size.model_id == like.id for size in passing) + older
         settings, distances = _equivalents(store, settings, where, like)
         passing = [size for size in passing if size.model_id in distances]
     else:

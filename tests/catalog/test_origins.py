@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     torch.save({**weights, "epoch": 3}, tmp_path / "run" / "last.pt")
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({}, tmp_path / "run" / name)
-    for name in ("a.txt", "b.TXT", "run.log", "README", ".hidden"):
+    for name in ("a.txt", "b.TXT", "run.log", "README", ".hidden", "last.pt.part", "b.bin.incomplete"):
         (tmp_path / "run" / name).write_text("x")
     (tmp_path / "run" / "config.json").write_text(
         json.dumps({"architectures": ["TinyForTests"], "model_type": "tiny", "num_attention_heads": 4})
@@ -39,6 +39,7 @@ def test_files_left_out_are_counted_by_reason(folder: Path) -> None:
     expected = (
         LeftOut("training state", 3, ("optimizer.pt", "rng_state.pth", "scheduler.pt")),
         LeftOut("no suffix", 2, (".hidden", "README")),
+        LeftOut("unfinished download", 2, ("b.bin.incomplete", "last.pt.part")),
         LeftOut("unknown suffix .txt", 2, ("a.txt", "b.TXT")),
         LeftOut("unknown suffix .log", 1, ("run.log",)),
     )
@@ -68,7 +69,7 @@ def test_very_many_files_cost_little_and_few_reasons_are_told_apart(tmp_path: Pa
 def test_what_is_stored_of_the_origin(database_url: str, folder: Path) -> None:
     with Registry(database_url) as reg:
         done = reg.ingest(folder / "last.pt")
-        assert (done.status, done.notes) == ("added", ())
+        assert (done.status, done.notes) == ("added", ("entry ema was read; --key chooses another: model",))
         model = reg["last"]
         assert (model.format, model.location, model.entry) == ("torch", str(folder / "last.pt"), "ema")
         assert (model.precision, model.unread, model.nonfinite) == ("float32", 0, 0)
@@ -89,7 +90,7 @@ def test_what_is_stored_of_the_origin(database_url: str, folder: Path) -> None:
 def test_a_note_of_the_reader_is_kept_and_told(database_url: str, folder: Path) -> None:
     (folder / "config.json").write_text("{")
     with Registry(database_url) as reg:
-        [note] = reg.ingest(folder / "last.pt").notes
+        [note] = reg.ingest(folder / "last.pt", key="model").notes
         assert note.startswith("config.json is ignored: it is no valid JSON")
         assert reg.show("last").notes == (note,)
 
