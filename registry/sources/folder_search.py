@@ -184,6 +184,8 @@ def _weights(paths: Iterable[Path], suffixes: tuple[str, ...], rest: _Rest) -> I
                 yield path
                 continue
             rest.add("training state", name)
+        elif finished_name(path) is not None:
+            rest.add("unfinished download", name)
         elif lower not in DESCRIPTIONS:
             suffix = os.path.splitext(lower)[1]  # noqa: PTH122 - of many thousands of names
             known = suffix.isprintable() and len(suffix) <= _LONGEST

@@ -63,7 +63,7 @@ def select_entry(content: object, where: str, key: str | None) -> tuple[dict[str
     AmbiguousError
         Several state dicts have equal precedence; ``--key NAME`` selects one.
     WeightsError
-        There is no state dict, but a single tensor, a list or settings only.
+        There is no state dict, but a single tensor, a list or settings only, or weights of HQQ by module.
     UnsafeError
         More than a million tensors.
     """
@@ -137,6 +137,12 @@ def _choose(content: Mapping[Any, Any], where: str) -> str | None:
         raise UnsafeError(f"{where} holds {len(content)} entries, more than {MAX_TENSORS}", "split the file")
     seen: dict[int, int] = {}
     candidates = [k for k, v in content.items() if isinstance(k, str) and not _never(k) and _holds_weights(v, seen)]
+    by_module = next((key for key in candidates if _is_tensor(content[key].get("W_q"))), None)
+    if by_module is not None:
+        raise WeightsError(
+            f"{where} holds HQQ weights by module, such as {by_module}, which are not read",
+            "load it with hqq and save layer.dequantize() of each layer",
+        )
     matrices = any(_is_tensor(value) and len(value.shape) >= 2 for value in content.values())
     known = [k for k in candidates if k in _EMA_KEYS or k in _PLAIN_KEYS]
     if not candidates or (matrices and not known):

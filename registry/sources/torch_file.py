@@ -18,7 +18,7 @@ from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.pickle_stand_ins import stand_ins
 from registry.sources.quantised.torchao_tensors import REMEDY
 from registry.sources.state_dicts import others_beside, select_entry, stripped
-from registry.sources.weight_files import check_file, refuse_shard
+from registry.sources.weight_files import check_file, is_training_state, refuse_shard
 from registry.types import ModelRef
 
 if TYPE_CHECKING:
@@ -151,6 +151,11 @@ def _settings(path: Path) -> list[tuple[Any, str]]:
 def _would_run(path: Path, what: str) -> UnsafeError:
     if what.startswith("torchao."):
         return UnsafeError(f"{path} holds weights of torchao, which only torchao can load: {what[:100]}", REMEDY)
+    if is_training_state(path):
+        return UnsafeError(
+            f"{path} is training state, not a model: loading it would run {what[:100]}",
+            "give the file of the model's weights beside it",
+        )
     return UnsafeError(
         f"{path} holds more than weights: loading it would run {what[:100]}",
         "if you trust it, load it yourself and save its tensors alone, preferably as safetensors",

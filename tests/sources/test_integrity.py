@@ -296,6 +296,25 @@ def test_an_optimizer_is_called_one(tmp_path: Path) -> None:
         expand(tmp_path / "only")
 
 
+def test_objects_in_training_state_are_called_that(tmp_path: Path) -> None:
+    import fractions
+
+    for name in ("training_args.bin", "weights.bin"):
+        torch.save({"arguments": fractions.Fraction(1, 2)}, tmp_path / name)
+    remedy = refused(
+        tmp_path / "training_args.bin", "is training state, not a model: loading it would run", UnsafeError
+    )
+    assert remedy == "give the file of the model's weights beside it"
+    assert "if you trust it" in refused(tmp_path / "weights.bin", "holds more than weights", UnsafeError)
+
+
+@pytest.mark.parametrize("beside", [{}, {"lm_head.weight": torch.eye(4)}], ids=["alone", "beside a matrix"])
+def test_weights_of_hqq_by_module_are_named(beside: dict[str, Any], tmp_path: Path) -> None:
+    coded = {"W_q": torch.zeros(8, 8, dtype=torch.uint8), "meta": {"nbits": 4, "scale": torch.ones(8, 1)}}
+    torch.save({"norm": {"weight": torch.ones(4)}, "layers.0.q": coded, **beside}, tmp_path / "qmodel.pt")
+    assert "hqq" in refused(tmp_path / "qmodel.pt", r"holds HQQ weights by module, such as layers\.0\.q")
+
+
 def test_layers_called_state_are_no_optimizer(tmp_path: Path) -> None:
     torch.save({"state": torch.eye(3), "param_groups": torch.eye(4)}, tmp_path / "x.pt")
     read(tmp_path / "x.pt")
