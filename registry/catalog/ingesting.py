@@ -116,7 +116,7 @@ def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
 
     def reached() -> str:
         stored = sum(result.status != "failed" for result in results.values())
-        return f"{stored} of {counted(total, 'model')} {'is' if stored == 1 else 'are'} stored"
+        return f"{stored} of {counted(total, 'model')} {'is' if 1 in (stored, total) else 'are'} stored"
 
     try:
         yield
