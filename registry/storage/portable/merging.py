@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isclose
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import delete, insert, select
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["merge", "one_by_one"]
 
 Status = Literal["added", "merged", "known"]
+SAME_MEAN = 1e-6
+"""Largest relative difference of the mean eigenvalues of one layer, measured twice; it may be by other libraries."""
 
 
 @dataclass(slots=True)
@@ -53,8 +56,8 @@ def merge(connection: Connection, given: Sequence[Portable], *, overrule: bool, 
 
     New weights are stored whole. Known ones get the names and whatever else is missing of them; what is here stays, so
     that bringing them again changes nothing. Weights known by another matrix rule get new layers if those that come are
-    of ``rule``, else no numbers. So does a model of an older rule that has a name and the size of one that comes, as
-    where a file is measured anew. A name of other weights makes a failed item. With ``overrule`` such a name moves, and
+    of ``rule``, else no numbers. So does a model of an older rule that has a name, the size and the layers of one
+    that comes. A name of other weights makes a failed item. With ``overrule`` such a name moves, and
     the card that comes wins. Some 20 statements, however many models.
 
     Raises
@@ -136,9 +139,9 @@ class _Merger:
         return [name for name, _ in portable.names if self._owners.get(name, content) != content]
 
     def _measured_anew(self, portable: Portable) -> None:
-        """Take models of an older matrix rule, with a name and the size of this one, for the same file.
+        """Take models of an older matrix rule for the same file that have a name, the size and the layers of this one.
 
-        The hashes of two rules cannot be compared; `add_models` decides alike.
+        The hashes of two rules cannot be compared.
         """
         plan = portable.new.plan
         content = plan.content_hash
@@ -148,7 +151,7 @@ class _Merger:
             [(id_, rule, size)] = self._connection.execute(
                 select(models.c.id, models.c.matrix_rule, models.c.bytes).where(models.c.content_hash == owner)
             )
-            if not is_older(rule, plan.rule) or size != plan.bytes:
+            if not is_older(rule, plan.rule) or size != plan.bytes or not self._same_layers(id_, portable):
                 continue
             self._held.pop(owner, None)  # neither it nor what was to be written of it is there any more
             for waiting in (self._vectors, self._figures, self._spectra):
@@ -162,6 +165,16 @@ class _Merger:
                 self._joined.add(content)
             self._owners |= {name: content for name, of in self._owners.items() if of == owner}
             self._names = [(name, content if of == owner else of, since) for name, of, since in self._names]
+
+    def _same_layers(self, model_id: int, portable: Portable) -> bool:
+        """Whether layers that both rules find have equal mean eigenvalues, which those of other weights never have."""
+        new, columns = portable.new, schema.layers.c
+        means = [spectrum.mean for spectrum in new.spectra] or new.means
+        came = {(layer.name, layer.p, layer.q): mean for layer, mean in zip(new.plan.layers, means, strict=True)}
+        of_model = select(columns.name, columns.p, columns.q, columns.mean).where(columns.model_id == model_id)
+        both = [(came.get((name, p, q)), mean) for name, p, q, mean in self._connection.execute(of_model)]
+        pairs = [(mean, held) for mean, held in both if mean is not None]
+        return bool(pairs) and all(isclose(mean, held, rel_tol=SAME_MEAN) for mean, held in pairs)
 
     def _refusal(self, portable: Portable, name: str) -> Ingested:
         owner, rule = self._owners[name], portable.new.plan.rule
