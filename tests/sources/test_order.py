@@ -146,6 +146,10 @@ def test_the_last_of_three_is_the_one_of_the_other_shape() -> None:
     xformers = {"w1.weight": (12, 8), "w2.weight": (12, 8), "w3.weight": (8, 12)}
     assert depth_order(xformers) == ["w1.weight", "w2.weight", "w3.weight"]
     assert depth_order({**llama, "w0.weight": (8, 8)})[0] == "w0.weight"
+    # Biases tell nothing, and no name that only one of the two orders has is lost.
+    assert depth_order({**xformers, "w1.bias": (12,)})[2:] == ["w2.weight", "w3.weight"]
+    assert depth_order({**xformers, "w3.weight": (8,)}) == ["w1.weight", "w3.weight", "w2.weight"]
+    assert sorted(depth_order({**xformers, "v1.weight": (12, 8)})) == sorted([*xformers, "v1.weight"])
 
 
 @pytest.mark.parametrize(

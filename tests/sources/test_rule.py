@@ -330,6 +330,35 @@ def test_tied_tensors_count_once() -> None:
     assert plan.bytes == 3 * 20 * 4 * 4
 
 
+def test_a_table_that_is_stored_twice_counts_once() -> None:
+    """It is no layer, so it is tied to nothing; what comes after it is counted."""
+    for shape in ((9, 4), (1, 9, 4)):
+        table, last = normal(*shape), normal(*shape)
+        arrays = {"a.pos_embed": table, "b.pos_embed": table, "fc.weight": normal(4, 4), "z.pos_embed": last}
+        assert plan_weights(ArrayCheckpoint(arrays)).parameters == 36 + 16 + 36
+        assert plan_weights(ArrayCheckpoint(arrays | {"b.pos_embed": table + 1})).parameters == 3 * 36 + 16
+
+
+@pytest.mark.parametrize(("own", "copy"), [("a", "b"), ("b", "z.b"), ("a.b", "b"), ("a.fc", "b.fc")])
+def test_vectors_of_a_module_that_is_stored_twice_count_once(own: str, copy: str) -> None:
+    gains, matrix = normal(4), normal(4, 4)
+    one = {f"{own}.weight": matrix, f"{own}.gain": gains, "z.last.bias": normal(4)}
+    assert plan_weights(ArrayCheckpoint(one)).parameters == 16 + 8
+    twice = {**one, f"{copy}.weight": matrix, f"{copy}.gain": gains}
+    assert plan_weights(ArrayCheckpoint(twice)).parameters == 16 + 8
+    # Not where the vectors differ, or another matrix of the module is its own.
+    assert plan_weights(ArrayCheckpoint({**twice, f"{copy}.gain": gains + 1})).parameters == 16 + 12
+    other = {f"{copy}.other.weight": normal(3, 3)}
+    assert plan_weights(ArrayCheckpoint({**twice, **other})).parameters == 16 + 12 + 9
+
+
+def test_equal_vectors_of_modules_that_are_no_copies_count_each() -> None:
+    gains, matrix = normal(4), normal(4, 4)
+    halves = {"a.weight": matrix, "c.own.weight": normal(3, 4), "b.one.weight": matrix, "b.two.weight": matrix}
+    vectors = {"a.gain": gains, "c.gain": gains, "b.gain": gains}
+    assert plan_weights(ArrayCheckpoint({**halves, **vectors})).parameters == 16 + 12 + 12
+
+
 def test_constant_tensors_are_alike_but_not_tied() -> None:
     ones = np.ones((4, 4), np.float32)
     assert len(plan_weights(ArrayCheckpoint({"a.weight": ones, "b.weight": ones})).layers) == 2
@@ -442,7 +471,7 @@ def test_zeros_and_tied_parts_are_counted() -> None:
         plan_weights(ArrayCheckpoint({"a.weight": np.zeros((4, 4), np.float32), "a.bias": normal(4)}))
     assert caught.value.remedy == "load its weights first"
     fused = normal(3, 4)
-    with pytest.raises(WeightsError, match="its 2 tensors: 3 fewer than two outputs, 1 tied") as caught:
+    with pytest.raises(WeightsError, match=r"its 2 tensors: 3 fewer than two outputs, 1 tied \(give") as caught:
         plan_weights(ArrayCheckpoint({"a.in_proj_weight": fused, "b.in_proj_weight": fused}))
     assert caught.value.remedy == "give the whole model: a layer needs at least two outputs and two inputs"
 
