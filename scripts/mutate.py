@@ -59,7 +59,6 @@ GROUPS = (
             "registry/sources/module_roles.py",
             "registry/sources/nonfinite_values.py",
             "registry/sources/recurrent_gates.py",
-            "registry/sources/tied_names.py",
             "registry/sources/unreadable_weights.py",
         ),
         (
@@ -76,6 +75,7 @@ GROUPS = (
             *("worker_processes", "that_is_allowed", "called_one"),
         ),
     ),
+    Group("ties", ("registry/sources/tied_names.py",), ("tests/sources/test_tied_names.py",)),
     Group("filters", ("registry/storage/models/filter_sql.py",), ("tests/storage/test_filters.py",)),
     Group(
         "distances",

@@ -91,6 +91,11 @@ def test_tensors_that_are_no_layers(name: str, dtype: str, shape: tuple[int, ...
     assert skip_reason(tensors[1]) == reason
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_numbers_are_called_so(dtype: str) -> None:
+    assert skip_reason(TensorInfo("a.weight", dtype, (4, 4))) == "complex"
+
+
 def test_a_bias_or_the_model_type_tells_transposed_convolutions() -> None:
     """Against the modules' own shapes; a bias that fits both axes tells nothing."""
     torch.manual_seed(0)
@@ -309,6 +314,9 @@ def test_the_outputs_of_a_transposed_convolution_come_second(shape: tuple[int, .
         ("wte.weights", (100, 8), "embedding"),
         ("wte.kernel", (100, 8), "embedding"),
         ("wte.w", (100, 8), "embedding"),
+        ("attention.key.embedding", (8, 8), "attention"),
+        ("prototypes.embedding", (100, 8), "linear"),
+        ("prototypes.embeddings", (100, 8), "linear"),
     ],
 )
 def test_kinds(name: str, shape: tuple[int, ...], kind: str) -> None:
@@ -361,7 +369,10 @@ def test_equal_vectors_of_modules_that_are_no_copies_count_each() -> None:
 
 def test_constant_tensors_are_alike_but_not_tied() -> None:
     ones = np.ones((4, 4), np.float32)
-    assert len(plan_weights(ArrayCheckpoint({"a.weight": ones, "b.weight": ones})).layers) == 2
+    arrays = {"a.weight": ones, "b.weight": ones}
+    assert len(plan_weights(ArrayCheckpoint(arrays)).layers) == 2
+    shared = normal(4, 4)  # what comes after them is tied all the same
+    assert len(plan_weights(ArrayCheckpoint({**arrays, "c.weight": shared, "d.weight": shared})).layers) == 3
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

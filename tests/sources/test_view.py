@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 
 from registry.errors import SourceError, WeightsError
 from registry.sources import content_hash as hashing
-from registry.sources import plan_weights
+from registry.sources import layer_matrix, plan_weights
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.content_hash import content_hash, read_facts
 from registry.sources.effective_weights import STEPS, EffectiveTensor, TensorView, Unreadable, effective
 from registry.sources.nonfinite_values import marked, refusal
-from registry.types import ModelFacts, ModelRef, TensorInfo
+from registry.sources.unreadable_weights import check_complete
+from registry.types import LayerMatrix, ModelFacts, ModelRef, SkippedTensor, TensorInfo
 from tests.sources.conftest import ArrayCheckpoint
 
 if TYPE_CHECKING:
@@ -148,6 +150,60 @@ def test_what_a_source_knows_beside_its_tensors_is_kept() -> None:
     source.stored_sizes = {"a.weight": 16}
     plan = plan_weights(source)
     assert (plan.precision, plan.bytes) == ("int8 x", 16)
+
+
+def test_the_precision_is_that_of_most_elements_first() -> None:
+    arrays = {"a": np.ones((2, 12), "f4"), "b": np.ones((2, 12), "f4"), "c": np.ones((5, 8), "f2")}
+    source = InParts(arrays)
+    assert plan_weights(source).precision == "float32, float16"
+    source.precisions = {"c": "int8 x"}
+    assert plan_weights(source).precision == "float32, int8 x"
+    alike = {"a": np.ones((5, 8), "f4"), "b": np.ones((5, 8), "f2"), "c": np.ones((5, 8), "f8")}
+    assert plan_weights(InParts(alike)).precision == "float16, float32, float64"
+
+
+def test_equal_bytes_that_are_read_otherwise_are_not_tied() -> None:
+    array = np.arange(16, dtype=np.float32).reshape(4, 4)
+    source = InParts({"a": array, "b": array, "c": array})
+    assert [layer.name for layer in plan_weights(source).layers] == ["a"]
+    source.precisions = {"b": "int8 x", "c": "int8 y"}
+    assert [layer.name for layer in plan_weights(source).layers] == ["a", "b", "c"]
+    source.precisions = {"b": "int8 x", "c": "int8 x"}
+    assert [layer.name for layer in plan_weights(source).layers] == ["a", "b"]
+
+
+def test_zeros_that_an_adapter_changes_are_not_left_out() -> None:
+    base, rng = "base_model.model.fc", np.random.default_rng(5)
+    down, up = (rng.standard_normal(shape, dtype=np.float32) for shape in ((2, 6), (4, 2)))
+    arrays = {
+        f"{base}.base_layer.weight": np.zeros((4, 6), np.float32),
+        f"{base}.lora_A.default.weight": down,
+        f"{base}.lora_B.default.weight": up,
+    }
+    source = InParts(arrays, ModelFacts(adapter={"peft_type": "LORA", "r": 2, "lora_alpha": 4}))
+    (layer,) = plan_weights(source).layers
+    np.testing.assert_allclose(layer_matrix(source, layer), 2 * up @ down, rtol=1e-5)
+    other = InParts(arrays, ModelFacts(adapter={"peft_type": "LORA", "r": 2, "lora_alpha": 8}))
+    assert plan_weights(other).content_hash != plan_weights(source).content_hash
+
+
+def test_what_a_step_leaves_out_is_listed_with_its_reason() -> None:
+    source = InParts({"fc.weight": np.eye(4, dtype="f4") + 1, "fc.input_scale": np.ones(1, "f2")})
+    assert [each.reason for each in plan_weights(source).skipped] == ["vector or scalar"]
+    source.precisions = {"fc.weight": "int8 x"}
+    skipped = SkippedTensor("fc.input_scale", "float16", (1,), "scale of activations")
+    assert plan_weights(source).skipped == (skipped,)
+
+
+def test_the_hash_covers_weights_that_cannot_be_read() -> None:
+    def hashed(value: int) -> str:
+        arrays = {"fc.weight": np.ones((40, 40), "f4"), "odd.weight": np.full((8, 8), value, "i1")}
+        plan = plan_weights(InParts(arrays))
+        assert plan.unread == 64
+        return plan.content_hash
+
+    assert hashed(1) != hashed(2)
+    assert hashed(1) == hashed(1)
 
 
 def test_a_step_puts_tensors_in_place_of_others() -> None:
@@ -306,3 +362,94 @@ def test_a_model_with_such_values_is_marked_by_the_tensors_with_most() -> None:
     assert marked({"a": 1, "b": 2}) == "3 values of b, a are not finite"
     assert marked({"c": 1, "b": 1, "a": 1}) == "3 values of a, b, c are not finite"
     assert marked({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}) == "15 values of e, d, c and 2 more are not finite"
+
+
+# Weights that cannot be read
+
+
+def layer_of(name: str, kind: str, *shape: int) -> LayerMatrix:
+    return LayerMatrix(0, name, name, shape, kind)
+
+
+def test_a_model_is_refused_by_its_largest_weight_that_cannot_be_read() -> None:
+    names = ["a", "b", "c", "d", "e"]
+    view = TensorView(Whole({name: np.zeros((2, 2), np.uint8) for name in [*names, "f.weight"]}))
+    kinds = ("odd codes", "strange codes", "odd codes", "other codes", "rare codes")
+    for name, kind, elements in zip(names, kinds, (1000, 1500, 1200, 400, 10), strict=True):
+        view.refuse(name, Unreadable(kind, elements, f"convert {name}"))
+    with pytest.raises(WeightsError) as caught:
+        check_complete(view, [layer_of("x", "linear", 50, 50)], ["f.weight"])
+    assert caught.value.remedy == "convert b"
+    assert str(caught.value) == (
+        "whole: 62.2% of its weights cannot be read: 2,200 odd codes, 1,500 strange codes, 400 other codes "
+        "in 6 tensors, such as b (convert b)"
+    )
+
+
+def test_a_twentieth_of_the_weights_but_embeddings_may_be_missing() -> None:
+    view = TensorView(Whole({"a": np.zeros((2, 2), np.uint8)}))
+    view.refuse("a", Unreadable("odd codes", 5, "convert it"))
+    layers = [layer_of("x", "linear", 5, 19), layer_of("y", "embedding", 1000, 10)]
+    assert check_complete(view, layers, []) == {"a": 5}
+    assert check_complete(TensorView(Whole({})), layers, []) == {}
+    layers[0] = layer_of("x", "linear", 2, 47)
+    with pytest.raises(WeightsError, match=r"^whole: 5\.1% of its weights cannot be read: 5 odd codes in 1 tensor, "):
+        check_complete(view, layers, [])
+
+
+def test_a_weight_of_one_block_that_other_blocks_have_is_named_with_its_remedy() -> None:
+    view = TensorView(Whole({name: np.zeros((2, 2), np.uint8) for name in ("h.9.fc", "z", "fc", "h.2.fc")}))
+    for number, name in enumerate(sorted(view.tensors)):
+        view.refuse(name, Unreadable("odd codes", 1 + number, f"convert {name}"))
+    layers = [layer_of("h.0.fc", "linear", 100, 100), layer_of("fc", "linear", 100, 100)]
+    with pytest.raises(WeightsError) as caught:
+        check_complete(view, layers, [])
+    assert caught.value.remedy == "convert h.2.fc"
+    assert str(caught.value) == (
+        "whole: h.2.fc, a layer of a block, cannot be read: 10 odd codes in 4 tensors, such as h.2.fc (convert h.2.fc)"
+    )
+    alone = TensorView(Whole({"fc": np.zeros((2, 2), np.uint8)}))
+    alone.refuse("fc", Unreadable("odd codes", 1, "convert it"))
+    assert check_complete(alone, layers, []) == {"fc": 1}  # of no block
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "shape", "kind"),
+    [
+        ("a.weight", "complex64", (4, 4), "complex weights (complex64)"),
+        ("a.weight", "complex128", (4, 4), "complex weights (complex128)"),
+        ("a.weight", "int8", (4, 4), "integer or packed weights (int8)"),
+        ("a.weight", "float8_e4m3fn", (4, 4), "integer or packed weights (float8_e4m3fn)"),
+        ("a/Weight", "int64", (4, 4), "integer or packed weights (int64)"),
+        ("a:qweight", "uint64", (4, 4), "integer or packed weights (uint64)"),
+        ("a.table", "uint64", (4, 4), ""),
+        ("a.table", "int64", (4, 4), ""),
+        ("a.table", "int32", (4, 4), "integer or packed weights (int32)"),
+        ("a.Token_IDs", "int32", (4, 4), ""),
+        ("a/idx", "int32", (4, 4), ""),
+        ("idx.a", "int32", (4, 4), "integer or packed weights (int32)"),
+        ("a.weight", "float16", (4, 4), ""),
+        ("a.weight", "bfloat16", (4, 4), ""),
+        ("a.weight", "float32", (4, 4), ""),
+        ("a.weight", "float64", (4, 4), ""),
+        ("a.weight", "bool", (4, 4), ""),
+        ("a.weight", "int8", (16,), ""),
+        ("a.weight", "int8", (0, 4), ""),
+    ],
+)
+def test_which_tensors_are_weights_that_cannot_be_read(
+    name: str, dtype: str, shape: tuple[int, ...], kind: str
+) -> None:
+    source = Whole({})
+    source.tensors = [TensorInfo(name, dtype, shape)]
+    view = TensorView(source)
+    if not kind:
+        assert check_complete(view, [], [name]) == {}
+        return
+    size = shape[0] * shape[1]
+    with pytest.raises(WeightsError, match=re.escape(f"100.0% of its weights cannot be read: {size} {kind}")) as caught:
+        check_complete(view, [], [name])
+    expected = "save their real and imaginary parts as tensors"
+    if "complex" not in dtype:
+        expected = "convert it to float16 or float32 with the library that wrote it, then save it again"
+    assert caught.value.remedy == expected
