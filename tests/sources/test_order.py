@@ -152,6 +152,27 @@ def test_the_last_of_three_is_the_one_of_the_other_shape() -> None:
     assert sorted(depth_order({**xformers, "v1.weight": (12, 8)})) == sorted([*xformers, "v1.weight"])
 
 
+def test_parts_that_are_kept_apart_stay_so_where_nothing_embeds_patches() -> None:
+    """Blocks of SegFormer are put in stages with what embeds their patches, and other encoders are left as they are."""
+    names = ["encoder.block.0.b", "encoder.block.1.b", "encoder.layer_norm.0.n", "encoder.layer_norm.1.n"]
+    assert depth_order(dict.fromkeys(names, (8, 8))) == names
+    shapes = dict.fromkeys([*names, "encoder.patch_embeddings.0.proj", "encoder.patch_embeddings.1.proj"], (8, 8))
+    assert [name.split(".")[2] for name in depth_order(shapes)] == ["0", "0", "0", "1", "1", "1"]
+    assert depth_order(dict.fromkeys([*names, "patch_embeddings.proj"], (8, 8)))[1:] == names
+
+
+def test_experts_beside_other_modules_are_ordered() -> None:
+    names = [f"mlp.{name}.weight" for name in ("gate_proj", "w1", "w3", "w2", "head")]
+    assert depth_order(dict.fromkeys(sorted(names), (8, 8)))[-1] == "mlp.head.weight"
+    pair = ["a.conv1.weight", "a.w1.weight"]
+    assert sorted(depth_order(dict.fromkeys(pair, (8, 8)))) == pair
+
+
+def test_names_of_bloom_go_up_and_down() -> None:
+    names = ["h.0.mlp.dense_h_to_4h.weight", "h.0.mlp.dense_4h_to_h.weight"]
+    assert depth_order(dict.fromkeys(sorted(names), (8, 8))) == names
+
+
 @pytest.mark.parametrize(
     ("text", "rank", "numbers", "stem", "natural"),
     [
