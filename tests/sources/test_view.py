@@ -15,7 +15,7 @@ from registry.sources import layer_matrix, plan_weights
 from registry.sources.base import OpenedCheckpoint
 from registry.sources.content_hash import content_hash, read_facts
 from registry.sources.effective_weights import STEPS, EffectiveTensor, TensorView, Unreadable, effective
-from registry.sources.nonfinite_values import marked, refusal
+from registry.sources.nonfinite_values import marked, nonfinite, refusal
 from registry.sources.unreadable_weights import check_complete
 from registry.types import LayerMatrix, ModelFacts, ModelRef, SkippedTensor, TensorInfo
 from tests.sources.conftest import ArrayCheckpoint
@@ -117,6 +117,24 @@ def test_no_more_is_read_than_the_rows_that_are_asked_for() -> None:
     source.asked.clear()
     view.tensors["a.weight"].read()
     assert source.asked == [("a.weight", -1, -1)]  # by the source's own reading
+
+
+def test_a_tensor_without_axes_is_read_as_one_row() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        asked.append((start, stop))
+        return np.ones((), np.float32)
+
+    EffectiveTensor("x", "float32", (), rows, ("x",)).read()
+    EffectiveTensor("y", "float32", (3, 2), rows, ("y",)).read()
+    assert asked == [(0, 1), (0, 3)]
+
+
+def test_the_size_of_a_tensor_is_told_without_reading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = InParts(ARRAYS)
+    monkeypatch.delattr(InParts, "raw")
+    assert TensorView(source).bytes_of("codes") == 24
 
 
 def test_rows_of_unequal_size_are_damage() -> None:
@@ -340,6 +358,15 @@ def test_the_hash_is_the_documented_one() -> None:
 
 
 # Values that are not finite
+
+
+def test_tensors_that_a_step_leaves_out_are_searched_unless_they_may_be_infinite() -> None:
+    source = InParts({name: np.full(4, np.nan, "f4") for name in ("a.mask", "b.scale", "c.weight")})
+    view = TensorView(source)
+    view.skip("a.mask", "mask")
+    view.skip("b.scale", "scale of activations")
+    reasons = dict.fromkeys(view.tensors)
+    assert nonfinite(view, reasons, read_facts(source)) == {"b.scale": 4, "c.weight": 4}
 
 
 def test_the_tensor_with_most_values_that_are_not_finite_is_named() -> None:
