@@ -14,7 +14,7 @@ from registry.storage.models.model_queries import count_older, is_older, older_m
 from registry.storage.models.summaries import find_model, read_summaries
 from registry.storage.models.vectors import read_fingerprints, read_spectra
 from registry.types import Metric, ModelCard
-from tests.storage.factory import CARD, SPEC, new_model
+from tests.storage.factory import CARD, SPEC, new_model, spectra_of
 
 if TYPE_CHECKING:
     from registry.storage import NewModel, Store
@@ -23,9 +23,10 @@ NOW = replace(SPEC, matrix_rule="r2")
 
 
 def anew(name: str, seed: int, *, of: int | None = None, **changes: object) -> NewModel:
-    """A model of the present rule with the bytes of the model ``of``, as the same file has under two rules."""
-    new = new_model(name, 100 + seed, rule="r2", **changes)
-    return replace(new, plan=replace(new.plan, bytes=4_000 + 4 * (seed if of is None else of)))
+    """A model of the present rule with the bytes and layers of ``of``, as the same file has under two rules."""
+    same = seed if of is None else of
+    new = new_model(name, 100 + seed, rule="r2", **{"spectra": spectra_of(same), **changes})
+    return replace(new, plan=replace(new.plan, bytes=4_000 + 4 * same))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,27 @@ def test_another_file_of_that_name_is_refused(store: Store) -> None:
     assert store.read(find_model, "a").matrix_rule == "r1"
     again = store.add(anew("a", 1, of=2), replace=True)
     assert (again.model_id, again.status) == (first.model_id, "renewed")
+
+
+def test_other_weights_of_the_same_size_are_refused(store: Store) -> None:
+    """Another seed of one topology: its layers have other means, and it is not the model of that name."""
+    first = store.add(new_model("a", 1))
+    other = anew("a", 1, spectra=spectra_of(7))
+    with pytest.raises(NameTakenError, match="belongs to other weights"):
+        store.add(other)
+    assert store.read(find_model, "a").matrix_rule == "r1"
+    one_differs = anew("a", 1, spectra=(*spectra_of(1)[:-1], spectra_of(7)[-1]))
+    with pytest.raises(NameTakenError):
+        store.add(one_differs)
+    assert store.add(other, replace=True).model_id == first.model_id
+
+
+def test_layers_that_the_rules_cut_otherwise_are_not_compared(store: Store) -> None:
+    store.add(new_model("a", 1))
+    new = anew("a", 1, spectra=spectra_of(7))
+    layers = tuple(replace(layer, period=48) for layer in new.plan.layers)
+    spectra = tuple(replace(each, layer=layer) for each, layer in zip(new.spectra, layers, strict=True))
+    assert store.add(replace(new, plan=replace(new.plan, layers=layers), spectra=spectra)).status == "renewed"
 
 
 def test_a_newer_rule_and_the_same_rule_hold_their_names(store: Store) -> None:

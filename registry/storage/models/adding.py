@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isclose
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,22 +21,27 @@ from registry.storage.models.records import Added
 from registry.storage.models.stored_cards import drop_if_unused, put_card, stored_card, utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Row
 
     from registry.storage.models.records import NewModel
     from registry.types.spectra import Conjugacy, Fingerprint
 
-__all__ = ["absorb", "add_models", "claim_name"]
+    LayerKey = tuple[str, int, int, int, int, int, int]  # name, p, q and the cut: axis, start, stop, period
+
+__all__ = ["absorb", "add_models", "agreements", "claim_name", "layer_means", "means_of"]
+
+SAME_MEAN = 1e-6
+"""Relative difference below which two measurements of one layer have the same mean eigenvalue."""
 
 
 def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bool = False) -> list[Added]:
     """Store models in order. Known weights receive the name and new values.
 
     By another matrix rule, or exact where they were approximate and the other way around, they get new layers, too.
-    A name of a model of an older matrix rule means the same file, measured anew, where the sizes of both are equal: the
-    model keeps its id, names, card, metrics and tags, and gets the new layers and hash.
+    A name of a model of an older matrix rule means the same file, measured anew, where sizes and the means of common
+    layers are equal: the model keeps its id, names, card, metrics and tags, and gets the new layers and hash.
     Some 25 statements for all that are new under free names, however many; as many again for each of the others.
 
     Raises
@@ -101,7 +107,7 @@ def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bo
     known: Row[Any, Any] | None = connection.execute(
         select(models.c.id, models.c.matrix_rule).where(models.c.content_hash == new.plan.content_hash)
     ).first()
-    older = _older(connection, new, replace=replace)
+    older = _older(connection, new, None if known is None else known.id, replace=replace)
     if older is not None and known is None:
         known = older
     elif older is not None and known is not None and older.id != known.id:
@@ -154,17 +160,44 @@ def claim_name(
     return False
 
 
-def _older(connection: Connection, new: NewModel, *, replace: bool) -> Row[Any, Any] | None:
+def _older(connection: Connection, new: NewModel, known_id: int | None, *, replace: bool) -> Row[Any, Any] | None:
     """The model of an older matrix rule with the name of ``new``, if it is of the same file: (id, rule), or None.
 
-    The hashes of two rules cannot be compared. The stored bytes of all tensors can: of another size, it is another
-    file, which takes the name only where ``replace`` asks for it.
+    The hashes of two rules cannot be compared. The stored bytes of all tensors can, and the means of layers that both
+    rules find: where they differ it is another file, which takes the name only where ``replace`` asks for it.
     """
     named = select(models.c.id, models.c.matrix_rule).join(names, names.c.model_id == models.c.id)
     if not replace:
         named = named.where(models.c.bytes == new.plan.bytes)
     held = connection.execute(named.where(names.c.name == new.name)).first()
-    return held if held is not None and is_older(held.matrix_rule, new.plan.rule) else None
+    if held is None or not is_older(held.matrix_rule, new.plan.rule):
+        return None
+    means = layer_means(connection, known_id) if known_id is not None and not new.spectra else means_of(new)
+    return held if replace or all(agreements(layer_means(connection, held.id), means)) else None
+
+
+def means_of(new: NewModel) -> dict[LayerKey, float]:
+    """Mean eigenvalue by layer of a model that is to be stored; empty if it was not measured."""
+    means = [spectrum.mean for spectrum in new.spectra] or new.means
+    if not means:
+        return {}
+    return {
+        (each.name, each.p, each.q, each.axis, each.start, each.stop, each.period): mean
+        for each, mean in zip(new.plan.layers, means, strict=True)
+    }
+
+
+def layer_means(connection: Connection, model_id: int) -> dict[LayerKey, float]:
+    """Mean eigenvalue by layer of a stored model."""
+    columns = schema.layers.c
+    cut = (columns.name, columns.p, columns.q, columns.axis, columns.start, columns.stop, columns.period)
+    rows = connection.execute(select(*cut, columns.mean).where(columns.model_id == model_id))
+    return {(row[0], row[1], row[2], row[3], row[4], row[5], row[6]): row[7] for row in rows}
+
+
+def agreements(one: Mapping[LayerKey, float], other: Mapping[LayerKey, float]) -> list[bool]:
+    """For each layer that both models have, whether the means are equal, which those of other weights never are."""
+    return [isclose(mean, other[key], rel_tol=SAME_MEAN) for key, mean in one.items() if key in other]
 
 
 def absorb(connection: Connection, model_id: int, older: int) -> frozenset[int]:

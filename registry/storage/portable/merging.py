@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import isclose
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import delete, insert, select
@@ -12,7 +11,7 @@ from sqlalchemy.exc import DataError
 from registry.errors import RegistryError, SpecMismatchError, StorageError, UsageError
 from registry.storage.engine import schema
 from registry.storage.engine.schema import architectures, models, names
-from registry.storage.models.adding import absorb
+from registry.storage.models.adding import absorb, agreements, layer_means, means_of
 from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.inserting import insert_models, insert_spectra, replace_layers
 from registry.storage.models.measured_values import put_measured
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["merge", "one_by_one"]
 
 Status = Literal["added", "merged", "known"]
-SAME_MEAN = 1e-6
-"""Largest relative difference of the mean eigenvalues of one layer, measured twice; it may be by other libraries."""
 
 
 @dataclass(slots=True)
@@ -151,7 +148,8 @@ class _Merger:
             [(id_, rule, size)] = self._connection.execute(
                 select(models.c.id, models.c.matrix_rule, models.c.bytes).where(models.c.content_hash == owner)
             )
-            if not is_older(rule, plan.rule) or size != plan.bytes or not self._same_layers(id_, portable):
+            agreed = agreements(layer_means(self._connection, id_), means_of(portable.new))
+            if not is_older(rule, plan.rule) or size != plan.bytes or not agreed or not all(agreed):
                 continue
             self._held.pop(owner, None)  # neither it nor what was to be written of it is there any more
             for waiting in (self._vectors, self._figures, self._spectra):
@@ -165,16 +163,6 @@ class _Merger:
                 self._joined.add(content)
             self._owners |= {name: content for name, of in self._owners.items() if of == owner}
             self._names = [(name, content if of == owner else of, since) for name, of, since in self._names]
-
-    def _same_layers(self, model_id: int, portable: Portable) -> bool:
-        """Whether layers that both rules find have equal mean eigenvalues, which those of other weights never have."""
-        new, columns = portable.new, schema.layers.c
-        means = [spectrum.mean for spectrum in new.spectra] or new.means
-        came = {(layer.name, layer.p, layer.q): mean for layer, mean in zip(new.plan.layers, means, strict=True)}
-        of_model = select(columns.name, columns.p, columns.q, columns.mean).where(columns.model_id == model_id)
-        both = [(came.get((name, p, q)), mean) for name, p, q, mean in self._connection.execute(of_model)]
-        pairs = [(mean, held) for mean, held in both if mean is not None]
-        return bool(pairs) and all(isclose(mean, held, rel_tol=SAME_MEAN) for mean, held in pairs)
 
     def _refusal(self, portable: Portable, name: str) -> Ingested:
         owner, rule = self._owners[name], portable.new.plan.rule
