@@ -330,6 +330,16 @@ def test_an_empty_tensor_is_neither_zero_nor_constant() -> None:
     assert (facts.zero, facts.constant, facts.bytes, facts.nonfinite) == (False, False, 0, 0)
 
 
+def test_a_dtype_that_nothing_is_known_of_is_hashed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "_AT_ONCE", 1)
+    source = InParts({"a": np.arange(64, dtype=np.uint8)})
+    source._tensors = (TensorInfo("a", "strange3", (8, 8)),)
+    facts = read_facts(source)["a"]
+    assert facts.digest == hashlib.sha256(bytes(range(64))).digest()
+    assert (facts.zero, facts.constant, facts.bytes, facts.nonfinite) == (False, False, 64, 0)
+    assert source.asked == []
+
+
 def test_bytes_that_are_not_the_tensors_are_not_searched_for_nan() -> None:
     checkpoint = ArrayCheckpoint({"a": np.full(4, np.nan, np.float32)})
     assert read_facts(checkpoint)["a"].nonfinite == 4
