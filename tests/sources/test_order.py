@@ -129,6 +129,10 @@ NAMES = {
         encoder.patch_embeddings.0.proj encoder.block.0.0.attention.self.query encoder.block.0.1.mlp.dense1
         encoder.patch_embeddings.1.proj encoder.block.1.0.attention.self.query decode_head.classifier""",
     "nomic bert": "encoder.layers.0.mlp.fc12 encoder.layers.0.mlp.fc11 encoder.layers.0.mlp.fc2",
+    "gates of flax": """
+        embed lstm.cell.ii lstm.cell.if lstm.cell.ig lstm.cell.io lstm.cell.hi lstm.cell.hf lstm.cell.hg lstm.cell.ho
+        out""",
+    "gates of flax's other cell": "gru.other gru.ir gru.iz gru.in gru.hr gru.hz gru.hn",
     "inside residual blocks": "conv1 layer1.0.conv1 layer1.0.conv2 layer1.0.downsample.0 layer1.1.conv1 fc",
 }
 
