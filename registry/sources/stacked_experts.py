@@ -34,6 +34,7 @@ _BOX = re.compile(
 _BARE = re.compile(r"((?:.*[./])?)(input_linear|output_linear|mlp1|mlp2)[._/]weight", re.DOTALL)
 _ROUTER = re.compile(r"((?:.*[./])?)(router|gate)(?:[./]\w+)*?[./](?:weight|kernel)", re.DOTALL)
 _ROUTER_IN_OUT = re.compile(r"((?:.*[./])?)router_DE")
+_APART = re.compile(r"((?:.*[./])?(?:routed_|local_)?experts[./])(\d{1,6})([./].+)", re.DOTALL)
 _GATED = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "v1": "up"}
 _FIRST = ("gate_up_proj", "w13", "fc1", "input_linear", "mlp1", "htoh4")
 _DOWN = ("down_proj", "w2", "fc2", "output_linear", "mlp2", "h4toh")
@@ -83,9 +84,10 @@ def split_experts(view: TensorView) -> None:
     Raises
     ------
     WeightsError
-        The number of experts differs between tensors of one stack or from the configuration, or an expert has the name
-        of a tensor that is there.
+        The number of experts differs between tensors of one stack or from the configuration, an expert has the name of
+        a tensor that is there, or experts that are stored apart have different shapes.
     """
+    _check_apart(view)
     routers = _routers(view)
     for stack in _stacks(view):
         tensors = list(stack.plain.values())
@@ -96,6 +98,29 @@ def split_experts(view: TensorView) -> None:
     for tensor in [t for t in view.tensors.values() if len(t.shape) == 3 and is_float(t.dtype)]:
         if _BATCHED.fullmatch(tensor.name):
             _split_batched(view, tensor)
+
+
+def _check_apart(view: TensorView) -> None:
+    """Raise ``WeightsError`` if matrices of one name differ in shape between the experts of a layer.
+
+    A router adds what its experts give, so that gates, ups and downs are equal in every network. Experts of other kinds
+    may be different networks.
+    """
+    known = {*_GATED, *_FIRST, *_DOWN}
+    first: dict[tuple[str, str], EffectiveTensor] = {}
+    for name in sorted(view.tensors):
+        match, tensor = _APART.fullmatch(name), view.tensors[name]
+        if match is None or len(tensor.shape) != 2 or not is_float(tensor.dtype):
+            continue
+        if known.isdisjoint(re.split(r"[./]", match[3])):
+            continue
+        other = first.setdefault((match[1], match[3]), tensor)
+        if other.shape != tensor.shape:
+            raise WeightsError(
+                f"{view.where}: experts of one layer differ in shape: {other.name} {other.shape}, "
+                f"{name} {tensor.shape}",
+                "download or save it again: experts of one layer are equal, so these are of different models",
+            )
 
 
 def _stacks(view: TensorView) -> list[_Stack]:

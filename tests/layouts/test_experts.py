@@ -321,12 +321,19 @@ def test_experts_of_unknown_number_are_refused(count: int) -> None:
         plan_weights(ArrayCheckpoint({**made, **rest}))
 
 
-def test_experts_of_different_sizes_apart_are_layers() -> None:
+def test_experts_of_different_sizes_apart_are_refused() -> None:
     arrays = {
         **apart(2),
         **{name.replace("experts.", "experts.1"): array for name, array in apart(2, inner=5).items()},
     }
-    assert len(experts(plan_weights(ArrayCheckpoint(arrays)))) == 12
+    with pytest.raises(
+        WeightsError, match=r"experts of one layer differ in shape: .*experts\.0\..*experts\.10\."
+    ) as error:
+        plan_weights(ArrayCheckpoint(arrays))
+    assert "save it again" in error.value.remedy
+    other = {name.replace("gate_proj", "net").replace("up_proj", "body").replace("down_proj", "end"): array
+             for name, array in arrays.items()}  # fmt: skip
+    assert len(plan_weights(ArrayCheckpoint(other)).layers) == 12  # different networks under one roof
 
 
 def test_shared_experts_and_dense_layers_beside_them_stay() -> None:
