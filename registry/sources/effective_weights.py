@@ -80,7 +80,8 @@ class TensorView:
     """The tensors of a checkpoint by name, which steps rewrite.
 
     ``tensors``: the present state. ``skipped``: reasons of tensors that were dropped and are worth showing.
-    ``unreadable``: weights that no step can read, by name. ``notes``: sentences on choices that the user should know.
+    ``unreadable``: weights that no step can read, by name; ``unread_parts``: the stored tensors of these. ``notes``:
+    sentences on choices that the user should know.
     """
 
     def __init__(self, stored: Checkpoint) -> None:
@@ -91,6 +92,7 @@ class TensorView:
         self.tensors: dict[str, EffectiveTensor] = {info.name: self._plain(info) for info in stored.tensors}
         self.skipped: dict[str, tuple[TensorInfo, str]] = {}
         self.unreadable: dict[str, Unreadable] = {}
+        self.unread_parts: set[str] = set()
         self.notes: list[str] = list(self.facts.notes)
 
     def _plain(self, info: TensorInfo) -> EffectiveTensor:
@@ -145,6 +147,7 @@ class TensorView:
 
     def refuse(self, name: str, why: Unreadable) -> None:
         """Drop a weight that cannot be read; if the model has too much of them, it is refused."""
+        self.unread_parts |= set(self.tensors[name].parts)
         self.skip(name, why.kind)
         self.unreadable[name] = why
 

@@ -138,12 +138,13 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
     settings = [(each.setting, each.parts) for name in learnt if (each := view.tensors[name]).setting]
     stored = {info.name: info for info in checkpoint.tensors}
     tied = {part for n, why in reasons.items() if (why or "").startswith(_TIED) for part in view.tensors[n].parts}
+    unread_parts = {part for n in unread.keys() & infos.keys() for part in view.tensors[n].parts} | view.unread_parts
     fused = [layer.tensor for layer in layers if layer.name == layer.tensor and may_be_fused(layer.tensor)]
     return WeightsPlan(
         rule=MATRIX_RULE,
         layers=tuple(layers),
         skipped=tuple(sorted(skipped, key=lambda s: s.name)),
-        content_hash=content_hash((stored[part] for part in parts | tied | unread.keys()), facts, settings),
+        content_hash=content_hash((stored[part] for part in parts | tied | unread_parts), facts, settings),
         topology=topology_of(layers),
         parameters=sum(infos[name].size for name in learnt) + sum(unread.values()),
         bytes=sum(view.stored_sizes.get(name, fact.bytes) for name, fact in facts.items()),

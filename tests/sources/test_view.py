@@ -490,3 +490,23 @@ def test_which_tensors_are_weights_that_cannot_be_read(
     if "complex" not in dtype:
         expected = "convert it to float16 or float32 with the library that wrote it, then save it again"
     assert caught.value.remedy == expected
+
+
+def test_what_is_left_out_of_a_model_still_tells_it_from_others() -> None:
+    """A weight that a step made of stored parts, and another could not read, is among the content by its parts."""
+
+    def hash_of(codes: np.ndarray) -> str:
+        large = np.random.default_rng(0).standard_normal((40, 40)).astype(np.float32)
+        opened = effective(ArrayCheckpoint({"fc.weight": large, "codes": codes}))
+        made = EffectiveTensor(
+            "made.weight", "float32", (3, 4), lambda start, stop: np.ones((3, 4))[start:stop], ("codes",)
+        )
+        opened.view.put(made, ("codes",))
+        opened.view.refuse("made.weight", Unreadable("odd codes", 12, "convert it"))
+        plan = plan_weights(opened)
+        assert (len(plan.layers), plan.unread) == (1, 12)
+        return plan.content_hash
+
+    codes = np.arange(12, dtype=np.int16).reshape(3, 4)
+    assert hash_of(codes) == hash_of(codes.copy())
+    assert hash_of(codes) != hash_of(codes + 1)
