@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -60,7 +61,7 @@ def _check_tensor(where: str, info: TensorInfo) -> None:
         )
 
 
-class OpenedCheckpoint:
+class OpenedCheckpoint(ABC):
     """Base class of opened checkpoints: tensors, reference, and closing as a context manager.
 
     Raises
@@ -97,13 +98,13 @@ class OpenedCheckpoint:
         """Configuration beside the weights and in their header; empty where there is none."""
         return self._facts
 
+    @abstractmethod
     def read(self, name: str) -> NDArray[np.floating]:
         """The floating-point tensor as float32 or float64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def raw(self, name: str) -> memoryview:
         """Little-endian bytes of a tensor in C order of its stored layout."""
-        raise NotImplementedError
 
     def bytes_of(self, name: str) -> int:
         """Size of a tensor in bytes."""
@@ -113,7 +114,7 @@ class OpenedCheckpoint:
         """Bytes ``start`` to ``stop`` of a tensor. A source that can read a part of a file does better than this."""
         return self.raw(name)[start:stop]
 
-    def verify(self) -> None:
+    def verify(self) -> None:  # noqa: B027 - a source without checksums has nothing to compare
         """Compare the checksums of the file with its data, where it has any and reading does not compare them.
 
         Raises ``WeightsError`` that names file and entry. Takes one pass over the data; called before they are hashed.
