@@ -54,8 +54,8 @@ def check_source(source: Source, reference: str | Path) -> None:
     _holds(isinstance(source, Source), f"{source!r} is no registry.sources.Source")
     name = source.name
     _holds(
-        bool(source.prefix) == (source.expand is not None) != bool(source.suffixes),
-        f"{name} must have either a prefix and an expand function, or file suffixes",
+        bool(source.prefix) == (source.expand is not None),
+        f"{name} must have both a prefix and an expand function, or neither",
     )
     refs = expand(reference)
     _holds(len(refs) == 1, f"{name}: {reference} must mean one model, not {len(refs)}")

@@ -128,11 +128,11 @@ def _reference(given: Any) -> str | Path:
 
 def location_of(ref: ModelRef) -> str:
     """The path of a file, the reference of a published model; empty for a module in memory."""
-    from registry.sources.source_table import BUILT_IN, SOURCES
+    from registry.sources.source_table import SOURCES
 
     if ref.source == "module":
         return ""
-    source = BUILT_IN.get(ref.source) or SOURCES.find(ref.source)
+    source = SOURCES.find(ref.source)
     return f"{source.prefix}:{ref.target}" if source is not None and source.prefix else ref.target
 
 

@@ -99,6 +99,8 @@ def turn_arrays(view: TensorView) -> None:
     WeightsError
         Arrays of one file have their outputs first and last, and of one that has no bias it is not known.
     """
+    if view.facts.laid_out:
+        return
     marked = _rename(view)
     for name in [name for name in view.tensors if _STATISTICS.intersection(_SEPARATORS.split(name))]:
         view.skip(name, "batch statistics")

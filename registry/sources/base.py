@@ -33,16 +33,15 @@ class Source:
     """An entry of the table of sources.
 
     ``open`` turns a `ModelRef` of this source into a `Checkpoint`. ``expand`` turns the text after ``prefix`` in a
-    reference (``torchvision:resnet*``), a key and a seed into models; None for file sources, which have ``suffixes``
-    instead. ``headers`` are the suffixes of files that open without reading weights. ``discard`` removes what ``open``
-    downloaded; None for sources that download nothing.
+    reference (``torchvision:resnet*``), a key and a seed into models; None for sources of files, which are found
+    by content (`recognition`). ``headers``: a file opens without reading its weights, so that its shapes cost nothing.
+    ``discard`` removes what ``open`` downloaded; None for sources that download nothing.
     """
 
     name: str
     open: Callable[[ModelRef], Checkpoint]
     prefix: str = ""
-    suffixes: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
+    headers: bool = False
     expand: Expander | None = None
     discard: Callable[[ModelRef], None] | None = None
 

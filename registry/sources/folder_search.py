@@ -10,38 +10,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import NotFoundError, SourceError
-from registry.sources.weight_files import DESCRIPTIONS, finished_name, is_training_state, printable
+from registry.sources.recognition import recognise
+from registry.sources.source_table import SUFFIXES, is_weights_name
+from registry.sources.weight_files import DESCRIPTIONS, finished_name, is_index, is_training_state, printable
 from registry.types.outcomes import NAMED, LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from registry.sources.recognition import Recognised
+
 __all__ = ["Found", "matching_files", "weight_files"]
 
 _REASONS, _LONGEST = 40, 12  # reasons that a scan tells apart, and characters of a suffix
 _MAGIC = frozenset("*?[")
+_NO_WEIGHTS = frozenset({
+    ".bat", ".bmp", ".c", ".cc", ".cfg", ".cpp", ".css", ".csv", ".cu", ".cuh", ".gif", ".h", ".hpp", ".htm", ".html",
+    ".ini", ".ipynb", ".java", ".jpeg", ".jpg", ".js", ".jsonl", ".lock", ".log", ".md", ".mp3", ".mp4", ".pdf", ".png",
+    ".proto", ".prototxt", ".py", ".pyc", ".rs", ".rst", ".sh", ".svg", ".tex", ".tif", ".tiff", ".toml", ".ts", ".tsv",
+    ".txt", ".wav", ".webp", ".yaml", ".yml",
+})  # fmt: skip
+"""Suffixes of files that are not opened by a scan: texts, pictures and sounds."""
 
 
 class Found(NamedTuple):
     """Weights files below the folder ``root``, and paths that cannot be accessed; both sorted.
 
-    ``left_out``: the other files, by reason.
+    ``kinds``: what their first bytes say, of those that are recognised. ``left_out``: the other files, by reason.
     """
 
     root: Path
     files: list[Path]
     barred: list[Path]
+    kinds: dict[Path, Recognised]
     left_out: tuple[LeftOut, ...]
 
 
 class _Rest:
-    """Counts the files that a scan leaves out. O(1) a file."""
+    """Counts the files that a scan leaves out, and keeps the ``kinds`` of those that it takes. O(1) a file."""
 
     def __init__(self) -> None:
+        self.kinds: dict[Path, Recognised] = {}
+        self._remedies: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         self._names: dict[str, list[str]] = {}
 
-    def add(self, reason: str, name: str) -> None:
+    def add(self, reason: str, name: str, remedy: str = "") -> None:
+        self._remedies.setdefault(reason, remedy)
         if reason not in self._counts and len(self._counts) >= _REASONS:
             reason = "other suffixes"
         self._counts[reason] += 1
@@ -53,12 +68,13 @@ class _Rest:
 
     def told(self) -> tuple[LeftOut, ...]:
         return tuple(
-            LeftOut(reason, count, tuple(map(printable, self._names[reason]))) for reason, count in self._counts.items()
+            LeftOut(reason, count, tuple(map(printable, self._names[reason])), self._remedies.get(reason, ""))
+            for reason, count in self._counts.items()
         )
 
 
-def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
-    """All weights files below ``folder``.
+def weight_files(folder: Path) -> Found:
+    """All weights files below ``folder``, by their first bytes: one file is opened after another, O(1) each.
 
     Links to folders are not followed, which excludes cycles. Optimiser states and similar training files are left out.
 
@@ -71,19 +87,19 @@ def weight_files(folder: Path, suffixes: tuple[str, ...]) -> Found:
     """
     barred: dict[Path, str] = {}
     rest = _Rest()
-    found = sorted(_below(folder, suffixes, barred, rest))
+    found = sorted(_below(folder, barred, rest))
     if folder in barred:
         raise SourceError(f"{folder} cannot be listed: {barred[folder]}", "check its permissions")
     if not found and not barred:
         unfinished = next((path for path in _files_below(folder) if finished_name(path)), None)
         raise NotFoundError(
             f"no weights in folder {folder}",
-            f"finish the download of {unfinished}" if unfinished else _known(suffixes),
+            f"finish the download of {unfinished}" if unfinished else _known(),
         )
-    return Found(folder, found, sorted(barred), rest.told())
+    return Found(folder, found, sorted(barred), rest.kinds, rest.told())
 
 
-def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
+def matching_files(pattern: Path) -> Found | None:
     """Weights files that match a pattern or lie in folders that match it; None if the text is not a pattern.
 
     A pattern contains ``*``, ``?`` or ``[``; ``**`` matches any number of folders. Links to folders are not followed.
@@ -108,10 +124,10 @@ def matching_files(pattern: Path, suffixes: tuple[str, ...]) -> Found | None:
     found: set[Path] = set()
     rest = _Rest()
     for path, is_folder in _matching(root, parts, barred, hidden=any(part.startswith(".") for part in parts)):
-        found.update(_below(path, suffixes, barred, rest) if is_folder else _weights([path], suffixes, rest))
+        found.update(_below(path, barred, rest) if is_folder else _weights([path], rest))
     if not found and not barred:
-        raise NotFoundError(f"no weights match {pattern}", _known(suffixes))
-    return Found(root, sorted(found), sorted(barred), rest.told())
+        raise NotFoundError(f"no weights match {pattern}", _known())
+    return Found(root, sorted(found), sorted(barred), rest.kinds, rest.told())
 
 
 # pathlib's glob silently skips folders without permission; here they are reported.
@@ -159,34 +175,53 @@ def _children(folder: Path, part: str, barred: dict[Path, str], *, hidden: bool)
             yield path, is_folder
 
 
-def _known(suffixes: tuple[str, ...]) -> str:
-    return f"supported suffixes: {' '.join(sorted(suffixes))}"
+def _known() -> str:
+    return f"usual suffixes of weights: {' '.join(sorted(SUFFIXES))}"
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    return _below(folder, ("",), {}, _Rest())
+    waiting = [folder]
+    while waiting:
+        for path, is_folder in list(_children(waiting.pop(), "*", {}, hidden=True)):
+            if is_folder:
+                waiting.append(path)
+            else:
+                yield path
 
 
-def _below(folder: Path, suffixes: tuple[str, ...], barred: dict[Path, str], rest: _Rest) -> Iterator[Path]:
+def _below(folder: Path, barred: dict[Path, str], rest: _Rest) -> Iterator[Path]:
     waiting = [folder]
     while waiting:
         children = list(_children(waiting.pop(), "*", barred, hidden=True))
         waiting += [path for path, is_folder in children if is_folder]
-        yield from _weights((path for path, is_folder in children if not is_folder), suffixes, rest)
+        yield from _weights((path for path, is_folder in children if not is_folder), rest)
 
 
-def _weights(paths: Iterable[Path], suffixes: tuple[str, ...], rest: _Rest) -> Iterator[Path]:
+def _weights(paths: Iterable[Path], rest: _Rest) -> Iterator[Path]:
     for path in paths:
         name = path.name
         lower = name.lower()
-        if lower.endswith(suffixes):
-            if not is_training_state(path):
-                yield path
-                continue
-            rest.add("training state", name)
+        suffix = os.path.splitext(lower)[1]  # noqa: PTH122 - of many thousands of names
+        if is_index(path):
+            yield path
+        elif lower in DESCRIPTIONS:
+            continue
         elif finished_name(path) is not None:
             rest.add("unfinished download", name)
-        elif lower not in DESCRIPTIONS:
-            suffix = os.path.splitext(lower)[1]  # noqa: PTH122 - of many thousands of names
+        elif suffix in _NO_WEIGHTS:
+            rest.add(f"unknown suffix {suffix}", name)
+        elif (found := recognise(path)) is None:
+            if is_weights_name(path) and not is_training_state(path):
+                yield path  # which fails, and says why
+                continue
             known = suffix.isprintable() and len(suffix) <= _LONGEST
             rest.add((f"unknown suffix {suffix}" if suffix else "no suffix") if known else "other suffixes", name)
+        elif is_training_state(path):
+            rest.add("training state", name)
+        elif found.main != path:
+            rest.add("part of another file", name)
+        elif not found.kind.source:
+            rest.add(found.kind.title, name, found.kind.remedy)
+        else:
+            rest.kinds[path] = found
+            yield path

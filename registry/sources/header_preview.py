@@ -26,7 +26,7 @@ def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | Non
     available without reading or downloading weights, or if the file is invalid; `ingest` reports the reason.
     """
     source = SOURCES.find(ref.source)
-    if source is None or not ref.target.lower().endswith(source.headers):
+    if source is None or not source.headers:
         return None
     try:
         with open_ref(ref) as checkpoint:

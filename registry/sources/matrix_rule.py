@@ -122,7 +122,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
     for name, tensor in view.tensors.items():
         if reasons[name] is None and (count := sum(bad.get(part, 0) for part in tensor.parts)):
             reasons[name] = f"not finite ({counted(count, 'value')})"
-    order = depth_order({name: infos[name].shape for name, reason in reasons.items() if reason is None})
+    order = _in_depth({name: infos[name].shape for name, reason in reasons.items() if reason is None}, view.facts.order)
     reasons.update(_tied(order, view, facts))
     layers, skipped = _layers([name for name in order if reasons[name] is None], infos, view.facts.config)
     skipped += [SkippedTensor(i.name, i.dtype, i.shape, reason) for n, i in infos.items() if (reason := reasons[n])]
@@ -163,6 +163,12 @@ def layers_by_shape(
     ``config``: the model's configuration, which tells the layout of fused tensors.
     """
     return tuple(_layers([name for name, info in infos.items() if skip_reason(info) is None], infos, config or {})[0])
+
+
+def _in_depth(shapes: Mapping[str, tuple[int, ...]], stated: Sequence[str]) -> list[str]:
+    """Names from the input to the output: as the file states where it does, else by the names."""
+    first = [name for name in dict.fromkeys(stated) if name in shapes]
+    return first + depth_order({name: shape for name, shape in shapes.items() if name not in set(first)})
 
 
 def _is_stored(tensor: EffectiveTensor) -> bool:

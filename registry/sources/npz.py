@@ -209,4 +209,4 @@ def _deliberate(path: str | Path, entry: zipfile.ZipInfo) -> Iterator[None]:
         raise WeightsError(f"{path}: {entry.filename[:100]!r} has an invalid header", DAMAGED) from error
 
 
-SOURCE = Source(name="npz", open=open_npz, suffixes=(".npz",), headers=(".npz",))
+SOURCE = Source(name="npz", open=open_npz, headers=True)

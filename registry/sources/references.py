@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from registry.errors import AmbiguousError, NotFoundError, SourceError, WeightsError
 from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.folder_search import Found, matching_files, weight_files
+from registry.sources.recognition import recognise
 from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.shard_sets import set_of
-from registry.sources.source_table import BUILT_IN, DEFERRED, PREFIX, SOURCES, SUFFIXES, source_of_file
+from registry.sources.source_table import DEFERRED, PREFIX, SOURCES, SUFFIXES, is_weights_name
 from registry.sources.weight_files import (
     check_content,
     check_file,
@@ -28,6 +29,7 @@ from registry.sources.weight_files import (
 from registry.types import ModelRef, Plan
 
 if TYPE_CHECKING:
+    from registry.sources.recognition import Recognised
     from registry.types import Checkpoint
 
 __all__ = ["deferred", "expand", "open_ref"]
@@ -150,7 +152,7 @@ def open_ref(ref: ModelRef) -> Checkpoint:
 
 def _opened(ref: ModelRef) -> Checkpoint:
     """The weights as stored."""
-    source = BUILT_IN.get(ref.source) or SOURCES.find(ref.source)
+    source = SOURCES.find(ref.source)
     if source is None:
         raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES.known()))}")
     return source.open(ref)
@@ -165,14 +167,13 @@ def _resolved(ref: ModelRef) -> ModelRef:
 
 
 def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
-    suffixes = tuple(SUFFIXES)
     if path.is_dir():
-        return _file_refs(weight_files(path, suffixes), key)
+        return _file_refs(weight_files(path), key)
     if path.exists():
         if not path.is_file():
             check_file(path)
-        return (_file_ref(path, default_names([path], None)[0], None, key),)
-    found = matching_files(path, suffixes)
+        return (_named_file(path, key),)
+    found = matching_files(path)
     if found is not None:
         return _file_refs(found, key)
     if path.is_symlink():
@@ -198,21 +199,45 @@ def _file_refs(found: Found, key: str | None) -> Plan:
     """References to the files found, followed by the paths that cannot be accessed, each of which fails when opened."""
     whole = whole_models(found.files)
     names = default_names(whole, found.root)
-    refs = [_file_ref(file, name, found.root, key) for file, name in zip(whole, names, strict=True)]
+    refs = [
+        _file_ref(file, name, found.root, key, found.kinds.get(file)) for file, name in zip(whole, names, strict=True)
+    ]
     return Plan((*refs, *(deferred(path, key=key) for path in found.barred)), found.left_out)
 
 
-def _file_ref(path: Path, name: str, folder: Path | None, key: str | None) -> ModelRef:
-    """Reference to a file found below ``folder``; ``folder`` is None if the user named the file."""
-    source = source_of_file(path)
-    if source is None and (finished := finished_name(path)) is not None:
-        raise WeightsError(f"{path} is an unfinished download", f"finish it, then give {path.with_name(finished)}")
-    if source is None:
-        if (size := size_of(path)) and os.access(path, os.R_OK):
-            check_content(path, size)
-        raise NotFoundError(
-            f"{path} has no suffix of a weights file", f"supported suffixes: {' '.join(sorted(SUFFIXES))}"
-        )
+def _named_file(path: Path, key: str | None) -> ModelRef:
+    """Reference to a file that the user named, or to the one that it belongs to."""
+    found = None if is_index(path) else recognise(path)
+    if found is None and not is_index(path):
+        if (finished := finished_name(path)) is not None:
+            raise WeightsError(f"{path} is an unfinished download", f"finish it, then give {path.with_name(finished)}")
+        if not is_weights_name(path):
+            raise _unknown(path)
+    if found is not None and not found.kind.source:
+        raise WeightsError(f"{path} is {found.kind.title}, which is not read", found.kind.remedy)
+    main = path if found is None else found.main
+    return _file_ref(main, default_names([main], None)[0], None, key, found)
+
+
+def _unknown(path: Path) -> NotFoundError | WeightsError:
+    """The error for a file of a kind that is not known."""
+    if (size := size_of(path)) and os.access(path, os.R_OK):
+        check_content(path, size)
+    if not size:
+        return WeightsError(f"{path} is empty", "download or save it again")
+    return WeightsError(
+        f"{path} is no weights file: its first bytes are those of no known format",
+        "archreg formats lists what is read; save the weights as safetensors",
+    )
+
+
+def _file_ref(path: Path, name: str, folder: Path | None, key: str | None, found: Recognised | None) -> ModelRef:
+    """Reference to a file found below ``folder`` (None if the user named it), of the kind ``found`` by its content.
+
+    A file of no known kind has a name that weights files have; it fails when it is opened.
+    """
+    suffix = max((each for each in SUFFIXES if path.name.lower().endswith(each)), key=len, default="")
+    source = SOURCES[found.kind.source if found else SUFFIXES[suffix]]
     target = settled(path, folder)
     files = shards_of(target) if is_index(target) else [target]
     if (

@@ -171,4 +171,4 @@ def _completed(ref: ModelRef, metadata: dict[str, str]) -> ModelRef:
     return replace(ref, card=ModelCard(**known).updated(ref.card)) if known else ref
 
 
-SOURCE = Source(name="safetensors", open=open_safetensors, suffixes=(".safetensors",), headers=(".safetensors",))
+SOURCE = Source(name="safetensors", open=open_safetensors, headers=True)

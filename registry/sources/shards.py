@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE"]
 
 _OPENERS = {".safetensors": safetensors.open_part, ".bin": torch_file.open_part}
-_OPENERS |= dict.fromkeys(torch_file.SOURCE.suffixes, torch_file.open_part)
+_OPENERS |= dict.fromkeys((".pt", ".pth", ".th", ".ckpt"), torch_file.open_part)
 _REMEDY = "download the index and all its shards again"
 
 
@@ -201,6 +201,5 @@ def _holders(index: Path, mapped: Mapping[str, Path], shards: Mapping[Path, Chec
 SOURCE = Source(
     name="shards",
     open=open_shards,
-    suffixes=(".safetensors" + INDEX, ".bin" + INDEX),
-    headers=(".safetensors" + INDEX, ".safetensors"),
+    headers=True,
 )

@@ -10,11 +10,12 @@ from registry.extensions import Table
 from registry.sources.base import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from registry.types import ModelRef
 
-__all__ = ["BUILT_IN", "DEFERRED", "PREFIX", "SOURCES", "SUFFIXES", "discard", "source_of_file"]
+__all__ = ["DEFERRED", "PREFIX", "SOURCES", "SUFFIXES", "discard", "is_weights_name"]
 
 PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_+-]+")  # a single letter is a Windows drive
 _TAKEN = ("sha256", "module", "deferred")
@@ -28,8 +29,6 @@ def _checked(name: str, found: Any) -> Source:
         raise TypeError("that name cannot stand before a colon")
     if (found.name, found.prefix) != (name, name) or found.expand is None:
         raise TypeError(f"its name and prefix must be {name!r}, and it must have an expand function")
-    if found.suffixes or found.headers:
-        raise TypeError("it claims file suffixes, which only built-in sources have")
     return found
 
 
@@ -39,16 +38,20 @@ SOURCES: Table[Source] = Table(ROWS, group="archreg.sources", check=_checked)
 DEFERRED = "deferred"
 """Source of references that `expand` refused."""
 
-BUILT_IN = dict(SOURCES)
-"""The built-in sources, loaded: each file and reference is looked up here first."""
+SUFFIXES: Mapping[str, str] = {
+    ".safetensors": "safetensors", ".pt": "torch", ".pth": "torch", ".th": "torch", ".ckpt": "torch", ".bin": "torch",
+    ".npz": "npz", ".safetensors.index.json": "shards", ".bin.index.json": "shards",
+    ".pkl": "pickle", ".pickle": "pickle", ".joblib": "pickle", ".pdparams": "pickle", ".ptl": "torchscript",
+    ".pt2": "torch_export", ".npy": "npy", ".mat": "mat", ".onnx": "onnx", ".h5": "keras", ".hdf5": "keras",
+    ".keras": "keras", ".pb": "tf_graph", ".tflite": "tflite", ".gguf": "gguf", ".msgpack": "flax",
+    ".params": "mxnet", ".caffemodel": "caffe", ".param": "ncnn",
+}  # fmt: skip
+"""Usual suffixes of weights files and their sources. Content decides; these tell of files that have lost theirs."""
 
-SUFFIXES: frozenset[str] = frozenset(suffix for source in BUILT_IN.values() for suffix in source.suffixes)
-"""Suffixes of the files that can be read, in lower case with the dot."""
 
-
-def source_of_file(path: Path) -> Source | None:
-    """The source for a file's suffix, in any case; None if the suffix is unknown."""
-    return next((source for source in BUILT_IN.values() if path.name.lower().endswith(source.suffixes)), None)
+def is_weights_name(path: Path) -> bool:
+    """Whether the name is one that weights files usually have."""
+    return path.name.lower().endswith(tuple(SUFFIXES))
 
 
 def discard(ref: ModelRef) -> None:

@@ -193,4 +193,4 @@ def _check_extent(state: dict[str, torch.Tensor], path: Path, size: int) -> None
         raise UnsafeError(f"{path} claims {total} bytes of tensors in a file of {size}", "save each tensor once")
 
 
-SOURCE = Source(name="torch", open=open_torch_file, suffixes=(".pt", ".pth", ".th", ".ckpt", ".bin"))
+SOURCE = Source(name="torch", open=open_torch_file)

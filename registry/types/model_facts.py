@@ -22,7 +22,9 @@ class ModelFacts:
     ``quantization``), with the keys of the file. ``adapter``: ``adapter_config.json``. ``metadata``: text of the
     weights file's own header. ``aliases``: a tied tensor's name, which the file may lack, and the name that it has.
     ``maps``: of live modules, how a parametrised weight is computed, by its name (``spectral_norm 1``, the axis of
-    outputs; ``orthogonal cayley``). ``notes``: sentences on files that were ignored.
+    outputs; ``orthogonal cayley``). ``laid_out``: all tensors are in torch's layout, whatever their names say.
+    ``order``: names of tensors in the order in which the network computes, where the file states it and names do not
+    tell. ``notes``: sentences on files that were ignored.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -31,6 +33,8 @@ class ModelFacts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     maps: Mapping[str, str] = field(default_factory=dict)
+    laid_out: bool = False
+    order: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -18,11 +18,15 @@ __all__ = ["Ingested", "LeftOut", "Plan", "Recomputed", "Transfer"]
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Files of a folder that no model is read from: the ``reason``, how many ``files``, and the first ``names``."""
+    """Files of a folder that no model is read from: the ``reason``, how many ``files``, and the first ``names``.
+
+    ``remedy``: what to do to have their models read, where there is something.
+    """
 
     reason: str
     files: int
     names: tuple[str, ...]
+    remedy: str = ""
 
 
 class Plan(tuple["ModelRef", ...]):
@@ -37,7 +41,8 @@ class Plan(tuple["ModelRef", ...]):
         for each in left_out:
             held = merged.get(each.reason)
             files, names = (0, ()) if held is None else (held.files, held.names)
-            merged[each.reason] = LeftOut(each.reason, files + each.files, tuple(sorted({*names, *each.names})[:NAMED]))
+            names = tuple(sorted({*names, *each.names})[:NAMED])
+            merged[each.reason] = LeftOut(each.reason, files + each.files, names, each.remedy)
         plan.left_out = tuple(sorted(merged.values(), key=lambda each: (-each.files, each.reason)))
         return plan
 

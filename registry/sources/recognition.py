@@ -1,0 +1,368 @@
+"""Recognition of weights files by their first bytes, whatever their names are.
+
+`recognise` reads at most a few kilobytes, the directory of a zip archive, or the tags of a Protocol Buffers message.
+The table `KINDS` has a row for each kind of file: the source that reads it, or why it is not read and the command that
+converts it. Files that belong to another one (the data beside an index) lead to that one.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import re
+import struct
+import zlib
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from registry.errors import RegistryError
+from registry.sources.archive import zip_entries
+from registry.sources.byte_source import LocalBytes
+from registry.sources.wire import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["KINDS", "Kind", "Recognised", "recognise"]
+
+_HEAD = 4096  # bytes looked at
+_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # LONG1 of torch's legacy magic number, and STOP
+_TEXT_PICKLE = re.compile(rb"\((?:dp?|lp?|i?)\d*\r?\n|c[\w.]{1,200}\r?\n[\w.]{1,200}\r?\n|[\]}]q|\((?:[ld]|i[\w.]+\n)")
+_LEVELDB_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
+_TF_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
+_TFJS = re.compile(rb'"weightsManifest"|^\s*\[\s*\{\s*"(?:weights|paths)"\s*:', re.ASCII)
+_OPENVINO = re.compile(rb"<net\b[^>]*\bversion=")
+
+
+class Start:
+    """What is looked at of a file: its ``path``, ``size``, ``head`` and, when asked for, more."""
+
+    def __init__(self, path: Path, size: int, head: bytes) -> None:
+        self.path = path
+        self.size = size
+        self.head = head
+        self.lower = path.name.lower()
+
+    @cached_property
+    def tail(self) -> bytes:
+        """The last 64 bytes."""
+        with self.path.open("rb") as file:
+            file.seek(max(0, self.size - 64))
+            return file.read(64)
+
+    @cached_property
+    def entries(self) -> frozenset[str]:
+        """Names of the entries of a zip archive, and the same without their first folder; empty for other files."""
+        if not self.head.startswith(b"PK\x03\x04"):
+            return frozenset()
+        try:
+            names = [entry.filename for entry in zip_entries(self.path, self.size)]
+        except RegistryError:
+            return frozenset()
+        return frozenset(names) | {name.partition("/")[2] for name in names}
+
+    @cached_property
+    def members(self) -> frozenset[str]:
+        """Names of the first members of a tar archive, without a leading ``./``."""
+        if self.head[257:262] != b"ustar" and not _is_old_tar(self.head):
+            return frozenset()
+        names, at = set(), 0
+        with self.path.open("rb") as file:
+            for _ in range(64):
+                file.seek(at)
+                header = file.read(512)
+                if len(header) < 512 or not header.strip(b"\0"):
+                    break
+                names.add(header[:100].rstrip(b"\0").decode("utf-8", "replace").removeprefix("./"))
+                try:
+                    extent = int(header[124:136].strip(b"\0 ") or b"0", 8)
+                except ValueError:
+                    break
+                at += 512 + -(-extent // 512) * 512
+        return frozenset(names)
+
+    @cached_property
+    def fields(self) -> dict[int, int]:
+        """Wire types by number of the first fields of a Protocol Buffers message; empty if it is none."""
+        found: dict[int, int] = {}
+        try:
+            with LocalBytes(self.path) as file:
+                for count, field in enumerate(Message(file)):
+                    found[field.number] = field.wire
+                    if count >= 4096:
+                        break
+        except RegistryError:
+            return {}
+        return found
+
+    def inner(self, number: int) -> dict[int, int]:
+        """Wire types of the fields of the first message with that number."""
+        try:
+            with LocalBytes(self.path) as file:
+                inner = next(Message(file).messages(number), None)
+                return {} if inner is None else {field.number: field.wire for field in inner}
+        except RegistryError:
+            return {}
+
+    @cached_property
+    def unpacked(self) -> bytes:
+        """The first bytes of the content of a compressed file; empty for others."""
+        head = self.head
+        try:
+            if head.startswith(b"\x1f\x8b"):
+                return zlib.decompressobj(31).decompress(head, 64)
+            if len(head) > 1 and head[0] == 0x78 and (head[0] << 8 | head[1]) % 31 == 0:
+                return zlib.decompressobj().decompress(head, 64)
+            if head.startswith(b"BZh"):  # its blocks are up to 900 kB; the sign of a pickle shows only then
+                with bz2.open(self.path) as file:
+                    return file.read(64)
+            if head.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+                return lzma.LZMADecompressor(memlimit=2**27).decompress(head, 64)
+        except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+            return b""
+        return b""
+
+
+class Kind(NamedTuple):
+    """A kind of file: what it is called, and the source that reads it; else why not, and the command that converts it.
+
+    ``title`` stands after "is": ``an ONNX model``.
+    """
+
+    name: str
+    title: str
+    sign: Callable[[Start], bool]
+    source: str = ""
+    remedy: str = ""
+
+
+class Recognised(NamedTuple):
+    """The kind of a file, and the file that stands for its model: mostly itself."""
+
+    kind: Kind
+    main: Path
+
+
+def _is_old_tar(head: bytes) -> bool:
+    """Whether a block is a tar header without ``ustar``: its checksum is that of its bytes."""
+    if len(head) < 512 or not head[0]:
+        return False
+    try:
+        stated = int(head[148:156].strip(b"\0 ") or b"x", 8)
+    except ValueError:
+        return False
+    return stated == sum(head[:148]) + 8 * 32 + sum(head[156:512])
+
+
+def _is_pickle(head: bytes) -> bool:
+    return (len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or _TEXT_PICKLE.match(head) is not None
+
+
+def _is_safetensors(start: Start) -> bool:
+    head = start.head
+    return len(head) > 9 and int.from_bytes(head[:8], "little") < 2**32 and head[8:9] == b"{" and b'"' in head[9:16]
+
+
+def _is_msgpack(start: Start) -> bool:
+    """Whether a file begins as a MessagePack map whose first key is text, as Flax writes it."""
+    head = start.head
+    at = 1 if 0x81 <= head[0] <= 0x8F else {0xDE: 3, 0xDF: 5}.get(head[0], 0)
+    if not at or len(head) < at + 2:
+        return False
+    width = {0xD9: 1, 0xDA: 2}.get(head[at], 0)
+    length = head[at] & 31 if 0xA1 <= head[at] <= 0xBF else int.from_bytes(head[at + 1 : at + 1 + width], "big")
+    key = head[at + 1 + width : at + 1 + width + length]
+    return 0 < length < 1000 and len(key) == length and key.isascii() and key.decode("ascii").isprintable()
+
+
+def _is_onnx(start: Start) -> bool:
+    fields = start.fields
+    return fields.get(7) == 2 and fields.get(1, 0) == 0 and fields.keys() <= {*range(1, 9), 14, 20, 25, 26}
+
+
+def _is_graph(start: Start) -> bool:
+    """Whether it is a TensorFlow GraphDef: nodes with a name and an operation."""
+    fields = start.fields
+    return fields.get(1) == 2 and fields.keys() <= {1, 2, 3, 4, 5} and start.inner(1).get(2) == 2
+
+
+def _is_saved_model(start: Start) -> bool:
+    return start.fields == {1: 0, 2: 2} and 1 in start.inner(2)
+
+
+def _is_caffe(start: Start) -> bool:
+    fields = start.fields
+    known = {1, 2, 3, 4, 5, 6, 7, 8, 100}
+    return bool(fields) and fields.keys() <= known and (fields.get(100) == 2 or (fields.get(2) == 2 and 1 in fields))
+
+
+def _is_coreml(start: Start) -> bool:
+    fields = start.fields
+    return fields.get(1) == 0 and fields.get(2) == 2 and any(200 <= number <= 3000 for number in fields)
+
+
+def _is_export(start: Start) -> bool:
+    names = start.entries
+    return (
+        any(
+            name == "archive_format" or name.endswith(("serialized_exported_program.json", "models/model.json"))
+            for name in names
+        )
+        and "data.pkl" not in names
+    )
+
+
+def _is_darknet(start: Start) -> bool:
+    """Whether it has Darknet's header: version 0.1 or 0.2, and the number of images seen. Only under its suffix."""
+    if len(start.head) < 20 or not start.lower.endswith(".weights"):
+        return False
+    major, minor, _ = struct.unpack("<3i", start.head[:12])
+    return major == 0 and minor in (1, 2)
+
+
+def _is_ctranslate2(start: Start) -> bool:
+    if len(start.head) < 16 or not start.lower.endswith(".bin"):
+        return False
+    version, length = struct.unpack("<IH", start.head[:6])
+    name = start.head[6 : 6 + length].rstrip(b"\0")
+    return 1 <= version <= 32 and 4 <= length <= 64 and name.endswith(b"Spec") and name.isalpha()
+
+
+def _has(*names: str) -> Callable[[Start], bool]:
+    return lambda start: any(name in start.entries for name in names)
+
+
+def _starts(*signs: bytes) -> Callable[[Start], bool]:
+    return lambda start: start.head.startswith(signs)
+
+
+def _is_npz(start: Start) -> bool:
+    return any(name.endswith(".npy") for name in start.entries) and "data.pkl" not in start.entries
+
+
+def _is_hdf5(start: Start) -> bool:
+    if start.head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return True
+    return any(start.head[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (512, 1024, 2048))
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("safetensors", "a safetensors file", _is_safetensors, "safetensors"),
+    Kind("gguf", "a GGUF file", _starts(b"GGUF"), "gguf"),
+    Kind(
+        "ggml", "a file of GGML, before GGUF", _starts(b"lmgg", b"fmgg", b"tjgg", b"algg"),
+        remedy="convert it with llama.cpp's convert_llama_ggml_to_gguf.py --input FILE --output FILE.gguf",
+    ),
+    Kind("matlab-7.3", "a MATLAB 7.3 file", _starts(b"MATLAB 7.3 MAT-file"), "mat"),
+    Kind("matlab", "a MATLAB file", _starts(b"MATLAB 5.0 MAT-file"), "mat"),
+    Kind("hdf5", "an HDF5 file", _is_hdf5, "keras"),
+    Kind("npy", "a NumPy array", _starts(b"\x93NUMPY"), "npy"),
+    Kind("tflite", "a TensorFlow Lite model", lambda start: start.head[4:8] == b"TFL3", "tflite"),
+    Kind("keras", "a Keras model", _has("model.weights.h5"), "keras"),
+    Kind("torchscript", "a TorchScript archive", _has("constants.pkl", "bytecode.pkl"), "torchscript"),
+    Kind("torch", "a torch file", _has("data.pkl"), "torch"),
+    Kind("torch-export", "a torch.export archive", _is_export, "torch_export"),
+    Kind("stable-baselines3", "a stable-baselines3 model", _has("policy.pth"), "sb3"),
+    Kind(
+        "nemo", "a NeMo archive",
+        lambda start: bool(start.members & {"model_config.yaml", "model_weights.ckpt"}),
+        remedy="unpack its weights with: tar -xf FILE model_weights.ckpt, then ingest model_weights.ckpt",
+    ),
+    Kind("npz", "a NumPy archive", _is_npz, "npz"),
+    Kind("torch-tar", "a torch file", lambda start: start.members >= {"storages", "tensors", "pickle"}, "torch"),
+    Kind("torch-legacy", "a torch file", lambda start: start.head[2:15] == _LEGACY_MAGIC, "torch"),
+    Kind("pickle", "a pickle", lambda start: _is_pickle(start.head), "pickle"),
+    Kind(
+        "joblib", "a compressed pickle",
+        lambda start: _is_pickle(start.unpacked) or start.head.startswith((b"\x04\x22\x4d\x18", b"ZF")), "pickle",
+    ),
+    Kind("mxnet", "an MXNet file of parameters", _starts(struct.pack("<QQ", 0x112, 0)), "mxnet"),
+    Kind("ncnn", "an ncnn model", _starts(b"7767517\n", b"7767517\r\n", struct.pack("<i", 7767517)), "ncnn"),
+    Kind(
+        "tensorrt", "a TensorRT engine, which is compiled for one kind of GPU", _starts(b"ptrt", b"ftrt"),
+        remedy="ingest the ONNX or torch file that it was built from",
+    ),
+    Kind(
+        "tensorflow-checkpoint", "a TensorFlow checkpoint",
+        lambda start: start.tail.endswith(_LEVELDB_MAGIC), "tf_checkpoint",
+    ),
+    Kind(
+        "openvino", "an OpenVINO model",
+        lambda start: start.head.lstrip()[:5] == b"<?xml" and _OPENVINO.search(start.head) is not None,
+        remedy="ingest the model that it was converted from; OpenVINO has no command that converts it back",
+    ),
+    Kind(
+        "tensorflow.js", "a TensorFlow.js model",
+        lambda start: start.lower.endswith(".json") and _is_tfjs(start), "tfjs",
+    ),
+    Kind("ctranslate2", "a CTranslate2 model", _is_ctranslate2, remedy="ingest the model that it was converted from"),
+    Kind(
+        "darknet", "a Darknet file, which holds numbers without names and shapes", _is_darknet,
+        remedy="convert it with its .cfg: python darknet2pytorch.py, or opencv's readNetFromDarknet",
+    ),
+    Kind("onnx", "an ONNX model", _is_onnx, "onnx"),
+    Kind("tensorflow-saved-model", "a TensorFlow SavedModel", _is_saved_model, "tf_checkpoint"),
+    Kind(
+        "coreml", "a CoreML model", _is_coreml,
+        remedy="ingest the model that it was converted from; coremltools does not convert it back",
+    ),
+    Kind("tensorflow-graph", "a TensorFlow graph", _is_graph, "tf_graph"),
+    Kind("caffe", "a Caffe model", _is_caffe, "caffe"),
+    Kind("flax", "a Flax file", _is_msgpack, "flax"),
+)  # fmt: skip
+"""The kinds of files, the surest signs first."""
+
+
+def _is_tfjs(start: Start) -> bool:
+    """Whether a JSON file describes weights for TensorFlow.js; of a model, the manifest follows its layers."""
+    if start.size > 64 * 2**20:
+        return False
+    if _TFJS.search(start.head):
+        return True
+    if not start.head.lstrip().startswith(b"{"):
+        return False
+    with start.path.open("rb") as file:
+        return b'"weightsManifest"' in file.read(64 * 2**20)
+
+
+def recognise(path: Path) -> Recognised | None:
+    """The kind of a weights file by its content; None if it is of no known kind.
+
+    A file without content, or one that cannot be read, is of no kind.
+    """
+    main = _main_of(path)
+    found = _kind_of(main)
+    return None if found is None else Recognised(found, main)
+
+
+def _kind_of(path: Path) -> Kind | None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        if not head:
+            return None
+        start = Start(path, path.stat().st_size, head)
+        return next((kind for kind in KINDS if kind.sign(start)), None)
+    except OSError:
+        return None
+
+
+def _main_of(path: Path) -> Path:
+    """The file that stands for a model, of one of its other files: by name alone, where that one exists."""
+    name = path.name
+    candidates: list[Path] = []
+    if match := _TF_DATA.fullmatch(name):
+        candidates.append(path.with_name(match[1] + ".index"))
+    elif name.endswith(".meta"):
+        candidates.append(path.with_name(name.removesuffix(".meta") + ".index"))
+    elif name.endswith(".bin"):
+        candidates.append(path.with_name(name.removesuffix(".bin") + ".param"))
+        candidates.append(path.with_name(name.removesuffix(".bin") + ".xml"))
+    elif name.endswith(".distcp"):
+        candidates.append(path.with_name(".metadata"))
+    found = next((each for each in candidates if each.is_file()), path)
+    if found.name.endswith(".index") and found.parent.name == "variables":
+        saved = found.parent.parent / "saved_model.pb"
+        return saved if saved.is_file() else found
+    return found
