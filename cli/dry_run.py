@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.cli import json_output, tables
+from registry.cli.ingest_report import left_out_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.types import Estimate, Ingested, LeftOut, Plan
+    from registry.types import Estimate, Ingested, Plan
 
-__all__ = ["left_out_files", "show_plan"]
-
-REASONS = 6  # reasons told apart in a sentence
+__all__ = ["show_plan"]
 
 
 def show_plan(refs: Plan, failures: Sequence[Ingested], estimate: Estimate, *, as_json: bool = False) -> None:
@@ -52,23 +51,8 @@ def show_plan(refs: Plan, failures: Sequence[Ingested], estimate: Estimate, *, a
         f"Estimate without downloads: {_duration(estimate.seconds)} and {tables.size(estimate.memory)} of memory "
         f"in {processes}.",
     )
-    tables.hint(*left_out_files(refs.left_out))
-
-
-def left_out_files(left_out: Sequence[LeftOut]) -> list[str]:
-    """A sentence on files that no model is read from, with the reasons: the most frequent, and the first names."""
-    if not left_out:
-        return []
-    told = [_reason(each) for each in left_out[:REASONS]]
-    if len(left_out) > REASONS:
-        told.append(f"{tables.whole(sum(each.files for each in left_out[REASONS:]))} others")
-    return [f"{tables.counted(sum(each.files for each in left_out), 'file')} left out: {', '.join(told)}."]
-
-
-def _reason(each: LeftOut) -> str:
-    shown = each.names[:1] if each.files > 1 else each.names
-    more = ", ..." if each.files > len(shown) else ""
-    return f"{tables.whole(each.files)} {each.reason} ({', '.join(shown)}{more})"
+    if refs.left_out:
+        tables.table((">files left out", "reason", "such as", "next"), left_out_rows(refs.left_out))
 
 
 def _duration(seconds: float) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from registry.cli import json_output, tables
-from registry.cli.dry_run import left_out_files, show_plan
+from registry.cli.dry_run import show_plan
+from registry.cli.ingest_report import show_outcomes
 from registry.cli.option_values import metavar_of, one_of
 from registry.cli.options import AsJson, Database, card, open_registry, with_options
 from registry.cli.progress_output import report_failure, reporter
@@ -24,10 +23,9 @@ if TYPE_CHECKING:
     from registry import Registry
     from registry.types import LeftOut, ModelRef
 
-__all__ = ["Address", "TimeLimit", "Where", "Workers", "exit_by", "ingest", "show_outcomes"]
+__all__ = ["Address", "TimeLimit", "Where", "Workers", "exit_by", "ingest"]
 
 SOME_FAILED = 3
-NOTES = 10  # notes shown at most
 Workers = typer.Option(
     "--workers",
     min=1,
@@ -191,35 +189,3 @@ def _plan(
             failures.append(Ingested(reference, "", "failed", 0.0, error.message, error.remedy or ""))
             report_failure(failures[-1])
     return Plan(refs, left_out), failures
-
-
-def show_outcomes(outcomes: Sequence[Ingested], left_out: Sequence[LeftOut] = (), *, as_json: bool) -> None:
-    """Print how many models were added, named, known or failed, what was noted, and the files left out."""
-    counts = Counter(outcome.status for outcome in outcomes)
-    words = {
-        "added": "added",
-        "renewed": "measured anew",
-        "named": "given another name",
-        "known": "already stored",
-        "failed": "failed",
-    }
-    if as_json:
-        json_output.write({"models": outcomes, **{status: counts[status] for status in words}, "left_out": left_out})
-    else:
-        told = ", ".join(f"{counts[status]} {text}" for status, text in words.items() if counts[status])
-        tables.say(f"Models: {told}." if told else "No models to read.")
-        _show_notes(outcomes)
-        tables.hint(*left_out_files(left_out))
-
-
-def _show_notes(outcomes: Sequence[Ingested]) -> None:
-    """What was noted of each model, the models of one note together."""
-    noted: dict[str, list[str]] = {}
-    for outcome in outcomes:
-        for note in outcome.notes:
-            noted.setdefault(note, []).append(outcome.name)
-    for note, names in list(noted.items())[:NOTES]:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        tables.hint(f"{names[0]}{more}: {note}.")
-    if len(noted) > NOTES:
-        tables.hint(f"{tables.counted(len(noted) - NOTES, 'more note')}: archreg show NAME lists those of a model.")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from registry.cli import json_output, tables
-from registry.cli.ingest_command import Address, TimeLimit, Where, Workers, exit_by, show_outcomes
+from registry.cli.ingest_command import Address, TimeLimit, Where, Workers, exit_by
+from registry.cli.ingest_report import show_outcomes
 from registry.cli.options import AsJson, Database, Limit, open_registry
 from registry.cli.progress_output import reporter
 from registry.errors import UsageError

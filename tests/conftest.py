@@ -40,6 +40,16 @@ def zoo() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def originals() -> Path:
+    """Folder of model files as published and a ``manifest.jsonl``: ``ARCHREG_ORIGINALS``, else ``shared/originals``."""
+    given = os.environ.get("ARCHREG_ORIGINALS")
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "originals"
+    if not (folder / "manifest.jsonl").is_file():
+        missing(f"no originals at {folder} (set ARCHREG_ORIGINALS)")
+    return folder
+
+
 class Postgres:
     """A Postgres server of this test process, on a Unix socket."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import re
+import stat
 import struct
 import zlib
 from functools import cached_property
@@ -338,13 +339,13 @@ def recognise(path: Path) -> Recognised | None:
 
 def _kind_of(path: Path) -> Kind | None:
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-        if not head:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:  # reading a pipe would wait for its writer
             return None
-        start = Start(path, path.stat().st_size, head)
+        with path.open("rb") as file:
+            start = Start(path, status.st_size, file.read(_HEAD))
         return next((kind for kind in KINDS if kind.sign(start)), None)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
 
 

@@ -79,7 +79,9 @@ def test_lines_where_standard_error_is_no_terminal(archreg: Callable[..., Any], 
         "  check the file",
         "[3/3] c: added, 0.5 s",
     ]
-    assert done.out == "Models: 2 added, 1 failed.\n"
+    first, *_, last = done.out.splitlines()
+    assert first == "Models: 2 added, 1 failed."
+    assert " ".join(last.split()) == r"failed 1 /models/bad\x1b[2J holds no tensors bad\x1b[2J check the file"
 
 
 def test_a_single_failure_exits_with_1(archreg: Callable[..., Any], fake: Any) -> None:
@@ -187,8 +189,9 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
         "estimate": {"seconds": 0.75, "memory": 150_000_000, "by_layers": True},
     }
     assert (document["estimated_seconds"], document["estimated_memory"], document["workers"]) == (2.25, 270_000_000, 2)
-    assert document["left_out"] == [{"reason": "training state", "files": 2, "names": ["optimizer.pt", "scaler.pt"]}]
-    assert done.err == "2 files left out: 2 training state (optimizer.pt, ...).\n"
+    left = {"reason": "training state", "files": 2, "names": ["optimizer.pt", "scaler.pt"], "remedy": ""}
+    assert document["left_out"] == [left]
+    assert [line.split() for line in done.out.splitlines()][-1] == ["2", "training", "state", "optimizer.pt"]
     assert "ingest_all" not in [call[0] for call in fake.calls]
 
 
@@ -222,17 +225,26 @@ def test_the_bar_counts_bytes_models_and_failures(monkeypatch: pytest.MonkeyPatc
 
 def test_it_ends_with_what_it_left_out_and_noted(archreg: Callable[..., Any], fake: Any) -> None:
     left = [
-        LeftOut("unknown suffix .txt", 1, ("notes.txt",)),
+        LeftOut("an OpenVINO model", 1, ("notes.xml",), "ingest the model that it was converted from"),
         LeftOut("training state", 1_200, ("optimizer.pt", "scaler.pt", "scheduler.pt")),
     ]
     fake.answers["plan"] = lambda references, **_: Plan([ModelRef("file", f"/m/{references[0]}", "m")], left)
-    fake.answers["ingest_all"] = (Ingested("/m/a", "a", "renewed", 0.5, notes=("3 weights of 9 were left out",)),)
+    fake.answers["ingest_all"] = (
+        Ingested("/m/a", "a", "renewed", 0.5, notes=("3 weights of 9 were left out",)),
+        Ingested("/m/b", "b", "failed", 0.5, "b is empty", "download it again"),
+    )
     done = archreg("ingest", "a", "b", "--quiet")
-    assert done.out == "Models: 1 measured anew.\n"
-    assert done.err.splitlines() == [
-        "a: 3 weights of 9 were left out.",
-        "2,402 files left out: 2,400 training state (optimizer.pt, ...), 2 unknown suffix .txt (notes.txt, ...).",
+    assert done.code == 3
+    first, *lines = (" ".join(line.split()) for line in done.out.splitlines() if line.strip(" ─"))
+    assert first == "Models: 1 measured anew, 1 failed."
+    assert lines == [
+        "files reason such as next",
+        "read 1",
+        "left out 2,400 training state optimizer.pt",
+        "left out 2 an OpenVINO model notes.xml ingest the model that it was converted from",
+        "failed 1 b is empty b download it again",
     ]
+    assert done.err.splitlines() == ["a: 3 weights of 9 were left out."]
     document = archreg("ingest", "a", "--quiet", "--json").document
     assert document["renewed"] == 1
     assert document["models"][0]["notes"] == ["3 weights of 9 were left out"]
