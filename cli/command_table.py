@@ -46,6 +46,11 @@ COMMANDS: Mapping[str, Command] = {
             "archreg ingest --manifest models.jsonl --workers 8",
         ),
     ),
+    "formats": Command(
+        "registry.cli.formats:formats",
+        "List the file formats that are read.",
+        ("archreg formats", "archreg formats --json"),
+    ),
     "runs": Command(
         "registry.cli.run_commands:app",
         "List, inspect, retry or forget ingest runs.",

@@ -24,6 +24,7 @@ ALLOWED = {
             "searches.Search",
         )
     },
+    "registry.sources.byte_source.LocalBytes.close": "the file is its own",
     "registry.sources.effective_weights.EffectiveTensor.info": "a value that follows from the fields",
     "registry.sources.effective_weights.TensorView.raw": "steps see stored tensors through the view alone",
     "registry.types.choices.Aim.place": "a value that follows from the fields",

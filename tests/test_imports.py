@@ -27,8 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrations": GROUND | {"storage"},  # the environment opens the database, under Alembic's own command too
     "catalog": GROUND | PARTS,
     "testing": GROUND | {"sources", "spectral"},
-    # What its progress bars are, whether another package has a fingerprint, and what a rule means.
-    "cli": GROUND | {"catalog", "ingest.Progress", "spectral.spec_named", "equivalence.RULES"},
+    # What its progress bars are, whether another package has a fingerprint, what a rule means, and what files are read.
+    "cli": GROUND
+    | {"catalog", "ingest.Progress", "spectral.spec_named", "equivalence.RULES", "sources.recognition.KINDS"},
 }
 """By the package's part: the parts it may import besides itself. The package itself, lazy, is open to all above."""
 

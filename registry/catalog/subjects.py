@@ -99,13 +99,13 @@ def stored(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query 
 
 
 def _names_a_source(text: str) -> bool:
-    from registry.sources import is_weights_name
+    from registry.sources.source_table import SUFFIXES
 
     scheme, colon, _ = text.partition(":")
     if colon:
         return scheme != "sha256"
     path_like = text.startswith(("./", "../", "/", "~/"))
-    return path_like or is_weights_name(Path(text)) or (bool(text) and _is(text, Path.exists))
+    return path_like or text.lower().endswith(tuple(SUFFIXES)) or (bool(text) and _is(text, Path.exists))
 
 
 def _is(text: str, test: Callable[[Path], bool]) -> bool:
@@ -117,10 +117,11 @@ def _is(text: str, test: Callable[[Path], bool]) -> bool:
 
 
 def _refuse_other_weights(text: str, summary: Callable[[], ModelSummary]) -> None:
-    from registry.sources import expand, is_weights_name, open_ref, plan_weights
+    from registry.sources import expand, open_ref, plan_weights
+    from registry.sources.source_table import SUFFIXES
 
     path = Path(text)
-    if not is_weights_name(path) or not _is(text, Path.is_file):
+    if not text.lower().endswith(tuple(SUFFIXES)) or not _is(text, Path.is_file):
         return
 
     content_hash = summary().content_hash

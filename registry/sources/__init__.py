@@ -14,7 +14,7 @@ from registry.sources.header_preview import largest_tensor, layers_by_header
 from registry.sources.live_module import open_module
 from registry.sources.matrix_rule import MATRIX_RULE, layer_matrix, plan_weights, topology_of
 from registry.sources.references import deferred, expand, open_ref
-from registry.sources.source_table import SOURCES, discard, is_weights_name
+from registry.sources.source_table import SOURCES, discard
 
 __all__ = [
     "MATRIX_RULE",
@@ -25,7 +25,6 @@ __all__ = [
     "deferred",
     "discard",
     "expand",
-    "is_weights_name",
     "largest_tensor",
     "layer_matrix",
     "layers_by_header",

@@ -128,7 +128,7 @@ class Start:
 class Kind(NamedTuple):
     """A kind of file: what it is called, and the source that reads it; else why not, and the command that converts it.
 
-    ``title`` stands after "is": ``an ONNX model``.
+    ``title`` stands after "is": ``an ONNX model``. ``extra``: of this package, with the libraries that it needs.
     """
 
     name: str
@@ -136,6 +136,7 @@ class Kind(NamedTuple):
     sign: Callable[[Start], bool]
     source: str = ""
     remedy: str = ""
+    extra: str = ""
 
 
 class Recognised(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from registry.errors import AmbiguousError, NotFoundError, SourceError, UnsafeError, WeightsError
-from registry.sources import SOURCES, expand, is_weights_name, open_ref
-from registry.sources.source_table import SUFFIXES
+from registry.sources import SOURCES, expand, open_ref
+from registry.sources.source_table import SUFFIXES, is_weights_name
 from registry.sources.weight_files import check_file
 
 
