@@ -6,6 +6,7 @@ overlapping entries, or a pickle larger than any state dict needs, are treated a
 
 from __future__ import annotations
 
+import io
 import sys
 import zipfile
 import zlib
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS
+from registry.sources.byte_source import ByteSource, FileView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+    from typing import BinaryIO
 
 __all__ = ["DAMAGED", "LEGACY_LIMIT", "check_archive", "check_sums", "data_offsets", "zip_entries"]
 
@@ -62,21 +65,23 @@ def check_archive(path: Path, size: int) -> bool:
     return mapped
 
 
-def zip_entries(path: Path, size: int) -> list[zipfile.ZipInfo]:
+def zip_entries(path: Path | ByteSource, size: int) -> list[zipfile.ZipInfo]:
     """Entries of the directory of an archive of ``size`` bytes, without unpacking them.
 
     Raises ``WeightsError`` if the archive is damaged, and ``UnsafeError`` if its directory is larger than weights need.
     """
-    directory = _directory_size(path, size)
-    if directory > _DIRECTORY_LIMIT:
-        raise UnsafeError(f"{path} has a directory of {directory / 2**20:.0f} MiB", "split the file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise _damaged(path, error) from error
+    name = path.name if isinstance(path, ByteSource) else path
+    with io.BufferedReader(FileView(path)) if isinstance(path, ByteSource) else path.open("rb") as file:
+        directory = _directory_size(file, size)
+        if directory > _DIRECTORY_LIMIT:
+            raise UnsafeError(f"{name} has a directory of {directory / 2**20:.0f} MiB", "split the file")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+            raise _damaged(name, error) from error
     if len(entries) > 2 * MAX_TENSORS:
-        raise UnsafeError(f"{path} holds {len(entries)} entries, more than {2 * MAX_TENSORS}", "split the file")
+        raise UnsafeError(f"{name} holds {len(entries)} entries, more than {2 * MAX_TENSORS}", "split the file")
     return entries
 
 
@@ -126,27 +131,26 @@ def check_sums(path: Path, entries: dict[int, zipfile.ZipInfo], *, everything: I
                 )
 
 
-def _damaged(path: Path, error: Exception) -> WeightsError:
+def _damaged(path: Path | str, error: Exception) -> WeightsError:
     reason = " ".join(str(error).split())[:160]
     return WeightsError(f"{path} is a damaged zip archive, perhaps cut short: {reason}", DAMAGED)
 
 
-def _directory_size(path: Path, size: int) -> int:
+def _directory_size(file: BinaryIO, size: int) -> int:
     """Size in bytes of the archive's directory according to its end record, or 0 if there is none.
 
     The end record is searched where `zipfile` searches for it.
     """
-    with path.open("rb") as file:
-        file.seek(max(0, size - 22))
+    file.seek(max(0, size - 22))
+    tail = file.read()
+    if not (tail.startswith(_END) and tail.endswith(b"\0\0")):
+        file.seek(max(0, size - 22 - 2**16))
         tail = file.read()
-        if not (tail.startswith(_END) and tail.endswith(b"\0\0")):
-            file.seek(max(0, size - 22 - 2**16))
-            tail = file.read()
-        at = size - len(tail) + tail.rfind(_END)
-        if at < size - len(tail):
-            return 0
-        file.seek(max(0, at - 76))
-        record = file.read(98)[-98:]
+    at = size - len(tail) + tail.rfind(_END)
+    if at < size - len(tail):
+        return 0
+    file.seek(max(0, at - 76))
+    record = file.read(98)[-98:]
     end = record.rfind(_END)
     found = int.from_bytes(record[end + 12 : end + 16], "little")
     if end == 76 and record[56:60] == _LOCATOR64 and record[:4] == _END64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -12,7 +13,9 @@ from registry.sources.weight_files import check_file
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["ByteSource", "LocalBytes", "open_bytes"]
+    from _typeshed import WriteableBuffer
+
+__all__ = ["ByteSource", "FileView", "LocalBytes", "open_bytes"]
 
 
 class ByteSource(ABC):
@@ -52,11 +55,51 @@ class ByteSource(ABC):
         self.close()
 
 
-class LocalBytes(ByteSource):
-    """A file on this machine, open until it is closed; raises the errors of `check_file`."""
+class FileView(io.RawIOBase):
+    """A binary file object over a `ByteSource`, for libraries that read from one. Closing it leaves the source open."""
 
-    def __init__(self, path: Path) -> None:
-        self.size = check_file(path)
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self._at = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position; beyond the end nothing is read."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
+        if start + offset < 0:
+            raise ValueError("a position before the start of the file")
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read at most as many bytes as the buffer has; 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._source.size - self._at))
+        if count:
+            view[:count] = self._source.read_at(self._at, count)
+        self._at += count
+        return count
+
+
+class LocalBytes(ByteSource):
+    """A file on this machine, open until it is closed.
+
+    Raises the errors of `check_file`; without ``check``, those of the operating system.
+    """
+
+    def __init__(self, path: Path, *, check: bool = True) -> None:
+        self.size = check_file(path) if check else path.stat().st_size
         self.name = str(path)
         self._file = path.open("rb", buffering=0)
 

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["KINDS", "Kind", "Recognised", "recognise"]
+    from registry.sources.byte_source import ByteSource
+
+__all__ = ["KINDS", "Kind", "Recognised", "kind_of", "recognise"]
 
 _HEAD = 4096  # bytes looked at
+_BLOCK = 2**20  # more than the largest block of bzip2
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # LONG1 of torch's legacy magic number, and STOP
 _TEXT_PICKLE = re.compile(rb"\((?:dp?|lp?|i?)\d*\r?\n|c[\w.]{1,200}\r?\n[\w.]{1,200}\r?\n|[\]}]q|\((?:[ld]|i[\w.]+\n)")
 _LEVELDB_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
@@ -37,20 +40,19 @@ _OPENVINO = re.compile(rb"<net\b[^>]*\bversion=")
 
 
 class Start:
-    """What is looked at of a file: its ``path``, ``size``, ``head`` and, when asked for, more."""
+    """What is looked at of a file: its ``size``, ``head`` and, when asked for, more. ``lower``: its name."""
 
-    def __init__(self, path: Path, size: int, head: bytes) -> None:
-        self.path = path
-        self.size = size
-        self.head = head
-        self.lower = path.name.lower()
+    def __init__(self, file: ByteSource, name: str) -> None:
+        self.file = file
+        self.size = file.size
+        self.head = bytes(file.read_at(0, min(_HEAD, file.size)))
+        self.lower = name.lower()
 
     @cached_property
     def tail(self) -> bytes:
         """The last 64 bytes."""
-        with self.path.open("rb") as file:
-            file.seek(max(0, self.size - 64))
-            return file.read(64)
+        count = min(64, self.size)
+        return bytes(self.file.read_at(self.size - count, count))
 
     @cached_property
     def entries(self) -> frozenset[str]:
@@ -58,7 +60,7 @@ class Start:
         if not self.head.startswith(b"PK\x03\x04"):
             return frozenset()
         try:
-            names = [entry.filename for entry in zip_entries(self.path, self.size)]
+            names = [entry.filename for entry in zip_entries(self.file, self.size)]
         except RegistryError:
             return frozenset()
         return frozenset(names) | {name.partition("/")[2] for name in names}
@@ -69,18 +71,18 @@ class Start:
         if self.head[257:262] != b"ustar" and not _is_old_tar(self.head):
             return frozenset()
         names, at = set(), 0
-        with self.path.open("rb") as file:
-            for _ in range(64):
-                file.seek(at)
-                header = file.read(512)
-                if len(header) < 512 or not header.strip(b"\0"):
-                    break
-                names.add(header[:100].rstrip(b"\0").decode("utf-8", "replace").removeprefix("./"))
-                try:
-                    extent = int(header[124:136].strip(b"\0 ") or b"0", 8)
-                except ValueError:
-                    break
-                at += 512 + -(-extent // 512) * 512
+        for _ in range(64):
+            if not 0 <= at <= self.size - 512:
+                break
+            header = bytes(self.file.read_at(at, 512))
+            if not header.strip(b"\0"):
+                break
+            names.add(header[:100].rstrip(b"\0").decode("utf-8", "replace").removeprefix("./"))
+            try:
+                extent = int(header[124:136].strip(b"\0 ") or b"0", 8)
+            except ValueError:
+                break
+            at += 512 + -(-extent // 512) * 512
         return frozenset(names)
 
     @cached_property
@@ -88,11 +90,10 @@ class Start:
         """Wire types by number of the first fields of a Protocol Buffers message; empty if it is none."""
         found: dict[int, int] = {}
         try:
-            with LocalBytes(self.path) as file:
-                for count, field in enumerate(Message(file)):
-                    found[field.number] = field.wire
-                    if count >= 4096:
-                        break
+            for count, field in enumerate(Message(self.file)):
+                found[field.number] = field.wire
+                if count >= 4096:
+                    break
         except RegistryError:
             return {}
         return found
@@ -100,9 +101,8 @@ class Start:
     def inner(self, number: int) -> dict[int, int]:
         """Wire types of the fields of the first message with that number."""
         try:
-            with LocalBytes(self.path) as file:
-                inner = next(Message(file).messages(number), None)
-                return {} if inner is None else {field.number: field.wire for field in inner}
+            inner = next(Message(self.file).messages(number), None)
+            return {} if inner is None else {field.number: field.wire for field in inner}
         except RegistryError:
             return {}
 
@@ -116,8 +116,8 @@ class Start:
             if len(head) > 1 and head[0] == 0x78 and (head[0] << 8 | head[1]) % 31 == 0:
                 return zlib.decompressobj().decompress(head, 64)
             if head.startswith(b"BZh"):  # its blocks are up to 900 kB; the sign of a pickle shows only then
-                with bz2.open(self.path) as file:
-                    return file.read(64)
+                start = self.file.read_at(0, min(self.size, _BLOCK))
+                return bz2.BZ2Decompressor().decompress(start, 64)
             if head.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
                 return lzma.LZMADecompressor(memlimit=2**27).decompress(head, 64)
         except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
@@ -324,8 +324,7 @@ def _is_tfjs(start: Start) -> bool:
         return True
     if not start.head.lstrip().startswith(b"{"):
         return False
-    with start.path.open("rb") as file:
-        return b'"weightsManifest"' in file.read(64 * 2**20)
+    return b'"weightsManifest"' in start.file.read_at(0, start.size)
 
 
 def recognise(path: Path) -> Recognised | None:
@@ -338,15 +337,24 @@ def recognise(path: Path) -> Recognised | None:
     return None if found is None else Recognised(found, main)
 
 
+def kind_of(file: ByteSource, name: str) -> Kind | None:
+    """The kind of a file by its content and, for kinds without a sure sign, its name; None if it is unknown.
+
+    Raises the errors of reading it.
+    """
+    if not file.size:
+        return None
+    start = Start(file, name)
+    return next((kind for kind in KINDS if kind.sign(start)), None)
+
+
 def _kind_of(path: Path) -> Kind | None:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or not status.st_size:  # reading a pipe would wait for its writer
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for its writer
             return None
-        with path.open("rb") as file:
-            start = Start(path, status.st_size, file.read(_HEAD))
-        return next((kind for kind in KINDS if kind.sign(start)), None)
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+        with LocalBytes(path, check=False) as file:
+            return kind_of(file, path.name)
+    except (OSError, ValueError, RegistryError):  # ValueError: a name that no file can have
         return None
 
 
