@@ -24,6 +24,7 @@ __all__ = ["Found", "matching_files", "weight_files"]
 
 _REASONS, _LONGEST = 40, 12  # reasons that a scan tells apart, and characters of a suffix
 _MAGIC = frozenset("*?[")
+_PICKLE_START = 4 * 2**20  # bytes
 _NO_WEIGHTS = frozenset({
     ".bat", ".bmp", ".c", ".cc", ".cfg", ".cpp", ".css", ".csv", ".cu", ".cuh", ".gif", ".h", ".hpp", ".htm", ".html",
     ".ini", ".ipynb", ".java", ".jpeg", ".jpg", ".js", ".jsonl", ".lock", ".log", ".md", ".mp3", ".mp4", ".pdf", ".png",
@@ -197,6 +198,13 @@ def _below(folder: Path, barred: dict[Path, str], rest: _Rest) -> Iterator[Path]
         yield from _weights((path for path, is_folder in children if not is_folder), rest)
 
 
+def _names_arrays(path: Path) -> bool:
+    """Whether a pickle's first megabytes name a library whose arrays it may hold."""
+    with path.open("rb") as file:
+        start = file.read(_PICKLE_START)
+    return any(library in start for library in (b"numpy", b"torch", b"paddle", b"joblib"))
+
+
 def _weights(paths: Iterable[Path], rest: _Rest) -> Iterator[Path]:
     for path in paths:
         name = path.name
@@ -222,6 +230,10 @@ def _weights(paths: Iterable[Path], rest: _Rest) -> Iterator[Path]:
             rest.add("part of another file", name)
         elif not found.kind.source:
             rest.add(found.kind.title, name, found.kind.remedy)
+        elif found.kind.name == "npy":
+            rest.add("a single NumPy array", name, "give the file itself, to read it as a model of one layer")
+        elif found.kind.name == "pickle" and not _names_arrays(path):
+            rest.add("a pickle without arrays", name)
         else:
             rest.kinds[path] = found
             yield path

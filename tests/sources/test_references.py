@@ -247,8 +247,10 @@ def test_nothing_there_says_what_to_do(folder: Path) -> None:
         expand("resnt.pt")
     with pytest.raises(NotFoundError, match="torchvision:NAME"):
         expand("gone/away")
-    with pytest.raises(NotFoundError, match="no suffix of a weights file"):
+    (folder / "notes.txt").write_text("notes\n")
+    with pytest.raises(WeightsError, match=r"notes\.txt is no weights file") as caught:
         expand("notes.txt")
+    assert "archreg formats" in str(caught.value.remedy)
 
 
 def test_a_reference_that_is_also_a_path_is_ambiguous(folder: Path) -> None:

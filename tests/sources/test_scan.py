@@ -1,0 +1,77 @@
+"""Scans of folders: what is taken by its content, and what is left out, with the reason."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from registry.errors import WeightsError
+from registry.sources import expand
+from registry.types import Plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATE = {"a.weight": torch.eye(3), "b.weight": torch.ones(2, 3)}
+
+
+def reasons(plan: object) -> dict[str, tuple[int, str]]:
+    assert isinstance(plan, Plan)
+    return {each.reason: (each.files, each.remedy) for each in plan.left_out}
+
+
+def test_content_decides_whatever_the_suffix(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.model")
+    torch.save(STATE, tmp_path / "b.pth.tar")
+    torch.save(STATE, tmp_path / "c", _use_new_zipfile_serialization=False)
+    np.savez(tmp_path / "d.npz", **{"w.weight": np.eye(3)})
+    (tmp_path / "d.npz").rename(tmp_path / "d.weights")
+    (tmp_path / "readme").write_text("nothing\n")
+    plan = expand(tmp_path)
+    assert [(ref.name, ref.source) for ref in plan] == [
+        ("a", "safetensors"),
+        ("b.pth", "torch"),
+        ("c", "torch"),
+        ("d", "npz"),
+    ]
+    assert reasons(plan) == {"no suffix": (1, "")}
+
+
+def test_what_is_no_model_is_left_out_with_the_next_command(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    np.save(tmp_path / "data.npy", np.eye(3))
+    (tmp_path / "vocabulary.pkl").write_bytes(pickle.dumps({"word": 1}))
+    (tmp_path / "net.xml").write_text('<?xml version="1.0"?>\n<net name="x" version="11">\n')
+    (tmp_path / "net.bin").write_bytes(bytes(64))
+    (tmp_path / "engine.plan").write_bytes(b"ptrt" + bytes(60))
+    (tmp_path / "x.part").write_bytes(b"GGUF")
+    plan = expand(tmp_path)
+    assert [ref.name for ref in plan] == ["a"]
+    found = reasons(plan)
+    assert found["a single NumPy array"] == (1, "give the file itself, to read it as a model of one layer")
+    assert found["a pickle without arrays"] == (1, "")
+    assert found["part of another file"] == (1, "")
+    assert found["unfinished download"] == (1, "")
+    assert "converted from" in found["an OpenVINO model"][1]
+    assert "ONNX" in found["a TensorRT engine, which is compiled for one kind of GPU"][1]
+
+
+def test_a_damaged_file_of_a_weights_suffix_is_not_left_out(tmp_path: Path) -> None:
+    """It fails when it is opened: a model that is missing from a run is told."""
+    save_file(STATE, tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", 2**40) + b"garbage")
+    (tmp_path / "c.onnx").write_bytes(b"")
+    assert [ref.name for ref in expand(tmp_path)] == ["a", "b", "c"]
+
+
+def test_a_refused_kind_says_what_converts_it(tmp_path: Path) -> None:
+    (tmp_path / "engine").write_bytes(b"ptrt" + bytes(60))
+    with pytest.raises(WeightsError, match="is a TensorRT engine") as caught:
+        expand(tmp_path / "engine")
+    assert "ONNX" in str(caught.value.remedy)
