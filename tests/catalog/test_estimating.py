@@ -13,7 +13,7 @@ from registry import Registry
 from registry.catalog import estimating
 from registry.ingest import cores
 from registry.sources import expand, largest_tensor, layers_by_header, open_ref, plan_weights
-from registry.sources.safetensors import SafetensorsCheckpoint
+from registry.sources.lazy_tensors import LazyCheckpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("weights are read")
 
-    monkeypatch.setattr(SafetensorsCheckpoint, "raw", refuse)
+    monkeypatch.setattr(LazyCheckpoint, "raw", refuse)
 
 
 @pytest.mark.usefixtures("unread")
