@@ -35,6 +35,8 @@ SOURCES: Final = {
     "safetensors": "registry.sources.safetensors:SOURCE",
     "torch": "registry.sources.torch_file:SOURCE",
     "npz": "registry.sources.npz:SOURCE",
+    "keras": "registry.sources.keras:SOURCE",
+    "mxnet": "registry.sources.mxnet:SOURCE",
     "shards": "registry.sources.shards:SOURCE",
 }
 """Where weights come from: a `registry.sources.base.Source` each."""
