@@ -35,8 +35,10 @@ SOURCES: Final = {
     "safetensors": "registry.sources.safetensors:SOURCE",
     "torch": "registry.sources.torch_file:SOURCE",
     "npz": "registry.sources.npz:SOURCE",
+    "npy": "registry.sources.npy:SOURCE",
     "keras": "registry.sources.keras:SOURCE",
     "mxnet": "registry.sources.mxnet:SOURCE",
+    "flax": "registry.sources.flax:SOURCE",
     "shards": "registry.sources.shards:SOURCE",
 }
 """Where weights come from: a `registry.sources.base.Source` each."""

@@ -7,11 +7,8 @@ refused, and an array is unpacked when it is read.
 
 from __future__ import annotations
 
-import io
 import math
 import sys
-import tokenize
-import warnings
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -25,6 +22,7 @@ from registry.sources.archive import DAMAGED, zip_entries
 from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source, common_prefix
 from registry.sources.dtypes import is_float
 from registry.sources.model_files import facts_beside, with_facts
+from registry.sources.npy import NO_HEADER, read_header
 from registry.sources.weight_files import check_file
 from registry.types import TensorInfo
 
@@ -37,14 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCE"]
 
-_MAGIC = b"\x93NUMPY"
-_MAX_HEADER = 10_000  # bytes, the same as NumPy's limit
 _MAX_RATIO, _HARMLESS = 100, 64 * 2**20  # allowed expansion of a file, and bytes below which any expansion is allowed
 _CHUNK = 1 << 20
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _TEXT = "SU"
-# Raised by NumPy's header reader, which parses the header as Python, on a malicious header.
-_NO_HEADER = (ValueError, TypeError, SyntaxError, KeyError, OverflowError, MemoryError, tokenize.TokenError)
 
 
 class _Array(NamedTuple):
@@ -160,22 +154,8 @@ def _header(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Ar
     """Header of an array, checked against the archive's directory."""
     name = entry.filename[:100]
     with _deliberate(path, entry), archive.open(entry) as file:
-        prefix = file.read(8)
-        if prefix[:6] != _MAGIC or prefix[6:] not in (b"\x01\x00", b"\x02\x00"):
-            raise WeightsError(f"{path}: {name!r} is not an array of numbers", "save arrays alone, with np.savez")
-        width = 2 if prefix[6] == 1 else 4
-        length = file.read(width)
-        count = int.from_bytes(length, "little")
-        if count > _MAX_HEADER:
-            raise UnsafeError(f"{path}: {name!r} has a header of {count} bytes", "save arrays of plain numbers")
-        text = io.BytesIO(length + file.read(count))
-        read = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # SyntaxWarning for a header that a later Python may parse differently
-            shape, fortran, dtype = read(text, max_header_size=_MAX_HEADER)
-    if dtype.hasobject:
-        raise UnsafeError(f"{path}: {name!r} is a pickle of Python objects", "save arrays of numbers, with np.savez")
-    array = _Array(entry, 8 + width + count, tuple(shape), dtype, bool(fortran))
+        start, shape, dtype, fortran = read_header(file, f"{path}: {name!r}", "save arrays of numbers, with np.savez")
+    array = _Array(entry, start, shape, dtype, fortran)
     if dtype.kind not in "biufc" + _TEXT or dtype.subdtype is not None:
         raise WeightsError(
             f"{path}: {name!r} has dtype {str(dtype)[:60]}, which is not numeric",
@@ -205,7 +185,7 @@ def _deliberate(path: str | Path, entry: zipfile.ZipInfo) -> Iterator[None]:
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"{path}: {entry.filename[:100]!r} cannot be unpacked: {reason}", DAMAGED) from error
-    except _NO_HEADER as error:
+    except NO_HEADER as error:
         raise WeightsError(f"{path}: {entry.filename[:100]!r} has an invalid header", DAMAGED) from error
 
 
