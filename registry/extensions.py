@@ -39,6 +39,7 @@ SOURCES: Final = {
     "keras": "registry.sources.keras:SOURCE",
     "mxnet": "registry.sources.mxnet:SOURCE",
     "flax": "registry.sources.flax:SOURCE",
+    "gguf": "registry.sources.gguf.file:SOURCE",
     "shards": "registry.sources.shards:SOURCE",
 }
 """Where weights come from: a `registry.sources.base.Source` each."""
