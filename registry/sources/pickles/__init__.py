@@ -1,0 +1,32 @@
+"""Pickles, read without running anything: an interpreter of opcodes, and the values that it rebuilds."""
+
+from __future__ import annotations
+
+from registry.sources.pickles.opcodes import BytesInMemory, Pickled, load, read_pickle
+from registry.sources.pickles.records import (
+    AttributedDict,
+    Buildable,
+    Global,
+    Instance,
+    Key,
+    Span,
+    as_mapping,
+    as_sequence,
+    walked,
+)
+
+__all__ = [
+    "AttributedDict",
+    "Buildable",
+    "BytesInMemory",
+    "Global",
+    "Instance",
+    "Key",
+    "Pickled",
+    "Span",
+    "as_mapping",
+    "as_sequence",
+    "load",
+    "read_pickle",
+    "walked",
+]
