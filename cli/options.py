@@ -67,7 +67,10 @@ Limit = Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="Maxim
 named_fingerprint = functools.partial(typer.Option, parser=parse_fingerprint, metavar=metavar_of(FINGERPRINTS))
 """An option that takes the name of a fingerprint; help shows those of this package."""
 Fingerprint = Annotated[
-    str, named_fingerprint(help="Fingerprint: layered (resolved by depth), mme (the paper's), or of another package.")
+    str,
+    named_fingerprint(
+        help="Fingerprint: layered (resolved by depth), mme (the paper's), shapes (without weights), or of another package."
+    ),
 ]
 Distance = Annotated[
     str | None,

@@ -47,6 +47,7 @@ SOURCES: Final = {
 FINGERPRINTS: Final = {
     "layered": "registry.spectral.layered:FINGERPRINT",
     "mme": "registry.spectral.mme:FINGERPRINT",
+    "shapes": "registry.spectral.shapes:FINGERPRINT",
 }
 """Vectors to compare networks by: a `registry.spectral.base.FingerprintKind` each; the first is the default."""
 

@@ -76,7 +76,7 @@ def test_what_cannot_be_used_is_named_and_left_out(tmp_path: Path) -> None:
         "registry.spectral.FingerprintKind",
         f"{group} 'wrecked' of broken 1.0 (broken:thing) is left out: RuntimeError: no  luck",
     ]
-    assert "'none' is no fingerprint; known: layered, mme, ours" in done.stderr
+    assert "'none' is no fingerprint; known: layered, mme, shapes, ours" in done.stderr
 
 
 def test_one_name_of_two_packages_is_neither(tmp_path: Path) -> None:
@@ -121,6 +121,8 @@ print(*{{"numpy", "scipy", "torch", "sqlalchemy"}} & sys.modules.keys(), file=sy
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "\n"
-    assert {"nearest": "[layered|mme]", "classes": "[complete|cover|single]", "plot": "[coe|cue|cse|wishart]"}.get(
-        words[0], "nearest"
-    ) in done.stdout
+    assert {
+        "nearest": "[layered|mme|shapes]",
+        "classes": "[complete|cover|single]",
+        "plot": "[coe|cue|cse|wishart]",
+    }.get(words[0], "nearest") in done.stdout

@@ -9,7 +9,7 @@ import numpy as np
 
 from registry.spectral import fingerprint, layer_spectrum
 from registry.spectral.layered import LAYERED_BLOCKS
-from registry.spectral.specs import LAYERED, MME
+from registry.spectral.specs import LAYERED, MME, SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,10 @@ def layered(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
 
 def _mme(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
     return fingerprint(spectra, MME).vector.astype(np.float64)
+
+
+def _shapes(spectra: Sequence[Spectrum]) -> NDArray[np.float64]:
+    return fingerprint(spectra, SHAPES).vector.astype(np.float64)
 
 
 def _gaussian(spectra: Sequence[Spectrum]) -> list[Spectrum]:
@@ -72,9 +76,10 @@ CHANGED: dict[str, Callable[[Sequence[Spectrum]], list[Spectrum]]] = {
 
 VECTORS: dict[str, Callable[[Sequence[Spectrum]], NDArray[np.float64]]] = {
     "`layered`": layered,
+    "`shapes`, as it ships": _shapes,
     "`mme`": _mme,
     "`mme` of Gaussian weights": lambda spectra: _mme(_gaussian(spectra)),
     "rough count of shapes": _shape_count,
     "number of parameters": lambda spectra: np.log2([sum(s.layer.p * s.layer.q for s in spectra)]),
 }
-"""Fingerprints without learned parts, by row."""
+"""Fingerprints as they ship, and baselines, by row. The transform of ``shapes`` knows the families of the zoo."""

@@ -2,8 +2,8 @@
 
 ``eigenvalues``: the spectrum of a layer. ``network``: the spectra of a network. ``cumulatives``: cumulatives and their
 differences from a conjugate ensemble. ``conjugacy``: departure from the conjugate ensembles. ``decay``: the law of the
-tail. ``contrast``: where two networks differ. ``specs``: fingerprints. ``layered``, ``mme``: those of the
-package.
+tail. ``contrast``: where two networks differ. ``specs``: fingerprints. ``layered``, ``mme``, ``shapes``:
+those of the package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from registry.spectral.cumulatives import (
 from registry.spectral.decay import decay
 from registry.spectral.eigenvalues import layer_spectrum, spectral_entropy, spectrum
 from registry.spectral.network import network_spectra
-from registry.spectral.specs import FINGERPRINTS, SPECS, fingerprint, spec_named
+from registry.spectral.specs import FINGERPRINTS, SPECS, fingerprint, fingerprint_of_layers, needs_spectra, spec_named
 
 __all__ = [
     "FINGERPRINTS",
@@ -37,11 +37,13 @@ __all__ = [
     "density_difference",
     "depth_weights",
     "fingerprint",
+    "fingerprint_of_layers",
     "layer_cumulative",
     "layer_cumulatives",
     "layer_spectrum",
     "linear_locations",
     "logarithmic_locations",
+    "needs_spectra",
     "network_spectra",
     "spec_named",
     "spectral_difference",

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.types import FingerprintSpec, Spectrum
+    from registry.types import FingerprintSpec, LayerMatrix, Spectrum
 
     Vector = Callable[[Sequence[Spectrum], FingerprintSpec], NDArray[np.floating[Any]]]
+    ShapeVector = Callable[[Sequence[LayerMatrix], FingerprintSpec], NDArray[np.floating[Any]]]
 
 __all__ = ["FingerprintKind", "logarithmic"]
 
@@ -23,11 +24,13 @@ class FingerprintKind:
     """One kind of fingerprint: its spec, and the function that computes it.
 
     ``vector``: of the spectra of a network's layers in depth order, at least one, and the spec; returns finite numbers
-    (spec.length,), the same for the same spectra.
+    (spec.length,), the same for the same spectra. ``of_layers``: the same vector of the layers alone, for a kind that
+    uses no eigenvalues; None for the others.
     """
 
     spec: FingerprintSpec
     vector: Vector
+    of_layers: ShapeVector | None = None
 
 
 def logarithmic(first: float, last: float, count: int) -> tuple[float, ...]:

@@ -26,9 +26,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.types import Spectrum
+    from registry.types import LayerMatrix, Spectrum
 
-__all__ = ["FINGERPRINT", "LAYERED", "LAYERED_BLOCKS", "SEEDS", "departures", "embeddings", "points_of"]
+    Points = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+__all__ = [
+    "FINGERPRINT",
+    "LAYERED",
+    "LAYERED_BLOCKS",
+    "SEEDS",
+    "departures",
+    "embedded",
+    "embeddings",
+    "points_of",
+    "points_of_layers",
+]
 
 LAYERED_BLOCKS = {"shapes": 90, "pairs": 120, "triples": 110, "spectra": 86, "depths": 72, "layers": 1}
 """Length of each block of ``layered``, in the order of the vector."""
@@ -68,23 +80,29 @@ def layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.fl
     return np.concatenate([WEIGHTS[name] / length * found[name] for name, length in LAYERED_BLOCKS.items()])
 
 
-def points_of(spectra: Sequence[Spectrum]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def points_of_layers(layers: Sequence[LayerMatrix]) -> Points:
+    """Points and weights of the embedded blocks that need no eigenvalues, before the columns are scaled."""
+    columns = layers_of(layers)
+    return {"shapes": shape_points(columns), "pairs": run_points(columns, 2), "triples": run_points(columns, 3)}
+
+
+def points_of(spectra: Sequence[Spectrum]) -> Points:
     """Points and weights of each embedded block, before the columns are scaled."""
-    layers = layers_of([spectrum.layer for spectrum in spectra])
+    layers = [spectrum.layer for spectrum in spectra]
+    return {**points_of_layers(layers), "spectra": spectral_points(spectra, layers_of(layers))}
+
+
+def embedded(points: Points, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Each of the blocks given as points, (its length,), within [-1, 1], before transform and weight."""
     return {
-        "shapes": shape_points(layers),
-        "pairs": run_points(layers, 2),
-        "triples": run_points(layers, 3),
-        "spectra": spectral_points(spectra, layers),
+        name: embed(scales_of(name) * columns, weights, LAYERED_BLOCKS[name], seed + SEEDS[name])
+        for name, (columns, weights) in points.items()
     }
 
 
 def embeddings(spectra: Sequence[Spectrum], seed: int) -> dict[str, NDArray[np.float64]]:
     """Each embedded block, (its length,), within [-1, 1], before transform and weight."""
-    return {
-        name: embed(scales_of(name) * columns, weights, LAYERED_BLOCKS[name], seed + SEEDS[name])
-        for name, (columns, weights) in points_of(spectra).items()
-    }
+    return embedded(points_of(spectra), seed)
 
 
 def departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:

@@ -13,14 +13,28 @@ from registry.spectral.base import FingerprintKind
 from registry.spectral.cumulatives import check_layers
 from registry.spectral.layered import LAYERED
 from registry.spectral.mme import MME
+from registry.spectral.shapes import SHAPES
 from registry.types import Fingerprint, FingerprintSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.types import Spectrum
+    from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_SPEC", "FINGERPRINTS", "LAYERED", "MME", "SPECS", "fingerprint", "spec_named"]
+    from registry.types import LayerMatrix, Spectrum
+
+__all__ = [
+    "DEFAULT_SPEC",
+    "FINGERPRINTS",
+    "LAYERED",
+    "MME",
+    "SHAPES",
+    "SPECS",
+    "fingerprint",
+    "fingerprint_of_layers",
+    "needs_spectra",
+    "spec_named",
+]
 
 
 def _checked(name: str, found: Any) -> FingerprintKind:
@@ -66,9 +80,37 @@ def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerpri
     Raises ``SpectrumError`` for a network without layers, values that are not finite, or a spec of another version.
     """
     check_layers(spectra)
+    _check_spec(spec)
+    return _checked_vector(_kind_of(spec).vector(spectra, spec), spec, "spectra")
+
+
+def needs_spectra(spec: FingerprintSpec) -> bool:
+    """Whether a spec's vector is computed from eigenvalues; of one that this version does not know, True."""
+    kind = FINGERPRINTS.find(spec.name)
+    return kind is None or kind.spec.version != spec.version or kind.of_layers is None
+
+
+def fingerprint_of_layers(layers: Sequence[LayerMatrix], spec: FingerprintSpec) -> Fingerprint:
+    """The fingerprint of a network whose eigenvalues are not known, from its layers in depth order.
+
+    Raises ``SpectrumError`` for a network without layers, or a spec that needs eigenvalues or is of another version.
+    """
+    _check_spec(spec)
+    if not layers:
+        raise SpectrumError("no layers: the fingerprint of a network without layers is undefined")
+    vector = _kind_of(spec).of_layers
+    if vector is None:
+        raise SpectrumError(f"{spec.label} is computed from spectra, not from shapes alone", "ingest the weights")
+    return _checked_vector(vector(layers, spec), spec, "layers")
+
+
+def _check_spec(spec: FingerprintSpec) -> None:
     if not isinstance(spec, FingerprintSpec):
         raise SpectrumError(f"spec must be a FingerprintSpec, not {spec!r}", "use one of registry.spectral.SPECS")
-    vector = np.asarray(_kind_of(spec).vector(spectra, spec)).astype(np.float32)
+
+
+def _checked_vector(numbers: NDArray[np.floating[Any]], spec: FingerprintSpec, what: str) -> Fingerprint:
+    vector = np.asarray(numbers).astype(np.float32)
     if vector.shape != (spec.length,) or not np.isfinite(vector).all():
-        raise SpectrumError(f"the {spec.label} fingerprint of these spectra is not {spec.length} finite numbers")
+        raise SpectrumError(f"the {spec.label} fingerprint of these {what} is not {spec.length} finite numbers")
     return Fingerprint(spec, vector)

@@ -12,9 +12,11 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from registry.errors import SpectrumError, UsageError
-from registry.spectral import fingerprint
+from registry.spectral import fingerprint, fingerprint_of_layers, needs_spectra
 from registry.spectral.layered import LAYERED_BLOCKS
+from registry.spectral.shapes import SHAPES_BLOCKS
 from registry.spectral.specs import DEFAULT_SPEC, LAYERED, MME, SPECS, spec_named
+from registry.spectral.specs import SHAPES as OF_SHAPES
 from tests.fingerprints.factory import SHAPES, gap, spectra_of, weights_of
 from tests.spectral.factory import by_hand, gaussian
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from registry.types import FingerprintSpec, Spectrum
 
 every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+spectral_spec = pytest.mark.parametrize("spec", [LAYERED, MME], ids=["layered", "mme"])
 ENDS = np.cumsum([0, *LAYERED_BLOCKS.values()])
 BLOCKS = {name: slice(ENDS[at], ENDS[at + 1]) for at, name in enumerate(LAYERED_BLOCKS)}
 
@@ -37,12 +40,13 @@ def test_the_specs_are_these() -> None:
     assert {spec.label: spec.hash for spec in SPECS.values()} == {
         "layered v3": "41ca519b29b6e18e",
         "mme v1": "097f9fa89f629bea",
+        "shapes v1": "5498d4eb5ff79103",
     }
     assert spec_named(DEFAULT_SPEC) is LAYERED
     assert sum(LAYERED_BLOCKS.values()) == LAYERED.length <= 480  # a row of a Postgres page
     with pytest.raises(UsageError, match="'other'") as refused:
         spec_named("other")
-    assert refused.value.remedy == "known: layered, mme"
+    assert refused.value.remedy == "known: layered, mme, shapes"
 
 
 def test_every_field_of_a_spec_is_in_its_hash() -> None:
@@ -70,13 +74,13 @@ def test_vectors(spec: FingerprintSpec, shapes: tuple[tuple[int, ...], ...]) -> 
 def test_the_numbers_stay_what_they_are(spec: FingerprintSpec) -> None:
     spectra = spectra_of(weights_of())
     # No x is near enough to a location for rounding, some 1e-7, to move a step of the cumulative.
-    assert gap(spectra, spec.locations) > 1e-5
+    assert not spec.locations or gap(spectra, spec.locations) > 1e-5
     frozen = json.loads(Path(__file__).with_name("frozen.json").read_text())[spec.label]
     # Twice the rounding to float32 of numbers of order one.
     np.testing.assert_allclose(vector(spectra, spec), frozen, rtol=0, atol=2.4e-7)
 
 
-@every_spec
+@spectral_spec
 def test_scaling_a_layer_changes_nothing(spec: FingerprintSpec) -> None:
     weights = weights_of()
     plain = vector(spectra_of(weights), spec)
@@ -90,7 +94,7 @@ def test_scaling_a_layer_changes_nothing(spec: FingerprintSpec) -> None:
     assert np.abs(vector(spectra_of(one_unit), spec) - plain).max() > 1e-3
 
 
-@every_spec
+@spectral_spec
 def test_permuting_units_changes_nothing(spec: FingerprintSpec) -> None:
     rng = np.random.default_rng(0)
     weights = weights_of()
@@ -124,6 +128,33 @@ def test_cutting_the_spectra_leaves_the_shapes() -> None:
     trained, random = spectra_of(weights_of()), spectra_of(weights_of(seed=2))
     change = np.abs(vector(trained, LAYERED) - vector(random, LAYERED))
     assert {name for name, block in BLOCKS.items() if change[block].max() > 0} == {"spectra", "depths"}
+
+
+def test_shapes_are_layered_without_what_needs_eigenvalues() -> None:
+    spectra, random = spectra_of(weights_of()), spectra_of(weights_of(seed=2))
+    whole, layers = vector(spectra, LAYERED), [spectrum.layer for spectrum in spectra]
+    parts = np.concatenate([whole[BLOCKS[name]] for name in SHAPES_BLOCKS])
+    assert vector(spectra, OF_SHAPES).tobytes() == parts.tobytes()
+    assert vector(random, OF_SHAPES).tobytes() == parts.tobytes()  # of other weights of these shapes, too
+    assert fingerprint_of_layers(layers, OF_SHAPES).vector.tobytes() == parts.tobytes()
+    assert {name for name in BLOCKS if name not in SHAPES_BLOCKS} == {"spectra", "depths"}
+    wider = spectra_of(weights_of((*SHAPES[:-1], (11, 12))))
+    assert np.abs(vector(wider, OF_SHAPES) - parts).max() > 1e-4
+
+
+def test_what_cannot_be_known_of_shapes_alone() -> None:
+    layers = [spectrum.layer for spectrum in spectra_of(weights_of())]
+    assert [needs_spectra(spec) for spec in (LAYERED, MME, OF_SHAPES)] == [True, True, False]
+    assert needs_spectra(replace(OF_SHAPES, version=9))
+    with pytest.raises(SpectrumError, match="layered v3 is computed from spectra, not from shapes alone") as refused:
+        fingerprint_of_layers(layers, LAYERED)
+    assert refused.value.remedy == "ingest the weights"
+    with pytest.raises(SpectrumError, match="no layers"):
+        fingerprint_of_layers([], OF_SHAPES)
+    with pytest.raises(SpectrumError, match="v9"):
+        fingerprint_of_layers(layers, replace(OF_SHAPES, version=9))
+    with pytest.raises(SpectrumError, match="spec must be a FingerprintSpec"):
+        fingerprint_of_layers(layers, "shapes")  # type: ignore[arg-type]
 
 
 def test_mme_by_hand() -> None:
@@ -200,5 +231,6 @@ def test_what_has_no_fingerprint(spec: FingerprintSpec) -> None:
     assert refused.value.remedy
     with pytest.raises(SpectrumError, match="finite numbers"):
         fingerprint(spectra, replace(spec, length=spec.length + 1))
-    with pytest.raises(SpectrumError, match="has the invalid eigenvalue nan"):
-        fingerprint([by_hand([0.5, np.nan], 2, 2)], spec)
+    if needs_spectra(spec):
+        with pytest.raises(SpectrumError, match="has the invalid eigenvalue nan"):
+            fingerprint([by_hand([0.5, np.nan], 2, 2)], spec)
