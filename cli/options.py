@@ -69,7 +69,8 @@ named_fingerprint = functools.partial(typer.Option, parser=parse_fingerprint, me
 Fingerprint = Annotated[
     str,
     named_fingerprint(
-        help="Fingerprint: layered (resolved by depth), mme (the paper's), shapes (without weights), or of another package."
+        help="Fingerprint: layered (resolved by depth), mme (the paper's), shapes (without weights), or of another "
+        "package."
     ),
 ]
 Distance = Annotated[

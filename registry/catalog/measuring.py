@@ -36,7 +36,6 @@ __all__ = [
     "Read",
     "Reading",
     "expand_all",
-    "location_of",
     "measure",
     "older",
     "outdated",
@@ -124,16 +123,6 @@ def _reference(given: Any) -> str | Path:
     raise UsageError(
         f"a reference is a text or a path, not {type(given).__name__}", "a torch.nn.Module is for ingest() to take"
     )
-
-
-def location_of(ref: ModelRef) -> str:
-    """The path of a file, the reference of a published model; empty for a module in memory."""
-    from registry.sources.source_table import SOURCES
-
-    if ref.source == "module":
-        return ""
-    source = SOURCES.find(ref.source)
-    return f"{source.prefix}:{ref.target}" if source is not None and source.prefix else ref.target
 
 
 def measure(

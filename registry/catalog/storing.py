@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.catalog.measuring import Reading, location_of
+from registry.catalog.measuring import Reading
 from registry.errors import RegistryError
+from registry.sources.source_table import location_of
 from registry.spelling import counted
 from registry.types import Ingested
 from registry.version import __version__

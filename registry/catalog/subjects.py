@@ -199,7 +199,7 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:
-    from registry.catalog.measuring import location_of
+    from registry.sources.source_table import location_of
 
     card, conjugacy = ref.card, measured.conjugacy
     return ModelSummary(

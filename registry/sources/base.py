@@ -35,7 +35,9 @@ class Source:
     ``open`` turns a `ModelRef` of this source into a `Checkpoint`. ``expand`` turns the text after ``prefix`` in a
     reference (``torchvision:resnet*``), a key and a seed into models; None for sources of files, which are found
     by content (`recognition`). ``headers``: a file opens without reading its weights, so that its shapes cost nothing.
-    ``discard`` removes what ``open`` downloaded; None for sources that download nothing.
+    ``discard`` removes what ``open`` downloaded; None for sources that download nothing. ``open_headers``: as ``open``,
+    for what needs the header alone: of a remote model it reads no more than that. None: ``open`` itself, where
+    ``headers`` is set.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Source:
     headers: bool = False
     expand: Expander | None = None
     discard: Callable[[ModelRef], None] | None = None
+    open_headers: Callable[[ModelRef], Checkpoint] | None = None
 
 
 def _check_tensor(where: str, info: TensorInfo) -> None:

@@ -11,13 +11,13 @@ from registry.sources.base import verify
 from registry.sources.dtypes import bits_of, is_float
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from registry.types import Checkpoint, TensorInfo
 
-__all__ = ["Facts", "content_hash", "read_facts"]
+__all__ = ["Facts", "content_hash", "header_facts", "header_hash", "read_facts"]
 
 _CHUNK = 1 << 20  # bytes compared at a time; a multiple of every element size
 _AT_ONCE = 64 * 2**20  # bytes of a tensor read at a time; a multiple of every element size
@@ -48,6 +48,31 @@ def read_facts(checkpoint: Checkpoint) -> dict[str, Facts]:
     """
     verify(checkpoint)
     return {info.name: _facts(checkpoint, info) for info in sorted(checkpoint.tensors, key=lambda t: t.name)}
+
+
+def header_facts(infos: Iterable[TensorInfo], bytes_of: Callable[[str], int]) -> dict[str, Facts]:
+    """`Facts` of stored tensors of which the header alone is known: they count as distinct, not constant and finite.
+
+    ``bytes_of``: size of a tensor by name.
+    """
+    return {info.name: Facts(info.name.encode(), False, False, bytes_of(info.name)) for info in infos}
+
+
+def header_hash(location: str, entry: str, infos: Iterable[TensorInfo]) -> str:
+    """Hash of what the header at a place says, as 64 hexadecimal digits; empty for weights that are nowhere.
+
+    The sha256 over ``location``, ``entry`` and the sorted (name, dtype, shape) of all stored tensors. Files at other
+    places differ, because two trainings of one network have the same header.
+    """
+    if not location:
+        return ""
+    whole = hashlib.sha256()
+    tensors = sorted((info.name, info.dtype, repr(tuple(info.shape))) for info in infos)
+    for field in (location, entry, *(text for tensor in tensors for text in tensor)):
+        data = field.encode("utf-8", "surrogateescape")
+        whole.update(len(data).to_bytes(8, "little"))
+        whole.update(data)
+    return whole.hexdigest()
 
 
 def content_hash(

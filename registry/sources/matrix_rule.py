@@ -10,22 +10,24 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from registry.errors import WeightsError
-from registry.sources.content_hash import content_hash, read_facts
+from registry.sources.content_hash import content_hash, header_facts, header_hash, read_facts
 from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import is_float
 from registry.sources.effective_weights import effective
 from registry.sources.fused_attention import whole_note
 from registry.sources.fused_tensors import Piece, is_conv1d_model, may_be_fused, pieces_of
 from registry.sources.nonfinite_values import marked, nonfinite, refusal
+from registry.sources.source_table import location_of
 from registry.sources.tied_names import twin_of
 from registry.sources.unreadable_weights import check_complete
 from registry.spelling import counted
-from registry.types import LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
+from registry.types import HEADER_PREFIX, LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +38,15 @@ if TYPE_CHECKING:
     from registry.sources.effective_weights import EffectiveTensor, TensorView
     from registry.types import Checkpoint
 
-__all__ = ["MATRIX_RULE", "layer_matrix", "layers_by_shape", "plan_weights", "skip_reason", "topology_of"]
+__all__ = [
+    "MATRIX_RULE",
+    "layer_matrix",
+    "layers_by_shape",
+    "plan_headers",
+    "plan_weights",
+    "skip_reason",
+    "topology_of",
+]
 
 MATRIX_RULE: str = "matrix-2"
 
@@ -109,9 +119,37 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
         cannot be read (`unreadable_weights`), the parts of a weight contradict each other, a tensor cannot be read, or
         a checksum of the file differs.
     """
+    return _planned(checkpoint, effective(checkpoint).view, read_facts(checkpoint), allow_nonfinite=allow_nonfinite)
+
+
+def plan_headers(checkpoint: Checkpoint) -> WeightsPlan:
+    """Apply the matrix rule to what the header of a checkpoint says: no weights are read.
+
+    Parameters
+    ----------
+    checkpoint
+        As `open_headers` returns it.
+
+    Returns
+    -------
+    WeightsPlan
+        As of `plan_weights`, but that tensors count as tied only where names or metadata say so, that all-zero tensors
+        are layers, and that ``content_hash`` is ``header:`` and the hash of the header at its place.
+
+    Raises
+    ------
+    WeightsError
+        As `plan_weights` where names, dtypes and shapes tell, or a layout needs more than a few values to be known.
+    """
     view = effective(checkpoint).view
+    plan = _planned(checkpoint, view, header_facts(checkpoint.tensors, view.bytes_of), allow_nonfinite=False)
+    return replace(plan, content_hash=HEADER_PREFIX + plan.header)
+
+
+def _planned(
+    checkpoint: Checkpoint, view: TensorView, facts: Mapping[str, Facts], *, allow_nonfinite: bool
+) -> WeightsPlan:
     infos = {name: view.tensors[name].info for name in sorted(view.tensors)}
-    facts = read_facts(checkpoint)
     reasons = {name: skip_reason(info) for name, info in infos.items()}
     for name, tensor in view.tensors.items():
         if reasons[name] is None and _is_stored(tensor) and facts[tensor.parts[0]].zero:
@@ -152,6 +190,7 @@ def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> We
         unread=sum(unread.values()),
         nonfinite=sum(bad.values()),
         notes=(*view.notes, *filter(None, (whole_note(fused) if fused else "", marked(bad) if bad else ""))),
+        header=header_hash(location_of(checkpoint.ref), checkpoint.ref.key or "", checkpoint.tensors),
     )
 
 

@@ -29,10 +29,13 @@ from registry.sources.weight_files import (
 from registry.types import ModelRef, Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from registry.sources.base import Source
     from registry.sources.recognition import Recognised
     from registry.types import Checkpoint
 
-__all__ = ["deferred", "expand", "open_ref"]
+__all__ = ["deferred", "expand", "open_headers", "open_ref"]
 
 _PREFIXED = re.compile(rf"({PREFIX.pattern}):(?![/\\])(.*)", re.DOTALL)
 _NUMBERED = re.compile(r"\d")  # as every file of a set is
@@ -142,19 +145,60 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     """
     if ref.source == DEFERRED:
         ref = _resolved(ref)
-    opened = _opened(ref)
+    return EffectiveCheckpoint(_with_base(ref, _opened))
+
+
+def open_headers(ref: ModelRef) -> Checkpoint:
+    """Open a model to have its names, dtypes and shapes: what `plan_headers` needs.
+
+    Nothing beyond the header is read or downloaded, except 64 kB at most of small tensors that say how others are laid
+    out. Values of tensors are refused.
+
+    Raises
+    ------
+    SourceError
+        Of this kind of file or model, shapes are not known without its weights.
+    NotFoundError, AmbiguousError, UnsafeError, WeightsError
+        As `open_ref`.
+    """
+    from registry.sources.header_only import HeaderCheckpoint
+
+    if ref.source == DEFERRED:
+        ref = _resolved(ref)
+    return EffectiveCheckpoint(HeaderCheckpoint(_with_base(ref, _headers_opened)))
+
+
+def _with_base(ref: ModelRef, opener: Callable[[ModelRef], Checkpoint]) -> Checkpoint:
+    """The weights as stored; of an adapter, with those of its base."""
+    opened = opener(ref)
     if ref.base or any("lora_" in info.name or info.name.startswith("base_model.") for info in opened.tensors):
         from registry.sources.adapter_base import with_base
 
-        opened = with_base(opened, expand, _opened)
-    return EffectiveCheckpoint(opened)
+        opened = with_base(opened, expand, opener)
+    return opened
+
+
+def _source_of(ref: ModelRef) -> Source:
+    source = SOURCES.find(ref.source)
+    if source is None:
+        raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES.known()))}")
+    return source
 
 
 def _opened(ref: ModelRef) -> Checkpoint:
     """The weights as stored."""
-    source = SOURCES.find(ref.source)
-    if source is None:
-        raise NotFoundError(f"unknown source {ref.source!r}", f"known sources: {', '.join(sorted(SOURCES.known()))}")
+    return _source_of(ref).open(ref)
+
+
+def _headers_opened(ref: ModelRef) -> Checkpoint:
+    """The tensors as stored, of a source that lists them without reading them."""
+    source = _source_of(ref)
+    if source.open_headers is not None:
+        return source.open_headers(ref)
+    if not source.headers:
+        from registry.sources.header_only import no_header
+
+        raise no_header(ref.target, source.name)
     return source.open(ref)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from registry.types import ModelRef
 
-__all__ = ["DEFERRED", "PREFIX", "SOURCES", "SUFFIXES", "discard", "is_weights_name"]
+__all__ = ["DEFERRED", "PREFIX", "SOURCES", "SUFFIXES", "discard", "is_weights_name", "location_of"]
 
 PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_+-]+")  # a single letter is a Windows drive
 _TAKEN = ("sha256", "module", "deferred")
@@ -52,6 +52,14 @@ SUFFIXES: Mapping[str, str] = {
 def is_weights_name(path: Path) -> bool:
     """Whether the name is one that weights files usually have."""
     return path.name.lower().endswith(tuple(SUFFIXES))
+
+
+def location_of(ref: ModelRef) -> str:
+    """The path of a file, the reference of a published model; empty for a module in memory."""
+    if ref.source == "module":
+        return ""
+    source = SOURCES.find(ref.source)
+    return f"{source.prefix}:{ref.target}" if source is not None and source.prefix else ref.target
 
 
 def discard(ref: ModelRef) -> None:

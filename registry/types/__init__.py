@@ -19,6 +19,7 @@ from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
 from registry.types.verdicts import Comparison, Contrast, LayerContrast, Verdict
 from registry.types.weights import (
+    HEADER_PREFIX,
     CardChanges,
     CardFields,
     Checkpoint,
@@ -32,6 +33,7 @@ from registry.types.weights import (
 )
 
 __all__ = [
+    "HEADER_PREFIX",
     "DONE",
     "NO_FACTS",
     "Aim",

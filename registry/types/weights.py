@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict
 
 from registry.types.reprs import Shown
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from registry.types.model_facts import ModelFacts
 
 __all__ = [
+    "HEADER_PREFIX",
     "CardChanges",
     "CardFields",
     "Checkpoint",
@@ -29,6 +30,10 @@ __all__ = [
     "WeightsPlan",
     "place_of",
 ]
+
+
+HEADER_PREFIX: Final = "header:"
+"""How the content hash of a model begins whose weights were not read: no hash of any content."""
 
 
 def place_of(name: str, dataset: str, split: str) -> str:
@@ -210,7 +215,9 @@ class WeightsPlan:
     tensors as stored. ``precision``: how the layers' values are stored (``int4 gptq, float16``), most of them first.
     ``unread``: weights that are no part of any layer because they cannot be read; few, or the model is refused.
     ``nonfinite``: values of parameters and statistics that are NaN or infinite; none, unless they were allowed.
-    ``notes``: sentences on choices that the reader of the file had to make.
+    ``notes``: sentences on choices that the reader of the file had to make. ``header``: hexadecimal sha256 over the
+    location and the names, dtypes and shapes of the stored tensors; empty for weights in memory. Of a plan by headers
+    alone, ``content_hash`` is ``header:`` and that hash, and tied and all-zero tensors are not known.
     """
 
     rule: str
@@ -224,6 +231,12 @@ class WeightsPlan:
     unread: int = 0
     nonfinite: int = 0
     notes: tuple[str, ...] = ()
+    header: str = field(default="", compare=False)
+
+    @property
+    def weights_read(self) -> bool:
+        """Whether the weights were read; else the plan is that of their headers."""
+        return not self.content_hash.startswith(HEADER_PREFIX)
 
 
 class Checkpoint(Protocol):
