@@ -37,6 +37,7 @@ SOURCES: Final = {
     "npz": "registry.sources.npz:SOURCE",
     "npy": "registry.sources.npy:SOURCE",
     "keras": "registry.sources.keras:SOURCE",
+    "mat": "registry.sources.mat:SOURCE",
     "mxnet": "registry.sources.mxnet:SOURCE",
     "flax": "registry.sources.flax:SOURCE",
     "gguf": "registry.sources.gguf.file:SOURCE",

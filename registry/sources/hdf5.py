@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import OrderedDict
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +20,7 @@ import numpy as np
 
 from registry.errors import RegistryError, SourceError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS
+from registry.sources.byte_blocks import Blocks
 from registry.sources.byte_source import ByteSource, FileView
 from registry.sources.dtypes import bits_of
 from registry.sources.lazy_tensors import LazyTensor, in_file
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Hdf5", "Node", "NotNumbersError"]
 
-_BLOCK, _BLOCKS = 1 << 16, 128  # bytes fetched at once while the structure is read, and blocks kept
 _MAX_ATTRIBUTE = 64 * 2**20  # bytes; the configuration of a large model takes one MiB
 _MAX_ELEMENTS = 1_000_000  # of an attribute
 _MAX_NAME = 1000
@@ -63,31 +62,6 @@ class Node(NamedTuple):
     is_dataset: bool
 
 
-class _Blocks(ByteSource):
-    """A file read in blocks of which the last are kept: the structure is many small reads, close together."""
-
-    def __init__(self, file: ByteSource) -> None:
-        self.name, self.size, self._file = file.name, file.size, file
-        self._kept: OrderedDict[int, bytes | bytearray] = OrderedDict()
-
-    def read_at(self, start: int, count: int) -> bytes | bytearray:
-        """Exactly ``count`` bytes from position ``start``."""
-        if count > 4 * _BLOCK or start < 0 or start + count > self.size:
-            return self._file.read_at(start, count)
-        first, last = start // _BLOCK, max(start, start + count - 1) // _BLOCK
-        data = b"".join(bytes(self._block(number)) for number in range(first, last + 1))
-        return data[start - first * _BLOCK : start - first * _BLOCK + count]
-
-    def _block(self, number: int) -> bytes | bytearray:
-        if number not in self._kept:
-            start = number * _BLOCK
-            self._kept[number] = self._file.read_at(start, min(_BLOCK, self.size - start))
-            if len(self._kept) > _BLOCKS:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(number)
-        return self._kept[number]
-
-
 class Hdf5(ByteSource):
     """An open HDF5 file; as a `ByteSource` it is closed with a checkpoint.
 
@@ -111,7 +85,7 @@ class Hdf5(ByteSource):
         self.name, self.size, self._file = file.name, file.size, file
         self._claimed = 0
         with self._deliberate("its structure"):
-            self._opened = h5py.File(FileView(_Blocks(file)), "r")
+            self._opened = h5py.File(FileView(Blocks(file)), "r")
         self.root = Node("", self._opened.id, is_dataset=False)
 
     def read_at(self, start: int, count: int) -> bytes | bytearray:
@@ -179,6 +153,17 @@ class Hdf5(ByteSource):
                     yield node
                     below.append(node)
             waiting += reversed(below)
+
+    def children(self, group: Node) -> Iterator[Node]:
+        """The groups and datasets of a group; raises the errors of `walk`."""
+        for name in self._links(group):
+            if (node := self._child(group, name)) is not None:
+                yield node
+
+    def refers(self, node: Node) -> bool:
+        """Whether a dataset holds references to objects."""
+        with self._deliberate(node.path):
+            return isinstance(node.handle.get_type(), self._h5.h5t.TypeReferenceID)
 
     def child(self, group: Node, name: str) -> Node | None:
         """The group or dataset of a name, if a hard link in the group leads to it."""

@@ -93,7 +93,7 @@ PLAIN = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2)}"
         (npy(PLAIN)[:-9], WeightsError, "an invalid header"),
         (npy(PLAIN + " " * 60_000), UnsafeError, "a header of 600"),
         (npy(PLAIN, b"\0" * 16, version=2)[:9], WeightsError, "an invalid header|cannot be unpacked"),
-        (b"\x93NUMPY\x03\x00", WeightsError, "is not an array of numbers"),
+        (b"\x93NUMPY\x04\x00", WeightsError, "is not an array of numbers"),
         (b"", WeightsError, "is not an array of numbers"),
         (b"text", WeightsError, "is not an array of numbers"),
     ],
