@@ -58,7 +58,8 @@ def open_mat(ref: ModelRef) -> Checkpoint:
         else:
             variables, unpacked = read_mat_5(file)
             opened.insert(0, unpacked)
-        tensors, notes = _network(variables), []
+        tensors = _network(variables)
+        notes: list[str] = []
         if not tensors:
             tensors, notes = _arrays(variables)
         if not tensors:
@@ -263,13 +264,14 @@ def _arrays(variables: Mapping[str, Value]) -> tuple[dict[str, LazyTensor], list
 
 def _walk(variables: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
     """All values that have nothing inside of them, by the path to them."""
-    waiting = [(name, value) for name, value in reversed(variables.items())]
+    waiting = [(name, variables[name]) for name in reversed(list(variables))]
     while waiting:
         path, value = waiting.pop()
         if value.cells is not None:
-            waiting += [(f"{path}{{{at}}}", each) for at, each in reversed(list(enumerate(value.cells, 1)))]
+            waiting += [(f"{path}{{{at}}}", value.cells[at - 1]) for at in range(len(value.cells), 0, -1)]
         elif value.fields is not None:
-            for name, values in reversed(value.fields.items()):
+            for name in reversed(list(value.fields)):
+                values = value.fields[name]
                 several = len(values) > 1
                 inner = [(f"{path}[{at}].{name}" if several else f"{path}.{name}", v) for at, v in enumerate(values, 1)]
                 waiting += reversed(inner)
@@ -282,12 +284,7 @@ def _is_window(tensor: LazyTensor) -> bool:
     if len(tensor.shape) != 4 or not is_float(tensor.dtype):
         return False
     height, width, inputs, outputs = tensor.shape
-    return (
-        height == width <= _WIDEST
-        and height < outputs
-        and (inputs, outputs) != (height, width)
-        and (inputs > _WIDEST or outputs > _WIDEST or inputs != outputs)
-    )
+    return height == width <= _WIDEST < max(inputs, outputs)
 
 
 SOURCE = Source(name="mat", open=open_mat, headers=True)

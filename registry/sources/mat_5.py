@@ -51,7 +51,7 @@ class Unpacked(ByteSource):
     def add(self, file: ByteSource, start: int, count: int) -> tuple[int, int]:
         """Unpack bytes of another file; where their content starts and ends here."""
         if self._file is None:
-            self._file = tempfile.TemporaryFile()
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
         begin, unpacker = self.size, zlib.decompressobj()
         self._file.seek(begin)
         try:
@@ -200,7 +200,7 @@ class _Reader:
 
     def matrix(self, task: _Waiting, waiting: list[_Waiting]) -> str:
         """Read the header of a matrix into its value, and put what is inside of it with what is waiting; its name."""
-        file, element, value, depth = task
+        file, element, value, _ = task
         if element.kind != _MATRIX:
             raise WeightsError(f"{self.name} holds an element of type {element.kind} in a cell", _DAMAGED)
         blocks: ByteSource = self.blocks if file is self.file else file
