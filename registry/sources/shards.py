@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from registry.errors import NotFoundError, WeightsError
 from registry.sources import safetensors, torch_file
 from registry.sources.base import OpenedCheckpoint, Source, common_prefix, verify
+from registry.sources.gguf import file as gguf_file
 from registry.sources.model_files import facts_beside, with_facts
+from registry.sources.recognition import recognise
 from registry.sources.shard_index import read_index
 from registry.sources.shard_sets import set_of
+from registry.sources.source_table import SUFFIXES
 from registry.sources.tensor_parallel import Joined, joined
 from registry.sources.weight_files import INDEX, check_file, is_index
 from registry.spelling import counted
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCE"]
 
-_OPENERS = {".safetensors": safetensors.open_part, ".bin": torch_file.open_part}
-_OPENERS |= dict.fromkeys((".pt", ".pth", ".th", ".ckpt"), torch_file.open_part)
+# What opens one shard, by its source.
+_OPENERS = {"safetensors": safetensors.open_part, "torch": torch_file.open_part}
 _REMEDY = "download the index and all its shards again"
 
 
@@ -98,7 +101,7 @@ def open_shards(ref: ModelRef) -> Checkpoint:
             f"{'is' if len(gone) == 1 else 'are'} missing",
             f"download {gone[0].name} into the folder of the index",
         )
-    opener = _OPENERS[Path(index.name[: -len(INDEX)]).suffix.lower()]
+    opener = _OPENERS[SUFFIXES[Path(index.name[: -len(INDEX)]).suffix.lower()]]
     with ExitStack() as stack:
         opened = {path: stack.enter_context(opener(path)) for path in shards}
         return ShardedCheckpoint(ref, _holders(index, mapped, opened), stack.pop_all())
@@ -119,10 +122,16 @@ def _open_set(ref: ModelRef, path: Path) -> Checkpoint:
     """Open the files of a set as one model."""
     check_file(path)
     together = set_of(path)
-    if together is None or path.suffix.lower() not in _OPENERS:
+    found = recognise(path)
+    source = found.kind.source if found is not None else ""
+    if source != "gguf" and source not in _OPENERS:
+        source = SUFFIXES.get(path.suffix.lower(), "")
+    if together is None or (source != "gguf" and source not in _OPENERS):
         raise WeightsError(f"{path} is no shard of a model", "give the file itself")
     together.check()
-    opener = _OPENERS[path.suffix.lower()]
+    if source == "gguf":  # the names in all files follow from the metadata in the first
+        return gguf_file.open_parts(ref, together.files)
+    opener = _OPENERS[source]
     with ExitStack() as stack:
         opened = [stack.enter_context(opener(file)) for file in together.files]
         if together.kind == "consolidated":

@@ -155,6 +155,17 @@ def header(entries: object, data: bytes = b"") -> Make:
     return written(len(content).to_bytes(8, "little") + content + data)
 
 
+def gguf(entries: bytes, shape: tuple[int, int] = (4, 4), kind: int = 0, offset: int = 0) -> Make:
+    """A GGUF file of one entry of metadata and one tensor, of that shape, type and place."""
+    name = struct.pack("<Q", 1) + b"a"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + entries + name + struct.pack("<IQQIQ", 2, *shape, kind, offset)
+    return written(head + bytes(-len(head) % 32) + np.eye(4, dtype=np.float32).tobytes())
+
+
+def gguf_entry(kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", 1) + b"k" + struct.pack("<I", kind) + value
+
+
 F32 = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 
 
@@ -353,6 +364,16 @@ HOSTILE = (
     Hostile("many-dimensions", "x.safetensors", header({"a": {**F32, "shape": [2, 2] + [1] * 5000}}, bytes(16)),
             UnsafeError, "5002 dimensions"),
     Hostile("nul-in-header", "x.safetensors", header({"a\0b": F32}, bytes(16)), UnsafeError, "not valid text"),
+    # GGUF
+    Hostile("gguf-array", "x.gguf", gguf(gguf_entry(9, struct.pack("<IQ", 8, 2**40))), WeightsError,
+            "claims 1099511627776 elements"),
+    Hostile("gguf-nested", "x.gguf", gguf(gguf_entry(9, struct.pack("<IQ", 9, 1) * 5000)), UnsafeError,
+            "nested more than 16 deep"),
+    Hostile("gguf-text", "x.gguf", gguf(gguf_entry(8, struct.pack("<Q", 2**63))), WeightsError, "ends early"),
+    Hostile("gguf-extents", "x.gguf", gguf(gguf_entry(4, bytes(4)), (10**12, 10**12)), WeightsError,
+            "claims a tensor of shape"),
+    Hostile("gguf-offset", "x.gguf", gguf(gguf_entry(4, bytes(4)), offset=2**62), WeightsError, "claims a tensor"),
+    Hostile("gguf-type", "x.gguf", gguf(gguf_entry(4, bytes(4)), kind=4711), WeightsError, "unknown type 4711"),
     # indices
     Hostile("index-above", INDEX, indexed("../../outside/secret.safetensors"), UnsafeError,
             "not a .safetensors file beside it"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import gguf
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -80,10 +81,40 @@ def sound_files() -> dict[str, Sound]:
                 ".pt", bytes_of(lambda p: torch.save(state, p, _use_new_zipfile_serialization=False)), _in_pickle
             ),
             "trained": Sound(".ckpt", bytes_of(lambda p: torch.save(trained, p)), _in_archive),
+            "gguf": Sound(".gguf", bytes_of(lambda p: _gguf(p, arrays)), _in_gguf),
             "npz": Sound(".npz", _npz(np.savez, arrays), _in_archive),
             "packed": Sound(".npz", _npz(np.savez_compressed, arrays), _in_archive),
             "index": Sound(".safetensors.index.json", json.dumps(index).encode(), _in_text),
         }
+
+
+def _gguf(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """With metadata of several types, matrices plain and quantised, and queries that are reordered."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_head_count(2)
+    writer.add_head_count_kv([2, 1])
+    writer.add_embedding_length(32)
+    writer.add_token_list(["a", "b", "c"])
+    writer.add_array("nested", [[1, 2], [3]])
+    for name, array in arrays.items():
+        writer.add_tensor(f"blk.0.{name}", np.atleast_1d(array))
+    rng = np.random.default_rng(0)
+    for name, rows, kind in (("attn_q", 4, "Q8_0"), ("attn_qkv", 64, "Q4_0"), ("ffn_gate_exps", 3, "Q5_1")):
+        blocks = gguf.quants.quantize(rng.normal(size=(rows, 32)).astype(np.float32), gguf.GGMLQuantizationType[kind])
+        writer.add_tensor(f"blk.1.{name}.weight", blocks, raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.add_tensor("blk.1.attn_q.scale", np.ones(1, np.float32))
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+
+
+def _in_gguf(content: bytes, rng: random.Random) -> bytes:
+    """Numbers and bytes of the header, which ends where the first tensor's zeros begin."""
+    last = content.rfind(b"blk.1.attn_q.scale") + 64
+    head = content[:last]
+    for _ in range(rng.randint(1, 3)):
+        head = rng.choice((_bytes, _number, _number))(head, rng)
+    return head + content[last:]
 
 
 def _npz(save: Callable[..., None], arrays: dict[str, np.ndarray]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -59,6 +60,16 @@ def write_cache(folder: Path) -> str:
     return "hf:org/name"
 
 
+def write_gguf(folder: Path) -> str:
+    writer = gguf.GGUFWriter(folder / "x.gguf", "llama")
+    for name, tensor in STATE.items():
+        writer.add_tensor(name, np.atleast_1d(tensor.numpy()))
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+    return str(folder / "x.gguf")
+
+
 EXAMPLES: dict[str, Callable[[Path], str]] = {
     "torchvision": lambda _: "torchvision:squeezenet1_1.random",
     "timm": lambda _: "timm:test_resnet.random",
@@ -66,6 +77,7 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "safetensors": write_safetensors,
     "torch": write_torch,
     "npz": write_npz,
+    "gguf": write_gguf,
     "shards": write_shards,
 }
 

@@ -1,14 +1,13 @@
 """Values of GGUF's blocks: types of numbers, and types that quantise 32 to 256 numbers with common scales.
 
 Every function takes the bytes of n blocks, uint8 (n, bytes of a block), and gives float32 (n, values of a block). The
-layouts are those of the structures in ggml-common.h, the formulas those of ggml-quants.c of ggml; float operations are in
-the same order, so that values are equal bit for bit to those of the library ``gguf``. Types whose values stand in tables
-of up to 2,048 vectors (IQ1, IQ2, IQ3) are left to that library.
+layouts are those of the structures in ggml-common.h, the formulas those of ggml-quants.c of ggml; float operations are
+in the same order, so that values are equal bit for bit to those of the library ``gguf``. Types whose values stand in
+tables of up to 2,048 vectors (IQ1, IQ2, IQ3) are left to that library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,24 +17,23 @@ from registry.errors import SourceError
 from registry.sources.quantised.small_floats import E2M1
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = ["INTERMEDIATE", "REMOVED", "TYPES", "Type", "values_of"]
 
-Bytes = "NDArray[np.uint8]"
-Floats = "NDArray[np.float32]"
-
 
 class Type(NamedTuple):
-    """A type of tensors: ``name`` in ggml, ``count`` values in ``size`` bytes.
+    """A type of tensors: ``name`` in ggml, ``block`` values in ``size`` bytes.
 
-    ``dtype``: torch's name, of types of plain numbers; else empty. ``values``: what computes a block's values; None: the
-    library ``gguf``. ``words``: positions of the two-byte numbers of a block, which are swapped in a big-endian file, as
-    ``gguf-convert-endian`` does; None: that does not know the type.
+    ``dtype``: torch's name, of types of plain numbers; else empty. ``values``: what computes a block's values; None:
+    the library ``gguf``. ``words``: positions of the two-byte numbers of a block, which are swapped in a big-endian
+    file, as ``gguf-convert-endian`` does; None: that does not know the type.
     """
 
     name: str
-    count: int
+    block: int
     size: int
     dtype: str = ""
     values: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
@@ -60,7 +58,8 @@ def _fields(codes: NDArray[np.uint8], group: int, bits: int) -> NDArray[np.uint8
 
 def _high_bits(blocks: NDArray[np.uint8], at: int) -> NDArray[np.uint8]:
     """32 bits at a position of every block, each as 16 in a byte of its own."""
-    return np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << 4
+    found: NDArray[np.uint8] = np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little")
+    return found << np.uint8(4)
 
 
 def _scaled(
@@ -159,12 +158,12 @@ def _iq4_xs(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _tq1_0(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
     """48 bytes of five ternary digits and 4 of four; a digit is the integer part of three times the fraction."""
     parts = []
-    for start, stop, group, digits in ((0, 32, 32, 5), (32, 48, 16, 5), (48, 52, 4, 4)):
+    for start, stop, group, count in ((0, 32, 32, 5), (32, 48, 16, 5), (48, 52, 4, 4)):
         codes = blocks[:, start:stop].reshape(len(blocks), -1, 1, group)
-        powers = np.array([3**place for place in range(digits)], np.uint8).reshape(1, 1, -1, 1)
+        powers = np.array([3**place for place in range(count)], np.uint8).reshape(1, 1, -1, 1)
         parts.append((codes * powers).reshape(len(blocks), -1))
-    codes = np.concatenate(parts, axis=1).astype(np.uint16) * np.uint16(3) >> 8
-    return _scaled(codes.astype(np.int8) - np.int8(1), _halves(blocks, 52))
+    digits = np.concatenate(parts, axis=1).astype(np.uint16) * np.uint16(3) >> np.uint16(8)
+    return _scaled(digits.astype(np.int8) - np.int8(1), _halves(blocks, 52))
 
 
 def _tq2_0(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -251,7 +250,7 @@ INTERMEDIATE = {9: "Q8_1", 15: "Q8_K"}
 
 
 def values_of(kind: Type, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Values of blocks; float32 (n, ``kind.count``).
+    """Values of blocks; float32 (n, ``kind.block``).
 
     Raises
     ------
@@ -270,4 +269,4 @@ def values_of(kind: Type, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise SourceError(
             f"tensors of the type {kind.name} need the library gguf", "pip install 'architecture-registry[gguf]'"
         ) from error
-    return found.reshape(len(blocks), kind.count)
+    return found.reshape(len(blocks), kind.block)

@@ -20,7 +20,7 @@ from registry.sources.gguf.names import renamed
 from registry.sources.lazy_tensors import LazyTensor, computed, turned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -39,7 +39,7 @@ _PAIRED = frozenset(
 _BY_HEAD = frozenset({"gptneox", "bloom", "falcon"})  # whose module has query, key and value of a head side by side
 _INPUTS_FIRST = frozenset({"gpt2", "jais"})  # of Conv1D
 _ROWS = re.compile(r"blk\.(\d{1,6})\.attn_(q|k|qkv)\.(weight|bias)")
-_CONV1D = re.compile(r"blk\.\d{1,6}\.(attn_qkv|attn_output|ffn_up|ffn_down)\.weight")
+_CONV1D = re.compile(r"blk\.\d{1,6}\.(attn_qkv|attn_output|ffn_gate|ffn_up|ffn_down)\.weight")
 _LATENT = re.compile(r"(blk\.\d{1,6}\.attn_)k_b\.weight")
 _FEED_FORWARD = re.compile(r"((?:v|a|t)\.blk\.\d{1,6}\.ffn_)(up|down)\.(weight|bias)")
 _MOST_ROWS = 2**24
@@ -91,9 +91,7 @@ def as_in_transformers(
     return found
 
 
-def _parts(
-    name: str, tensor: LazyTensor, heads: Heads, architecture: str, family: Family
-) -> Mapping[str, LazyTensor]:
+def _parts(name: str, tensor: LazyTensor, heads: Heads, architecture: str, family: Family) -> Mapping[str, LazyTensor]:
     """The tensors of the module that one of the file holds, under llama.cpp's names: one, or three."""
     rows = _ROWS.fullmatch(name)
     if rows is not None and tensor.shape and 0 < tensor.shape[0] <= _MOST_ROWS:
@@ -188,7 +186,7 @@ def _logarithm(tensor: LazyTensor) -> LazyTensor:
 
 
 def _with_scales(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
-    """Weights multiplied by the numbers beside them (``NAME.scale`` of BitNet and NVFP4), one or one for each expert."""
+    """Weights multiplied by the number beside them (``NAME.scale`` of BitNet and NVFP4), or by one for each expert."""
     for name in [name for name in tensors if name.endswith(".scale")]:
         weight, scale = tensors.get(name.removesuffix("scale") + "weight"), tensors[name]
         if weight is None or not weight.shape or scale.dtype != "float32":
@@ -208,7 +206,8 @@ def _scaled(weight: LazyTensor, scale: LazyTensor) -> LazyTensor:
         low, high = start // 4, -(-stop // 4)
         values = decode(weight.span(low * step, high * step), weight.dtype, (high - low,)).astype(np.float32)
         factors = decode(scale.span(0, scale.bytes), "float32", (count,))
-        values *= factors[0] if count == 1 else factors[np.arange(low, high) // each]
+        with np.errstate(all="ignore"):
+            values *= factors[0] if count == 1 else factors[np.arange(low, high) // each]
         data: memoryview = values.view(np.uint8).data
         return data[start - 4 * low : stop - 4 * low]
 
@@ -216,7 +215,7 @@ def _scaled(weight: LazyTensor, scale: LazyTensor) -> LazyTensor:
 
 
 def _join_latent(tensors: dict[str, LazyTensor]) -> None:
-    """``attn_kv_b`` of DeepSeek from ``attn_k_b`` (head, latent, key), turned, and ``attn_v_b`` (head, value, latent)."""
+    """DeepSeek's ``attn_kv_b`` from ``attn_k_b`` (head, latent, key) and ``attn_v_b`` (head, value, latent)."""
     for name in [name for name in tensors if _LATENT.fullmatch(name)]:
         joint = name.replace("_k_b.", "_kv_b.")
         other = name.replace("_k_b.", "_v_b.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,13 +137,13 @@ def _tensors(file: ByteSource, header: Header, metadata: Mapping[str, Value]) ->
             else _blocks(file, stored, kind, shape, big=header.big)
         )
         found[stored.name] = tensor
-        ends.append((stored.offset, stored.offset + (tensor.bytes if tensor.stored is None else tensor.stored), stored.name))
+        ends.append(
+            (stored.offset, stored.offset + (tensor.bytes if tensor.stored is None else tensor.stored), stored.name)
+        )
     ends = sorted(each for each in ends if each[1] > each[0])
-    for (_, end, name), (start, _, other) in zip(ends, ends[1:], strict=False):
+    for (_, end, name), (start, _, other) in pairwise(ends):
         if start < end:
-            raise WeightsError(
-                f"{file.name}: tensors {name[:100]!r} and {other[:100]!r} lie over each other", _REMEDY
-            )
+            raise WeightsError(f"{file.name}: tensors {name[:100]!r} and {other[:100]!r} lie over each other", _REMEDY)
     return found
 
 
@@ -182,13 +183,13 @@ def _blocks(file: ByteSource, stored: Stored, kind: Type, shape: tuple[int, ...]
     """A tensor of quantised blocks; its values are float32."""
     elements = math.prod(stored.shape)
     where = f"{file.name}: tensor {stored.name[:100]!r}"
-    if not stored.shape or stored.shape[-1] % kind.count:
+    row = stored.shape[-1] if stored.shape else 1
+    if row % kind.block:
         raise WeightsError(
-            f"{where} of the type {kind.name} has rows of {stored.shape[-1] if stored.shape else 1} values, no multiple "
-            f"of {kind.count}",
+            f"{where} of the type {kind.name} has rows of {row} values, no multiple of {kind.block}",
             _REMEDY,
         )
-    size = elements // kind.count * kind.size
+    size = elements // kind.block * kind.size
     if stored.offset + size > file.size:
         raise WeightsError(
             f"{where} takes {size} bytes at {stored.offset}, and the file has {file.size}", "download it again"
@@ -198,14 +199,14 @@ def _blocks(file: ByteSource, stored: Stored, kind: Type, shape: tuple[int, ...]
             f"{where} has big-endian blocks of the type {kind.name}, which are not read",
             "quantise the model again on a little-endian machine",
         )
-    width = 4 * kind.count
+    width = 4 * kind.block
 
     def span(start: int, stop: int) -> memoryview:
         if stop <= start:
             return memoryview(b"")
         low, high = start // width, -(-stop // width)
-        out = np.empty((high - low, kind.count), "<f4")
-        step = max(1, _AT_ONCE // kind.count)
+        out = np.empty((high - low, kind.block), "<f4")
+        step = max(1, _AT_ONCE // kind.block)
         for first in range(low, high, step):
             last = min(first + step, high)
             data = file.read_at(stored.offset + first * kind.size, (last - first) * kind.size)
@@ -236,8 +237,8 @@ def _config(metadata: Mapping[str, Value], architecture: str, family: Family, *,
         if number := heads.number(key):
             config[name] = number
     words = metadata.get("tokenizer.ggml.tokens")
-    if isinstance(words, Array) and words.count:
-        config.setdefault("vocab_size", words.count)
+    if isinstance(words, Array) and words.length:
+        config.setdefault("vocab_size", words.length)
     if architecture not in _ENCODERS:
         config["tie_word_embeddings"] = tied
     queries, keys = heads.of(0)

@@ -46,7 +46,7 @@ _SMALLEST = {**{kind: struct.calcsize(f"<{letter}") for kind, letter in _NUMBERS
 class Array(NamedTuple):
     """An array of metadata: how many elements it has, and these, where they are numbers and few."""
 
-    count: int
+    length: int
     values: tuple[int | float, ...] = ()
 
 
@@ -211,7 +211,7 @@ def read_header(file: ByteSource) -> Header:
 def _order(cursor: _Cursor, name: str) -> str:
     """Byte order of the file's numbers, by its version."""
     raw = cursor.taken(4)
-    little, big = (int.from_bytes(raw, order) for order in ("little", "big"))  # type: ignore[arg-type]
+    little, big = (int.from_bytes(raw, order) for order in ("little", "big"))
     if little in _VERSIONS:
         return "<"
     if big in _VERSIONS:
@@ -269,7 +269,7 @@ def _array(cursor: _Cursor, key: str) -> Array:
         elif kind == _ARRAY:
             pending.append(count)
         elif first and count <= _MAX_KEPT:
-            layout = np.dtype(_NUMBERS[kind]).newbyteorder(cursor.order)  # type: ignore[arg-type]
+            layout = np.dtype(cursor.order + _NUMBERS[kind])
             values = tuple(np.frombuffer(cursor.taken(count * layout.itemsize), layout).tolist())
         else:
             cursor.skip(count * _SMALLEST[kind])

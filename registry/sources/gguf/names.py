@@ -25,8 +25,9 @@ _SIGNS = ("token_embd.weight", "output.weight", "v.patch_embd.weight")
 class Family:
     """Networks whose modules have the same names.
 
-    ``block``: what the names of a block's tensors begin with. ``inside``: names inside a block. ``outside``: the others.
-    ``model_type``: that of transformers, if it is not the architecture's name.
+    ``block``: what the names of a block's tensors begin with. ``inside``: names inside a block; ``encoder`` and
+    ``decoder``: those of T5. ``outside``: the others. ``model_type``: that of transformers, if it is not the
+    architecture's name.
     """
 
     block: str
@@ -126,7 +127,7 @@ _T5 = Family(
 FAMILIES: dict[str, Family] = {
     "gpt2": _GPT2,
     "starcoder": _GPT2.but("gpt_bigcode"),
-    "jais": _GPT2,
+    "jais": _GPT2.but("jais", ffn_gate="mlp.c_fc2"),
     "gptj": _GPT2.but(
         attn_q="attn.q_proj", attn_k="attn.k_proj", attn_v="attn.v_proj", attn_output="attn.out_proj",
         ffn_up="mlp.fc_in", ffn_down="mlp.fc_out",
@@ -193,8 +194,9 @@ FAMILIES: dict[str, Family] = {
     **{
         name: _LLAMA.but(
             model_type,
-            attn_qkv="linear_attn.in_proj_qkv", attn_gate="linear_attn.in_proj_z", ssm_in="linear_attn.in_proj_qkvz",
-            ssm_beta_alpha="linear_attn.in_proj_ba", ssm_beta="linear_attn.in_proj_b", ssm_alpha="linear_attn.in_proj_a",
+            attn_qkv="linear_attn.in_proj_qkv", attn_gate="linear_attn.in_proj_z",
+            ssm_in="linear_attn.in_proj_qkvz", ssm_beta_alpha="linear_attn.in_proj_ba",
+            ssm_beta="linear_attn.in_proj_b", ssm_alpha="linear_attn.in_proj_a",
             ssm_conv1d="linear_attn.conv1d", ssm_a="linear_attn.A_log", ssm_out="linear_attn.out_proj",
             ssm_norm="linear_attn.norm",
         )
