@@ -40,6 +40,7 @@ SOURCES: Final = {
     "mat": "registry.sources.mat:SOURCE",
     "mxnet": "registry.sources.mxnet:SOURCE",
     "flax": "registry.sources.flax:SOURCE",
+    "orbax": "registry.sources.orbax:SOURCE",
     "gguf": "registry.sources.gguf.file:SOURCE",
     "shards": "registry.sources.shards:SOURCE",
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, Source
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from registry.sources.byte_source import ByteSource
     from registry.types import Checkpoint, ModelFacts, ModelRef
 
-__all__ = ["SOURCE"]
+__all__ = ["SOURCE", "without_optimiser"]
+
+T = TypeVar("T")
 
 _WINDOW = 1 << 16
 _MAX_DEPTH = 200
@@ -141,7 +143,7 @@ def open_flax(ref: ModelRef) -> Checkpoint:
         raise NotFoundError(f"{ref.target} has no entry {ref.key!r}", "leave --key out: it is never wrapped")
     file = open_bytes(ref.target)
     try:
-        tensors = _parameters(_tensors(file), file.name)
+        tensors = without_optimiser(_tensors(file), file.name)
         facts = _beside(ref.target)
         return LazyCheckpoint(with_facts(ref, facts), tensors, facts, files=[file])
     except BaseException:
@@ -272,8 +274,11 @@ def _join(file: ByteSource, path: str, found: dict[str, LazyTensor], extents: Ma
     found[path] = LazyTensor(dtypes.pop(), tuple(shape), span)
 
 
-def _parameters(tensors: dict[str, LazyTensor], where: str) -> dict[str, LazyTensor]:
-    """The arrays without the state of an optimiser; of T5X and flax.optim, what the optimiser holds to be trained."""
+def without_optimiser(tensors: dict[str, T], where: str) -> dict[str, T]:
+    """Arrays by slashed names without the state of an optimiser; of T5X and flax.optim, what it holds to be trained.
+
+    Raises ``WeightsError``, which names ``where``, if nothing is left.
+    """
     for target in _TARGETS:
         inside = {name.removeprefix(target): each for name, each in tensors.items() if name.startswith(target)}
         if inside:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import NotFoundError, SourceError
-from registry.sources.recognition import recognise
+from registry.sources.recognition import ORBAX, recognise
 from registry.sources.source_table import SUFFIXES, is_weights_name
 from registry.sources.weight_files import DESCRIPTIONS, finished_name, is_index, is_training_state, printable
 from registry.types.outcomes import NAMED, LeftOut
@@ -194,8 +194,18 @@ def _below(folder: Path, barred: dict[Path, str], rest: _Rest) -> Iterator[Path]
     waiting = [folder]
     while waiting:
         children = list(_children(waiting.pop(), "*", barred, hidden=True))
+        if (main := next((path for path, _ in children if _stands_for_folder(path)), None)) is not None:
+            for path, is_folder in children:
+                if path != main and not is_folder:
+                    rest.add("part of another file", path.name)
+            children = [(main, False)]
         waiting += [path for path, is_folder in children if is_folder]
         yield from _weights((path for path, is_folder in children if not is_folder), rest)
+
+
+def _stands_for_folder(path: Path) -> bool:
+    """Whether a file makes a model of all that is in its folder, as that of Orbax does."""
+    return path.name == ORBAX and (found := recognise(path)) is not None and found.kind.name == "orbax"
 
 
 def _names_arrays(path: Path) -> bool:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from registry.sources.byte_source import ByteSource
 
-__all__ = ["KINDS", "Kind", "Recognised", "kind_of", "recognise"]
+__all__ = ["KINDS", "ORBAX", "Kind", "Recognised", "kind_of", "recognise"]
 
 _HEAD = 4096  # bytes looked at
 _BLOCK = 2**20  # more than the largest block of bzip2
@@ -37,6 +37,10 @@ _LEVELDB_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _TF_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _TFJS = re.compile(rb'"weightsManifest"|^\s*\[\s*\{\s*"(?:weights|paths)"\s*:', re.ASCII)
 _OPENVINO = re.compile(rb"<net\b[^>]*\bversion=")
+
+
+ORBAX = "_METADATA"
+"""The file that stands for a folder of Orbax."""
 
 
 class Start:
@@ -249,6 +253,11 @@ def _is_hdf5(start: Start) -> bool:
     return any(start.head[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (512, 1024, 2048))
 
 
+def _is_orbax(start: Start) -> bool:
+    """Whether it lists the arrays of a folder that is a checkpoint of Orbax."""
+    return start.lower == ORBAX.lower() and start.head[:1] == b"{" and b'"tree_metadata"' in start.head
+
+
 KINDS: tuple[Kind, ...] = (
     Kind("safetensors", "a safetensors file", _is_safetensors, "safetensors"),
     Kind("gguf", "a GGUF file", _starts(b"GGUF"), "gguf"),
@@ -279,6 +288,7 @@ KINDS: tuple[Kind, ...] = (
         "joblib", "a compressed pickle",
         lambda start: _is_pickle(start.unpacked) or start.head.startswith((b"\x04\x22\x4d\x18", b"ZF")), "pickle",
     ),
+    Kind("orbax", "a checkpoint of Orbax", _is_orbax, "orbax"),
     Kind("mxnet", "an MXNet file of parameters", _starts(struct.pack("<QQ", 0x112, 0)), "mxnet"),
     Kind("ncnn", "an ncnn model", _starts(b"7767517\n", b"7767517\r\n", struct.pack("<i", 7767517)), "ncnn"),
     Kind(
