@@ -43,6 +43,7 @@ SOURCES: Final = {
     "orbax": "registry.sources.orbax:SOURCE",
     "gguf": "registry.sources.gguf.file:SOURCE",
     "shards": "registry.sources.shards:SOURCE",
+    "onnx": "registry.sources.onnx:SOURCE",
 }
 """Where weights come from: a `registry.sources.base.Source` each."""
 

@@ -64,6 +64,17 @@ class UNet(nn.Module):
         self.up2 = nn.ModuleDict({"upconv_transpose": nn.ConvTranspose2d(16, 8, 2), "conv": nn.Conv2d(16, 8, 3)})
         self.outc = nn.Conv2d(8, 2, 1)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, H) to a map of two channels; what is joined is cut to one size."""
+        skips = [self.inc(x)]
+        skips.append(self.down1(skips[0].relu()))
+        x = self.down2(skips[1].relu())
+        for level in (self.up1, self.up2):
+            x, skip = level["upconv_transpose"](x.relu()), skips.pop()
+            size = min(x.shape[-1], skip.shape[-1])
+            x = level["conv"](torch.cat([x[..., :size, :size], skip[..., :size, :size]], 1))
+        return self.outc(x.relu())
+
 
 class Recurrent(nn.Module):
     """An embedding, two recurrent layers and a head."""
@@ -73,6 +84,10 @@ class Recurrent(nn.Module):
         self.embedding = nn.Embedding(50, 12)
         self.rnn = cell(12, 16, num_layers=2)
         self.head = nn.Linear(16, 5)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(length, N) to (length, N, 5)."""
+        return self.head(self.rnn(self.embedding(tokens))[0])
 
 
 def _lstm() -> nn.Module:
