@@ -1,13 +1,12 @@
-"""Checks of zip archives and legacy torch pickles before their contents are read.
+"""Checks of zip archives before their contents are read.
 
-``torch.save`` writes a zip archive with uncompressed entries; before torch 1.6 it wrote a bare pickle. Compressed or
-overlapping entries, or a pickle larger than any state dict needs, are treated as a decompression bomb.
+``torch.save`` writes a zip archive with uncompressed entries. Compressed or overlapping entries, or a pickle larger
+than any state dict needs, are treated as a decompression bomb.
 """
 
 from __future__ import annotations
 
 import io
-import sys
 import zipfile
 import zlib
 from typing import TYPE_CHECKING
@@ -18,51 +17,38 @@ from registry.sources.byte_source import ByteSource, FileView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from io import RawIOBase
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["DAMAGED", "LEGACY_LIMIT", "check_archive", "check_sums", "data_offsets", "zip_entries"]
+__all__ = ["DAMAGED", "check_sums", "data_offsets", "torch_entries", "zip_entries"]
 
-LEGACY_LIMIT = 4 * 2**30  # bytes; such files are read whole into memory
 DAMAGED = "download or save it again"
 _PICKLE_LIMIT = 512 * 2**20  # bytes; a million tensors take about 200 MB
 _DIRECTORY_LIMIT = 64 * 2**20  # bytes; an entry of about 100 bytes becomes an object of about 600
 _PIECE = 1 << 20  # bytes summed at a time: they stay in the processor's cache
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_ZIP = b"PK\x03\x04"
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 
 
-def check_archive(path: Path, size: int) -> bool:
-    """Whether ``path``, of ``size`` bytes, is a ``torch.save`` archive in native byte order, which can be mapped.
+def torch_entries(path: Path | ByteSource, size: int) -> dict[int, zipfile.ZipInfo]:
+    """Entries of a ``torch.save`` archive of ``size`` bytes, by the offset of their data; other files are refused.
 
-    False for a bare pickle and for an archive in the other byte order, which are read whole. Other files are refused.
+    The checksums of the pickle and of the byte order are compared with their data, those of the storages are not.
 
     Raises
     ------
     UnsafeError
-        Compressed or overlapping entries, too many entries, a pickle above 512 MiB, or a file above 4 GiB that cannot
-        be memory-mapped.
+        Compressed or overlapping entries, too many entries, or a pickle above 512 MiB.
     WeightsError
         Not a torch file, a TorchScript archive, or a damaged file.
     """
-    with path.open("rb") as file:
-        start = file.read(4)
-    entries = zip_entries(path, size) if start == _ZIP else []
-    if start == _ZIP:
-        mapped, kind = _check_torch(path, entries), "an archive in another byte order"
-    elif start.startswith(_PICKLE):
-        mapped, kind = False, "a bare pickle"
-    else:
-        raise WeightsError(f"{path} is neither a zip archive nor a pickle of torch.save", DAMAGED)
-    if not mapped and size > LEGACY_LIMIT:
-        raise UnsafeError(
-            f"{path} is {kind} of {size / 2**30:.1f} GiB, which must be read whole into memory; the limit is "
-            f"{LEGACY_LIMIT / 2**30:.0f} GiB",
-            "save it again with torch.save, or as safetensors, on a machine that can load it",
-        )
-    if entries and not mapped:  # read whole, and not by parts that could be compared later
-        check_sums(path, data_offsets(path, entries), everything=entries)
-    return mapped
+    entries = zip_entries(path, size)
+    _check_torch(_name(path), entries, size)
+    found = data_offsets(path, entries)
+    read_now = {offset: e for offset, e in found.items() if e.filename.endswith(("/data.pkl", "/byteorder"))}
+    check_sums(path, read_now, everything=entries)
+    return found
 
 
 def zip_entries(path: Path | ByteSource, size: int) -> list[zipfile.ZipInfo]:
@@ -85,26 +71,38 @@ def zip_entries(path: Path | ByteSource, size: int) -> list[zipfile.ZipInfo]:
     return entries
 
 
-def data_offsets(path: Path, entries: Iterable[zipfile.ZipInfo]) -> dict[int, zipfile.ZipInfo]:
+def _name(path: Path | ByteSource) -> str:
+    return path.name if isinstance(path, ByteSource) else str(path)
+
+
+def _opened(path: Path | ByteSource) -> RawIOBase:
+    """A file object of reads at any position."""
+    return FileView(path) if isinstance(path, ByteSource) else path.open("rb", buffering=0)
+
+
+def data_offsets(path: Path | ByteSource, entries: Iterable[zipfile.ZipInfo]) -> dict[int, zipfile.ZipInfo]:
     """Entries of an archive without compression, by the offset of their data in the file.
 
     Raises ``WeightsError`` if an entry is not where the directory says.
     """
     found = {}
-    with path.open("rb") as file:
+    where = _name(path)
+    with _opened(path) as file:
         for entry in entries:
             file.seek(max(0, entry.header_offset))
             header = file.read(30)
             if entry.header_offset < 0 or header[:4] != _ZIP:
                 raise WeightsError(
-                    f"{path}: the entry {entry.filename[:100]!r} is not where the directory says", DAMAGED
+                    f"{where}: the entry {entry.filename[:100]!r} is not where the directory says", DAMAGED
                 )
             lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
             found[entry.header_offset + 30 + lengths] = entry
     return found
 
 
-def check_sums(path: Path, entries: dict[int, zipfile.ZipInfo], *, everything: Iterable[zipfile.ZipInfo]) -> None:
+def check_sums(
+    path: Path | ByteSource, entries: dict[int, zipfile.ZipInfo], *, everything: Iterable[zipfile.ZipInfo]
+) -> None:
     """Compare the CRC-32 of the entries' data, by their offset, with that in the directory; reads the data once.
 
     An archive of which every checksum is zero was written without (``torch.serialization.set_crc32_options``), and
@@ -113,19 +111,20 @@ def check_sums(path: Path, entries: dict[int, zipfile.ZipInfo], *, everything: I
     if not any(entry.CRC for entry in everything):
         return
     buffer = memoryview(bytearray(_PIECE))
-    with path.open("rb", buffering=0) as file:
+    where = _name(path)
+    with _opened(path) as file:
         for offset, entry in sorted(entries.items(), key=lambda item: item[0]):
             file.seek(offset)
             found, left = 0, entry.file_size
             while left:
                 count = file.readinto(buffer[: min(left, _PIECE)])
                 if not count:
-                    raise WeightsError(f"{path} ends inside the entry {entry.filename[:100]!r}", DAMAGED)
+                    raise WeightsError(f"{where} ends inside the entry {entry.filename[:100]!r}", DAMAGED)
                 found = zlib.crc32(buffer[:count], found)
                 left -= count
             if found != entry.CRC:
                 raise WeightsError(
-                    f"{path} is damaged: the checksum of the entry {entry.filename[:100]!r} is {entry.CRC:08x} in the "
+                    f"{where} is damaged: the checksum of the entry {entry.filename[:100]!r} is {entry.CRC:08x} in the "
                     f"directory and {found:08x} of its data",
                     DAMAGED,
                 )
@@ -158,8 +157,8 @@ def _directory_size(file: BinaryIO, size: int) -> int:
     return min(found, size)
 
 
-def _check_torch(path: Path, entries: list[zipfile.ZipInfo]) -> bool:
-    """Whether the tensors of a ``torch.save`` archive are in native byte order; refuses any other archive."""
+def _check_torch(path: str, entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuse any other archive than one of ``torch.save``."""
     names = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise WeightsError(
@@ -167,23 +166,17 @@ def _check_torch(path: Path, entries: list[zipfile.ZipInfo]) -> bool:
         )
     if "data.pkl" not in names:
         raise WeightsError(f"{path} is a zip archive, but not one of torch.save", "extract the weights from it first")
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
         raise UnsafeError(
             f"{path} has compressed entries, which torch.save never writes", "save it again with torch.save"
         )
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+    if sum(entry.file_size for entry in entries) > size:
         raise UnsafeError(
             f"{path} claims more data than it holds: its entries overlap", "save it again with torch.save"
         )
+    if len(names) < len(entries):
+        raise WeightsError(f"{path} has two entries of one name", "save it again with torch.save")
     if any(entry.filename.endswith("/data.pkl") and entry.file_size > _PICKLE_LIMIT for entry in entries):
         raise UnsafeError(
             f"{path} has a pickle above {_PICKLE_LIMIT // 2**20} MiB", "save plain tensors, as safetensors"
         )
-    read_now = data_offsets(path, [e for e in entries if e.filename.endswith(("/data.pkl", "/byteorder"))])
-    check_sums(path, read_now, everything=entries)
-    order = next((offset for offset, entry in read_now.items() if entry.filename.endswith("/byteorder")), None)
-    if order is None:
-        return True
-    with path.open("rb") as file:  # not by zipfile, which refuses entries without a checksum
-        file.seek(order)
-        return file.read(min(6, read_now[order].file_size)) != (b"big" if sys.byteorder == "little" else b"little")

@@ -41,7 +41,9 @@ SAFETENSORS_DTYPES: dict[str, tuple[str, int]] = {
 }
 
 
-_BITS = dict(SAFETENSORS_DTYPES.values()) | {"complex128": 128}
+_BITS = dict(SAFETENSORS_DTYPES.values()) | {"complex128": 128, "complex32": 32}
+_BYTES = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8))  # torch's, of a byte each
+_BITS |= dict.fromkeys(_BYTES, 8)
 # Exponent and mantissa bits, bias, and whether the format has infinities; "fnuz" has no negative zero.
 _SMALL_FLOATS = {
     "float8_e4m3fn": (4, 3, 7),
@@ -81,13 +83,15 @@ def decode_any(data: memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[
 
     Floating-point formats of 16 and of 8 bits (OCP 8-bit Floating Point Specification 1.0; the fnuz variants of
     arXiv:2206.02915; E8M0 of OCP Microscaling Formats 1.0) become float32, exactly. Integers and booleans keep their
-    type. Packed formats below 8 bits are returned as the uint8 that hold them, so ``shape`` is that of the bytes.
+    type. Integers below 8 bits are returned as the uint8 that hold them, so ``shape`` is that of the bytes.
     """
     if is_float(dtype):
         return decode(data, dtype, shape)
     if dtype in _SMALL_FLOATS or dtype == "float8_e8m0fnu":
         return _small_float_values(dtype)[np.frombuffer(data, np.uint8)].reshape(shape)
-    if _BITS.get(dtype, 0) < 8 or dtype not in _BITS:
+    if dtype == "complex32":
+        return np.frombuffer(data, "<f2").astype(np.float32).view(np.complex64).reshape(shape)
+    if _BITS.get(dtype, 0) < 8 or dtype not in _BITS or dtype in _BYTES:
         return np.frombuffer(data, np.uint8).reshape(shape)
     return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 

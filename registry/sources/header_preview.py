@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import RegistryError
-from registry.sources.archive import check_archive, zip_entries
+from registry.sources.archive import torch_entries
 from registry.sources.effective_weights import effective
 from registry.sources.matrix_rule import layers_by_shape
 from registry.sources.references import open_ref
@@ -49,8 +49,7 @@ def largest_tensor(ref: ModelRef) -> int | None:
         return None
     path = Path(ref.target)
     try:
-        size = check_file(path)
-        entries = zip_entries(path, size) if check_archive(path, size) else []
+        entries = list(torch_entries(path, check_file(path)).values())
     except RegistryError:
         return None
     return max((entry.file_size for entry in entries), default=None)

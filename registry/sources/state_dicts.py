@@ -1,27 +1,33 @@
 """Selection of the state dict in a checkpoint, and normalisation of its tensor names.
 
 Trainers wrap weights in dictionaries beside optimiser states and epoch numbers. Averaged weights (EMA) take precedence
-over plain ones, well-known keys over unknown ones. Two candidates of equal precedence are ambiguous, and the user
-chooses with a key. The prefixes ``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) are removed if all names
-have them. Lightning's ``model.`` is kept: it is an attribute name, not a wrapper. It changes the content hash, but not
-the layer matrices.
+over plain ones, well-known keys over unknown ones, dictionaries and modules over other objects and lists. Two
+candidates of equal precedence are ambiguous, and the user chooses with a key. The prefixes ``module.`` (DataParallel)
+and ``_orig_mod.`` (torch.compile) are removed if all names have them. Lightning's ``model.`` is kept: it is an
+attribute name, not a wrapper. It changes the content hash, but not the layer matrices.
+
+The content is what `registry.sources.pickles` reads: records of objects, which may be modules that were saved whole.
+Nothing here follows them deeper than a few levels.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, common_prefix
-from registry.sources.pickle_stand_ins import ForeignArray
+from registry.sources.pickles.modules import attributes_of, is_module, maps_of, state_of
+from registry.sources.pickles.numpy_arrays import PickledArray
+from registry.sources.pickles.records import Instance, as_mapping, as_sequence
+from registry.sources.pickles.stored_tensors import StoredTensor
 from registry.sources.quantised.torch_quantised import is_packed, unpacked
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Iterator
 
-__all__ = ["others_beside", "select_entry", "stripped"]
+__all__ = ["Content", "Selected", "stripped"]
 
 _EMA_KEYS = ("model_ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema", "ema_model", "model_ema_state_dict")
 _PLAIN_KEYS = (
@@ -33,9 +39,15 @@ _NEVER = re.compile(
 )
 _MAX_DEPTH = 3
 _NAMED = 8  # state dicts listed in the message
+_MAX_ELEMENTS = 10_000  # of a list of tensors or state dicts
+_ENTRIES = (StoredTensor, dict, list, tuple, Instance)
+_OTHER = "give the file of the model's weights"
+_REMEDY = "save model.state_dict() with torch.save"
+
+T = TypeVar("T")
 
 
-def stripped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def stripped(state: Mapping[str, T]) -> dict[str, T]:
     """The state dict with the names that the unwrapped module has."""
     names = set(state)
     if "n_averaged" in names and common_prefix(names - {"n_averaged"}):
@@ -44,166 +56,266 @@ def stripped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name[cut:]: tensor for name, tensor in state.items() if name in names}
 
 
-def select_entry(content: object, where: str, key: str | None) -> tuple[dict[str, torch.Tensor], str]:
-    """The state dict in the result of ``torch.load``, and its entry: the keys that lead to it, ``ema`` or ``a.b``.
+class Selected(NamedTuple):
+    """A state dict, its entry (the keys that lead to it, ``ema`` or ``a.b``), and how a module computes its weights."""
 
-    Parameters
-    ----------
-    content
-        The loaded object; only mappings are usable.
-    where
-        Name of the file, for messages.
-    key
-        Entry to read; ``a.b`` for a nested entry.
+    state: dict[str, StoredTensor]
+    entry: str
+    maps: dict[str, str]
 
-    Raises
-    ------
-    NotFoundError
-        There is no entry with that key.
-    AmbiguousError
-        Several state dicts have equal precedence; ``--key NAME`` selects one.
-    WeightsError
-        There is no state dict, but a single tensor, a list or settings only, or weights of HQQ by module.
-    UnsafeError
-        More than a million tensors.
+
+class Content:
+    """The content of a checkpoint. ``where``: name of the file, for messages.
+
+    Three kinds of values have entries: dictionaries; objects, by their attributes; lists and tuples, by index. A module
+    is the state dict that it would give.
     """
-    if key is not None:
-        content = _descend(content, where, key)
-    entry = [] if key is None else [key]
-    for _ in range(_MAX_DEPTH + 1):
-        if not isinstance(content, Mapping):
-            break
-        _check_not_training_state(content, where)
-        chosen = _choose(content, where)
-        if chosen is None:
-            return _tensors_of(content, where), ".".join(entry)
-        entry.append(chosen)
-        content = content[chosen]
-    remedy = "save model.state_dict() with torch.save"
-    if _is_tensor(content):
-        raise WeightsError(f"{where} holds a single tensor without a name, not a state dict", remedy)
-    raise WeightsError(f"{where} holds a {type(content).__name__} without weights, not a state dict", remedy)
+
+    def __init__(self, value: object, where: str) -> None:
+        self._value = value
+        self._where = where
+        self._views: dict[int, Mapping[object, object]] = {}
+        self._fruitless: dict[int, int] = {}  # depth to which a value was searched without success, by identity
+        self._compared: dict[tuple[int, int], bool] = {}
+        self._names = 2 * MAX_TENSORS  # of all modules; many may share what they hold
+
+    def select(self, key: str | None) -> Selected:
+        """The state dict that ``key`` names (``a.b`` for a nested entry), or the one that takes precedence.
+
+        Raises
+        ------
+        NotFoundError
+            There is no entry with that key.
+        AmbiguousError
+            Several state dicts have equal precedence; ``--key NAME`` selects one.
+        WeightsError
+            There is no state dict, but a single tensor, a list or settings only, or weights of HQQ by module.
+        UnsafeError
+            More than a million tensors.
+        """
+        value = self._value if key is None else self._descend(key)
+        entry = [] if key is None else [key]
+        for _ in range(_MAX_DEPTH + 1):
+            view = self._view(value)
+            if view is None:
+                break
+            self._check_not_training_state(view)
+            chosen = None if is_module(value) else self._choose(view)
+            if chosen is None:
+                if not isinstance(value, Mapping) and not is_module(value) and not self._has_tensors(view):
+                    break
+                maps = maps_of(value) if is_module(value) and isinstance(value, Instance) else {}
+                return Selected(self._tensors_of(view), ".".join(entry), maps)
+            entry.append(chosen)
+            value = view[self._key_of(view, chosen)]
+        if isinstance(value, StoredTensor):
+            raise WeightsError(f"{self._where} holds a single tensor without a name, not a state dict", _REMEDY)
+        kind = value.class_name if isinstance(value, Instance) else type(value).__name__
+        raise WeightsError(f"{self._where} holds a {kind[:100]} without weights, not a state dict", _REMEDY)
+
+    def others_beside(self, entry: str) -> tuple[str, ...]:
+        """Entries beside the chosen one that hold a state dict, too: ``model`` beside ``ema``."""
+        view = self._view(self._value)
+        if not entry or view is None or is_module(self._value):
+            return ()
+        top = entry if self._key_of(view, entry) is not None else entry.partition(".")[0]
+        chosen = view[self._key_of(view, top)]
+        found = {
+            word
+            for word, value in self._candidates(view)
+            if word != top and self._rank(value) <= self._rank(chosen) and not self._same(value, chosen)
+        }
+        return tuple(sorted(found))
+
+    # ---- entries
+
+    def _view(self, value: object) -> Mapping[object, object] | None:
+        """The entries of a value; None for one that has none."""
+        if isinstance(value, dict):
+            return value
+        found = self._views.get(id(value))
+        if found is not None:
+            return found
+        if isinstance(value, Instance):
+            if is_module(value):
+                found = state_of(value, self._where, self._names)
+                self._names -= len(found) + 1
+            else:
+                found = as_mapping(value) or attributes_of(value) or None
+        if found is not None:
+            self._views[id(value)] = found
+            return found
+        elements = as_sequence(value)
+        if elements is None or len(elements) > _MAX_ELEMENTS or not any(isinstance(e, _ENTRIES) for e in elements):
+            return None
+        return {str(index): element for index, element in enumerate(elements)}
+
+    @staticmethod
+    def _rank(value: object) -> int:
+        """Precedence of a value among unknown keys: dictionaries and modules, other objects, lists."""
+        if isinstance(value, Mapping) or is_module(value):
+            return 0
+        return 1 if isinstance(value, Instance) else 2
+
+    @staticmethod
+    def _key_of(view: Mapping[object, object], word: str) -> object:
+        """The key that is written so; None without one. Keys may be small numbers."""
+        if word in view:
+            return word
+        number = int(word) if re.fullmatch(r"-?\d{1,18}", word) else None
+        return number if number is not None and number in view else None
+
+    def _descend(self, key: str) -> object:
+        """The entry named by ``key``, taken as one name if it exists, else as nested names."""
+        value = self._value
+        view = self._entries(value)
+        parts = [key] if view is not None and self._key_of(view, key) is not None else key.split(".")
+        for part in parts:
+            view = self._entries(value)
+            found = None if view is None else self._key_of(view, part)
+            if view is None or found is None:
+                offered = ", ".join(sorted(_word(name) for name in view)[:10]) if view else "none"
+                raise NotFoundError(f"{self._where} has no entry {key!r}", f"available entries: {offered}")
+            value = view[found]
+        return value
+
+    def _entries(self, value: object) -> Mapping[object, object] | None:
+        """As `_view`; of a module, the modules in it."""
+        if isinstance(value, Instance) and is_module(value):
+            return as_mapping(attributes_of(value).get("_modules"))
+        return self._view(value)
+
+    def _candidates(self, view: Mapping[object, object]) -> Iterator[tuple[str, object]]:
+        """Entries that hold weights, by what is given as ``--key``."""
+        for key, value in view.items():
+            word = key if isinstance(key, str) else str(key) if type(key) is int and abs(key) < 2**59 else None
+            if word is not None and not _never(word) and self._holds_weights(value):
+                yield word, value
+
+    # ---- selection
+
+    def _check_not_training_state(self, view: Mapping[object, object]) -> None:
+        """Raise ``WeightsError`` for the state of an optimizer, and for one of several parts by DeepSpeed's count."""
+        if "param_groups" in view and "state" in view and not any(isinstance(v, StoredTensor) for v in view.values()):
+            raise WeightsError(
+                f"{self._where} is the state of an optimizer, not a model",
+                f"{_OTHER} beside it",
+            )
+        parts = view.get("mp_world_size")
+        if isinstance(parts, int) and 1 < parts < 2**31:
+            raise WeightsError(
+                f"{self._where} is one of {parts} files of DeepSpeed's model parallelism",
+                "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . model.bin",
+            )
+
+    def _choose(self, view: Mapping[object, object]) -> str | None:
+        """The entry to descend into; None if the value is the state dict."""
+        if len(view) > MAX_TENSORS:
+            raise UnsafeError(f"{self._where} holds {len(view)} entries, more than {MAX_TENSORS}", "split the file")
+        candidates = list(self._candidates(view))
+        by_module = next((word for word, inner in candidates if self._is_hqq(inner)), None)
+        if by_module is not None:
+            raise WeightsError(
+                f"{self._where} holds HQQ weights by module, such as {by_module}, which are not read",
+                "load it with hqq and save layer.dequantize() of each layer",
+            )
+        known = [pair for pair in candidates if pair[0] in _EMA_KEYS or pair[0] in _PLAIN_KEYS]
+        matrices = any(_is_matrix(inner) for inner in view.values())
+        if not candidates or (matrices and not known):
+            return None
+        if not known and self._has_tensors(view) and min(self._rank(inner) for _, inner in candidates) > 0:
+            return None  # tensors of one dimension beside settings that hold some
+        groups = [[pair for pair in known if pair[0] in _EMA_KEYS], [pair for pair in known if pair[0] in _PLAIN_KEYS]]
+        groups += [[pair for pair in candidates if self._rank(pair[1]) == rank] for rank in range(3)]
+        for group in groups:
+            distinct: list[tuple[str, object]] = []
+            for pair in group:
+                if len(distinct) < _NAMED and not any(self._same(pair[1], other) for _, other in distinct):
+                    distinct.append(pair)
+            if len(distinct) > 1:
+                words = ", ".join(word for word, _ in distinct)
+                raise AmbiguousError(f"{self._where} holds several state dicts: {words}", "choose with --key NAME")
+            if distinct:
+                return distinct[0][0]
+        return None
+
+    def _is_hqq(self, value: object) -> bool:
+        return isinstance(value, Mapping) and isinstance(value.get("W_q"), StoredTensor)
+
+    @staticmethod
+    def _has_tensors(view: Mapping[object, object]) -> bool:
+        return any(_is_tensor(value) for value in view.values())
+
+    def _holds_weights(self, value: object, depth: int = _MAX_DEPTH) -> bool:
+        """Whether a value contains a state dict: a tensor of at least one dimension, at any depth."""
+        if isinstance(value, StoredTensor) or self._fruitless.get(id(value), 0) >= depth:
+            return False
+        view = self._view(value)
+        if view is None or "param_groups" in view:
+            return False
+        if any(_is_tensor(item, 1) or is_packed(key, item) for key, item in view.items()):
+            return True
+        for key, item in view.items():
+            if isinstance(key, str) and not _never(key) and self._holds_weights(item, depth - 1):
+                return True
+        self._fruitless[id(value)] = depth
+        return False
+
+    def _same(self, a: object, b: object) -> bool:
+        """Whether two entries hold the same tensors, with any wrapper removed."""
+        if a is b:
+            return True
+        pair = (id(a), id(b))
+        if pair not in self._compared:
+            self._compared[pair] = self._equal(a, b)
+        return self._compared[pair]
+
+    def _equal(self, a: object, b: object) -> bool:
+        first, second = self._view(a), self._view(b)
+        if first is None or second is None or first.keys() != second.keys():
+            return False
+        for name, tensor in first.items():
+            other = second[name]
+            if not isinstance(tensor, StoredTensor) or not isinstance(other, StoredTensor):
+                return False
+            if tensor.place != other.place:
+                return False
+        return True
+
+    def _tensors_of(self, view: Mapping[object, object]) -> dict[str, StoredTensor]:
+        found = unpacked(view, self._where)
+        state = {_word(name): t for name, t in found.items() if isinstance(t, StoredTensor) and _is_tensor(t)}
+        if not state:
+            keys = ", ".join(sorted(map(_word, view))[:_NAMED]) or "nothing"
+            training = bool(view) and all(isinstance(key, str) and _never(key) for key in view)
+            raise WeightsError(
+                f"{self._where} holds no tensors, only: {keys}",
+                "it is training state: give the file of the model's weights"
+                if training
+                else "give a file with weights",
+            )
+        return state
 
 
-def others_beside(content: object, entry: str) -> tuple[str, ...]:
-    """Entries beside the chosen one that hold a state dict, too: ``model`` beside ``ema``."""
-    if not entry or not isinstance(content, Mapping):
-        return ()
-    chosen = entry if entry in content else entry.partition(".")[0]
-    seen: dict[int, int] = {}
-    found = (k for k, v in content.items() if isinstance(k, str) and not _never(k) and _holds_weights(v, seen))
-    return tuple(sorted({each for each in found if each != chosen and not _same(content[each], content[chosen])}))
+def _is_tensor(value: object, dimensions: int = 0) -> bool:
+    """Whether a value is a tensor, or an array of numbers, of at least so many dimensions."""
+    if not isinstance(value, StoredTensor) or len(value.shape) < dimensions:
+        return False
+    return not isinstance(value, PickledArray) or value.dtype != ""
 
 
-def _check_not_training_state(content: Mapping[Any, Any], where: str) -> None:
-    """Raise ``WeightsError`` for the state of an optimizer, and for one of several parts by DeepSpeed's own count."""
-    if "param_groups" in content and "state" in content and not any(_is_tensor(value) for value in content.values()):
-        raise WeightsError(
-            f"{where} is the state of an optimizer, not a model", "give the file of the model's weights beside it"
-        )
-    parts = content.get("mp_world_size")
-    if isinstance(parts, int) and 1 < parts < 2**31:
-        raise WeightsError(
-            f"{where} is one of {parts} files of DeepSpeed's model parallelism",
-            "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . model.bin",
-        )
+def _is_matrix(value: object) -> bool:
+    """Whether a value is a tensor of torch of two dimensions; arrays beside state dicts are tables of results."""
+    return isinstance(value, StoredTensor) and not isinstance(value, PickledArray) and len(value.shape) >= 2
 
 
 def _word(key: object) -> str:
     """Text of an entry's key; other objects and large numbers are not converted, which could take unbounded time."""
     if isinstance(key, str):
         return key
-    return str(key) if isinstance(key, int) and abs(key) < 2**63 else f"<{type(key).__name__}>"
-
-
-def _is_tensor(value: object) -> bool:
-    return hasattr(value, "untyped_storage") and hasattr(value, "shape")
-
-
-def _descend(content: object, where: str, key: str) -> object:
-    """The entry named by ``key``, taken as one name if it exists, else as nested names."""
-    parts = [key] if isinstance(content, Mapping) and key in content else key.split(".")
-    for part in parts:
-        if not isinstance(content, Mapping) or part not in content:
-            offered = ", ".join(sorted(map(_word, content))[:10]) if isinstance(content, Mapping) else "none"
-            raise NotFoundError(f"{where} has no entry {key!r}", f"available entries: {offered}")
-        content = content[part]
-    return content
-
-
-def _choose(content: Mapping[Any, Any], where: str) -> str | None:
-    """The entry to descend into; None if ``content`` is the state dict."""
-    if len(content) > MAX_TENSORS:
-        raise UnsafeError(f"{where} holds {len(content)} entries, more than {MAX_TENSORS}", "split the file")
-    seen: dict[int, int] = {}
-    candidates = [k for k, v in content.items() if isinstance(k, str) and not _never(k) and _holds_weights(v, seen)]
-    by_module = next((key for key in candidates if _is_tensor(content[key].get("W_q"))), None)
-    if by_module is not None:
-        raise WeightsError(
-            f"{where} holds HQQ weights by module, such as {by_module}, which are not read",
-            "load it with hqq and save layer.dequantize() of each layer",
-        )
-    matrices = any(_is_tensor(value) and len(value.shape) >= 2 for value in content.values())
-    known = [k for k in candidates if k in _EMA_KEYS or k in _PLAIN_KEYS]
-    if not candidates or (matrices and not known):
-        return None
-    for group in ([k for k in known if k in _EMA_KEYS], [k for k in known if k in _PLAIN_KEYS], candidates):
-        distinct: list[str] = []
-        for key in group:
-            if len(distinct) < _NAMED and not any(_same(content[key], content[other]) for other in distinct):
-                distinct.append(key)
-        if len(distinct) > 1:
-            raise AmbiguousError(f"{where} holds several state dicts: {', '.join(distinct)}", "choose with --key NAME")
-        if distinct:
-            return distinct[0]
-    return None
+    kind = type(getattr(key, "value", key)).__name__
+    return str(key) if isinstance(key, int) and abs(key) < 2**63 else f"<{kind}>"
 
 
 def _never(key: str) -> bool:
     return _NEVER.fullmatch(key.lower()[:100]) is not None
-
-
-def _holds_weights(value: object, seen: dict[int, int], depth: int = _MAX_DEPTH) -> bool:
-    """Whether a value contains a state dict: a mapping with a tensor of at least one dimension, at any depth.
-
-    ``seen`` holds the depth to which each mapping was searched without success; many entries may be one object.
-    """
-    if not isinstance(value, Mapping) or seen.get(id(value), 0) >= depth or "param_groups" in value:
-        return False
-    if any((_is_tensor(item) and len(item.shape) >= 1) or is_packed(key, item) for key, item in value.items()):
-        return True
-    for key, item in value.items():
-        if isinstance(key, str) and not _never(key) and _holds_weights(item, seen, depth - 1):
-            return True
-    seen[id(value)] = depth
-    return False
-
-
-def _same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
-    """Whether two entries hold the same tensor objects, with any wrapper removed."""
-    if a is b:
-        return True
-    return a.keys() == b.keys() and all(
-        _is_tensor(a[k]) and _is_tensor(b[k]) and a[k].data_ptr() == b[k].data_ptr() and a[k].shape == b[k].shape
-        for k in a
-    )
-
-
-def _tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, torch.Tensor]:
-    content = unpacked(content, where)
-    state = {_word(name): tensor for name, tensor in content.items() if _is_tensor(tensor)}
-    foreign = next((_word(name) for name, value in content.items() if isinstance(value, ForeignArray)), None)
-    if foreign is not None:
-        among = "among its tensors is" if state else "is"
-        raise UnsafeError(
-            f"{where}: {foreign} {among} a NumPy array, which is not read from a pickle",
-            "convert it to a tensor, then save again",
-        )
-    if not state:
-        keys = ", ".join(sorted(map(_word, content))[:8]) or "nothing"
-        training = bool(content) and all(isinstance(key, str) and _never(key) for key in content)
-        raise WeightsError(
-            f"{where} holds no tensors, only: {keys}",
-            "it is training state: give the file of the model's weights" if training else "give a file with weights",
-        )
-    return state

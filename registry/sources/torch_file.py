@@ -1,196 +1,193 @@
-"""Source for ``torch.save`` files, plain and wrapped state dicts, loaded with ``weights_only`` always."""
+"""Source for files of ``torch.save``: state dicts, plain and wrapped, and whole modules; without torch.
+
+The pickle in them is interpreted, and nothing that it names runs (`registry.sources.pickles`). Tensors are read from
+their place in the file when they are asked for.
+"""
 
 from __future__ import annotations
 
-import logging
-import pickle
 import re
-import warnings
-import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from registry.errors import RegistryError, UnsafeError, WeightsError
-from registry.sources.archive import DAMAGED, check_archive, check_sums, data_offsets, zip_entries
+from registry.errors import UnsafeError, WeightsError
 from registry.sources.base import Source
+from registry.sources.byte_source import open_bytes
+from registry.sources.lazy_tensors import LazyCheckpoint
 from registry.sources.model_files import facts_beside, with_facts
-from registry.sources.pickle_stand_ins import stand_ins
-from registry.sources.quantised.torchao_tensors import REMEDY
-from registry.sources.state_dicts import others_beside, select_entry, stripped
-from registry.sources.weight_files import check_file, is_training_state, refuse_shard
-from registry.types import ModelRef
+from registry.sources.pickles.torch_archive import TorchArchive
+from registry.sources.pickles.torch_legacy import read_legacy, read_tar
+from registry.sources.pickles.torch_values import TorchTensor
+from registry.sources.quantised.torchao_records import flattened
+from registry.sources.state_dicts import Content, stripped
+from registry.sources.weight_files import refuse_shard
+from registry.types import NO_FACTS, ModelRef
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Hashable, Mapping
 
-    import torch
-
+    from registry.sources.byte_source import ByteSource
+    from registry.sources.pickles.stored_tensors import StoredTensor
     from registry.types import Checkpoint
 
-__all__ = ["SOURCE", "load_state", "open_part"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["SOURCE", "checkpoint_of", "open_part", "open_renamed"]
 
 _MAX_VIEWS = 100  # limit on the size of tensors that share storages, relative to the file
 _NAMED = 6  # entries named in a note
-_TOLD = 256 * 2**20  # bytes; larger files that must be read whole cause a warning first
-# torch's message also suggests loading without weights_only, which is cut off.
-_REASON = re.compile(r"WeightsUnpickler error: (.*?)(?: Check the documentation|$)")
-_GLOBAL = re.compile(r"(?:GLOBAL|global:?|class|function)\s+`?([\w.]+\.[\w.]+)")
+_ZIP = b"PK\x03\x04"
+_TAR = re.compile(rb".{257}ustar", re.DOTALL)
 
 
 def open_torch_file(ref: ModelRef) -> Checkpoint:
     """Open a ``.pt``, ``.pth``, ``.th``, ``.ckpt`` or ``.bin`` file; raises the errors of `open_ref`."""
-    from registry.sources.torch_tensors import TorchCheckpoint
+    refuse_shard(Path(ref.target))
+    return _opened(ref, stripped)
 
-    path = Path(ref.target)
-    refuse_shard(path)
-    loaded = _load_state(path, ref.key)
-    facts = facts_beside(path, names=loaded.state)
-    if loaded.others and ref.key is None:
-        told = ", ".join(loaded.others[:_NAMED])
-        facts = replace(facts, notes=(*facts.notes, f"entry {loaded.entry} was read; --key chooses another: {told}"))
-    ref = with_facts(replace(ref, key=loaded.entry or None), facts)
-    return TorchCheckpoint(stripped(loaded.state), ref, facts, archive=path if loaded.mapped else None)
+
+def open_renamed(ref: ModelRef, rename: Callable[[str], str | None]) -> TorchFile:
+    """Open a file under other names of tensors; those without one are left out. Checksums are compared at once.
+
+    Raises the errors of `open_ref`.
+    """
+
+    def renamed(state: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+        return {new: tensor for name, tensor in stripped(state).items() if (new := rename(name)) is not None}
+
+    made = _opened(ref, renamed, part=True)
+    made.verify()
+    return made
 
 
 def open_part(path: Path) -> Checkpoint:
     """Open one shard, with tensor names as in the file; raises the errors of `open_ref`."""
-    from registry.sources.torch_tensors import TorchCheckpoint
-
-    if not check_archive(path, check_file(path)):
-        raise WeightsError(f"the shard {path} is an old torch file, which cannot be mapped", "save the model again")
-    loaded = _load_state(path, None)
-    ref = ModelRef("torch", str(path), path.stem)
-    return TorchCheckpoint(loaded.state, ref, archive=path if loaded.mapped else None)
+    return _opened(ModelRef("torch", str(path), path.stem), dict, part=True)
 
 
-def load_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file, with wrapper prefixes removed; memory-mapped if the file is a zip archive.
+def _opened(
+    ref: ModelRef, names: Callable[[Mapping[str, StoredTensor]], dict[str, StoredTensor]], *, part: bool = False
+) -> TorchFile:
+    path = Path(ref.target)
+    file = open_bytes(path)
+    try:
+        content, archive = _content(file)
 
-    Raises the errors of `open_ref`.
+        def verify() -> None:
+            if archive is not None:
+                archive.verify(places)
+
+        made = checkpoint_of(Content(content, str(path)), ref, file, names, part=part, check=verify)
+        places = made.places
+    except BaseException:
+        file.close()
+        raise
+    return made
+
+
+def _content(file: ByteSource) -> tuple[object, TorchArchive | None]:
+    start = bytes(file.read_at(0, min(512, file.size)))
+    if start.startswith(_ZIP):
+        archive = TorchArchive(file)
+        return archive.content(), archive
+    if _TAR.match(start):
+        return read_tar(file), None
+    if not start.startswith(b"\x80"):
+        raise WeightsError(
+            f"{file.name} is neither a zip archive nor a pickle of torch.save", "download or save it again"
+        )
+    return read_legacy(file)[0], None
+
+
+class TorchFile(LazyCheckpoint):
+    """The tensors of a file of torch. ``places``: where their storages begin in it."""
+
+    places: frozenset[int]
+
+
+def checkpoint_of(
+    content: Content,
+    ref: ModelRef,
+    file: ByteSource,
+    names: Callable[[Mapping[str, StoredTensor]], dict[str, StoredTensor]] = stripped,
+    *,
+    part: bool = False,
+    check: Callable[[], None] | None = None,
+) -> TorchFile:
+    """The checkpoint of the state dict in the content of a pickle.
+
+    Parameters
+    ----------
+    content
+        What was read.
+    ref
+        The reference that was opened; its key selects the entry.
+    file
+        The file, which is closed with the checkpoint.
+    names
+        The tensors under the names that they get.
+    part
+        The file is one of several, so that what is beside it is not looked at.
+    check
+        Compares checksums of the format.
+
+    Raises
+    ------
+    NotFoundError, AmbiguousError, WeightsError, UnsafeError
+        The errors of `Content.select`, and for tensors that claim more than is stored or cannot be read.
     """
-    loaded = _load_state(path, None)
-    if loaded.mapped:
-        entries = zip_entries(path, path.stat().st_size)
-        check_sums(path, data_offsets(path, entries), everything=entries)
-    return stripped(loaded.state)
-
-
-class _Loaded(NamedTuple):
-    """A state dict with names as in the file, its entry, those beside it, and whether it is memory-mapped."""
-
-    state: dict[str, torch.Tensor]
-    entry: str
-    others: tuple[str, ...]
-    mapped: bool
-
-
-def _load_state(path: Path, key: str | None) -> _Loaded:
-    size = check_file(path)
-    mapped = check_archive(path, size)
-    if not mapped and size > _TOLD:
-        logger.warning(
-            "archreg: %r cannot be mapped and is read whole, into %.1f GiB of memory; save it again to avoid that",
-            str(path),
-            size / 2**30,
-        )
-    content = _load(path, mapped=mapped)
-    try:
-        state, entry = select_entry(content, str(path), key)
-        _check_extent(state, path, size)
-        others = others_beside(content, entry)
-    except RegistryError:
-        raise
-    except Exception as error:  # an object from a malicious pickle may raise any exception when accessed
-        raise _unreadable(path, error) from error
-    return _Loaded(state, entry, others, mapped)
-
-
-def _load(path: Path, *, mapped: bool) -> object:
-    try:
-        return _load_with(path, (), mapped=mapped)
-    except pickle.UnpicklingError as error:
-        refusal = error
-    except Exception as error:  # a malicious pickle can make the unpickler raise any exception
-        raise _unreadable(path, error) from error
-    try:
-        settings = _settings(path) if "nsupported global" in str(refusal) else []
-        if settings:
-            return _load_with(path, settings, mapped=mapped)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, error) from error
-    except UnsafeError:
-        raise
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    raise _refused(path, refusal) from refusal
-
-
-def _load_with(path: Path, settings: Sequence[tuple[Any, str]], *, mapped: bool) -> object:
-    import torch
-
-    with warnings.catch_warnings(), torch.serialization.safe_globals(list(settings)):
-        warnings.simplefilter("ignore")  # warnings about old storage classes are no help to users of the file
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-
-
-def _settings(path: Path) -> list[tuple[Any, str]]:
-    """Stand-ins for the names that ``weights_only`` refuses; ``UnsafeError`` if other names remain."""
-    import torch
-
-    if not zipfile.is_zipfile(path):
-        return []  # torch lists names for archives only
-    known, others = stand_ins(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    if others:
-        raise _would_run(path, others[0])
-    return known
-
-
-def _would_run(path: Path, what: str) -> UnsafeError:
-    if what.startswith("torchao."):
-        return UnsafeError(f"{path} holds weights of torchao, which only torchao can load: {what[:100]}", REMEDY)
-    if is_training_state(path):
-        return UnsafeError(
-            f"{path} is training state, not a model: loading it would run {what[:100]}",
-            "give the file of the model's weights beside it",
-        )
-    return UnsafeError(
-        f"{path} holds more than weights: loading it would run {what[:100]}",
-        "if you trust it, load it yourself and save its tensors alone, preferably as safetensors",
+    path = Path(ref.target)
+    chosen = content.select(ref.key)
+    _check_extent(chosen.state, file)
+    state = names(chosen.state)
+    facts = NO_FACTS
+    if not part:
+        facts = facts_beside(path, names=state)
+        others = content.others_beside(chosen.entry) if ref.key is None else ()
+        if others:
+            told = ", ".join(others[:_NAMED])
+            note = f"entry {chosen.entry} was read; --key chooses another: {told}"
+            facts = replace(facts, notes=(*facts.notes, note))
+        ref = with_facts(replace(ref, key=chosen.entry or None), facts)
+    state, described = flattened(state)
+    tensors = {name: tensor.lazy(name) for name, tensor in state.items()}
+    facts = replace(
+        facts,
+        aliases={**facts.aliases, **_shared(state)},
+        metadata={**facts.metadata, **described},
+        maps={**facts.maps, **chosen.maps},
     )
+    made = TorchFile(ref, tensors, facts, files=(file,), check=check)
+    made.places = frozenset(
+        tensor.storage.offset for tensor in state.values() if isinstance(tensor, TorchTensor) and tensor.storage.size
+    )
+    return made
 
 
-def _refused(path: Path, error: pickle.UnpicklingError) -> RegistryError:
-    text = " ".join(str(error).split())
-    if any(word in text for word in ("nsupported", "not allowed", "lacklisted", "is blocked")):
-        wanted = _GLOBAL.search(text)
-        return _would_run(path, wanted[1] if wanted else "code")
-    reason = _REASON.search(text)
-    return WeightsError(f"{path} is a damaged pickle: {(reason[1] if reason else text)[:160]}", DAMAGED)
-
-
-def _unreadable(path: Path, error: Exception) -> WeightsError:
-    text = " ".join(str(error).split())[:160] or type(error).__name__
-    return WeightsError(f"{path} cannot be read by torch: {text}", DAMAGED)
-
-
-def _check_extent(state: dict[str, torch.Tensor], path: Path, size: int) -> None:
+def _check_extent(state: Mapping[str, StoredTensor], file: ByteSource) -> None:
     """Refuse tensors that claim more elements than are stored; with strides of zero, one byte can claim terabytes."""
     total = 0
     for name, tensor in state.items():
-        if tensor.is_meta or str(tensor.layout) != "torch.strided":
-            continue  # refused later, with a specific reason
-        claimed = tensor.numel() * tensor.element_size()
-        stored = tensor.untyped_storage().nbytes()
+        claimed, stored = tensor.memory
         total += claimed
         if claimed > stored:
             raise UnsafeError(
-                f"{path}: tensor {name} claims {claimed} bytes of a storage of {stored}", "save contiguous tensors"
+                f"{file.name}: tensor {name} claims {claimed} bytes of a storage of {stored}",
+                "save contiguous tensors",
             )
-    if total > _MAX_VIEWS * max(size, 1):
-        raise UnsafeError(f"{path} claims {total} bytes of tensors in a file of {size}", "save each tensor once")
+    if total > _MAX_VIEWS * max(file.size, 1):
+        raise UnsafeError(
+            f"{file.name} claims {total} bytes of tensors in a file of {file.size}", "save each tensor once"
+        )
 
 
-SOURCE = Source(name="torch", open=open_torch_file)
+def _shared(state: Mapping[str, StoredTensor]) -> dict[str, str]:
+    """Names of tensors that are the same memory as an earlier one, and the name of that one."""
+    first: dict[Hashable, str] = {}
+    aliases = {}
+    for name, tensor in state.items():
+        if isinstance(tensor, TorchTensor) and 0 not in tensor.shape and first.setdefault(tensor.place, name) != name:
+            aliases[name] = first[tensor.place]
+    return aliases
+
+
+SOURCE = Source(name="torch", open=open_torch_file, headers=True)

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import inspect
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import NotFoundError
@@ -144,7 +145,7 @@ def open_torchvision(ref: ModelRef) -> Checkpoint:
     """Initialise the model, or open its downloaded or cached weights; raises the errors of `open_ref`."""
     import torchvision.models as models
 
-    from registry.sources.torch_file import load_state
+    from registry.sources.torch_file import open_renamed
     from registry.sources.torch_tensors import TorchCheckpoint
 
     name, _, tag = ref.target.partition(".")
@@ -156,7 +157,8 @@ def open_torchvision(ref: ModelRef) -> Checkpoint:
     path = cache_path(weights.url)
     if not path.is_file():
         download(weights.url, f"weights of {name}", f"torchvision:{name}.{RANDOM}")
-    return TorchCheckpoint(_as_built(name, load_state(path.resolve())), ref)
+    opened = open_renamed(replace(ref, target=str(path.resolve())), lambda stored: _as_built(name, stored))
+    return opened.under(ref)
 
 
 def _initialised(name: str, seed: int) -> torch.nn.Module:
@@ -176,17 +178,15 @@ def _initialised(name: str, seed: int) -> torch.nn.Module:
     return module
 
 
-def _as_built(name: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a file with the names that torchvision's builder gives them, so that both are one model.
+def _as_built(name: str, stored: str) -> str | None:
+    """The name that torchvision's builder gives a tensor of a file, so that both are one model; None without one.
 
     The builder of densenet renames old entries (``norm.1`` to ``norm1``); that of googlenet drops its auxiliary
     classifiers.
     """
     if name.startswith("densenet"):
-        return {_DENSENET_NAMES.sub(r"\1\2", key): value for key, value in state.items()}
-    if name == "googlenet":
-        return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
-    return state
+        return _DENSENET_NAMES.sub(r"\1\2", stored)
+    return None if name == "googlenet" and stored.startswith(("aux1.", "aux2.")) else stored
 
 
 def discard(ref: ModelRef) -> None:

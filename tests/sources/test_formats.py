@@ -179,7 +179,7 @@ def test_keys_reach_into_entries(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (torch.eye(3), "a single tensor without a name"),
-        ([torch.eye(3)], "a list without weights"),
+        (["a", 3], "a list without weights"),
         ({"epoch": 3}, "no tensors, only: epoch"),
         ({}, "no tensors, only: nothing"),
         (3, "a int without weights"),
@@ -215,28 +215,3 @@ def test_reading_a_large_file_takes_the_memory_of_a_tensor(tmp_path: Path) -> No
         tracemalloc.stop()
     assert len(plan.layers) == count - 1  # the first is all zeros
     assert 4 * size <= peak < 4 * 4 * size
-
-
-def resident_of_files() -> int:
-    """Bytes of mapped files that the kernel counts as this process's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssFile"))
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts resident pages of files")
-@pytest.mark.parametrize("turn", [False, True], ids=["contiguous", "transposed"])
-def test_pages_of_a_mapped_file_are_given_back(turn: bool, tmp_path: Path) -> None:
-    count, side = 24, 1024
-    state = {f"l.{i}.weight": torch.full((side, side), i + 1.0) for i in range(count)}
-    path = saved(tmp_path, {name: tensor.T if turn else tensor for name, tensor in state.items()})
-    size = path.stat().st_size
-    with opened(path) as checkpoint:
-        before = resident_of_files()
-        for name in state:
-            checkpoint.raw(name)
-            np.testing.assert_array_equal(checkpoint.read(name)[::side, ::side], state[name][::side, ::side])
-        assert resident_of_files() - before < size / 4
-        checkpoint.stored._mapped = False  # type: ignore[attr-defined]
-        for name in state:
-            checkpoint.raw(name).tobytes() if not turn else checkpoint.read(name)
-        assert resident_of_files() - before > size / 2  # the control: they stay where nobody gives them back

@@ -35,7 +35,7 @@ MAX_DEPTH = 4000
 """Levels of containers; Python's own picklers give up at about a thousand."""
 
 _MAX_MARKS = 10_000
-_WINDOW = 256 * 1024  # bytes read at a time
+_WINDOW = 256 * 1024  # bytes read at a time, after the first ones
 _AHEAD = 16  # bytes; no fixed argument of an opcode is longer
 _LONG_BYTES = 1024  # what is longer stays in the file
 _LONG_TEXT = 4096
@@ -128,7 +128,7 @@ class _Machine:
 
     __slots__ = (
         "at", "base", "budget", "buffer", "built", "constructors", "depths", "kept", "marks", "memo", "names",
-        "persistent_load", "safe", "source", "stack", "stop",
+        "persistent_load", "safe", "source", "stack", "stop", "window",
     )  # fmt: skip
 
     def __init__(self, source: ByteSource, start: int, stop: int, budget: int) -> None:
@@ -139,6 +139,7 @@ class _Machine:
         self.at = 0
         self.safe = 0  # from here on in the window, an opcode may reach beyond it
         self.budget = budget
+        self.window = _WINDOW // 64  # most pickles of a file of many are small
         self.stack: list[object] = []
         self.marks: list[list[object]] = []
         self.memo: dict[int, object] = {}
@@ -178,7 +179,8 @@ class _Machine:
         left = self.stop - position
         if left <= 0:
             raise self.damaged("it ends early")
-        count = min(left, _WINDOW)
+        count = min(left, self.window)
+        self.window = min(4 * self.window, _WINDOW)
         data = self.source.read_at(position, count)
         self._look_at(position, data)
 
@@ -330,6 +332,9 @@ class _Machine:
         if type(kind) is Global and not keywords:
             rebuild = self.constructors.get(kind)
             if rebuild is not None:
+                self.budget -= _COSTLY.get(kind, 0)
+                if self.budget < 0:
+                    raise self._too_large()
                 try:
                     value = rebuild(*args)
                 except (TypeError, ValueError, OverflowError, AttributeError, KeyError, IndexError) as error:
@@ -683,6 +688,8 @@ class _Machine:
 _REFUSED = (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error)
 _NESTED = frozenset({list, tuple, dict, set, frozenset, AttributedDict, Instance})
 _MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "UserDict": "collections", "UserList": "collections"}
+# A file within the pickle, of which each mention is read anew: charged so that mentions are few.
+_COSTLY = {Global("torch.storage", "_load_from_bytes"): 20_000}
 _INT = struct.Struct("<i")
 _FLOAT = struct.Struct(">d")
 _STOP = 0x2E

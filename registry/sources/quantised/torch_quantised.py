@@ -84,7 +84,8 @@ def is_packed(key: object, value: object) -> bool:
 
 
 def _is_tensor(values: Any) -> bool:
-    return len(values) == 1 and hasattr(values[0], "untyped_storage") and hasattr(values[0], "shape")
+    """Whether the first value is a tensor of torch, or one that is read from a file."""
+    return len(values) == 1 and hasattr(values[0], "dtype") and hasattr(values[0], "shape")
 
 
 def unpacked(state: Mapping[Any, Any], where: str) -> Mapping[Any, Any]:
