@@ -20,6 +20,7 @@ __all__ = ["attributes_of", "is_module", "maps_of", "state_of"]
 
 _MAX_MODULES = 200_000
 _MAX_NAME = 1000  # characters; a circle of modules would make names without end
+_PACKED = "torch.ScriptObject"
 _LAZY = frozenset({"UninitializedParameter", "UninitializedBuffer"})
 
 
@@ -66,6 +67,11 @@ def state_of(module: Instance, where: str, limit: int = MAX_TENSORS) -> dict[obj
             for name, child in children.items()
             if isinstance(name, str) and isinstance(child, Instance) and is_module(child)
         ]
+        for name, child in children.items():
+            parts = _quantised_convolution(child) if isinstance(child, Instance) and isinstance(name, str) else ()
+            for word, tensor in zip(("weight", "bias"), parts, strict=False):
+                if isinstance(tensor, StoredTensor):
+                    state[f"{prefix}{name}.{word}"] = tensor
         if len(state) + visited > limit or any(len(name) > _MAX_NAME for name, _ in inner):
             break
         waiting.extend(reversed(inner))
@@ -88,9 +94,28 @@ def _add_tensors(module: Instance, prefix: str, state: dict[object, object], whe
                     f"{where}: tensor {prefix}{name} of a lazy module has no shape yet",
                     "pass a batch through the module before saving it",
                 )
-    packed = found.get("_packed_params")
-    if isinstance(packed, Instance) and not is_module(packed):
-        state[f"{prefix}_packed_params"] = packed
+    for name in ("_packed_params", "param"):
+        packed = found.get(name)
+        if isinstance(packed, Instance) and packed.class_name == _PACKED:
+            state[prefix + name] = _weight_and_bias(packed.state) or packed
+
+
+def _weight_and_bias(state: object) -> tuple[object, ...]:
+    """The two tensors in the state of an object of torch's quantised backends; empty where it has others."""
+    parts = state[0] if type(state) is tuple and state else None
+    found = parts[:2] if type(parts) is tuple else ()
+    fits = len(found) == 2 and isinstance(found[0], StoredTensor) and isinstance(found[1], StoredTensor | None)
+    return found if fits else ()
+
+
+def _quantised_convolution(module: Instance) -> tuple[object, ...]:
+    """Weight and bias of a quantised convolution, whose state is a tuple of settings and both; empty for others."""
+    state = module.state
+    if type(state) is not tuple or not module.class_name.startswith(("torch.ao.nn.", "torch.nn.")):
+        return ()
+    at = next((index for index, part in enumerate(state) if isinstance(part, StoredTensor)), len(state))
+    found = state[at : at + 2]
+    return found if len(found) == 2 and isinstance(found[1], StoredTensor | None) else ()
 
 
 def maps_of(module: Instance) -> dict[str, str]:

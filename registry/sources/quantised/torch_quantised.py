@@ -88,6 +88,11 @@ def _is_tensor(values: Any) -> bool:
     return len(values) == 1 and hasattr(values[0], "dtype") and hasattr(values[0], "shape")
 
 
+def _is_script(value: object) -> bool:
+    """Whether a value is an object of torch's quantised backends, in memory or in a file."""
+    return type(value).__name__ == "ScriptObject" or getattr(value, "class_name", "") == "torch.ScriptObject"
+
+
 def unpacked(state: Mapping[Any, Any], where: str) -> Mapping[Any, Any]:
     """A state dict with ``a.weight`` and ``a.bias`` instead of what torch's quantised modules store as one.
 
@@ -112,7 +117,7 @@ def unpacked(state: Mapping[Any, Any], where: str) -> Mapping[Any, Any]:
             for part, tensor in zip(("weight", "bias"), value, strict=False):
                 if tensor is not None:
                     made[stem + part] = tensor
-        elif type(value).__name__ == "ScriptObject":
+        elif _is_script(value):
             raise WeightsError(
                 f"{where}: {key} is packed for torch's quantised kernels and shows no weights",
                 "give the model before quantisation",
