@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TORCH_SOURCES", "estimate"]
 
-TORCH_SOURCES = ("torch", "torchvision", "timm")
+TORCH_SOURCES = ("torchvision", "timm")
 """Sources that need torch."""
 
 LARGE_FILE = 16_000_000
@@ -51,7 +51,9 @@ def estimate(refs: Sequence[ModelRef], setting: Setting, *, approximate: bool) -
     here = settled.name == "inprocess"
     threads, workers = (cores(), 0) if here else (1, settled.workers or 1)
     memory = [
-        _memory_by_size(ref, threads) if layers is None else _memory(layers, threads, approximate=approximate)
+        memory_by_size(ref, torch=ref.source in TORCH_SOURCES)
+        if layers is None
+        else _memory(layers, threads, approximate=approximate)
         for ref, layers in zip(refs, looked, strict=True)
     ]
     most = sorted(memory, reverse=True)
@@ -70,13 +72,6 @@ def _layers(ref: ModelRef) -> Layers | None:
     from registry.sources import layers_by_header
 
     return layers_by_header(ref) if ref.bytes is not None and ref.bytes >= LARGE_FILE else None
-
-
-def _memory_by_size(ref: ModelRef, threads: int) -> int:
-    from registry.sources import largest_tensor
-
-    largest = largest_tensor(ref) if (ref.bytes or 0) >= LARGE_FILE else None
-    return memory_by_size(ref, torch=ref.source in TORCH_SOURCES, largest=largest, threads=threads)
 
 
 def _seconds(ref: ModelRef, layers: Layers, threads: int, *, approximate: bool) -> float:

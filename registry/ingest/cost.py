@@ -59,17 +59,14 @@ def kin_of(ref: ModelRef) -> str:
     return ref.target.rpartition("/")[0] or ref.target.partition(".")[0]
 
 
-def memory_by_size(ref: ModelRef, *, torch: bool, largest: int | None = None, threads: int = 1) -> int:
+def memory_by_size(ref: ModelRef, *, torch: bool) -> int:
     """Expected bytes of memory to measure a model, 0 if its size is unknown; ``torch``: including torch.
 
-    One layer per thread in float64, whose Gram matrix and copy take four times the layer if it is square, and the
-    weights of one more layer. Tensors are no larger than ``largest``; if that is unknown, twice the file size is taken
-    as an estimate.
+    The layers are not known: twice the file's size is taken as an estimate.
     """
     if ref.bytes is None:
         return 0
-    working = 2 * ref.bytes if largest is None else (5 * threads + 1) * largest
-    return (TORCH_BYTES if torch else WORKER_BYTES) + working
+    return (TORCH_BYTES if torch else WORKER_BYTES) + 2 * ref.bytes
 
 
 def cores() -> int:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import RegistryError
-from registry.sources.archive import torch_entries
 from registry.sources.effective_weights import effective
 from registry.sources.matrix_rule import layers_by_shape
 from registry.sources.references import open_ref
 from registry.sources.source_table import SOURCES
-from registry.sources.weight_files import check_file
 
 if TYPE_CHECKING:
     from registry.types import LayerMatrix, ModelRef
 
-__all__ = ["largest_tensor", "layers_by_header"]
+__all__ = ["layers_by_header"]
 
 
 def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | None:
@@ -38,18 +35,3 @@ def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | Non
         (layer, (8 if infos[layer.tensor].dtype == "float64" else 4) * layer.p * layer.q)
         for layer in layers_by_shape(infos, view.facts.config)
     )
-
-
-def largest_tensor(ref: ModelRef) -> int | None:
-    """Bytes of the largest tensor in a memory-mappable torch file, from its zip directory, without loading torch.
-
-    None for other files and for invalid ones.
-    """
-    if ref.source != "torch":
-        return None
-    path = Path(ref.target)
-    try:
-        entries = list(torch_entries(path, check_file(path)).values())
-    except RegistryError:
-        return None
-    return max((entry.file_size for entry in entries), default=None)

@@ -20,7 +20,7 @@ from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsE
 from registry.sources.base import MAX_TENSORS, common_prefix
 from registry.sources.pickles.modules import attributes_of, is_module, maps_of, state_of
 from registry.sources.pickles.numpy_arrays import PickledArray
-from registry.sources.pickles.records import Instance, as_mapping, as_sequence
+from registry.sources.pickles.records import Instance, Key, Span, as_mapping, as_sequence
 from registry.sources.pickles.stored_tensors import StoredTensor
 from registry.sources.quantised.torch_quantised import is_packed, unpacked
 
@@ -284,7 +284,14 @@ class Content:
 
     def _tensors_of(self, view: Mapping[object, object]) -> dict[str, StoredTensor]:
         found = unpacked(view, self._where)
-        state = {_word(name): t for name, t in found.items() if isinstance(t, StoredTensor) and _is_tensor(t)}
+        tensors = [(_word(name), t) for name, t in found.items() if isinstance(t, StoredTensor) and _is_tensor(t)]
+        state = dict(tensors)
+        long = any(
+            isinstance(name, Key) and isinstance(name.value, Span) and _is_tensor(t) for name, t in found.items()
+        )
+        if long or len(state) < len(tensors):
+            why = "a tensor under a name that is too long" if long else "tensors under keys that are no names"
+            raise UnsafeError(f"{self._where} holds {why}", _REMEDY)
         if not state:
             keys = ", ".join(sorted(map(_word, view))[:_NAMED]) or "nothing"
             training = bool(view) and all(isinstance(key, str) and _never(key) for key in view)
@@ -313,7 +320,8 @@ def _word(key: object) -> str:
     """Text of an entry's key; other objects and large numbers are not converted, which could take unbounded time."""
     if isinstance(key, str):
         return key
-    kind = type(getattr(key, "value", key)).__name__
+    inner = key.value if isinstance(key, Key) else key
+    kind = "long text" if isinstance(inner, Span) else type(inner).__name__
     return str(key) if isinstance(key, int) and abs(key) < 2**63 else f"<{kind}>"
 
 

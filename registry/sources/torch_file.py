@@ -35,6 +35,7 @@ __all__ = ["SOURCE", "checkpoint_of", "open_part", "open_renamed"]
 
 _MAX_VIEWS = 100  # limit on the size of tensors that share storages, relative to the file
 _NAMED = 6  # entries named in a note
+_DAMAGED = "download or save it again"
 _ZIP = b"PK\x03\x04"
 _TAR = re.compile(rb".{257}ustar", re.DOTALL)
 
