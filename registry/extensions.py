@@ -44,6 +44,8 @@ SOURCES: Final = {
     "gguf": "registry.sources.gguf.file:SOURCE",
     "shards": "registry.sources.shards:SOURCE",
     "onnx": "registry.sources.onnx:SOURCE",
+    "caffe": "registry.sources.caffe:SOURCE",
+    "ncnn": "registry.sources.ncnn:SOURCE",
 }
 """Where weights come from: a `registry.sources.base.Source` each."""
 

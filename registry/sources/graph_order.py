@@ -3,7 +3,7 @@
 A file with a graph lists what is computed in an order in which it can be computed. Where a network has several outputs,
 that order depends on the exporter: a detector's heads stand between the stages of its trunk. The names that a framework
 gives put the trunk first and each kind of head together behind it. So does this order: layers that several outputs use
-come first, then those of each output alone; within these groups, as the file lists them.
+come first, then those of each output alone, all in the order in which the file lists them.
 """
 
 from __future__ import annotations
@@ -60,9 +60,8 @@ def graph_order(steps: Sequence[Computation], outputs: Sequence[Hashable]) -> li
             uses[name] = uses.get(name, 0) | found
     names = list(dict.fromkeys(name for step in steps for name in step.weights))
     place = {name: number for number, name in enumerate(names)}
-
-    def key(name: str) -> tuple[int, int]:
-        alone = len(outputs) > 1 and uses[name].bit_count() == 1
-        return (uses[name].bit_length() if alone else 0, place[name])
-
-    return sorted(names, key=key)
+    first: dict[int, int] = {}  # the place of the first weight of each output alone
+    for name in names:
+        if len(outputs) > 1 and uses[name].bit_count() == 1:
+            first.setdefault(uses[name], place[name])
+    return sorted(names, key=lambda name: (first.get(uses[name], -1), place[name]))

@@ -205,7 +205,31 @@ def _is_caffe(start: Start) -> bool:
 
 def _is_coreml(start: Start) -> bool:
     fields = start.fields
-    return fields.get(1) == 0 and fields.get(2) == 2 and any(200 <= number <= 3000 for number in fields)
+    if fields.get(1) == 0 and fields.get(2) == 2 and any(200 <= number <= 3000 for number in fields):
+        return True
+    # The weights of a package: a header of 64 bytes with a count and version 2, then the first blob's own mark.
+    return start.head[4:8] == b"\x02\0\0\0" and start.head[64:68] == b"\xef\xbe\xad\xde"
+
+
+def _is_mnn(start: Start) -> bool:
+    """Whether it begins as a FlatBuffer, which has no mark of its own in MNN. Only under its suffix."""
+    if len(start.head) < 8 or not start.lower.endswith(".mnn"):
+        return False
+    root = int.from_bytes(start.head[:4], "little")
+    if not 4 <= root <= min(start.size, len(start.head)) - 4:
+        return False
+    table = root - int.from_bytes(start.head[root : root + 4], "little", signed=True)
+    size = int.from_bytes(start.head[table : table + 2], "little") if 0 <= table < len(start.head) else 0
+    return 4 <= size <= 256 and size % 2 == 0
+
+
+def _is_tensorrt(start: Start) -> bool:
+    """Whether it is an engine, alone or behind the description that ultralytics writes before it."""
+    signs = (b"ptrt", b"ftrt")
+    if start.head.startswith(signs):
+        return True
+    length = int.from_bytes(start.head[:4], "little")
+    return start.head[4:5] == b"{" and start.head[4 + length : 8 + length] in signs
 
 
 def _is_export(start: Start) -> bool:
@@ -292,7 +316,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("mxnet", "an MXNet file of parameters", _starts(struct.pack("<QQ", 0x112, 0)), "mxnet"),
     Kind("ncnn", "an ncnn model", _starts(b"7767517\n", b"7767517\r\n", struct.pack("<i", 7767517)), "ncnn"),
     Kind(
-        "tensorrt", "a TensorRT engine, which is compiled for one kind of GPU", _starts(b"ptrt", b"ftrt"),
+        "tensorrt", "a TensorRT engine, which is compiled for one kind of GPU", _is_tensorrt,
         remedy="ingest the ONNX or torch file that it was built from",
     ),
     Kind(
@@ -312,6 +336,10 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "darknet", "a Darknet file, which holds numbers without names and shapes", _is_darknet,
         remedy="convert it with its .cfg: python darknet2pytorch.py, or opencv's readNetFromDarknet",
+    ),
+    Kind(
+        "mnn", "an MNN model", _is_mnn,
+        remedy="ingest the ONNX, Caffe or TensorFlow model that it was converted from; MNN converts it to JSON alone",
     ),
     Kind("onnx", "an ONNX model", _is_onnx, "onnx"),
     Kind("tensorflow-saved-model", "a TensorFlow SavedModel", _is_saved_model, "tf_checkpoint"),
@@ -379,6 +407,8 @@ def _main_of(path: Path) -> Path:
     elif name.endswith(".bin"):
         candidates.append(path.with_name(name.removesuffix(".bin") + ".param"))
         candidates.append(path.with_name(name.removesuffix(".bin") + ".xml"))
+    elif name.endswith((".onnx.data", ".onnx_data")):
+        candidates.append(path.with_name(name[: -len("_data")]))
     elif name.endswith(".distcp"):
         candidates.append(path.with_name(".metadata"))
     found = next((each for each in candidates if each.is_file()), path)
