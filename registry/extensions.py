@@ -46,6 +46,10 @@ SOURCES: Final = {
     "onnx": "registry.sources.onnx:SOURCE",
     "caffe": "registry.sources.caffe:SOURCE",
     "ncnn": "registry.sources.ncnn:SOURCE",
+    "tf_checkpoint": "registry.sources.tensorflow.checkpoint:SOURCE",
+    "tf_graph": "registry.sources.tensorflow.graph:SOURCE",
+    "tfjs": "registry.sources.tensorflow.tfjs:SOURCE",
+    "tflite": "registry.sources.tensorflow.tflite:SOURCE",
 }
 """Where weights come from: a `registry.sources.base.Source` each."""
 

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 from registry.errors import RegistryError
 from registry.sources import expand, layer_matrix, open_ref, plan_weights
-from tests.sources.mutations import SHARD, damaged, sound_files
+from tests.sources.mutations import SHARD, companions, damaged, sound_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,8 @@ def make(seed: int, number: int, folder: Path) -> Path:
     shard = folder / SHARD
     if not shard.exists():
         save_file({"a.weight": torch.eye(3) + 1, "b.weight": torch.eye(4)}, shard)
+        for beside, content in companions().items():
+            (folder / beside).write_bytes(content)
     path = folder / f"model{_SOUND[name].suffix}"
     path.unlink(missing_ok=True)
     path.write_bytes(damaged(_SOUND[name], rng))

@@ -18,11 +18,15 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from registry.sources.byte_source import LocalBytes
+from registry.sources.tensorflow.tables import Table
+from tests.sources import tensorflow_files
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-__all__ = ["SHARD", "Sound", "damaged", "sound_files"]
+__all__ = ["SHARD", "Sound", "companions", "damaged", "sound_files"]
 
 SHARD = "model-00001-of-00001.safetensors"
 
@@ -85,7 +89,70 @@ def sound_files() -> dict[str, Sound]:
             "npz": Sound(".npz", _npz(np.savez, arrays), _in_archive),
             "packed": Sound(".npz", _npz(np.savez_compressed, arrays), _in_archive),
             "index": Sound(".safetensors.index.json", json.dumps(index).encode(), _in_text),
+            **_of_tensorflow(Path(folder)),
         }
+
+
+def companions() -> dict[str, bytes]:
+    """Files beside the damaged one, by name: the data of TensorFlow's checkpoint and of TensorFlow.js."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = _checkpoint(Path(folder))
+        data = index.with_name("model.data-00000-of-00001").read_bytes()
+    return {"model.data-00000-of-00001": data, "weights.bin": bytes(152)}
+
+
+def _arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    arrays = {"a/kernel": rng.normal(size=(4, 5)).astype(np.float32), "a/bias": np.ones(5, np.float32)}
+    return arrays | {"b/kernel": rng.normal(size=(3, 3, 2, 4)).astype(np.float32)}
+
+
+def _checkpoint(folder: Path) -> Path:
+    arrays = _arrays()
+    graph = tensorflow_files.object_graph({name: f"net/{name}" for name in arrays})
+    return tensorflow_files.write_checkpoint(folder / "model", arrays, parts={"b/kernel": 2}, graph=graph)
+
+
+def _of_tensorflow(folder: Path) -> dict[str, Sound]:
+    """A checkpoint of each kind, whose tables are made anew with right checksums; a graph, a lite model, a JSON."""
+    written = (_checkpoint(folder), tensorflow_files.write_old_checkpoint(folder / "old", _arrays()))
+    index, old = ({e.key: bytes(t.value(e)) for e in t} for t in (Table(LocalBytes(path)) for path in written))
+    weights = [
+        {"name": "a/kernel", "shape": [4, 5], "dtype": "float32"},
+        {"name": "b/kernel", "shape": [3, 3, 2, 4], "dtype": "float32",
+         "quantization": {"dtype": "uint8", "scale": 0.5, "min": -3.0}},
+    ]  # fmt: skip
+    manifest = {"modelTopology": {"class_name": "Model", "config": {"name": "m"}},
+                "weightsManifest": [{"paths": ["weights.bin"], "weights": weights}]}  # fmt: skip
+    return {
+        "checkpoint": Sound(".index", tensorflow_files.table(index), _in_table(index)),
+        "old checkpoint": Sound(".ckpt", tensorflow_files.table(old, packed=True), _in_table(old)),
+        "graph": Sound(".pb", tensorflow_files.small_graph(), _in_fields),
+        "lite": Sound(".tflite", tensorflow_files.small_lite(), _in_fields),
+        "tfjs": Sound(".json", json.dumps(manifest).encode(), _in_text),
+    }
+
+
+def _in_table(entries: dict[bytes, bytes]) -> Callable[[bytes, random.Random], bytes]:
+    """Damage to values and keys of a table, which is written again."""
+
+    def wound(_: bytes, rng: random.Random) -> bytes:
+        damaged = dict(entries)
+        for _ in range(rng.randint(1, 3)):
+            key = rng.choice(sorted(damaged))
+            value = damaged[key]
+            if rng.random() < 0.1:
+                key = _bytes(key, rng)
+            damaged[key] = rng.choice((_bytes, _number, _span, _cut))(value, rng)
+        return tensorflow_files.table(damaged, packed=rng.random() < 0.5)
+
+    return wound
+
+
+def _in_fields(content: bytes, rng: random.Random) -> bytes:
+    for _ in range(rng.randint(1, 4)):
+        content = rng.choice((_bytes, _number, _bytes))(content, rng)
+    return content
 
 
 def _gguf(path: Path, arrays: dict[str, np.ndarray]) -> None:

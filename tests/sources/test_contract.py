@@ -16,6 +16,7 @@ from registry.errors import NotFoundError
 from registry.sources import SOURCES, expand, open_ref
 from registry.testing import check_source
 from registry.types import ModelRef
+from tests.sources import tensorflow_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,25 @@ def write_gguf(folder: Path) -> str:
     return str(folder / "x.gguf")
 
 
+def write_tensorflow(kind: str) -> Callable[[Path], str]:
+    """A checkpoint, a frozen graph, or a model of TensorFlow Lite or TensorFlow.js."""
+
+    def write(folder: Path) -> str:
+        arrays = {"a/kernel": np.arange(12.0, dtype=np.float32).reshape(3, 4), "a/bias": np.ones(4, np.float32)}
+        if kind == "tf_checkpoint":
+            return str(tensorflow_files.write_checkpoint(folder / "x", arrays))
+        if kind == "tfjs":
+            (folder / "x.bin").write_bytes(arrays["a/kernel"].tobytes())
+            weights = [{"name": "a/kernel", "shape": [3, 4], "dtype": "float32"}]
+            (folder / "x.json").write_text(json.dumps([{"paths": ["x.bin"], "weights": weights}]))
+            return str(folder / "x.json")
+        suffix, content = (".pb", "one_product") if kind == "tf_graph" else (".tflite", "one_layer")
+        (folder / f"x{suffix}").write_bytes(getattr(tensorflow_files, content)(arrays["a/kernel"]))
+        return str(folder / f"x{suffix}")
+
+    return write
+
+
 EXAMPLES: dict[str, Callable[[Path], str]] = {
     "torchvision": lambda _: "torchvision:squeezenet1_1.random",
     "timm": lambda _: "timm:test_resnet.random",
@@ -79,6 +99,7 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "npz": write_npz,
     "gguf": write_gguf,
     "shards": write_shards,
+    **{kind: write_tensorflow(kind) for kind in ("tf_checkpoint", "tf_graph", "tflite", "tfjs")},
 }
 
 

@@ -1,0 +1,191 @@
+"""Which of a checkpoint's variables are the model's, how they are laid out, and their order.
+
+A checkpoint of training holds, beside the weights, the slots of the optimiser, counters, metrics and averages.
+TensorFlow names a slot after its variable (``conv/kernel/Adam``), so that a variable below another variable is none of
+the model's; Keras keeps slots and metrics apart, under names of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from registry.sources.depth_order import depth_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Chosen", "chosen", "kind_of", "layer_order", "with_cells"]
+
+_AVERAGE = "/ExponentialMovingAverage"
+_STATE = re.compile(
+    r"(beta[12]_power|adam_iter|global_step|save_counter|learning_rate|current_loss_scale|good_steps)(_\d+)?"
+    r"|(optimizers?|_optimizer|keras_api|training|Adam[axW]*|Nadam|RMSprop|SGD|Adagrad|Adadelta|Ftrl|Lion|LAMB)(_\d+)?/.*"
+    r"|(.*/)?(\.OPTIMIZER_SLOT|keras_api/metrics)/.*|(.*/)?(Adam(_\d+)?|adam_[mv]|Momentum|RMSProp(_\d+)?|global_step)",
+    re.DOTALL,
+)
+_EMBEDDING = re.compile(r"(\w+_)?(embed(ding|dings|der)?|embedding_table|lookup_table|wte|wpe)|embeddings?_\w+")
+_AS_IS = re.compile(r"output_weights")  # of BERT's heads, which multiply with the transpose
+_TRANSPOSED = re.compile(r"(\w+_)?(transposed?|deconv\w*|conv\w*transpose)(_\w+)?|(\w+_)?deconv\w*")
+_DEPTHWISE = re.compile(r"(\w+_)?(depthwise(?!_separable)\w*|dw(_?conv(2d)?)?(_\w+)?|d_?conv(2d|bias)?|conv_dw)")
+_CONV1D = re.compile(r"c_attn|c_proj|c_fc")
+_SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_COUNTED = re.compile(r"_\d+$")
+_COUNTS = re.compile(r"(?:_\d+)+$")
+# Names that Keras gives to layers which have none: the class, and how many were there before.
+_AUTOMATIC = re.compile(
+    r"((depthwise|separable)_)?conv[123]d(_transpose)?|dense|embedding|batch_normalization|layer_normalization|lstm|gru"
+    r"|simple_rnn|bidirectional|multi_head_attention|p_re_lu|group_normalization|time_distributed|normalization",
+)
+_NUMBERED = re.compile(r"_(?=\d+_)|(?<=_\d)_|(?<=_\d\d)_")
+_DEPTHWISE_WORD = re.compile(r"depthwise_?|dw_?(?=conv|$)|d(?=_?conv)|_dw\b")
+_POINTWISE_WORD = re.compile(r"pointwise_?|pw_?(?=conv|$)|_pw\b|_project\b")
+_BIASES = ("bias", "biases", "b")
+_KERNELS = frozenset({"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_kernel", "depthwise_weights"})
+
+
+class Chosen(NamedTuple):
+    """The model's variables: their names as stored, by the names to show; and a sentence on averages, if any."""
+
+    names: dict[str, str]
+    note: str
+
+
+def chosen(names: Iterable[str]) -> Chosen:
+    """The variables of the model among those of a checkpoint.
+
+    Of weights and their exponential averages the weights are taken; averages alone stand for the weights.
+    """
+    every = set(names)
+    kept: dict[str, str] = {}
+    averages: dict[str, str] = {}
+    for name in sorted(every):
+        if name.endswith(_AVERAGE):
+            averages[name.removesuffix(_AVERAGE)] = name
+        elif not _STATE.fullmatch(name) and not _is_below(name, every):
+            kept[name] = name
+    own = {shown for shown in averages if shown in kept}
+    alone = {shown: name for shown, name in averages.items() if shown not in kept and not _STATE.fullmatch(shown)}
+    if own:
+        return Chosen(kept | alone, "ExponentialMovingAverage is an average of the weights beside it, which are taken")
+    return Chosen(kept | alone, "the weights are their exponential moving averages" if alone else "")
+
+
+def _is_below(name: str, every: set[str]) -> bool:
+    """Whether a part of a name, up to a slash, is another variable."""
+    at = name.find("/")
+    while at > 0:
+        if name[:at] in every:
+            return True
+        at = name.find("/", at + 1)
+    return False
+
+
+def kind_of(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """How a variable is laid out, by its name, its shape and the bias beside it: a kind of `layout_of`.
+
+    ``shapes``: those of all variables.
+    """
+    if len(shape) < 2:
+        return "as_is"
+    parts = [_COUNTED.sub("", _SNAKE.sub("_", part).lower()) for part in re.split(r"[/.:]", name)]
+    leaf = parts[-1]
+    module = parts[-2] if len(parts) > 1 and leaf in _KERNELS else leaf
+    if len(shape) == 2:
+        own = parts[-2] if len(parts) > 1 and leaf in ("embeddings", "embedding", "weights", "weight") else leaf
+        as_is = leaf == "embeddings" or _EMBEDDING.fullmatch(own) or _EMBEDDING.fullmatch(leaf)
+        return "as_is" if as_is or _AS_IS.fullmatch(leaf) else "dense"
+    before, last = shape[-2:]
+    if leaf.startswith("depthwise"):
+        return "depthwise"
+    bias = _bias_of(name, shapes)
+    if _TRANSPOSED.fullmatch(module) and bias in (None, (before,)):
+        return "transposed"
+    if bias is not None and len(bias) == 1 and before != last:
+        if bias == (before,) and last != 1:
+            return "transposed"
+        if bias == (before * last,) and bias != (last,):
+            return "depthwise"
+    fits = bias is None or bias == (before * last,)
+    if _DEPTHWISE.fullmatch(module) and last < before and fits:
+        return "depthwise"
+    return "conv"
+
+
+def _bias_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    module = name[: max(name.rfind(sign) for sign in "/.:") + 1]
+    return next((shapes[module + bias] for bias in _BIASES if module and module + bias in shapes), None)
+
+
+def layer_order(stored: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Names of a Keras model's weights in the order in which the network computes.
+
+    Names that Keras gave count the layers of each class apart, so that they do not tell, and the order of the file
+    does. Names that a person gave are the better guide where branches run side by side, whose layers Keras sorts by
+    depth. A number within such a name counts parts of the network, as a folder would; and of a depthwise and another
+    convolution that have one name otherwise, the depthwise one comes first.
+
+    Parameters
+    ----------
+    stored
+        Names of the weights in the order of the file, ``module/leaf``.
+    shapes
+        Shapes (out, in, *kernel) by name.
+
+    Returns
+    -------
+    tuple of str
+        All names.
+    """
+    modules = [name.rpartition("/")[0] for name in stored if len(shapes[name]) > 1]
+    parts = [_COUNTS.sub("", module.rpartition("/")[2]) for module in modules]
+    automatic = sum(_AUTOMATIC.fullmatch(part) is not None for part in parts)
+    if automatic * 2 > len(parts):
+        return tuple(stored)
+    bases: dict[str, set[str]] = defaultdict(set)
+    for module in modules:
+        own = module.rpartition("/")[2]
+        bases[_POINTWISE_WORD.sub("", _DEPTHWISE_WORD.sub("", own))].add(own)
+    keys: dict[str, str] = {}
+    for name in stored:
+        path, _, leaf = name.rpartition("/")
+        above, slash, own = path.rpartition("/")
+        base = _POINTWISE_WORD.sub("", _DEPTHWISE_WORD.sub("", own))
+        if len(bases.get(base, ())) == 2:
+            own = f"{base}/{0 if base != own and _DEPTHWISE_WORD.search(own) else 1}"
+        keys[f"{above}{slash}{_NUMBERED.sub('/', own)}/{leaf}"] = name
+    if len(keys) < len(stored):
+        return tuple(depth_order({name: shapes[name] for name in stored}))
+    return tuple(keys[key] for key in depth_order({key: shapes[name] for key, name in keys.items()}))
+
+
+def with_cells(found: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, str]:
+    """Better names of the two kernels of recurrent cells, whose operations a graph may have in any order.
+
+    Parameters
+    ----------
+    found
+        By name, the shape (out, in) and the name of the operation or constant that it was made from.
+
+    Returns
+    -------
+    dict of str
+        All names and the better ones, a kernel before its recurrent kernel. The recurrent one is (gates units, units);
+        where both are, it is the later one by the number in its operation's name.
+    """
+    better: dict[str, str] = {}
+    for name in found:
+        module, _, leaf = name.rpartition("/")
+        other = f"{module}/recurrent_kernel"
+        if leaf == "kernel" and other in found:
+            (shape, source), (second, behind) = found[name], found[other]
+            turned = _recurs(shape) and (not _recurs(second) or (len(source), source) > (len(behind), behind))
+            better |= {other: name, name: other} if turned else {name: name, other: other}
+        elif name not in better:
+            better[name] = name
+    return better
+
+
+def _recurs(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and shape[0] in (3 * shape[1], 4 * shape[1])
