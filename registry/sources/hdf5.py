@@ -1,28 +1,28 @@
 """HDF5 files: groups, attributes and datasets, read without following anything that leads out of the file.
 
-The library reads the structure of a file alone, through a window on its bytes. Values are read here, from where the
-library says that they lie: so a chunk is unpacked with a bound, an unknown filter loads no plug-in, and only a tensor's
-own bytes are fetched. Groups are walked by hard links, each once. Soft links are left out; links to other files,
-external storage and virtual datasets are refused.
+Groups are walked by hard links, each once. Soft links are left out; links to other files, external storage and virtual
+datasets are refused. Values are read from where they lie, so that a chunk is unpacked with a bound, and only a tensor's
+own bytes are fetched. `hdf5_structure` says why the HDF5 library is not used.
 
-Sources: "HDF5 File Format Specification Version 3.0" (docs.hdfgroup.org): filters, their order, Fletcher's checksum.
+Sources: "HDF5 File Format Specification Version 3.0" (docs.hdfgroup.org); ``H5checksum.c`` and ``lzf_d.c`` for the
+filters of checksums and of LZF.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from registry.errors import RegistryError, SourceError, UnsafeError, WeightsError
+from registry.errors import UnsafeError, WeightsError
+from registry.sources import hdf5_structure as parts
 from registry.sources.base import MAX_TENSORS
-from registry.sources.byte_blocks import Blocks
-from registry.sources.byte_source import ByteSource, FileView
+from registry.sources.byte_source import ByteSource
 from registry.sources.dtypes import bits_of
+from registry.sources.hdf5_structure import Chunk, Cursor, FractalHeap, Structure
 from registry.sources.lazy_tensors import LazyTensor, in_file
 
 if TYPE_CHECKING:
@@ -38,16 +38,15 @@ _MAX_NAME = 1000
 _MAX_DIMENSIONS = 32
 _MAX_RATIO, _HARMLESS = 100, 64 * 2**20  # allowed expansion, and bytes below which any expansion is allowed
 _MAX_CHUNKS = 10_000_000
-_DEFLATE, _SHUFFLE, _FLETCHER, _SZIP, _LZF = 1, 2, 3, 4, 32000
-_READ_BY_LIBRARY = frozenset({_SZIP, _LZF})
-# Sign, exponent and mantissa of the floating-point types: position and size in bits.
-_FLOATS = {
-    (15, 10, 5, 0, 10): "float16", (15, 7, 8, 0, 7): "bfloat16", (31, 23, 8, 0, 23): "float32",
-    (63, 52, 11, 0, 52): "float64",
-}  # fmt: skip
+_DEFLATE, _SHUFFLE, _FLETCHER, _LZF = 1, 2, 3, 32000
+_FILTERS = {4: "szip", 5: "nbit", 6: "scaleoffset", 32001: "blosc", 32004: "lz4", 32015: "zstd", 32026: "blosc2"}
+# Bits of the exponent and of the mantissa of the floating-point types, by bytes.
+_FLOATS = {(2, 5, 10): "float16", (2, 8, 7): "bfloat16", (4, 8, 23): "float32", (8, 11, 52): "float64"}
+_COMPACT, _CONTIGUOUS, _CHUNKED, _VIRTUAL = range(4)
+_INTEGER, _FLOAT, _TEXT, _OPAQUE, _RECORD, _REFERENCE, _ENUM, _LISTS = 0, 1, 3, 5, 6, 7, 8, 9
+_WHAT = {_TEXT: "text", _OPAQUE: "opaque bytes", _RECORD: "records", _REFERENCE: "references", _LISTS: "lists",
+         10: "arrays in arrays", 11: "complex numbers", 4: "bit fields", 2: "times"}  # fmt: skip
 _DAMAGED = "download or save it again"
-# What the library raises on damaged files, and what a reader of bytes raises through it.
-_LIBRARY = (OSError, ValueError, RuntimeError, KeyError, TypeError, MemoryError, OverflowError, SystemError, zlib.error)
 
 
 class NotNumbersError(ValueError):
@@ -55,11 +54,37 @@ class NotNumbersError(ValueError):
 
 
 class Node(NamedTuple):
-    """A group or dataset: its path from the root, the library's handle, and whether it is a dataset."""
+    """A group or dataset: its path from the root, its address (None of a null reference), and which it is."""
 
     path: str
-    handle: Any
+    address: int | None
     is_dataset: bool
+
+
+class _Type(NamedTuple):
+    """A type of elements: its class, bytes of an element, and its ``dtype`` if it is of numbers.
+
+    ``texts``: of texts of any length, which lie in a heap.
+    """
+
+    kind: int
+    size: int
+    dtype: str
+    big: bool
+    texts: bool
+
+
+class _Layout(NamedTuple):
+    """Where a dataset's values are: the address, bytes, and of chunks their extents and ``order`` (its index)."""
+
+    kind: int
+    address: int
+    size: int
+    data: bytes
+    extents: tuple[int, ...]
+    order: int
+    flags: int
+    settings: Cursor | None
 
 
 class Hdf5(ByteSource):
@@ -67,61 +92,23 @@ class Hdf5(ByteSource):
 
     Raises
     ------
-    SourceError
-        h5py is not installed.
     WeightsError
-        The library cannot read the file's structure.
+        The file is damaged.
     """
 
-    def __init__(self, file: ByteSource, title: str = "an HDF5 file", extra: str = "keras") -> None:
-        try:
-            import h5py
-        except ImportError as error:
-            raise SourceError(
-                f"{file.name} is {title}, and h5py is not installed",
-                f"pip install 'architecture-registry[{extra}]'",
-            ) from error
-        self._h5 = h5py
+    def __init__(self, file: ByteSource) -> None:
         self.name, self.size, self._file = file.name, file.size, file
+        self.structure = Structure(file)
         self._claimed = 0
-        with self._deliberate("its structure"):
-            self._opened = h5py.File(FileView(Blocks(file)), "r")
-        self.root = Node("", self._opened.id, is_dataset=False)
+        self.root = Node("", self.structure.root, is_dataset=False)
 
     def read_at(self, start: int, count: int) -> bytes | bytearray:
         """Exactly ``count`` bytes of the file from position ``start``."""
         return self._file.read_at(start, count)
 
     def close(self) -> None:
-        """Close the library's view of the file, and the file."""
-        try:
-            with self._deliberate("its structure"):
-                self._opened.close()
-        finally:
-            self._file.close()
-
-    @contextmanager
-    def _deliberate(self, what: str) -> Iterator[None]:
-        """Turn the library's errors on a damaged file into a ``WeightsError`` of one line."""
-        try:
-            yield
-        except (RegistryError, NotNumbersError):
-            raise
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            KeyError,
-            TypeError,
-            MemoryError,
-            OverflowError,
-            SystemError,
-        ) as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, RegistryError):
-                cause = cause.__context__
-            reason = " ".join(str(cause or error).split())[:160]
-            raise WeightsError(f"{self.name}: {what[:100]} cannot be read: {reason}", _DAMAGED) from error
+        """Close the file."""
+        self._file.close()
 
     def walk(self, top: Node | None = None) -> Iterator[Node]:
         """The groups and datasets below a group in the order of the file's index, by hard links, each group once.
@@ -133,111 +120,214 @@ class Hdf5(ByteSource):
         WeightsError
             The structure is damaged.
         """
-        waiting, seen, links = [top or self.root], set(), count()
+        waiting, links = [top or self.root], count()
+        seen = {each.address for each in waiting}
         while waiting:
-            group = waiting.pop()
             below = []
-            for name in self._links(group):
+            for node in self.children(waiting.pop()):
                 if next(links) > 2 * MAX_TENSORS:
                     raise UnsafeError(f"{self.name} holds more than {2 * MAX_TENSORS} links", "split the file")
-                node = self._child(group, name)
-                if node is None:
-                    continue
                 if node.is_dataset:
                     yield node
-                    continue
-                with self._deliberate(node.path):
-                    info = self._h5.h5o.get_info(node.handle)
-                if (place := (info.fileno, info.addr)) not in seen:
-                    seen.add(place)
+                elif node.address not in seen:
+                    seen.add(node.address)
                     yield node
                     below.append(node)
             waiting += reversed(below)
 
     def children(self, group: Node) -> Iterator[Node]:
         """The groups and datasets of a group; raises the errors of `walk`."""
-        for name in self._links(group):
-            if (node := self._child(group, name)) is not None:
+        for link in self.structure.links(self.place(group)):
+            path = f"{group.path}/{link.name.decode('utf-8', 'replace')}".lstrip("/")
+            if len(link.name) > _MAX_NAME or len(path) > 20 * _MAX_NAME:
+                raise UnsafeError(f"{self.name}: the name {path[:60]!r} is too long", "rename it, then save again")
+            if link.kind == parts.SOFT:
+                continue
+            if link.kind != parts.HARD:
+                raise UnsafeError(f"{self.name}: {path[:100]!r} is a link to another file", "save it in one file")
+            if (node := self._node(path, link.address)) is not None:
                 yield node
-
-    def refers(self, node: Node) -> bool:
-        """Whether a dataset holds references to objects."""
-        with self._deliberate(node.path):
-            return isinstance(node.handle.get_type(), self._h5.h5t.TypeReferenceID)
 
     def child(self, group: Node, name: str) -> Node | None:
         """The group or dataset of a name, if a hard link in the group leads to it."""
-        encoded = name.encode("utf-8", "surrogateescape")
-        with self._deliberate(name):
-            if "/" in name or name in (".", "") or not group.handle.links.exists(encoded):
-                return None
-        return self._child(group, encoded)
+        path = f"{group.path}/{name}".lstrip("/")
+        return next((node for node in self.children(group) if node.path == path), None)
 
-    def _links(self, group: Node) -> list[bytes]:
-        found: list[bytes] = []
+    def _node(self, path: str, address: int) -> Node | None:
+        kinds = {message.kind for message in self.structure.header(address)}
+        if parts.LAYOUT in kinds:
+            return Node(path, address, is_dataset=True)
+        is_group = kinds & {parts.SYMBOLS, parts.LINK, parts.LINK_INFO}
+        return Node(path, address, is_dataset=False) if is_group else None
 
-        def add(name: bytes) -> bool | None:
-            found.append(name)
-            return True if len(found) > 2 * MAX_TENSORS else None  # which stops it
+    def place(self, node: Node) -> int:
+        """Where an object lies in the file: equal for all links and references to it."""
+        if node.address is None:
+            raise WeightsError(f"{self.name} follows a reference to nothing", _DAMAGED)
+        return node.address
 
-        with self._deliberate(group.path or "its root"):
-            group.handle.links.iterate(add)
-        return found
-
-    def _child(self, group: Node, name: bytes) -> Node | None:
-        path = f"{group.path}/{name.decode('utf-8', 'replace')}".lstrip("/")
-        if len(name) > _MAX_NAME or len(path) > 20 * _MAX_NAME:
-            raise UnsafeError(f"{self.name}: the name {path[:60]!r} is too long", "rename it, then save again")
-        h5l = self._h5.h5l
-        with self._deliberate(path):
-            kind = group.handle.links.get_info(name).type
-            if kind == h5l.TYPE_SOFT:
-                return None
-            if kind != h5l.TYPE_HARD:
-                raise UnsafeError(f"{self.name}: {path[:100]!r} is a link to another file", "save it in one file")
-            handle = self._h5.h5o.open(group.handle, name)
-        if isinstance(handle, self._h5.h5d.DatasetID):
-            return Node(path, handle, is_dataset=True)
-        return Node(path, handle, is_dataset=False) if isinstance(handle, self._h5.h5g.GroupID) else None
+    # Attributes
 
     def attribute(self, node: Node, name: str) -> Any:
-        """An attribute: text, a list of texts, a number or an array of numbers; None if it has none such of that name.
+        """An attribute: text, a list of texts, a number or a list of numbers; None if it has none such of that name.
 
         Raises ``UnsafeError`` if it takes more than 64 MiB.
         """
-        encoded = name.encode()
-        with self._deliberate(f"the attribute {name}"):
-            h5a, h5t = self._h5.h5a, self._h5.h5t
-            if not h5a.exists(node.handle, encoded):
-                return None
-            attribute = h5a.open(node.handle, encoded)
-            space, kind = attribute.get_space(), attribute.get_type()
-            elements = space.get_simple_extent_npoints()
-            varying = isinstance(kind, h5t.TypeStringID) and kind.is_variable_str()
-            # Texts of any length lie elsewhere in the file, and many elements may be one of them.
-            most = max(1, elements) * (min(self.size, _MAX_ATTRIBUTE) if varying else kind.get_size())
-            if elements > _MAX_ELEMENTS or most > 4 * _MAX_ATTRIBUTE:
-                raise UnsafeError(f"{self.name} has an attribute {name} of up to {most} bytes", "save it again")
-            if not isinstance(kind, h5t.TypeStringID | h5t.TypeIntegerID | h5t.TypeFloatID) or elements < 1:
-                return None
-            return _plain(self._value(node, name))
+        wanted = name.encode()
+        for found, reader, kind, shape in self._attributes(node):
+            if found == wanted:
+                return self._value(name, reader, kind, shape)
+        return None
 
-    def _value(self, node: Node, name: str) -> Any:
-        return self._h5.AttributeManager(_Holder(node.handle))[name]
+    def _attributes(self, node: Node) -> Iterator[tuple[bytes, Cursor, _Type | None, tuple[int, ...] | None]]:
+        structure = self.structure
+        for message in structure.header(self.place(node)):
+            if message.kind == parts.ATTRIBUTE:
+                yield self._attribute(message.data)
+            elif message.kind == parts.ATTRIBUTE_INFO:
+                info = Cursor(self.name, message.data)
+                info.bytes(1)
+                info.bytes(2 if info.number(1) & 1 else 0)
+                heap, index = info.number(structure.offsets), info.number(structure.offsets)
+                if heap != structure.undefined and index != structure.undefined:
+                    objects = FractalHeap(structure, heap)
+                    for record in structure.records(index, 8):
+                        yield self._attribute(objects.object(record[:8]))
+
+    def _attribute(self, data: bytes) -> tuple[bytes, Cursor, _Type | None, tuple[int, ...] | None]:
+        """An attribute's name, its values, their type, and their extents."""
+        reader = Cursor(self.name, data)
+        version = reader.number(1)
+        if version not in (1, 2, 3):
+            raise self.structure.damaged("an attribute of an unknown version")
+        flags = reader.number(1) if version > 1 else reader.number(1) & 0
+        sizes = [reader.number(2) for _ in range(3)]
+        reader.bytes(1 if version == 3 else 0)
+        pieces = []
+        for size in sizes:
+            pieces.append(reader.bytes(size))
+            reader.bytes(-size % 8 if version == 1 else 0)
+        name = pieces[0].partition(b"\0")[0]
+        kind = self.structure.committed(Cursor(self.name, pieces[1])) if flags & 1 else pieces[1]
+        return name, reader, self._type(kind), None if flags & 2 else self._shape(pieces[2])
+
+    def _value(self, name: str, reader: Cursor, kind: _Type | None, shape: tuple[int, ...] | None) -> Any:
+        if kind is None or shape is None:
+            return None
+        elements = math.prod(shape)
+        if elements > _MAX_ELEMENTS:
+            raise UnsafeError(f"{self.name} has an attribute {name} of {elements} elements", "save it again")
+        if kind.texts:
+            values: list[Any] = self._texts(reader, elements)
+        elif kind.kind == _TEXT:
+            values = [reader.bytes(kind.size).rstrip(b"\0 ").decode("utf-8", "replace") for _ in range(elements)]
+        elif kind.dtype and kind.dtype != "bfloat16":
+            values = np.frombuffer(
+                reader.bytes(elements * kind.size), np.dtype(kind.dtype).newbyteorder(">" if kind.big else "<")
+            ).tolist()
+        else:
+            return None
+        return values if shape else values[0]
+
+    def _texts(self, reader: Cursor, elements: int) -> list[str]:
+        """Texts of any length. Many of them may be one, which costs memory for each."""
+        found, left = [], _MAX_ATTRIBUTE
+        for _ in range(elements):
+            length, address, index = reader.number(4), reader.number(self.structure.offsets), reader.number(4)
+            if not length or address in (0, self.structure.undefined):
+                found.append("")
+                continue
+            data = self.structure.global_object(address, index, left)
+            left -= len(data)
+            found.append(data[:length].partition(b"\0")[0].decode("utf-8", "replace"))
+        return found
 
     def texts(self, node: Node, name: str) -> list[str] | None:
         """An attribute of texts, or what its numbered pieces ``name0``, ``name1`` have together; None without it."""
-        value = self.attribute(node, name)
-        if value is not None:
-            values = value if isinstance(value, list) else [value]
-            return [text for text in values if isinstance(text, str)]
-        found: list[str] = []
-        for number in range(_MAX_ELEMENTS):
-            piece = self.attribute(node, f"{name}{number}")
-            if piece is None:
-                return found if number else None
-            found += [text for text in (piece if isinstance(piece, list) else [piece]) if isinstance(text, str)]
-        return found
+        pieces: dict[bytes, list[str]] = {}
+        for found, reader, kind, shape in self._attributes(node):
+            if found.startswith(name.encode()):
+                value = self._value(name, reader, kind, shape)
+                values = value if isinstance(value, list) else [value]
+                pieces[found] = [text for text in values if isinstance(text, str)]
+        if name.encode() in pieces:
+            return pieces[name.encode()]
+        together: list[str] = []
+        for number in range(len(pieces)):
+            together += pieces.get(f"{name}{number}".encode(), [])
+        return together if f"{name}0".encode() in pieces else None
+
+    # Datasets
+
+    def _message(self, node: Node, kind: int) -> bytes:
+        data = self.structure.message(self.place(node), kind)
+        if data is None:
+            raise WeightsError(f"{self.name}: {node.path[:100]} has no shape, type or layout", _DAMAGED)
+        return data
+
+    def _shape(self, data: bytes) -> tuple[int, ...] | None:
+        """Extents of a dataspace; None of one without elements."""
+        reader = Cursor(self.name, data)
+        version, rank, _ = reader.number(1), reader.number(1), reader.number(1)
+        if version not in (1, 2) or rank > _MAX_DIMENSIONS:
+            raise self.structure.damaged(f"extents of {rank} dimensions")
+        if version == 2 and reader.number(1) == 2:
+            return None
+        reader.bytes(5 if version == 1 else 0)
+        return tuple(reader.number(self.structure.lengths) for _ in range(rank))
+
+    def _type(self, data: bytes) -> _Type:
+        reader = Cursor(self.name, data)
+        kind = reader.number(1) & 15
+        bits, size = reader.number(3), reader.number(4)
+        dtype, big = "", bool(bits & 1)
+        if kind == _ENUM:
+            base = self._type(data[8:]) if data[8] & 15 == _INTEGER else None
+            dtype = "bool" if size == 1 else base.dtype if base is not None else ""
+            return _Type(kind, size, dtype, base is not None and base.big, texts=False)
+        if kind == _INTEGER and size in (1, 2, 4, 8):
+            shift, precision = reader.number(2), reader.number(2)
+            dtype = f"{'' if bits & 8 else 'u'}int{8 * size}" if (shift, precision) == (0, 8 * size) else ""
+        elif kind == _FLOAT and not bits & 0x40:
+            shift, precision = reader.number(2), reader.number(2)
+            exponent_at, exponent, mantissa_at, mantissa = (reader.number(1) for _ in range(4))
+            plain = (shift, precision, mantissa_at, exponent_at) == (0, 8 * size, 0, mantissa)
+            dtype = _FLOATS.get((size, exponent, mantissa), "") if plain else ""
+        return _Type(kind, size, dtype, big, texts=kind == _LISTS and bits & 15 == 1)
+
+    def _layout(self, node: Node) -> _Layout:
+        reader = Cursor(self.name, self._message(node, parts.LAYOUT))
+        offsets, lengths = self.structure.offsets, self.structure.lengths
+        undefined = self.structure.undefined
+        version = reader.number(1)
+        if version in (1, 2):
+            rank, kind = reader.number(1), reader.number(1)
+            reader.bytes(5)
+            address = reader.number(offsets) if kind != _COMPACT else undefined
+            extents = tuple(reader.number(4) for _ in range(rank))
+            size = reader.number(4) if kind == _COMPACT else 0
+            data = reader.bytes(size) if kind == _COMPACT else b""
+            chunk = extents if kind == _CHUNKED else ()
+            return _Layout(kind, address, size, data, chunk, 0, 0, None)
+        if version not in (3, 4, 5):
+            raise self.structure.damaged(f"a layout of version {version}")
+        kind = reader.number(1)
+        if kind == _COMPACT:
+            size = reader.number(2)
+            return _Layout(kind, undefined, size, reader.bytes(size), (), 0, 0, None)
+        if kind == _CONTIGUOUS:
+            return _Layout(kind, reader.number(offsets), reader.number(lengths), b"", (), 0, 0, None)
+        if kind != _CHUNKED:
+            return _Layout(kind, undefined, 0, b"", (), 0, 0, None)
+        if version == 3:
+            rank, address = reader.number(1), reader.number(offsets)
+            return _Layout(kind, address, 0, b"", tuple(reader.number(4) for _ in range(rank)), 0, 0, None)
+        flags, rank, width = reader.number(1), reader.number(1), reader.number(1)
+        extents = tuple(reader.number(width) for _ in range(rank))
+        index = reader.number(1)
+        settings = Cursor(self.name, reader.data, reader.at)
+        reader.bytes({1: (lengths + 4) * bool(flags & 2), 2: 0, 3: 1, 4: 5, 5: 6}.get(index, 0))
+        return _Layout(kind, reader.number(offsets), 0, b"", extents, index, flags, settings)
 
     def tensor(self, node: Node) -> LazyTensor:
         """The values of a dataset of numbers. Nothing of them is read.
@@ -252,131 +342,110 @@ class Hdf5(ByteSource):
         WeightsError
             It claims more than the file has.
         """
-        h5 = self._h5
-        with self._deliberate(node.path):
-            settings = node.handle.get_create_plist()
-            layout = settings.get_layout()
-            # Before its extents are asked for, which opens the sources of a virtual dataset.
-            if layout == h5.h5d.VIRTUAL or (layout == h5.h5d.CONTIGUOUS and settings.get_external_count()):
-                raise UnsafeError(f"{self.name}: {node.path[:100]} keeps its values in other files", "save it in one")
-            dtype, big = self._dtype(node)
-            space = node.handle.get_space()
-            if space.get_simple_extent_type() == h5.h5s.NULL:
-                raise NotNumbersError("nothing")
-            shape = tuple(int(extent) for extent in space.get_simple_extent_dims())
-            if len(shape) > _MAX_DIMENSIONS:
-                raise UnsafeError(f"{self.name}: {node.path[:100]} has {len(shape)} dimensions", "reshape it")
-            size = math.prod(shape) * bits_of(dtype) // 8
-            if layout == h5.h5d.CONTIGUOUS:
-                offset = node.handle.get_offset()
-                if offset is None and size:
-                    raise WeightsError(f"{self.name}: {node.path[:100]} was never written", "save it again")
-                return in_file(self._file, offset or 0, dtype, shape, big=big)
-            if size > max(_MAX_RATIO * self.size, _HARMLESS) - self._claimed:
-                raise UnsafeError(
-                    f"{self.name} would unpack {self.size} bytes to {size + self._claimed}", "save it without filters"
-                )
-            self._claimed += size
-            if layout == h5.h5d.COMPACT:
-                if size > 2**16:
-                    raise WeightsError(f"{self.name}: {node.path[:100]} claims {size} bytes of a header", _DAMAGED)
-                return in_file(_Bytes(self.name, self._compact(node, size)), 0, dtype, shape, big=big)
-            return self._chunked(node, settings, dtype, shape, big=big)
+        layout = self._layout(node)
+        if layout.kind == _VIRTUAL or self.structure.message(self.place(node), parts.EXTERNAL) is not None:
+            raise UnsafeError(f"{self.name}: {node.path[:100]} keeps its values in other files", "save it in one")
+        kind = self._type(self._message(node, parts.TYPE))
+        dtype = kind.dtype
+        if kind.kind == _OPAQUE and kind.size == 2 and self.attribute(node, "dtype") == "bfloat16":
+            dtype = "bfloat16"
+        if not dtype:
+            raise NotNumbersError(_WHAT.get(kind.kind, "numbers of an unusual type"))
+        shape = self._shape(self._message(node, parts.SPACE))
+        if shape is None:
+            raise NotNumbersError("nothing")
+        size = math.prod(shape) * bits_of(dtype) // 8
+        if layout.kind == _CONTIGUOUS:
+            if layout.address == self.structure.undefined and size:
+                raise WeightsError(f"{self.name}: {node.path[:100]} was never written", "save it again")
+            offset = self.structure.base + layout.address if size else 0
+            return in_file(self._file, offset, dtype, shape, big=kind.big)
+        if size > max(_MAX_RATIO * self.size, _HARMLESS) - self._claimed:
+            raise UnsafeError(
+                f"{self.name} would unpack {self.size} bytes to {size + self._claimed}", "save it without filters"
+            )
+        self._claimed += size
+        if layout.kind == _COMPACT:
+            return in_file(_Bytes(self.name, layout.data), 0, dtype, shape, big=kind.big)
+        if layout.kind != _CHUNKED:
+            raise self.structure.damaged("a layout of an unknown kind")
+        return self._chunked(node, layout, dtype, shape, big=kind.big)
 
-    def _dtype(self, node: Node) -> tuple[str, bool]:
-        """Torch's name of a dataset's type, and whether it is big-endian."""
-        h5t = self._h5.h5t
-        kind = node.handle.get_type()
-        size = kind.get_size()
-        if isinstance(kind, h5t.TypeEnumID):
-            kind = kind.get_super()
-            if size == 1:
-                return "bool", False
-        if isinstance(kind, h5t.TypeFloatID):
-            if (dtype := _FLOATS.get(kind.get_fields())) and 8 * size == bits_of(dtype):
-                return dtype, kind.get_order() == h5t.ORDER_BE
-        elif isinstance(kind, h5t.TypeIntegerID):
-            if size in (1, 2, 4, 8) and kind.get_precision() == 8 * size:
-                sign = "" if kind.get_sign() == h5t.SGN_2 else "u"
-                return f"{sign}int{8 * size}", kind.get_order() == h5t.ORDER_BE
-        elif isinstance(kind, h5t.TypeOpaqueID) and size == 2 and self.attribute(node, "dtype") == "bfloat16":
-            return "bfloat16", False
-        elif isinstance(kind, h5t.TypeCompoundID) and kind.get_nmembers() == 2 and size in (8, 16):
-            parts = [kind.get_member_type(at) for at in range(2)]
-            if all(isinstance(part, h5t.TypeFloatID) and part.get_size() == size // 2 for part in parts):
-                return f"complex{8 * size}", parts[0].get_order() == h5t.ORDER_BE
-        for known, what in (
-            (h5t.TypeStringID, "text"), (h5t.TypeReferenceID, "references"), (h5t.TypeCompoundID, "records"),
-            (h5t.TypeVlenID, "lists"), (h5t.TypeArrayID, "arrays in arrays"), (h5t.TypeOpaqueID, "opaque bytes"),
-        ):  # fmt: skip
-            if isinstance(kind, known):
-                raise NotNumbersError(what)
-        raise NotNumbersError("numbers of an unusual type")
-
-    def _compact(self, node: Node, size: int) -> bytes:
-        """The bytes of a dataset that lie in its header."""
-        data = np.zeros(size, np.uint8)
-        if size:
-            kind = node.handle.get_type()
-            raw = self._h5.h5s.ALL
-            node.handle.read(raw, raw, data.view(f"V{kind.get_size()}"), kind)
-        return data.tobytes()
+    def refers(self, node: Node) -> bool:
+        """Whether a dataset holds references to objects."""
+        return self._type(self._message(node, parts.TYPE)).kind == _REFERENCE
 
     def references(self, node: Node, most: int) -> list[Node]:
-        """The objects that a dataset of object references names, in Fortran's order of MATLAB, without null ones.
+        """The objects that a dataset of object references names, in Fortran's order of MATLAB; null ones as such.
 
         Raises ``UnsafeError`` if there are more than ``most``.
         """
-        h5 = self._h5
-        with self._deliberate(node.path):
-            settings = node.handle.get_create_plist()
-            if settings.get_layout() == h5.h5d.VIRTUAL or settings.get_external_count() or settings.get_nfilters():
-                raise UnsafeError(f"{self.name}: {node.path[:100]} keeps references in an unusual way", "save it again")
-            shape = node.handle.get_space().get_simple_extent_dims()
-            total = math.prod(shape)
-            if total > most or total * 8 > self.size:
-                raise UnsafeError(f"{self.name}: {node.path[:100]} holds {total} references", "save it again")
-            found = []
-            for reference in np.asarray(h5.Dataset(node.handle)[()]).reshape(-1):
-                handle = h5.h5r.dereference(reference, self._opened.id) if reference else None
-                if isinstance(handle, h5.h5d.DatasetID | h5.h5g.GroupID):
-                    is_dataset = isinstance(handle, h5.h5d.DatasetID)
-                    found.append(Node("", handle, is_dataset=is_dataset))
-                else:
-                    found.append(Node("", None, is_dataset=False))
-            return found
+        kind, layout = self._type(self._message(node, parts.TYPE)), self._layout(node)
+        shape = self._shape(self._message(node, parts.SPACE)) or ()
+        total = math.prod(shape)
+        if total > most or total * 8 > self.size:
+            raise UnsafeError(f"{self.name}: {node.path[:100]} holds {total} references", "save it again")
+        if kind.kind != _REFERENCE or kind.size != self.structure.offsets or layout.kind == _VIRTUAL:
+            raise self.structure.damaged("references of an unusual kind")
+        if layout.kind == _CHUNKED:
+            tensor = self._chunked(node, layout, f"uint{8 * kind.size}", shape, big=False)
+            data = bytes(tensor.span(0, total * kind.size))
+        elif layout.kind == _COMPACT:
+            data = layout.data
+        elif layout.address == self.structure.undefined:
+            data = bytes(total * kind.size)
+        else:
+            data = self.structure.at(layout.address, total * kind.size).data
+        reader = Cursor(self.name, data)
+        found = []
+        for _ in range(total):
+            address = reader.number(kind.size)
+            node_there = self._node("", address) if address not in (0, self.structure.undefined) else None
+            found.append(node_there or Node("", None, is_dataset=False))
+        return found
 
-    def place(self, node: Node) -> int:
-        """Where an object lies in the file: equal for all links and references to it."""
-        with self._deliberate(node.path):
-            return int(self._h5.h5o.get_info(node.handle).addr)
-
-    def _chunked(self, node: Node, settings: Any, dtype: str, shape: tuple[int, ...], *, big: bool) -> LazyTensor:
-        width = bits_of(dtype) // 8
-        extents = tuple(settings.get_chunk())
-        filters = [settings.get_filter(at) for at in range(settings.get_nfilters())]
-        for code, _, _, name in filters:
-            if code not in (_DEFLATE, _SHUFFLE, _FLETCHER, *_READ_BY_LIBRARY):
-                said = name.decode("utf-8", "replace").strip() or "no name"
+    def _filters(self, node: Node) -> list[tuple[int, tuple[int, ...]]]:
+        """Code and settings of each filter, in the order in which they were applied."""
+        data = self.structure.message(self.place(node), parts.FILTERS)
+        if data is None:
+            return []
+        reader = Cursor(self.name, data)
+        version, number = reader.number(1), reader.number(1)
+        reader.bytes(6 if version == 1 else 0)
+        found = []
+        for _ in range(number):
+            code = reader.number(2)
+            length = reader.number(2) if version == 1 or code >= 256 else 0
+            reader.bytes(2)
+            values = reader.number(2)
+            name = reader.bytes(length + (-length % 8 if version == 1 else 0))
+            settings = tuple(reader.number(4) for _ in range(values))
+            reader.bytes(4 if version == 1 and values % 2 else 0)
+            if code not in (_DEFLATE, _SHUFFLE, _FLETCHER, _LZF):
+                said = _FILTERS.get(code) or name.partition(b"\0")[0].decode("utf-8", "replace") or "no name"
+                said = "".join(sign for sign in said if sign.isprintable())[:40]
                 raise UnsafeError(
-                    f"{self.name}: {node.path[:100]} is packed by filter {code} ({said[:40]}), which is not built in",
+                    f"{self.name}: {node.path[:100]} is packed by filter {code} ({said}), which is not read",
                     "save it without filters, or with gzip",
                 )
+            found.append((code, settings))
+        return found
+
+    def _chunked(self, node: Node, layout: _Layout, dtype: str, shape: tuple[int, ...], *, big: bool) -> LazyTensor:
+        width = bits_of(dtype) // 8
+        *extents, element = layout.extents or (0,)
         unpacked = math.prod(extents) * width
-        if len(extents) != len(shape) or 0 in extents or unpacked > max(_MAX_RATIO * self.size, _HARMLESS):
-            raise UnsafeError(
-                f"{self.name}: {node.path[:100]} has chunks of {unpacked} bytes", "save it without chunks"
+        if len(extents) != len(shape) or 0 in extents or element != width:
+            raise WeightsError(f"{self.name}: {node.path[:100]} has chunks of other dimensions", _DAMAGED)
+        if unpacked > max(_MAX_RATIO * self.size, _HARMLESS):
+            raise UnsafeError(f"{self.name}: {node.path[:100]} has chunks of {unpacked} bytes", "save it unchunked")
+        if layout.order not in (0, 1, 2, 3, 5):
+            raise WeightsError(
+                f"{self.name}: {node.path[:100]} has an index of chunks that is not read",
+                "save it with libver='earliest'",
             )
-        if any(code == _LZF and options[2:3] and options[2] > unpacked for code, _, options, _ in filters):
-            raise UnsafeError(f"{self.name}: {node.path[:100]} claims chunks larger than they are", _DAMAGED)
-        array = _Chunked(self, node, extents, [(code, options) for code, _, options, _ in filters], dtype, shape, big)
+        array = _Chunked(self, node, layout, tuple(extents), self._filters(node), dtype, shape, big)
         return LazyTensor(dtype, shape, array.span, whole=True)
-
-
-class _Holder(NamedTuple):
-    """What the library's reader of attributes asks of an object."""
-
-    id: Any
 
 
 class _Bytes(ByteSource):
@@ -397,13 +466,14 @@ class _Chunked:
         self,
         file: Hdf5,
         node: Node,
+        layout: _Layout,
         extents: tuple[int, ...],
         filters: Sequence[tuple[int, tuple[int, ...]]],
         dtype: str,
         shape: tuple[int, ...],
         big: bool,
     ) -> None:
-        self.file, self.node, self.extents, self.filters = file, node, extents, filters
+        self.file, self.node, self.layout, self.extents, self.filters = file, node, layout, extents, filters
         self.shape, self.big = shape, big
         self.width = bits_of(dtype) // 8
         self.swapped = 0 if dtype == "bool" else self.width // (2 if dtype.startswith("complex") else 1)
@@ -412,51 +482,113 @@ class _Chunked:
     def span(self, start: int, stop: int) -> memoryview:
         """Bytes ``start`` to ``stop`` of the values, little-endian in C order. Chunks that are not there are zeros."""
         values = np.zeros(self.shape, f"V{self.width}")
-        with self.file._deliberate(self.node.path):  # noqa: SLF001 - of one module
-            for place, mask, offset, size in self._stored():
-                part = self._unpacked(place, mask, offset, size)
-                where = tuple(
-                    slice(at, min(at + extent, whole))
-                    for at, extent, whole in zip(place, self.extents, self.shape, strict=True)
-                )
-                values[where] = part[tuple(slice(0, each.stop - each.start) for each in where)]
+        for chunk in self._stored():
+            part = self._unpacked(chunk)
+            where = tuple(
+                slice(at, min(at + extent, whole))
+                for at, extent, whole in zip(chunk.place, self.extents, self.shape, strict=True)
+            )
+            values[where] = part[tuple(slice(0, each.stop - each.start) for each in where)]
         flat = values.reshape(-1).view(np.uint8)
         if self.big and self.swapped > 1:
             flat = flat.view(f"u{self.swapped}").byteswap().view(np.uint8)
         data: memoryview = flat.data
         return data[start:stop]
 
-    def _stored(self) -> list[tuple[tuple[int, ...], int, int, int]]:
-        """Place, mask of filters, offset and stored size of every chunk."""
-        found: list[tuple[tuple[int, ...], int, int, int]] = []
-
-        def add(info: Any) -> bool | None:
-            found.append((tuple(info.chunk_offset), info.filter_mask, info.byte_offset, info.size))
-            return True if len(found) > min(self.most, _MAX_CHUNKS) else None  # which stops it
-
-        self.node.handle.chunk_iter(add)
-        if len(found) > self.most or len({place for place, *_ in found}) < len(found):
-            raise WeightsError(f"{self.file.name}: {self.node.path[:100]} has more chunks than its extents", _DAMAGED)
-        for place, *_ in found:
-            inside = all(at < whole for at, whole in zip(place, self.shape, strict=True))
-            if not inside or any(at % extent for at, extent in zip(place, self.extents, strict=True)):
+    def _stored(self) -> list[Chunk]:
+        """Every chunk of the dataset that is there."""
+        undefined = self.file.structure.undefined
+        found: dict[tuple[int, ...], Chunk] = {}
+        for chunk in self._indexed() if self.layout.address != undefined and self.most else ():
+            inside = all(at < whole for at, whole in zip(chunk.place, self.shape, strict=True))
+            if not inside or any(at % extent for at, extent in zip(chunk.place, self.extents, strict=True)):
                 raise WeightsError(f"{self.file.name}: {self.node.path[:100]} has a chunk outside itself", _DAMAGED)
-        return found
+            if chunk.place in found or len(found) >= min(self.most, _MAX_CHUNKS):
+                raise WeightsError(f"{self.file.name}: {self.node.path[:100]} has more chunks than fit", _DAMAGED)
+            if chunk.offset != undefined:
+                found[chunk.place] = chunk
+        return list(found.values())
 
-    def _unpacked(self, place: tuple[int, ...], mask: int, offset: int, size: int) -> NDArray[np.void]:
-        """A chunk of the full extents."""
-        used = [(code, options) for at, (code, options) in enumerate(self.filters) if not mask >> at & 1]
-        if any(code in _READ_BY_LIBRARY for code, _ in used):
-            return self._by_library(place)
+    def _indexed(self) -> Iterator[Chunk]:
+        """The chunks of the dataset's index."""
+        structure, layout, rank = self.file.structure, self.layout, len(self.shape)
         whole = math.prod(self.extents) * self.width
-        data: bytes | bytearray = self.file.read_at(offset, size)
+        if layout.order == 0:
+            for address, key in structure.tree(layout.address, 1, 8 + 8 * (rank + 1)):
+                reader = Cursor(self.file.name, key)
+                size, mask = reader.number(4), reader.number(4)
+                yield Chunk(tuple(reader.number(8) for _ in range(rank)), mask, address, size)
+        elif layout.order == 1:
+            settings = Cursor(self.file.name, layout.settings.data, layout.settings.at) if layout.settings else None
+            packed = settings is not None and layout.flags & 2
+            size = settings.number(structure.lengths) if settings is not None and packed else whole
+            mask = settings.number(4) if settings is not None and packed else 0
+            yield Chunk((0,) * rank, mask, layout.address, size)
+        elif layout.order == 2:
+            for number in range(min(self.most, _MAX_CHUNKS)):
+                yield Chunk(self._at(number), 0, layout.address + number * whole, whole)
+        elif layout.order == 3:
+            yield from self._fixed(whole)
+        else:
+            packed = bool(self.filters)
+            for record in structure.records(layout.address, 11 if packed else 10):
+                reader = Cursor(self.file.name, record)
+                address = reader.number(structure.offsets)
+                size = reader.number(len(record) - structure.offsets - 4 - 8 * rank) if packed else whole
+                mask = reader.number(4) if packed else 0
+                scaled = [reader.number(8) for _ in range(rank)]
+                yield Chunk(tuple(a * b for a, b in zip(scaled, self.extents, strict=True)), mask, address, size)
+
+    def _fixed(self, whole: int) -> Iterator[Chunk]:
+        """The chunks of a fixed array, one behind another."""
+        structure = self.file.structure
+        head = structure.at(self.layout.address, 64)
+        if head.bytes(4) != b"FAHD":
+            raise structure.damaged("no index where one belongs")
+        head.bytes(1)
+        packed, width, page = head.number(1) == 1, head.number(1), head.number(1)
+        number, block = head.number(structure.lengths), head.number(structure.offsets)
+        if number != self.most or width < structure.offsets + 5 * packed or page > 32:
+            raise structure.damaged("an index of impossible sizes")
+        if block == structure.undefined:
+            return
+        at = block + 6 + structure.offsets
+        in_page = 1 << page
+        paged = number > in_page
+        if paged:
+            at += (math.ceil(number / in_page) + 7) // 8 + 4  # bits for pages that were written, and a checksum
+        for start in range(0, number, in_page if paged else number):
+            count = min(in_page, number - start) if paged else number
+            entries = structure.at(at, count * width)
+            at += count * width + (4 if paged else 0)
+            for each in range(count):
+                entry = Cursor(self.file.name, entries.bytes(width))
+                address = entry.number(structure.offsets)
+                size = entry.number(width - structure.offsets - 4) if packed else whole
+                yield Chunk(self._at(start + each), entry.number(4) if packed else 0, address, size)
+
+    def _at(self, number: int) -> tuple[int, ...]:
+        """Where the chunk of a number begins."""
+        place = []
+        for extent, chunk in zip(reversed(self.shape), reversed(self.extents), strict=True):
+            number, index = divmod(number, -(-extent // chunk))
+            place.append(index * chunk)
+        return tuple(reversed(place))
+
+    def _unpacked(self, chunk: Chunk) -> NDArray[np.void]:
+        """A chunk of the full extents."""
+        used = [each for at, each in enumerate(self.filters) if not chunk.mask >> at & 1]
+        whole = math.prod(self.extents) * self.width
+        data: bytes | bytearray = self.file.read_at(self.file.structure.base + chunk.offset, chunk.size)
         for at in range(len(used) - 1, -1, -1):
             code, options = used[at]
+            sums = 4 * sum(earlier == _FLETCHER for earlier, _ in used[:at])
             if code == _DEFLATE:
-                sums = 4 * sum(earlier == _FLETCHER for earlier, _ in used[:at])
-                data = zlib.decompressobj().decompress(data, whole + sums + 1)
+                data = self._inflated(data, whole + sums)
             elif code == _SHUFFLE:
                 data = _in_order(data, options[0] if options else self.width)
+            elif code == _LZF:
+                data = self._expanded(data, whole + sums)
             else:
                 data = self._checked(data)
         if len(data) != whole:
@@ -466,13 +598,39 @@ class _Chunked:
             )
         return np.frombuffer(data, f"V{self.width}").reshape(self.extents)
 
-    def _by_library(self, place: tuple[int, ...]) -> NDArray[np.void]:
-        ends = zip(place, self.extents, self.shape, strict=True)
-        where = tuple(slice(at, min(at + extent, whole)) for at, extent, whole in ends)
-        read = np.ascontiguousarray(self.file._h5.Dataset(self.node.handle)[where])  # noqa: SLF001 - of one module
-        part = np.zeros(self.extents, f"V{self.width}")
-        part[tuple(slice(0, extent) for extent in read.shape)] = read.view(f"V{self.width}").reshape(read.shape)
-        return part
+    def _inflated(self, data: bytes | bytearray, most: int) -> bytes:
+        try:
+            return zlib.decompressobj().decompress(data, most + 1)
+        except zlib.error as error:
+            raise WeightsError(
+                f"{self.file.name}: {self.node.path[:100]} cannot be unpacked: {error}", _DAMAGED
+            ) from error
+
+    def _expanded(self, data: bytes | bytearray, most: int) -> bytearray:
+        """A chunk that LZF packed: runs of bytes, and copies of what is already there."""
+        found, at, end = bytearray(), 0, len(data)
+        while at < end and len(found) <= most:
+            control = data[at]
+            at += 1
+            if control < 32:
+                found += data[at : at + control + 1]
+                at += control + 1
+                continue
+            length = control >> 5
+            if length == 7 and at < end:
+                length += data[at]
+                at += 1
+            if at >= end:
+                break
+            back = ((control & 31) << 8 | data[at]) + 1
+            at += 1
+            start = len(found) - back
+            if start < 0:
+                raise WeightsError(f"{self.file.name}: {self.node.path[:100]} cannot be unpacked", _DAMAGED)
+            length += 2
+            piece = found[start : start + length]
+            found += (piece * (length // len(piece) + 1))[:length]
+        return found
 
     def _checked(self, data: bytes | bytearray) -> bytes | bytearray:
         """A chunk without the checksum behind it, which is compared."""
@@ -509,14 +667,3 @@ def _fletcher32(data: bytes | bytearray) -> int:
 def _folded(total: int, words: NDArray[np.uint16]) -> int:
     """Zero and 65535 are one number modulo 65535; sums that are folded give zero only where all words are."""
     return 65535 if total == 0 and words.any() else total
-
-
-def _plain(value: Any) -> Any:
-    """Texts as str, arrays of texts as lists of them; numbers as they are."""
-    if isinstance(value, bytes | np.bytes_):
-        return bytes(value).decode("utf-8", "replace")
-    if isinstance(value, np.ndarray) and value.dtype.kind in "SO":
-        return [_plain(each) for each in value.reshape(-1).tolist()]
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value) if isinstance(value, str) else value

@@ -52,7 +52,7 @@ def open_mat(ref: ModelRef) -> Checkpoint:
         if file.size < 136:
             raise WeightsError(f"{file.name} is cut off inside its header", "download or save it again")
         if bytes(file.read_at(0, len(_HDF5_MARK))) == _HDF5_MARK:
-            hdf5 = Hdf5(file, "a MATLAB 7.3 file", "mat")
+            hdf5 = Hdf5(file)
             opened.insert(0, hdf5)
             variables = _Reader(hdf5).variables()
         else:
@@ -97,7 +97,7 @@ class _Reader:
 
     def read(self, node: Node, value: Value) -> list[tuple[Node, Value]]:
         """Fill in a value; what is inside of it is returned, to be filled in."""
-        if node.handle is None:
+        if node.address is None:
             value.other = "an object"
             return []
         kind = self.file.attribute(node, "MATLAB_class")
