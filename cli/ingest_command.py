@@ -15,6 +15,7 @@ from registry.cli.options import AsJson, Database, card, open_registry, with_opt
 from registry.cli.progress_output import report_failure, reporter
 from registry.errors import SourceError, UsageError
 from registry.extensions import EXECUTORS
+from registry.spelling import without_secrets
 from registry.types import Ingested, ModelCard, Plan
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def exit_by(outcomes: Sequence[Ingested], *, several: bool = False) -> None:
 
 
 def _command(references: Sequence[str] | None, manifest: Path | None) -> str:
-    words = ["--manifest", str(manifest)] if manifest is not None else list(references or ())
+    words = ["--manifest", str(manifest)] if manifest is not None else map(without_secrets, references or ())
     return shlex.join(["archreg", "ingest", *words])
 
 
@@ -186,6 +187,6 @@ def _plan(
             refs += found
             left_out += found.left_out
         except SourceError as error:
-            failures.append(Ingested(reference, "", "failed", 0.0, error.message, error.remedy or ""))
+            failures.append(Ingested(without_secrets(reference), "", "failed", 0.0, error.message, error.remedy or ""))
             report_failure(failures[-1])
     return Plan(refs, left_out), failures

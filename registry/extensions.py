@@ -50,6 +50,7 @@ SOURCES: Final = {
     "tf_graph": "registry.sources.tensorflow.graph:SOURCE",
     "tfjs": "registry.sources.tensorflow.tfjs:SOURCE",
     "tflite": "registry.sources.tensorflow.tflite:SOURCE",
+    "remote": "registry.sources.remote.files:SOURCE",
 }
 """Where weights come from: a `registry.sources.base.Source` each."""
 

@@ -1,4 +1,4 @@
-"""Text formatting: short values in errors, counted nouns, similar names."""
+"""Text formatting: short values in errors, counted nouns, similar names, addresses without secrets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from unicodedata import normalize
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["brief", "counted", "folded", "near_spellings"]
+__all__ = ["brief", "counted", "folded", "near_spellings", "without_secrets"]
 
 SEPARATOR = re.compile(r"[/:\\-]")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WITHOUT_QUERIES = ("s3:", "gs:", "memory:")  # addresses whose names may have a question mark
 MOST = 3
 LONGEST = 60  # characters of a value
 
@@ -60,3 +62,15 @@ def near_spellings(asked: str, known: Iterable[str]) -> list[str]:
             holding.append(text)
     close = get_close_matches(asked, by_ending, n=MOST, cutoff=0.6)
     return list(dict.fromkeys([*(text for ending in close for text in by_ending[ending]), *holding]))[:MOST]
+
+
+def without_secrets(reference: str) -> str:
+    """A reference as it may be shown and stored: of an address, without user, password, query and fragment."""
+    match = _ADDRESS.match(reference)
+    if match is None:
+        return reference
+    rest = reference[match.end() :]
+    if not match[0].lower().startswith(_WITHOUT_QUERIES):
+        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, path = rest.partition("/")
+    return f"{match[0]}{host.rpartition('@')[2]}{slash}{path}"

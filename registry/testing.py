@@ -54,7 +54,7 @@ def check_source(source: Source, reference: str | Path) -> None:
     _holds(isinstance(source, Source), f"{source!r} is no registry.sources.Source")
     name = source.name
     _holds(
-        bool(source.prefix) == (source.expand is not None),
+        bool(source.prefix or source.schemes) == (source.expand is not None),
         f"{name} must have both a prefix and an expand function, or neither",
     )
     refs = expand(reference)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.catalog.storing import is_whole, store_all
 from registry.errors import RegistryError, StorageError
+from registry.spelling import without_secrets
 from registry.types import Ingested, Metric, ModelCard, ModelRef
 from registry.version import __version__
 
@@ -73,7 +74,7 @@ def to_record(ref: ModelRef) -> dict[str, Any]:
         "cached": ref.cached,
     }
     if ref.base:  # left out of other records, whose hashes stay what they are
-        record["base"] = ref.base
+        record["base"] = without_secrets(ref.base)
     try:
         record["time"] = Path(ref.target).stat().st_mtime_ns
     except (OSError, ValueError):  # not a file but a name of a source, or a file that was removed

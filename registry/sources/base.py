@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from registry.errors import SourceError, UnsafeError
 from registry.types.model_facts import NO_FACTS
@@ -25,6 +25,14 @@ _MAX_NAME = 1000  # characters
 _MAX_DIMENSIONS = 32
 _WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
+
+class Closable(Protocol):
+    """What is released with a checkpoint: a file, a temporary folder."""
+
+    def close(self) -> None:
+        """Release it."""
+
+
 Expander = Callable[[str, str | None, int], "tuple[ModelRef, ...]"]
 
 
@@ -37,7 +45,9 @@ class Source:
     by content (`recognition`). ``headers``: a file opens without reading its weights, so that its shapes cost nothing.
     ``discard`` removes what ``open`` downloaded; None for sources that download nothing. ``open_headers``: as ``open``,
     for what needs the header alone: of a remote model it reads no more than that. None: ``open`` itself, where
-    ``headers`` is set.
+    ``headers`` is set. ``ranges``: ``open`` reads the file, and those beside it, by `byte_source.open_bytes` alone, so
+    that of a remote file no more is transferred. ``schemes``: of a source of addresses (``https://...``), which
+    ``expand`` takes whole.
     """
 
     name: str
@@ -47,6 +57,8 @@ class Source:
     expand: Expander | None = None
     discard: Callable[[ModelRef], None] | None = None
     open_headers: Callable[[ModelRef], Checkpoint] | None = None
+    ranges: bool = False
+    schemes: tuple[str, ...] = ()
 
 
 def _check_tensor(where: str, info: TensorInfo) -> None:
@@ -79,6 +91,7 @@ class OpenedCheckpoint(ABC):
         self._facts = NO_FACTS if facts is None else facts
         self._tensors = tuple(tensors)
         self._closed = False
+        self._resources: list[Closable] = []
 
     @property
     def tensors(self) -> Sequence[TensorInfo]:
@@ -93,6 +106,13 @@ class OpenedCheckpoint(ABC):
     def under(self, ref: ModelRef) -> Self:
         """This checkpoint under the reference by which its file was fetched; card and entry are the file's."""
         self._ref = replace(ref, card=self._ref.card, key=self._ref.key)
+        return self
+
+    def keep(self, resource: Closable | None, *notes: str) -> Self:
+        """This checkpoint, which closes ``resource`` when it is closed; ``notes`` are added to its facts."""
+        if resource is not None:
+            self._resources.append(resource)
+        self._facts = replace(self._facts, notes=(*self._facts.notes, *notes))
         return self
 
     @property
@@ -125,6 +145,8 @@ class OpenedCheckpoint(ABC):
     def close(self) -> None:
         """Release files and memory. Closing twice has no effect."""
         self._closed = True
+        while self._resources:
+            self._resources.pop().close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 import io
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from registry.errors import SourceError, WeightsError
+from registry.errors import SourceError
+from registry.sources.byte_interface import ByteSource
+from registry.sources.remote.addresses import is_remote, resolve
 from registry.sources.weight_files import check_file
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from _typeshed import WriteableBuffer
 
 __all__ = ["ByteSource", "FileView", "LocalBytes", "open_bytes"]
-
-
-class ByteSource(ABC):
-    """A file that can be read at any position. ``name``: for messages. ``size``: in bytes."""
-
-    name: str
-    size: int
-
-    @abstractmethod
-    def read_at(self, start: int, count: int) -> bytes | bytearray:
-        """Exactly ``count`` bytes from position ``start``.
-
-        Raises
-        ------
-        WeightsError
-            The file ends before.
-        SourceError
-            It cannot be read.
-        """
-
-    def close(self) -> None:  # noqa: B027 - a source in memory has nothing to release
-        """Release the file. Closing twice has no effect."""
-
-    def ends_early(self, start: int, count: int) -> WeightsError:
-        """The error for bytes that the file does not have."""
-        return WeightsError(
-            f"{self.name} ends early: it has {self.size} bytes, and bytes {start} to {start + count} are asked for",
-            "download or save it again",
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class FileView(io.RawIOBase):
@@ -130,15 +92,22 @@ class LocalBytes(ByteSource):
 def open_bytes(target: str | Path) -> ByteSource:
     """The bytes of the file that a reference's target names; close it, or use it in a ``with`` statement.
 
+    The target is a path, the address of a remote file (``https://host/a/x.gguf``), or the path that is made of the
+    address, or lies below its folder (``Path(target).with_name("y.gguf")``).
+
     Raises
     ------
     NotFoundError
         The file does not exist.
     SourceError
-        It is not a regular file, or cannot be read.
+        It is not a regular file, or cannot be read; a server refuses, or cannot be reached.
     UnsafeError
-        It is a link that leads out of its folder.
+        It is a link that leads out of its folder, or a path beside a remote file that does.
     WeightsError
         It is empty, a pointer of Git LFS, a web page, or an unfinished download.
     """
+    if is_remote(target):
+        from registry.sources.remote.remote_bytes import open_remote_bytes
+
+        return open_remote_bytes(resolve(target))
     return LocalBytes(Path(target))

@@ -21,6 +21,7 @@ from registry.sources.byte_source import open_bytes
 from registry.sources.dtypes import bits_of
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, in_file
 from registry.sources.model_files import facts_beside, with_facts
+from registry.sources.remote.addresses import is_remote
 from registry.types import NO_FACTS
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def open_flax(ref: ModelRef) -> Checkpoint:
 
 def _beside(target: str) -> ModelFacts:
     path = Path(target)
-    return facts_beside(path) if path.is_file() else NO_FACTS
+    return facts_beside(path) if is_remote(path) or path.is_file() else NO_FACTS
 
 
 def _leaves(file: ByteSource) -> Iterator[tuple[str, _Item, _Stream]]:
@@ -294,4 +295,4 @@ def without_optimiser(tensors: dict[str, T], where: str) -> dict[str, T]:
     return {name.replace("\0", ""): each for name, each in kept.items()}
 
 
-SOURCE = Source(name="flax", open=open_flax, headers=True)
+SOURCE = Source(name="flax", open=open_flax, headers=True, ranges=True)

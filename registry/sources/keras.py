@@ -536,4 +536,4 @@ def _joined(shape: tuple[int, ...], outputs: Sequence[int], inputs: Sequence[int
     return rows, columns
 
 
-SOURCE = Source(name="keras", open=open_keras, headers=True)
+SOURCE = Source(name="keras", open=open_keras, headers=True, ranges=True)

@@ -287,4 +287,4 @@ def _is_window(tensor: LazyTensor) -> bool:
     return height == width <= _WIDEST < max(inputs, outputs)
 
 
-SOURCE = Source(name="mat", open=open_mat, headers=True)
+SOURCE = Source(name="mat", open=open_mat, headers=True, ranges=True)

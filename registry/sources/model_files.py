@@ -17,8 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import RegistryError, WeightsError
-from registry.sources.weight_files import DESCRIPTIONS, INDEX, SHARD, check_file, is_training_state
+from registry.errors import NotFoundError, RegistryError, WeightsError
+from registry.sources.byte_source import open_bytes
+from registry.sources.remote.addresses import is_remote
+from registry.sources.weight_files import DESCRIPTIONS, INDEX, SHARD, is_training_state
 from registry.types import ModelCard, ModelFacts
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ _OWN_STEM = re.compile(
 _ADAPTER_STEM = re.compile(r"adapter(_model|s)?(\.\w+)*")
 _TIMM_STEM = re.compile(r"(model_best|last|checkpoint-\d+)(\.pth)?")
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".npz", ".tar", ".gguf", ".h5", ".keras", ".onnx")
+_PACKED = ("qweight", "weight_packed", "scales", "weight_scale", "weight_scale_inv")  # of quantised weights
 _LINE = re.compile(r"([A-Za-z_]\w*):[ \t]+([^#\n]*)")
 
 _HEADS = (
@@ -101,7 +104,7 @@ def facts_beside(path: Path, metadata: Mapping[str, str] | None = None, names: I
     notes: list[str] = []
     read: dict[str, Mapping[str, Any]] = {}
     for name in DESCRIPTIONS[:-1]:
-        if os.path.lexists(path.with_name(name)) and ((adapted and name == ADAPTER) or belongs()):
+        if _may_be(path.with_name(name), names) and ((adapted and name == ADAPTER) or belongs()):
             read[name] = _json(path.with_name(name), notes)
     config = read.get(CONFIG, {})
     if not config and (_TIMM_STEM.fullmatch(stem) or path.with_name(TIMM_ARGS).exists()):
@@ -117,6 +120,17 @@ def facts_beside(path: Path, metadata: Mapping[str, str] | None = None, names: I
     )
 
 
+def _may_be(path: Path, names: Iterable[str]) -> bool:
+    """Whether a file that describes the tensors ``names`` may exist: of a remote one, whether to ask for it."""
+    if not is_remote(path):
+        return os.path.lexists(path)
+    if path.name == CONFIG:
+        return True
+    if path.name == ADAPTER:
+        return any("lora_" in name for name in names)
+    return any(name.endswith(_PACKED) for name in names)
+
+
 def _stem(path: Path) -> str:
     """The name of a model file in lower case, without suffix, number of shard and index."""
     name = path.name.lower()
@@ -128,6 +142,8 @@ def _stem(path: Path) -> str:
 def _is_alone(path: Path) -> bool:
     """Whether no other model is in the folder. Shards of the same model and training state are none."""
     stem = _stem(path)
+    if is_remote(path):
+        return False
     try:
         with os.scandir(path.parent) as entries:
             for count, entry in enumerate(entries):
@@ -146,12 +162,13 @@ def _is_alone(path: Path) -> bool:
 def _read(path: Path, notes: list[str]) -> bytes | None:
     """The bytes of a small file; None, with a note, for any other."""
     try:
-        size = check_file(path)
-        if size > MAX_BYTES:
-            notes.append(f"{path.name} is ignored: it has {size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}")
-            return None
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)[:MAX_BYTES]
+        with open_bytes(path) as file:
+            if file.size <= MAX_BYTES:
+                return bytes(file.read_at(0, file.size))
+            notes.append(f"{path.name} is ignored: it has {file.size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}")
+    except NotFoundError as error:
+        if not is_remote(path):
+            notes.append(f"{path.name} is ignored: {error.message}")
     except RegistryError as error:
         notes.append(f"{path.name} is ignored: {error.message}")
     except OSError as error:

@@ -187,4 +187,4 @@ def _is_index(value: object, of: list[Any]) -> bool:
     return isinstance(value, int) and 0 <= value < len(of)
 
 
-SOURCE = Source(name="mxnet", open=open_mxnet, headers=True)
+SOURCE = Source(name="mxnet", open=open_mxnet, headers=True, ranges=True)

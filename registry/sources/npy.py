@@ -107,4 +107,4 @@ def open_npy(ref: ModelRef) -> Checkpoint:
         raise
 
 
-SOURCE = Source(name="npy", open=open_npy, headers=True)
+SOURCE = Source(name="npy", open=open_npy, headers=True, ranges=True)

@@ -15,7 +15,7 @@ from registry.sources.folder_search import Found, matching_files, weight_files
 from registry.sources.recognition import recognise
 from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.shard_sets import set_of
-from registry.sources.source_table import DEFERRED, PREFIX, SOURCES, SUFFIXES, is_weights_name
+from registry.sources.source_table import DEFERRED, PREFIX, SCHEMES, SOURCES, SUFFIXES, is_weights_name
 from registry.sources.weight_files import (
     check_content,
     check_file,
@@ -26,6 +26,7 @@ from registry.sources.weight_files import (
     settled,
     size_of,
 )
+from registry.spelling import without_secrets
 from registry.types import ModelRef, Plan
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["deferred", "expand", "open_headers", "open_ref"]
 
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _PREFIXED = re.compile(rf"({PREFIX.pattern}):(?![/\\])(.*)", re.DOTALL)
 _NUMBERED = re.compile(r"\d")  # as every file of a set is
 _PATH_LIKE = re.compile(r"(\.{0,2}|~[^/\\]*)[/\\]")
@@ -50,9 +52,10 @@ def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> t
     reference
         One of: ``torchvision:NAME[.WEIGHTS]``; ``torchvision:NAME.random``, initialised with ``seed``;
         ``torchvision:PATTERN`` (``resnet*``: all matches that have weights); the same with ``timm:`` and timm's tags;
-        ``hf:ORG/NAME[@REVISION]``; a file; a shard index, which names one model; a folder, for every model below it; a
-        pattern (``runs/*/best.pt``, ``**`` for any number of folders). A `Path`, or text that starts with ``./``,
-        ``../``, ``/`` or ``~/``, is always a path.
+        ``hf:ORG/NAME[@REVISION]``; the address of a file or shard index (``https://HOST/PATH/FILE``,
+        ``s3://BUCKET/KEY``, ``gs://...``, ``memory://...``); a file; a shard index, which names one model; a folder,
+        for every model below it; a pattern (``runs/*/best.pt``, ``**`` for any number of folders). A `Path`, or text
+        that starts with ``./``, ``../``, ``/`` or ``~/``, is always a path.
     key
         Entry of a wrapped checkpoint to read; ``a.b`` for a nested entry.
     seed
@@ -83,20 +86,30 @@ def expand(reference: str | Path, *, key: str | None = None, seed: int = 0) -> t
 def _expand(reference: str | Path, key: str | None, seed: int) -> tuple[ModelRef, ...]:
     if isinstance(reference, Path) or _PATH_LIKE.match(reference):
         return _expand_path(Path(reference).expanduser(), key)
+    address = _ADDRESS.match(reference)
+    if address is not None and (name := SCHEMES.get(address[1].lower())) is not None:
+        of_addresses = SOURCES[name]
+        assert of_addresses.expand is not None  # noqa: S101 - as of every source of addresses
+        return of_addresses.expand(reference, key, seed)
+    if address is not None and not Path(reference).exists():
+        raise NotFoundError(
+            f"{without_secrets(reference)} is an address of a kind that is not read",
+            f"addresses that are: {', '.join(f'{scheme}://' for scheme in SCHEMES)}",
+        )
     match = _PREFIXED.fullmatch(reference)
     path = Path(reference)
     if match is None:
         return _expand_path(path, key)
     source = SOURCES.find(match[1])
     if path.exists():
-        if source is None or source.expand is None:
+        if source is None or not source.prefix:
             return _expand_path(path, key)
         raise AmbiguousError(
             f"{reference!r} is both a file here and a {source.name} model",
             f"write ./{reference} for the file, or run in another folder for the model",
         )
-    if source is None or source.expand is None:
-        prefixes = sorted(name for name in SOURCES.known() if name not in SOURCES or SOURCES[name].expand is not None)
+    if source is None or source.expand is None or not source.prefix:
+        prefixes = sorted(name for name in SOURCES.known() if name not in SOURCES or SOURCES[name].prefix)
         near = difflib.get_close_matches(match[1], prefixes, n=1)
         known = ", ".join(f"{prefix}:" for prefix in prefixes)
         raise NotFoundError(
@@ -111,8 +124,8 @@ def deferred(reference: str | Path, *, key: str | None = None, seed: int = 0) ->
 
     A wrong line of a manifest thus becomes one failed item and does not stop the run.
     """
-    target = str(reference.absolute()) if isinstance(reference, Path) else reference
-    return ModelRef(DEFERRED, target, str(reference), key=key, seed=seed)
+    target = str(reference.absolute()) if isinstance(reference, Path) else without_secrets(reference)
+    return ModelRef(DEFERRED, target, target if isinstance(reference, str) else str(reference), key=key, seed=seed)
 
 
 def open_ref(ref: ModelRef) -> Checkpoint:

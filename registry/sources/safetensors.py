@@ -74,4 +74,4 @@ def _completed(ref: ModelRef, metadata: Mapping[str, str]) -> ModelRef:
     return replace(ref, card=ModelCard(**known).updated(ref.card)) if known else ref
 
 
-SOURCE = Source(name="safetensors", open=open_safetensors, headers=True)
+SOURCE = Source(name="safetensors", open=open_safetensors, headers=True, ranges=True)

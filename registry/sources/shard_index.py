@@ -10,8 +10,9 @@ from pathlib import Path
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS
+from registry.sources.byte_source import open_bytes
 from registry.sources.shard_sets import MAX_SHARDS, grouped
-from registry.sources.weight_files import INDEX, SHARD, check_file, is_index
+from registry.sources.weight_files import INDEX, SHARD, is_index
 from registry.spelling import counted
 
 __all__ = ["MAX_BYTES", "read_index", "shards_of", "whole_models"]
@@ -34,11 +35,12 @@ def read_index(path: Path) -> dict[str, Path]:
         A shard is outside the folder or has another suffix, or there are more than a million tensors, 800 shards or 64
         MiB.
     """
-    size = check_file(path)
-    if size > MAX_BYTES:
-        raise UnsafeError(f"{path} is an index of {size / 2**20:.0f} MiB", "use the model's own index")
+    with open_bytes(path) as file:
+        if file.size > MAX_BYTES:
+            raise UnsafeError(f"{path} is an index of {file.size / 2**20:.0f} MiB", "use the model's own index")
+        text = file.read_at(0, file.size)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path} is not a valid shard index: {' '.join(str(error).split())[:160]}", _REMEDY

@@ -12,6 +12,7 @@ from registry.sources.base import OpenedCheckpoint, Source, common_prefix, verif
 from registry.sources.gguf import file as gguf_file
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.recognition import recognise
+from registry.sources.remote.addresses import is_remote
 from registry.sources.shard_index import read_index
 from registry.sources.shard_sets import set_of
 from registry.sources.source_table import SUFFIXES
@@ -94,7 +95,8 @@ def open_shards(ref: ModelRef) -> Checkpoint:
         return _open_set(ref, index)
     mapped = read_index(index)
     shards = sorted(set(mapped.values()))
-    gone = [path for path in shards if not path.exists() and not path.is_symlink()]
+    here = [] if is_remote(index) else shards
+    gone = [path for path in here if not path.exists() and not path.is_symlink()]
     if gone:
         raise NotFoundError(
             f"no file {gone[0]}: {index.name} names it, and {len(gone)} of its {counted(len(shards), 'shard')} "
@@ -211,4 +213,5 @@ SOURCE = Source(
     name="shards",
     open=open_shards,
     headers=True,
+    ranges=True,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from registry.extensions import SOURCES as ROWS
 from registry.extensions import Table
 from registry.sources.base import Source
+from registry.sources.remote.addresses import SCHEMES as ADDRESSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from registry.types import ModelRef
 
-__all__ = ["DEFERRED", "PREFIX", "SOURCES", "SUFFIXES", "discard", "is_weights_name", "location_of"]
+__all__ = ["DEFERRED", "PREFIX", "SCHEMES", "SOURCES", "SUFFIXES", "discard", "is_weights_name", "location_of"]
 
 PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_+-]+")  # a single letter is a Windows drive
 _TAKEN = ("sha256", "module", "deferred")
@@ -47,6 +48,10 @@ SUFFIXES: Mapping[str, str] = {
     ".params": "mxnet", ".caffemodel": "caffe", ".param": "ncnn",
 }  # fmt: skip
 """Usual suffixes of weights files and their sources. Content decides; these tell of files that have lost theirs."""
+
+
+SCHEMES: Mapping[str, str] = dict.fromkeys(ADDRESSES, "remote")
+"""Kinds of addresses (``https://...``) and their source."""
 
 
 def is_weights_name(path: Path) -> bool:

@@ -22,6 +22,7 @@ __all__ = [
     "SHARD",
     "check_content",
     "check_file",
+    "check_start",
     "default_names",
     "finished_name",
     "index_of",
@@ -122,23 +123,30 @@ def check_content(path: Path, size: int) -> None:
     if os.path.exists(f"{path}.aria2"):  # noqa: PTH110 - which is False, too, for a name that is too long
         raise WeightsError(f"{path} is an unfinished download: {path.name}.aria2 is beside it", "finish the download")
     with path.open("rb") as file:
-        start = file.read(_START)
+        check_start(str(path), file.read(_START), size, path.name)
+
+
+def check_start(where: str, start: bytes, size: int, name: str) -> None:
+    """Refuse a file by its first bytes (512 of them), its size and its name: see `check_content`.
+
+    ``where``: the file in messages.
+    """
     if start.startswith(_POINTER_START):
         pointer = _POINTER.match(start)
         whole = f" to a file of {int(pointer[1])} bytes" if pointer else ""
         raise WeightsError(
-            f"{path} is a pointer of Git LFS{whole}, not the file itself",
-            f"run: git lfs pull --include {path.name}, in its repository",
+            f"{where} is a pointer of Git LFS{whole}, not the file itself",
+            f"run: git lfs pull --include {name}, in its repository",
         )
     if _PAGE.match(start):
         raise WeightsError(
-            f"{path} is a web page, which a server sent in place of the file",
+            f"{where} is a web page, which a server sent in place of the file",
             "download it again from the address of the file itself; log in first if it needs that",
         )
-    if size <= _SMALL and path.suffix.lower() != ".json" and _ANSWER.match(start):
+    if size <= _SMALL and not name.lower().endswith(".json") and _ANSWER.match(start):
         said = " ".join(start[:80].decode("utf-8", "replace").split())
         raise WeightsError(
-            f"{path} holds a server's answer in place of the file: {said!r}",
+            f"{where} holds a server's answer in place of the file: {said!r}",
             "check the address, then download it again",
         )
 

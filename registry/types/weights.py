@@ -191,7 +191,8 @@ class ModelRef(Shown):
     ``target`` is the model in terms of that source (an absolute path, ``resnet50.IMAGENET1K_V2``). ``name`` is the
     default name in a registry. ``key`` is the entry of a wrapped checkpoint to read. ``bytes`` is the size to read or
     download, None if unknown. ``cached``: no download is needed. ``base``: reference to the model that an adapter
-    adapts; empty for the one that its configuration names.
+    adapts; empty for the one that its configuration names. ``access``: of a remote file, its address with user and
+    signature, which is neither shown nor stored; empty if it has none.
     """
 
     source: str
@@ -203,6 +204,7 @@ class ModelRef(Shown):
     bytes: int | None = None
     cached: bool = True
     base: str = ""
+    access: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import fsspec
 import gguf
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from registry.errors import NotFoundError
 from registry.sources import SOURCES, expand, open_ref
@@ -88,6 +89,11 @@ def write_tensorflow(kind: str) -> Callable[[Path], str]:
         return str(folder / f"x{suffix}")
 
     return write
+def write_remote(folder: Path) -> str:
+    """A file in fsspec's file system of this process."""
+    address = f"/{folder.name}/x.safetensors"
+    fsspec.filesystem("memory").pipe(address, save(STATE))
+    return f"memory:/{address}"
 
 
 EXAMPLES: dict[str, Callable[[Path], str]] = {
@@ -100,6 +106,7 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "gguf": write_gguf,
     "shards": write_shards,
     **{kind: write_tensorflow(kind) for kind in ("tf_checkpoint", "tf_graph", "tflite", "tfjs")},
+    "remote": write_remote,
 }
 
 
@@ -128,13 +135,13 @@ class TestSource:
 
     def test_reference(self, name: str, tmp_path: Path) -> None:
         ref = self.ref(name, tmp_path)
-        assert (ref.source, ref.cached) == (name, True)
+        assert (ref.source, ref.cached) == (name, name != "remote")
         assert ref.name
 
     def test_what_is_gone_is_not_found(self, name: str, tmp_path: Path) -> None:
-        gone = {"torchvision": "gone.random", "timm": "gone.random", "hf": "gone/gone"}.get(
-            name, str(tmp_path / "gone.pt")
-        )
+        gone = {
+            "torchvision": "gone.random", "timm": "gone.random", "hf": "gone/gone", "remote": "memory://gone/gone.pt",
+        }.get(name, str(tmp_path / "gone.pt"))  # fmt: skip
         with pytest.raises(NotFoundError) as caught:
             open_ref(ModelRef(name, gone, "gone"))
         assert caught.value.remedy

@@ -258,4 +258,4 @@ def _texts(metadata: Mapping[str, Value]) -> dict[str, str]:
     }
 
 
-SOURCE = Source(name="gguf", open=open_gguf, headers=True)
+SOURCE = Source(name="gguf", open=open_gguf, headers=True, ranges=True)

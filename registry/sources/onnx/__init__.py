@@ -77,4 +77,4 @@ def open_onnx(ref: ModelRef) -> Checkpoint:
         raise
 
 
-SOURCE = Source(name="onnx", open=open_onnx, headers=True)
+SOURCE = Source(name="onnx", open=open_onnx, headers=True, ranges=True)

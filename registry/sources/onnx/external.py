@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.byte_source import ByteSource, open_bytes
 from registry.sources.lazy_tensors import LazyTensor
+from registry.sources.remote.addresses import is_remote
 
 if TYPE_CHECKING:
     from registry.sources.onnx.tensors import Stored
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Companions"]
 
 _MAX_FILES = 4096
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class Companions:
@@ -93,12 +92,12 @@ class Companions:
             file = self._files[location] = open_bytes(self._place(location))
         return file
 
-    def _place(self, location: str) -> str | Path:
+    def _place(self, location: str) -> Path:
         """The path of a file in the model's folder, of which no part is a link that leads out of it."""
-        if _REMOTE.match(self._target):
-            return f"{self._target.rpartition('/')[0]}/{location}"
         folder = Path(self._target).parent
         path = folder / location
+        if is_remote(self._target):
+            return path
         if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder)):
             raise UnsafeError(
                 f"{path} is in a folder that is a link and leads out of the folder of {Path(self._target).name}",
