@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,7 @@ def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[s
             ">size",
             ">layers",
             "precision",
+            "weights",
             "training class",
             "tail class",
             "metrics",
@@ -60,6 +62,7 @@ def _row(model: ModelSummary) -> tuple[str, ...]:
         tables.size(model.bytes),
         tables.whole(model.layers),
         model.precision,
+        "" if model.weights_read else "not read",
         model.training_class,
         model.tail_class,
         tables.metrics(model.metrics),
@@ -71,6 +74,10 @@ def _row(model: ModelSummary) -> tuple[str, ...]:
 def _place(model: ModelSummary) -> str:
     """Where the weights were read from, with the entry of a wrapped checkpoint: ``/runs/last.pt[ema]``."""
     return f"{model.location}[{model.entry}]" if model.entry else model.location
+
+
+def _quoted(model: ModelSummary) -> str:
+    return shlex.quote(model.location)
 
 
 def _none(registry: Registry, filters: dict[str, Any]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
@@ -131,6 +138,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "format": model.format,
         "location": model.location,
         "entry": model.entry,
+        "weights": "" if model.weights_read else f"not read: shapes alone are known; archreg ingest {_quoted(model)}",
         "not read": _part(model.unread, model.parameters),
         "not finite": tables.counted(model.nonfinite, "value") if model.nonfinite else "",
         "layers": f"{tables.whole(model.layers)}, {tables.counted(len(details.skipped), 'tensor')} left out",
@@ -149,7 +157,8 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "recipe": details.recipe,
         "training": details.training,
         "seed": "" if details.seed is None else str(details.seed),
-        "content hash": model.content_hash,
+        "content hash": model.content_hash if model.weights_read else "",
+        "header": "" if model.weights_read else model.content_hash,
         "topology": model.topology,
         "matrix rule": model.matrix_rule,
         "notes": "; ".join(details.notes),

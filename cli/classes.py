@@ -119,7 +119,8 @@ def _show(partition: Partition) -> None:
     pairs = partition.models * (partition.models - 1) // 2
     noun = "pair if it is unrelated" if pairs == 1 else "pairs if all are unrelated"
     tables.say(verdict_text.expected(partition, pairs, noun))
-    tables.say(*verdict_text.approximate(*(member for c in partition.classes for member in c.members)))
+    everyone = [member for c in partition.classes for member in c.members]
+    tables.say(*verdict_text.approximate(*everyone), *verdict_text.incomplete(*everyone))
     if partition.note:
         tables.hint(f"The equivalence classes were not kept: {partition.note}.")
     elif partition.kept:
@@ -172,7 +173,7 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         for m in group.members
     ]
     tables.table(("member", "family", ">parameters", ">size", "metrics"), rows)
-    tables.say(*verdict_text.approximate(*group.members))
+    tables.say(*verdict_text.approximate(*group.members), *verdict_text.incomplete(*group.members))
 
 
 def _tell_forgotten(forgotten: KeptPartition, *, as_json: bool) -> None:

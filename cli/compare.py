@@ -61,6 +61,8 @@ def _label(model: ModelSummary, asked: str) -> str:
 def _judgement(verdict: Verdict) -> str:
     if verdict.equivalent is None:
         return f"cannot be judged: {verdict_text.why(verdict)}"
+    if verdict.equivalent and verdict.by_shapes:
+        return "are equivalent by shapes alone: weights are not compared"
     return "are equivalent" if verdict.equivalent else f"are not equivalent: {verdict_text.unlike(verdict)}"
 
 
@@ -81,6 +83,7 @@ def _side(model: ModelSummary, conjugacy: Conjugacy | None) -> dict[str, str]:
         "size": tables.size(model.bytes),
         "layers": tables.whole(model.layers),
         "precision": model.precision,
+        "weights": "" if model.weights_read else "not read",
         "metrics": tables.metrics(model.metrics),
         "training class": conjugacy.training_class if conjugacy else model.training_class,
         "tail class": conjugacy.tail_class if conjugacy else model.tail_class,

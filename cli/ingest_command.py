@@ -105,6 +105,14 @@ def ingest(
         bool,
         typer.Option("--allow-nonfinite", help="Store models with NaN or infinity, without the layers that hold them."),
     ] = False,
+    headers_only: Annotated[
+        bool,
+        typer.Option(
+            "--headers-only",
+            help="Read the headers of files and no weights: shapes, dtypes and sizes, compared by the fingerprint "
+            "shapes. The same command without it completes the models.",
+        ),
+    ] = False,
     workers: Annotated[int | None, Workers] = None,
     executor: Annotated[str | None, Where] = None,
     address: Annotated[str | None, Address] = None,
@@ -135,8 +143,10 @@ def ingest(
             registry, references, manifest=manifest, key=key, seed=seed, name=name, base=base, card=card
         )
         if dry_run:
-            expected = registry.estimate(plan, approximate=approximate, workers=workers, executor=executor)
-            show_plan(plan, outcomes, expected, as_json=as_json)
+            expected = registry.estimate(
+                plan, approximate=approximate, headers_only=headers_only, workers=workers, executor=executor
+            )
+            show_plan(plan, outcomes, expected, headers_only=headers_only, as_json=as_json)
         else:
             told = reporter(quiet=quiet)
             try:
@@ -148,6 +158,7 @@ def ingest(
                     device=device,
                     approximate=approximate,
                     allow_nonfinite=allow_nonfinite,
+                    headers_only=headers_only,
                     workers=workers,
                     executor=executor,
                     address=address,

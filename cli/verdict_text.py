@@ -132,6 +132,8 @@ def why(verdict: Verdict) -> str:
     """``equivalent``, or why not; ``not calibrated`` where there is no tolerance to tell."""
     if verdict.equivalent is None:
         return UNCALIBRATED
+    if verdict.by_shapes and verdict.equivalent:
+        return "equivalent by shapes alone"
     return "equivalent" if verdict.equivalent else "not equivalent: " + ("; ".join(verdict.reasons) or "too far")
 
 
@@ -155,10 +157,14 @@ def approximate(*models: ModelSummary) -> tuple[str, ...]:
 
 
 def incomplete(*models: ModelSummary) -> tuple[str, ...]:
-    """A sentence that names models with weights that could not be read, and one those with values not finite."""
+    """Sentences that name models with weights that were not or could not be read, and those with values not finite."""
+    headers = list(dict.fromkeys(model.name for model in models if not model.weights_read))
     unread = {model.name: f"{whole(model.unread)} of {whole(model.parameters)}" for model in models if model.unread}
     bad = {model.name: counted(model.nonfinite, "value") for model in models if model.nonfinite}
+    more = [f"{whole(len(headers) - NAMED)} more"] if len(headers) > NAMED else []
+    alone = f"Weights not read, compared by shapes alone: {', '.join([*headers[:NAMED], *more])}."
     return (
+        *((alone,) if headers else ()),
         *_named("Some weights could not be read and are no part of the comparison", unread),
         *_named("Layers with NaN or infinity are no part of the comparison", bad),
     )

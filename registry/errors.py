@@ -11,6 +11,7 @@
     │   └── WeightsError           the weights are unusable (not finite, no matrix, quantised)
     ├── SpectrumError              a spectrum, ensemble or fingerprint is undefined for this input (also a ValueError)
     ├── SpecMismatchError          fingerprints of different specs, or spectra of different matrix rules, are compared
+    │   └── WeightsNotReadError    a question about spectra of a model of which the header alone was read
     ├── StorageError               a database operation failed
     │   ├── DatabaseMissingError   the database does not exist
     │   ├── SchemaVersionError     the database is older or newer than this program, or of an unknown schema
@@ -41,6 +42,7 @@ __all__ = [
     "UnsafeError",
     "UsageError",
     "WeightsError",
+    "WeightsNotReadError",
 ]
 
 
@@ -94,6 +96,10 @@ class SpectrumError(RegistryError, ValueError):
 
 class SpecMismatchError(RegistryError):
     """Fingerprints of different specs, or spectra of different matrix rules, are compared."""
+
+
+class WeightsNotReadError(SpecMismatchError):
+    """A question needs the spectra of a model of which the header alone was read."""
 
 
 class StorageError(RegistryError):

@@ -95,6 +95,7 @@ _FIGURES = (
     *_fields(WHOLE, "approximate"),
     *_fields(TEXT, "precision", "format", "location", "entry"),
     *_fields(WHOLE, "unread", "nonfinite"),
+    *_fields(TRUTH, "weights_read"),
     *_fields(TEXT, "source", "matrix_rule", "content_hash", "topology"),
     *_fields(TIME, "created"),
     *_fields(WHOLE, "id"),
@@ -106,6 +107,7 @@ _VERDICT = (*_fields(NUMBER, "distance"), *_fields(TRUTH, "equivalent"))
 _EVIDENCE = (
     *_fields(NUMBER, "tolerance", "rate", "closer_than", "expected_false"),
     Column("reasons", TEXT, lambda verdict: "; ".join(verdict.reasons)),
+    *_fields(TRUTH, "by_shapes"),
 )
 _PROVENANCE = (
     *_fields(TEXT, "revision", "recipe", "training"),

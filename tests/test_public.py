@@ -28,16 +28,17 @@ METHODS = {
     "current": "()",
     "distances": "(*, fingerprint='layered', distance=None, **filters)",
     "equivalent": f"(a, b, *, {TERMS}, strict=False, **unknown)",
-    "estimate": "(refs, *, approximate=False, workers=None, executor=None)",
+    "estimate": "(refs, *, approximate=False, headers_only=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "ingest": (
         "(reference, *, name=None, key=None, base=None, replace=False, keep_spectra=True, device='cpu', "
-        "approximate=False, allow_nonfinite=False, **card)"
+        "approximate=False, allow_nonfinite=False, headers_only=False, **card)"
     ),
     "ingest_all": (
         "(refs, *, replace=False, keep_spectra=True, discard_weights=False, device='cpu', approximate=False, "
-        "allow_nonfinite=False, workers=None, executor=None, address=None, time_limit=None, command='', progress=None)"
+        "allow_nonfinite=False, headers_only=False, workers=None, executor=None, address=None, time_limit=None, "
+        "command='', progress=None)"
     ),
     "models": "(**filters)",
     "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",

@@ -58,7 +58,7 @@ def learn(store: Store, settings: SearchSettings, rate: float, seed: int) -> Cal
         previous=settings_for(store, settings.spec, settings.distance.name, None).calibration,
         labelled=len(labelled),
         unlabelled=len(every) - len(labelled),
-        relations=_relations(store, chosen, square, found.tolerance),
+        relations=_relations(store, chosen, square, found.tolerance, by_shapes=settings.by_shapes),
     )
 
 
@@ -121,13 +121,14 @@ def _known(text: str) -> str:
 
 
 def _relations(
-    store: Store, chosen: Sequence[Label], square: NDArray[np.float64], tolerance: float
+    store: Store, chosen: Sequence[Label], square: NDArray[np.float64], tolerance: float, *, by_shapes: bool
 ) -> tuple[Relation, ...]:
     """Statistics of the pairs of each relation, unrelated first; each family or pair of families has equal weight."""
     _, family = np.unique([_known(label.family) for label in chosen], return_inverse=True)
     known = store.read(read_kinds, [label.model_id for label in chosen])
-    # Without conjugacy figures a model has no tail or training class and is equivalent to no other.
-    _, kind = np.unique([str(known.get(x.model_id, x.model_id)) for x in chosen], return_inverse=True)
+    # Without conjugacy figures a model has no tail or training class and is equivalent to no other, but by shapes.
+    told = ["" if by_shapes else str(known.get(each.model_id, each.model_id)) for each in chosen]
+    _, kind = np.unique(told, return_inverse=True)
     upper, right = np.triu_indices(len(chosen), 1)
     relation = np.full(len(upper), -1, dtype=np.int8)
     related = np.flatnonzero(family[upper] == family[right])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry.ingest import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Layers = tuple[tuple[LayerMatrix, int], ...]
 
-__all__ = ["TORCH_SOURCES", "estimate"]
+__all__ = ["TORCH_SOURCES", "estimate", "with_header_bytes"]
 
 TORCH_SOURCES = ("torchvision", "timm")
 """Sources that need torch."""
@@ -32,11 +33,13 @@ LARGE_FILE = 16_000_000
 """Bytes above which the header of a file is read; below, the cost hardly depends on the layers."""
 
 
-def estimate(refs: Sequence[ModelRef], setting: Setting, *, approximate: bool) -> Estimate:
+def estimate(refs: Sequence[ModelRef], setting: Setting, *, approximate: bool, headers_only: bool = False) -> Estimate:
     """Estimate a plan: large files by the layers in their headers, others by their size.
 
-    Takes a few milliseconds per large file.
+    Takes a few milliseconds per large file. ``headers_only``: of an ingest that reads no weights; nothing is read.
     """
+    if headers_only:
+        return _of_headers(refs, setting)
     looked = [_layers(ref) for ref in refs]
     by_size = seconds_by_size(refs)
 
@@ -66,6 +69,29 @@ def estimate(refs: Sequence[ModelRef], setting: Setting, *, approximate: bool) -
         memory=sum(most[:workers]) + WORKER_BYTES if settled.name == "pool" else sum(most[:1]),
         workers=workers,
     )
+
+
+def _of_headers(refs: Sequence[ModelRef], setting: Setting) -> Estimate:
+    seconds = SECONDS_PER_MODEL * len(refs)
+    settled = chosen(setting, len(refs), seconds)
+    workers = 0 if settled.name == "inprocess" else settled.workers or 1
+    return Estimate(
+        models=tuple(ModelEstimate(SECONDS_PER_MODEL, WORKER_BYTES, by_layers=False) for _ in refs),
+        seconds=seconds / max(workers, 1),
+        memory=WORKER_BYTES * max(workers, 1) if refs else 0,
+        workers=workers,
+    )
+
+
+def with_header_bytes(estimated: Estimate, refs: Sequence[ModelRef]) -> Estimate:
+    """The estimate with the bytes of each header, which are read for that, except where a download would be needed."""
+    from registry.sources import header_bytes
+
+    models = [
+        replace(model, header_bytes=header_bytes(ref) if ref.cached else None)
+        for ref, model in zip(refs, estimated.models, strict=True)
+    ]
+    return replace(estimated, models=tuple(models))
 
 
 def _layers(ref: ModelRef) -> Layers | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from registry.catalog.estimating import TORCH_SOURCES, estimate
 from registry.catalog.ingest_journal import Journal, Planned
-from registry.catalog.measuring import Hashes, Reading
-from registry.catalog.storing import Stored
+from registry.catalog.measuring import Hashes
+from registry.catalog.storing import Stored, reading_of
 from registry.errors import StorageError, UsageError
 from registry.ingest import EXECUTORS, Setting, Silent, Task, chosen, kin_of, limit_of, run
 from registry.spelling import brief, counted
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from registry.catalog.database import Database
+    from registry.catalog.measuring import Reading
     from registry.catalog.storing import Options
     from registry.ingest import Progress
     from registry.types import Ingested, ModelEstimate, ModelRef
@@ -47,7 +48,7 @@ def ingest_refs(
             raise UsageError("the executor ray measures on CPU cores only", "leave --device out")
         if not setting.name and setting.workers is None:  # all processes would share the one device
             setting = replace(setting, workers=1)
-    expected = estimate(refs, setting, approximate=options.approximate).models
+    expected = estimate(refs, setting, approximate=options.approximate, headers_only=options.headers_only).models
     planned = Planned(refs, options, [model.seconds for model in expected], command)
     settled = chosen(setting, len(refs), sum(planned.costs))
     watcher = _watcher(progress)
@@ -133,8 +134,7 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     from registry.storage.models.model_queries import whole_hashes
 
     if setting.name == "inprocess":
-        known = Stored(database, options)
-        return Reading(known, None, options.device, options.approximate, options.allow_nonfinite)
+        return reading_of(options, Stored(database, options), None)
     from registry.sources import MATRIX_RULE
     from registry.spectral import SPECS
 
@@ -145,8 +145,7 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
         hashes = store.patiently(
             store.read, whole_hashes, MATRIX_RULE, specs, spectra=options.keep_spectra, exact=not options.approximate
         )
-    held = Hashes.of(MATRIX_RULE, hashes)
-    return Reading(held, 1, options.device, options.approximate, options.allow_nonfinite)
+    return reading_of(options, Hashes.of(MATRIX_RULE, hashes), 1)
 
 
 def _ordered(tasks: Sequence[Task], costs: Sequence[float], setting: Setting, journal: Journal) -> list[Task]:

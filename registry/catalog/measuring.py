@@ -37,6 +37,7 @@ __all__ = [
     "Reading",
     "expand_all",
     "measure",
+    "measure_headers",
     "older",
     "outdated",
     "refingerprint",
@@ -48,11 +49,11 @@ STUCK_NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is computed from the weights of a model."""
+    """What is computed from the weights of a model; of its header alone, fingerprints of shapes."""
 
     plan: WeightsPlan
     spectra: tuple[Spectrum, ...]
-    conjugacy: Conjugacy
+    conjugacy: Conjugacy | None
     fingerprints: tuple[Fingerprint, ...]
 
 
@@ -151,6 +152,14 @@ def measure(
     return Measured(plan, spectra, conjugacy(spectra), vectors)
 
 
+def measure_headers(plan: WeightsPlan) -> Measured:
+    """The fingerprints that need no weights, of a plan by headers alone."""
+    from registry.spectral import SPECS, fingerprint_of_layers, needs_spectra
+
+    specs = [spec for spec in SPECS.values() if not needs_spectra(spec)]
+    return Measured(plan, (), None, tuple(fingerprint_of_layers(plan.layers, spec) for spec in specs))
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """A model as read: reference with completed card, weights plan, and measurement.
@@ -169,7 +178,8 @@ class Reading:
 
     ``known``: whether weights are stored already, with everything the options ask for; ``threads``: for the spectra,
     None for one per core; ``device``: where spectra are computed; ``approximate``: approximate very large layers;
-    ``allow_nonfinite``: leave out layers with NaN or infinity instead of refusing the model.
+    ``allow_nonfinite``: leave out layers with NaN or infinity instead of refusing the model; ``headers_only``: read
+    the header and no weights, whatever is known.
     """
 
     known: Callable[[WeightsPlan], bool]
@@ -177,18 +187,22 @@ class Reading:
     device: Device = "cpu"
     approximate: bool = False
     allow_nonfinite: bool = False
+    headers_only: bool = False
 
     def __call__(self, task: Task) -> Read:
         """Open a model and measure it."""
-        from registry.sources import open_ref
+        from registry.sources import open_headers, open_ref
 
-        with open_ref(task.ref) as checkpoint:
+        with open_headers(task.ref) if self.headers_only else open_ref(task.ref) as checkpoint:
             return self.checkpoint(checkpoint, force=task.force)
 
     def checkpoint(self, checkpoint: Checkpoint, *, force: bool = False) -> Read:
         """Measure an opened model."""
-        from registry.sources import plan_weights
+        from registry.sources import plan_headers, plan_weights
 
+        if self.headers_only:
+            plan = plan_headers(checkpoint)
+            return Read(checkpoint.ref, plan, measure_headers(plan))
         plan = plan_weights(checkpoint, allow_nonfinite=self.allow_nonfinite)
         known = not force and self.known(plan)
         if known:
@@ -244,14 +258,22 @@ def older(store: Store) -> OlderModels:
 def _missing(
     store: Store, specs: Sequence[FingerprintSpec], *, judge: bool
 ) -> tuple[dict[int, list[FingerprintSpec]], set[int]]:
-    """Missing specs by model id; and the ids of models without conjugacy figures, if ``judge``."""
+    """Missing specs by model id; and the ids of models without conjugacy figures, if ``judge``.
+
+    A model whose weights were not read lacks nothing that needs them.
+    """
+    from registry.spectral import needs_spectra
+    from registry.storage.models.model_queries import unread_models
     from registry.storage.models.vectors import missing_conjugacy, missing_fingerprints
 
+    unread = store.read(unread_models)
     missing: dict[int, list[FingerprintSpec]] = {}
     for spec in specs:
+        without = unread if needs_spectra(spec) else ()
         for model_id in store.read(missing_fingerprints, spec.hash):
-            missing.setdefault(model_id, []).append(spec)
-    return missing, set(store.read(missing_conjugacy)) if judge else set()
+            if model_id not in without:
+                missing.setdefault(model_id, []).append(spec)
+    return missing, set(store.read(missing_conjugacy)) - unread if judge else set()
 
 
 def refingerprint(
@@ -261,19 +283,19 @@ def refingerprint(
     *,
     judge: bool,
 ) -> Recomputed:
-    """Compute what is missing from the stored spectra, one model at a time, so that it can be resumed.
+    """Compute what is missing from the stored spectra and layers, one model at a time, so that it can be resumed.
 
     These are fingerprints under ``specs`` and, with ``judge``, conjugacy figures with the thresholds of this version.
     ``progress`` is called with the number of finished models and of all. At the end, raises ``SpecMismatchError`` that
-    names the models to ingest again: those without stored spectra, or with another matrix rule.
+    names the models to ingest again: those without the stored spectra that it takes, or with another matrix rule.
     """
     from registry.errors import SpecMismatchError
     from registry.sources import MATRIX_RULE
-    from registry.spectral import conjugacy, fingerprint
+    from registry.spectral import conjugacy, fingerprint, fingerprint_of_layers, needs_spectra
     from registry.storage.models.measured_values import put_conjugacy, put_fingerprints
     from registry.storage.models.model_queries import is_older
     from registry.storage.models.summaries import read_summaries
-    from registry.storage.models.vectors import read_spectra
+    from registry.storage.models.vectors import read_layers, read_spectra
 
     store = database.writable()
     missing, unjudged = _missing(store, specs, judge=judge)
@@ -283,13 +305,18 @@ def refingerprint(
         asked = missing.get(model.id, [])
         wanted = [spec for spec in asked if spec.matrix_rule == model.matrix_rule]
         spectra = store.read(read_spectra, model.id)
+        if spectra is None:
+            wanted = [spec for spec in wanted if not needs_spectra(spec)]
         if is_older(model.matrix_rule, MATRIX_RULE):
             old.append(model.name)
-        elif spectra is None or len(wanted) < len(asked):
+        elif len(wanted) < len(asked) or (spectra is None and model.id in unjudged):
             stuck.append(model.name)
-        if spectra is not None and wanted:
+        if wanted and spectra is not None:
             store.write(put_fingerprints, model.id, [fingerprint(spectra, spec) for spec in wanted])
-            computed += len(wanted)
+        elif wanted:
+            layers = store.read(read_layers, model.id)
+            store.write(put_fingerprints, model.id, [fingerprint_of_layers(layers, spec) for spec in wanted])
+        computed += len(wanted)
         if spectra is not None and model.id in unjudged:
             store.write(put_conjugacy, model.id, conjugacy(spectra))
             judged += 1

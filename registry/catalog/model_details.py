@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.errors import SpecMismatchError
+from registry.errors import SpecMismatchError, WeightsNotReadError
 from registry.spectral.summary_statistics import figures
 from registry.storage.equivalence.stored_partitions import classes_with
 from registry.storage.models.model_queries import read_details
@@ -27,7 +27,10 @@ def details(store: Store, name: str) -> ModelDetails:
     labels = {spec.hash: spec.label for spec in store.read(all_specs)}
     return ModelDetails(
         summary=summary,
-        layers=tuple(_figures(row, spectra[at] if spectra else None) for at, row in enumerate(rows.layers)),
+        layers=tuple(
+            _figures(row, spectra[at] if spectra else None, read=summary.weights_read)
+            for at, row in enumerate(rows.layers)
+        ),
         skipped=rows.skipped,
         conjugacy=rows.conjugacy,
         tags=rows.tags,
@@ -49,9 +52,13 @@ def details(store: Store, name: str) -> ModelDetails:
 
 
 def stored_spectra(store: Store, name: str) -> tuple[Spectrum, ...]:
-    """Return the stored spectra of a model. Raises ``SpecMismatchError`` if they were not stored."""
+    """Return the stored spectra of a model. Raises ``SpecMismatchError`` if they were not stored or read."""
     model = store.read(find_model, name)
     spectra = store.read(read_spectra, model.id)
+    if not model.weights_read:
+        raise WeightsNotReadError(
+            f"the weights of {model.name} were not read", f"read them: archreg ingest {model.location}"
+        )
     if spectra is None:
         raise SpecMismatchError(
             f"the spectra of {model.name} were not stored",
@@ -60,7 +67,7 @@ def stored_spectra(store: Store, name: str) -> tuple[Spectrum, ...]:
     return spectra
 
 
-def _figures(row: StoredLayer, spectrum: Spectrum | None) -> LayerFigures:
+def _figures(row: StoredLayer, spectrum: Spectrum | None, *, read: bool) -> LayerFigures:
     layer, shape = row.layer, None if spectrum is None else figures(spectrum.values)
     return LayerFigures(
         position=layer.position,
@@ -69,7 +76,7 @@ def _figures(row: StoredLayer, spectrum: Spectrum | None) -> LayerFigures:
         shape=layer.shape,
         p=layer.p,
         q=layer.q,
-        mean=row.mean,
+        mean=row.mean if read else None,
         largest=None if shape is None else shape.largest,
         stable_rank=None if shape is None else shape.stable_rank,
         entropy=None if shape is None else shape.entropy,

@@ -108,7 +108,7 @@ class _Subject:
 def _subject(store: Store, settings: SearchSettings, where: Filter) -> _Subject:
     ids, vectors = vectors_of(store, settings.spec, where)
     models = {model.id: model for model in summaries_of(store, ids.tolist())}
-    kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
+    kinds = [("", "") if settings.by_shapes else models[model].kind for model in ids.tolist()]
     return _Subject(ids, vectors, kinds, models)
 
 

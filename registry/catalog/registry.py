@@ -80,7 +80,8 @@ class Registry:
     For concurrent use, and in each process, open a registry of its own.
 
     Query models are a stored name, a reference such as ``torchvision:resnet50``, a path, a ``torch.nn.Module`` or its
-    state dict. ``fingerprint`` is ``layered`` or ``mme``; ``distance`` is ``l1``, ``l2`` or ``linf``; ``tolerance`` is
+    state dict. ``fingerprint`` is ``layered``, ``mme`` or ``shapes``; of a model of which the header alone was read,
+    ``shapes`` takes the place of the default. ``distance`` is ``l1``, ``l2`` or ``linf``; ``tolerance`` is
     calibrated by default; ``filters`` are the fields of ``Filter``, ``card`` those of ``ModelCard``.
 
     ``runs``: the journal of ingests; ``index``: the vector index in Postgres; ``partitions``: the kept partitions.
@@ -197,19 +198,22 @@ class Registry:
         refs: Sequence[ModelRef],
         *,
         approximate: bool = False,
+        headers_only: bool = False,
         workers: int | None = None,
         executor: str | None = None,
     ) -> Estimate:
         """Estimate the seconds and the peak memory in bytes of ``ingest_all`` with the same options.
 
         Large files are estimated by the layers in their headers, others by their size. Takes a few milliseconds per
-        large file; no weights are read. Raises ``UsageError`` for an unknown executor.
+        large file; no weights are read. ``headers_only``: also give the bytes of each header, which are read for that,
+        except of what would have to be downloaded. Raises ``UsageError`` for an unknown executor.
         """
-        from registry.catalog.estimating import estimate
+        from registry.catalog.estimating import estimate, with_header_bytes
         from registry.ingest import Setting
 
-        refs = _planned(refs)
-        return estimate(refs, Setting(executor or "", workers), approximate=approximate)
+        refs, setting = _planned(refs), Setting(executor or "", workers)
+        found = estimate(refs, setting, approximate=approximate, headers_only=headers_only)
+        return with_header_bytes(found, refs) if headers_only else found
 
     def ingest_all(
         self,
@@ -221,6 +225,7 @@ class Registry:
         device: Device = "cpu",
         approximate: bool = False,
         allow_nonfinite: bool = False,
+        headers_only: bool = False,
         workers: int | None = None,
         executor: str | None = None,
         address: str | None = None,
@@ -234,6 +239,8 @@ class Registry:
         downloads afterwards. ``device``: where spectra are computed: ``cpu``, ``cuda``, or ``auto`` for ``cuda`` if
         available; ``approximate``: layers of order min(p, q) > 8,192 by stochastic Lanczos quadrature, marked so.
         ``allow_nonfinite``: a model with NaN or infinity is not refused, but stored without the layers that hold them.
+        ``headers_only``: read the headers and no weights: shapes, dtypes and sizes are stored with the fingerprint
+        ``shapes``, marked so, until the same location is ingested without it.
         ``workers``: number of worker processes; by default the number of cores, or none for small jobs and other
         devices than the CPU. ``executor``: ``inprocess``, ``pool`` or ``ray``, with the ``address`` of its cluster.
         ``time_limit``: seconds per model, after which its worker process is killed; 0 for no limit; by default far
@@ -249,7 +256,9 @@ class Registry:
         from registry.ingest import Setting
 
         refs = _planned(refs)
-        options = Options(replace, keep_spectra, discard_weights, _device(device), approximate, allow_nonfinite)
+        options = Options(
+            replace, keep_spectra, discard_weights, _device(device), approximate, allow_nonfinite, headers_only
+        )
         setting = Setting(executor or "", workers, address, time_limit)
         with self._lock:
             return ingest_refs(self._database, refs, options, setting, command, progress)
@@ -266,31 +275,34 @@ class Registry:
         device: Device = "cpu",
         approximate: bool = False,
         allow_nonfinite: bool = False,
+        headers_only: bool = False,
         **card: Unpack[CardFields],
     ) -> Ingested:
         """Ingest one model: a reference, a path, or a live module or its state dict, which need a ``name``.
 
         ``key``, ``base``: as in ``plan``, for references only; ``replace``, ``keep_spectra``, ``device``,
-        ``approximate``, ``allow_nonfinite``: as in ``ingest_all``; ``card``: fields of ``ModelCard``; ``seed`` is also
-        the seed of a random initialisation.
+        ``approximate``, ``allow_nonfinite``, ``headers_only``: as in ``ingest_all``; ``card``: fields of ``ModelCard``;
+        ``seed`` is also the seed of a random initialisation.
 
         Raises ``SourceError``, ``SpectrumError``, ``NameTakenError``, ``UsageError`` or ``StorageError``, or
         ``RegistryError`` for an unavailable device; nothing is stored then.
         """
         from registry.catalog.measuring import expand_all
         from registry.catalog.storing import Options, ingest_checkpoint
-        from registry.sources import open_module, open_ref
+        from registry.sources import open_headers, open_module, open_ref
 
-        options = Options(replace, keep_spectra, False, _device(device), approximate, allow_nonfinite)
+        options = Options(replace, keep_spectra, False, _device(device), approximate, allow_nonfinite, headers_only)
         known = card_of(card)
         if isinstance(reference, str | Path):
             refs = expand_all([reference], None, key=key, seed=known.seed or 0, name=name, base=base, card=known)
             if len(refs) != 1:
                 raise UsageError(f"{reference} is {len(refs)} models", "use plan() and ingest_all() for several")
-            with self._lock, open_ref(refs[0]) as checkpoint:
+            with self._lock, open_headers(refs[0]) if headers_only else open_ref(refs[0]) as checkpoint:
                 return ingest_checkpoint(self._database, checkpoint, options)
         if isinstance(reference, list | tuple):
             raise UsageError("ingest() takes one model", "use plan() and ingest_all() for several")
+        if headers_only:
+            raise UsageError("a live module has no header", "leave headers_only out")
         if name is not None:
             text(name, "name")
         if not name and (hasattr(reference, "state_dict") or isinstance(reference, Mapping)):
@@ -415,12 +427,10 @@ class Registry:
         ``strict``: as in ``equivalent``.
         """
         from registry.catalog.comparing import compare
-        from registry.catalog.subjects import resolve
 
         refuse_unknown(unknown)
         with self._lock:
-            store, subject, settings = self._question(a, fingerprint, distance, tolerance)
-            found = compare(subject, resolve(store, b, settings.spec), settings, strict=strict)
+            found = compare(*self._both(a, b, fingerprint, distance, tolerance), strict=strict)
         return found.of_asked(a, b)
 
     def equivalent(
@@ -440,12 +450,10 @@ class Registry:
         fingerprint ``layered``.
         """
         from registry.catalog.comparing import verdict
-        from registry.catalog.subjects import resolve
 
         refuse_unknown(unknown)
         with self._lock:
-            store, subject, settings = self._question(a, fingerprint, distance, tolerance)
-            return verdict(subject, resolve(store, b, settings.spec), settings, strict=strict)
+            return verdict(*self._both(a, b, fingerprint, distance, tolerance), strict=strict)
 
     def distances(
         self, *, fingerprint: str = "layered", distance: str | None = None, **filters: Unpack[Filters]
@@ -847,13 +855,32 @@ class Registry:
         among: bool = False,
     ) -> tuple[Store, Query, SearchSettings]:
         """Settings and query model. ``among``: first require stored models, before weights are read or downloaded."""
-        from registry.catalog.subjects import resolve
+        from registry.catalog.search_settings import settings_for
+        from registry.catalog.subjects import or_shapes, resolve
         from registry.storage.models.model_queries import require_models
 
         store, settings = self._settings(fingerprint, distance, tolerance)
         if among:
             store.read(require_models)
-        return store, resolve(store, query, settings.spec), settings
+        spec, subject = or_shapes(settings.spec, lambda spec: (spec, resolve(store, query, spec)))
+        if spec != settings.spec:
+            settings = settings_for(store, spec, distance, tolerance)
+        return store, subject, settings
+
+    def _both(
+        self, a: QueryInput, b: QueryInput, fingerprint: str, distance: str | None, tolerance: float | None
+    ) -> tuple[Query, Query, SearchSettings]:
+        """Two query models and the settings to compare them, by shapes alone if the weights of one were not read."""
+        from registry.catalog.search_settings import settings_for
+        from registry.catalog.subjects import or_shapes, resolve
+
+        store, settings = self._settings(fingerprint, distance, tolerance)
+        spec, one, other = or_shapes(
+            settings.spec, lambda spec: (spec, resolve(store, a, spec), resolve(store, b, spec))
+        )
+        if spec != settings.spec:
+            settings = settings_for(store, spec, distance, tolerance)
+        return one, other, settings
 
 
 def _planned(refs: Sequence[ModelRef]) -> tuple[ModelRef, ...]:

@@ -59,6 +59,13 @@ class SearchSettings:
         return rate_bound(self.calibration, self.tolerance)
 
     @property
+    def by_shapes(self) -> bool:
+        """Whether shapes alone are compared: then no training or tail class counts."""
+        from registry.spectral.specs import needs_spectra
+
+        return not needs_spectra(self.spec)
+
+    @property
     def limit(self) -> float:
         """The tolerance. Raises ``UsageError`` if there is none because the fingerprint is not calibrated."""
         if self.tolerance is None:
@@ -114,6 +121,7 @@ def verdicts_on(
         rate=settings.rate,
         calibration=settings.calibration,
         searched=searched,
+        by_shapes=settings.by_shapes,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from registry.catalog.arguments import number, whole
 from registry.catalog.search_settings import Candidates, candidates, passing, settings_for, summaries_of, verdicts_on
-from registry.catalog.subjects import resolve, stored
+from registry.catalog.subjects import or_shapes, resolve, stored
 from registry.equivalence import nearest, search
 from registry.errors import UsageError
 from registry.types import Neighbour, Search
@@ -64,7 +64,22 @@ def look_up(
     where: Filter,
     limits: SearchLimits,
 ) -> Search:
-    """Find the stored models nearest to the query, which is left out; O(n d), or by a current index."""
+    """Find the stored models nearest to the query, which is left out; O(n d), or by a current index.
+
+    By shapes alone, where the default fingerprint is asked for and the weights of the query were not read.
+    """
+    return or_shapes(spec, lambda spec: _looked_up(store, reference, spec, distance, tolerance, where, limits))
+
+
+def _looked_up(
+    store: Store,
+    reference: QueryInput,
+    spec: FingerprintSpec,
+    distance: str | None,
+    tolerance: float | None,
+    where: Filter,
+    limits: SearchLimits,
+) -> Search:
     from registry.storage.models.model_queries import require_models
 
     with store.snapshot():  # one snapshot for a stored model; weights are read outside of transactions
@@ -141,7 +156,7 @@ def _indexed(
         return None, ""
     if ids is not None and VISIT * (k + 1) * count > len(ids) ** 2:
         return None, ""  # about (k + 1) count / len(ids) index steps, against reading the models that match
-    kind = query.kind if limits.equivalent else None
+    kind = query.kind if limits.equivalent and not settings.by_shapes else None
     own = bool(query.id) and (ids is None or query.id in ids)
     probe = probe if own else query.vector
     near, vectors = store.read(find_near, index, probe, k + 1, ids=ids, kind=kind)
@@ -180,8 +195,9 @@ class Gallery:
         rows = self.among.rows
         if equivalent:
             radius = self.settings.limit if radius is None else min(radius, self.settings.limit)
-            alike = self._alike()
-            rows = np.flatnonzero(alike) if rows is None else rows[alike[rows]]
+            if not self.settings.by_shapes:
+                alike = self._alike()
+                rows = np.flatnonzero(alike) if rows is None else rows[alike[rows]]
         found, distances = search(
             self.query.vector,
             self.among.vectors,

@@ -123,7 +123,7 @@ def _classes(store: Store, settings: SearchSettings, front: _Front) -> list[Sele
     if settings.tolerance is None:  # nothing is known to be equivalent
         return [Selected(choices[model], ()) for model in front.ids]
     ids, vectors = store.read(read_fingerprints, settings.spec.hash, ids=front.ids)
-    kinds = [(models[model].tail_class, models[model].training_class) for model in ids.tolist()]
+    kinds = [("", "") if settings.by_shapes else models[model].kind for model in ids.tolist()]
     rule = rule_for(None, len(ids))
     groups = sorted_into_groups(vectors, kinds, settings.distance, settings.tolerance, rule) if len(ids) else ()
     members = [[int(ids[row]) for row in group.members] for group in groups]

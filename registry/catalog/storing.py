@@ -14,7 +14,7 @@ from registry.types import Ingested
 from registry.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from registry.catalog.database import Database
     from registry.catalog.measuring import Read
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from registry.storage import Added, Entry, NewModel, Store
     from registry.types import Checkpoint, WeightsPlan
 
-__all__ = ["Options", "Stored", "ingest_checkpoint", "is_whole", "store_all"]
+__all__ = ["Options", "Stored", "ingest_checkpoint", "is_whole", "reading_of", "store_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Options:
 
     ``replace``: reassign names that are taken; ``keep_spectra``: store spectra; ``discard_weights``: delete downloads;
     ``device``: where spectra are computed; ``approximate``: orders above 8,192 by stochastic Lanczos quadrature;
-    ``allow_nonfinite``: models with NaN or infinity are stored without the layers that hold them.
+    ``allow_nonfinite``: models with NaN or infinity are stored without the layers that hold them; ``headers_only``: no
+    weights are read.
     """
 
     replace: bool = False
@@ -40,13 +41,18 @@ class Options:
     device: Device = "cpu"
     approximate: bool = False
     allow_nonfinite: bool = False
+    headers_only: bool = False
+
+
+def reading_of(options: Options, known: Callable[[WeightsPlan], bool], threads: int | None) -> Reading:
+    """The function that measures models with these options; see `Reading`."""
+    return Reading(known, threads, options.device, options.approximate, options.allow_nonfinite, options.headers_only)
 
 
 def ingest_checkpoint(database: Database, checkpoint: Checkpoint, options: Options) -> Ingested:
     """Store one opened model without a journal; stored weights are not measured again."""
     begun = time.perf_counter()
-    reading = Reading(Stored(database, options), None, options.device, options.approximate, options.allow_nonfinite)
-    read = reading.checkpoint(checkpoint)
+    read = reading_of(options, Stored(database, options), None).checkpoint(checkpoint)
     added = database.created().add(_new_model(read, options), replace=options.replace)
     return _ingested(read, added, time.perf_counter() - begun)
 
@@ -100,6 +106,8 @@ def _new_model(read: Read, options: Options) -> NewModel:
     )
     if read.measured is None:
         return new
+    if not read.plan.weights_read:
+        return replace(new, means=(0.0,) * len(read.plan.layers), fingerprints=read.measured.fingerprints)
     return replace(
         new,
         spectra=read.measured.spectra,
@@ -112,19 +120,31 @@ def _new_model(read: Read, options: Options) -> NewModel:
 def _notes(plan: WeightsPlan) -> tuple[str, ...]:
     """What the user should know of how the weights were read."""
     found = list(plan.notes)
+    if not plan.weights_read:
+        found.append(NOT_READ)
     if plan.unread:
         found.append(f"{counted(plan.unread, 'weight')} of {plan.parameters:,} could not be read and were left out")
     return tuple(found)
+
+
+NOT_READ = "weights not read: it is compared by shapes alone until it is ingested without --headers-only"
 
 
 def _ingested(read: Read, added: Added, seconds: float) -> Ingested:
     message = ""
     if added.status == "named":
         other = next((name for name in added.names if name != read.ref.name), "a model without a name")
-        message = f"another name for {other}, which has the same weights"
+        same = "weights" if read.plan.weights_read else "header at the same place"
+        message = f"another name for {other}, which has the same {same}"
+    elif added.weights == "kept":
+        message = "already stored with its weights; nothing added"
+    elif added.weights == "completed":
+        message = "its weights are read now; its names, metadata, metrics and tags stay"
     elif added.status == "known":
-        whole = read.measured is None
+        whole = read.measured is None or not read.plan.weights_read
         message = "already stored; nothing added" if whole else "already stored; missing values added"
     elif added.status == "renewed":
         message = f"measured anew by {read.plan.rule}; its names, metadata, metrics and tags stay"
-    return Ingested(read.ref.target, read.ref.name, added.status, seconds, message, notes=_notes(read.plan))
+    kept = read.plan.weights_read or added.weights == "kept"
+    notes = _notes(read.plan) if kept == read.plan.weights_read else ()
+    return Ingested(read.ref.target, read.ref.name, added.status, seconds, message, notes=notes, weights_read=kept)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError
+from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError, WeightsNotReadError
 from registry.types import ModelSummary
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     QueryInput = str | Path | torch.nn.Module | Mapping[str, torch.Tensor]
 
-__all__ = ["Query", "resolve", "stored"]
+T = TypeVar("T")
+
+__all__ = ["Query", "or_shapes", "resolve", "stored"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,18 @@ class Query:
     spectra: Callable[[], tuple[Spectrum, ...] | None]
 
 
+def or_shapes(spec: FingerprintSpec, ask: Callable[[FingerprintSpec], T]) -> T:
+    """The answer to a question: by shapes alone, if the spec is the default and weights of a model were not read."""
+    try:
+        return ask(spec)
+    except WeightsNotReadError:
+        from registry.spectral.specs import LAYERED, SHAPES
+
+        if spec != LAYERED:
+            raise
+        return ask(SHAPES)
+
+
 def resolve(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query:
     """Return the query model: a stored name, else a reference or path, which is measured and not stored.
 
@@ -60,6 +74,8 @@ def resolve(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query
         A reference or a path whose weights cannot be read.
     SpecMismatchError
         A stored model without a fingerprint of this spec.
+    WeightsNotReadError
+        The spec needs spectra, and the header of the stored model was read alone.
     """
     from registry.storage.models.summaries import find_model
 
@@ -103,7 +119,7 @@ def _names_a_source(text: str) -> bool:
 
     scheme, colon, _ = text.partition(":")
     if colon:
-        return scheme != "sha256"
+        return scheme not in ("sha256", "header")
     path_like = text.startswith(("./", "../", "/", "~/"))
     return path_like or text.lower().endswith(tuple(SUFFIXES)) or (bool(text) and _is(text, Path.exists))
 
@@ -125,6 +141,8 @@ def _refuse_other_weights(text: str, summary: Callable[[], ModelSummary]) -> Non
         return
 
     content_hash = summary().content_hash
+    if not summary().weights_read:  # nothing tells them from others
+        return
     with open_ref(expand(path)[0]) as checkpoint:
         if plan_weights(checkpoint).content_hash == content_hash:
             return
@@ -156,11 +174,19 @@ def _of(
 
 
 def _unmeasured(model: ModelSummary, spec: FingerprintSpec) -> SpecMismatchError:
+    from registry.spectral.specs import SHAPES, needs_spectra
+
+    again = f"archreg ingest {model.location or 'and its file or reference'}"
+    if not model.weights_read and needs_spectra(spec):
+        return WeightsNotReadError(
+            f"the weights of {model.name} were not read, and {spec.label} compares them",
+            f"use the fingerprint {SHAPES.name}, or read them: {again}",
+        )
     if model.matrix_rule != spec.matrix_rule:
         return SpecMismatchError(
             f"{model.name} was measured by {model.matrix_rule}, and {spec.label} compares matrices of "
             f"{spec.matrix_rule}",
-            f"ingest it again: archreg ingest {model.location or 'and its file or reference'}",
+            f"ingest it again: {again}",
         )
     remedy = f"run: archreg refingerprint --fingerprint {spec.name}"
     return SpecMismatchError(f"{model.name} has no {spec.label} fingerprint", remedy)
@@ -202,6 +228,7 @@ def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSumma
     from registry.sources.source_table import location_of
 
     card, conjugacy = ref.card, measured.conjugacy
+    classes = ("", "") if conjugacy is None else (conjugacy.tail_class, conjugacy.training_class)
     return ModelSummary(
         id=0,
         name=ref.name,
@@ -220,8 +247,8 @@ def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSumma
         licence=card.licence,
         source=card.source,
         gflops=card.gflops,
-        tail_class=conjugacy.tail_class,
-        training_class=conjugacy.training_class,
+        tail_class=classes[0],
+        training_class=classes[1],
         approximate=sum(bool(spectrum.method) for spectrum in measured.spectra),
         metrics=card.metrics,
         precision=plan.precision,

@@ -37,13 +37,15 @@ def judge(
     rate: float | None,
     calibration: Calibration | None,
     searched: int,
+    by_shapes: bool = False,
 ) -> list[Verdict]:
     """Verdicts on ``others``: equivalent within the tolerance are those of one kind at a distance <= tolerance.
 
     ``distances`` (n,) of n others from the model of ``kind``; ``rate``: `rate_bound` at the tolerance; ``searched``:
     how many models the answer was looked for among. The rate counts unrelated pairs by distance alone and so bounds
     that of the verdict. Without a tolerance nothing is called equivalent, and models of one kind are left undecided,
-    None; without a calibration there are no rates.
+    None; without a calibration there are no rates. ``by_shapes``: of shapes alone, which no kind is known of, so that
+    kinds do not count.
     """
     tail, training = kind
     closer = [None] * len(others) if calibration is None else closer_than(calibration, distances).tolist()
@@ -51,9 +53,9 @@ def judge(
     found = []
     for distance, farther, (its_tail, its_training) in zip(distances.tolist(), closer, others, strict=True):
         reasons = []
-        if its_tail != tail:
+        if its_tail != tail and not by_shapes:
             reasons.append(f"tail class {tail} against {its_tail}")
-        if its_training != training:
+        if its_training != training and not by_shapes:
             reasons.append(f"training class {training} against {its_training}")
         if tolerance is not None and distance > tolerance:
             reasons.append(f"distance {distance:.4g} beyond the tolerance {tolerance:.4g}")
@@ -66,6 +68,7 @@ def judge(
                 closer_than=farther,
                 expected_false=expected_false,
                 reasons=tuple(reasons),
+                by_shapes=by_shapes,
             )
         )
     return found

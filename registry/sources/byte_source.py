@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,11 @@ from registry.sources.remote.addresses import is_remote, resolve
 from registry.sources.weight_files import check_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _typeshed import WriteableBuffer
 
-__all__ = ["ByteSource", "FileView", "LocalBytes", "open_bytes"]
+__all__ = ["ByteSource", "Count", "FileView", "LocalBytes", "counted", "counted_bytes", "open_bytes"]
 
 
 class FileView(io.RawIOBase):
@@ -89,6 +93,42 @@ class LocalBytes(ByteSource):
         self._file.close()
 
 
+class Count:
+    """``bytes``: how many were asked for."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+_COUNT: ContextVar[Count | None] = ContextVar("count", default=None)
+
+
+@contextmanager
+def counted_bytes() -> Iterator[Count]:
+    """Count the bytes that are asked for of all sources that are opened within, in this thread."""
+    count = Count()
+    token = _COUNT.set(count)
+    try:
+        yield count
+    finally:
+        _COUNT.reset(token)
+
+
+def counted(source: ByteSource) -> ByteSource:
+    """The source, its reads counted where `counted_bytes` asks for it."""
+    total = _COUNT.get()
+    if total is None:
+        return source
+    plain = source.read_at
+
+    def read_at(start: int, count: int) -> bytes | bytearray:
+        total.bytes += count
+        return plain(start, count)
+
+    source.read_at = read_at  # type: ignore[method-assign]
+    return source
+
+
 def open_bytes(target: str | Path) -> ByteSource:
     """The bytes of the file that a reference's target names; close it, or use it in a ``with`` statement.
 
@@ -109,5 +149,5 @@ def open_bytes(target: str | Path) -> ByteSource:
     if is_remote(target):
         from registry.sources.remote.remote_bytes import open_remote_bytes
 
-        return open_remote_bytes(resolve(target))
-    return LocalBytes(Path(target))
+        return counted(open_remote_bytes(resolve(target)))
+    return counted(LocalBytes(Path(target)))

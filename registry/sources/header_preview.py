@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.errors import RegistryError
+from registry.sources.byte_source import counted_bytes
 from registry.sources.effective_weights import effective
-from registry.sources.matrix_rule import layers_by_shape
-from registry.sources.references import open_ref
+from registry.sources.matrix_rule import layers_by_shape, plan_headers
+from registry.sources.references import open_headers, open_ref
 from registry.sources.source_table import SOURCES
 
 if TYPE_CHECKING:
     from registry.types import LayerMatrix, ModelRef
 
-__all__ = ["layers_by_header"]
+__all__ = ["header_bytes", "layers_by_header"]
 
 
 def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | None:
@@ -35,3 +36,13 @@ def layers_by_header(ref: ModelRef) -> tuple[tuple[LayerMatrix, int], ...] | Non
         (layer, (8 if infos[layer.tensor].dtype == "float64" else 4) * layer.p * layer.q)
         for layer in layers_by_shape(infos, view.facts.config)
     )
+
+
+def header_bytes(ref: ModelRef) -> int | None:
+    """Bytes that opening a model by its header alone reads, found by doing so; None where it cannot be done."""
+    try:
+        with counted_bytes() as count, open_headers(ref) as checkpoint:
+            plan_headers(checkpoint)
+    except RegistryError:
+        return None
+    return count.bytes

@@ -86,7 +86,7 @@ def fingerprint(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> Fingerpri
 
 def needs_spectra(spec: FingerprintSpec) -> bool:
     """Whether a spec's vector is computed from eigenvalues; of one that this version does not know, True."""
-    kind = FINGERPRINTS.find(spec.name)
+    kind = _BUILT_IN.get(spec.name) or FINGERPRINTS.find(spec.name)
     return kind is None or kind.spec.version != spec.version or kind.of_layers is None
 
 

@@ -12,11 +12,13 @@ class ModelEstimate:
     """A model: ``seconds`` on one core without downloads, and ``memory`` in bytes of the process that measures it.
 
     ``memory`` is 0 if unknown. ``by_layers``: whether the estimate uses the model's layers, not only its size.
+    ``header_bytes``: what would be read of an ingest of headers alone; None if that is not asked or not known.
     """
 
     seconds: float
     memory: int
     by_layers: bool
+    header_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ class ModelSummary(Shown):
     ``precision``: how the weights are stored (``int4 gptq, float16``). ``format``: the source that read them,
     ``location``: their path or reference when they were ingested, ``entry``: which entry of a wrapped checkpoint.
     ``unread``: number of weights that were left out because they cannot be read. ``nonfinite``: number of values that
-    are NaN or infinite, whose layers were left out.
+    are NaN or infinite, whose layers were left out. ``weights_read``: False if the header alone was read: shapes,
+    dtypes and sizes are known, and ``content_hash`` is ``header:`` and a hash of them at their location.
     """
 
     id: int
@@ -52,16 +53,22 @@ class ModelSummary(Shown):
     entry: str = ""
     unread: int = 0
     nonfinite: int = 0
+    weights_read: bool = True
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Tail class and training class, empty where they are unknown."""
+        return self.tail_class, self.training_class
 
 
 @dataclass(frozen=True, slots=True)
 class LayerFigures:
     """One layer of a stored model: its matrix, and statistics of its spectrum.
 
-    ``mean``: mean of the proper eigenvalues of W W^T. ``largest``: the largest eigenvalue over that mean.
-    ``stable_rank``: ||W||_F^2 / ||W||_2^2. ``entropy``: of the normalised proper eigenvalues, over the log of their
-    number. The last three are None if the spectra are not stored. ``method``: how the eigenvalues were computed, empty
-    for exact ones.
+    ``mean``: mean of the proper eigenvalues of W W^T, None if the weights were not read. ``largest``: the largest
+    eigenvalue over that mean. ``stable_rank``: ||W||_F^2 / ||W||_2^2. ``entropy``: of the normalised proper
+    eigenvalues, over the log of their number. These three are None if the spectra are not stored. ``method``: how the
+    eigenvalues were computed, empty for exact ones.
     """
 
     position: int
@@ -70,7 +77,7 @@ class LayerFigures:
     shape: tuple[int, ...]
     p: int
     q: int
-    mean: float
+    mean: float | None
     largest: float | None
     stable_rank: float | None
     entropy: float | None

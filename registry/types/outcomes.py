@@ -51,8 +51,9 @@ class Plan(tuple["ModelRef", ...]):
 class Ingested:
     """Outcome for one reference: ``added``, ``named`` (known weights, a new name), ``known``, ``renewed``, ``failed``.
 
-    ``renewed``: a model of an older matrix rule, measured anew under the present one. ``notes``: choices that the
-    reader of the weights made, and weights that were left out.
+    ``renewed``: a model of an older matrix rule, measured anew under the present one, or a model of which the header
+    alone was read, measured now. ``notes``: choices that the reader of the weights made, and weights that were left
+    out. ``weights_read``: False if the header alone was read.
     """
 
     reference: str
@@ -62,6 +63,7 @@ class Ingested:
     message: str = ""
     remedy: str = ""
     notes: tuple[str, ...] = ()
+    weights_read: bool = True
 
 
 @dataclass(frozen=True, slots=True)

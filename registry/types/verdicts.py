@@ -24,7 +24,8 @@ class Verdict:
     fraction of unrelated pairs with a larger distance. ``rate``: fraction of unrelated pairs within this tolerance, or
     the calibration's resolution if that is larger. ``expected_false``: expected number of false passes among the models
     searched. ``reasons``: why the models are not equivalent, in words; empty if they are. ``rate``, ``closer_than`` and
-    ``expected_false`` are None without a calibration.
+    ``expected_false`` are None without a calibration. ``by_shapes``: the fingerprint is computed of shapes alone, so
+    that weights, training and tail classes are not compared.
     """
 
     equivalent: bool | None
@@ -34,6 +35,7 @@ class Verdict:
     closer_than: float | None
     expected_false: float | None
     reasons: tuple[str, ...] = ()
+    by_shapes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def fill(url: str) -> None:
     with Store.open(url, mode="create") as store:
         store.add(new_model("first", 1, format="torch", location="/runs/first.pt", entry="ema"))
         second = new_model("second", 2, card=ModelCard(family="vgg"), keep_spectra=False)
-        plan = replace(second.plan, precision="int4 gptq", unread=3, nonfinite=1, notes=("A note.",))
+        plan = replace(second.plan, precision="int4 gptq", unread=3, nonfinite=1, notes=("A note.",), header="5" * 64)
         store.add(replace(second, plan=plan))
         store.add(new_model("third", 3, conjugacy=None, fingerprints=()))
         store.add(new_model("first again", 1))

@@ -41,6 +41,7 @@ MODEL = {
     "entry": "string",
     "unread": "Int64",
     "nonfinite": "Int64",
+    "weights_read": "boolean",
     "source": "string",
     "matrix_rule": "string",
     "content_hash": "string",

@@ -89,6 +89,8 @@ def write_tensorflow(kind: str) -> Callable[[Path], str]:
         return str(folder / f"x{suffix}")
 
     return write
+
+
 def write_remote(folder: Path) -> str:
     """A file in fsspec's file system of this process."""
     address = f"/{folder.name}/x.safetensors"

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import struct
 import tracemalloc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from registry.errors import AmbiguousError, NotFoundError, WeightsError
 from registry.sources import expand, layer_matrix, open_module, open_ref, plan_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from registry.types import Checkpoint, WeightsPlan
 
 

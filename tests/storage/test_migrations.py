@@ -63,6 +63,11 @@ COUNTS = {  # rows of every table that the databases of a revision were frozen w
         "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1, "partitions": 1, "classes": 1, "members": 2,
         "runs": 1, "items": 2,
     },
+    "v0005": {
+        "architectures": 2, "models": 3, "names": 4, "tags": 4, "metrics": 4, "skipped": 3, "layers": 9, "spectra": 2,
+        "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1, "partitions": 1, "classes": 1, "members": 2,
+        "runs": 1, "items": 2,
+    },
 }  # fmt: skip
 
 

@@ -127,7 +127,8 @@ architectures: Final = Table(
 # One set of weights, known by its content; its names are in `names`, and it may have none. `precision`: how the values
 # are stored; `format`: the source that read them; `location`: the path or reference; `entry`: which entry of a wrapped
 # checkpoint; `unread` and `nonfinite`: numbers of weights that were left out, or are NaN or infinite; `notes`: a JSON
-# list of sentences.
+# list of sentences. `header_hash`: of the names, dtypes and shapes of the tensors, at that location. Where the header
+# alone was read, `content_hash` is "header:" and that hash, so that it is unique and never taken for one of content.
 models: Final = Table(
     "models",
     metadata,
@@ -157,6 +158,7 @@ models: Final = Table(
     _counter("unread"),
     _counter("nonfinite"),
     _required("notes", server_default="[]"),
+    _required("header_hash", server_default=""),
     # Ids are never used twice: whatever remembers one cannot come to mean another model.
     sqlite_autoincrement=True,
 )

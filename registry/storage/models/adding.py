@@ -19,6 +19,7 @@ from registry.storage.models.model_queries import is_exact, is_older, short_hash
 from registry.storage.models.model_validation import check_model, check_name
 from registry.storage.models.records import Added
 from registry.storage.models.stored_cards import drop_if_unused, put_card, stored_card, utc_now
+from registry.types.weights import HEADER_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["absorb", "add_models", "agreements", "claim_name", "layer_means", "means_of"]
 
+_KNOWN = (models.c.id, models.c.matrix_rule, models.c.content_hash)
 SAME_MEAN = 1e-6
 """Relative difference below which two measurements of one layer have the same mean eigenvalue."""
 
@@ -42,6 +44,8 @@ def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bo
     By another matrix rule, or exact where they were approximate and the other way around, they get new layers, too.
     A name of a model of an older matrix rule means the same file, measured anew, where sizes and the means of common
     layers are equal: the model keeps its id, names, card, metrics and tags, and gets the new layers and hash.
+    A model of which the header alone was read is completed likewise by the weights at that place, if the header is the
+    same, whatever its name. A header of a model whose weights were read adds nothing, under the name of that model.
     Some 25 statements for all that are new under free names, however many; as many again for each of the others.
 
     Raises
@@ -69,6 +73,8 @@ def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bo
         else:
             found.append(_place(connection, new, gone, replace=replace))
         model_id = found[-1].model_id
+        if found[-1].weights == "kept":
+            continue
         vectors[model_id] = vectors.get(model_id, ()) + new.fingerprints
         if new.conjugacy is not None:
             figures[model_id] = new.conjugacy, new.conjugacy_rule
@@ -83,14 +89,17 @@ def _insert_fresh(connection: Connection, given: Sequence[NewModel]) -> dict[int
     writes, so that of two writers of the same models one waits for the other, and not each for each.
     """
     hashes, called = [new.plan.content_hash for new in given], [new.name for new in given]
-    known = select(models.c.content_hash).where(listed(models.c.content_hash, set(hashes), connection))
+    headers = [
+        HEADER_PREFIX + new.plan.header if new.plan.header else hash_ for new, hash_ in zip(given, hashes, strict=True)
+    ]
+    known = select(models.c.content_hash).where(listed(models.c.content_hash, {*hashes, *headers}, connection))
     taken = select(names.c.name).where(listed(names.c.name, set(called), connection))
     seen = {*connection.scalars(known), *connection.scalars(taken)}  # no name looks like a hash
     fresh = []
     for at, new in enumerate(given):
-        if seen.isdisjoint((new.plan.content_hash, new.name)):
+        if seen.isdisjoint((new.plan.content_hash, headers[at], new.name)):
             fresh.append(at)
-        seen |= {new.plan.content_hash, new.name}
+        seen |= {new.plan.content_hash, headers[at], new.name}
     if connection.dialect.name == "postgresql":
         fresh.sort(key=hashes.__getitem__)
     ids = insert_models(connection, [given[at] for at in fresh])
@@ -104,27 +113,51 @@ def _insert_fresh(connection: Connection, given: Sequence[NewModel]) -> dict[int
 
 def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bool) -> Added:
     """Store one model without vectors and figures; adds specs of deleted vectors to ``gone``."""
-    known: Row[Any, Any] | None = connection.execute(
-        select(models.c.id, models.c.matrix_rule).where(models.c.content_hash == new.plan.content_hash)
+    known: Row[Any, Any, Any] | None = connection.execute(
+        select(*_KNOWN).where(models.c.content_hash == new.plan.content_hash)
     ).first()
-    older = _older(connection, new, None if known is None else known.id, replace=replace)
-    if older is not None and known is None:
-        known = older
-    elif older is not None and known is not None and older.id != known.id:
-        gone |= absorb(connection, known.id, older.id)
+    older = completed = read = None
+    if new.plan.weights_read:
+        older = _older(connection, new, None if known is None else known.id, replace=replace)
+        completed = _header_alone(connection, new)
+        for before in (older, completed):
+            if before is not None and known is None:
+                known = before
+            elif before is not None and known is not None and before.id != known.id:
+                gone |= absorb(connection, known.id, before.id)
+    elif known is None:
+        known = read = _of_that_header(connection, new)
+    measured_anew = older is not None or completed is not None
     named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
     if known is None:
         [model_id] = insert_models(connection, [new])
     else:
         model_id = known.id
-        gone |= _renew(connection, known, new, named=named, measured_anew=older is not None)
+        gone |= _renew(connection, known, new, named=named, measured_anew=measured_anew)
     if not named:
         connection.execute(insert(names).values(name=new.name, model_id=model_id, created=utc_now()))
-    status: Literal["added", "named", "known", "renewed"] = "renewed" if older is not None else "known"
-    if known is None or not named:
+    status: Literal["added", "named", "known", "renewed"] = "renewed" if measured_anew else "known"
+    if known is None or not (named or completed is not None):
         status = "added" if known is None else "named"
     all_names = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id))
-    return Added(model_id, status, new.name, tuple(all_names))
+    weights: Literal["", "completed", "kept"] = "kept" if read is not None else "" if completed is None else "completed"
+    return Added(model_id, status, new.name, tuple(all_names), weights)
+
+
+def _header_alone(connection: Connection, new: NewModel) -> Row[Any, Any, Any] | None:
+    """The model of which the header at this place was read without its weights, which are read now."""
+    if not new.plan.header:
+        return None
+    return connection.execute(select(*_KNOWN).where(models.c.content_hash == HEADER_PREFIX + new.plan.header)).first()
+
+
+def _of_that_header(connection: Connection, new: NewModel) -> Row[Any, Any, Any] | None:
+    """The model of the name of ``new`` whose weights were read, from this place and with this header.
+
+    Without the name it is no proof: a file may have been overwritten by another training of its network.
+    """
+    named = select(*_KNOWN).join(names, names.c.model_id == models.c.id).where(names.c.name == new.name)
+    return connection.execute(named.where(models.c.header_hash == new.plan.header)).first()
 
 
 def claim_name(
@@ -160,13 +193,13 @@ def claim_name(
     return False
 
 
-def _older(connection: Connection, new: NewModel, known_id: int | None, *, replace: bool) -> Row[Any, Any] | None:
+def _older(connection: Connection, new: NewModel, known_id: int | None, *, replace: bool) -> Row[Any, Any, Any] | None:
     """The model of an older matrix rule with the name of ``new``, if it is of the same file: (id, rule), or None.
 
     The hashes of two rules cannot be compared. The stored bytes of all tensors can, and the means of layers that both
     rules find: where they differ it is another file, which takes the name only where ``replace`` asks for it.
     """
-    named = select(models.c.id, models.c.matrix_rule).join(names, names.c.model_id == models.c.id)
+    named = select(*_KNOWN).join(names, names.c.model_id == models.c.id)
     if not replace:
         named = named.where(models.c.bytes == new.plan.bytes)
     held = connection.execute(named.where(names.c.name == new.name)).first()
@@ -216,7 +249,7 @@ def absorb(connection: Connection, model_id: int, older: int) -> frozenset[int]:
 
 
 def _renew(
-    connection: Connection, known: Row[Any, Any], new: NewModel, *, named: bool, measured_anew: bool
+    connection: Connection, known: Row[Any, Any, Any], new: NewModel, *, named: bool, measured_anew: bool
 ) -> frozenset[int]:
     """Update a known model: under its own name the new card wins, under another it fills unknown fields.
 
@@ -224,7 +257,14 @@ def _renew(
     the specs whose vectors, being of another matrix rule, were deleted.
     """
     gone = frozenset[int]()
-    if known.matrix_rule != new.plan.rule or _found_otherwise(connection, known.id, new):
+    unread = known.content_hash.startswith(HEADER_PREFIX)
+    if not new.plan.weights_read and not unread:
+        pass  # what is known of the weights stays
+    elif (
+        known.matrix_rule != new.plan.rule
+        or (unread and new.plan.weights_read)
+        or _found_otherwise(connection, known.id, new)
+    ):
         gone = replace_layers(connection, known.id, new)
     elif new.spectra and new.keep_spectra:
         held = connection.scalar(select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == known.id))

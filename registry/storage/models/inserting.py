@@ -78,6 +78,7 @@ def origin_values(new: NewModel) -> dict[str, Any]:
         "unread": new.plan.unread,
         "nonfinite": new.plan.nonfinite,
         "notes": packed_notes(new.plan.notes),
+        "header_hash": new.plan.header,
     }
 
 

@@ -20,7 +20,7 @@ from registry.storage.models.model_validation import HASH_PREFIX
 from registry.storage.models.packing import layer_of, notes_of, to_conjugacy
 from registry.storage.models.records import CONJUGACY_RULE, DetailsRows, Holding
 from registry.types.models import Stats
-from registry.types.weights import SkippedTensor
+from registry.types.weights import HEADER_PREFIX, SkippedTensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +44,7 @@ __all__ = [
     "short_hash",
     "read_stats",
     "unknown_count",
+    "unread_models",
 ]
 
 SHORT = 12
@@ -51,12 +52,13 @@ NEAR = 2_000  # texts compared at most when one is not found: difflib takes some
 
 
 def short_hash(content_hash: str) -> str:
-    """Return the name of a model without a name: ``sha256:`` and 12 digits."""
-    return HASH_PREFIX + content_hash[:SHORT]
+    """Return the name of a model without a name: ``sha256:``, or ``header:`` of a header alone, and 12 digits."""
+    prefix = "" if content_hash.startswith(HEADER_PREFIX) else HASH_PREFIX
+    return (prefix + content_hash)[: len(HASH_PREFIX) + SHORT]
 
 
 def resolve(connection: Connection, reference: str) -> int:
-    """Return the id of the model with that name, or with the content hash ``sha256:PREFIX``.
+    """Return the id of the model with that name, or with the hash ``sha256:PREFIX`` or ``header:PREFIX``.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def resolve(connection: Connection, reference: str) -> int:
     if found is not None:
         return int(found)
     prefix = reference.removeprefix(HASH_PREFIX).lower()
-    if reference.startswith(HASH_PREFIX) and prefix:
+    if reference.startswith((HASH_PREFIX, HEADER_PREFIX)) and prefix not in ("", HEADER_PREFIX):
         starts = models.c.content_hash.startswith(prefix, autoescape=True)
         ids = connection.scalars(select(models.c.id).where(starts).limit(2)).all()
         if len(ids) > 1:
@@ -134,6 +136,11 @@ def require_models(connection: Connection) -> None:
 def count_models(connection: Connection) -> int:
     """Return the number of stored models."""
     return connection.scalar(select(func.count()).select_from(models)) or 0
+
+
+def unread_models(connection: Connection) -> set[int]:
+    """Return the ids of the models of which the header alone was read."""
+    return set(connection.scalars(select(models.c.id).where(models.c.content_hash.startswith(HEADER_PREFIX))))
 
 
 def has_name(connection: Connection, name: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from registry.errors import SpecMismatchError, SpectrumError, UsageError
 from registry.spelling import counted
-from registry.types.weights import ModelCard
+from registry.types.weights import HEADER_PREFIX, ModelCard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,7 @@ def check_model(new: NewModel) -> None:
     Raises
     ------
     UsageError
-        Its hash is none, a count is out of range, or a text cannot be kept.
+        Its hash is none, a count is out of range, a text cannot be kept, or it has figures of weights not read.
     SpecMismatchError
         The spectra are not those of the plan's layers.
     SpectrumError
@@ -102,6 +102,8 @@ def check_model(new: NewModel) -> None:
         raise SpecMismatchError(f"the means of {new.name} are not those of its layers")
     if new.spectra:
         _check_spectra(new.spectra)
+    if not new.plan.weights_read and (new.spectra or new.conjugacy is not None or any(new.means)):
+        raise UsageError(f"the weights of {new.name} were not read, and figures of them are given")
 
 
 def check_spec(spec: FingerprintSpec, stored_hash: str) -> FingerprintSpec:
@@ -138,8 +140,12 @@ def check_spec(spec: FingerprintSpec, stored_hash: str) -> FingerprintSpec:
 
 
 def _check_plan(plan: WeightsPlan) -> None:
-    if not _HASH.fullmatch(plan.content_hash):
+    if not _HASH.fullmatch(plan.content_hash.removeprefix(HEADER_PREFIX)):
         raise UsageError(f"{plan.content_hash[:80]!r} is not a content hash", "it must be 64 hexadecimal digits")
+    if plan.header and not _HASH.fullmatch(plan.header):
+        raise UsageError(f"{plan.header[:80]!r} is not a hash of a header", "it must be 64 hexadecimal digits")
+    if not plan.weights_read and plan.content_hash != HEADER_PREFIX + plan.header:
+        raise UsageError(f"{plan.content_hash} is not the hash of its header, {plan.header}")
     for what, count in (
         ("parameters", plan.parameters),
         ("bytes", plan.bytes),

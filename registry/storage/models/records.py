@@ -49,7 +49,8 @@ class NewModel:
     than that, ``means`` holds them in place of ``spectra``, and ``methods`` how they were found, exactly by default.
     ``conjugacy_rule``: version of the thresholds behind ``conjugacy``; ``created``: when the model was first stored, if
     that was not now. ``format``: the source that read the weights, ``location``: their path or reference, ``entry``:
-    which entry of a wrapped checkpoint.
+    which entry of a wrapped checkpoint. Of a plan by its header alone there are neither spectra nor conjugacy, and the
+    ``means`` are zero.
     """
 
     name: str
@@ -73,7 +74,8 @@ class NewModel:
 class Added:
     """Outcome of a `NewModel`: ``added``, ``named`` (known weights, new name), ``known``, or ``renewed``.
 
-    ``renewed``: a model of an older matrix rule, measured anew under this one.
+    ``renewed``: a model of an older matrix rule, measured anew under this one, or one of which the header alone was
+    known; then ``weights`` is ``completed``. It is ``kept`` of a header whose weights had been read before.
 
     ``name`` is the one given, ``names`` all that the model has now, the oldest first.
     """
@@ -82,6 +84,7 @@ class Added:
     status: Literal["added", "named", "known", "renewed"]
     name: str
     names: tuple[str, ...]
+    weights: Literal["", "completed", "kept"] = ""
 
 
 @dataclass(frozen=True, slots=True)

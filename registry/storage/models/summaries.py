@@ -15,7 +15,7 @@ from registry.storage.models.model_queries import resolve, short_hash
 from registry.storage.models.packing import to_metric, unpacked
 from registry.storage.models.records import Subject
 from registry.types.models import ModelSummary
-from registry.types.weights import Metric
+from registry.types.weights import HEADER_PREFIX, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -169,6 +169,7 @@ def _summary(
         training_class=training or "",
         approximate=approximate or 0,
         metrics=tuple(measured),
+        weights_read=not content_hash.startswith(HEADER_PREFIX),
         **dict(zip(_SAME, same, strict=True)),
     )
 

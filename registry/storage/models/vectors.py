@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
 
     from registry.types.spectra import Conjugacy, FingerprintSpec
+    from registry.types.weights import LayerMatrix
 
 __all__ = [
     "all_specs",
@@ -33,6 +34,7 @@ __all__ = [
     "missing_conjugacy",
     "missing_fingerprints",
     "read_fingerprints",
+    "read_layers",
     "read_spectra",
     "read_vector",
     "vector_blocks",
@@ -139,6 +141,12 @@ def read_spectra(connection: Connection, model_id: int) -> tuple[Spectrum, ...] 
         Spectrum(layer_of(row).layer, row["mean"], values[row["offset"] : row["offset"] + row["count"]], row["method"])
         for row in rows
     )
+
+
+def read_layers(connection: Connection, model_id: int) -> tuple[LayerMatrix, ...]:
+    """Return the layers of a model in depth order."""
+    of_model = select(schema.layers).where(schema.layers.c.model_id == model_id).order_by(schema.layers.c.position)
+    return tuple(layer_of(row).layer for row in connection.execute(of_model).mappings())
 
 
 def read_conjugacy(connection: Connection, ids: Sequence[int]) -> dict[int, Conjugacy]:

@@ -21,7 +21,7 @@ from registry.storage.models.packing import layer_of, to_metric
 from registry.storage.models.records import CONJUGACY_RULE
 from registry.storage.models.stored_cards import MODEL_FIELDS, put_card
 from registry.types.outcomes import Ingested
-from registry.types.weights import ModelCard
+from registry.types.weights import HEADER_PREFIX, ModelCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +46,7 @@ class Held:
     specs: set[str]
     conjugacy: int
     spectra: bool
+    unread: bool
 
 
 def merge(connection: Connection, given: Sequence[Portable], *, overrule: bool, rule: str) -> list[Ingested]:
@@ -109,6 +110,9 @@ class _Merger:
         if self._taken(portable):
             self._measured_anew(portable)
         taken = self._taken(portable)
+        if taken and not new.plan.weights_read and self._has_header(taken, new.plan.header):
+            check_model(new)
+            return Ingested(new.name, new.name, "known", 0.0)
         if taken and not self._overrule:
             return self._refusal(portable, taken[0])
         for name in taken:
@@ -135,22 +139,32 @@ class _Merger:
         content = portable.new.plan.content_hash
         return [name for name, _ in portable.names if self._owners.get(name, content) != content]
 
+    def _has_header(self, taken: Sequence[str], header: str) -> bool:
+        """Whether the weights of the model with these names were read here, from the place and with the header."""
+        owners = {self._owners[name] for name in taken}
+        known = select(models.c.id).where(listed(models.c.content_hash, owners, self._connection))
+        found = set(self._connection.scalars(known.where(models.c.header_hash == header)))
+        fresh = {each.new.plan.header for owner in owners if (each := self._fresh.get(owner)) is not None}
+        return (bool(found) and len(found) == len(owners)) or fresh == {header}
+
     def _measured_anew(self, portable: Portable) -> None:
         """Take models of an older matrix rule for the same file that have a name, the size and the layers of this one.
 
-        The hashes of two rules cannot be compared.
+        The hashes of two rules cannot be compared. So is a model of a name and the header of this one of which nothing
+        but the header was read.
         """
         plan = portable.new.plan
         content = plan.content_hash
-        if plan.rule != self._rule or content in self._fresh:
+        if plan.rule != self._rule or content in self._fresh or not plan.weights_read:
             return
         for owner in sorted({self._owners[name] for name in self._taken(portable)} - set(self._fresh)):
             [(id_, rule, size)] = self._connection.execute(
                 select(models.c.id, models.c.matrix_rule, models.c.bytes).where(models.c.content_hash == owner)
             )
-            agreed = agreements(layer_means(self._connection, id_), means_of(portable.new))
-            if not is_older(rule, plan.rule) or size != plan.bytes or not agreed or not all(agreed):
-                continue
+            if owner != HEADER_PREFIX + plan.header:
+                agreed = agreements(layer_means(self._connection, id_), means_of(portable.new))
+                if not is_older(rule, plan.rule) or size != plan.bytes or not agreed or not all(agreed):
+                    continue
             self._held.pop(owner, None)  # neither it nor what was to be written of it is there any more
             for waiting in (self._vectors, self._figures, self._spectra):
                 waiting.pop(id_, None)
@@ -185,11 +199,11 @@ class _Merger:
         if _sorted(card) != _sorted(old):
             put_card(self._connection, held.id, card)
             changed = True
-        if held.rule != new.plan.rule:
+        if held.rule != new.plan.rule or (held.unread and new.plan.weights_read):
             if new.plan.rule != self._rule:
                 return changed
             self._gone |= replace_layers(self._connection, held.id, new)
-            held.specs, held.conjugacy, held.spectra, changed = set(), 0, True, True
+            held.specs, held.conjugacy, held.spectra, held.unread, changed = set(), 0, True, False, True
         if new.spectra and new.keep_spectra and not held.spectra:
             self._check_layers(held.id, portable)
             self._spectra[held.id] = new
@@ -273,6 +287,7 @@ def _held(connection: Connection, hashes: Sequence[str]) -> dict[str, Held]:
             specs={vector["hash"] for vector in hashed[row["id"]]},
             conjugacy=max((figure["rule"] for figure in figures[row["id"]]), default=0),
             spectra=bool(kept[row["id"]]),
+            unread=row["content_hash"].startswith(HEADER_PREFIX),
         )
         for row in rows
     }

@@ -188,6 +188,7 @@ def _model(row: Row, design: Row, children: dict[str, list[Row]], specs: dict[in
             unread=row["unread"],
             nonfinite=row["nonfinite"],
             notes=notes_of(row["notes"]),
+            header=row["header_hash"],
         ),
         card=ModelCard(
             family=design["family"],
