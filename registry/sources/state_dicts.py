@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
@@ -23,6 +24,7 @@ from registry.sources.pickles.numpy_arrays import PickledArray
 from registry.sources.pickles.records import Instance, Key, Span, as_mapping, as_sequence
 from registry.sources.pickles.stored_tensors import StoredTensor
 from registry.sources.quantised.torch_quantised import is_packed, unpacked
+from registry.sources.weight_files import is_training_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -295,6 +297,7 @@ class Content:
         if not state:
             keys = ", ".join(sorted(map(_word, view))[:_NAMED]) or "nothing"
             training = bool(view) and all(isinstance(key, str) and _never(key) for key in view)
+            training = training or is_training_state(Path(self._where))
             raise WeightsError(
                 f"{self._where} holds no tensors, only: {keys}",
                 "it is training state: give the file of the model's weights"

@@ -210,9 +210,9 @@ class TorchTensor(StoredTensor):
                 found = ((found[:, None] >> places) & (2**bits - 1)).reshape(-1)[:count]
             found = found.reshape(shape)
             if scheme.floats:
-                values = found.astype(np.float32) * scales + zeros
+                values = (found.astype(np.float32) - zeros) * scales
             else:
-                values = scales * (found.astype(np.int64) - zeros).astype(np.float32)
+                values = scales * (found.astype(np.int64) - zeros).astype(scales.dtype)
             data: memoryview = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).data
             return data[start:stop]
 
@@ -224,7 +224,10 @@ def _is_dense(tensor: TorchTensor) -> bool:
 
 
 class _Scheme:
-    """Scales and zero points of a tensor of codes: two numbers, or two vectors along an axis."""
+    """Scales and zero points of a tensor of codes: two numbers, or two vectors along an axis.
+
+    torch multiplies with one scale in float32, and with a vector of scales in their own precision.
+    """
 
     __slots__ = ("axis", "floats", "scales", "zeros")
 
@@ -234,19 +237,23 @@ class _Scheme:
         self.axis = axis
         self.floats = floats
 
-    def spread(self, name: str, dimensions: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Scales in float32 and zero points, in a shape that broadcasts to that of the codes."""
+    def spread(self, name: str, dimensions: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Scales and zero points in a shape that broadcasts to that of the codes."""
         scales, zeros = (_numbers(part, name) for part in (self.scales, self.zeros))
-        if self.axis is not None:
+        if self.axis is None:
+            scales = scales.astype(np.float32)
+        else:
             shape = [-1 if axis == self.axis else 1 for axis in range(dimensions)]
             scales, zeros = scales.reshape(shape), zeros.reshape(shape)
-        return scales.astype(np.float32), zeros.astype(np.float32 if self.floats else np.int64)
+        return scales.astype(np.float32) if self.floats else scales, zeros.astype(
+            np.float32 if self.floats else np.int64
+        )
 
 
-def _numbers(part: object, name: str) -> NDArray[np.generic]:
+def _numbers(part: object, name: str) -> NDArray[Any]:
     if isinstance(part, TorchTensor):
         return part.lazy(name).values()
-    return np.array(part)
+    return np.array(part, np.float64)
 
 
 class WrappedTensor(StoredTensor):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from registry.errors import UnsafeError, WeightsError
+from registry.errors import WeightsError
 from registry.sources import layer_matrix, open_module, open_ref, plan_weights
 from registry.sources.effective_weights import effective
 from registry.types import ModelRef
@@ -138,6 +138,20 @@ class TestModules:
         module = dynamic(torch.nn.Sequential(torch.nn.LSTM(4, 4), torch.nn.Linear(8, 8)))
         with pytest.raises(WeightsError, match="packed for torch's quantised kernels"):
             open_module(module)
-        torch.save(module.state_dict(), tmp_path / "m.pt")
-        with pytest.raises(UnsafeError, match="holds more than weights"):
-            open_ref(ModelRef("torch", str(tmp_path / "m.pt"), "m"))
+        for number, content in enumerate((module.state_dict(), module)):
+            torch.save(content, tmp_path / f"{number}.pt")
+            with pytest.raises(WeightsError, match="packed for torch's quantised kernels"):
+                open_ref(ModelRef("torch", str(tmp_path / f"{number}.pt"), "m"))
+
+    def test_modules_that_were_pickled_whole(self, tmp_path: Path) -> None:
+        plain = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))
+        for name, module in (("static", static(plain)), ("dynamic", dynamic(plain))):
+            torch.save(module, tmp_path / f"{name}.pt")
+            torch.save(module.state_dict(), tmp_path / f"{name} state.pt")
+            plans = []
+            for path in (tmp_path / f"{name}.pt", tmp_path / f"{name} state.pt"):
+                with open_ref(ModelRef("torch", str(path), "m")) as checkpoint:
+                    plans.append(plan_weights(checkpoint))
+            whole, state = plans
+            assert [(x.name, x.p, x.q) for x in whole.layers] == [(x.name, x.p, x.q) for x in state.layers]
+            assert (whole.parameters, whole.precision) == (state.parameters, state.precision)

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +9,15 @@ import torch
 
 from registry.errors import WeightsError
 from registry.sources import layer_matrix, open_module, open_ref, plan_weights
+from registry.sources.effective_weights import effective
 from registry.types import ModelRef
 from tests.sources.quantised.tensors_in_memory import assert_within_ulp, library, opened, view_of, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from registry.sources.effective_weights import TensorView
-
-
-ROOT = Path(__file__).parents[3]
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -165,28 +161,34 @@ class TestLive:
 
 
 class TestPickles:
-    def test_the_remedy_says_how(self, tmp_path: Path) -> None:
-        """In a process of its own, where the library is not loaded: it registers its classes with torch."""
-        torch.save({"a.weight": int8(normal(16, 32))}, tmp_path / "m.pt")
-        code = f"""
-from registry.sources import open_ref
-from registry.types import ModelRef
-open_ref(ModelRef("torch", {str(tmp_path / "m.pt")!r}, "m"))
-"""
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-        last = done.stderr.splitlines()[-1]
-        assert "UnsafeError" in last
-        assert "holds weights of torchao, which only torchao can load" in last
-        assert "weight.dequantize()" in last
-
-    def test_a_library_that_is_loaded_reads_its_own(self, tmp_path: Path) -> None:
-        weight = int8(normal(16, 32))
-        torch.save({"a.weight": weight}, tmp_path / "m.pt")
+    @pytest.mark.parametrize("kind", list(MADE))
+    def test_values_are_those_of_the_library(self, kind: str, tmp_path: Path) -> None:
+        weight = MADE[kind][0](normal(160, 192))
+        torch.save({"a.weight": weight, "a.bias": torch.zeros(160)}, tmp_path / "m.pt")
         with open_ref(ModelRef("torch", str(tmp_path / "m.pt"), "m")) as checkpoint:
-            plan = plan_weights(checkpoint)
-            assert plan.precision == "int8 torchao"
-            found = layer_matrix(checkpoint, plan.layers[0])
-        np.testing.assert_array_equal(found, weight.dequantize().float().numpy())
+            view = effective(checkpoint).view
+            assert_within_ulp(weight_of(view, "a.weight"), weight.dequantize())
+            assert set(view.tensors) == {"a.weight", "a.bias"}
+            assert view.tensors["a.weight"].precision == f"{MADE[kind][1]} torchao"
+
+    def test_scaled_inputs_are_refused(self, tmp_path: Path) -> None:
+        weight = int8(normal(16, 32))
+        weight.act_pre_scale = torch.ones(32)  # type: ignore[attr-defined]
+        torch.save({"a.weight": weight}, tmp_path / "m.pt")
+        with (
+            open_ref(ModelRef("torch", str(tmp_path / "m.pt"), "m")) as checkpoint,
+            pytest.raises(WeightsError, match="scaled inputs"),
+        ):
+            plan_weights(checkpoint)
+
+    def test_other_classes_are_refused_by_name(self, tmp_path: Path) -> None:
+        weight = int8(normal(16, 32))
+        weight.codes = weight.qdata  # type: ignore[attr-defined]
+        del weight.qdata  # type: ignore[attr-defined]
+        torch.save({"a.weight": weight}, tmp_path / "m.pt")
+        with pytest.raises(WeightsError, match=r"which only torchao can load: torchao\.\S*Int8Tensor") as caught:
+            open_ref(ModelRef("torch", str(tmp_path / "m.pt"), "m"))
+        assert "weight.dequantize()" in (caught.value.remedy or "")
 
 
 class TestDamage:
