@@ -160,17 +160,44 @@ class _Machine:
             raise self.damaged(reason) from error
 
     def _run(self) -> object:
+        """The opcodes one after another; the most frequent ones of state dicts without a call."""
+        table, costs, memo = _TABLE, _COSTS, self.memo
+        spent = 0
         while True:
-            if self.at >= self.safe:
+            at = self.at
+            if at >= self.safe:
                 self._refill()
-            code = self.buffer[self.at]
-            self.at += 1
-            self.budget -= _COSTS[code]
-            if self.budget < 0:
+                at = self.at
+            buffer = self.buffer
+            code = buffer[at]
+            spent += costs[code]
+            if code == _LONG_BINPUT:
+                memo[int.from_bytes(buffer[at + 1 : at + 5], "little")] = self.stack[-1]
+                self.at = at + 5
+            elif code == _BINGET:
+                self.stack.append(memo[buffer[at + 1]])
+                self.at = at + 2
+            elif code == _BININT1:
+                self.stack.append(buffer[at + 1])
+                self.at = at + 2
+            elif code == _BINPUT:
+                memo[buffer[at + 1]] = self.stack[-1]
+                self.at = at + 2
+            elif code == _MEMOIZE:
+                memo[len(memo)] = self.stack[-1]
+                self.at = at + 1
+            else:
+                self.at = at + 1
+                self.budget -= spent
+                spent = 0
+                if self.budget < 0:
+                    raise self._too_large()
+                if code == _STOP:
+                    return self.stack.pop()
+                table[code](self)
+                continue
+            if spent > self.budget:
                 raise self._too_large()
-            if code == _STOP:
-                return self.stack.pop()
-            _TABLE[code](self)
 
     # ---- bytes
 
@@ -248,9 +275,6 @@ class _Machine:
 
     # ---- values
 
-    def _push(self, value: object) -> None:
-        self.stack.append(value)
-
     def _marked(self) -> list[object]:
         """The values above the last mark, which is removed."""
         found, self.stack = self.stack, self.marks.pop()
@@ -262,7 +286,9 @@ class _Machine:
         depths = self.depths
         for value in values:
             if type(value) in _NESTED:
-                deepest = max(deepest, depths.get(id(value), 1))
+                depth = depths.get(id(value), 1)
+                if depth > deepest:
+                    deepest = depth
         if not deepest:
             return
         if deepest >= MAX_DEPTH:
@@ -332,9 +358,10 @@ class _Machine:
         if type(kind) is Global and not keywords:
             rebuild = self.constructors.get(kind)
             if rebuild is not None:
-                self.budget -= _COSTLY.get(kind, 0)
-                if self.budget < 0:
-                    raise self._too_large()
+                if kind.name == _COSTLY:
+                    self.budget -= 20_000
+                    if self.budget < 0:
+                        raise self._too_large()
                 try:
                     value = rebuild(*args)
                 except (TypeError, ValueError, OverflowError, AttributeError, KeyError, IndexError) as error:
@@ -388,11 +415,6 @@ class _Machine:
         value = self._bytes(length)
         return _decoded(value) if isinstance(value, bytes) else value
 
-    def _remember(self, index: int) -> None:
-        if index < 0:
-            raise ValueError("a place in the memo is negative")
-        self.memo[index] = self.stack[-1]
-
     # ---- opcodes
 
     def op_proto(self) -> None:
@@ -423,38 +445,34 @@ class _Machine:
         self._marked()
 
     def op_dup(self) -> None:
-        self._push(self.stack[-1])
+        self.stack.append(self.stack[-1])
 
     def op_none(self) -> None:
-        self._push(None)
+        self.stack.append(None)
 
     def op_true(self) -> None:
-        self._push(True)
+        self.stack.append(True)
 
     def op_false(self) -> None:
-        self._push(False)
+        self.stack.append(False)
 
     def op_int(self) -> None:
         line = self._line(_MAX_DIGITS)
-        self._push(line == b"01" if line in (b"00", b"01") else int(line))
+        self.stack.append(line == b"01" if line in (b"00", b"01") else int(line))
 
     def op_long(self) -> None:
         line = self._line(_MAX_DIGITS)
-        self._push(int(line.removesuffix(b"L")))
+        self.stack.append(int(line.removesuffix(b"L")))
 
     def op_binint(self) -> None:
-        self._push(_INT.unpack_from(self.buffer, self.at)[0])
+        self.stack.append(_INT.unpack_from(self.buffer, self.at)[0])
         self.at += 4
 
-    def op_binint1(self) -> None:
-        self._push(self.buffer[self.at])
-        self.at += 1
-
     def op_binint2(self) -> None:
-        self._push(self._unsigned(2))
+        self.stack.append(self._unsigned(2))
 
     def op_long1(self) -> None:
-        self._push(int.from_bytes(self._take(self._unsigned(1)), "little", signed=True))
+        self.stack.append(int.from_bytes(self._take(self._unsigned(1)), "little", signed=True))
 
     def op_long4(self) -> None:
         length = self._unsigned(4)
@@ -464,13 +482,13 @@ class _Machine:
                 "save plain tensors, as safetensors",
             )
         self.budget -= length
-        self._push(int.from_bytes(self._take(length), "little", signed=True))
+        self.stack.append(int.from_bytes(self._take(length), "little", signed=True))
 
     def op_float(self) -> None:
-        self._push(float(self._line(_MAX_DIGITS)))
+        self.stack.append(float(self._line(_MAX_DIGITS)))
 
     def op_binfloat(self) -> None:
-        self._push(_FLOAT.unpack_from(self.buffer, self.at)[0])
+        self.stack.append(_FLOAT.unpack_from(self.buffer, self.at)[0])
         self.at += 8
 
     def op_string(self) -> None:
@@ -478,54 +496,54 @@ class _Machine:
         if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
             raise ValueError("a string has no quotes")
         self.budget -= 2 * len(line)
-        self._push(_decoded(codecs.escape_decode(line[1:-1])[0]))
+        self.stack.append(_decoded(codecs.escape_decode(line[1:-1])[0]))
 
     def op_binstring(self) -> None:
-        self._push(self._string(self._unsigned(4)))
+        self.stack.append(self._string(self._unsigned(4)))
 
     def op_short_binstring(self) -> None:
-        self._push(self._string(self._unsigned(1)))
+        self.stack.append(self._string(self._unsigned(1)))
 
     def op_unicode(self) -> None:
         line = self._line(_MAX_LINE)
         self.budget -= 4 * len(line)
-        self._push(line.decode("raw-unicode-escape"))
+        self.stack.append(line.decode("raw-unicode-escape"))
 
     def op_short_binunicode(self) -> None:
-        self._push(self._text(self._unsigned(1)))
+        self.stack.append(self._text(self._unsigned(1)))
 
     def op_binunicode(self) -> None:
-        self._push(self._text(self._unsigned(4)))
+        self.stack.append(self._text(self._unsigned(4)))
 
     def op_binunicode8(self) -> None:
-        self._push(self._text(self._unsigned(8)))
+        self.stack.append(self._text(self._unsigned(8)))
 
     def op_short_binbytes(self) -> None:
-        self._push(self._bytes(self._unsigned(1)))
+        self.stack.append(self._bytes(self._unsigned(1)))
 
     def op_binbytes(self) -> None:
-        self._push(self._bytes(self._unsigned(4)))
+        self.stack.append(self._bytes(self._unsigned(4)))
 
     def op_binbytes8(self) -> None:
-        self._push(self._bytes(self._unsigned(8)))
+        self.stack.append(self._bytes(self._unsigned(8)))
 
     def op_empty_list(self) -> None:
-        self._push([])
+        self.stack.append([])
 
     def op_empty_dict(self) -> None:
-        self._push({})
+        self.stack.append({})
 
     def op_empty_set(self) -> None:
-        self._push(set())
+        self.stack.append(set())
 
     def op_empty_tuple(self) -> None:
-        self._push(())
+        self.stack.append(())
 
     def _tuple(self, values: list[object]) -> None:
         made = tuple(values)
         self.budget -= 8 * len(made)
         self._contain(made, values)
-        self._push(made)
+        self.stack.append(made)
 
     def op_tuple(self) -> None:
         self._tuple(self._marked())
@@ -548,20 +566,20 @@ class _Machine:
         values = self._marked()
         self.budget -= 9 * len(values)
         self._contain(values, values)
-        self._push(values)
+        self.stack.append(values)
 
     def op_dict(self) -> None:
         values = self._marked()
         made: dict[object, object] = {}
         self._entries(made, values)
-        self._push(made)
+        self.stack.append(made)
 
     def op_frozenset(self) -> None:
         values = self._marked()
         self.budget -= 70 * len(values)
         made = frozenset(map(self._key, values))
         self._contain(made, values)
-        self._push(made)
+        self.stack.append(made)
 
     def op_append(self) -> None:
         value = self.stack.pop()
@@ -591,35 +609,24 @@ class _Machine:
         self._contain(target, values)
 
     def op_get(self) -> None:
-        self._push(self.memo[int(self._line(20))])
-
-    def op_binget(self) -> None:
-        self._push(self.memo[self.buffer[self.at]])
-        self.at += 1
+        self.stack.append(self.memo[int(self._line(20))])
 
     def op_long_binget(self) -> None:
-        self._push(self.memo[self._unsigned(4)])
+        self.stack.append(self.memo[self._unsigned(4)])
 
     def op_put(self) -> None:
-        self._remember(int(self._line(20)))
-
-    def op_binput(self) -> None:
-        self.memo[self.buffer[self.at]] = self.stack[-1]
-        self.at += 1
-
-    def op_long_binput(self) -> None:
-        self._remember(self._unsigned(4))
-
-    def op_memoize(self) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        index = int(self._line(20))
+        if index < 0:
+            raise ValueError("a place in the memo is negative")
+        self.memo[index] = self.stack[-1]
 
     def op_global(self) -> None:
         module = self._line().decode("utf-8")
-        self._push(self._global(module, self._line().decode("utf-8")))
+        self.stack.append(self._global(module, self._line().decode("utf-8")))
 
     def op_stack_global(self) -> None:
         name = self.stack.pop()
-        self._push(self._global(self.stack.pop(), name))
+        self.stack.append(self._global(self.stack.pop(), name))
 
     def op_reduce(self) -> None:
         args = self.stack.pop()
@@ -633,11 +640,11 @@ class _Machine:
     def op_inst(self) -> None:
         module = self._line().decode("utf-8")
         kind = self._global(module, self._line().decode("utf-8"))
-        self._push(self._made(kind, tuple(self._marked())))
+        self.stack.append(self._made(kind, tuple(self._marked())))
 
     def op_obj(self) -> None:
         values = self._marked()
-        self._push(self._made(values[0], tuple(values[1:])))
+        self.stack.append(self._made(values[0], tuple(values[1:])))
 
     def op_build(self) -> None:
         state = self.stack.pop()
@@ -667,7 +674,7 @@ class _Machine:
     def _persistent(self, given: object) -> None:
         if self.persistent_load is None:
             raise self.damaged("it refers to objects outside of it")
-        self._push(self.persistent_load(given))
+        self.stack.append(self.persistent_load(given))
 
     def op_extension(self) -> None:
         raise UnsafeError(
@@ -689,10 +696,10 @@ _REFUSED = (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.e
 _NESTED = frozenset({list, tuple, dict, set, frozenset, AttributedDict, Instance})
 _MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "UserDict": "collections", "UserList": "collections"}
 # A file within the pickle, of which each mention is read anew: charged so that mentions are few.
-_COSTLY = {Global("torch.storage", "_load_from_bytes"): 20_000}
+_COSTLY = "_load_from_bytes"
 _INT = struct.Struct("<i")
 _FLOAT = struct.Struct(">d")
-_STOP = 0x2E
+_STOP, _MEMOIZE, _BININT1, _BINGET, _BINPUT, _LONG_BINPUT = b".\x94Khqr"
 
 
 def _decoded(value: bytes) -> object:
@@ -702,8 +709,9 @@ def _decoded(value: bytes) -> object:
         return value
 
 
-# Code, function, bytes of memory that the result takes, its place on the stack included. From sys.getsizeof on 64 bits.
-_OPCODES: tuple[tuple[bytes, Callable[[_Machine], None], int], ...] = (
+# Code, function (None: `_run` itself), bytes of memory that the result takes, its place on the stack included. From
+# sys.getsizeof on 64 bits.
+_OPCODES: tuple[tuple[bytes, Callable[[_Machine], None] | None, int], ...] = (
     (b"\x80", _Machine.op_proto, 0),
     (b"\x95", _Machine.op_frame, 0),
     (b"(", _Machine.op_mark, 0),
@@ -716,7 +724,7 @@ _OPCODES: tuple[tuple[bytes, Callable[[_Machine], None], int], ...] = (
     (b"I", _Machine.op_int, 48),
     (b"L", _Machine.op_long, 48),
     (b"J", _Machine.op_binint, 42),
-    (b"K", _Machine.op_binint1, 10),
+    (b"K", None, 10),
     (b"M", _Machine.op_binint2, 42),
     (b"\x8a", _Machine.op_long1, 64),
     (b"\x8b", _Machine.op_long4, 64),
@@ -750,12 +758,12 @@ _OPCODES: tuple[tuple[bytes, Callable[[_Machine], None], int], ...] = (
     (b"u", _Machine.op_setitems, 150),
     (b"\x90", _Machine.op_additems, 0),
     (b"g", _Machine.op_get, 10),
-    (b"h", _Machine.op_binget, 10),
+    (b"h", None, 10),
     (b"j", _Machine.op_long_binget, 10),
     (b"p", _Machine.op_put, 100),
-    (b"q", _Machine.op_binput, 20),
-    (b"r", _Machine.op_long_binput, 120),
-    (b"\x94", _Machine.op_memoize, 120),
+    (b"q", None, 20),
+    (b"r", None, 120),
+    (b"\x94", None, 120),
     (b"c", _Machine.op_global, 10),
     (b"\x93", _Machine.op_stack_global, 10),
     (b"R", _Machine.op_reduce, 160),
@@ -775,5 +783,6 @@ _OPCODES: tuple[tuple[bytes, Callable[[_Machine], None], int], ...] = (
 _TABLE: list[Callable[[_Machine], None]] = [_Machine.op_unknown] * 256
 _COSTS = [0] * 256
 for _code, _function, _cost in _OPCODES:
-    _TABLE[_code[0]] = _function
+    if _function is not None:
+        _TABLE[_code[0]] = _function
     _COSTS[_code[0]] = _cost

@@ -83,14 +83,12 @@ def extents(values: object) -> tuple[int, ...]:
     """Extents, strides or coordinates of a pickle as integers; raises ``ValueError`` for anything else."""
     if not isinstance(values, tuple | list):
         raise ValueError("extents are no tuple")
-    found: list[int] = []
+    if len(values) > _MAX_DIMENSIONS:
+        raise ValueError(f"a tensor has {len(values)} dimensions")
     for value in values:
         if type(value) is not int or not 0 <= value < _MAX_EXTENT:
             raise ValueError("an extent is no number of elements")
-        found.append(value)
-    if len(found) > _MAX_DIMENSIONS:
-        raise ValueError(f"a tensor has {len(found)} dimensions")
-    return tuple(found)
+    return tuple(values)
 
 
 def is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:

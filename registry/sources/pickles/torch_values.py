@@ -8,6 +8,7 @@ before anything is read: a stride of zero would make terabytes of four bytes.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +54,7 @@ _ALIASES = {
     "double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32", "short": "int16",
     "cfloat": "complex64", "cdouble": "complex128", "chalf": "complex32",
 }  # fmt: skip
+_MAX_START = 2**48
 _DENSE = "make it dense before saving: to_dense()"
 _BEFORE = "save its weights before quantisation"
 
@@ -92,6 +94,7 @@ def storage_dtype(kind: object) -> str:
     raise ValueError("a storage is of no known class")
 
 
+@cache
 def width_of(dtype: str) -> int:
     """Bytes of an element in a storage; codes of fewer than 8 bits are counted as bytes."""
     if dtype in QUANTISED:
@@ -129,18 +132,22 @@ class TorchTensor(StoredTensor):
             raise ValueError("a tensor has no storage")
         self.storage = storage
         self.dtype = dtype or storage.dtype
-        (self.start,) = extents((start,))
+        if type(start) is not int or not 0 <= start < _MAX_START:
+            raise ValueError("a tensor has no place in its storage")
+        self.start: int = start
         self.shape = extents(shape)
         self.strides = extents(strides)
         if len(self.shape) != len(self.strides):
             raise ValueError("a tensor has as many strides as dimensions")
         self.conjugated = self.negated = False
         self.scheme: _Scheme | None = None
-        if 0 in self.shape:
-            return
-        last = self.start + sum((count - 1) * step for count, step in zip(self.shape, self.strides, strict=True))
+        end = start + 1
+        for extent, step in zip(self.shape, self.strides, strict=True):
+            if not extent:
+                return
+            end += (extent - 1) * step
         bits = QUANTISED[self.dtype][1] if self.dtype in QUANTISED else 8 * width_of(self.dtype)
-        if (last + 1) * bits > 8 * storage.size:
+        if end * bits > 8 * storage.size:
             raise ValueError("a tensor reaches beyond its storage")
 
     @property
