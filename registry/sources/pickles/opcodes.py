@@ -640,11 +640,13 @@ class _Machine:
     def op_inst(self) -> None:
         module = self._line().decode("utf-8")
         kind = self._global(module, self._line().decode("utf-8"))
-        self.stack.append(self._made(kind, tuple(self._marked())))
+        made = self._made(kind, tuple(self._marked()))
+        self.stack.append(made)
 
     def op_obj(self) -> None:
         values = self._marked()
-        self.stack.append(self._made(values[0], tuple(values[1:])))
+        made = self._made(values[0], tuple(values[1:]))
+        self.stack.append(made)
 
     def op_build(self) -> None:
         state = self.stack.pop()
