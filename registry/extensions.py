@@ -51,6 +51,12 @@ SOURCES: Final = {
     "tfjs": "registry.sources.tensorflow.tfjs:SOURCE",
     "tflite": "registry.sources.tensorflow.tflite:SOURCE",
     "remote": "registry.sources.remote.files:SOURCE",
+    "pickle": "registry.sources.pickle_file:SOURCE",
+    "torchscript": "registry.sources.torchscript:SOURCE",
+    "torch_export": "registry.sources.torch_export:SOURCE",
+    "dcp": "registry.sources.dcp:SOURCE",
+    "sb3": "registry.sources.sb3:SOURCE",
+    "nemo": "registry.sources.nemo:SOURCE",
 }
 """Where weights come from: a `registry.sources.base.Source` each."""
 

@@ -8,6 +8,7 @@ converts it. Files that belong to another one (the data beside an index) lead to
 from __future__ import annotations
 
 import bz2
+import codecs
 import lzma
 import re
 import stat
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 
     from registry.sources.byte_source import ByteSource
 
+codecs.lookup("cp437")  # zipfile's, of names; loaded now, and not when a file has such a name
+
 __all__ = ["KINDS", "ORBAX", "Kind", "Recognised", "kind_of", "recognise"]
 
 _HEAD = 4096  # bytes looked at
 _BLOCK = 2**20  # more than the largest block of bzip2
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # LONG1 of torch's legacy magic number, and STOP
 _TEXT_PICKLE = re.compile(rb"\((?:dp?|lp?|i?)\d*\r?\n|c[\w.]{1,200}\r?\n[\w.]{1,200}\r?\n|[\]}]q|\((?:[ld]|i[\w.]+\n)")
+_DCP = b"torch.distributed.checkpoint.metadata"
 _LEVELDB_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _TF_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _TFJS = re.compile(rb'"weightsManifest"|^\s*\[\s*\{\s*"(?:weights|paths)"\s*:', re.ASCII)
@@ -295,18 +299,37 @@ KINDS: tuple[Kind, ...] = (
     Kind("npy", "a NumPy array", _starts(b"\x93NUMPY"), "npy"),
     Kind("tflite", "a TensorFlow Lite model", lambda start: start.head[4:8] == b"TFL3", "tflite"),
     Kind("keras", "a Keras model", _has("model.weights.h5"), "keras"),
+    Kind(
+        "distcp", "a part of a folder of torch.distributed.checkpoint, without .metadata beside it",
+        lambda start: start.lower.endswith(".distcp"),
+        remedy="download .metadata and all .distcp files into one folder, then ingest .metadata",
+    ),
     Kind("torchscript", "a TorchScript archive", _has("constants.pkl", "bytecode.pkl"), "torchscript"),
     Kind("torch", "a torch file", _has("data.pkl"), "torch"),
     Kind("torch-export", "a torch.export archive", _is_export, "torch_export"),
     Kind("stable-baselines3", "a stable-baselines3 model", _has("policy.pth"), "sb3"),
     Kind(
         "nemo", "a NeMo archive",
-        lambda start: bool(start.members & {"model_config.yaml", "model_weights.ckpt"}),
-        remedy="unpack its weights with: tar -xf FILE model_weights.ckpt, then ingest model_weights.ckpt",
+        lambda start: bool(start.members & {"model_config.yaml", "model_weights.ckpt"}), "nemo",
+    ),
+    Kind(
+        "nemo-packed", "a compressed NeMo archive",
+        lambda start: start.lower.endswith(".nemo") and start.head.startswith(b"\x1f\x8b"),
+        remedy="unpack its weights with: tar -xzf FILE ./model_weights.ckpt, then ingest model_weights.ckpt",
     ),
     Kind("npz", "a NumPy archive", _is_npz, "npz"),
+    Kind(
+        "torch-flatbuffer", "a model of torch's mobile interpreter in FlatBuffers",
+        lambda start: start.head[4:8] == b"PTMF",
+        remedy="ingest the TorchScript file that it was made from",
+    ),
+    Kind(
+        "executorch", "an ExecuTorch program", lambda start: start.head[4:6] == b"ET" and start.head[6:8].isdigit(),
+        remedy="ingest the torch.export archive or the torch file that it was made from",
+    ),
     Kind("torch-tar", "a torch file", lambda start: start.members >= {"storages", "tensors", "pickle"}, "torch"),
     Kind("torch-legacy", "a torch file", lambda start: start.head[2:15] == _LEGACY_MAGIC, "torch"),
+    Kind("dcp", "the index of a folder of torch.distributed.checkpoint", lambda start: _DCP in start.head[:200], "dcp"),
     Kind("pickle", "a pickle", lambda start: _is_pickle(start.head), "pickle"),
     Kind(
         "joblib", "a compressed pickle",

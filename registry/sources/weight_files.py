@@ -44,6 +44,7 @@ SHARD = re.compile(r"(.+)[-_.]([0-9]{1,9})[-_]of[-_]([0-9]{1,9})", re.IGNORECASE
 GENERIC_STEMS = frozenset({
     "model", "pytorch_model", "weights", "checkpoint", "diffusion_pytorch_model", "state_dict", "consolidated",
     "_metadata", "model_part", "pytorch_model_part", "part", "shard", "mp_rank_00_model_states", "model_optim_rng",
+    ".metadata",
 })  # fmt: skip
 # Training state saved beside the weights, with the same suffixes.
 _TRAINER_STEMS = frozenset({"optimizer", "scheduler", "scaler", "training_args", "rng_state"})

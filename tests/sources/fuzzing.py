@@ -1,4 +1,6 @@
-"""``python -m tests.sources.fuzzing``: damaged headers and archives, read as an ingest would; no crash, hang or flood.
+"""``python -m tests.sources.fuzzing``: damaged headers, archives and pickles, read as an ingest would.
+
+No file may cause a crash, a hang or a flood. Two in five are pickles made at random (`pickle_streams`).
 
 Every mutation is a function of the seed and its number: ``--only NUMBER --keep FILE`` makes one again. A process of its
 own reads them, so that a crash is seen, one that takes more than two seconds is ended, and its memory is watched.
@@ -25,6 +27,7 @@ from safetensors.torch import save_file
 from registry.errors import RegistryError
 from registry.sources import expand, layer_matrix, open_ref, plan_weights
 from tests.sources.mutations import SHARD, companions, damaged, sound_files
+from tests.sources.pickle_streams import stream, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +39,7 @@ LIMIT_BYTES = 500e6
 _GROWTH_BYTES = 200e6
 _BATCH = 250
 _SOUND = sound_files()
+_STREAMS = 0.4  # of all: pickles made at random, by the grammar of the opcodes
 
 
 @dataclass
@@ -51,15 +55,22 @@ class Findings:
 def make(seed: int, number: int, folder: Path) -> Path:
     """The file of one mutation, in a folder that holds the shard an index names."""
     rng = random.Random(f"{seed}/{number}")
-    name = rng.choice(sorted(_SOUND))
     shard = folder / SHARD
     if not shard.exists():
         save_file({"a.weight": torch.eye(3) + 1, "b.weight": torch.eye(4)}, shard)
         for beside, content in companions().items():
             (folder / beside).write_bytes(content)
-    path = folder / f"model{_SOUND[name].suffix}"
+    if rng.random() < _STREAMS:
+        suffix, content = wrapped(stream(rng), rng)
+        path = folder / f"model{suffix}"
+    else:
+        sound = _SOUND[rng.choice(sorted(_SOUND))]
+        content = damaged(sound, rng)
+        path = folder / (sound.name or f"model{sound.suffix}")
+        for beside, data in sound.beside.items():
+            (folder / beside).write_bytes(data)
     path.unlink(missing_ok=True)
-    path.write_bytes(damaged(_SOUND[name], rng))
+    path.write_bytes(content)
     return path
 
 
@@ -166,12 +177,14 @@ def main() -> int:
             sys.stdout.write(f"{attempt(path)}\n")
         return 0
     begun = time.perf_counter()
-    found = fuzz(given.seed, range(given.count), most=LIMIT_BYTES)
+    before = _resident(os.getpid())  # of what made the sound files: torch alone takes more than reading may
+    found = fuzz(given.seed, range(given.count))
     seconds = time.perf_counter() - begun
     lines = [
         f"{given.count} mutations of seed {given.seed} in {seconds:.0f} s, {given.count / seconds:.0f} a second",
         "outcomes: " + ", ".join(f"{name} {count}" for name, count in found.outcomes.most_common()),
-        f"slowest: {found.slowest[0]:.2f} s, number {found.slowest[1]}; peak memory {found.peak / 1e6:.0f} MB",
+        f"slowest: {found.slowest[0]:.2f} s, number {found.slowest[1]}; peak memory {found.peak / 1e6:.0f} MB, "
+        f"{before / 1e6:.0f} MB of it before the first",
         f"wrong: {len(found.wrong)}",
         *(f"  {line}" for line in found.wrong[:50]),
     ]

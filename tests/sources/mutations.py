@@ -9,7 +9,8 @@ import re
 import struct
 import tempfile
 import zipfile
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,11 @@ from safetensors.torch import save_file
 
 from registry.sources.byte_source import LocalBytes
 from registry.sources.tensorflow.tables import Table
-from tests.sources import tensorflow_files
+from tests.sources import pickle_files, tensorflow_files
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["SHARD", "Sound", "companions", "damaged", "sound_files"]
 
@@ -51,11 +52,16 @@ _OPCODES = b"()]}.0123acdeghijlpqrstuQRbBCFGHIJKLMNPSTUVX\x80\x81\x85\x86\x87\x8
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound file: what it ends in, its bytes, and how it is damaged where the format's own checks do not look."""
+    """A sound file: what it ends in, its bytes, and how it is damaged where the format's own checks do not look.
+
+    ``name``: its own name, where it has one; ``beside``: files that it refers to.
+    """
 
     suffix: str
     content: bytes
     inside: Callable[[bytes, random.Random], bytes]
+    name: str = ""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def sound_files() -> dict[str, Sound]:
@@ -90,7 +96,29 @@ def sound_files() -> dict[str, Sound]:
             "packed": Sound(".npz", _npz(np.savez_compressed, arrays), _in_archive),
             "index": Sound(".safetensors.index.json", json.dumps(index).encode(), _in_text),
             **_of_tensorflow(Path(folder)),
+            **_with_pickles(),
         }
+
+
+def _with_pickles() -> dict[str, Sound]:
+    """Files of formats that hold pickles."""
+    files = pickle_files.contents()
+    inside = {"module-bare.pt": _in_pickle, "packed.joblib": _in_zlib, "agent.zip": _bytes, "x.nemo": _bytes}
+    archives = (".pt", ".ptl", ".pt2")
+    found = {
+        f"with pickles: {name}": Sound(
+            Path(name).suffix, content, inside.get(name, _in_archive if name.endswith(archives) else _in_pickle)
+        )
+        for name, content in files.items()
+    }
+    for name, other, wound in ((".metadata", "__0_0.distcp", _in_pickle), ("__0_0.distcp", ".metadata", _bytes)):
+        found[f"with pickles: {name}"] = Sound("", files[name], wound, name, {other: files[other]})
+    return found
+
+
+def _in_zlib(content: bytes, rng: random.Random) -> bytes:
+    """A pickle that is compressed as a whole."""
+    return zlib.compress(_in_pickle(zlib.decompress(content), rng))
 
 
 def companions() -> dict[str, bytes]:
@@ -285,7 +313,8 @@ def _in_archive(content: bytes, rng: random.Random) -> bytes:
     """One member of a zip archive, its header or its pickle above all; the archive around it is sound."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(entry, archive.read(entry)) for entry in archive.infolist()]
-    chosen = rng.choice([entry.filename for entry, _ in members if entry.filename.endswith((".pkl", ".npy"))])
+    within = [entry.filename for entry, _ in members if entry.filename.endswith((".pkl", ".npy", ".json", ".py"))]
+    chosen = rng.choice(within)
     packed = rng.choice((zipfile.ZIP_STORED, members[0][0].compress_type))
     changed = io.BytesIO()
     with zipfile.ZipFile(changed, "w", packed) as archive:
@@ -294,6 +323,8 @@ def _in_archive(content: bytes, rng: random.Random) -> bytes:
                 continue
             if entry.filename == chosen and chosen.endswith(".pkl"):
                 data = _in_pickle(data, rng)
+            elif entry.filename == chosen and chosen.endswith((".json", ".py")):
+                data = _in_text(data, rng)
             elif entry.filename == chosen:
                 data = _in_array(data, rng)
             archive.writestr(entry.filename, data)

@@ -1,0 +1,256 @@
+"""Source for pickles that torch did not write: arrays of joblib, scikit-learn, PaddlePaddle, and plain ones.
+
+Nothing is unpickled: `registry.sources.pickles` makes records of it. A compressed file is unpacked to a temporary one.
+
+- Dictionaries, lists, tuples and attributes of objects are searched for arrays and tensors; names are dotted paths. A
+  state dict of torch's tensors within is chosen as in a file of ``torch.save``.
+- scikit-learn's multilayer perceptrons have ``coefs_``, (in, out) each, and ``intercepts_``: they become
+  ``layers.0.weight``, (out, in), and ``layers.0.bias``.
+- PaddlePaddle's linear layers are (in, out). A ``.pdparams`` names the parameters of each layer beside its names in the
+  model (``linear_0.w_0``, ``embedding_0.w_0``), which tells its kind; else the shape of the bias does. Its arrays
+  are plain ones, pairs of a name and an array, or ``eval('data', {'data': array})``, which is taken as that array.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from registry.errors import NotFoundError, UnsafeError, WeightsError
+from registry.sources.base import MAX_TENSORS, Source
+from registry.sources.byte_source import open_bytes
+from registry.sources.joblib_arrays import REWRITE, reader
+from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, turned
+from registry.sources.nested_torch_files import aliases_of, lazy_state
+from registry.sources.pickles import Global, Instance, as_mapping, as_sequence, read_pickle
+from registry.sources.pickles.modules import is_module, state_of
+from registry.sources.pickles.numpy_arrays import PickledArray
+from registry.sources.pickles.stored_tensors import StoredTensor
+from registry.sources.pickles.torch_values import CONSTRUCTORS, TorchTensor
+from registry.sources.state_dicts import Content
+from registry.sources.torch_file import checkpoint_of
+from registry.sources.unpacked import compression, unpacked
+from registry.types import ModelCard, ModelFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from registry.sources.byte_source import ByteSource
+    from registry.types import Checkpoint, ModelRef
+
+__all__ = ["SOURCE"]
+
+_MAX_VALUES = 5_000_000  # of containers that are looked through
+_MAX_NAME = 1000
+_TRAINING = re.compile(r"(\w+_)?(optim\w*|(lr_)?sched\w*|(grad_)?scaler|rng\w*|random_state)(_\w+)?|_optimizer")
+_PERCEPTRONS = ("MLPClassifier", "MLPRegressor")
+_PADDLE_NAMES = "StructuredToParameterName@@"
+_PADDLE_SLOT = re.compile(r".+_(moment[12]?|beta[12]_pow_acc|velocity|inf_norm|mean_square|mean_grad|momentum)_\d+")
+_PADDLE_LINEAR = re.compile(r"(.*[./_])?(linear|fc|mul)_\d+\.w_\d+(_\d+)?")
+_PADDLE_OTHER = re.compile(r"(.*[./_])?[a-z]+\w*_\d+\.[wb]_\d+(_\d+)?")
+_EMBEDDING = re.compile(r"(.*[._])?(\w*embed\w*|emb|wte|wpe|lookup_table)(\.weight)?", re.IGNORECASE)
+_STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
+
+
+def open_pickle(ref: ModelRef) -> Checkpoint:
+    """Open a pickle; raises the errors of `open_ref`."""
+    source = open_bytes(ref.target)
+    try:
+        head = bytes(source.read_at(0, min(source.size, 8)))
+        if head.startswith(b"ZF"):
+            raise WeightsError(f"{source.name} is a compressed pickle of joblib before 0.10", REWRITE)
+        if compression(head) is not None:
+            with source as packed:
+                source = unpacked(packed)
+        content = read_pickle(source, constructors=CONSTRUCTORS, built=reader(source, CONSTRUCTORS)).value
+        return _opened(ref, source, content)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _opened(ref: ModelRef, source: ByteSource, content: object) -> Checkpoint:
+    where = ref.target
+    if ref.key is None and (network := _perceptron(content)) is not None:
+        tensors, card = _layers(network, where)
+        return LazyCheckpoint(
+            replace(ref, card=card.updated(ref.card)), tensors, ModelFacts(laid_out=True), files=(source,)
+        )
+    if _is_paddle(content, where):
+        return LazyCheckpoint(ref, _paddle(content, where), ModelFacts(laid_out=True), files=(source,))
+    if (isinstance(content, Instance) and is_module(content)) or _has_torch(content):
+        return checkpoint_of(Content(content, where), ref, source)
+    found = dict(_named(content if ref.key is None else _at(content, ref.key, where), where))
+    if not found:
+        raise WeightsError(
+            f"{where} is a pickle without arrays of numbers: {_kind(content)}", "give a file with weights"
+        )
+    return LazyCheckpoint(ref, lazy_state(found, source), ModelFacts(aliases=aliases_of(found)), files=(source,))
+
+
+def _kind(value: object) -> str:
+    return value.class_name[:100] if isinstance(value, Instance) else type(value).__name__
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """What a container or an object holds, with the part of a name that leads to it."""
+    if isinstance(value, Instance):
+        yield from ((key, inner) for key, inner in value.attributes.items() if isinstance(key, str))
+    pairs = as_mapping(value)
+    if pairs is not None:
+        yield from ((str(key), each) for key, each in pairs.items() if type(key) in (str, int))
+    sequence = as_sequence(value)
+    if sequence is not None:
+        yield from ((str(at), each) for at, each in enumerate(sequence))
+
+
+def _named(value: object, where: str) -> Iterator[tuple[str, StoredTensor]]:
+    """Arrays and tensors by dotted path, in the order in which they stand; what training left is passed over."""
+    waiting: list[tuple[str, object]] = [("", value)]
+    seen: set[int] = set()
+    count = 0
+    while waiting:
+        name, at = waiting.pop()
+        at = _data_of(at)
+        count += 1
+        if count > _MAX_VALUES or len(seen) > MAX_TENSORS:
+            raise UnsafeError(f"{where} holds more values than weights need", "save arrays alone")
+        if isinstance(at, StoredTensor):
+            if at.dtype and (not isinstance(at, PickledArray) or at.elements is None):
+                yield name or "array", at
+            continue
+        if id(at) in seen or isinstance(at, str | bytes | int | float) or at is None:
+            continue
+        seen.add(id(at))
+        if isinstance(at, Instance) and is_module(at):
+            at = state_of(at, where)
+        inner = [(f"{name}.{part}" if name else part, each) for part, each in _parts(at) if not _is_training(part)]
+        if any(len(part) > _MAX_NAME for part, _ in inner):
+            raise UnsafeError(f"{where} holds values nested too deep for a name", "save arrays alone")
+        waiting += reversed(inner)
+
+
+def _is_training(part: str) -> bool:
+    return _TRAINING.fullmatch(part[:100].lower()) is not None
+
+
+def _data_of(value: object) -> object:
+    """The array in ``eval('data', {'data': array})``, as PaddlePaddle pickles its tensors; else the value."""
+    if isinstance(value, Instance) and value.kind == Global("builtins", "eval") and len(value.args) == 2:
+        held = as_mapping(value.args[1])
+        if value.args[0] == "data" and held is not None and isinstance(held.get("data"), StoredTensor):
+            return held["data"]
+    return value
+
+
+def _has_torch(value: object) -> bool:
+    """Whether there are torch's tensors within the outermost levels of dictionaries."""
+    waiting, seen = [(value, 4)], set()
+    while waiting:
+        at, levels = waiting.pop()
+        if isinstance(at, TorchTensor):
+            return True
+        if levels and id(at) not in seen:
+            seen.add(id(at))
+            waiting += [(each, levels - 1) for each in (as_mapping(at) or {}).values()]
+    return False
+
+
+def _at(value: object, key: str, where: str) -> object:
+    """The value to which a dotted path leads."""
+    for part in [key] if any(name == key for name, _ in _parts(value)) else key.split("."):
+        found = next(((each,) for name, each in _parts(value) if name == part), None)
+        if found is None:
+            offered = ", ".join(sorted(name[:60] for name, _ in _parts(value))[:10]) or "none"
+            raise NotFoundError(f"{where} has no entry {key[:100]!r}", f"available entries: {offered}")
+        (value,) = found
+    return value
+
+
+# scikit-learn
+
+
+def _perceptron(content: object) -> Instance | None:
+    """The multilayer perceptron that a file is, or that is the last of a pipeline's or search's steps."""
+    for _ in range(8):
+        if not isinstance(content, Instance) or not isinstance(content.kind, Global):
+            return None
+        if not content.kind.module.startswith("sklearn."):
+            return None
+        if content.kind.name in _PERCEPTRONS and "coefs_" in content.attributes:
+            return content
+        steps = as_sequence(content.attributes.get("steps"))
+        last = as_sequence(steps[-1]) if steps else None
+        content = last[1] if last and len(last) == 2 else content.attributes.get("best_estimator_")
+    return None
+
+
+def _layers(network: Instance, where: str) -> tuple[dict[str, LazyTensor], ModelCard]:
+    """Weights (out, in) and biases of a multilayer perceptron, from its input to its output."""
+    tensors: dict[str, LazyTensor] = {}
+    for attribute, part in (("coefs_", "weight"), ("intercepts_", "bias")):
+        for at, array in enumerate(as_sequence(network.attributes.get(attribute)) or ()):
+            if not isinstance(array, StoredTensor) or len(array.shape) != (2 if part == "weight" else 1):
+                raise WeightsError(
+                    f"{where}: {attribute}[{at}] of the perceptron is no array of weights", "save it again"
+                )
+            name = f"layers.{at}.{part}"
+            lazy = array.lazy(name)
+            tensors[name] = turned(lazy, (1, 0)) if part == "weight" else lazy
+    if not tensors:
+        raise WeightsError(f"{where} is a perceptron that has not been fitted", "fit it before saving")
+    return tensors, ModelCard(architecture=str(network.kind.name))  # type: ignore[attr-defined]
+
+
+# PaddlePaddle
+
+
+def _is_paddle(content: object, where: str) -> bool:
+    """Whether a file is PaddlePaddle's; raises ``WeightsError`` for the state of its optimizers."""
+    entries = as_mapping(content)
+    suffix = where.lower().rpartition(".")[2]
+    if entries is None or (suffix not in ("pdparams", "pdopt", "pdema") and _PADDLE_NAMES not in entries):
+        return False
+    slots = sum(isinstance(key, str) and _PADDLE_SLOT.fullmatch(key) is not None for key in entries)
+    if suffix == "pdopt" or "LR_Scheduler" in entries or "master_weights" in entries or slots > len(entries) // 2:
+        raise WeightsError(
+            f"{where} is the state of an optimizer of PaddlePaddle, not a model", "give the .pdparams beside it"
+        )
+    return True
+
+
+def _paddle(content: object, where: str) -> dict[str, LazyTensor]:
+    entries = as_mapping(content) or {}
+    names = as_mapping(entries.get(_PADDLE_NAMES)) or {}
+    model = {key: value for key, value in entries.items() if key != _PADDLE_NAMES}
+    for key, value in model.items():  # (name, array), as paddle.save writes tensors of any other object
+        pair = as_sequence(value)
+        if pair is not None and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], StoredTensor):
+            model[key] = pair[1]
+    arrays = dict(_named(model, where))
+    tensors: dict[str, LazyTensor] = {}
+    for name, array in arrays.items():
+        lazy = array.lazy(name)
+        stem, _, leaf = name.rpartition(".")
+        bias = arrays.get(f"{stem}.bias" if stem else "bias")
+        if leaf == "weight" and len(array.shape) == 2 and _is_linear(name, array, bias, names.get(name)):
+            lazy = turned(lazy, (1, 0))
+        new = f"{stem}.{_STATISTICS.get(leaf, leaf)}" if stem else _STATISTICS.get(leaf, leaf)
+        tensors[new if new not in arrays else name] = lazy
+    return tensors
+
+
+def _is_linear(name: str, array: StoredTensor, bias: StoredTensor | None, parameter: object) -> bool:
+    """Whether a matrix called ``weight`` is (in, out): by the parameter's name, by its bias, if it is no embedding."""
+    if isinstance(parameter, str) and len(parameter) < _MAX_NAME:
+        if _PADDLE_LINEAR.fullmatch(parameter):
+            return True
+        if _PADDLE_OTHER.fullmatch(parameter):
+            return False
+    if bias is not None and array.shape[0] != array.shape[1]:
+        return bias.shape == (array.shape[1],)
+    return bias is not None or not _EMBEDDING.fullmatch(name)
+
+
+SOURCE = Source(name="pickle", open=open_pickle, headers=True)
