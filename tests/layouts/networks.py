@@ -73,7 +73,8 @@ class UNet(nn.Module):
             x, skip = level["upconv_transpose"](x.relu()), skips.pop()
             size = min(x.shape[-1], skip.shape[-1])
             x = level["conv"](torch.cat([x[..., :size, :size], skip[..., :size, :size]], 1))
-        return self.outc(x.relu())
+        found: torch.Tensor = self.outc(x.relu())
+        return found
 
 
 class Recurrent(nn.Module):
@@ -87,7 +88,8 @@ class Recurrent(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(length, N) to (length, N, 5)."""
-        return self.head(self.rnn(self.embedding(tokens))[0])
+        found: torch.Tensor = self.head(self.rnn(self.embedding(tokens))[0])
+        return found
 
 
 def _lstm() -> nn.Module:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from registry.sources.byte_source import LocalBytes
 from registry.sources.tensorflow.tables import Table
 from tests.sources import pickle_files, tensorflow_files
+from tests.sources.converted_files import small_caffe, small_ncnn, small_onnx
 
 if TYPE_CHECKING:
     import random
@@ -97,6 +98,9 @@ def sound_files() -> dict[str, Sound]:
             "index": Sound(".safetensors.index.json", json.dumps(index).encode(), _in_text),
             **_of_tensorflow(Path(folder)),
             **_with_pickles(),
+            "onnx": Sound(".onnx", small_onnx(), _in_fields),
+            "caffe": Sound(".caffemodel", small_caffe(), _in_fields),
+            "ncnn": Sound(".param", small_ncnn(Path(folder)).read_bytes(), _in_text),
         }
 
 
@@ -122,11 +126,12 @@ def _in_zlib(content: bytes, rng: random.Random) -> bytes:
 
 
 def companions() -> dict[str, bytes]:
-    """Files beside the damaged one, by name: the data of TensorFlow's checkpoint and of TensorFlow.js."""
+    """Files beside the damaged one, by name: data of TensorFlow's checkpoint, of TensorFlow.js and of ncnn."""
     with tempfile.TemporaryDirectory() as folder:
         index = _checkpoint(Path(folder))
         data = index.with_name("model.data-00000-of-00001").read_bytes()
-    return {"model.data-00000-of-00001": data, "weights.bin": bytes(152)}
+        weights = small_ncnn(Path(folder)).with_suffix(".bin").read_bytes()
+    return {"model.data-00000-of-00001": data, "weights.bin": bytes(152), "model.bin": weights}
 
 
 def _arrays() -> dict[str, np.ndarray]:

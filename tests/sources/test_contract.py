@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import fsspec
 import gguf
 import numpy as np
+import onnx
 import pytest
 import torch
 from huggingface_hub import constants
@@ -17,7 +18,7 @@ from registry.errors import NotFoundError
 from registry.sources import SOURCES, expand, open_ref
 from registry.testing import check_source
 from registry.types import ModelRef
-from tests.sources import tensorflow_files
+from tests.sources import converted_files, onnx_models, tensorflow_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +92,16 @@ def write_tensorflow(kind: str) -> Callable[[Path], str]:
     return write
 
 
+def write_onnx(folder: Path) -> str:
+    nodes = [onnx.helper.make_node("Conv", ["x", "a.weight", "a.bias"], ["y"])]
+    tensors = {"a.weight": onnx_models.values(4, 3, 3, 3), "a.bias": onnx_models.values(4)}
+    return str(onnx_models.saved(folder, onnx_models.model_of(nodes, tensors)))
+
+
+def write_caffe(folder: Path) -> str:
+    return str(converted_files.caffe(folder, converted_files.small_caffe()))
+
+
 def write_remote(folder: Path) -> str:
     """A file in fsspec's file system of this process."""
     address = f"/{folder.name}/x.safetensors"
@@ -107,6 +118,9 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "npz": write_npz,
     "gguf": write_gguf,
     "shards": write_shards,
+    "onnx": write_onnx,
+    "caffe": write_caffe,
+    "ncnn": lambda folder: str(converted_files.ncnn(folder, ("InnerProduct 0=3 2=9", bytes(4) + bytes(range(36))))),
     **{kind: write_tensorflow(kind) for kind in ("tf_checkpoint", "tf_graph", "tflite", "tfjs")},
     "remote": write_remote,
 }

@@ -66,9 +66,7 @@ def open_onnx(ref: ModelRef) -> Checkpoint:
             order=found.order,
             notes=(*facts.notes, *found.notes),
         )
-        opened = OnnxCheckpoint(
-            with_facts(ref, facts), found.tensors, facts, files=(model.message.file,), check=companions.check
-        )
+        opened = OnnxCheckpoint(with_facts(ref, facts), found.tensors, facts, files=(file,), check=companions.check)
         opened.companions = companions
         return opened
     except BaseException:

@@ -6,19 +6,20 @@ are not read. Attributes are read when they are asked for.
 
 from __future__ import annotations
 
+import re
 import struct
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, WeightsError
-from registry.sources.byte_source import ByteSource
+from registry.sources.byte_blocks import Blocks
 from registry.sources.onnx.tensors import Stored, sparse_tensor, stored_tensor
 from registry.sources.wire import BYTES, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from registry.sources.byte_source import ByteSource
     from registry.sources.wire import Field
 
 __all__ = ["Attribute", "Function", "Graph", "Model", "Node", "read_model"]
@@ -31,44 +32,10 @@ _MAX_ATTRIBUTES = 256  # of one node
 _MAX_DEPTH = 16  # of graphs within graphs
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _FOLDED = "pkg.onnxscript.optimizer.folded_from"
+_SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
+_MAX_SIGNATURE = 8 * 2**20
+_PARAMETER = re.compile(r": (?:PARAMETER|BUFFER) target='([^'\n]{1,1000})'")
 _WITH_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-
-
-class _Blocks(ByteSource):
-    """A file of which small pieces are read many at once: nearly all of a model's header is small pieces."""
-
-    _SIZE = 1 << 17
-    _KEPT = 8
-
-    def __init__(self, file: ByteSource) -> None:
-        self.file = file
-        self.name = file.name
-        self.size = file.size
-        self._blocks: OrderedDict[int, bytes | bytearray] = OrderedDict()
-
-    def read_at(self, start: int, count: int) -> bytes | bytearray:
-        """Exactly ``count`` bytes from position ``start``."""
-        if count > self._SIZE // 2 or start < 0 or count < 0 or start + count > self.size:
-            return self.file.read_at(start, count)
-        number, offset = divmod(start, self._SIZE)
-        if offset + count <= self._SIZE:
-            return self._block(number)[offset : offset + count]
-        return self._block(number)[offset:] + self._block(number + 1)[: offset + count - self._SIZE]
-
-    def _block(self, number: int) -> bytes | bytearray:
-        found = self._blocks.get(number)
-        if found is None:
-            start = number * self._SIZE
-            found = self.file.read_at(start, min(self._SIZE, self.size - start))
-            self._blocks[number] = found
-            if len(self._blocks) > self._KEPT:
-                self._blocks.popitem(last=False)
-        return found
-
-    def close(self) -> None:
-        """Close the file."""
-        self._blocks.clear()
-        self.file.close()
 
 
 @dataclass(slots=True)
@@ -118,6 +85,7 @@ class Graph:
     """Nodes in their order, tensors by name, and the names of what comes in and goes out.
 
     ``folded``: what torch's exporter says a tensor was computed from, a list of names as Python writes it.
+    ``parameters``: what it says the parameters of the module were called; empty if it does not.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -125,6 +93,7 @@ class Graph:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     folded: dict[str, str] = field(default_factory=dict)
+    parameters: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -154,11 +123,11 @@ class _Reader:
         self.stored = 0
         self.text_bytes = 0
 
-    def text(self, message: Message, each: Field) -> str:
+    def text(self, message: Message, each: Field, longest: int = _MAX_NAME) -> str:
         self.text_bytes += each.size
         if self.text_bytes > _MAX_TEXT:
             raise UnsafeError(f"{message.file.name} has names of more than {_MAX_TEXT} bytes", "export it again")
-        return message.data(each, _MAX_NAME).decode("utf-8", "replace")
+        return message.data(each, longest).decode("utf-8", "replace")
 
     def graph(self, message: Message, depth: int = 0) -> Graph:
         if depth > _MAX_DEPTH:
@@ -183,6 +152,9 @@ class _Reader:
                 (inputs if each.number == 11 else outputs).append(name)
             elif each.number == 13 and depth == 0:
                 self.folded(message.message(each), found)
+            elif each.number == 16 and depth == 0:
+                signature = self.noted(message.message(each), _SIGNATURE, _MAX_SIGNATURE)
+                found.parameters |= frozenset(_PARAMETER.findall(signature))
         found.inputs, found.outputs = tuple(inputs), tuple(outputs)
         return found
 
@@ -216,14 +188,14 @@ class _Reader:
             texts[4], domain, texts[3], tuple(inputs), tuple(outputs), scopes, texts[8], message.start, graphs, settings
         )
 
-    def noted(self, message: Message, wanted: str) -> str:
+    def noted(self, message: Message, wanted: str, longest: int = _MAX_NAME) -> str:
         """The text of an entry of metadata, if it is the one wanted."""
         key = ""
         for each in message:
             if each.number == 1:
                 key = message.data(each, _MAX_NAME).decode("utf-8", "replace") if each.size == len(wanted) else ""
             elif each.number == 2 and key == wanted:
-                return self.text(message, each) if each.size <= _MAX_NAME else "[]"
+                return self.text(message, each, longest) if each.size <= longest else "[]"
         return ""
 
     def folded(self, message: Message, graph: Graph) -> None:
@@ -302,7 +274,7 @@ def read_model(file: ByteSource) -> Model:
     UnsafeError
         It has more nodes, tensors, names or levels than any network.
     """
-    message = Message(_Blocks(file))
+    message = Message(Blocks(file))
     reader = _Reader()
     found = Model(message)
     whole = False

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Weights", "weights_of"]
 
 _MAX_CALLS = 40  # functions within functions
+_MAX_ALL_CALLS = 20_000
 _UNREAD_SHARE = 0.05
 _MAX_BATCH = 4096  # matrices of a batched product
 _REMEDY = "export the model again"
@@ -110,7 +111,7 @@ class _Finder:
         self.unread: dict[int, tuple[str, int]] = {}
         self.layers: dict[str, int] = {}
         self.places: dict[str, int] = {}
-        self.visited = 0
+        self.visited = self.calls = 0
         self.names = Names(own_name(name) for name in _all_names(model))
         self.top = Scope(model.graph)
 
@@ -133,9 +134,6 @@ class _Finder:
 
     def _walk(self, scope: Scope, depth: int) -> None:
         for node in scope.graph.nodes:
-            self.visited += 1
-            if self.visited > MAX_NODES:
-                raise UnsafeError(f"functions of the model make more than {MAX_NODES} nodes of it", _REMEDY)
             function = self._function(node)
             if function is not None:
                 self._call(scope, node, function, depth)
@@ -165,6 +163,12 @@ class _Finder:
     def _call(self, scope: Scope, node: Node, function: Function, depth: int) -> None:
         if depth >= _MAX_CALLS:
             raise UnsafeError(f"functions of the model call each other more than {_MAX_CALLS} deep", _REMEDY)
+        self.calls += 1
+        self.visited += len(function.body.nodes)
+        if self.visited > MAX_NODES or self.calls > _MAX_ALL_CALLS:
+            raise UnsafeError(
+                f"functions of the model make more than {MAX_NODES} nodes or {_MAX_ALL_CALLS} calls of it", _REMEDY
+            )
         formals = {
             name: (scope, node.input(number)) for number, name in enumerate(function.body.inputs) if node.input(number)
         }
@@ -204,6 +208,7 @@ class _Finder:
         elif part is None:
             own = self._origin(value)
             if own in self.tensors and self.tensors[own].shape == tensor.shape:  # a copy that the exporter made
+                self._also(module, own)
                 self.present.append(own)
                 return own
         wanted = own or name or self._of_module(module, leaf)
@@ -213,6 +218,7 @@ class _Finder:
             first = self.by_key[identity]
             if wanted and wanted != first and len(tensor.shape) > 1 and not is_slashed(wanted):
                 self.aliases.setdefault(wanted, first)
+            self._also(module, first)
             self.present.append(first)
             return first
         if not wanted:
@@ -242,8 +248,10 @@ class _Finder:
         """The name of a parameter that a tensor is: its own, or that of the only one that it was computed from."""
         if not self._is_folded_away(value.name):
             return own_name(value.name)
-        found = listed(self.model.graph.folded[value.name])
-        return own_name(found[0]) if len(found) == 1 else ""
+        known = self.model.graph.parameters
+        names = [own_name(name) for name in listed(self.model.graph.folded[value.name])]
+        found = [name for name in names if (name in known if known else "." in name)]
+        return found[0] if len(found) == 1 else ""
 
     def _also(self, module: str, name: str) -> None:
         """Note that a parameter of one module is used in another that has one of that name: they are tied."""
@@ -377,11 +385,17 @@ class _Finder:
             return
         bias = node.input(3 if node.op == "DeformConv" else 2)
         biased = self.constants.find(scope, bias)
-        name = "" if biased is None else sibling(own_name(biased.name))
+        name = self._beside(node, biased)
         weight = self._put(node, value, "weight", name=name)
         if node.op == "Conv" and self.torch and self._is_folded(node, value, biased):
             self.folded += 1
         self._bias(scope, node, bias, weight)
+
+    def _beside(self, node: Node, bias: Constant | None) -> str:
+        """The name of the weight that a bias of torch's name is beside, unless the node's module is further within."""
+        name = "" if bias is None else sibling(own_name(bias.name))
+        within = name and self.names.module(node).startswith(f"{name.rpartition('.')[0]}.")
+        return "" if within else name
 
     def _is_folded(self, node: Node, value: Constant, biased: Constant | None) -> bool:
         """Whether torch's exporter folded a batch norm: its scopes say so, or both tensors have names made up."""
@@ -417,7 +431,7 @@ class _Finder:
             return
         bias = bias or self._added(scope, node)
         biased = self.constants.find(scope, bias)
-        name = "" if biased is None else sibling(own_name(biased.name))
+        name = self._beside(node, biased)
         many = math.prod(shape[:-2])
         kept = self.torch and value.direct and self._own(value)  # it is entered as it is
         if many != 1 and not kept:
