@@ -112,6 +112,7 @@ class LazyCheckpoint(OpenedCheckpoint):
         if not tensor.whole or (start, stop) == (0, size):
             return tensor.span(start, stop)
         if self._last[0] != name:
+            self._last = ("", memoryview(b""))  # before the next is read, so that there are never two
             self._last = (name, tensor.span(0, size))
         return self._last[1][start:stop]
 

@@ -143,7 +143,7 @@ class _Reader:
         found: dict[str, Value] = {}
         waiting: list[_Waiting] = []
         at = 128
-        while at + 8 <= self.file.size:
+        while at < self.file.size:
             element = self.element(self.blocks, at, self.file.size)
             at = element.next
             source: ByteSource = self.file

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from registry.sources.byte_source import LocalBytes
 from registry.sources.tensorflow.tables import Table
-from tests.sources import pickle_files, tensorflow_files
+from tests.sources import array_files, pickle_files, tensorflow_files
 from tests.sources.converted_files import small_caffe, small_ncnn, small_onnx
 
 if TYPE_CHECKING:
@@ -93,6 +93,16 @@ def sound_files() -> dict[str, Sound]:
             ),
             "trained": Sound(".ckpt", bytes_of(lambda p: torch.save(trained, p)), _in_archive),
             "gguf": Sound(".gguf", bytes_of(lambda p: _gguf(p, arrays)), _in_gguf),
+            "hdf5": Sound(".h5", array_files.hdf5(), _in_numbers),
+            "hdf5-latest": Sound(".h5", array_files.hdf5(libver="v110"), _in_numbers),
+            "keras": Sound(".keras", array_files.keras(), _in_archive),
+            "keras-packed": Sound(".keras", array_files.keras(packed=True), _in_archive),
+            "mat-5": Sound(".mat", array_files.mat_5(), _in_numbers),
+            "mat-5-plain": Sound(".mat", array_files.mat_5(packed=False), _in_numbers),
+            "mat-7.3": Sound(".mat", array_files.mat_7(), _in_numbers),
+            "mxnet": Sound(".params", array_files.mxnet(), _in_numbers),
+            "flax": Sound(".msgpack", array_files.flax(), _in_numbers),
+            "npy": Sound(".npy", array_files.npy(), _in_array),
             "npz": Sound(".npz", _npz(np.savez, arrays), _in_archive),
             "packed": Sound(".npz", _npz(np.savez_compressed, arrays), _in_archive),
             "index": Sound(".safetensors.index.json", json.dumps(index).encode(), _in_text),
@@ -318,7 +328,8 @@ def _in_archive(content: bytes, rng: random.Random) -> bytes:
     """One member of a zip archive, its header or its pickle above all; the archive around it is sound."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(entry, archive.read(entry)) for entry in archive.infolist()]
-    within = [entry.filename for entry, _ in members if entry.filename.endswith((".pkl", ".npy", ".json", ".py"))]
+    ends = (".pkl", ".npy", ".json", ".py", ".h5")
+    within = [entry.filename for entry, _ in members if entry.filename.endswith(ends)]
     chosen = rng.choice(within)
     packed = rng.choice((zipfile.ZIP_STORED, members[0][0].compress_type))
     changed = io.BytesIO()
@@ -328,12 +339,21 @@ def _in_archive(content: bytes, rng: random.Random) -> bytes:
                 continue
             if entry.filename == chosen and chosen.endswith(".pkl"):
                 data = _in_pickle(data, rng)
+            elif entry.filename == chosen and chosen.endswith(".h5"):
+                data = _in_numbers(data, rng)
             elif entry.filename == chosen and chosen.endswith((".json", ".py")):
                 data = _in_text(data, rng)
             elif entry.filename == chosen:
                 data = _in_array(data, rng)
             archive.writestr(entry.filename, data)
     return changed.getvalue()
+
+
+def _in_numbers(content: bytes, rng: random.Random) -> bytes:
+    """Numbers and bytes, more often where no zeros are: in the structure and not between its parts."""
+    for _ in range(rng.randint(1, 6)):
+        content = rng.choice((_bytes, _number, _number, _number, _span))(content, rng)
+    return content
 
 
 def _in_array(content: bytes, rng: random.Random) -> bytes:

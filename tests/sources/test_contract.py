@@ -19,6 +19,8 @@ from registry.sources import SOURCES, expand, open_ref
 from registry.testing import check_source
 from registry.types import ModelRef
 from tests.sources import converted_files, onnx_models, tensorflow_files
+from tests.sources import tensorflow_files
+from tests.sources import array_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +51,11 @@ def write_shards(folder: Path) -> str:
 def write_torch(folder: Path) -> str:
     torch.save(STATE, folder / "x.pt")
     return str(folder / "x.pt")
+
+
+def written(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
 
 
 def write_cache(folder: Path) -> str:
@@ -117,6 +124,14 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "torch": write_torch,
     "npz": write_npz,
     "gguf": write_gguf,
+    "keras": lambda folder: written(folder / "x.keras", array_files.keras()),
+    "mat": lambda folder: written(folder / "x.mat", array_files.mat_5()),
+    "mxnet": lambda folder: written(folder / "x.params", array_files.mxnet()),
+    "flax": lambda folder: written(
+        folder / "x.msgpack", array_files.flax({"params": {"a": {"weight": np.eye(3, 4, dtype="f4")}}})
+    ),
+    "npy": lambda folder: written(folder / "x.npy", array_files.npy()),
+    "orbax": lambda folder: str(array_files.orbax(folder, {"params/a/weight": np.eye(3, 4, dtype="f4")}) / "_METADATA"),
     "shards": write_shards,
     "onnx": write_onnx,
     "caffe": write_caffe,
