@@ -21,6 +21,7 @@ from registry.types import ModelRef
 from tests.sources import converted_files, onnx_models, tensorflow_files
 from tests.sources import tensorflow_files
 from tests.sources import array_files
+from tests.sources import array_files, tensorflow_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
