@@ -21,6 +21,7 @@ from registry.errors import NotFoundError, RegistryError, UnsafeError, WeightsEr
 from registry.sources.base import MAX_TENSORS, Source
 from registry.sources.byte_source import open_bytes
 from registry.sources.hdf5 import Hdf5, Node, NotNumbersError
+from registry.sources.layer_order import layer_order
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, turned
 from registry.sources.model_files import with_facts
 from registry.sources.outputs_last import outputs_first
@@ -160,7 +161,9 @@ def _read(file: Hdf5, config: Mapping[str, Any]) -> tuple[dict[str, LazyTensor],
         facts = ModelFacts(metadata=metadata, notes=tuple(notes))
         return {path.replace("\0", ""): tensor for path, (_, tensor) in stored.items()}, facts
     found = _numbered(file, stored, layers) if numbered and old is None else _named(stored, layers)
-    return _laid_out(found), ModelFacts(metadata=metadata, notes=tuple(notes), laid_out=True)
+    tensors = _laid_out(found)
+    order = layer_order({name: tensor.shape for name, tensor in tensors.items()})
+    return tensors, ModelFacts(metadata=metadata, notes=tuple(notes), laid_out=True, order=order)
 
 
 def _nb_layers(file: Hdf5, top: Node) -> int | None:
