@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spectral": GROUND | {"ensembles"},
     "migrations": GROUND | {"storage"},  # the environment opens the database, under Alembic's own command too
     "catalog": GROUND | PARTS,
+    "plugins": GROUND | {"sources"},
     "testing": GROUND | {"sources", "spectral"},
     # What its progress bars are, whether another package has a fingerprint, what a rule means, and what files are read.
     "cli": GROUND

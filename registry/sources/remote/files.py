@@ -7,8 +7,6 @@ downloaded to a temporary folder, which is removed when the checkpoint is closed
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from registry.sources.recognition import kind_of
 from registry.sources.remote.addresses import Opening, file_name, resolve, split
 from registry.sources.remote.remote_bytes import RemoteBytes, open_remote_bytes, session
 from registry.sources.shard_index import read_index
+from registry.sources.temporary_folder import TemporaryFolder
 from registry.sources.weight_files import DESCRIPTIONS, INDEX, default_names, is_index, is_shard
 from registry.types import ModelCard, ModelRef
 
@@ -101,22 +100,11 @@ def _suffix(target: str) -> str:
     return Path(target[: -len(INDEX)]).suffix.lower()
 
 
-class _Folder:
-    """A temporary folder, removed when it is closed."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="archreg-"))
-
-    def close(self) -> None:
-        """Remove the folder and what is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
 def _downloaded(
     ref: ModelRef, file: RemoteBytes, opener: Callable[[ModelRef], Checkpoint], source: str, notes: tuple[str, ...]
 ) -> Checkpoint:
     """Open a file, or an index and its shards, after downloading it to a folder that is removed with the checkpoint."""
-    folder = _Folder()
+    folder = TemporaryFolder()
     try:
         local = folder.path / _plain(file_name(ref.target))
         file.settle()

@@ -1,0 +1,1 @@
+"""Sources beside the core, found by the entry points that other packages use, too."""
