@@ -225,4 +225,4 @@ def _regated(blob: LazyTensor) -> LazyTensor:
     return computed(blob.dtype, blob.shape, values, whole=True)
 
 
-SOURCE = Source(name="caffe", open=open_caffe, headers=True)
+SOURCE = Source(name="caffe", open=open_caffe, headers=True, ranges=True)

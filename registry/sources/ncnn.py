@@ -457,4 +457,4 @@ _READERS: dict[str, Callable[[_Layer, _Bin], dict[str, LazyTensor]]] = {
 }  # fmt: skip
 
 
-SOURCE = Source(name="ncnn", open=open_ncnn, headers=True)
+SOURCE = Source(name="ncnn", open=open_ncnn, headers=True, ranges=True)

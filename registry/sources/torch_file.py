@@ -191,4 +191,4 @@ def _shared(state: Mapping[str, StoredTensor]) -> dict[str, str]:
     return aliases
 
 
-SOURCE = Source(name="torch", open=open_torch_file, headers=True)
+SOURCE = Source(name="torch", open=open_torch_file, headers=True, ranges=True)

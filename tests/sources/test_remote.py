@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import gguf
@@ -194,7 +194,19 @@ def write_onnx(folder: Path) -> Path:
     return folder / "x.onnx"
 
 
-@pytest.mark.parametrize("write", [write_npy, write_gguf, write_hdf5, write_flax, write_onnx])
+def write_torch(folder: Path) -> Path:
+    torch.save(network(), folder / "x.pt")
+    return folder / "x.pt"
+
+
+def write_legacy(folder: Path) -> Path:
+    torch.save(network(), folder / "x.pt", _use_new_zipfile_serialization=False)
+    return folder / "x.pt"
+
+
+@pytest.mark.parametrize(
+    "write", [write_torch, write_legacy, write_npy, write_gguf, write_hdf5, write_flax, write_onnx]
+)
 def test_formats_that_are_read_by_ranges(write: Callable[[Path], Path], web: Web, tmp_path: Path) -> None:
     path = write(tmp_path)
     for file in tmp_path.iterdir():
@@ -224,24 +236,40 @@ class TestDownloads:
         (tmp_path / "temporary").mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
-    def test_a_torch_file(self, web: Web, tmp_path: Path) -> None:
-        torch.save(network(), tmp_path / "x.pt")
-        web.files["/x.pt"] = (tmp_path / "x.pt").read_bytes()
-        with open_ref(one(f"{web.url}/x.pt")) as remote, open_ref(one(str(tmp_path / "x.pt"))) as local:
+    def test_an_archive(self, web: Web, tmp_path: Path) -> None:
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in network().items()}
+        np.savez(tmp_path / "x.npz", **arrays)
+        web.files["/x.npz"] = (tmp_path / "x.npz").read_bytes()
+        with open_ref(one(f"{web.url}/x.npz")) as remote, open_ref(one(str(tmp_path / "x.npz"))) as local:
             same(remote, local)
-            assert (remote.ref.source, remote.ref.target) == ("remote", f"{web.url}/x.pt")
+            assert (remote.ref.source, remote.ref.target) == ("remote", f"{web.url}/x.npz")
             assert os.listdir(tmp_path / "temporary")  # noqa: PTH208
-        assert sum(count for _, _, count in web.of("/x.pt")) == len(web.files["/x.pt"])
+        assert sum(count for _, _, count in web.of("/x.npz")) == len(web.files["/x.npz"])
         assert not os.listdir(tmp_path / "temporary")  # noqa: PTH208 - it is removed with the checkpoint
+        with pytest.raises(SourceError, match="not known without") as caught:
+            open_headers(one(f"{web.url}/x.npz"))
+        assert caught.value.remedy
 
     def test_an_invalid_file_leaves_nothing_and_is_named_by_its_address(self, web: Web, tmp_path: Path) -> None:
-        torch.save(network(), tmp_path / "x.pt")
-        web.files["/x.pt"] = (tmp_path / "x.pt").read_bytes()[:-3000]
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in network().items()}
+        np.savez(tmp_path / "x.npz", **arrays)
+        web.files["/x.npz"] = (tmp_path / "x.npz").read_bytes().replace(b"'descr'", b"'desc?'")
         with pytest.raises(SourceError) as caught:
-            open_ref(one(f"{web.url}/x.pt"))
+            open_ref(one(f"{web.url}/x.npz"))
         assert "temporary" not in str(caught.value)
-        assert f"{web.url}/x.pt" in caught.value.message
+        assert f"{web.url}/x.npz" in caught.value.message
         assert not os.listdir(tmp_path / "temporary")  # noqa: PTH208
+
+    def test_shards_of_torch(self, web: Web, tmp_path: Path) -> None:
+        for at, (name, tensor) in enumerate(list(network().items())[:2], 1):
+            torch.save({name: tensor}, tmp_path / f"pytorch_model-{at:05}-of-00002.bin")
+            web.files[f"/m/pytorch_model-{at:05}-of-00002.bin"] = (
+                tmp_path / f"pytorch_model-{at:05}-of-00002.bin"
+            ).read_bytes()
+        mapped = {name: f"pytorch_model-{at:05}-of-00002.bin" for at, name in enumerate(list(network())[:2], 1)}
+        web.files["/m/pytorch_model.bin.index.json"] = json.dumps({"weight_map": mapped}).encode()
+        with open_ref(one(f"{web.url}/m/pytorch_model.bin.index.json")) as opened:
+            assert np.array_equal(opened.read("layers.1.weight"), network()["layers.1.weight"].numpy())
 
     @pytest.mark.parametrize("lengths", [True, False])
     def test_no_ranges(self, web: Web, caplog: pytest.LogCaptureFixture, lengths: bool) -> None:

@@ -18,9 +18,8 @@ from registry.sources.model_files import MAX_BYTES as LARGEST_DESCRIPTION
 from registry.sources.recognition import kind_of
 from registry.sources.remote.addresses import Opening, file_name, resolve, split
 from registry.sources.remote.remote_bytes import RemoteBytes, open_remote_bytes, session
-from registry.sources.shard_index import read_index
 from registry.sources.temporary_folder import TemporaryFolder
-from registry.sources.weight_files import DESCRIPTIONS, INDEX, default_names, is_index, is_shard
+from registry.sources.weight_files import DESCRIPTIONS, default_names, is_index, is_shard
 from registry.types import ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _opened(ref: ModelRef, *, headers: bool) -> Checkpoint:
         current.hand_over(file, address)
         source = _source_of(file, ref.target)
         notes = (_NO_RANGES,) if file.whole and file.size > 2**20 else ()
-        if source.ranges and not (is_index(Path(ref.target)) and _suffix(ref.target) != ".safetensors"):
+        if source.ranges:
             opener = (source.open_headers or source.open) if headers else source.open
             opened = cast("OpenedCheckpoint", opener(replace(ref, source=source.name))).under(ref).keep(grant, *notes)
             stack.pop_all()
@@ -96,24 +95,17 @@ def _source_of(file: RemoteBytes, target: str) -> Source:
     return SOURCES[kind.source]
 
 
-def _suffix(target: str) -> str:
-    return Path(target[: -len(INDEX)]).suffix.lower()
-
-
 def _downloaded(
     ref: ModelRef, file: RemoteBytes, opener: Callable[[ModelRef], Checkpoint], source: str, notes: tuple[str, ...]
 ) -> Checkpoint:
-    """Open a file, or an index and its shards, after downloading it to a folder that is removed with the checkpoint."""
+    """Open a file after downloading it, and what is beside it, to a folder that is removed with the checkpoint."""
     folder = TemporaryFolder()
     try:
         local = folder.path / _plain(file_name(ref.target))
         file.settle()
         file.save(local)
-        if is_index(local):
-            for shard in sorted(set(read_index(local).values())):
-                with _beside(ref.target, shard.name) as other:
-                    other.settle()
-                    other.save(shard)
+        if source == "tf_checkpoint":
+            _save_data(ref.target, local)
         for name in DESCRIPTIONS[:2]:
             _save_small(ref.target, folder.path / name)
         opened = opener(replace(ref, source=source, target=str(local)))
@@ -124,6 +116,14 @@ def _downloaded(
     except BaseException:
         folder.close()
         raise
+
+
+def _save_data(target: str, index: Path) -> None:
+    """Download the file beside the index of a TensorFlow checkpoint that holds its values, if it is a single one."""
+    name = f"{index.name.removesuffix('.index')}.data-00000-of-00001"
+    with _beside(target, name) as file:
+        file.settle()
+        file.save(index.with_name(name))
 
 
 def _save_small(target: str, path: Path) -> None:

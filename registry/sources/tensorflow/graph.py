@@ -281,4 +281,4 @@ def _dequantised(tensor: LazyTensor, use: Use, graph: Graph) -> LazyTensor | Non
     return computed("float32", tensor.shape, rows, precision=f"{tensor.dtype} tensorflow", stored=tensor.bytes)
 
 
-SOURCE = Source(name="tf_graph", open=open_graph, headers=True)
+SOURCE = Source(name="tf_graph", open=open_graph, headers=True, ranges=True)

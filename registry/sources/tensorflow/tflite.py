@@ -460,4 +460,4 @@ def _unpacked(file: ByteSource, tensor: _Tensor, start: int, stop: int) -> NDArr
     return np.where(codes > 7, codes - 16, codes) if tensor.dtype == "int4" else codes
 
 
-SOURCE = Source(name="tflite", open=open_tflite, headers=True)
+SOURCE = Source(name="tflite", open=open_tflite, headers=True, ranges=True)
