@@ -18,10 +18,7 @@ from registry.errors import NotFoundError
 from registry.sources import SOURCES, expand, open_ref
 from registry.testing import check_source
 from registry.types import ModelRef
-from tests.sources import converted_files, onnx_models, tensorflow_files
-from tests.sources import tensorflow_files
-from tests.sources import array_files
-from tests.sources import array_files, tensorflow_files
+from tests.sources import array_files, converted_files, onnx_models, tensorflow_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
