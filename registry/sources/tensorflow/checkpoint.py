@@ -25,8 +25,8 @@ import numpy as np
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, Source, common_prefix
 from registry.sources.byte_source import open_bytes
-from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import bits_of, is_float
+from registry.sources.layer_order import layer_order
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, in_file
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.outputs_last import outputs_first
@@ -35,7 +35,7 @@ from registry.sources.tensorflow.graph import graph_in, open_graph
 from registry.sources.tensorflow.nodes import laid, uses_of
 from registry.sources.tensorflow.tables import Table
 from registry.sources.tensorflow.tensors import MemoryBytes, plain_type, shape_in, tensor_in
-from registry.sources.tensorflow.variables import chosen, kind_of, layer_order
+from registry.sources.tensorflow.variables import chosen, kind_of
 from registry.sources.wire import BYTES, VARINT, Message
 
 if TYPE_CHECKING:
@@ -402,8 +402,7 @@ def _checkpoint(ref: ModelRef, path: Path, index: Path, found: _Opened) -> LazyC
         full = {shown: found.full_names.get(key, "") for shown, key in stored.items()}
         better = {shown: name for shown, name in full.items() if name}
         if len(better) == len(stored) and len(set(better.values())) == len(stored):
-            by_key = depth_order({shown: found.tensors[key].shape for shown, key in stored.items()})
-            stored = {full[shown]: stored[shown] for shown in by_key}
+            stored = {full[shown]: key for shown, key in stored.items()}
     raw = {name: found.tensors[key] for name, key in stored.items()}
     raw = {name: tensor for name, tensor in raw.items() if tensor.shape or is_float(tensor.dtype)}
     cut = len(common_prefix(raw))
@@ -420,7 +419,7 @@ def _checkpoint(ref: ModelRef, path: Path, index: Path, found: _Opened) -> LazyC
     facts = facts_beside(path)
     order: tuple[str, ...] = ()
     if objects:
-        order = layer_order(list(tensors), {name: tensor.shape for name, tensor in tensors.items()})
+        order = layer_order({name: tensor.shape for name, tensor in tensors.items()})
     facts = replace(facts, laid_out=True, order=order, notes=(*facts.notes, *filter(None, (picked.note, notes))))
     return LazyCheckpoint(with_facts(ref, facts), tensors, facts, files=found.files, check=found.check)
 

@@ -20,6 +20,7 @@ from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import Source
 from registry.sources.byte_source import open_bytes
 from registry.sources.dtypes import is_float
+from registry.sources.layer_order import layer_order
 from registry.sources.lazy_tensors import LazyCheckpoint, computed
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.outputs_last import outputs_first
@@ -34,7 +35,7 @@ from registry.sources.tensorflow.nodes import (
     uses_of,
 )
 from registry.sources.tensorflow.tensors import tensor_in
-from registry.sources.tensorflow.variables import layer_order, with_cells
+from registry.sources.tensorflow.variables import with_cells
 from registry.sources.wire import BYTES, VARINT, Message
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def in_torch_order(
         return dict(tensors), ()
     better = with_cells({name: (tensor.shape, sources[name]) for name, tensor in tensors.items()})
     made = {better[name]: tensors[name] for name in better}
-    return made, layer_order(list(made), {name: tensor.shape for name, tensor in made.items()})
+    return made, layer_order({name: tensor.shape for name, tensor in made.items()})
 
 
 def _dequantised(tensor: LazyTensor, use: Use, graph: Graph) -> LazyTensor | None:

@@ -25,12 +25,13 @@ from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, Source, common_prefix
 from registry.sources.byte_source import ByteSource, open_bytes
 from registry.sources.dtypes import bits_of, is_float
+from registry.sources.layer_order import layer_order
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, computed, in_file
 from registry.sources.model_files import with_facts
 from registry.sources.outputs_last import outputs_first
 from registry.sources.tensorflow.graph import in_torch_order
 from registry.sources.tensorflow.nodes import Function, Node, flattened, laid, named, uses_of
-from registry.sources.tensorflow.variables import kind_of, layer_order
+from registry.sources.tensorflow.variables import kind_of
 from registry.sources.weight_files import check_file
 from registry.types import NO_FACTS
 
@@ -239,7 +240,7 @@ def _of_layers(
         tensors[name[cut:]] = outputs_first(tensor, known or kind)
     if not model:
         return tensors, ()
-    return tensors, layer_order(list(tensors), {name: tensor.shape for name, tensor in tensors.items()})
+    return tensors, layer_order({name: tensor.shape for name, tensor in tensors.items()})
 
 
 def _of_graph(

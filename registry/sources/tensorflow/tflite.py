@@ -24,11 +24,12 @@ from registry.errors import NotFoundError, WeightsError
 from registry.sources.base import Source
 from registry.sources.byte_source import open_bytes
 from registry.sources.dtypes import bits_of, is_float
+from registry.sources.layer_order import layer_order
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, computed, in_file, turned
 from registry.sources.model_files import with_facts
 from registry.sources.outputs_last import outputs_first
 from registry.sources.tensorflow.flatbuffer import Flat
-from registry.sources.tensorflow.variables import layer_order, with_cells
+from registry.sources.tensorflow.variables import with_cells
 from registry.types import NO_FACTS
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def open_tflite(ref: ModelRef) -> Checkpoint:
             places = {n: (tensors[n].shape, weight.tensor.name) for n, (weight, _) in zip(names, weights, strict=True)}
             tensors = {better: tensors[name] for name, better in with_cells(places).items()}
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        order = layer_order(list(tensors), shapes) if told else tuple(tensors)
+        order = layer_order(shapes) if told else tuple(tensors)
         facts = replace(NO_FACTS, laid_out=True, order=order)
         return LazyCheckpoint(with_facts(ref, facts), tensors, facts, files=[file])
     except BaseException:
@@ -182,7 +183,7 @@ def open_tflite(ref: ModelRef) -> Checkpoint:
 
 
 def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]], bool]:
-    """The weights of all subgraphs in the order of their operators, and whether most modules have names."""
+    """The weights of all subgraphs in the order of their operators, and whether all modules have names."""
     flat = Flat(file)
     if file.size < 8 or bytes(file.read_at(4, 4)) != b"TFL3":
         raise flat.damaged("it does not begin as a TensorFlow Lite model")
@@ -213,7 +214,7 @@ def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]],
             found.append((weight, graph.tensors))
     if sum(size for _, size in seen) > file.size:
         raise flat.damaged("its buffers overlap")
-    return found, told * 2 > matrices
+    return found, told == matrices
 
 
 def _data(flat: Flat, buffer: Table) -> tuple[int, int]:

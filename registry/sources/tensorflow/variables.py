@@ -1,4 +1,4 @@
-"""Which of a checkpoint's variables are the model's, how they are laid out, and their order.
+"""Which of a checkpoint's variables are the model's, and how they are laid out.
 
 A checkpoint of training holds, beside the weights, the slots of the optimiser, counters, metrics and averages.
 TensorFlow names a slot after its variable (``conv/kernel/Adam``), so that a variable below another variable is none of
@@ -8,15 +8,12 @@ the model's; Keras keeps slots and metrics apart, under names of their own.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from registry.sources.depth_order import depth_order
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["Chosen", "chosen", "kind_of", "layer_order", "with_cells"]
+__all__ = ["Chosen", "chosen", "kind_of", "with_cells"]
 
 _AVERAGE = "/ExponentialMovingAverage"
 _STATE = re.compile(
@@ -32,15 +29,6 @@ _DEPTHWISE = re.compile(r"(\w+_)?(depthwise(?!_separable)\w*|dw(_?conv(2d)?)?(_\
 _CONV1D = re.compile(r"c_attn|c_proj|c_fc")
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _COUNTED = re.compile(r"_\d+$")
-_COUNTS = re.compile(r"(?:_\d+)+$")
-# Names that Keras gives to layers which have none: the class, and how many were there before.
-_AUTOMATIC = re.compile(
-    r"((depthwise|separable)_)?conv[123]d(_transpose)?|dense|embedding|batch_normalization|layer_normalization|lstm|gru"
-    r"|simple_rnn|bidirectional|multi_head_attention|p_re_lu|group_normalization|time_distributed|normalization",
-)
-_NUMBERED = re.compile(r"_(?=\d+_)|(?<=_\d)_|(?<=_\d\d)_")
-_DEPTHWISE_WORD = re.compile(r"depthwise_?|dw_?(?=conv|$)|d(?=_?conv)|_dw\b")
-_POINTWISE_WORD = re.compile(r"pointwise_?|pw_?(?=conv|$)|_pw\b|_project\b")
 _BIASES = ("bias", "biases", "b")
 _KERNELS = frozenset({"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_kernel", "depthwise_weights"})
 
@@ -116,48 +104,6 @@ def kind_of(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, .
 def _bias_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
     module = name[: max(name.rfind(sign) for sign in "/.:") + 1]
     return next((shapes[module + bias] for bias in _BIASES if module and module + bias in shapes), None)
-
-
-def layer_order(stored: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """Names of a Keras model's weights in the order in which the network computes.
-
-    Names that Keras gave count the layers of each class apart, so that they do not tell, and the order of the file
-    does. Names that a person gave are the better guide where branches run side by side, whose layers Keras sorts by
-    depth. A number within such a name counts parts of the network, as a folder would; and of a depthwise and another
-    convolution that have one name otherwise, the depthwise one comes first.
-
-    Parameters
-    ----------
-    stored
-        Names of the weights in the order of the file, ``module/leaf``.
-    shapes
-        Shapes (out, in, *kernel) by name.
-
-    Returns
-    -------
-    tuple of str
-        All names.
-    """
-    modules = [name.rpartition("/")[0] for name in stored if len(shapes[name]) > 1]
-    parts = [_COUNTS.sub("", module.rpartition("/")[2]) for module in modules]
-    automatic = sum(_AUTOMATIC.fullmatch(part) is not None for part in parts)
-    if automatic * 2 > len(parts):
-        return tuple(stored)
-    bases: dict[str, set[str]] = defaultdict(set)
-    for module in modules:
-        own = module.rpartition("/")[2]
-        bases[_POINTWISE_WORD.sub("", _DEPTHWISE_WORD.sub("", own))].add(own)
-    keys: dict[str, str] = {}
-    for name in stored:
-        path, _, leaf = name.rpartition("/")
-        above, slash, own = path.rpartition("/")
-        base = _POINTWISE_WORD.sub("", _DEPTHWISE_WORD.sub("", own))
-        if len(bases.get(base, ())) == 2:
-            own = f"{base}/{0 if base != own and _DEPTHWISE_WORD.search(own) else 1}"
-        keys[f"{above}{slash}{_NUMBERED.sub('/', own)}/{leaf}"] = name
-    if len(keys) < len(stored):
-        return tuple(depth_order({name: shapes[name] for name in stored}))
-    return tuple(keys[key] for key in depth_order({key: shapes[name] for key, name in keys.items()}))
 
 
 def with_cells(found: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, str]:
