@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
+from tests.sources import tensorflow_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -282,6 +283,19 @@ def disagreeing(path: Path, _: Path) -> None:
     np.savez(path, **arrays | {"a/bias": np.ones(5), "b/bias": np.ones(9)})
 
 
+def tensorflow_entry(kind: int, extents: tuple[int, ...], **places: int) -> Make:
+    """A checkpoint of TensorFlow of one sound tensor of 16 bytes, and one that claims what it wants."""
+
+    def make(path: Path, _: Path) -> None:
+        numbers = {"shard": 3, "offset": 4, "size": 5}
+        place = b"".join(tensorflow_files.number(numbers[name], value) for name, value in places.items())
+        claim = tensorflow_files.number(1, kind) + tensorflow_files.content(2, tensorflow_files.shape(extents)) + place
+        arrays = {"a/kernel": np.ones((2, 2), np.float32)}
+        tensorflow_files.write_checkpoint(path.with_suffix(""), arrays, entries={b"z": claim})
+
+    return make
+
+
 INDEX = "model.safetensors.index.json"
 
 HOSTILE = (
@@ -384,6 +398,33 @@ HOSTILE = (
             "claims a tensor of shape"),
     Hostile("gguf-offset", "x.gguf", gguf(gguf_entry(4, bytes(4)), offset=2**62), WeightsError, "claims a tensor"),
     Hostile("gguf-type", "x.gguf", gguf(gguf_entry(4, bytes(4)), kind=4711), WeightsError, "unknown type 4711"),
+    # TensorFlow
+    Hostile("tensorflow-extents", "m.index", tensorflow_entry(1, (10**12, 10**12), size=16), WeightsError,
+            "claims a tensor of shape"),
+    Hostile("tensorflow-offset", "m.index", tensorflow_entry(1, (2, 2), size=16, offset=2**62), WeightsError,
+            "claims a tensor of shape"),
+    Hostile("tensorflow-shards", "m.index", tensorflow_entry(1, (2, 2), size=16, shard=9), WeightsError,
+            "is not beside it"),
+    Hostile("tensorflow-overlap", "m.index", tensorflow_entry(1, (3, 2), size=24), WeightsError, "overlap"),
+    Hostile("tensorflow-footer", "m.index", written(bytes(8) + b"\xff" * 32 + struct.pack("<Q", 0xDB4775248B80FB57)),
+            WeightsError, "no sound table"),
+    Hostile("graph-repeated", "x.pb", written(tensorflow_files.graph(
+        tensorflow_files.node("x", "Placeholder"), tensorflow_files.node("y", "MatMul", "x", "w"),
+        tensorflow_files.const("w", tensorflow_files.number(1, 1) + tensorflow_files.content(
+            2, tensorflow_files.shape((10**6, 10**6))) + tensorflow_files.content(5, bytes(4))))),
+            WeightsError, "with 4 bytes"),
+    Hostile("graph-functions", "x.pb", written(tensorflow_files.graph(
+        tensorflow_files.node("x", "PartitionedCall", attrs=tensorflow_files.function_named("f")),
+        functions={"f": ([], [tensorflow_files.node(name, "PartitionedCall", attrs=tensorflow_files.function_named("f"))
+                              for name in "ab"], "a:0")})), UnsafeError, "functions within functions"),
+    Hostile("lite-root", "x.tflite", written(b"\xff\xff\xff\x7fTFL3"), WeightsError, "refers to byte 2147483647"),
+    Hostile("lite-extents", "x.tflite", written(tensorflow_files.lite(
+        [9], [bytes(16)], [tensorflow_files.lite_tensor("x", (1, 4), 0),
+                           tensorflow_files.lite_tensor("w", (2**20, 2**20), 1)],
+        [tensorflow_files.operator(0, [0, 1], [0])])), WeightsError, "16 bytes for the shape"),
+    Hostile("tfjs-above", "model.json", written(json.dumps([{"paths": ["../../outside/secret.safetensors"],
+            "weights": []}])), UnsafeError, "is not beside it"),
+    Hostile("tfjs-deep", "model.json", written('{"weightsManifest": ' + "[" * 100_000), WeightsError, "no valid JSON"),
     # indices
     Hostile("index-above", INDEX, indexed("../../outside/secret.safetensors"), UnsafeError,
             "not a .safetensors file beside it"),

@@ -158,8 +158,7 @@ def _checkpoint(folder: Path) -> Path:
 
 def _of_tensorflow(folder: Path) -> dict[str, Sound]:
     """A checkpoint of each kind, whose tables are made anew with right checksums; a graph, a lite model, a JSON."""
-    written = (_checkpoint(folder), tensorflow_files.write_old_checkpoint(folder / "old", _arrays()))
-    index, old = ({e.key: bytes(t.value(e)) for e in t} for t in (Table(LocalBytes(path)) for path in written))
+    index, old = map(_entries, (_checkpoint(folder), tensorflow_files.write_old_checkpoint(folder / "old", _arrays())))
     weights = [
         {"name": "a/kernel", "shape": [4, 5], "dtype": "float32"},
         {"name": "b/kernel", "shape": [3, 3, 2, 4], "dtype": "float32",
@@ -174,6 +173,12 @@ def _of_tensorflow(folder: Path) -> dict[str, Sound]:
         "lite": Sound(".tflite", tensorflow_files.small_lite(), _in_fields),
         "tfjs": Sound(".json", json.dumps(manifest).encode(), _in_text),
     }
+
+
+def _entries(path: Path) -> dict[bytes, bytes]:
+    with LocalBytes(path) as file:
+        table = Table(file)
+        return {entry.key: bytes(table.value(entry)) for entry in table}
 
 
 def _in_table(entries: dict[bytes, bytes]) -> Callable[[bytes, random.Random], bytes]:

@@ -34,7 +34,7 @@ def test_the_files_that_damage_starts_from_are_read(name: str, tmp_path: Path) -
     make(0, 0, tmp_path)
     assert (tmp_path / SHARD).is_file()
     sound = sound_files()[name]
-    path = tmp_path / (sound.name or f"sound{sound.suffix}")
+    path = tmp_path / (sound.name or f"model{sound.suffix}")  # as the files beside it expect
     for beside, data in sound.beside.items():
         (tmp_path / beside).write_bytes(data)
     path.write_bytes(sound.content)
