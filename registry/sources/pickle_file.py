@@ -24,7 +24,7 @@ from registry.sources.joblib_arrays import REWRITE, reader
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, turned
 from registry.sources.nested_torch_files import aliases_of, lazy_state
 from registry.sources.pickles import Global, Instance, as_mapping, as_sequence, read_pickle
-from registry.sources.pickles.modules import is_module, state_of
+from registry.sources.pickles.modules import Allowance, is_module, state_of
 from registry.sources.pickles.numpy_arrays import PickledArray
 from registry.sources.pickles.stored_tensors import StoredTensor
 from registry.sources.pickles.torch_values import CONSTRUCTORS, TorchTensor
@@ -109,6 +109,7 @@ def _named(value: object, where: str) -> Iterator[tuple[str, StoredTensor]]:
     """Arrays and tensors by dotted path, in the order in which they stand; what training left is passed over."""
     waiting: list[tuple[str, object]] = [("", value)]
     seen: set[int] = set()
+    allowance = Allowance(where)
     count = 0
     while waiting:
         name, at = waiting.pop()
@@ -124,7 +125,7 @@ def _named(value: object, where: str) -> Iterator[tuple[str, StoredTensor]]:
             continue
         seen.add(id(at))
         if isinstance(at, Instance) and is_module(at):
-            at = state_of(at, where)
+            at = state_of(at, allowance)
         inner = [(f"{name}.{part}" if name else part, each) for part, each in _parts(at) if not _is_training(part)]
         if any(len(part) > _MAX_NAME for part, _ in inner):
             raise UnsafeError(f"{where} holds values nested too deep for a name", "save arrays alone")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, common_prefix
-from registry.sources.pickles.modules import attributes_of, is_module, maps_of, state_of
+from registry.sources.pickles.modules import Allowance, attributes_of, is_module, maps_of, state_of
 from registry.sources.pickles.numpy_arrays import PickledArray
 from registry.sources.pickles.records import Instance, Key, Span, as_mapping, as_sequence
 from registry.sources.pickles.stored_tensors import StoredTensor
@@ -77,9 +77,10 @@ class Content:
         self._value = value
         self._where = where
         self._views: dict[int, Mapping[object, object]] = {}
-        self._fruitless: dict[int, int] = {}  # depth to which a value was searched without success, by identity
+        self._barren: set[int] = set()  # lists that hold nothing, by identity
+        self._searched: dict[tuple[int, int], bool] = {}  # whether weights were found, by identity and depth
         self._compared: dict[tuple[int, int], bool] = {}
-        self._names = 2 * MAX_TENSORS  # of all modules; many may share what they hold
+        self._allowance = Allowance(where)
 
     def select(self, key: str | None) -> Selected:
         """The state dict that ``key`` names (``a.b`` for a nested entry), or the one that takes precedence.
@@ -106,7 +107,9 @@ class Content:
             if chosen is None:
                 if not isinstance(value, Mapping) and not is_module(value) and not self._has_tensors(view):
                     break
-                maps = maps_of(value) if is_module(value) and isinstance(value, Instance) else {}
+                maps = (
+                    maps_of(value, Allowance(self._where)) if is_module(value) and isinstance(value, Instance) else {}
+                )
                 return Selected(self._tensors_of(view), ".".join(entry), maps)
             entry.append(chosen)
             value = view[self._key_of(view, chosen)]
@@ -140,17 +143,21 @@ class Content:
             return found
         if isinstance(value, Instance):
             if is_module(value):
-                found = state_of(value, self._where, self._names)
-                self._names -= len(found) + 1
+                found = state_of(value, self._allowance)
             else:
                 found = as_mapping(value) or attributes_of(value) or None
         if found is not None:
             self._views[id(value)] = found
             return found
         elements = as_sequence(value)
-        if elements is None or len(elements) > _MAX_ELEMENTS or not any(isinstance(e, _ENTRIES) for e in elements):
+        if elements is None or len(elements) > _MAX_ELEMENTS or id(value) in self._barren:
             return None
-        return {str(index): element for index, element in enumerate(elements)}
+        self._allowance.take(len(elements))
+        if not any(isinstance(element, _ENTRIES) for element in elements):
+            self._barren.add(id(value))
+            return None
+        found = self._views[id(value)] = {str(index): element for index, element in enumerate(elements)}
+        return found
 
     @staticmethod
     def _rank(value: object) -> int:
@@ -250,39 +257,30 @@ class Content:
 
     def _holds_weights(self, value: object, depth: int = _MAX_DEPTH) -> bool:
         """Whether a value contains a state dict: a tensor of at least one dimension, at any depth."""
-        if isinstance(value, StoredTensor) or self._fruitless.get(id(value), 0) >= depth:
+        view = None if isinstance(value, StoredTensor) else self._view(value)
+        if view is None or "param_groups" in view or not depth:
             return False
-        view = self._view(value)
-        if view is None or "param_groups" in view:
-            return False
-        if any(_is_tensor(item, 1) or is_packed(key, item) for key, item in view.items()):
-            return True
-        for key, item in view.items():
-            if isinstance(key, str) and not _never(key) and self._holds_weights(item, depth - 1):
-                return True
-        self._fruitless[id(value)] = depth
-        return False
+        token = (id(view), depth)
+        if token not in self._searched:
+            self._searched[token] = any(
+                _is_tensor(item, 1) or is_packed(key, item) for key, item in view.items()
+            ) or any(
+                isinstance(key, str) and not _never(key) and self._holds_weights(item, depth - 1)
+                for key, item in view.items()
+            )
+        return self._searched[token]
 
     def _same(self, a: object, b: object) -> bool:
         """Whether two entries hold the same tensors, with any wrapper removed."""
         if a is b:
             return True
-        pair = (id(a), id(b))
-        if pair not in self._compared:
-            self._compared[pair] = self._equal(a, b)
-        return self._compared[pair]
-
-    def _equal(self, a: object, b: object) -> bool:
         first, second = self._view(a), self._view(b)
-        if first is None or second is None or first.keys() != second.keys():
+        if first is None or second is None:
             return False
-        for name, tensor in first.items():
-            other = second[name]
-            if not isinstance(tensor, StoredTensor) or not isinstance(other, StoredTensor):
-                return False
-            if tensor.place != other.place:
-                return False
-        return True
+        pair = (id(first), id(second))
+        if pair not in self._compared:
+            self._compared[pair] = first is second or _equal(first, second)
+        return self._compared[pair]
 
     def _tensors_of(self, view: Mapping[object, object]) -> dict[str, StoredTensor]:
         found = unpacked(view, self._where)
@@ -305,6 +303,19 @@ class Content:
                 else "give a file with weights",
             )
         return state
+
+
+def _equal(first: Mapping[object, object], second: Mapping[object, object]) -> bool:
+    """Whether two state dicts hold the same memory under the same names."""
+    if first.keys() != second.keys():
+        return False
+    for name, tensor in first.items():
+        other = second[name]
+        if not isinstance(tensor, StoredTensor) or not isinstance(other, StoredTensor):
+            return False
+        if tensor.place != other.place:
+            return False
+    return True
 
 
 def _is_tensor(value: object, dimensions: int = 0) -> bool:

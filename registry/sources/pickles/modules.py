@@ -14,11 +14,11 @@ from registry.sources.pickles.records import Global, Instance, as_mapping
 from registry.sources.pickles.stored_tensors import StoredTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["attributes_of", "is_module", "maps_of", "state_of"]
+__all__ = ["Allowance", "attributes_of", "is_module", "maps_of", "state_of"]
 
-_MAX_MODULES = 200_000
+_SETTINGS = 32  # of a quantised convolution, before its weight
 _MAX_NAME = 1000  # characters; a circle of modules would make names without end
 _PACKED = "torch.ScriptObject"
 _LAZY = frozenset({"UninitializedParameter", "UninitializedBuffer"})
@@ -41,57 +41,81 @@ def is_module(value: object) -> bool:
     return all(isinstance(found.get(part), dict) for part in ("_parameters", "_buffers", "_modules"))
 
 
-def state_of(module: Instance, where: str, limit: int = MAX_TENSORS) -> dict[object, object]:
+class Allowance:
+    """How many entries of dictionaries may be looked at; many modules may share one dictionary.
+
+    ``where``: name of the file, for the ``UnsafeError`` when it is used up.
+    """
+
+    def __init__(self, where: str, left: int = 4 * MAX_TENSORS) -> None:
+        self.where = where
+        self.left = left
+
+    def take(self, count: int) -> None:
+        """Count entries."""
+        self.left -= count + 1
+        if self.left < 0:
+            raise UnsafeError(f"{self.where} holds a module of more parts than weights need", "save model.state_dict()")
+
+
+def state_of(module: Instance, allowance: Allowance) -> dict[object, object]:
     """The state dict of a module, by the names that it gives its tensors.
 
-    ``limit``: of names. A module that is found under several names is there under each. Quantised linear modules give
-    their packed weights.
+    A module that is found under several names is there under each. Quantised linear modules give their packed weights.
 
     Raises
     ------
     UnsafeError
-        More modules or tensors than weights need, or modules that contain themselves.
+        More modules or entries than allowed, or modules that contain themselves.
     WeightsError
         A parameter of a lazy module has no shape yet.
     """
     state: dict[object, object] = {}
-    waiting: list[tuple[str, Instance]] = [("", module)]
-    for visited in range(_MAX_MODULES):
-        if not waiting:
-            return state
-        prefix, at = waiting.pop()
-        _add_tensors(at, prefix, state, where)
-        children = as_mapping(attributes_of(at).get("_modules")) or {}
-        inner = [
-            (f"{prefix}{name}.", child)
-            for name, child in children.items()
-            if isinstance(name, str) and isinstance(child, Instance) and is_module(child)
-        ]
-        for name, child in children.items():
-            parts = _quantised_convolution(child) if isinstance(child, Instance) and isinstance(name, str) else ()
+    for prefix, at in _walked(module, allowance):
+        _add_tensors(at, prefix, state, allowance)
+        for name, child in _entries(at, "_modules", allowance):
+            parts = _quantised_convolution(child) if isinstance(child, Instance) else ()
             for word, tensor in zip(("weight", "bias"), parts, strict=False):
                 if isinstance(tensor, StoredTensor):
                     state[f"{prefix}{name}.{word}"] = tensor
-        if len(state) + visited > limit or any(len(name) > _MAX_NAME for name, _ in inner):
-            break
-        waiting.extend(reversed(inner))
-    raise UnsafeError(f"{where} holds a module of more parts than weights need", "save model.state_dict()")
+    return state
 
 
-def _add_tensors(module: Instance, prefix: str, state: dict[object, object], where: str) -> None:
+def _entries(module: Instance, part: str, allowance: Allowance) -> list[tuple[str, object]]:
+    """Entries by name of one of a module's dictionaries."""
+    found = as_mapping(attributes_of(module).get(part)) or {}
+    allowance.take(len(found))
+    return [(name, value) for name, value in found.items() if isinstance(name, str)]
+
+
+def _walked(module: Instance, allowance: Allowance) -> Iterator[tuple[str, Instance]]:
+    """Prefixes of names and modules in the order of the state dict."""
+    waiting: list[tuple[str, Instance]] = [("", module)]
+    while waiting:
+        prefix, at = waiting.pop()
+        yield prefix, at
+        for name, child in reversed(_entries(at, "_modules", allowance)):
+            if isinstance(child, Instance) and is_module(child):
+                if len(prefix) + len(name) > _MAX_NAME:
+                    allowance.take(allowance.left)
+                waiting.append((f"{prefix}{name}.", child))
+
+
+def _add_tensors(module: Instance, prefix: str, state: dict[object, object], allowance: Allowance) -> None:
     found = attributes_of(module)
     passing = found.get("_non_persistent_buffers_set")
     hidden = passing if isinstance(passing, set | frozenset | list) else ()
+    allowance.take(len(hidden))
     hidden = frozenset(name for name in hidden if isinstance(name, str))
     for part in ("_parameters", "_buffers"):
-        for name, tensor in (as_mapping(found.get(part)) or {}).items():
-            if not isinstance(name, str) or (part == "_buffers" and name in hidden):
+        for name, tensor in _entries(module, part, allowance):
+            if part == "_buffers" and name in hidden:
                 continue
             if isinstance(tensor, StoredTensor):
                 state[prefix + name] = tensor
             elif isinstance(tensor, Instance) and tensor.class_name.rpartition(".")[2] in _LAZY:
                 raise WeightsError(
-                    f"{where}: tensor {prefix}{name} of a lazy module has no shape yet",
+                    f"{allowance.where}: tensor {(prefix + name)[:100]} of a lazy module has no shape yet",
                     "pass a batch through the module before saving it",
                 )
     for name in ("_packed_params", "param"):
@@ -113,30 +137,20 @@ def _quantised_convolution(module: Instance) -> tuple[object, ...]:
     state = module.state
     if type(state) is not tuple or not module.class_name.startswith(("torch.ao.nn.", "torch.nn.")):
         return ()
-    at = next((index for index, part in enumerate(state) if isinstance(part, StoredTensor)), len(state))
+    at = next((index for index, part in enumerate(state[:_SETTINGS]) if isinstance(part, StoredTensor)), len(state))
     found = state[at : at + 2]
     return found if len(found) == 2 and isinstance(found[1], StoredTensor | None) else ()
 
 
-def maps_of(module: Instance) -> dict[str, str]:
+def maps_of(module: Instance, allowance: Allowance) -> dict[str, str]:
     """How weights with torch's old ``spectral_norm`` are computed, as `ModelFacts` has it, by their names."""
     said: dict[str, str] = {}
-    waiting: list[tuple[str, Instance]] = [("", module)]
-    for _ in range(_MAX_MODULES):
-        if not waiting:
-            break
-        prefix, at = waiting.pop()
-        found = attributes_of(at)
-        for hook in (as_mapping(found.get("_forward_pre_hooks")) or {}).values():
+    for prefix, at in _walked(module, allowance):
+        hooks = as_mapping(attributes_of(at).get("_forward_pre_hooks")) or {}
+        allowance.take(len(hooks))
+        for hook in hooks.values():
             if isinstance(hook, Instance) and hook.class_name == "torch.nn.utils.spectral_norm.SpectralNorm":
                 name, axis = hook.attributes.get("name"), hook.attributes.get("dim")
                 if isinstance(name, str) and type(axis) is int and abs(axis) < 100:
                     said[f"{prefix}{name}"] = f"spectral_norm {axis}"
-        children = as_mapping(found.get("_modules")) or {}
-        waiting.extend(
-            (f"{prefix}{name}.", child)
-            for name, child in children.items()
-            if isinstance(name, str) and len(name) + len(prefix) < _MAX_NAME and is_module(child)
-            if isinstance(child, Instance)
-        )
     return said

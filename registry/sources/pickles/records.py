@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["AttributedDict", "Buildable", "Global", "Instance", "Key", "Span", "as_mapping", "as_sequence", "walked"]
 
 
+_FEW = 100  # attributes that are copied
+
+
 class Global(NamedTuple):
     """The name of a class or function; nothing is imported."""
 
@@ -84,11 +87,16 @@ class Instance(Buildable):
 
     @property
     def attributes(self) -> Mapping[object, object]:
-        """The attributes that the state gives; those in slots are in a second dictionary of it."""
+        """The attributes that the state gives; those in slots are in a second dictionary of it.
+
+        The dictionary is that of the pickle itself. Where there are two, and many entries, it is the first that has
+        any: many objects may share them.
+        """
         state = self.state
         if type(state) is tuple and len(state) == 2:
-            plain, slots = state
-            return {**(plain if isinstance(plain, dict) else {}), **(slots if isinstance(slots, dict) else {})}
+            plain, slots = (part if isinstance(part, dict) else {} for part in state)
+            few = plain and slots and len(plain) + len(slots) <= _FEW
+            return {**plain, **slots} if few else plain or slots
         return state if isinstance(state, dict) else {}
 
     def __repr__(self) -> str:

@@ -152,8 +152,9 @@ class TorchTensor(StoredTensor):
 
     @property
     def place(self) -> Hashable:
-        """Storage and view."""
-        return (self.storage.key, self.start, self.dtype, self.shape, self.strides, self.conjugated, self.negated)
+        """Storage and view, as text: the hash of numbers could be chosen so that all are one."""
+        view = (self.storage.key, self.start, self.dtype, self.shape, self.strides, self.conjugated, self.negated)
+        return repr(view)
 
     @property
     def memory(self) -> tuple[int, int]:

@@ -141,7 +141,8 @@ def test_objects_are_records(protocol: int, capsys: pytest.CaptureFixture[str]) 
     assert (fourth.args, fourth.attributes) == (("run",), {"c": 3})
     assert capsys.readouterr().out == ""
     if protocol > 1:
-        slotted, named = load(pickle.dumps([Slotted(), WithKeywords(d=4)], protocol))  # type: ignore[misc]
+        pair: Any = load(pickle.dumps([Slotted(), WithKeywords(d=4)], protocol))
+        slotted, named = pair
         assert slotted.attributes == {"b": 2}
         made = named if protocol > 3 else named.kind
         assert isinstance(made, Instance)
