@@ -146,16 +146,13 @@ def test_objects_are_records(protocol: int, capsys: pytest.CaptureFixture[str]) 
         assert slotted.attributes == {"b": 2}
         made = named if protocol > 3 else named.kind
         assert isinstance(made, Instance)
-    space, now, path = load(  # type: ignore[misc]
-        pickle.dumps(
-            [
-                argparse.Namespace(lr=0.1),
-                datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
-                pathlib.PurePosixPath("a"),
-            ],
-            protocol,
-        )
-    )
+    values = [
+        argparse.Namespace(lr=0.1),
+        datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
+        pathlib.PurePosixPath("a"),
+    ]
+    known: Any = load(pickle.dumps(values, protocol))
+    space, now, path = known
     assert space.attributes == {"lr": 0.1}
     assert now.class_name == "datetime.datetime"
     assert path.class_name == "pathlib.PurePosixPath"
