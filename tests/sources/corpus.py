@@ -306,7 +306,7 @@ HOSTILE = (
             "builtins.eval without weights"),
     Hostile("runs-getattr", "x.pt", called(b"c__builtin__\ngetattr\n(ctorch\nTensor\n" + text("view") + b"tR"),
             WeightsError, "builtins.getattr without weights"),
-    Hostile("torchscript", "x.pt", torchscript, WeightsError, "TorchScript archive"),
+    Hostile("torchscript", "x.pt", torchscript, WeightsError, "damaged pickle"),
     Hostile("runs-second", "x.pt", two_pickles, WeightsError, "two entries of one name"),
     # pickles that lie
     Hostile("pickle-text", "x.pt", written("<html>not found</html>"), WeightsError, "is a web page"),

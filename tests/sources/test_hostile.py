@@ -41,7 +41,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.name)
 def test_it_is_refused_in_one_line(hostile: Hostile, corpus: tuple[Path, Path]) -> None:
     folder, outside = corpus
-    [ref] = expand(folder / "hostile" / hostile.name)
+    place = folder / "hostile" / hostile.name
+    try:
+        [ref] = expand(place)
+    except NotFoundError:  # a scan leaves pickles out that hold no arrays
+        [ref] = expand(place / hostile.file)
     ref.name.encode()  # a database's text
     with pytest.raises(hostile.error, match=hostile.words) as caught, open_ref(ref) as checkpoint:
         plan_weights(checkpoint)
