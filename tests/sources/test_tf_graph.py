@@ -254,6 +254,15 @@ def test_a_graph_without_weights_says_where_they_are(tmp_path: Path, nodes: tupl
     assert words in str(caught.value)
 
 
+def test_weights_of_operations_that_are_not_known_are_not_left_out(tmp_path: Path) -> None:
+    nodes = (files.const("w", KERNEL), files.node("y", "MatMul", "x", "w"))
+    other = (files.const("v", KERNEL), files.node("i", "Identity", "v"), files.node("z", "MyConv", "y", "i"))
+    with pytest.raises(WeightsError, match="has weights in operations that are not read, most in MyConv"):
+        tensors(tmp_path, files.graph(IN, *nodes, *other))
+    small = (files.const("v", KERNEL[:1, :1]), files.node("z", "MyConv", "y", "v"))
+    assert set(tensors(tmp_path, files.graph(IN, *nodes, *small))) == {"w"}
+
+
 def test_files_cut_at_ten_places_are_refused(tmp_path: Path) -> None:
     """A graph has no end of its own: one that is cut between two operations is a smaller graph."""
     content, refused = files.small_graph(), 0

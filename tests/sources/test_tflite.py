@@ -256,6 +256,25 @@ def test_lists_that_lie(tmp_path: Path) -> None:
     assert refused > 20
 
 
+def test_weights_of_operators_that_are_not_known_are_not_left_out(tmp_path: Path) -> None:
+    """A twentieth of all is; more is refused, and so are weights in another file."""
+    tensors = [files.lite_tensor("x", (1, 4), 0), files.lite_tensor("w", (6, 4), 1), files.lite_tensor("v", (6, 4), 2)]
+    operators = [files.operator(0, [0, 1], [0]), files.operator(1, [0, 2], [0])]
+    with pytest.raises(WeightsError, match="in operators that are not read: 171 of BuiltinOperator"):
+        opened(tmp_path, files.lite([DENSE, 171], [TWO.tobytes()] * 2, tensors, operators))
+    with pytest.raises(WeightsError, match="has its weights in another file"):
+        one(tmp_path, DENSE, TWO, fields={10: ("I", 1)})
+    with pytest.raises(WeightsError, match="is of type 19, which is not read"):
+        one(tmp_path, DENSE, TWO, fields={1: ("b", 19)})
+
+
+def test_batch_norm_that_was_folded_is_told(tmp_path: Path) -> None:
+    for name, told in (("m/a/Relu;m/batch_normalization/FusedBatchNormV3;m/a/Conv2D", True), ("m/a/Relu", False)):
+        tensors = [files.lite_tensor("m/a/Conv2D", FOUR.shape, 1), files.lite_tensor(name, (1, 4), 0)]
+        with opened(tmp_path, files.lite([CONV], [FOUR.tobytes()], tensors, [files.operator(0, [1, 0], [1])])) as found:
+            assert any("folded batch norm" in note for note in plan_weights(found).notes) == told
+
+
 def test_models_without_weights_or_tables(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="has no weights"):
         opened(tmp_path, files.lite([DENSE], [], [], []))

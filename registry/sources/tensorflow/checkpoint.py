@@ -34,7 +34,7 @@ from registry.sources.tensorflow.crc32c import crc32c, masked
 from registry.sources.tensorflow.graph import graph_in, open_graph
 from registry.sources.tensorflow.nodes import laid, uses_of
 from registry.sources.tensorflow.tables import Table
-from registry.sources.tensorflow.tensors import MemoryBytes, plain_type, shape_in, tensor_in
+from registry.sources.tensorflow.tensors import Ahead, MemoryBytes, plain_type, shape_in, tensor_in
 from registry.sources.tensorflow.variables import chosen, kind_of
 from registry.sources.wire import BYTES, VARINT, Message
 
@@ -444,7 +444,7 @@ def _uses(
     if not beside.is_file():
         return {}, ""
     try:
-        file = open_bytes(beside)
+        file = Ahead(open_bytes(beside))
         files.append(file)
         graph = graph_in(Message(file))
         variables = {

@@ -28,13 +28,14 @@ from registry.sources.tensorflow.nodes import (
     Function,
     Node,
     Use,
+    check_complete,
     flattened,
     laid,
     named,
     quantised_ports,
     uses_of,
 )
-from registry.sources.tensorflow.tensors import tensor_in
+from registry.sources.tensorflow.tensors import Ahead, tensor_in
 from registry.sources.tensorflow.variables import with_cells
 from registry.sources.wire import BYTES, VARINT, Message
 
@@ -96,10 +97,10 @@ def open_graph(ref: ModelRef) -> Checkpoint:
     path = Path(ref.target)
     if ref.key is not None:
         raise NotFoundError(f"{path} has no entry {ref.key!r}", "graphs are never wrapped: leave --key out")
-    file = open_bytes(path)
+    file = Ahead(open_bytes(path))
     try:
         graph = graph_in(Message(file))
-        tensors, order = _weights(graph)
+        tensors, order = _weights(str(path), graph)
         if not tensors:
             raise WeightsError(f"{path} has no weights among its {len(graph.nodes)} operations", _remedy(graph))
         facts: ModelFacts = replace(facts_beside(path), laid_out=True, order=order)
@@ -219,14 +220,16 @@ def _function(message: Message) -> tuple[str, Function]:
     return name, Function(tuple(arguments), tuple(nodes), tuple(returns))
 
 
-def _weights(graph: Graph) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
+def _weights(where: str, graph: Graph) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
     """The weights in torch's layout by name, and the names in order where they do not tell."""
     weights = {
         name: tensor
         for name, tensor in graph.constants.items()
         if is_float(tensor.dtype) or (tensor.dtype in ("int8", "uint8") and len(tensor.shape) > 0)
     }
-    uses = uses_of(graph.nodes, {name: tensor.shape for name, tensor in weights.items()})
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    uses = uses_of(graph.nodes, shapes)
+    check_complete(where, graph.nodes, shapes, uses)
     names, derived = named(uses)
     tensors: dict[str, LazyTensor] = {}
     for source, use in uses.items():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from registry.sources.lazy_tensors import LazyTensor
 
-__all__ = ["Function", "Node", "Use", "flattened", "laid", "named", "uses_of"]
+__all__ = ["Function", "Node", "Use", "flattened", "check_complete", "laid", "named", "uses_of"]
 
 _MAX_NODES = 300_000
 _LONGEST = 4000  # characters of a name
@@ -204,6 +204,7 @@ def uses_of(nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]]) ->
         read for them (anchors), have no use.
     """
     found: dict[str, Use] = {}
+    known: _Traces = {}
     for node in _in_order(nodes):
         ports = _PORTS.get(node.op, {})
         vectors = node.op in _VECTORS
@@ -211,7 +212,7 @@ def uses_of(nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]]) ->
             continue
         for port, name in enumerate(node.inputs):
             kind = ports.get(port, "vector" if vectors else "")
-            traced = _traced(name, nodes, shapes) if kind else None
+            traced = _traced(name, nodes, shapes, known) if kind else None
             if traced is None or traced[0] in found:
                 continue
             source, steps = traced
@@ -224,6 +225,33 @@ def uses_of(nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]]) ->
     return found
 
 
+def check_complete(
+    where: str, nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]], uses: Mapping[str, Use]
+) -> None:
+    """Refuse a graph in which operations that are not known here take more than a twentieth of the weights.
+
+    Raises ``WeightsError`` that names the operation with the most. Weights of two or more axes are counted.
+    """
+    taken = sum(math.prod(shapes[name]) for name in uses if len(shapes[name]) > 1)
+    left: Counter[str] = Counter()
+    seen: set[str] = set()
+    known: _Traces = {}
+    for node in nodes.values():
+        if node.op in _PASSING or node.op in _PORTS or node.op in _VECTORS or node.op in ("Const", "Call"):
+            continue
+        for name in node.inputs:
+            traced = _traced(name, nodes, shapes, known)
+            if traced is not None and traced[0] not in uses and traced[0] not in seen and len(shapes[traced[0]]) > 1:
+                seen.add(traced[0])
+                left[node.op] += math.prod(shapes[traced[0]])
+    if left.total() > (taken + left.total()) / 20:
+        op = left.most_common(1)[0][0]
+        raise WeightsError(
+            f"{where} has weights in operations that are not read, most in {op[:60]}",
+            "give the checkpoint or Keras file that it was made from",
+        )
+
+
 def _is_learnt(source: str, shape: tuple[int, ...], steps: Sequence[Node]) -> bool:
     """Whether a constant that is added or multiplied was a variable: no number in the program, no table of anchors."""
     if _LITERAL.fullmatch(source):
@@ -234,20 +262,28 @@ def _is_learnt(source: str, shape: tuple[int, ...], steps: Sequence[Node]) -> bo
     return read or math.prod(shape) == max(shape)
 
 
+_Traces = dict[str, "tuple[str, tuple[Node, ...]] | None"]
+
+
 def _traced(
-    name: str, nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]]
+    name: str, nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]], known: _Traces
 ) -> tuple[str, tuple[Node, ...]] | None:
-    """The weight that an input is, and the operations that hand it on."""
+    """The weight that an input is, and the operations that hand it on; ``known``: what was found before."""
+    if name in known:
+        return known[name]
+    first = name
     steps: list[Node] = []
+    known[first] = None
     for _ in range(_MAX_STEPS):
         if name in shapes:
-            return name, tuple(reversed(steps))
+            known[first] = (name, tuple(reversed(steps)))
+            break
         node = nodes.get(name)
         if node is None or node.op not in _PASSING or not node.inputs:
-            return None
+            break
         steps.append(node)
         name = node.inputs[0]
-    return None
+    return known[first]
 
 
 def laid(tensor: LazyTensor, use: Use, integers: Callable[[str], list[int] | None]) -> tuple[LazyTensor, str, int]:

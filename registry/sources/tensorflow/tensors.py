@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from registry.sources.wire import Field, Message
 
-__all__ = ["DTYPES", "MemoryBytes", "plain_type", "shape_in", "tensor_in"]
+__all__ = ["DTYPES", "Ahead", "MemoryBytes", "plain_type", "shape_in", "tensor_in"]
 
 DTYPES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 8: "complex64", 9: "int64", 10: "bool",
@@ -40,6 +40,7 @@ _FIELDS: dict[str, tuple[int, str | None]] = {
     "float16": (13, None), "bfloat16": (13, None),
 }  # fmt: skip
 _CONTENT, _INTEGERS = 4, 7
+_AHEAD = 2**20
 _REPEATED = 2**26  # bytes of a tensor that is mostly one value
 
 
@@ -56,6 +57,32 @@ class MemoryBytes(ByteSource):
         if start < 0 or count < 0 or start + count > self.size:
             raise self.ends_early(start, count)
         return self._data[start : start + count].tobytes()
+
+
+class Ahead(ByteSource):
+    """A file of which a megabyte is read ahead, so that many small parts in a row cost one reading."""
+
+    def __init__(self, file: ByteSource) -> None:
+        self.name = file.name
+        self.size = file.size
+        self._file = file
+        self._start = 0
+        self._data: bytes | bytearray = b""
+
+    def read_at(self, start: int, count: int) -> bytes | bytearray:
+        """Exactly ``count`` bytes from position ``start``."""
+        inside = start - self._start
+        if inside < 0 or inside + count > len(self._data):
+            if count > _AHEAD // 16 or start < 0 or start + count > self.size:
+                return self._file.read_at(start, count)
+            self._data = self._file.read_at(start, min(_AHEAD, self.size - start))
+            self._start, inside = start, 0
+        return self._data[inside : inside + count]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._data = b""
+        self._file.close()
 
 
 def plain_type(number: int) -> str:

@@ -30,7 +30,7 @@ from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, computed, 
 from registry.sources.model_files import with_facts
 from registry.sources.outputs_last import outputs_first
 from registry.sources.tensorflow.graph import in_torch_order
-from registry.sources.tensorflow.nodes import Function, Node, flattened, laid, named, uses_of
+from registry.sources.tensorflow.nodes import Function, Node, check_complete, flattened, laid, named, uses_of
 from registry.sources.tensorflow.variables import kind_of
 from registry.sources.weight_files import check_file
 from registry.types import NO_FACTS
@@ -107,7 +107,7 @@ def open_tfjs(ref: ModelRef) -> Checkpoint:
         stored = _stored(path, manifest, files)
         nodes = topology.get("node") if isinstance(topology, dict) else None
         if isinstance(topology, dict) and isinstance(nodes, list):
-            tensors, order = _of_graph(stored, nodes, topology.get("library"))
+            tensors, order = _of_graph(str(path), stored, nodes, topology.get("library"))
         else:
             tensors, order = _of_layers(stored, _classes(topology), model=topology is not None)
         facts = replace(NO_FACTS, laid_out=True, order=order)
@@ -244,7 +244,7 @@ def _of_layers(
 
 
 def _of_graph(
-    stored: Mapping[str, LazyTensor], nodes: list[Any], library: Any
+    where: str, stored: Mapping[str, LazyTensor], nodes: list[Any], library: Any
 ) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
     functions: dict[str, Function] = {}
     listed = library.get("function") if isinstance(library, Mapping) else None
@@ -265,7 +265,9 @@ def _of_graph(
         return [int(value) for value in np.atleast_1d(tensor.values()).ravel()]
 
     floats = {name: tensor for name, tensor in stored.items() if is_float(tensor.dtype)}
-    uses = uses_of(graph, {name: tensor.shape for name, tensor in floats.items()})
+    shapes = {name: tensor.shape for name, tensor in floats.items()}
+    uses = uses_of(graph, shapes)
+    check_complete(where, graph, shapes, uses)
     names, derived = named(uses)
     tensors: dict[str, LazyTensor] = {}
     for source, use in uses.items():

@@ -91,6 +91,8 @@ _IF = 118
 _BODIES = {_IF: (1, 0), 119: (0, 1)}  # fields of branches; of condition and body of a loop; the last one is read first
 _PASSING = frozenset({6, 53, 114, 22, 70, 43, _TRANSPOSE})  # DEQUANTIZE, CAST, QUANTIZE, RESHAPE, ...
 _NUMBER = r"(?:_\d{1,3})?\d{0,4}"  # of operations of one name, then of tensors
+# Operators on constants of two axes that are no weights: joining, choosing, comparing, padding, other shapes.
+_PLAIN = frozenset({2, 34, 37, 38, 40, 45, 49, 55, 57, 60, 64, 65, 68, 69, 83, 94, 102, 118, 119, 123, 129, 130})
 _OPERATION = {
     code: re.compile(rf"(.+?)/(?:{names}){_NUMBER}")
     for code, names in (
@@ -105,6 +107,10 @@ _OPERATION = {
 _ANY = re.compile(
     r"(.+?)/(?:Conv[123]D|convolution|depthwise|MatMul|BiasAdd|FusedBatchNormV3|embedding_lookup|Tensordot|GatherV2"
     rf"|batchnorm/\w+|mul|add|sub){_NUMBER}(?:/(?:ReadVariableOp|resource)(?:_\d+)?)*"
+)
+_NORM = re.compile(r"FusedBatchNorm|batch_?norm", re.IGNORECASE)
+_FOLDED = (
+    "the converter folded batch norm into the layers before it, so that the weights are not those that were trained"
 )
 _ONE_AXIS = re.compile(r"(?:.*/)?\w*conv_?1d(?:_\d+)?", re.IGNORECASE)
 _RECURRENT = re.compile(r"lstm|gru|rnn", re.IGNORECASE)
@@ -175,11 +181,20 @@ def open_tflite(ref: ModelRef) -> Checkpoint:
             tensors = {better: tensors[name] for name, better in with_cells(places).items()}
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         order = layer_order(shapes) if told else tuple(tensors)
-        facts = replace(NO_FACTS, laid_out=True, order=order)
+        notes = (_FOLDED,) if any(_is_folded(weight, around) for weight, around in weights) else ()
+        facts = replace(NO_FACTS, laid_out=True, order=order, notes=notes)
         return LazyCheckpoint(with_facts(ref, facts), tensors, facts, files=[file])
     except BaseException:
         file.close()
         raise
+
+
+def _is_folded(weight: _Weight, tensors: Sequence[_Tensor]) -> bool:
+    """Whether the names of a layer with a kernel tell of batch norm within."""
+    if weight.operator.code not in (_CONV_2D, _DEPTHWISE, _DENSE, _TRANSPOSE_CONV):
+        return False
+    around = (*weight.operator.inputs[2:3], *weight.operator.outputs)
+    return any(_NORM.search(tensors[which].name) for which in around if 0 <= which < len(tensors))
 
 
 def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]], bool]:
@@ -196,11 +211,22 @@ def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]],
     graphs = [_graph(flat, table, buffers, codes) for table in model.tables(2, _MAX_GRAPHS)]
     found: list[tuple[_Weight, Sequence[_Tensor]]] = []
     seen: set[tuple[int, int]] = set()
+    left: dict[tuple[int, tuple[int, int]], int] = {}
     matrices = told = 0
     for number, (graph, operator) in enumerate(_in_order(graphs), 1):
+        if operator.code not in _PORTS and operator.code not in _PASSING and operator.code not in _PLAIN:
+            for which in operator.inputs:
+                other, _ = _source(which, graph)
+                if other is not None and len(other.shape) > 1 and _is_weight(other, "kernel"):
+                    left[operator.code, (other.start, other.size)] = other.size
         for port, (kind, leaf) in _PORTS.get(operator.code, {}).items():
             which = operator.inputs[port] if port < len(operator.inputs) else -1
             source, steps = _source(which, graph)
+            if source is not None and not source.dtype and leaf in ("kernel", "depthwise_kernel"):
+                raise WeightsError(
+                    f"{file.name}: {source.name[:80]} is of type {source.table.number(1, 'b')}, which is not read",
+                    "convert the model without quantising",
+                )
             if source is None or (source.start, source.size) in seen or not _is_weight(source, kind):
                 continue
             seen.add((source.start, source.size))
@@ -214,6 +240,13 @@ def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]],
             found.append((weight, graph.tensors))
     if sum(size for _, size in seen) > file.size:
         raise flat.damaged("its buffers overlap")
+    missed = {place: size for (_, place), size in left.items() if place not in seen}
+    if sum(missed.values()) * 20 > sum(size for _, size in seen) + sum(missed.values()):
+        codes_left = sorted({code for code, place in left if place in missed})
+        raise WeightsError(
+            f"{file.name} has weights in operators that are not read: {str(codes_left[:5])[1:-1]} of BuiltinOperator",
+            "give the Keras file or SavedModel that it was made from",
+        )
     return found, told == matrices
 
 
@@ -230,6 +263,10 @@ def _data(flat: Flat, buffer: Table) -> tuple[int, int]:
 def _tensor(flat: Flat, table: Table, buffers: Sequence[tuple[int, int]]) -> _Tensor:
     shape = tuple(int(extent) for extent in table.numbers(0, "<i4", 64))
     which = table.number(2, "I")
+    if table.number(10, "I"):
+        raise WeightsError(
+            f"{flat.file.name} has its weights in another file, which is not read", "convert it with the weights inside"
+        )
     if which >= len(buffers) and which:
         raise flat.damaged(f"a tensor of buffer {which}, of {len(buffers)}")
     start, size = buffers[which] if which < len(buffers) else (0, 0)
