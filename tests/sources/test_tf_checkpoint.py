@@ -176,6 +176,18 @@ def test_variables_behind_a_link_are_refused(tmp_path: Path) -> None:
         open_ref(ModelRef("tf_checkpoint", str(path), "m"))
 
 
+def test_remote_files_are_read_by_ranges(tmp_path: Path) -> None:
+    """The index and its data, and a SavedModel's, are asked for and not downloaded."""
+    fsspec = pytest.importorskip("fsspec")
+    path = saved_model(tmp_path / "m")
+    files.write_checkpoint(path.with_name("variables") / "variables", ARRAYS)
+    memory = fsspec.filesystem("memory")
+    for file in (tmp_path / "m").rglob("*.*"):
+        memory.pipe(f"/tf/{file.relative_to(tmp_path)}", file.read_bytes())
+    check(open_ref(expand("memory://tf/m/saved_model.pb")[0]), EXPECTED)
+    check(open_ref(expand("memory://tf/m/variables/variables.index")[0]), EXPECTED)
+
+
 @pytest.mark.parametrize("size", [0, 1, 2047, 2048, 5000, 524_288, 524_289, 4 * 2**20 + 5])
 def test_checksums_of_all_sizes(size: int) -> None:
     """Zeros moved through the polynomial one by one, and joined pieces."""

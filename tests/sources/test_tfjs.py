@@ -171,7 +171,7 @@ WEIGHT = {"name": "a/kernel", "shape": [4, 3], "dtype": "float32"}
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
-        ([{"paths": ["gone.bin"], "weights": [WEIGHT]}], "needs gone.bin, which is not beside it"),
+        ([{"paths": ["gone.bin"], "weights": [WEIGHT]}], "gone.bin is not beside the model that needs it"),
         ([{"paths": ["w.bin"], "weights": [{**WEIGHT, "shape": [10**6, 10**6]}]}], "claims a tensor of shape"),
         ([{"paths": ["w.bin"], "weights": [{**WEIGHT, "shape": [-1, 3]}]}], "has the shape"),
         ([{"paths": ["w.bin"], "weights": [{**WEIGHT, "shape": [10**30, 3]}]}], "has the shape"),

@@ -109,12 +109,13 @@ def _index_of(path: Path) -> Path | None:
     if path.name != "saved_model.pb":
         return path
     folder = path.with_name("variables")
-    index = folder / "variables.index"
-    if not index.exists():
-        return None
     if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path.parent)):
         raise UnsafeError(f"{folder} is a link that leads out of its folder", "copy the variables into the folder")
-    return index
+    index = _beside(folder / "variables.index", "variables.index")
+    if index is None:
+        return None
+    index.close()
+    return folder / "variables.index"
 
 
 def _read(index: Path, files: list[ByteSource]) -> _Opened:
@@ -145,10 +146,11 @@ def _bundle(index: Path, table: Table, header: Message, files: list[ByteSource])
     def data(shard: int) -> ByteSource:
         if shard not in opened:
             name = f"{index.name.removesuffix('.index')}.data-{shard:05}-of-{shards:05}"
-            if not 0 <= shard < shards or not index.with_name(name).exists():
+            found = _beside(index, name) if 0 <= shard < shards else None
+            if found is None:
                 raise WeightsError(f"{index} needs {name[-80:]}, which is not beside it", "put it there")
-            opened[shard] = open_bytes(index.with_name(name))
-            files.append(opened[shard])
+            opened[shard] = found
+            files.append(found)
         return opened[shard]
 
     def plain(stored: _Stored) -> LazyTensor:
@@ -191,6 +193,14 @@ def _bundle(index: Path, table: Table, header: Message, files: list[ByteSource])
     graph = entries.get(_GRAPH.encode())
     names = {} if graph is None or graph.dtype != _TEXT else _full_names(data(graph.shard), graph)
     return _Opened(tensors, files, check, names)
+
+
+def _beside(path: Path, name: str) -> ByteSource | None:
+    """A file beside another one; None if there is none."""
+    try:
+        return open_bytes(path.with_name(name))
+    except NotFoundError:
+        return None
 
 
 def _pieces(file: ByteSource, stored: _Stored) -> Iterator[bytes | bytearray]:
@@ -440,11 +450,12 @@ def _uses(
 ) -> tuple[dict[str, Callable[[LazyTensor], Laid]], str]:
     """How the graph beside a checkpoint uses its variables, by their names; and a note where it cannot be read."""
     saved = path.name == "saved_model.pb"
-    beside = path if saved else index.with_name(index.name.removesuffix(".index") + ".meta")
-    if not beside.is_file():
-        return {}, ""
+    name = path.name if saved else f"{index.name.removesuffix('.index')}.meta"
     try:
-        file = Ahead(open_bytes(beside))
+        beside = _beside(path if saved else index, name)
+        if beside is None:
+            return {}, ""
+        file = Ahead(beside)
         files.append(file)
         graph = graph_in(Message(file))
         variables = {
@@ -457,7 +468,7 @@ def _uses(
     except SourceError as error:
         if saved:
             raise
-        return {}, f"{beside.name} is ignored: {error.message}"
+        return {}, f"{name} is ignored: {error.message}"
     uses: dict[str, Callable[[LazyTensor], Laid]] = {}
     for source, use in found.items():
         if use.kind != "vector":
@@ -466,4 +477,4 @@ def _uses(
     return uses, ""
 
 
-SOURCE = Source(name="tf_checkpoint", open=open_checkpoint, headers=True)
+SOURCE = Source(name="tf_checkpoint", open=open_checkpoint, headers=True, ranges=True)

@@ -32,7 +32,6 @@ from registry.sources.outputs_last import outputs_first
 from registry.sources.tensorflow.graph import in_torch_order
 from registry.sources.tensorflow.nodes import Function, Node, check_complete, flattened, laid, named, uses_of
 from registry.sources.tensorflow.variables import kind_of
-from registry.sources.weight_files import check_file
 from registry.types import NO_FACTS
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class _Joined(ByteSource):
     def __init__(self, paths: Sequence[Path], name: str) -> None:
         self.name = name
         self._paths = paths
-        self._starts = [0, *accumulate(check_file(path) for path in paths)]
+        self._starts = [0, *accumulate(map(_size, paths))]
         self.size = self._starts[-1]
         self._open: tuple[int, ByteSource] | None = None
 
@@ -160,10 +159,15 @@ def _beside(path: Path, name: str) -> Path:
     """A file of weights, beside the JSON."""
     if not name or name in (".", "..") or any(sign in name for sign in "/\\:\0"):
         raise UnsafeError(f"{path} names {name[:80]!r}, which is not beside it", "put all files in one folder")
-    other = path.with_name(name)
-    if not other.exists():
-        raise WeightsError(f"{path} needs {name[:80]}, which is not beside it", "put it there")
-    return other
+    return path.with_name(name)
+
+
+def _size(path: Path) -> int:
+    try:
+        with open_bytes(path) as file:
+            return file.size
+    except NotFoundError as error:
+        raise WeightsError(f"{path.name[:80]} is not beside the model that needs it", "put it there") from error
 
 
 def _weight(path: Path, file: ByteSource, weight: Any, at: int) -> tuple[str, LazyTensor | None, int]:
@@ -306,4 +310,4 @@ def _text(value: str) -> str:
         return value
 
 
-SOURCE = Source(name="tfjs", open=open_tfjs, headers=True)
+SOURCE = Source(name="tfjs", open=open_tfjs, headers=True, ranges=True)
