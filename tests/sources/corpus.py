@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from tests.sources import tensorflow_files
+from tests.sources.hostile_arrays import HOSTILE_ARRAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -425,6 +426,7 @@ HOSTILE = (
     Hostile("tfjs-above", "model.json", written(json.dumps([{"paths": ["../../outside/secret.safetensors"],
             "weights": []}])), UnsafeError, "is not beside it"),
     Hostile("tfjs-deep", "model.json", written('{"weightsManifest": ' + "[" * 100_000), WeightsError, "no valid JSON"),
+    *(Hostile(*row) for row in HOSTILE_ARRAYS),
     # indices
     Hostile("index-above", INDEX, indexed("../../outside/secret.safetensors"), UnsafeError,
             "not a .safetensors file beside it"),
