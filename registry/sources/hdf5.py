@@ -37,6 +37,7 @@ _MAX_ELEMENTS = 1_000_000  # of an attribute
 _MAX_NAME = 1000
 _MAX_DIMENSIONS = 32
 _MAX_RATIO, _HARMLESS = 100, 64 * 2**20  # allowed expansion, and bytes below which any expansion is allowed
+_LARGEST = 2**48  # extent; beside one of zero it takes no bytes, but NumPy has no such array
 _MAX_CHUNKS = 10_000_000
 _DEFLATE, _SHUFFLE, _FLETCHER, _LZF = 1, 2, 3, 32000
 _FILTERS = {4: "szip", 5: "nbit", 6: "scaleoffset", 32001: "blosc", 32004: "lz4", 32015: "zstd", 32026: "blosc2"}
@@ -274,7 +275,10 @@ class Hdf5(ByteSource):
         if version == 2 and reader.number(1) == 2:
             return None
         reader.bytes(5 if version == 1 else 0)
-        return tuple(reader.number(self.structure.lengths) for _ in range(rank))
+        shape = tuple(reader.number(self.structure.lengths) for _ in range(rank))
+        if max(shape, default=0) >= _LARGEST:
+            raise self.structure.damaged(f"an extent of {max(shape)}")
+        return shape
 
     def _type(self, data: bytes) -> _Type:
         reader = Cursor(self.name, data)

@@ -47,6 +47,7 @@ _NO_WEIGHTS = frozenset({
 })  # fmt: skip
 _SEEDS = frozenset({"seed_generator", "seed_generators", "_seed_generators", "random_generator", "_random_generator"})
 _WRAPPED = ("layer", "cell", "backward_layer")
+_SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5", re.IGNORECASE)
 _COUNTED = re.compile(r"_\d+$")
 _WORDS = re.compile(r"[^a-z0-9]+")
 _CELL = re.compile(r"(?:.*_)?cell(?:_\d+)?")
@@ -85,6 +86,7 @@ def open_keras(ref: ModelRef) -> Checkpoint:
     """Open a file of Keras or another HDF5 file; raises the errors of `open_ref`."""
     if ref.key is not None:
         raise NotFoundError(f"{ref.target} has no entry {ref.key!r}", "leave --key out: it is never wrapped")
+    _refuse_shard(Path(ref.target))
     file = open_bytes(ref.target)
     opened: ByteSource = file
     try:
@@ -106,6 +108,13 @@ def open_keras(ref: ModelRef) -> Checkpoint:
         finally:
             file.close()
         raise
+
+
+def _refuse_shard(path: Path) -> None:
+    """Raise ``WeightsError`` for one of the files into which Keras cuts weights, by its name and their index."""
+    shard = _SHARD.fullmatch(path.name)
+    if shard is not None and path.with_name(f"{shard[1]}.weights.json").is_file():
+        raise WeightsError(f"{path} is one of several files of a model", "save it in one: model.save('model.keras')")
 
 
 def _object(text: bytes | bytearray | str | None, where: str) -> Mapping[str, Any]:

@@ -140,11 +140,11 @@ def in_file(
     Raises
     ------
     WeightsError
-        An extent is negative, or the elements reach beyond the file.
+        An extent is negative or one that no array has, or the elements reach beyond the file.
     """
     shape = tuple(int(extent) for extent in shape)
     stored = LazyTensor(dtype, shape[::-1] if fortran else shape, lambda start, stop: read(start, stop))
-    if any(extent < 0 for extent in shape) or offset < 0 or offset + stored.bytes > file.size:
+    if any(not 0 <= extent < 2**62 for extent in shape) or offset < 0 or offset + stored.bytes > file.size:
         raise WeightsError(
             f"{file.name} claims a tensor of shape {_short(shape)} at byte {offset}, and has {file.size} bytes",
             "download or save it again",

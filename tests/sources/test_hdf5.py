@@ -142,6 +142,15 @@ def test_claims_take_no_memory(given: dict[str, Any], error: type[RegistryError]
         values(ours, "w")
 
 
+def test_extents_that_no_array_has_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("w", (0, 7777), "f4", chunks=(1, 7777), maxshape=(None, 7777))
+    content = (tmp_path / "x.h5").read_bytes()
+    (tmp_path / "x.h5").write_bytes(content.replace(struct.pack("<QQ", 0, 7777), struct.pack("<QQ", 0, 2**62)))
+    with opened(tmp_path / "x.h5") as ours, pytest.raises(WeightsError, match="an extent of"):
+        values(ours, "w")
+
+
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("w", data=np.zeros((5000, 5000), "f4"), chunks=(5000, 5000), compression="gzip")

@@ -300,6 +300,15 @@ def test_a_deep_configuration_is_data(tmp_path: Path) -> None:
     assert "dense/kernel" in tensors(opened(tmp_path / "x.keras"))
 
 
+def test_one_of_several_files_is_refused(keras: Any, tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((300,)), *(keras.layers.Dense(300) for _ in range(4))])
+    model.save_weights(tmp_path / "model.weights.json", max_shard_size=0.0005)
+    shards = sorted(tmp_path.glob("*.weights.h5"))
+    assert len(shards) > 1
+    with pytest.raises(WeightsError, match="one of several files of a model"):
+        opened(shards[0])
+
+
 def test_there_are_no_keys(tmp_path: Path) -> None:
     (tmp_path / "x.keras").write_bytes(array_files.keras())
     with pytest.raises(NotFoundError, match="has no entry"):
