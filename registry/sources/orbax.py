@@ -168,6 +168,9 @@ def _tensor(array: Any, folder: Path, name: str) -> tuple[LazyTensor, int]:
         raise WeightsError(f"{folder}: {name[:100]} is of type {dtype[:40]}", "save it as float32")
     if any(extent < 0 for extent in array.domain.origin) or any(array.domain.origin):
         raise WeightsError(f"{folder}: {name[:100]} does not start at zero", _DAMAGED)
+    if "blosc" in json.dumps(array.codec.to_json() if array.codec is not None else ""):
+        # The library takes as much memory for it as a chunk claims; of Orbax's own zstd no more than a chunk has.
+        raise UnsafeError(f"{folder}: {name[:100]} is packed by blosc, which Orbax does not use", "save it with Orbax")
     width = bits_of(dtype) // 8
     row = math.prod(shape[1:]) * width
 

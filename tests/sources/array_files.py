@@ -216,7 +216,8 @@ def orbax(folder: Path, arrays: Arrays) -> Path:
     for name, array in arrays.items():
         parts = name.split("/")
         kvstore = {"driver": "file", "path": f"{folder}/{'.'.join(parts)}/"}
-        metadata = {"shape": list(array.shape), "dtype": array.dtype.str, "chunks": [max(1, n) for n in array.shape]}
+        metadata = {"shape": list(array.shape), "dtype": array.dtype.str, "chunks": [max(1, n) for n in array.shape],
+                    "compressor": {"id": "zstd", "level": 1}}  # fmt: skip
         store = tensorstore.open({"driver": "zarr", "kvstore": kvstore, "metadata": metadata}, create=True).result()
         store.write(array).result()
         listed[str(tuple(parts))] = {

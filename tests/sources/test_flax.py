@@ -226,6 +226,7 @@ def test_the_library_refuses_keys_that_lead_out(tmp_path: Path) -> None:
         ({"shape": [-1, 4]}, WeightsError, "cannot be read"),
         ({"dtype": "|O"}, WeightsError, "cannot be read"),
         ({"compressor": {"id": "no such"}}, WeightsError, "cannot be read"),
+        ({"compressor": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 0}}, UnsafeError, "packed by blosc"),
         ({"zarr_format": 9}, WeightsError, "cannot be read"),
     ],
 )
@@ -242,6 +243,19 @@ def test_metadata_that_is_none(folder: Path, content: str) -> None:
     (folder / "_METADATA").write_text(content)
     with pytest.raises(WeightsError):
         opened(folder)
+
+
+def test_a_chunk_unpacks_to_no_more_than_it_has(folder: Path) -> None:
+    """A bomb: a chunk of 256 MiB in place of one of 192 bytes."""
+    import tensorstore
+
+    store = {"driver": "file", "path": f"{folder}/bomb/"}
+    given = {"shape": [2**28], "dtype": "|u1", "chunks": [2**28], "compressor": {"id": "zstd", "level": 1}}
+    made = tensorstore.open({"driver": "zarr", "kvstore": store, "metadata": given}, create=True).result()
+    made.write(np.ones(2**28, "u1")).result()
+    (folder / "bomb" / "0").rename(folder / "params.a.weight" / "0.0")
+    with opened(folder) as checkpoint, pytest.raises(WeightsError, match="cannot be read"):
+        checkpoint.raw("params/a/weight")
 
 
 def test_damaged_chunks_are_said_when_they_are_read(folder: Path) -> None:
