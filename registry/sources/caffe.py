@@ -206,7 +206,8 @@ def _divided(blob: LazyTensor, factor: LazyTensor) -> LazyTensor:
     def rows(start: int, stop: int) -> NDArray[np.generic]:
         terms = factor.values().astype(np.float64).reshape(-1)
         scale = 1 / terms[0] if len(terms) and terms[0] else 0.0
-        values: NDArray[np.generic] = (blob.values().astype(np.float64).reshape(-1) * scale).astype(blob.dtype)
+        with np.errstate(all="ignore"):
+            values: NDArray[np.generic] = (blob.values().astype(np.float64).reshape(-1) * scale).astype(blob.dtype)
         return values[start:stop]
 
     return computed(blob.dtype, (math.prod(blob.shape),), rows, whole=True)

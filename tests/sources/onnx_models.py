@@ -26,10 +26,12 @@ def values(*shape: int, seed: int = 0, dtype: Any = np.float32) -> np.ndarray:
 
 
 def graph_of(
-    nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, np.ndarray | TensorProto], outputs: Sequence[str] = ("y",)
+    nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, Any], outputs: Sequence[str] = ("y",)
 ) -> onnx.GraphProto:
     """A graph that takes ``x``."""
-    stored = [v if isinstance(v, TensorProto) else numpy_helper.from_array(v, name) for name, v in tensors.items()]
+    stored = [
+        v if isinstance(v, TensorProto) else numpy_helper.from_array(np.asarray(v), n) for n, v in tensors.items()
+    ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     return helper.make_graph(list(nodes), "g", [x], ends, stored)
@@ -37,7 +39,7 @@ def graph_of(
 
 def model_of(
     nodes: Sequence[onnx.NodeProto],
-    tensors: Mapping[str, np.ndarray | TensorProto],
+    tensors: Mapping[str, Any],
     *,
     outputs: Sequence[str] = ("y",),
     producer: str = "test",

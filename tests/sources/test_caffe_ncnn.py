@@ -197,7 +197,7 @@ class TestNcnn:
         [ref] = expand(path)
         with pytest.raises(WeightsError, match="binary form") as caught:
             open_ref(ref)
-        assert "text .param" in caught.value.remedy
+        assert "text .param" in str(caught.value.remedy)
 
     def test_a_missing_bin_is_named(self, tmp_path: Path) -> None:
         path = ncnn(tmp_path, ("InnerProduct 0=3 2=9", raw(values(3, 3))))

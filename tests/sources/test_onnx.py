@@ -141,7 +141,7 @@ def weight_by_reference(model: onnx.ModelProto, name: str) -> np.ndarray:
 
 
 CODES = values(8, 6, dtype=np.int8)
-DEQUANTISED = {
+DEQUANTISED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tensor": ({"q": CODES, "s": np.float32(0.03), "z": np.int8(4)}, {}),
     "no-zero": ({"q": CODES, "s": np.float32(0.03)}, {}),
     "axis-0": ({"q": CODES, "s": np.abs(values(8)), "z": values(8, dtype=np.int8)}, {"axis": 0}),
@@ -216,8 +216,10 @@ def test_products_of_integers(tmp_path: Path) -> None:
     """Nodes that multiply codes: the codes less their zero point, times the scale of the weight."""
     codes, zero, scale = values(4, 5, dtype=np.int8), np.int8(3), np.float32(0.25)
     expected = ((codes.astype(np.float32) - 3) * 0.25).T
-    given = {"a": np.float32(0.5), "az": np.uint8(1), "w": codes, "s": scale, "z": zero, "ys": np.float32(1),
-             "yz": np.uint8(0)}  # fmt: skip
+    given: dict[str, Any] = {
+        "a": np.float32(0.5), "az": np.uint8(1), "w": codes, "s": scale, "z": zero, "ys": np.float32(1),
+        "yz": np.uint8(0),
+    }  # fmt: skip
     quantised = ["x", "a", "az", "w", "s", "z", "ys", "yz"]
     for case in (
         [node("QLinearMatMul", quantised, ["y"])],
@@ -414,7 +416,7 @@ def test_weights_used_in_an_unknown_way_are_refused_or_named(tmp_path: Path) -> 
     path = saved(tmp_path, model_of([custom, node("MatMul", ["a", "w"], ["y"])], tensors))
     with pytest.raises(WeightsError, match=r"900 of 1500 weights are used by com\.example\.Secret") as caught:
         open_ref(expand(path)[0])
-    assert "before it was optimised" in caught.value.remedy
+    assert "before it was optimised" in str(caught.value.remedy)
     tensors = {"v": values(3, 3), "w": values(30, 20)}
     path = saved(tmp_path, model_of([custom, node("MatMul", ["a", "w"], ["y"])], tensors))
     with open_ref(expand(path)[0]) as checkpoint:

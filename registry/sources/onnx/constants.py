@@ -305,9 +305,11 @@ def scaled(codes: LazyTensor, scale: LazyTensor, other: LazyTensor) -> LazyTenso
     """Integers of a bias times the scales of input and weight, of shape () or that of the integers: float32."""
 
     def rows(start: int, stop: int) -> NDArray[np.generic]:
-        factor = scale.values().astype(np.float32).reshape(-1) * other.values().astype(np.float32).reshape(-1)
-        part = factor if factor.size == 1 else factor[start:stop]
-        return _rows(codes, start, stop).astype(np.float32) * part
+        with np.errstate(all="ignore"):
+            factor = scale.values().astype(np.float32).reshape(-1) * other.values().astype(np.float32).reshape(-1)
+            part = factor if factor.size == 1 else factor[start:stop]
+            values: NDArray[np.generic] = _rows(codes, start, stop).astype(np.float32) * part
+        return values
 
     count = math.prod(codes.shape)
     if len(codes.shape) != 1 or any(math.prod(t.shape) not in (1, count) for t in (scale, other)):

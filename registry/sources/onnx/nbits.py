@@ -76,7 +76,8 @@ def nbits(codes: LazyTensor, scale: LazyTensor, zero: LazyTensor | None, sizes: 
         else:
             zeros = _codes(zero.values().reshape(outputs, packed)[start:stop], bits, blocks)
             values -= zeros[:, :, None]
-        values *= scale.values().reshape(outputs, blocks)[start:stop, :, None].astype(np.float32)
+        with np.errstate(all="ignore"):
+            values *= scale.values().reshape(outputs, blocks)[start:stop, :, None].astype(np.float32)
         return values.reshape(stop - start, -1)[:, :inputs]
 
     stored = sum(tensor.bytes for tensor in (codes, scale, zero) if tensor is not None)
@@ -116,7 +117,8 @@ def gathered_blocks(
             zeros = _codes(zero.values().reshape(shape[0], -1)[start:stop], bits, blocks)
         factor = scale.values()[start:stop].astype(np.float32)
         spread = [np.repeat(each, block, 1)[:, : shape[1]] for each in (zeros, factor)]
-        return (values - spread[0]) * spread[1]
+        with np.errstate(all="ignore"):
+            return np.asarray((values - spread[0]) * spread[1])
 
     stored = sum(t.bytes if t.stored is None else t.stored for t in (codes, scale, zero) if t is not None)
     return computed("float32", shape, rows, precision=f"int{bits} onnx", stored=stored, whole=codes.whole)

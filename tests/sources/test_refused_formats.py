@@ -1,0 +1,138 @@
+"""Formats that are recognised and not read: each names itself and what to do, from bytes as its writer makes them."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry.errors import RegistryError
+from registry.sources import expand, open_ref
+from registry.sources.recognition import recognise
+from tests.sources.converted_files import field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def coreml(folder: Path) -> Path:
+    """A Model: its specification version, description, and a neural network as field 500."""
+    path = folder / "net.mlmodel"
+    path.write_bytes(field(1, 4) + field(2, field(1, field(1, "image"))) + field(500, field(1, field(1, "conv1"))))
+    return path
+
+
+def coreml_program(folder: Path) -> Path:
+    """The same, of an ML program (field 502)."""
+    path = folder / "net.mlmodel"
+    path.write_bytes(field(1, 8) + field(2, field(1, field(1, "image"))) + field(502, field(1, 1)))
+    return path
+
+
+def coreml_weights(folder: Path) -> Path:
+    """Weights of a package: a header of 64 bytes, then the metadata of the first blob, with its mark."""
+    path = folder / "weight.bin"
+    header = struct.pack("<2I", 1, 2) + bytes(56)
+    path.write_bytes(header + struct.pack("<2I2Q", 0xDEADBEEF, 1, 64, 128) + bytes(104))
+    return path
+
+
+OPENVINO = '<?xml version="1.0"?>\n<net name="net" version="11">\n\t<layers>\n\t</layers>\n</net>\n'
+
+
+def openvino(folder: Path) -> Path:
+    path = folder / "net.xml"
+    path.write_text(OPENVINO)
+    return path
+
+
+def openvino_weights(folder: Path) -> Path:
+    """The numbers without any header, beside their description."""
+    openvino(folder)
+    path = folder / "net.bin"
+    path.write_bytes(bytes(range(200)))
+    return path
+
+
+def ctranslate2(folder: Path) -> Path:
+    """model.bin: version, and the name of the specification with its length and a zero behind."""
+    path = folder / "model.bin"
+    name = b"TransformerSpec\0"
+    path.write_bytes(struct.pack("<IH", 6, len(name)) + name + struct.pack("<2I", 7, 100) + bytes(200))
+    return path
+
+
+def darknet(version: tuple[int, int], seen: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / "net.weights"
+        path.write_bytes(struct.pack("<3i" + seen, *version, 0, 32013312) + struct.pack("<40f", *range(40)))
+        return path
+
+    return make
+
+
+def tensorrt(folder: Path) -> Path:
+    path = folder / "net.engine"
+    path.write_bytes(b"ftrt" + bytes(100))
+    return path
+
+
+def tensorrt_described(folder: Path) -> Path:
+    """As ultralytics writes it: the length of a description, the description, the engine."""
+    path = folder / "net.engine"
+    text = b'{"description": "YOLO", "names": {"0": "person"}}'
+    path.write_bytes(struct.pack("<i", len(text)) + text + b"ftrt" + bytes(100))
+    return path
+
+
+def mnn(folder: Path) -> Path:
+    """The start of a FlatBuffer: the place of the root table, a vtable, and the table that points back at it."""
+    path = folder / "net.mnn"
+    path.write_bytes(struct.pack("<I2H2Hi", 16, 8, 8, 4, 0, 8)[:12] + bytes(4) + struct.pack("<2i", 12, 0) + bytes(40))
+    return path
+
+
+FORMATS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+    "coreml": (coreml, "a CoreML model", "ingest the model that it was converted from"),
+    "coreml-program": (coreml_program, "a CoreML model", "ingest the model that it was converted from"),
+    "coreml-weights": (coreml_weights, "a CoreML model", "ingest the model that it was converted from"),
+    "openvino": (openvino, "an OpenVINO model", "ingest the model that it was converted from"),
+    "openvino-weights": (openvino_weights, "an OpenVINO model", "ingest the model that it was converted from"),
+    "ctranslate2": (ctranslate2, "a CTranslate2 model", "ingest the model that it was converted from"),
+    "tensorrt": (tensorrt, "a TensorRT engine", "ingest the ONNX or torch file"),
+    "tensorrt-described": (tensorrt_described, "a TensorRT engine", "ingest the ONNX or torch file"),
+    "mnn": (mnn, "an MNN model", "MNN converts it to JSON alone"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_that_is_not_read_says_what_it_is(name: str, tmp_path: Path) -> None:
+    make, title, remedy = FORMATS[name]
+    path = make(tmp_path)
+    found = recognise(path)
+    assert found is not None
+    assert found.kind.title.startswith(title)
+    with pytest.raises(RegistryError) as caught:
+        open_ref(expand(path)[0])
+    assert title in caught.value.message
+    assert remedy in str(caught.value.remedy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_damaged_sign_is_none(name: str, tmp_path: Path) -> None:
+    """The control: without their first bytes these files are of no known kind."""
+    path = FORMATS[name][0](tmp_path)
+    if name == "openvino-weights":
+        (tmp_path / "net.xml").unlink()
+    else:
+        path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:])
+    found = recognise(path)
+    assert found is None or found.kind.title != FORMATS[name][1]
+
+
+def test_the_published_mnn_file_is_refused_by_name(originals: Path) -> None:
+    with pytest.raises(RegistryError, match="is an MNN model, which is not read"):
+        open_ref(expand(originals / "mnn" / "ultraface" / "slim-320.mnn")[0])
