@@ -46,6 +46,7 @@ SOURCES: Final = {
     "onnx": "registry.sources.onnx:SOURCE",
     "caffe": "registry.sources.caffe:SOURCE",
     "ncnn": "registry.sources.ncnn:SOURCE",
+    "darknet": "registry.sources.darknet:SOURCE",
     "tf_checkpoint": "registry.sources.tensorflow.checkpoint:SOURCE",
     "tf_graph": "registry.sources.tensorflow.graph:SOURCE",
     "tfjs": "registry.sources.tensorflow.tfjs:SOURCE",

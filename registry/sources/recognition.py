@@ -356,10 +356,7 @@ KINDS: tuple[Kind, ...] = (
         lambda start: start.lower.endswith(".json") and _is_tfjs(start), "tfjs",
     ),
     Kind("ctranslate2", "a CTranslate2 model", _is_ctranslate2, remedy="ingest the model that it was converted from"),
-    Kind(
-        "darknet", "a Darknet file, which holds numbers without names and shapes", _is_darknet,
-        remedy="convert it with its .cfg: python darknet2pytorch.py, or opencv's readNetFromDarknet",
-    ),
+    Kind("darknet", "a Darknet file", _is_darknet, "darknet"),
     Kind(
         "mnn", "an MNN model", _is_mnn,
         remedy="ingest the ONNX, Caffe or TensorFlow model that it was converted from; MNN converts it to JSON alone",

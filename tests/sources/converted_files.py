@@ -1,4 +1,4 @@
-"""Files of Caffe, ncnn and ONNX as small as they can be, and the pieces that they are written of."""
+"""Files of Caffe, Darknet, ncnn and ONNX as small as they can be, and the pieces that they are written of."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "FLOAT16", "INT8", "blob", "caffe", "field", "layer", "ncnn", "number", "plain", "raw", "small_caffe", "small_ncnn",
-    "small_onnx",
+    "DARKNET_CFG", "DARKNET_PARTS", "FLOAT16", "INT8", "blob", "caffe", "darknet", "field", "layer", "ncnn", "number",
+    "plain", "raw", "small_caffe", "small_ncnn", "small_onnx",
 ]  # fmt: skip
 
 
@@ -76,6 +76,64 @@ def ncnn(folder: Path, *layers: tuple[str, bytes]) -> Path:
     path = folder / "net.param"
     path.write_text("\n".join(lines) + "\n")
     (folder / "net.bin").write_bytes(b"".join(content for _, content in layers))
+    return path
+
+
+DARKNET_CFG = """
+[net]
+# of a small detector
+height = 16
+width=16
+channels=3
+
+[convolutional]
+batch_normalize=1
+filters=4
+size=3
+stride=2
+pad=1
+activation=leaky
+
+[maxpool]
+size=2
+stride=2
+
+[convolutional]
+filters=8
+groups=2
+size=1
+stride=1
+
+[route]
+layers = -1, 1
+
+[upsample]
+stride=2
+
+[connected]
+output=5
+activation=linear
+
+[softmax]
+"""
+# In the order of the file: of a normalised convolution the biases, scales, means, variances, weights; else the biases
+# before the weights. The connected layer sees 12 channels of 8 x 8.
+DARKNET_PARTS = (
+    ("layers.0.bn.bias", (4,)), ("layers.0.bn.weight", (4,)), ("layers.0.bn.running_mean", (4,)),
+    ("layers.0.bn.running_var", (4,)), ("layers.0.conv.weight", (4, 3, 3, 3)),
+    ("layers.2.conv.bias", (8,)), ("layers.2.conv.weight", (8, 2, 1, 1)),
+    ("layers.5.fc.bias", (5,)), ("layers.5.fc.weight", (5, 12 * 8 * 8)),
+)  # fmt: skip
+
+
+def darknet(folder: Path, text: str = DARKNET_CFG, *, minor: int = 2, cut: int = 0, stem: str = "net") -> Path:
+    """A ``.weights`` and its ``.cfg``; ``cut``: bytes that its end lacks, or negative, has too many."""
+    head = struct.pack("<3i", 0, minor, 0) + (struct.pack("<q", 640) if minor > 1 else struct.pack("<i", 640))
+    arrays = [values(*shape, seed=place).tobytes() for place, (_, shape) in enumerate(DARKNET_PARTS)]
+    path = folder / f"{stem}.weights"
+    content = head + b"".join(arrays)
+    path.write_bytes(content[:-cut] if cut > 0 else content + bytes(-cut))
+    (folder / "net.cfg").write_text(text)
     return path
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from registry.sources.byte_source import LocalBytes
 from registry.sources.tensorflow.tables import Table
 from tests.sources import array_files, pickle_files, tensorflow_files
-from tests.sources.converted_files import small_caffe, small_ncnn, small_onnx
+from tests.sources.converted_files import DARKNET_CFG, darknet, small_caffe, small_ncnn, small_onnx
 
 if TYPE_CHECKING:
     import random
@@ -111,6 +111,7 @@ def sound_files() -> dict[str, Sound]:
             "onnx": Sound(".onnx", small_onnx(), _in_fields),
             "caffe": Sound(".caffemodel", small_caffe(), _in_fields),
             "ncnn": Sound(".param", small_ncnn(Path(folder)).read_bytes(), _in_text),
+            "darknet": Sound(".weights", darknet(Path(folder)).read_bytes(), _number),
         }
 
 
@@ -136,12 +137,13 @@ def _in_zlib(content: bytes, rng: random.Random) -> bytes:
 
 
 def companions() -> dict[str, bytes]:
-    """Files beside the damaged one, by name: data of TensorFlow's checkpoint, of TensorFlow.js and of ncnn."""
+    """Files beside the damaged one, by name: data of TensorFlow's checkpoint, of TensorFlow.js, ncnn and Darknet."""
     with tempfile.TemporaryDirectory() as folder:
         index = _checkpoint(Path(folder))
         data = index.with_name("model.data-00000-of-00001").read_bytes()
         weights = small_ncnn(Path(folder)).with_suffix(".bin").read_bytes()
-    return {"model.data-00000-of-00001": data, "weights.bin": bytes(152), "model.bin": weights}
+    return {"model.data-00000-of-00001": data, "weights.bin": bytes(152), "model.bin": weights,
+            "model.cfg": DARKNET_CFG.encode()}  # fmt: skip
 
 
 def _arrays() -> dict[str, np.ndarray]:

@@ -133,6 +133,7 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "shards": write_shards,
     "onnx": write_onnx,
     "caffe": write_caffe,
+    "darknet": lambda folder: str(converted_files.darknet(folder)),
     "ncnn": lambda folder: str(converted_files.ncnn(folder, ("InnerProduct 0=3 2=9", bytes(4) + bytes(range(36))))),
     **{kind: write_tensorflow(kind) for kind in ("tf_checkpoint", "tf_graph", "tflite", "tfjs")},
     "remote": write_remote,

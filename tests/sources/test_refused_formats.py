@@ -64,15 +64,6 @@ def ctranslate2(folder: Path) -> Path:
     return path
 
 
-def darknet(version: tuple[int, int], seen: str) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        path = folder / "net.weights"
-        path.write_bytes(struct.pack("<3i" + seen, *version, 0, 32013312) + struct.pack("<40f", *range(40)))
-        return path
-
-    return make
-
-
 def tensorrt(folder: Path) -> Path:
     path = folder / "net.engine"
     path.write_bytes(b"ftrt" + bytes(100))
