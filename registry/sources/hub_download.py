@@ -18,11 +18,11 @@ from registry.sources.shard_index import MAX_BYTES, read_index
 from registry.sources.weight_files import DESCRIPTIONS, is_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from huggingface_hub import ModelInfo
 
-__all__ = ["fetch", "reason", "required"]
+__all__ = ["fetch", "located", "reason", "required"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,17 +81,48 @@ def fetch(repository: str, revision: str) -> tuple[Path, ModelInfo | None]:
         return weights, None
 
 
+def located(repository: str, revision: str) -> tuple[str, Mapping[str, str], ModelInfo]:
+    """The address of the weights file or shard index at the hub, and what is sent along with a request for it.
+
+    Nothing is downloaded. The address is that of a commit, so that all requests mean the same files. The token goes to
+    the hub's host alone.
+
+    Raises
+    ------
+    NotFoundError, AmbiguousError, SourceError
+        As `fetch`.
+    """
+    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    try:
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        name = choose([file.rfilename for file in info.siblings or ()], repository)
+        if name is None:
+            raise _no_weights(repository, [file.rfilename for file in info.siblings or ()])
+        address = hf_hub_url(repository, name, revision=info.sha or revision)
+        token = build_hf_headers().get("authorization", "")
+    except SourceError:
+        raise
+    except Exception as error:  # as in `fetch`
+        raise _explained(error, repository, revision) from error
+    return address, {"Authorization": token} if token else {}, info
+
+
+def _no_weights(repository: str, files: Iterable[str]) -> NotFoundError:
+    below = sorted(file for file in files if file.endswith((".safetensors", ".bin")))
+    return NotFoundError(
+        f"{repository} has no safetensors and no pytorch_model.bin at its top" + (f", but {below[0]}" if below else ""),
+        f"hf download {repository} --local-dir FOLDER, then give a file or folder in it",
+    )
+
+
 def _downloaded(repository: str, revision: str, info: ModelInfo) -> Path:
     """Download the weights file, or the shard index and then its shards, and the small files that describe them."""
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     name = choose(sizes, repository)
     if name is None:
-        below = sorted(file for file in sizes if file.endswith((".safetensors", ".bin")))
-        raise NotFoundError(
-            f"{repository} has no safetensors and no pytorch_model.bin at its top"
-            + (f", but {below[0]}" if below else ""),
-            f"hf download {repository} --local-dir FOLDER, then give a file or folder in it",
-        )
+        raise _no_weights(repository, sizes)
     if is_index(Path(name)) and sizes[name] > MAX_BYTES:
         raise UnsafeError(f"{repository}: {name} is an index of {sizes[name] / 2**20:.0f} MiB", "take another model")
     beside = {file: sizes[file] for file in DESCRIPTIONS if 0 < sizes.get(file, 0) <= LARGEST_DESCRIPTION}

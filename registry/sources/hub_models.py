@@ -10,7 +10,8 @@ from registry.errors import NotFoundError
 from registry.sources import safetensors, shards, torch_file
 from registry.sources.base import OpenedCheckpoint, Source
 from registry.sources.hub_cache import MAIN, cached_weights, files_of, forget
-from registry.sources.hub_download import fetch, required
+from registry.sources.hub_download import fetch, located, required
+from registry.sources.remote.files import open_address
 from registry.sources.weight_files import is_index
 from registry.types import Metric, ModelCard, ModelRef
 
@@ -65,6 +66,21 @@ def open_hub(ref: ModelRef) -> Checkpoint:
     return open_weights(ref, weights).under(ref)
 
 
+def open_hub_headers(ref: ModelRef) -> Checkpoint:
+    """Read the header alone, by ranges of bytes from the hub where the model is not in the cache.
+
+    Raises the errors of `open_headers` and `located`.
+    """
+    required("huggingface_hub", "hub")
+    repository, _, revision = ref.target.partition("@")
+    weights = cached_weights(repository, revision or MAIN)
+    if weights is not None:
+        return open_weights(replace(ref, card=replace(ref.card, revision=weights.parent.name)), weights).under(ref)
+    address, sent, info = located(repository, revision or MAIN)
+    card = replace(_card(info), revision=info.sha or "").updated(ref.card)
+    return open_address(replace(ref, card=card), address, header_only=True, sent=sent)
+
+
 def open_weights(ref: ModelRef, weights: Path) -> OpenedCheckpoint:
     """Open a file of the cache with the source for its suffix, under that source's rules."""
     if is_index(weights):
@@ -112,4 +128,4 @@ def discard(ref: ModelRef) -> None:
     forget(repository, revision or MAIN)
 
 
-SOURCE = Source(name="hf", open=open_hub, prefix="hf", expand=expand, discard=discard)
+SOURCE = Source(name="hf", open=open_hub, prefix="hf", expand=expand, discard=discard, open_headers=open_hub_headers)

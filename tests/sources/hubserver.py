@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    ranges: list[tuple[str, int]] = field(default_factory=list)  # file and bytes of each range that was sent
 
     def fetched(self) -> set[str]:
         """Names of the files that were downloaded."""
@@ -74,8 +76,16 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return self.answer(404, b"{}", X_Error_Code="RevisionNotFound")
             listed = {file: repository.claims.get(file, len(data)) for file, data in repository.files.items()}
             if rest[0] == "resolve":
+                if rest[2] not in repository.files:
+                    return self.answer(404, b"", X_Error_Code="EntryNotFound")
                 data = repository.files[rest[2]]
                 etag = hashlib.sha256(data).hexdigest()
+                asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+                if asked and int(asked[1]) < len(data):
+                    part = data[int(asked[1]) : int(asked[2]) + 1]
+                    hub.ranges.append((rest[2], len(part)))
+                    said = f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(data)}"
+                    return self.answer(206, part, ETag=f'"{etag}"', Content_Range=said)
                 return self.answer(200, data, ETag=f'"{etag}"', X_Repo_Commit=repository.commit)
             if rest[0] == "tree":
                 return self.json([{"type": "file", "path": f, "size": s, "oid": "0" * 40} for f, s in listed.items()])

@@ -29,7 +29,10 @@ from registry.sources import deferred, expand, open_headers, open_ref, plan_weig
 from registry.sources.byte_source import open_bytes
 from registry.sources.remote import http_file, object_store
 from registry.sources.remote.addresses import Opening, resolve, split
+from registry.sources.remote.files import open_address
 from registry.spelling import without_secrets
+from tests.sources.conftest import TOKEN
+from tests.sources.hubserver import Hub, Repository
 from tests.sources.webserver import Web, serving_files
 
 if TYPE_CHECKING:
@@ -437,6 +440,55 @@ def _no_name(*_: object, **__: object) -> None:
     raise socket.gaierror(-2, "Name or service not known")
 
 
+class TestHub:
+    """Headers of models at the hub."""
+
+    @pytest.fixture(autouse=True)
+    def no_proxy(self, web: Web) -> None:
+        """As for the other servers of this machine."""
+
+    def test_a_header(self, hub: Hub, tmp_path: Path) -> None:
+        data = save(network(layers=30) | {"last": torch.zeros(2**18)})
+        files = {"model.safetensors": data, "config.json": b'{"model_type": "tiny"}', "README.md": b"x"}
+        hub.repositories["org/name"] = Repository(files)
+        with open_headers(one("hf:org/name")) as opened:
+            assert len(opened.tensors) == 61
+            assert (opened.ref.source, opened.ref.card.revision) == ("hf", "1" * 40)
+            assert opened.ref.card.family == "tiny"
+        assert sum(count for name, count in hub.ranges if name == "model.safetensors") <= header_size(data) + 65536
+        assert f"Bearer {TOKEN}" in hub.tokens
+        assert not list((tmp_path / "hub").rglob("*.safetensors"))
+        registry = Registry(f"sqlite:///{tmp_path}/r.db")
+        assert registry.ingest("hf:org/name", headers_only=True).status == "added"
+        assert TOKEN.encode() not in (tmp_path / "r.db").read_bytes()
+
+    def test_shards(self, hub: Hub) -> None:
+        mapped = {name: f"model-{at % 2 + 1:05}-of-00002.safetensors" for at, name in enumerate(network())}
+        files = {
+            file: save({name: tensor for name, tensor in network().items() if mapped[name] == file})
+            for file in set(mapped.values())
+        }
+        files["model.safetensors.index.json"] = json.dumps({"weight_map": mapped}).encode()
+        hub.repositories["org/name"] = Repository(files)
+        with open_headers(one("hf:org/name")) as opened:
+            assert {info.name for info in opened.tensors} == set(network())
+        assert sum(count for _, count in hub.ranges) < sum(map(len, files.values())) / 2
+
+    def test_what_is_cached_and_what_is_not_there(self, hub: Hub) -> None:
+        hub.repositories["org/name"] = Repository({"model.safetensors": save(network())})
+        with open_ref(one("hf:org/name")) as opened:
+            plan_weights(opened)
+        requests = len(hub.requests)
+        with open_headers(one("hf:org/name")) as opened:
+            assert len(opened.tensors) == 12
+        assert len(hub.requests) == requests
+        hub.repositories["org/text"] = Repository({"README.md": b"x"})
+        for name, words in (("org/text", "has no safetensors"), ("org/gone", "the hub has no model")):
+            with pytest.raises(NotFoundError, match=words) as caught:
+                open_headers(one(f"hf:{name}"))
+            assert TOKEN not in str(caught.value)
+
+
 class TestSecrets:
     def test_what_is_shown_and_stored(self, web: Web, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
@@ -484,7 +536,12 @@ class TestSecrets:
             open_ref(one(f"http://me:{SECRET}@{host}/x?sig={SECRET}")).close()
             assert any("Authorization" in headers for headers in other.headers)
         assert web.headers
-        assert SECRET not in str(web.requests)
+        sent = {"X-Token": SECRET}
+        with serving_files() as other:
+            other.moved["/x"] = f"{web.url}/x.safetensors"
+            open_address(one(f"{other.url}/x"), f"{other.url}/x", sent=sent).close()
+            assert other.headers[0]["X-Token"] == SECRET
+        assert SECRET not in str(web.requests) + str(web.headers)
         assert not any("Authorization" in headers for headers in web.headers)
 
     @pytest.mark.parametrize(

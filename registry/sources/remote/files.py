@@ -23,11 +23,11 @@ from registry.sources.weight_files import DESCRIPTIONS, default_names, is_index,
 from registry.types import ModelCard, ModelRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from registry.types import Checkpoint
 
-__all__ = ["SOURCE"]
+__all__ = ["SOURCE", "open_address"]
 
 log = logging.getLogger(__name__)
 
@@ -46,32 +46,55 @@ def expand(address: str, key: str | None, seed: int) -> tuple[ModelRef, ...]:  #
 
 def open_remote(ref: ModelRef) -> Checkpoint:
     """Open a remote file; raises the errors of `open_ref`."""
-    return _opened(ref, headers=False)
+    return open_address(ref, ref.access or ref.target)
 
 
 def open_remote_headers(ref: ModelRef) -> Checkpoint:
     """Open a remote file and read its header alone; ``SourceError`` for formats that are not read by ranges."""
-    return _opened(ref, headers=True)
+    return open_address(ref, ref.access or ref.target, header_only=True)
 
 
-def _opened(ref: ModelRef, *, headers: bool) -> Checkpoint:
-    with ExitStack() as stack, session() as current:
-        grant = stack.enter_context(Opening(ref.access or ref.target))
-        address = split(ref.access or ref.target)
-        file = open_remote_bytes(address)
-        current.hand_over(file, address)
-        source = _source_of(file, ref.target)
+def open_address(
+    ref: ModelRef, address: str, *, header_only: bool = False, sent: Mapping[str, str] | None = None
+) -> Checkpoint:
+    """Open the file at an address, as what ``ref`` means.
+
+    Parameters
+    ----------
+    ref
+        The checkpoint's reference; its key is the entry to read.
+    address
+        With user and query.
+    header_only
+        No weights will be read: formats that have to be downloaded are refused.
+    sent
+        More headers for the host of the address, and for no other.
+
+    Raises
+    ------
+    SourceError
+        Also: the format cannot be opened by its header alone.
+    NotFoundError, AmbiguousError, UnsafeError, WeightsError
+        As `open_ref`.
+    """
+    with ExitStack() as stack, session(sent) as current:
+        grant = stack.enter_context(Opening(address))
+        place = split(address)
+        file = open_remote_bytes(place)
+        current.hand_over(file, place)
+        source = _source_of(file, place.shown)
         notes = (_NO_RANGES,) if file.whole and file.size > 2**20 else ()
+        inner = replace(ref, source=source.name, target=place.shown)
         if source.ranges:
-            opener = (source.open_headers or source.open) if headers else source.open
-            opened = cast("OpenedCheckpoint", opener(replace(ref, source=source.name))).under(ref).keep(grant, *notes)
+            opener = (source.open_headers or source.open) if header_only else source.open
+            opened = cast("OpenedCheckpoint", opener(inner)).under(ref).keep(grant, *notes)
             stack.pop_all()
             return opened
-        if headers:
+        if header_only:
             from registry.sources.header_only import no_header
 
-            raise no_header(ref.target, source.name)
-        return _downloaded(ref, file, source.open, source.name, notes)
+            raise no_header(place.shown, source.name)
+        return _downloaded(ref, inner, file, source.open, notes)
     raise AssertionError("an exit stack suppresses no exception")
 
 
@@ -96,23 +119,30 @@ def _source_of(file: RemoteBytes, target: str) -> Source:
 
 
 def _downloaded(
-    ref: ModelRef, file: RemoteBytes, opener: Callable[[ModelRef], Checkpoint], source: str, notes: tuple[str, ...]
+    ref: ModelRef,
+    inner: ModelRef,
+    file: RemoteBytes,
+    opener: Callable[[ModelRef], Checkpoint],
+    notes: tuple[str, ...],
 ) -> Checkpoint:
-    """Open a file after downloading it, and what is beside it, to a folder that is removed with the checkpoint."""
+    """Open a file after downloading it, and what is beside it, to a folder that is removed with the checkpoint.
+
+    ``inner``: the reference for the reader, with the address of the file.
+    """
     folder = TemporaryFolder()
     try:
-        local = folder.path / _plain(file_name(ref.target))
+        local = folder.path / _plain(file_name(inner.target))
         file.settle()
         file.save(local)
-        if source == "tf_checkpoint":
-            _save_data(ref.target, local)
+        if inner.source == "tf_checkpoint":
+            _save_data(inner.target, local)
         for name in DESCRIPTIONS[:2]:
-            _save_small(ref.target, folder.path / name)
-        opened = opener(replace(ref, source=source, target=str(local)))
+            _save_small(inner.target, folder.path / name)
+        opened = opener(replace(inner, target=str(local)))
         return cast("OpenedCheckpoint", opened).under(ref).keep(folder, *notes)
     except RegistryError as error:
         folder.close()
-        _raise_shown(error, str(folder.path), ref.target.rpartition("/")[0])
+        _raise_shown(error, str(folder.path), inner.target.rpartition("/")[0])
     except BaseException:
         folder.close()
         raise
