@@ -7,9 +7,12 @@ import logging
 import os
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -434,6 +437,75 @@ class TestServers:
     def test_redirects_to_another_kind_of_address(self, web: Web, to: str) -> None:
         web.moved = {"/x.safetensors": to}
         self.refused(web, SourceError, "redirects to")
+
+
+GOOD = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\nContent-Range: bytes 0-3/4\r\n\r\nGGUF"
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """A server that answers every request by the same bytes, whatever they are."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(answer)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A client that closes its connection is no error."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/x"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"", b"\0" * 100, b"hello\r\n\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/9.9 200 OK\r\n\r\n",
+        b"HTTP/1.1 99999 OK\r\n\r\n", b"HTTP/1.1 206 OK\r\n\r\n", b"HTTP/1.1 304 OK\r\n\r\n",
+        b"HTTP/1.1 204 OK\r\n\r\n",
+        b"HTTP/1.1 302 OK\r\n\r\n", b"HTTP/1.1 302 OK\r\nLocation: http://[::1\r\n\r\n",
+        b"HTTP/1.1 302 OK\r\nLocation: http://h:99999999/\r\n\r\n", b"HTTP/1.1 302 OK\r\nLocation: \xff\xfe\r\n\r\n",
+        b"HTTP/1.1 302 OK\r\nLocation: http:\r\n\r\n", b"HTTP/1.1 302 OK\r\nLocation: //:x@/\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 206 OK\r\nContent-Type: multipart/byteranges; boundary=a\r\nContent-Length: 9\r\n\r\n--a\r\nabcd",
+        b"HTTP/1.1 503 OK\r\nRetry-After: -1\r\n\r\n", b"HTTP/1.1 503 OK\r\nRetry-After: Wed, 21 Oct 2015\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 50,
+        GOOD, GOOD[:40], GOOD[:-2], GOOD.replace(b"0-3/4", b"0-3/" + b"9" * 18), GOOD.replace(b"0-3/4", b"3-0/4"),
+        GOOD.replace(b"Length: 4", b"Length: 4\r\nContent-Encoding: br"), GOOD.replace(b"GGUF", b"GGUF" * 1000),
+    ],
+)  # fmt: skip
+def test_servers_that_speak_no_http(answer: bytes, web: Web) -> None:
+    with answering(answer) as address, pytest.raises(SourceError) as caught:
+        open_ref(one(address))
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_answers(seed: int, web: Web) -> None:
+    rng = np.random.default_rng(seed)
+    answer = bytearray(GOOD)
+    for _ in range(int(rng.integers(1, 6))):
+        at = int(rng.integers(0, len(answer)))
+        answer[at : at + int(rng.integers(0, 3))] = rng.bytes(int(rng.integers(0, 3)))
+    with answering(bytes(answer)) as address, pytest.raises(SourceError) as caught:
+        open_ref(one(address))
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
 
 
 def _no_name(*_: object, **__: object) -> None:

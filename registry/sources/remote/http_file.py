@@ -81,6 +81,7 @@ class HttpFile:
         self._at = address
         self._headers = dict(headers or {})
         self._connection: http.client.HTTPConnection | None = None
+        self._response: http.client.HTTPResponse | None = None
         self._connected = ""
         self._mark: _Mark | None = None
 
@@ -151,9 +152,11 @@ class HttpFile:
 
     def close(self) -> None:
         """Close the connection."""
+        if self._response is not None:  # which may hold the socket
+            self._response.close()
         if self._connection is not None:
             self._connection.close()
-        self._connection = None
+        self._response = self._connection = None
 
     def _pause(self, attempt: int, error: BrokenError) -> int:
         self.close()
@@ -206,10 +209,14 @@ class HttpFile:
 
     def _follow(self, response: http.client.HTTPResponse) -> None:
         self.close()
-        to = urljoin(self._at, response.getheader("Location", "").strip())
-        if not to.isascii() or not to.isprintable() or " " in to or len(to) > 16_000:
+        try:
+            to = urljoin(self._at, response.getheader("Location", "").strip())
+            parts = urlsplit(to)
+            valid = to.isascii() and to.isprintable() and " " not in to and len(to) <= 16_000 and parts.port != 0
+        except ValueError:  # of the port, or of an address of IPv6
+            valid = False
+        if not valid:
             self._refuse("redirects to what is no address")
-        parts = urlsplit(to)
         if parts.scheme != urlsplit(self._origin).scheme or not parts.hostname:
             self._refuse(f"redirects to {without_secrets(to)[:200]}, which is another kind of address; give that one")
         self._at = to
@@ -233,7 +240,7 @@ class HttpFile:
             connection, whole = self._connect()
             connection.request("GET", f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}" if whole else path,
                                headers=headers)  # fmt: skip
-            return connection.getresponse()
+            self._response = connection.getresponse()
         except ssl.SSLCertVerificationError as error:
             self.close()
             raise SourceError(
@@ -248,6 +255,7 @@ class HttpFile:
             if not fresh:  # the server closed a connection that was kept
                 return self._asked(start, stop)
             raise BrokenError(_reason(error)) from error
+        return self._response
 
     def _connect(self) -> tuple[http.client.HTTPConnection, bool]:
         """The connection, and whether it is a proxy's, which takes whole addresses."""
