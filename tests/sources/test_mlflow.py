@@ -192,13 +192,8 @@ def test_what_mlflow_itself_logs(store: Store) -> None:
             pip_requirements=["torch"],
         )  # fmt: skip
     for reference in (f"mlflow:runs/{run.info.run_id}", "mlflow:real/1"):
-        refusal = f"mlflow:{reference.partition(':')[2]}"
-        try:  # a pickled module: its weights, or why they are not read
-            with open_ref(one(reference)) as opened:
-                assert np.array_equal(opened.read("0.weight"), np.ones((4, 8), np.float32))
-        except SourceError as error:
-            refusal = error.message
-        assert refusal.startswith(reference)
+        with open_ref(one(reference)) as opened:  # a pickled module
+            assert np.array_equal(opened.read("0.weight"), np.ones((4, 8), np.float32))
 
 
 @pytest.mark.parametrize("flavour", ["transformers", "onnx", "keras"])
