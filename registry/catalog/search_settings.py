@@ -42,7 +42,8 @@ class SearchSettings:
     """Spec, distance and tolerance of a search, and the calibration that gives the rate.
 
     ``calibration``: None if the fingerprint is not calibrated; ``tolerance``: None if it is not given either;
-    ``fixed``: whether the caller gave the tolerance; then it is not adapted to the number of models.
+    ``fixed``: whether the caller gave the tolerance; then it is not adapted to the number of models; ``by_shapes``:
+    whether shapes alone are compared: then no training or tail class counts.
     """
 
     spec: FingerprintSpec
@@ -50,6 +51,7 @@ class SearchSettings:
     tolerance: float | None
     calibration: Calibration | None
     fixed: bool = False
+    by_shapes: bool = False
 
     @property
     def rate(self) -> float | None:
@@ -57,13 +59,6 @@ class SearchSettings:
         if self.calibration is None or self.tolerance is None:
             return None
         return rate_bound(self.calibration, self.tolerance)
-
-    @property
-    def by_shapes(self) -> bool:
-        """Whether shapes alone are compared: then no training or tail class counts."""
-        from registry.spectral.specs import needs_spectra
-
-        return not needs_spectra(self.spec)
 
     @property
     def limit(self) -> float:
@@ -93,6 +88,8 @@ def settings_for(store: Store, spec: FingerprintSpec, distance: str | None, tole
 
     Raises ``UsageError`` for a tolerance that is negative or not finite.
     """
+    from registry.spectral.specs import needs_spectra
+
     measure = distance_named(distance)
     calibration = store.calibration(spec.hash, measure.name) or shipped(spec, measure.name)
     fixed = tolerance is not None
@@ -102,7 +99,7 @@ def settings_for(store: Store, spec: FingerprintSpec, distance: str | None, tole
         tolerance = calibration.tolerance
     if tolerance is not None and not 0.0 <= tolerance < float("inf"):
         raise UsageError(f"tolerance must be finite and not negative, not {tolerance}")
-    return SearchSettings(spec, measure, tolerance, calibration, fixed)
+    return SearchSettings(spec, measure, tolerance, calibration, fixed, by_shapes=not needs_spectra(spec))
 
 
 def verdicts_on(

@@ -9,9 +9,9 @@ import numpy as np
 
 from registry.catalog.arguments import number, whole
 from registry.catalog.search_settings import Candidates, candidates, passing, settings_for, summaries_of, verdicts_on
-from registry.catalog.subjects import or_shapes, resolve, stored
+from registry.catalog.subjects import resolve, shapes_for, stored
 from registry.equivalence import nearest, search
-from registry.errors import UsageError
+from registry.errors import UsageError, WeightsNotReadError
 from registry.types import Neighbour, Search
 
 if TYPE_CHECKING:
@@ -68,7 +68,11 @@ def look_up(
 
     By shapes alone, where the default fingerprint is asked for and the weights of the query were not read.
     """
-    return or_shapes(spec, lambda spec: _looked_up(store, reference, spec, distance, tolerance, where, limits))
+    try:
+        return _looked_up(store, reference, spec, distance, tolerance, where, limits)
+    except WeightsNotReadError as error:
+        spec = shapes_for(spec, error)
+    return _looked_up(store, reference, spec, distance, tolerance, where, limits)
 
 
 def _looked_up(

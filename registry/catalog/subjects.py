@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Query", "or_shapes", "resolve", "stored"]
+__all__ = ["Query", "or_shapes", "resolve", "shapes_for", "stored"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +50,18 @@ def or_shapes(spec: FingerprintSpec, ask: Callable[[FingerprintSpec], T]) -> T:
     """The answer to a question: by shapes alone, if the spec is the default and weights of a model were not read."""
     try:
         return ask(spec)
-    except WeightsNotReadError:
-        from registry.spectral.specs import LAYERED, SHAPES
+    except WeightsNotReadError as error:
+        shapes = shapes_for(spec, error)
+    return ask(shapes)
 
-        if spec != LAYERED:
-            raise
-        return ask(SHAPES)
+
+def shapes_for(spec: FingerprintSpec, error: WeightsNotReadError) -> FingerprintSpec:
+    """The fingerprint of shapes in place of the default; raises the error for another."""
+    from registry.spectral.specs import LAYERED, SHAPES
+
+    if spec != LAYERED:
+        raise error
+    return SHAPES
 
 
 def resolve(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query:

@@ -22,7 +22,7 @@ from registry.errors import (
 )
 from registry.ingest import Silent
 from registry.spectral import devices, network
-from registry.spectral.specs import LAYERED, MME, SPECS
+from registry.spectral.specs import LAYERED, MME, SHAPES, SPECS
 from registry.storage import Store
 from registry.storage.models.measured_values import drop_spec, put_conjugacy, put_fingerprints
 from registry.storage.models.records import CONJUGACY_RULE
@@ -373,12 +373,12 @@ def test_refingerprinting_gives_the_same_bits(filled: Filled) -> None:
     before = {spec.hash: vectors(filled.url, spec.hash) for spec in SPECS.values()}
     assert filled.reg.refingerprint() == Recomputed(0, 0)
     filled.reg.close()
-    forget(filled.url, LAYERED.hash, MME.hash)
+    forget(filled.url, LAYERED.hash, MME.hash, SHAPES.hash)
     assert filled.reg.stats().fingerprints == ()
     assert filled.reg.outdated() == 4
     told: list[tuple[int, int]] = []
     assert filled.reg.refingerprint(fingerprint="mme") == Recomputed(4, 0)
-    assert filled.reg.refingerprint(progress=lambda done, total: told.append((done, total))) == Recomputed(4, 0)
+    assert filled.reg.refingerprint(progress=lambda done, total: told.append((done, total))) == Recomputed(8, 0)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert {spec.hash: vectors(filled.url, spec.hash) for spec in SPECS.values()} == before
 
@@ -446,7 +446,7 @@ def test_an_earlier_version_is_brought_to_this_one(filled: Filled) -> None:
     assert filled.reg.refingerprint(fingerprint="layered") == Recomputed(4, 0)
     assert vectors(filled.url, LAYERED.hash) == now
     assert filled.reg.nearest("wide")[0].model.name == "twin"
-    assert filled.reg.show("wide").fingerprints == (old.label, LAYERED.label, "mme v1")
+    assert filled.reg.show("wide").fingerprints == (old.label, LAYERED.label, "mme v1", "shapes v1")
     assert filled.reg.refingerprint() == Recomputed(0, 0)
 
 
@@ -465,7 +465,7 @@ def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: 
         with pytest.raises(SpecMismatchError, match="1 model has no stored spectra of this matrix rule: slim") as stuck:
             reg.refingerprint()
         assert stuck.value.remedy == "ingest their weights again, without --no-spectra"
-        assert reg.show("wide").fingerprints == ("layered v3", "mme v1")  # the rest was done
+        assert reg.show("wide").fingerprints == ("layered v3", "mme v1", "shapes v1")  # the rest was done
 
         # And that remedy works.
         result = reg.ingest(files / "slim.safetensors")
@@ -500,7 +500,7 @@ def test_figures_of_layers(filled: Filled) -> None:
     filled.reg.ingest(filled.files / "wide.safetensors")
     assert filled.reg.show("wide") == shown
     assert shown.tags == (("made", "wide"),)
-    assert shown.fingerprints == ("layered v3", "mme v1")
+    assert shown.fingerprints == ("layered v3", "mme v1", "shapes v1")
     assert shown.conjugacy is not None
     assert {tensor.name for tensor in shown.skipped} == {f"layers.{at}.bias" for at in range(5)}
 

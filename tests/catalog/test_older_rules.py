@@ -215,10 +215,11 @@ def test_statistics_tell_rules_apart(mixed: Filled) -> None:
         "layered v3 of matrix-1": 2,
         "layered v3 of matrix-2": 2,
         "mme v1 of matrix-2": 2,
+        "shapes v1 of matrix-2": 2,
     }
     for name in ("slim", "dense"):
         mixed.reg.ingest(mixed.files / f"{name}.safetensors")
-    assert dict(mixed.reg.stats().fingerprints) == {"layered v3": 4, "mme v1": 4}
+    assert dict(mixed.reg.stats().fingerprints) == {"layered v3": 4, "mme v1": 4, "shapes v1": 4}
 
 
 def test_what_is_known_of_the_origin_survives_an_export(database_url: str, tmp_path: Path) -> None:

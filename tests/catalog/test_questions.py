@@ -478,7 +478,7 @@ def test_changes(filled: Filled) -> None:
     assert [model.name for model in reg.models()] == ["dense", "slim", "twin"]
     stats = reg.stats()
     assert (stats.models, stats.names, dict(stats.families)) == (3, 3, {"conv": 2, "mlp": 1})
-    assert dict(stats.fingerprints) == {"layered v3": 3, "mme v1": 3}
+    assert dict(stats.fingerprints) == {"layered v3": 3, "mme v1": 3, "shapes v1": 3}
     assert sum(count for _, count in stats.training_classes) == sum(count for _, count in stats.tail_classes) == 3
     assert reg.check() == ()
     assert reg.current() == stats.schema_version == reg.upgrade()

@@ -92,7 +92,7 @@ def test_every_method_that_opens_the_database_holds_the_lock() -> None:
     unlocked: list[str] = []
     for group in (Registry, IngestRuns, VectorIndex, KeptClasses):
         for name, method in inspect.getmembers(group, inspect.isfunction):
-            if name in ("__init__", "__repr__", "_settings", "_question"):
+            if name in ("__init__", "__repr__", "_settings", "_question", "_both"):
                 continue
             tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
             locked = {
@@ -104,7 +104,7 @@ def test_every_method_that_opens_the_database_holds_the_lock() -> None:
             unlocked += [
                 f"{group.__name__}.{name}"
                 for node in ast.walk(tree)
-                if isinstance(node, ast.Attribute) and node.attr in ("_database", "_settings", "_question")
+                if isinstance(node, ast.Attribute) and node.attr in ("_database", "_settings", "_question", "_both")
                 if id(node) not in locked
             ]
     assert unlocked == []
