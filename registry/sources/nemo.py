@@ -101,4 +101,4 @@ def _class_of(source: ByteSource, members: dict[str, tuple[int, int]]) -> str:
     return match[1].decode("ascii", "replace") if match else ""
 
 
-SOURCE = Source(name="nemo", open=open_nemo, headers=True)
+SOURCE = Source(name="nemo", open=open_nemo, headers=True, ranges=True)

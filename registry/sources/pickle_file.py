@@ -254,4 +254,4 @@ def _is_linear(name: str, array: StoredTensor, bias: StoredTensor | None, parame
     return bias is not None or not _EMBEDDING.fullmatch(name)
 
 
-SOURCE = Source(name="pickle", open=open_pickle, headers=True)
+SOURCE = Source(name="pickle", open=open_pickle, headers=True, ranges=True)

@@ -70,4 +70,4 @@ def _class_of(members: ZipMembers) -> str:
     return match[1] if match else ""
 
 
-SOURCE = Source(name="sb3", open=open_sb3, headers=True)
+SOURCE = Source(name="sb3", open=open_sb3, headers=True, ranges=True)

@@ -199,4 +199,4 @@ def _numbers(values: object) -> tuple[int, ...] | None:
     return tuple(found)  # type: ignore[arg-type]
 
 
-SOURCE = Source(name="torch_export", open=open_export, headers=True)
+SOURCE = Source(name="torch_export", open=open_export, headers=True, ranges=True)

@@ -249,4 +249,4 @@ def _class_of(root: object) -> str:
     return name if name.isidentifier() and not _MANGLED.fullmatch(name) and len(name) <= 100 else ""
 
 
-SOURCE = Source(name="torchscript", open=open_torchscript, headers=True)
+SOURCE = Source(name="torchscript", open=open_torchscript, headers=True, ranges=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import shutil
 import socket
 import socketserver
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,9 +212,26 @@ def write_legacy(folder: Path) -> Path:
     return folder / "x.pt"
 
 
+def write_pickle(folder: Path) -> Path:
+    arrays = {name: tensor.numpy() for name, tensor in network().items()}
+    (folder / "x.pkl").write_bytes(pickle.dumps(arrays))
+    return folder / "x.pkl"
+
+
+def write_torchscript(folder: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Sequential(torch.nn.Linear(64, 64))).save(folder / "x.pt")  # type: ignore[no-untyped-call]
+    return folder / "x.pt"
+
+
 @pytest.mark.parametrize(
-    "write", [write_torch, write_legacy, write_npy, write_gguf, write_hdf5, write_flax, write_onnx]
-)
+    "write",
+    [
+        write_pickle, write_torchscript, write_torch, write_legacy, write_npy, write_gguf, write_hdf5, write_flax,
+        write_onnx,
+    ],
+)  # fmt: skip
 def test_formats_that_are_read_by_ranges(write: Callable[[Path], Path], web: Web, tmp_path: Path) -> None:
     path = write(tmp_path)
     for file in tmp_path.iterdir():
