@@ -14,7 +14,7 @@ from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.onnx.constants import Constants
 from registry.sources.onnx.external import Companions
 from registry.sources.onnx.model import read_model
-from registry.sources.onnx.weights import weights_of
+from registry.sources.onnx.node_weights import weights_of
 
 if TYPE_CHECKING:
     from registry.types import Checkpoint, ModelRef

@@ -15,7 +15,7 @@ import numpy as np
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.dtypes import decode_any, is_float
 from registry.sources.lazy_tensors import LazyTensor, computed, in_memory, turned
-from registry.sources.onnx.tensors import Stored, integers_of, tensor_of
+from registry.sources.onnx.tensor_headers import Stored, integers_of, tensor_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

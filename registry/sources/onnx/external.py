@@ -12,7 +12,7 @@ from registry.sources.lazy_tensors import LazyTensor
 from registry.sources.remote.addresses import is_remote
 
 if TYPE_CHECKING:
-    from registry.sources.onnx.tensors import Stored
+    from registry.sources.onnx.tensor_headers import Stored
 
 __all__ = ["Companions"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.byte_blocks import Blocks
-from registry.sources.onnx.tensors import Stored, sparse_tensor, stored_tensor
+from registry.sources.onnx.tensor_headers import Stored, sparse_tensor, stored_tensor
 from registry.sources.wire import BYTES, Message
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from registry.sources.graph_order import Computation, graph_order
 from registry.sources.lazy_tensors import LazyTensor, computed, turned
 from registry.sources.onnx.constants import Constant, Constants, Scope, dequantised, scaled
 from registry.sources.onnx.model import MAX_NODES
-from registry.sources.onnx.names import Names, is_slashed, label, listed, own_name, sibling
 from registry.sources.onnx.nbits import gathered_blocks, nbits
+from registry.sources.onnx.node_names import Names, is_slashed, label, listed, own_name, sibling
 from registry.spelling import counted
 
 if TYPE_CHECKING:
