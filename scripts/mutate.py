@@ -105,7 +105,7 @@ GROUPS = (
             "registry/equivalence/classes/linkage_rules.py",
             "registry/equivalence/classes/pair_screen.py",
         ),
-        ("tests/equivalence/test_classes.py",),
+        ("tests/equivalence/test_classes.py", "tests/equivalence/test_pair_screen.py"),
         ("float64_decides", "promise", "whole_are_the_same and 1-"),
     ),
     Group(
