@@ -104,6 +104,15 @@ def mamba(name: str, array: np.ndarray, _: Numbers) -> Tensors:
     yield name, array.squeeze(1) if name.endswith("conv1d.weight") else array
 
 
+def mamba2(name: str, array: np.ndarray, numbers: Numbers) -> Tensors:
+    """As `mamba`, with numbers of heads as columns, and the scales of the norm in two groups."""
+    if name.endswith((".A_log", ".D")):
+        array = array[:, None]
+    elif name.endswith(".mixer.norm.weight"):
+        array = array.reshape(2, -1)
+    yield from mamba(name.replace(".dt_bias", ".dt_proj.bias"), array, numbers)
+
+
 def deepseek(name: str, array: np.ndarray, numbers: Numbers) -> Tensors:
     """Keys (head, latent, key), turned, and values (head, value, latent); both have 8 rows a head here."""
     if name.endswith("kv_b_proj.weight"):
@@ -134,6 +143,15 @@ ARCHITECTURES: dict[str, tuple[str, Rule]] = {
     "phi3": ("phi3", plain),
     "t5": ("t5", plain),
     "mamba": ("mamba", mamba),
+    "mamba2": ("mamba2", mamba2),
+    "gptj": ("gptj", plain),
+    "mpt": ("mpt", plain),
+    "phi": ("phi2", plain),
+    "starcoder2": ("starcoder2", plain),
+    "granite": ("granite", llama),
+    "glm4": ("glm4", plain),
+    "modernbert": ("modern-bert", plain),
+    "lfm2": ("lfm2", plain),
     "deepseek": ("deepseek2", deepseek),
 }
 """Networks by name: the architecture in llama.cpp, and its rule."""

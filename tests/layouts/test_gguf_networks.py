@@ -15,6 +15,8 @@ from gguf.scripts import gguf_convert_endian
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from registry.sources import expand, open_module, open_ref
+from registry.sources.matrix_rule import plan_headers
+from registry.sources.references import open_headers
 from tests.layouts import networks
 from tests.layouts.gguf_files import ARCHITECTURES, permuted, write_gguf
 from tests.layouts.measured import distances, read
@@ -33,17 +35,44 @@ _DEEPSEEK = {
     "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "kv_lora_rank": 16, "q_lora_rank": 16,
     "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
 }  # fmt: skip
-_BERT = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48}
+_SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48}
 # What only llama.cpp's own tests would cover, and networks whose converter leaves a layer out (BERT's head).
 _OTHERS = {
-    "bert": lambda: transformers.BertModel(transformers.BertConfig(**_BERT, **_WORDS), add_pooling_layer=False),
+    "bert": lambda: transformers.BertModel(transformers.BertConfig(**_SIZES, **_WORDS), add_pooling_layer=False),
     "mamba": lambda: transformers.MambaForCausalLM(
         transformers.MambaConfig(hidden_size=32, state_size=4, num_hidden_layers=2, **_WORDS)
     ),
+    "mamba2": lambda: transformers.Mamba2ForCausalLM(
+        transformers.Mamba2Config(
+            hidden_size=32, state_size=4, num_hidden_layers=2, num_heads=8, head_dim=8, n_groups=2, **_WORDS
+        )
+    ),
     "deepseek": lambda: transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(**_DEEPSEEK, **_WORDS)),
+    "gptj": lambda: transformers.GPTJForCausalLM(
+        transformers.GPTJConfig(n_embd=32, n_head=4, n_layer=2, n_positions=40, rotary_dim=4, **_WORDS)
+    ),
+    "mpt": lambda: transformers.MptForCausalLM(
+        transformers.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=40, **_WORDS)
+    ),
+    "phi": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**_SIZES, **_WORDS)),
+    "starcoder2": lambda: transformers.Starcoder2ForCausalLM(
+        transformers.Starcoder2Config(**_SIZES, num_key_value_heads=2, **_WORDS)
+    ),
+    "granite": lambda: transformers.GraniteForCausalLM(
+        transformers.GraniteConfig(**_SIZES, num_key_value_heads=2, **_WORDS)
+    ),
+    "glm4": lambda: transformers.Glm4ForCausalLM(
+        transformers.Glm4Config(**_SIZES, num_key_value_heads=2, head_dim=8, **_WORDS)
+    ),
+    "modernbert": lambda: transformers.ModernBertModel(
+        transformers.ModernBertConfig(**_SIZES, cls_token_id=3, sep_token_id=4, **_WORDS)
+    ),
+    "lfm2": lambda: transformers.Lfm2ForCausalLM(
+        transformers.Lfm2Config(**_SIZES, num_key_value_heads=2, full_attn_idxs=[1], **_WORDS)
+    ),
 }
 # Stored as one tensor of all experts in transformers, as two in GGUF; or rounded by a logarithm.
-_OTHER_BYTES = frozenset({"mixtral", "qwen2-moe", "qwen3-moe", "gpt-oss", "mamba", "deepseek"})
+_OTHER_BYTES = frozenset({"mixtral", "qwen2-moe", "qwen3-moe", "gpt-oss", "mamba", "mamba2", "deepseek"})
 
 
 @functools.cache
@@ -75,9 +104,20 @@ def test_a_converted_network_is_the_network(name: str, tmp_path: Path) -> None:
     for one, two, layer in zip(live.matrices, found.matrices, found.plan.layers, strict=True):
         exact = not layer.name.endswith("A_log")
         np.testing.assert_allclose(two, one, rtol=0, atol=0 if exact else 2e-7, err_msg=layer.name)
-    assert max(distances(live.measured, found.measured).values()) <= (1e-6 if name == "mamba" else 0.0)
+    assert max(distances(live.measured, found.measured).values()) <= (1e-6 if name.startswith("mamba") else 0.0)
     assert (found.plan.parameters, found.plan.topology) == (live.plan.parameters, live.plan.topology)
     assert (found.plan.content_hash == live.plan.content_hash) == (name not in _OTHER_BYTES)
+
+
+def test_the_header_tells_the_layers(tmp_path: Path) -> None:
+    """Names, shapes and permutations cost no byte of a tensor."""
+    path = write_gguf(network("mixtral"), tmp_path / "m.gguf", "mixtral")
+    [ref] = expand(path)
+    with open_headers(ref) as checkpoint:
+        plan = plan_headers(checkpoint)
+    found = opened(path).plan
+    assert [(layer.name, layer.shape) for layer in plan.layers] == [(each.name, each.shape) for each in found.layers]
+    assert (plan.parameters, plan.topology, plan.bytes) == (found.parameters, found.topology, found.bytes)
 
 
 def test_rows_left_as_llama_cpp_has_them_would_be_another_content(tmp_path: Path) -> None:

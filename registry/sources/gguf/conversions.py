@@ -107,8 +107,10 @@ def _parts(name: str, tensor: LazyTensor, heads: Heads, architecture: str, famil
             return _cut(tensor, [f"blk.{block}.attn_{part}.{leaf}" for part in "qkv"], widths)
     if architecture in _INPUTS_FIRST and len(tensor.shape) == 2 and _CONV1D.fullmatch(name):
         return {name: turned(tensor, (1, 0))}
-    if name.endswith(".ssm_a") and len(tensor.shape) == 2 and tensor.shape[1] > 1:
-        return {name: _logarithm(tensor)}
+    if name.endswith(".ssm_a"):
+        return {name: _logarithm(_flat(tensor))}
+    if name.endswith((".ssm_d", ".ssm_norm.weight")):
+        return {name: _flat(tensor, whole=name.endswith("weight"))}
     if name.endswith(".ssm_conv1d.weight") and len(tensor.shape) == 2:
         return {name: replace(tensor, shape=(tensor.shape[0], 1, tensor.shape[1]))}
     return {name: tensor}
@@ -170,6 +172,13 @@ def _by_head(tensor: LazyTensor, heads: int, keys: int) -> LazyTensor:
     rest = places[heads:].reshape(2, keys, 1, size)
     order = np.concatenate([queries, rest[0], rest[1]], axis=1).reshape(-1)
     return _in_order(tensor, order, whole=True)
+
+
+def _flat(tensor: LazyTensor, *, whole: bool = False) -> LazyTensor:
+    """A vector that llama.cpp has as (number, 1), or (``whole``) in groups."""
+    if len(tensor.shape) != 2 or (tensor.shape[1] > 1 and not whole):
+        return tensor
+    return replace(tensor, shape=(math.prod(tensor.shape),))
 
 
 def _logarithm(tensor: LazyTensor) -> LazyTensor:
