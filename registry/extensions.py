@@ -41,7 +41,7 @@ SOURCES: Final = {
     "mxnet": "registry.sources.mxnet:SOURCE",
     "flax": "registry.sources.flax:SOURCE",
     "orbax": "registry.sources.orbax:SOURCE",
-    "gguf": "registry.sources.gguf.file:SOURCE",
+    "gguf": "registry.sources.gguf.gguf_file:SOURCE",
     "shards": "registry.sources.shards:SOURCE",
     "onnx": "registry.sources.onnx:SOURCE",
     "caffe": "registry.sources.caffe:SOURCE",

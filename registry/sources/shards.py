@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from registry.errors import NotFoundError, WeightsError
 from registry.sources import safetensors, torch_file
 from registry.sources.base import OpenedCheckpoint, Source, common_prefix, verify
-from registry.sources.gguf import file as gguf_file
+from registry.sources.gguf import gguf_file
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.recognition import recognise
 from registry.sources.remote.addresses import is_remote

@@ -15,8 +15,8 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import bits_of, decode
-from registry.sources.gguf.header import Array
-from registry.sources.gguf.names import renamed
+from registry.sources.gguf.gguf_header import Array
+from registry.sources.gguf.llama_cpp_names import renamed
 from registry.sources.lazy_tensors import LazyTensor, computed, turned
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.sources.gguf.header import Value
-    from registry.sources.gguf.names import Family
+    from registry.sources.gguf.gguf_header import Value
+    from registry.sources.gguf.llama_cpp_names import Family
 
 __all__ = ["Heads", "as_in_transformers"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from registry.errors import NotFoundError, WeightsError
 from registry.sources.base import Source
 from registry.sources.byte_source import open_bytes
-from registry.sources.gguf.blocks import INTERMEDIATE, REMOVED, TYPES, values_of
-from registry.sources.gguf.conversions import Heads, as_in_transformers, check_type
-from registry.sources.gguf.header import Array, read_header
-from registry.sources.gguf.names import family_of, is_llama_cpp
+from registry.sources.gguf.ggml_blocks import INTERMEDIATE, REMOVED, TYPES, values_of
+from registry.sources.gguf.gguf_header import Array, read_header
+from registry.sources.gguf.llama_cpp_layouts import Heads, as_in_transformers, check_type
+from registry.sources.gguf.llama_cpp_names import family_of, is_llama_cpp
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, in_file
 from registry.sources.model_files import with_facts
 from registry.types import ModelFacts
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from registry.sources.byte_source import ByteSource
-    from registry.sources.gguf.blocks import Type
-    from registry.sources.gguf.header import Header, Stored, Value
-    from registry.sources.gguf.names import Family
+    from registry.sources.gguf.ggml_blocks import Type
+    from registry.sources.gguf.gguf_header import Header, Stored, Value
+    from registry.sources.gguf.llama_cpp_names import Family
     from registry.types import Checkpoint, ModelRef
 
 __all__ = ["SOURCE", "open_gguf", "open_parts"]

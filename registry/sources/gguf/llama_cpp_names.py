@@ -2,7 +2,7 @@
 
 A network has the same depth order from both only if its tensors have the names of the same modules. Names of the first
 column are those of ``MODEL_TENSOR`` in the library ``gguf``. Where llama.cpp fixes a layout that transformers has not
-(``attn_qkv``: all queries, all keys, all values), `conversions` undoes it.
+(``attn_qkv``: all queries, all keys, all values), `llama_cpp_layouts` undoes it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ _LLAMA = Family(
         "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "attn_sinks": "self_attn.sinks",
         "attn_q_a": "self_attn.q_a_proj", "attn_q_b": "self_attn.q_b_proj", "attn_q_a_norm": "self_attn.q_a_layernorm",
         "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa", "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+        "indexer.attn_q_b": "self_attn.indexer.wq_b", "indexer.attn_k": "self_attn.indexer.wk",
+        "indexer.proj": "self_attn.indexer.weights_proj", "indexer.k_norm": "self_attn.indexer.k_norm",
         "attn_kv_b": "self_attn.kv_b_proj", "attn_rot_embd": "self_attn.rotary_emb.inv_freq",
         "ffn_norm": "post_attention_layernorm", "post_attention_norm": "post_attention_layernorm",
         "post_ffw_norm": "post_feedforward_layernorm",
