@@ -357,7 +357,20 @@ def test_values_of_an_old_checkpoint_that_are_not_there(tmp_path: Path) -> None:
 )
 def test_layouts_by_name(name: str, shape: tuple[int, ...], bias: tuple[int, ...] | None, kind: str) -> None:
     shapes = {name: shape} | ({f"{name.rpartition('/')[0]}/bias": bias} if bias else {})
-    assert kind_of(name, shape, shapes) == kind
+    assert kind_of(name, shape, shapes) == (kind, 1)
+
+
+def test_projections_to_and_from_heads() -> None:
+    """As Keras' MultiHeadAttention keeps them, with biases and without; and GPT-2's convolutions of width one."""
+    shapes = {f"a/{name}/kernel": (8, 2, 3) for name in ("query", "key", "value")}
+    shapes |= {"a/attention_output/kernel": (2, 3, 8), "b/x/kernel": (8, 2, 3), "b/x/bias": (2, 3)}
+    shapes |= {"c/kernel": (3, 8, 2), "h0/attn/c_attn/w": (1, 8, 24)}
+    found = {name: kind_of(name, shape, shapes) for name, shape in shapes.items() if len(shape) == 3}
+    assert found == {
+        **{f"a/{name}/kernel": ("dense", 1) for name in ("query", "key", "value")},
+        "a/attention_output/kernel": ("dense", 2), "b/x/kernel": ("dense", 1), "c/kernel": ("conv", 1),
+        "h0/attn/c_attn/w": ("dense", 2),
+    }  # fmt: skip
 
 
 def test_variables_of_training_are_left_out() -> None:

@@ -421,7 +421,7 @@ def _checkpoint(ref: ModelRef, path: Path, index: Path, found: _Opened) -> LazyC
     uses, notes = _uses(path, index, shapes, found.files)
     tensors: dict[str, LazyTensor] = {}
     for name, tensor in raw.items():
-        kind, inputs = kind_of(name, tensor.shape, shapes), 1
+        kind, inputs = kind_of(name, tensor.shape, shapes)
         if name in uses:
             tensor, kind, inputs = uses[name](tensor)
         shown = f"{name}/kernel" if kind == "transposed" and name.endswith("weight") else name

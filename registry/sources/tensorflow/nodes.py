@@ -71,7 +71,7 @@ _LITERAL = re.compile(r"(?:.*/)?(?:[a-z_]\w*|[A-Z]\w*)/[xy]$")
 _DERIVED = re.compile(
     r"(.+?)/(?:(?:conv1d|convolution)(?:_\d+)?(?:/ExpandDims(?:_\d+)?)?|Tensordot(?:/\w+)*|batchnorm(?:/\w+)?|einsum/Einsum"
     r"|separable_conv2d(?:/depthwise)?|(?:MatMul|Conv[123]D|Conv\dDBackpropInput\w*|conv[123]d_transpose|conv_transpose"
-    r"|depthwise|BiasAdd|Add|add|mul|sub|embedding_lookup|FusedBatchNorm\w*?|Cast|Relu\w*?|Gather(?:V2)?|ExpandDims|Reshape"
+    r"|depthwise|BiasAdd|Add|add|mul|sub|embedding_lookup|FusedBatchNorm\w*?|Cast|Relu\w*?|Gather(?:V2)?|ExpandDims|Reshape|Shape"
     r"|moments|Sigmoid|Tanh|Elu|Softmax|lookup|Einsum|einsum|scale|offset)(?:_\d+)?)"
 )
 _MADE = re.compile(r"(?:.*/)?(?:zeros|ones|Fill|fill|zeros_like|ones_like)(?:_\d+)?(?:/Const)?")

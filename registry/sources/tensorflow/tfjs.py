@@ -239,9 +239,9 @@ def _of_layers(
     tensors: dict[str, LazyTensor] = {}
     for name, tensor in stored.items():
         parts = name.split("/")
-        kind = kind_of(name[cut:], tensor.shape, shapes)
+        kind, inputs = kind_of(name[cut:], tensor.shape, shapes)
         known = _CLASSES.get(classes.get(parts[-2], "")) if len(parts) > 1 and len(tensor.shape) > 1 else None
-        tensors[name[cut:]] = outputs_first(tensor, known or kind)
+        tensors[name[cut:]] = outputs_first(tensor, known or kind, inputs=1 if known else inputs)
     if not model:
         return tensors, ()
     return tensors, layer_order({name: tensor.shape for name, tensor in tensors.items()})

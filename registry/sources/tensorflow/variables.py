@@ -26,6 +26,7 @@ _EMBEDDING = re.compile(r"(\w+_)?(embed(ding|dings|der)?|embedding_table|lookup_
 _AS_IS = re.compile(r"output_weights")  # of BERT's heads, which multiply with the transpose
 _TRANSPOSED = re.compile(r"(\w+_)?(transposed?|deconv\w*|conv\w*transpose)(_\w+)?|(\w+_)?deconv\w*")
 _DEPTHWISE = re.compile(r"(\w+_)?(depthwise(?!_separable)\w*|dw(_?conv(2d)?)?(_\w+)?|d_?conv(2d|bias)?|conv_dw)")
+_QUERIES = re.compile(r"query|key|value")
 _CONV1D = re.compile(r"c_attn|c_proj|c_fc")
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _COUNTED = re.compile(r"_\d+$")
@@ -70,24 +71,52 @@ def _is_below(name: str, every: set[str]) -> bool:
     return False
 
 
-def kind_of(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """How a variable is laid out, by its name, its shape and the bias beside it: a kind of `layout_of`.
+def kind_of(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
+    """How a variable is laid out, by its name, shape and bias: a kind of `layout_of`, and its axes of inputs.
 
     ``shapes``: those of all variables.
     """
     if len(shape) < 2:
-        return "as_is"
+        return "as_is", 1
     parts = [_COUNTED.sub("", _SNAKE.sub("_", part).lower()) for part in re.split(r"[/.:]", name)]
     leaf = parts[-1]
     module = parts[-2] if len(parts) > 1 and leaf in _KERNELS else leaf
     if len(shape) == 2:
         own = parts[-2] if len(parts) > 1 and leaf in ("embeddings", "embedding", "weights", "weight") else leaf
         as_is = leaf == "embeddings" or _EMBEDDING.fullmatch(own) or _EMBEDDING.fullmatch(leaf)
-        return "as_is" if as_is or _AS_IS.fullmatch(leaf) else "dense"
+        return ("as_is" if as_is or _AS_IS.fullmatch(leaf) else "dense"), 1
+    bias = _bias_of(name, shapes)
+    if len(shape) == 3 and (inputs := _inputs(name, module, shape, bias, shapes)):
+        return "dense", inputs
+    return _convolution(leaf, module, shape, bias), 1
+
+
+def _inputs(
+    name: str,
+    module: str,
+    shape: tuple[int, ...],
+    bias: tuple[int, ...] | None,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> int:
+    """Number of leading axes that are inputs, of a projection to or from attention heads; 0 for a convolution.
+
+    GPT-2 keeps its matrices as convolutions of width one, (1, in, out).
+    """
+    if _CONV1D.fullmatch(module) and shape[0] == 1:
+        return 2
+    if bias is not None and len(bias) == 2 and bias == shape[1:]:
+        return 1
+    if bias is None and _QUERIES.fullmatch(module):
+        return 1
+    above = name.split("/")[:-2]
+    beside = (shapes.get("/".join((*above, query, "kernel")), ()) for query in ("query", "key", "value"))
+    return 2 if any(other[1:] == shape[:2] for other in beside) else 0
+
+
+def _convolution(leaf: str, module: str, shape: tuple[int, ...], bias: tuple[int, ...] | None) -> str:
     before, last = shape[-2:]
     if leaf.startswith("depthwise"):
         return "depthwise"
-    bias = _bias_of(name, shapes)
     if _TRANSPOSED.fullmatch(module) and bias in (None, (before,)):
         return "transposed"
     if bias is not None and len(bias) == 1 and before != last:
