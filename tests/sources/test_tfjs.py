@@ -197,6 +197,17 @@ def test_manifests_that_lie(tmp_path: Path, manifest: Any, words: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\ud800", "\x1b[2J", "a" * 5000])
+def test_names_in_messages_are_printable(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "m.json"
+    (tmp_path / "w.bin").write_bytes(bytes(48))
+    path.write_text(json.dumps([{"paths": ["w.bin"], "weights": [{**WEIGHT, "name": name, "dtype": name}]}]))
+    with pytest.raises(WeightsError, match="is of the unknown type") as caught:
+        open_ref(ModelRef("tfjs", str(path), "m"))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize("content", ["[" * 100_000, "{", '{"weightsManifest": 3}', '{"a": 1}', "\xff", "3"])
 def test_what_is_no_manifest(tmp_path: Path, content: str) -> None:
     path = tmp_path / "m.json"

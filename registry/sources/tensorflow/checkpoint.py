@@ -34,7 +34,7 @@ from registry.sources.tensorflow.crc32c import crc32c, masked
 from registry.sources.tensorflow.graph import graph_in, open_graph
 from registry.sources.tensorflow.nodes import laid, uses_of
 from registry.sources.tensorflow.tables import Table
-from registry.sources.tensorflow.tensors import Ahead, MemoryBytes, plain_type, shape_in, tensor_in
+from registry.sources.tensorflow.tensors import Ahead, MemoryBytes, plain_type, shape_in, short, tensor_in
 from registry.sources.tensorflow.variables import chosen, kind_of
 from registry.sources.wire import BYTES, VARINT, Message
 
@@ -148,7 +148,7 @@ def _bundle(index: Path, table: Table, header: Message, files: list[ByteSource])
             name = f"{index.name.removesuffix('.index')}.data-{shard:05}-of-{shards:05}"
             found = _beside(index, name) if 0 <= shard < shards else None
             if found is None:
-                raise WeightsError(f"{index} needs {name[-80:]}, which is not beside it", "put it there")
+                raise WeightsError(f"{index} needs {short(name[-80:])}, which is not beside it", "put it there")
             opened[shard] = found
             files.append(found)
         return opened[shard]
@@ -174,7 +174,7 @@ def _bundle(index: Path, table: Table, header: Message, files: list[ByteSource])
         for extents in stored.slices:
             part = entries.get(_slice_key(key, extents))
             if part is None or part.slices or part.dtype != stored.dtype:
-                raise WeightsError(f"{index} lacks a part of {name[:80]}", _AGAIN)
+                raise WeightsError(f"{index} lacks a part of {short(name)}", _AGAIN)
             parts[extents] = plain(part)
             sums[f"{name}{extents}"] = part
         tensors[name] = _joined(name, stored.shape, parts)
@@ -188,7 +188,7 @@ def _bundle(index: Path, table: Table, header: Message, files: list[ByteSource])
     def check() -> None:
         for name, stored in sums.items():
             if stored.checksum is not None and masked(crc32c(_pieces(data(stored.shard), stored))) != stored.checksum:
-                raise WeightsError(f"{data(stored.shard).name}: the checksum of {name[:80]} differs", _AGAIN)
+                raise WeightsError(f"{data(stored.shard).name}: the checksum of {short(name)} differs", _AGAIN)
 
     graph = entries.get(_GRAPH.encode())
     names = {} if graph is None or graph.dtype != _TEXT else _full_names(data(graph.shard), graph)
@@ -269,19 +269,19 @@ def _joined(name: str, shape: tuple[int, ...], parts: Mapping[Slice, LazyTensor]
     places: list[tuple[tuple[slice, ...], LazyTensor]] = []
     for extents, part in parts.items():
         if len(extents) != len(shape):
-            raise WeightsError(f"a part of {name[:80]} has {len(extents)} axes, not {len(shape)}", _AGAIN)
+            raise WeightsError(f"a part of {short(name)} has {len(extents)} axes, not {len(shape)}", _AGAIN)
         whole = [
             (0, extent) if length < 0 else (start, length)
             for (start, length), extent in zip(extents, shape, strict=True)
         ]
         if any(start + length > extent for (start, length), extent in zip(whole, shape, strict=True)):
-            raise WeightsError(f"a part of {name[:80]} reaches beyond it", _AGAIN)
+            raise WeightsError(f"a part of {short(name)} reaches beyond it", _AGAIN)
         if tuple(length for _, length in whole) != part.shape:
-            raise WeightsError(f"a part of {name[:80]} has another shape than its place", _AGAIN)
+            raise WeightsError(f"a part of {short(name)} has another shape than its place", _AGAIN)
         places.append((tuple(slice(start, start + length) for start, length in whole), part))
     first = next(iter(parts.values()), None)
     if first is None or sum(math.prod(part.shape) for part in parts.values()) != math.prod(shape):
-        raise WeightsError(f"the parts of {name[:80]} do not fill it", _AGAIN)
+        raise WeightsError(f"the parts of {short(name)} do not fill it", _AGAIN)
     width = max(1, bits_of(first.dtype) // 8)
 
     def span(start: int, stop: int) -> memoryview:
@@ -333,7 +333,7 @@ def _single(table: Table, header: Message, files: list[ByteSource]) -> _Opened:
             saved = None if entry is None else _saved(table, entry)
             tensor = None if saved is None else tensor_in(saved[2], dtype, shape)
             if tensor is None or tensor.dtype != dtype or math.prod(tensor.shape) != math.prod(shape):
-                raise WeightsError(f"{file.name} lacks the values of {name[:80]}", _AGAIN)
+                raise WeightsError(f"{file.name} lacks the values of {short(name)}", _AGAIN)
             return tensor.span(start, stop)
 
         return LazyTensor(dtype, shape, span, whole=True)
@@ -345,7 +345,7 @@ def _single(table: Table, header: Message, files: list[ByteSource]) -> _Opened:
         parts: dict[Slice, LazyTensor] = {}
         for extents in slices or [((0, -1),) * len(shape)]:
             if len(extents) != len(shape):
-                raise WeightsError(f"{file.name}: a part of {name[:80]} has {len(extents)} axes", _AGAIN)
+                raise WeightsError(f"{file.name}: a part of {short(name)} has {len(extents)} axes", _AGAIN)
             size = tuple(full if length < 0 else length for (_, length), full in zip(extents, shape, strict=True))
             parts[extents] = part(name, extents, kind, size)
         tensors[name] = (

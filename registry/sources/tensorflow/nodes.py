@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.lazy_tensors import turned
+from registry.sources.tensorflow.tensors import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -247,7 +248,7 @@ def check_complete(
     if left.total() > (taken + left.total()) / 20:
         op = left.most_common(1)[0][0]
         raise WeightsError(
-            f"{where} has weights in operations that are not read, most in {op[:60]}",
+            f"{where} has weights in operations that are not read, most in {short(op)}",
             "give the checkpoint or Keras file that it was made from",
         )
 
@@ -295,7 +296,7 @@ def laid(tensor: LazyTensor, use: Use, integers: Callable[[str], list[int] | Non
         if step.op == "Transpose" and len(step.inputs) > 1:
             axes = integers(step.inputs[1])
             if axes is None or sorted(axes) != list(range(len(tensor.shape))):
-                raise WeightsError(f"{step.name[:80]} turns a weight in a way that is not stored", "freeze the graph")
+                raise WeightsError(f"{short(step.name)} turns a weight in a way that is not stored", "freeze the graph")
             tensor = turned(tensor, axes)
         elif step.op == "Reshape" and len(step.inputs) > 1 and use.kind != "vector":
             shape = integers(step.inputs[1])

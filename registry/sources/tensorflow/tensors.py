@@ -14,6 +14,7 @@ from registry.errors import WeightsError
 from registry.sources.byte_source import ByteSource
 from registry.sources.dtypes import bits_of
 from registry.sources.lazy_tensors import LazyTensor, computed, in_file
+from registry.sources.weight_files import printable
 from registry.sources.wire import BYTES
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from registry.sources.wire import Field, Message
 
-__all__ = ["DTYPES", "Ahead", "MemoryBytes", "plain_type", "shape_in", "tensor_in"]
+__all__ = ["DTYPES", "Ahead", "MemoryBytes", "plain_type", "shape_in", "short", "tensor_in"]
 
 DTYPES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 8: "complex64", 9: "int64", 10: "bool",
@@ -83,6 +84,11 @@ class Ahead(ByteSource):
         """Close the file."""
         self._data = b""
         self._file.close()
+
+
+def short(name: str) -> str:
+    """A name from a file, as a message may have it: printable and of at most 80 characters."""
+    return printable(name[:80].encode("utf-8", "backslashreplace").decode())[:160]
 
 
 def plain_type(number: int) -> str:

@@ -31,6 +31,7 @@ from registry.sources.model_files import with_facts
 from registry.sources.outputs_last import outputs_first
 from registry.sources.tensorflow.graph import in_torch_order
 from registry.sources.tensorflow.nodes import Function, Node, check_complete, flattened, laid, named, uses_of
+from registry.sources.tensorflow.tensors import short
 from registry.sources.tensorflow.variables import kind_of
 from registry.types import NO_FACTS
 
@@ -149,7 +150,7 @@ def _stored(path: Path, manifest: list[Any], files: list[ByteSource]) -> dict[st
         for weight in weights:
             name, tensor, at = _weight(path, file, weight, at)
             if name in found:
-                raise WeightsError(f"{path} has two weights called {name[:80]}", "convert it again")
+                raise WeightsError(f"{path} has two weights called {short(name)}", "convert it again")
             if tensor is not None:
                 found[name] = tensor
     return found
@@ -167,7 +168,7 @@ def _size(path: Path) -> int:
         with open_bytes(path) as file:
             return file.size
     except NotFoundError as error:
-        raise WeightsError(f"{path.name[:80]} is not beside the model that needs it", "put it there") from error
+        raise WeightsError(f"{short(path.name)} is not beside the model that needs it", "put it there") from error
 
 
 def _weight(path: Path, file: ByteSource, weight: Any, at: int) -> tuple[str, LazyTensor | None, int]:
@@ -179,14 +180,14 @@ def _weight(path: Path, file: ByteSource, weight: Any, at: int) -> tuple[str, La
     if not isinstance(name, str) or not isinstance(shape, list) or len(shape) > _MAX_AXES:
         raise WeightsError(f"{path} has a weight without name or shape", _AGAIN)
     if not all(isinstance(extent, int) and 0 <= extent < 2**40 for extent in shape):
-        raise WeightsError(f"{path}: {name[:80]} has the shape {str(shape)[:80]}", _AGAIN)
+        raise WeightsError(f"{path}: {short(name)} has the shape {str(shape)[:80]}", _AGAIN)
     if kind == "string":
         return name, None, _behind_texts(file, at, math.prod(shape))
     code = packed.get("dtype") if isinstance(packed, dict) else kind
     dtype = _TYPES.get(code) if isinstance(code, str) else None
     if dtype is None or not isinstance(kind, str) or kind not in _TYPES:
         raise WeightsError(
-            f"{path}: {name[:80]} is of the unknown type {str(code)[:40]}", "convert it without quantising"
+            f"{path}: {short(name)} is of the unknown type {short(str(code))}", "convert it without quantising"
         )
     tensor = in_file(file, at, dtype, shape)
     end = at + tensor.bytes
@@ -194,7 +195,7 @@ def _weight(path: Path, file: ByteSource, weight: Any, at: int) -> tuple[str, La
         return name, tensor, end
     scale, low = packed.get("scale", 1.0), packed.get("min", 0.0)
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in (scale, low)):
-        raise WeightsError(f"{path}: {name[:80]} has no scale and minimum", _AGAIN)
+        raise WeightsError(f"{path}: {short(name)} has no scale and minimum", _AGAIN)
     width = math.prod(shape[1:]) * bits_of(dtype) // 8
 
     def rows(start: int, stop: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -29,6 +29,7 @@ from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, computed, 
 from registry.sources.model_files import with_facts
 from registry.sources.outputs_last import outputs_first
 from registry.sources.tensorflow.flatbuffer import Flat
+from registry.sources.tensorflow.tensors import short
 from registry.sources.tensorflow.variables import with_cells
 from registry.types import NO_FACTS
 
@@ -224,7 +225,7 @@ def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]],
             source, steps = _source(which, graph)
             if source is not None and not source.dtype and leaf in ("kernel", "depthwise_kernel"):
                 raise WeightsError(
-                    f"{file.name}: {source.name[:80]} is of type {source.table.number(1, 'b')}, which is not read",
+                    f"{file.name}: {short(source.name)} is of type {source.table.number(1, 'b')}, which is not read",
                     "convert the model without quantising",
                 )
             if source is None or (source.start, source.size) in seen or not _is_weight(source, kind):
@@ -393,7 +394,7 @@ def _laid(file: ByteSource, weight: _Weight, tensors: Sequence[_Tensor]) -> Lazy
         if step.code == _TRANSPOSE and len(step.inputs) > 1:
             order = _integers(file, tensors, step.inputs[1])
             if sorted(order) != list(range(len(tensor.shape))):
-                raise WeightsError(f"{file.name} turns {weight.tensor.name[:80]} in an unknown way", _AGAIN)
+                raise WeightsError(f"{file.name} turns {short(weight.tensor.name)} in an unknown way", _AGAIN)
             tensor = turned(tensor, order)
     kind, axes = weight.kind, tuple(range(len(tensor.shape)))
     if kind == "ohwi":
@@ -425,7 +426,7 @@ def _integers(file: ByteSource, tensors: Sequence[_Tensor], which: int) -> list[
 
 def _values(file: ByteSource, tensor: _Tensor) -> LazyTensor:
     """A constant, its codes turned into the values that they stand for."""
-    name = tensor.name[:80]
+    name = short(tensor.name)
     if tensor.table.table(6) is not None:
         raise WeightsError(f"{file.name}: {name} is sparse, which is not read", "convert the model without sparsity")
     if any(extent < 0 for extent in tensor.shape):
@@ -459,7 +460,7 @@ def _values(file: ByteSource, tensor: _Tensor) -> LazyTensor:
 def _scales(file: ByteSource, tensor: _Tensor) -> tuple[NDArray[Any], NDArray[Any], int]:
     """Scales, zero points, and the axis that they are along (-1: one for all)."""
     quantisation = tensor.table.table(4)
-    name = tensor.name[:80]
+    name = short(tensor.name)
     if quantisation is None or quantisation.number(4, "B") != 0:
         raise WeightsError(
             f"{file.name}: {name} is quantised in an unknown way", "convert the model without quantising"
