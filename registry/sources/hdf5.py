@@ -36,7 +36,7 @@ _MAX_ATTRIBUTE = 64 * 2**20  # bytes; the configuration of a large model takes o
 _MAX_ELEMENTS = 1_000_000  # of an attribute
 _MAX_NAME = 1000
 _MAX_DIMENSIONS = 32
-_MAX_RATIO, _HARMLESS = 100, 64 * 2**20  # allowed expansion, and bytes below which any expansion is allowed
+_MAX_RATIO, _HARMLESS = 100, 32 * 2**20  # allowed expansion, and bytes below which any expansion is allowed
 _LARGEST = 2**48  # extent; beside one of zero it takes no bytes, but NumPy has no such array
 _MAX_CHUNKS = 10_000_000
 _DEFLATE, _SHUFFLE, _FLETCHER, _LZF = 1, 2, 3, 32000
@@ -342,7 +342,7 @@ class Hdf5(ByteSource):
             It holds something else.
         UnsafeError
             Its values lie in other files, are filtered in a way that is not built in, or would unpack to more than
-            a hundred times the file and 64 MiB.
+            a hundred times the file and 32 MiB.
         WeightsError
             It claims more than the file has.
         """
