@@ -261,3 +261,12 @@ def test_a_name_of_many_parts_does_not_exhaust_the_stack() -> None:
     assert depth_order(dict.fromkeys(deep, (2, 2))) == deep
     branching = [".".join(["a"] * depth + ["b"]) for depth in range(2_000)]
     assert sorted(depth_order(dict.fromkeys(branching, (2, 2)))) == sorted(branching)
+
+
+def test_a_layer_of_a_numbered_sequence_is_its_first() -> None:
+    """Keras counts layers of a class from the second on; a single dense layer is the head."""
+    names = ["dense/kernel", "dense_1/kernel", "dense_2/kernel"]
+    assert depth_order(dict.fromkeys(names, (8, 8))) == names
+    assert (
+        depth_order(dict.fromkeys(["block_2/kernel", "dense/kernel", "block_10/kernel"], (8, 8)))[-1] == "dense/kernel"
+    )
