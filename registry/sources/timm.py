@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from registry.sources.base import OpenedCheckpoint
     from registry.types import Checkpoint
 
 __all__ = ["SOURCE"]
@@ -156,7 +157,7 @@ def open_timm(ref: ModelRef) -> Checkpoint:
     """Initialise the model, or build it with downloaded or cached weights; raises the errors of `open_ref`.
 
     timm's own loader puts the weights into the module, because it renames entries of old checkpoints. The tensors are
-    those of the module, which is held in memory. The file is checked like any other before.
+    those of the module, which is held in memory. Pickles are read here, since timm would run what they name.
     """
     timm = required("timm", "timm")
     from registry.sources.torch_tensors import TorchCheckpoint
@@ -169,11 +170,10 @@ def open_timm(ref: ModelRef) -> Checkpoint:
         return TorchCheckpoint(_built(name, ref.seed, pretrained=False).state_dict(), ref, facts)
     published = _published(name, tag)
     path, revision = _fetched(published)
-    open_weights(ref, path).close()
+    with open_weights(ref, path) as opened:
+        given = {"file": str(path)} if path.suffix == ".safetensors" else {"state_dict": _state_of(opened)}
     try:
-        module = _built(
-            ref.target, 0, pretrained=True, pretrained_cfg_overlay={"file": str(path), "custom_load": False}
-        )
+        module = _built(ref.target, 0, pretrained=True, pretrained_cfg_overlay={**given, "custom_load": False})
     except Exception as error:  # timm's filters and torch's loader may raise any exception
         raise WeightsError(
             f"timm cannot load the weights of {ref.target} in {path}: {reason(error)}",
@@ -193,6 +193,19 @@ def _fetched(published: Any) -> tuple[Path, str]:
     if not path.is_file():
         download(published.url, f"weights of {name}", f"timm:{name}.{RANDOM}")
     return path.resolve(), hash_prefix(published.url) or ""
+
+
+def _state_of(opened: OpenedCheckpoint) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint as torch's."""
+    import torch
+
+    state = {}
+    for info in opened.tensors:
+        data = bytearray(opened.raw(info.name))
+        dtype = getattr(torch, info.dtype)
+        flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        state[info.name] = flat.reshape(info.shape)
+    return state
 
 
 def _built(name: str, seed: int, **options: Any) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""Checkpoints of trainers, whose settings need more than ``weights_only``: read without them, or refused."""
+"""Checkpoints of trainers, whose settings need more than ``weights_only``: read without them."""
 
 from __future__ import annotations
 

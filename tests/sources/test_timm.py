@@ -14,9 +14,10 @@ from huggingface_hub import constants
 from safetensors.torch import save
 from scipy.stats import spearmanr
 
-from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
+from registry.errors import NotFoundError, SourceError, WeightsError
 from registry.sources import discard, expand, open_module, open_ref, plan_weights
 from registry.sources.depth_order import depth_order
+from tests.sources.corpus import Runs
 from tests.sources.hubserver import Repository
 
 if TYPE_CHECKING:
@@ -162,12 +163,19 @@ def test_old_checkpoints_become_what_timm_makes_of_them(hub: Hub) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_unsafe_file_is_refused(hub: Hub) -> None:
+def test_what_a_pickle_would_run_does_not_run(hub: Hub, tmp_path: Path) -> None:
+    """timm's own loader would run it; it gets the tensors alone."""
+    state = timm.create_model(SMALL.partition(".")[0]).state_dict()
     buffer = io.BytesIO()
-    torch.save(torch.nn.Linear(2, 2), buffer)
+    torch.save({"state_dict": state, "payload": Runs(tmp_path)}, buffer)
     hub.repositories[f"timm/{SMALL}"] = Repository({"pytorch_model.bin": buffer.getvalue()})
-    with pytest.raises(UnsafeError, match="would run"):
-        open_ref(expand(f"timm:{SMALL}")[0])
+    with open_ref(expand(f"timm:{SMALL}")[0]) as checkpoint:
+        found = plan_weights(checkpoint)
+    assert not (tmp_path / "created").exists()
+    with open_module(state) as live:
+        assert found.content_hash == plan_weights(live).content_hash
+    torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
+    assert (tmp_path / "created").exists()  # the control
 
 
 def test_offline_it_says_what_to_do(hub: Hub, torch_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torchvision.models as models
 
-from registry.errors import NotFoundError, SourceError, UnsafeError
+from registry.errors import NotFoundError, SourceError
 from registry.sources import discard, expand, layer_matrix, open_module, open_ref, plan_weights
+from tests.sources.corpus import Runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,10 +163,11 @@ def test_what_was_downloaded_can_be_discarded(cache: Path) -> None:
     discard(expand(f"{REFERENCE}.random")[0])
 
 
-def test_an_unsafe_file_in_the_cache_is_refused(cache: Path) -> None:
-    place(cache, torch.nn.Linear(2, 2))
-    with pytest.raises(UnsafeError):
-        open_ref(expand(REFERENCE)[0])
+def test_what_a_file_in_the_cache_would_run_does_not_run(cache: Path, tmp_path: Path) -> None:
+    place(cache, {"a.weight": torch.eye(3), "payload": Runs(tmp_path)})
+    with open_ref(expand(REFERENCE)[0]) as checkpoint:
+        assert [tensor.name for tensor in checkpoint.tensors] == ["a.weight"]
+    assert not (tmp_path / "created").exists()
 
 
 def test_without_network_and_cache_it_says_what_to_do(cache: Path) -> None:
