@@ -123,7 +123,11 @@ class Content:
         view = self._view(self._value)
         if not entry or view is None or is_module(self._value):
             return ()
-        top = entry if self._key_of(view, entry) is not None else entry.partition(".")[0]
+        parts = entry.split(".")  # a key may have dots itself
+        tops = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        top = next((word for word in tops if self._key_of(view, word) is not None), None)
+        if top is None:
+            return ()
         chosen = view[self._key_of(view, top)]
         found = {
             word
@@ -175,17 +179,17 @@ class Content:
         return number if number is not None and number in view else None
 
     def _descend(self, key: str) -> object:
-        """The entry named by ``key``, taken as one name if it exists, else as nested names."""
-        value = self._value
-        view = self._entries(value)
-        parts = [key] if view is not None and self._key_of(view, key) is not None else key.split(".")
-        for part in parts:
+        """The entry named by ``key``: at each level, the longest part of it that is a name there."""
+        value, parts = self._value, key.split(".")
+        while parts:
             view = self._entries(value)
-            found = None if view is None else self._key_of(view, part)
-            if view is None or found is None:
+            words = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+            word = None if view is None else next((w for w in words if self._key_of(view, w) is not None), None)
+            if view is None or word is None:
                 offered = ", ".join(sorted(_word(name) for name in view)[:10]) if view else "none"
                 raise NotFoundError(f"{self._where} has no entry {key!r}", f"available entries: {offered}")
-            value = view[found]
+            value = view[self._key_of(view, word)]
+            parts = parts[word.count(".") + 1 :]
         return value
 
     def _entries(self, value: object) -> Mapping[object, object] | None:

@@ -297,6 +297,11 @@ def test_entries_are_reached_through_lists_objects_and_numbers(tmp_path: Path) -
     torch.save({5: a, "settings": {"lr": [0.1, 0.2]}}, tmp_path / "number.pt")
     with opened(tmp_path / "number.pt") as found:
         assert found.ref.key == "5"
+    torch.save({"x.y": {"state_dict": a}, "epoch": 3}, tmp_path / "dots.pt")
+    with open_ref(expand(tmp_path / "dots.pt")[0]) as found:
+        assert found.ref.key == "x.y.state_dict"
+    with opened(tmp_path / "dots.pt", "x.y.state_dict") as found:
+        assert [t.name for t in found.tensors] == ["a.weight"]
     torch.save([random(3, 4), random(3)], tmp_path / "tensors.pt")
     with opened(tmp_path / "tensors.pt") as found:
         assert [(t.name, t.shape) for t in found.tensors] == [("0", (3, 4)), ("1", (3,))]
