@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import pytest
 
 
+# Bare pickles in which no array is seen, so that a scan leaves them out; given themselves they are refused.
+LEFT_OUT = {"runs-bare", "runs-newest", "pickle-marks", "pickle-string", "giant-pickle"}
+
+
 def tree(folder: Path) -> list[str]:
     return sorted(os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)  # noqa: PTH118
 
@@ -34,9 +38,9 @@ def test_hostile_files_fail_one_by_one(
     done = archreg("ingest", str(corpus), "--json")
     assert done.code == 3
     models = done.document["models"]
-    assert (done.document["added"], done.document["failed"]) == (len(HARMLESS), len(HOSTILE))
+    assert (done.document["added"], done.document["failed"]) == (len(HARMLESS), len(HOSTILE) - len(LEFT_OUT))
     failed = {model["name"].split("/")[1]: model for model in models if model["status"] == "failed"}
-    assert set(failed) == {hostile.name for hostile in HOSTILE}
+    assert set(failed) == {hostile.name for hostile in HOSTILE} - LEFT_OUT
     assert all(model["message"] and model["remedy"] for model in failed.values())
     # A terminal is told nothing that it would act on.
     assert all(sign.isprintable() or sign == "\n" for sign in done.err + done.out)
