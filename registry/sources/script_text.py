@@ -25,6 +25,7 @@ _TOKEN = re.compile(
 _CLASS = re.compile(r"^class (\w+)\b", re.MULTILINE)
 _LISTED = re.compile(r"^  __(?:parameters|buffers)__ = \[([^\]\n]*)\]", re.MULTILINE)
 _WORD = re.compile(r"\"([^\"\\]{1,1000})\"")
+_MAX_LIST = 1000  # weights of a recurrent layer
 _MAX_DEPTH = 200  # of calls within calls; what is deeper tells nothing
 
 # By the last part of an operation's name: what its arguments are, by their place.
@@ -72,26 +73,39 @@ class _Frame:
 
     __slots__ = ("at", "called")
 
-    def __init__(self, called: str) -> None:
+    def __init__(self, called: str, at: int = 0) -> None:
         self.called = called
-        self.at = 0
+        self.at = at
 
 
 def constant_uses(text: str) -> dict[int, Use]:
-    """Constants by number, in the order in which they are first used, each with its use; one pass, no recursion."""
+    """Constants by number, in the order in which they are first used, each with its use; one pass, no recursion.
+
+    A variable that is a constant, one turned, or a list of them, is followed to where it is used.
+    """
     found: dict[int, Use] = {}
-    names: dict[str, tuple[int, bool]] = {}  # of variables that are a constant, or one turned
-    for target, frames, number, turned in _mentions(text, names):
-        if target and len(frames) <= 1 and all(frame.called in _TURNING for frame in frames):
-            names[target] = (number, turned)
+    named: list[int] = []
+    for target, frames, number, turned, variables in _mentions(text):
+        calls = [frame.called for frame in frames]
+        if target and (calls == ["["] or all(call in _TURNING for call in calls[:2])):
+            variables.setdefault(target, []).append((number, turned))
+            named.append(number)
+            continue
         use = _use_of(frames, turned=turned)
         if number not in found or (not found[number].role and use.role):
             found[number] = use
-    return found
+    return found | {number: Use() for number in named if number not in found}
 
 
-def _mentions(text: str, names: dict[str, tuple[int, bool]]) -> Iterator[tuple[str, list[_Frame], int, bool]]:
-    """Each mention of a constant: the variable that a statement assigns, the open calls, the number, and if turned."""
+_Variables = dict[str, list[tuple[int, bool]]]
+
+
+def _mentions(text: str) -> Iterator[tuple[str, list[_Frame], int, bool, _Variables]]:
+    """Each mention of a constant: the variable that a statement assigns, the open calls, the number, and if turned.
+
+    The last of each is a table of variables that the caller fills: what they stand for.
+    """
+    variables: _Variables = {}
     frames: list[_Frame] = []
     skipped = 0  # brackets beyond the depth that is followed
     word = target = ""
@@ -117,10 +131,12 @@ def _mentions(text: str, names: dict[str, tuple[int, bool]]) -> Iterator[tuple[s
         elif part == "\n":
             if not frames:
                 target = ""
-        elif number is not None or part in names:
-            known = (int(number), False) if number is not None else names[part]
-            within = frames[-1].called if frames else ""
-            yield target, frames, known[0], known[1] != (within in _TURNING)
+        elif number is not None or part in variables:
+            stands_for = [(int(number), False)] if number is not None else variables[part]
+            turning = bool(frames) and frames[-1].called in _TURNING
+            for place, (known, turned) in enumerate(stands_for[:_MAX_LIST]):
+                within = frames if len(stands_for) == 1 else [*frames, _Frame("[", place)]
+                yield target, within, known, turned != turning, variables
         word = part if part[0].isalpha() or part[0] == "_" else ""
 
 
