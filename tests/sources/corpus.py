@@ -124,6 +124,19 @@ def overlapping(path: Path, _: Path) -> None:
     path.write_bytes(data)
 
 
+def one_place(path: Path, _: Path) -> None:
+    """The directory gives the pickle and a storage the same place."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("x/data/0", bytes(64))
+        directory = archive.start_dir
+    data = bytearray(path.read_bytes())
+    first = data.find(b"PK\x01\x02", directory - 100)
+    second = data.find(b"PK\x01\x02", first + 4)
+    data[second + 42 : second + 46] = data[first + 42 : first + 46]
+    path.write_bytes(data)
+
+
 def torchscript(path: Path, _: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
@@ -311,8 +324,8 @@ HOSTILE = (
     Hostile("runs-second", "x.pt", two_pickles, WeightsError, "two entries of one name"),
     # pickles that lie
     Hostile("pickle-text", "x.pt", written("<html>not found</html>"), WeightsError, "is a web page"),
-    Hostile("pickle-marks", "x.pt", written(b"\x80\x02" + b"(" * 100), SourceError, "torch|pickle|x.pt"),
-    Hostile("pickle-string", "x.pt", written(b"\x80\x02X\xff\xff\xff\x7f"), SourceError, "torch|pickle|x.pt"),
+    Hostile("pickle-marks", "x.pt", written(b"\x80\x02" + b"(" * 100 + b"numpy"), SourceError, "torch|pickle|x.pt"),
+    Hostile("pickle-string", "x.pt", written(b"\x80\x02X\xff\xff\xff\x7fnumpy"), SourceError, "torch|pickle|x.pt"),
     Hostile("pickle-open", "x.pt", called(b"]" * 50_000), WeightsError, "a list without weights"),
     Hostile("pickle-nested", "x.pt", called(b"]" * 50_000 + b"a" * 49_999), UnsafeError, "nested deeper than"),
     Hostile("pickle-hash", "x.pt", nested_key(2_000_000), UnsafeError, "nested deeper than"),
@@ -336,7 +349,7 @@ HOSTILE = (
     Hostile("pickle-path", "x.pt", called(b"}" + text("a") + tensor(4, (2, 2), (2, 1), key="../../secret") + b"s"),
             WeightsError, "no entry for the storage"),
     Hostile("tar", "x.pt", tarred, SourceError, "x.pt"),
-    Hostile("giant-pickle", "x.pt", giant(b"\x80\x02"), SourceError, "x.pt"),
+    Hostile("giant-pickle", "x.pt", giant(b"\x80\x02numpy"), SourceError, "x.pt"),
     Hostile("wide", "x.pt", saved(lambda _: {"a": torch.zeros(1).expand(10**6, 10**6)}), UnsafeError,
             "of a storage of 4"),
     Hostile("views", "x.pt", saved(lambda _: dict.fromkeys(map(str, range(200)), torch.zeros(500, 500))),
@@ -350,6 +363,7 @@ HOSTILE = (
     Hostile("zip-cut", "x.pt", cut, WeightsError, "damaged zip archive, perhaps cut short"),
     Hostile("zip-bomb", "x.pt", deflated, UnsafeError, "compressed entries"),
     Hostile("zip-overlap", "x.pt", overlapping, UnsafeError, "claims more data than it holds"),
+    Hostile("zip-one-place", "x.pt", one_place, SourceError, "x.pt"),
     Hostile("zip-directory", "x.npz", directory, UnsafeError, "a directory of 65 MiB"),
     Hostile("npz-bomb", "x.npz", npz_bomb, UnsafeError, "would unpack"),
     Hostile("npz-pickle", "x.npz", npz_pickle, UnsafeError, "a pickle of Python objects"),

@@ -507,7 +507,7 @@ class _Machine:
     def op_unicode(self) -> None:
         line = self._line(_MAX_LINE)
         self.budget -= 4 * len(line)
-        self.stack.append(line.decode("raw-unicode-escape"))
+        self.stack.append(codecs.raw_unicode_escape_decode(line)[0])
 
     def op_short_binunicode(self) -> None:
         self.stack.append(self._text(self._unsigned(1)))

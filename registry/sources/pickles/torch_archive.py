@@ -29,7 +29,10 @@ class TorchArchive:
         self._source = source
         self._everything = list(entries.values())
         self._by_name = {entry.filename: (offset, entry) for offset, entry in entries.items()}
-        self._pickle = next(name for name in self._by_name if name.partition("/")[2] == "data.pkl")
+        pickles = [name for name in self._by_name if name.partition("/")[2] == "data.pkl"]
+        if not pickles:  # the name of one that is there is damaged where its data are
+            raise self._damaged("it has no entry data.pkl")
+        self._pickle = pickles[0]
         self._folder = self._pickle.removesuffix("data.pkl")
         self._storages: dict[tuple[str, str, int], Storage] = {}
         self.big = self._byte_order() == b"big"
