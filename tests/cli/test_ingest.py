@@ -30,7 +30,6 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
         "auto",
         "--approximate",
         "--allow-nonfinite",
-        "--headers-only",
         "-q",
     )
     assert (done.code, done.out, done.err) == (0, "Models: 1 added.\n", "")
@@ -50,7 +49,6 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
         "device": "auto",
         "approximate": True,
         "allow_nonfinite": True,
-        "headers_only": True,
     }
 
 
@@ -119,7 +117,6 @@ def test_a_reference_to_nothing_does_not_keep_the_others_out(
         "message": "nothing is there",
         "remedy": "check the path",
         "notes": [],
-        "weights_read": True,
     }
 
 
@@ -177,7 +174,7 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
     assert "To download: 1 model, 46 MB." in done.out
     assert "Estimate without downloads: 2 s and 270 MB of memory in 2 worker processes." in done.out
     [estimated] = [call[2] for call in fake.calls if call[0] == "estimate"]
-    assert estimated == {"approximate": False, "headers_only": False, "workers": None, "executor": None}
+    assert estimated == {"approximate": False, "workers": None, "executor": None}
     assert any(
         line.split() == ["resnet18", "torchvision:resnet18", "46", "MB", "download"] for line in done.out.splitlines()
     )

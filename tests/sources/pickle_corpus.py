@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["CONTAINERS", "TRICKS", "archive_of", "write_tricks"]
+__all__ = ["CONTAINERS", "TRICKS", "archive_of", "bare", "write_tricks"]
 
 PROTO = b"\x80\x02"
 WEIGHTS = np.arange(48, dtype=np.float32).reshape(8, 6)
@@ -331,6 +331,11 @@ def whole(trick: bytes, weights: bytes) -> bytes:
     return (b"" if trick.startswith(b"\x80") else PROTO) + trick.replace(SOUND, weights) + b"."
 
 
+def bare(name: str) -> bytes:
+    """A trick as a pickle beside whose value is an array."""
+    return whole(TRICKS[name], array(b"K\x08K\x06\x86", F4, raw(WEIGHTS.tobytes())))
+
+
 def archive_of(content: bytes) -> bytes:
     """An archive of ``torch.save`` with that pickle, and a storage of 48 values."""
     data = io.BytesIO()
@@ -413,9 +418,8 @@ def write_tricks(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, trick in TRICKS.items():
-        bare = whole(trick, array(b"K\x08K\x06\x86", F4, raw(WEIGHTS.tobytes())))
         zipped = archive_of(whole(trick, tensor(48, (8, 6), (6, 1))))
-        for path, data in ((folder / f"{name}.pkl", bare), (folder / f"{name}.pt", zipped)):
+        for path, data in ((folder / f"{name}.pkl", bare(name)), (folder / f"{name}.pt", zipped)):
             path.write_bytes(data)
             paths.append(path)
     for name, make in CONTAINERS.items():

@@ -33,7 +33,7 @@ def contents() -> dict[str, bytes]:
 def write(folder: Path) -> None:
     import joblib
     import torch
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import state_dict_saver
 
     warnings.simplefilter("ignore")  # torch's, on what it deprecates
     torch.manual_seed(0)
@@ -46,6 +46,7 @@ def write(folder: Path) -> None:
     (folder / "state.pkl").write_bytes(pickle.dumps(network.state_dict()))
     joblib.dump(arrays, folder / "arrays.joblib")
     joblib.dump(arrays, folder / "packed.joblib", compress=3)
+    joblib.dump(arrays, folder / "lz4.joblib", compress=("lz4", 3))
     paddle = {"a.weight": np.ones((4, 3), np.float32) + np.eye(4, 3), "a.bias": np.ones(3)}
     (folder / "x.pdparams").write_bytes(pickle.dumps(paddle | {"StructuredToParameterName@@": {"a.weight": "x"}}))
     policy = io.BytesIO()
@@ -61,9 +62,9 @@ def write(folder: Path) -> None:
     script = torch.jit.script(network)
     torch.jit.save(script, folder / "script.pt")
     torch.jit.save(torch.jit.freeze(script), folder / "frozen.pt")
-    script._save_for_lite_interpreter(str(folder / "lite.ptl"))
+    script._save_for_lite_interpreter(str(folder / "lite.ptl"))  # type: ignore[no-untyped-call]
     torch.export.save(torch.export.export(torch.nn.Linear(4, 3), (torch.ones(1, 4),)), folder / "program.pt2")
-    dcp.save({"model": state, "epoch": 3}, checkpoint_id=folder / "dcp", no_dist=True)
+    state_dict_saver.save({"model": state, "epoch": 3}, checkpoint_id=folder / "dcp", no_dist=True)
     for part in (".metadata", "__0_0.distcp"):
         (folder / part).write_bytes((folder / "dcp" / part).read_bytes())
 

@@ -75,7 +75,7 @@ def _fault(content: bytes, rng: random.Random) -> bytes:
         return content[:at] + bytes((rng.choice(_OPCODES),)) + argument + content[at:]
     if kind == 2:
         size = rng.choice((1, 2, 4, 8))
-        value = rng.choice(_INTEGERS) % 2 ** (8 * size)
+        value = rng.choice(_INTEGERS) % (1 << 8 * size)
         return content[:at] + value.to_bytes(size, "little") + content[at + size :]
     if kind == 3:
         piece = content[at : at + rng.randint(1, 60)]
@@ -99,8 +99,13 @@ def value_of(rng: random.Random, depth: int) -> bytes:
     """Opcodes that push one value, which has others within it down to ``depth``."""
     if depth <= 0 or rng.random() < 0.3:
         return _plain(rng)
-    made = rng.choice((_dictionary, _sequence, _record, _shared, lambda rng, _: _tensor(rng)))(rng, depth)
+    makers: tuple[Callable[[random.Random, int], bytes], ...] = (_dictionary, _sequence, _record, _shared, _any_tensor)
+    made = rng.choice(makers)(rng, depth)
     return made + rng.choice((b"", b"", b"q" + bytes((rng.randrange(4),)), b"\x94", b"r\x05\0\0\0"))
+
+
+def _any_tensor(rng: random.Random, _: int) -> bytes:
+    return _tensor(rng)
 
 
 def _plain(rng: random.Random) -> bytes:

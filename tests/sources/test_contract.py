@@ -18,7 +18,7 @@ from registry.errors import NotFoundError
 from registry.sources import SOURCES, expand, open_ref
 from registry.testing import check_source
 from registry.types import ModelRef
-from tests.sources import array_files, converted_files, onnx_models, tensorflow_files
+from tests.sources import array_files, converted_files, onnx_models, pickle_files, tensorflow_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +114,18 @@ def write_remote(folder: Path) -> str:
     return f"memory:/{address}"
 
 
+def write_with_pickles(name: str) -> Callable[[Path], str]:
+    """A file of a format that holds pickles, and what is beside it."""
+
+    def write(folder: Path) -> str:
+        files = pickle_files.contents()
+        for each in (name, "__0_0.distcp") if name == ".metadata" else (name,):
+            (folder / each).write_bytes(files[each])
+        return str(folder / name)
+
+    return write
+
+
 EXAMPLES: dict[str, Callable[[Path], str]] = {
     "torchvision": lambda _: "torchvision:squeezenet1_1.random",
     "timm": lambda _: "timm:test_resnet.random",
@@ -137,6 +149,12 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "ncnn": lambda folder: str(converted_files.ncnn(folder, ("InnerProduct 0=3 2=9", bytes(4) + bytes(range(36))))),
     **{kind: write_tensorflow(kind) for kind in ("tf_checkpoint", "tf_graph", "tflite", "tfjs")},
     "remote": write_remote,
+    "pickle": write_with_pickles("arrays.joblib"),
+    "torchscript": write_with_pickles("frozen.pt"),
+    "torch_export": write_with_pickles("program.pt2"),
+    "dcp": write_with_pickles(".metadata"),
+    "sb3": write_with_pickles("agent.zip"),
+    "nemo": write_with_pickles("x.nemo"),
 }
 
 
