@@ -94,6 +94,8 @@ class _Assembly:
         row = math.prod(self._shape[1:]) * self._width
         if stop <= start or not row:
             return memoryview(b"")
+        if len(self._pieces) == 1:  # which is the tensor
+            return self._piece(0).span(start, stop)
         low, high = start // row, -(-stop // row)
         rows = np.zeros((high - low, *self._shape[1:]), f"V{self._width}")
         for number, piece in enumerate(self._pieces):
