@@ -186,7 +186,7 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
         "target": "resnet18",
         "bytes": 46_000_000,
         "cached": False,
-        "estimate": {"seconds": 0.75, "memory": 150_000_000, "by_layers": True},
+        "estimate": {"seconds": 0.75, "memory": 150_000_000, "by_layers": True, "header_bytes": None},
     }
     assert (document["estimated_seconds"], document["estimated_memory"], document["workers"]) == (2.25, 270_000_000, 2)
     left = {"reason": "training state", "files": 2, "names": ["optimizer.pt", "scaler.pt"], "remedy": ""}
