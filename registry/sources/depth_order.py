@@ -124,7 +124,8 @@ def _moved_rank(
     if child in _NOMIC and parts.keys() >= set(_NOMIC):
         return GATE + _NOMIC.index(child)
     if rank == DENSE and not any("conv" in part.stem for part in parts.values()):
-        counted = parts[child].numbers or any(part.numbers and part.stem == parts[child].stem for part in parts.values())
+        own = parts[child]
+        counted = own.numbers or any(part.numbers for part in parts.values() if part.stem == own.stem)
         return BODY if counted else HEAD  # Keras: dense, dense_1, dense_2
     if child == "up" and not any(part.stem.startswith("down") for part in parts.values()):
         return STEM  # a decoder block begins with its upsampling
