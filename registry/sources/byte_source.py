@@ -3,22 +3,76 @@
 from __future__ import annotations
 
 import io
+import re
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from registry.errors import SourceError
-from registry.sources.byte_interface import ByteSource
-from registry.sources.remote.addresses import is_remote, resolve
+from registry.errors import SourceError, WeightsError
 from registry.sources.weight_files import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import PurePath
+    from types import TracebackType
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["ByteSource", "Count", "FileView", "LocalBytes", "counted", "counted_bytes", "open_bytes"]
+__all__ = [
+    "SCHEMES",
+    "ByteSource",
+    "Count",
+    "FileView",
+    "LocalBytes",
+    "counted",
+    "counted_bytes",
+    "is_remote",
+    "open_bytes",
+]
+
+SCHEMES = ("https", "http", "s3", "gs", "memory")
+"""The kinds of addresses of remote files."""
+
+_REMOTE = re.compile(rf"(?:{'|'.join(SCHEMES)}):/")
+
+
+class ByteSource(ABC):
+    """A file that can be read at any position. ``name``: for messages. ``size``: in bytes."""
+
+    name: str
+    size: int
+
+    @abstractmethod
+    def read_at(self, start: int, count: int) -> bytes | bytearray:
+        """Exactly ``count`` bytes from position ``start``.
+
+        Raises
+        ------
+        WeightsError
+            The file ends before.
+        SourceError
+            It cannot be read.
+        """
+
+    def close(self) -> None:  # noqa: B027 - a source in memory has nothing to release
+        """Release the file. Closing twice has no effect."""
+
+    def ends_early(self, start: int, count: int) -> WeightsError:
+        """The error for bytes that the file does not have."""
+        return WeightsError(
+            f"{self.name} ends early: it has {self.size} bytes, and bytes {start} to {start + count} are asked for",
+            "download or save it again",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class FileView(io.RawIOBase):
@@ -129,6 +183,11 @@ def counted(source: ByteSource) -> ByteSource:
     return source
 
 
+def is_remote(target: str | PurePath) -> bool:
+    """Whether a target is the address of a remote file, or the path that is made of one."""
+    return _REMOTE.match(str(target)) is not None
+
+
 def open_bytes(target: str | Path) -> ByteSource:
     """The bytes of the file that a reference's target names; close it, or use it in a ``with`` statement.
 
@@ -147,6 +206,7 @@ def open_bytes(target: str | Path) -> ByteSource:
         It is empty, a pointer of Git LFS, a web page, or an unfinished download.
     """
     if is_remote(target):
+        from registry.sources.remote.addresses import resolve
         from registry.sources.remote.remote_bytes import open_remote_bytes
 
         return counted(open_remote_bytes(resolve(target)))

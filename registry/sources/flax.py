@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, Source
-from registry.sources.byte_source import open_bytes
+from registry.sources.byte_source import is_remote, open_bytes
 from registry.sources.dtypes import bits_of
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, in_file
 from registry.sources.model_files import facts_beside, with_facts
-from registry.sources.remote.addresses import is_remote
 from registry.types import NO_FACTS
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from registry.errors import NotFoundError, WeightsError
 from registry.sources import safetensors, torch_file
 from registry.sources.base import OpenedCheckpoint, Source, common_prefix, verify
+from registry.sources.byte_source import is_remote
 from registry.sources.gguf import gguf_file
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.recognition import recognise
-from registry.sources.remote.addresses import is_remote
 from registry.sources.shard_index import read_index
 from registry.sources.shard_sets import set_of
 from registry.sources.source_table import SUFFIXES

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from registry.errors import SourceError
 from registry.sources.byte_source import LocalBytes
 from registry.sources.dtypes import SAFETENSORS_DTYPES, bits_of
-from registry.sources.safetensors_header import read_header
+from registry.sources.safetensors import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, WeightsError
-from registry.sources.byte_source import ByteSource, open_bytes
+from registry.sources.byte_source import ByteSource, is_remote, open_bytes
 from registry.sources.lazy_tensors import LazyTensor
-from registry.sources.remote.addresses import is_remote
 
 if TYPE_CHECKING:
     from registry.sources.onnx.tensor_headers import Stored

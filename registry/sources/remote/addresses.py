@@ -17,15 +17,12 @@ from typing import NamedTuple, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from registry.errors import NotFoundError, UnsafeError
+from registry.sources.byte_source import SCHEMES
 from registry.spelling import without_secrets
 
-__all__ = ["SCHEMES", "file_name", "Opening", "is_remote", "resolve", "split"]
-
-SCHEMES = ("https", "http", "s3", "gs", "memory")
-"""The kinds of addresses that are read."""
+__all__ = ["Opening", "file_name", "resolve", "split"]
 
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://(.*)", re.DOTALL)
-_REMOTE = re.compile(rf"(?:{'|'.join(SCHEMES)}):/")
 _WEB = ("https", "http")
 _LONGEST = 8000  # characters
 
@@ -80,11 +77,6 @@ def split(address: str) -> Address:
     query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     shown = f"{scheme}://{host}{port}{path}"
     return Address(shown, f"{scheme}://{user}{at}{host}{port}{path}{'?' if query else ''}{query}")
-
-
-def is_remote(target: str | PurePath) -> bool:
-    """Whether a target is the address of a remote file, or the path that is made of one."""
-    return _REMOTE.match(str(target)) is not None
 
 
 def file_name(address: str) -> str:

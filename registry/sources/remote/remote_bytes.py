@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from registry.errors import SourceError, WeightsError
-from registry.sources.byte_interface import ByteSource
+from registry.sources.byte_source import ByteSource
 from registry.sources.remote.addresses import file_name
 from registry.sources.remote.http_file import BrokenError, HttpFile
 from registry.sources.remote.object_store import ObjectFile
