@@ -24,7 +24,24 @@ ALLOWED = {
             "searches.Search",
         )
     },
-    "registry.sources.byte_source.LocalBytes.close": "the file is its own",
+    **{
+        f"registry.sources.{source}.close": "the file is its own"
+        for source in ("byte_source.LocalBytes", "hdf5.Hdf5", "unpacked._Temporary", "zip_parts._Unpacked")
+    },
+    **{
+        f"registry.sources.{value}": "a value that follows from the fields"
+        for value in (
+            "dcp.ShardedTensor.place",
+            "onnx.tensor_headers.Stored.elements",
+            "pickles.numpy_arrays.PickledArray.place",
+            "pickles.stored_tensors.RefusedTensor.place",
+            "pickles.torch_values.WrappedTensor.class_name",
+            "pickles.torch_values.WrappedTensor.place",
+        )
+    },
+    "registry.sources.hdf5.Hdf5.read_at": "datasets see the file through it alone",
+    "registry.sources.onnx.constants.Constants.tensor": "what reads a tensor is its own",
+    "registry.sources.pickles.opcodes._Machine.op_pop_mark": "an opcode",
     "registry.sources.effective_weights.EffectiveTensor.info": "a value that follows from the fields",
     "registry.sources.effective_weights.TensorView.raw": "steps see stored tensors through the view alone",
     "registry.types.choices.Aim.place": "a value that follows from the fields",

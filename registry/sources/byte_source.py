@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -35,6 +36,7 @@ __all__ = [
 SCHEMES = ("https", "http", "s3", "gs", "memory")
 """The kinds of addresses of remote files."""
 
+_REMOTE_FILES = "registry.sources.remote.remote_bytes:open_address"  # loaded for addresses alone
 _REMOTE = re.compile(rf"(?:{'|'.join(SCHEMES)}):/")
 
 
@@ -206,8 +208,6 @@ def open_bytes(target: str | Path) -> ByteSource:
         It is empty, a pointer of Git LFS, a web page, or an unfinished download.
     """
     if is_remote(target):
-        from registry.sources.remote.addresses import resolve
-        from registry.sources.remote.remote_bytes import open_remote_bytes
-
-        return counted(open_remote_bytes(resolve(target)))
+        module, _, function = _REMOTE_FILES.partition(":")
+        return counted(getattr(import_module(module), function)(target))
     return counted(LocalBytes(Path(target)))

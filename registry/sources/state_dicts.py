@@ -21,7 +21,7 @@ from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsE
 from registry.sources.base import MAX_TENSORS, common_prefix
 from registry.sources.pickles.modules import Allowance, attributes_of, is_module, maps_of, state_of
 from registry.sources.pickles.numpy_arrays import PickledArray
-from registry.sources.pickles.records import Instance, Key, Span, as_mapping, as_sequence
+from registry.sources.pickles.pickle_records import Instance, Key, Span, as_mapping, as_sequence
 from registry.sources.pickles.stored_tensors import StoredTensor
 from registry.sources.quantised.torch_quantised import is_packed, unpacked
 from registry.sources.weight_files import is_training_state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry.sources.pickles.opcodes import BytesInMemory, Pickled, load, read_pickle
-from registry.sources.pickles.records import (
+from registry.sources.pickles.pickle_records import (
     AttributedDict,
     Buildable,
     Global,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.sources.pickles.records import AttributedDict, Global, Instance, Span
+from registry.sources.pickles.pickle_records import AttributedDict, Global, Instance, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS
-from registry.sources.pickles.records import Global, Instance, as_mapping
+from registry.sources.pickles.pickle_records import Global, Instance, as_mapping
 from registry.sources.pickles.stored_tensors import StoredTensor
 
 if TYPE_CHECKING:

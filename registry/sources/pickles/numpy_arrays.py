@@ -17,7 +17,7 @@ from registry.errors import WeightsError
 from registry.sources.byte_source import ByteSource
 from registry.sources.dtypes import bits_of
 from registry.sources.lazy_tensors import LazyTensor, in_file
-from registry.sources.pickles.records import Buildable, Global, Span
+from registry.sources.pickles.pickle_records import Buildable, Global, Span
 from registry.sources.pickles.stored_tensors import DAMAGED, StoredTensor, extents
 
 if TYPE_CHECKING:

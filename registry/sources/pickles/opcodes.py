@@ -1,8 +1,8 @@
 """An interpreter of all opcodes of pickle protocols 0 to 5 that runs nothing of what a pickle names.
 
 Python's unpicklers, and torch's, resolve names and call what they find, and recurse in what they hash and free. This
-one builds records (`records`): names stay names, objects stay descriptions of themselves. A closed table of functions
-of this package rebuilds what is data: ordered dictionaries, bytes, arrays, tensors.
+one builds records (`pickle_records`): names stay names, objects stay descriptions of themselves. A closed table of
+functions of this package rebuilds what is data: ordered dictionaries, bytes, arrays, tensors.
 
 Bounds hold before memory is used. Lengths are compared with the bytes that are left; long strings stay in the file
 (`Span`); every opcode is charged with the memory that its result takes, and a pickle that would take more than the
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.byte_source import ByteSource
 from registry.sources.pickles.builtin_values import CONSTRUCTORS
-from registry.sources.pickles.records import AttributedDict, Buildable, Global, Instance, Key, Span
+from registry.sources.pickles.pickle_records import AttributedDict, Buildable, Global, Instance, Key, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

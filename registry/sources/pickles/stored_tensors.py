@@ -11,7 +11,7 @@ import numpy as np
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.dtypes import bits_of
 from registry.sources.lazy_tensors import LazyTensor, in_file
-from registry.sources.pickles.records import Buildable
+from registry.sources.pickles.pickle_records import Buildable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry.errors import WeightsError
 from registry.sources.byte_source import ByteSource
 from registry.sources.pickles.opcodes import BUDGET, BytesInMemory, read_pickle
-from registry.sources.pickles.records import Global, Span
+from registry.sources.pickles.pickle_records import Global, Span
 from registry.sources.pickles.stored_tensors import DAMAGED
 from registry.sources.pickles.torch_values import CONSTRUCTORS, Storage, TorchTensor, storage_dtype, width_of
 

@@ -17,7 +17,7 @@ from registry.errors import WeightsError
 from registry.sources.dtypes import bits_of
 from registry.sources.lazy_tensors import LazyTensor
 from registry.sources.pickles import builtin_values, numpy_arrays
-from registry.sources.pickles.records import Global, Instance
+from registry.sources.pickles.pickle_records import Global, Instance
 from registry.sources.pickles.stored_tensors import (
     DAMAGED,
     RefusedTensor,

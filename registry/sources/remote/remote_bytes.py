@@ -14,18 +14,18 @@ from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from registry.errors import SourceError, WeightsError
 from registry.sources.byte_source import ByteSource
-from registry.sources.remote.addresses import file_name
+from registry.sources.remote.addresses import file_name, resolve
 from registry.sources.remote.http_file import BrokenError, HttpFile
 from registry.sources.remote.object_store import ObjectFile
 from registry.sources.weight_files import check_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
     from registry.sources.remote.addresses import Address
 
-__all__ = ["RemoteBytes", "Session", "open_remote_bytes", "session"]
+__all__ = ["RemoteBytes", "Session", "open_address", "open_remote_bytes", "session"]
 
 log = logging.getLogger(__name__)
 
@@ -259,6 +259,11 @@ def session(headers: Mapping[str, str] | None = None) -> Iterator[Session]:
     finally:
         _SESSION.reset(token)
         made.settle()
+
+
+def open_address(target: str | PurePath) -> RemoteBytes:
+    """The bytes of the file that an address, or the path that is made of one, means; raises as `open_bytes`."""
+    return open_remote_bytes(resolve(target))
 
 
 def open_remote_bytes(address: Address) -> RemoteBytes:

@@ -1,7 +1,7 @@
 """Source for TensorFlow's checkpoints of both kinds, and for the variables of a SavedModel; TensorFlow is not needed.
 
-Since 2016 (V2) a checkpoint is an ``.index``, a table of `tables` that says for each tensor its dtype, shape, file,
-place and checksum, and ``.data-NNNNN-of-NNNNN`` files of their bytes. Before (V1) it was one table of tensors,
+Since 2016 (V2) a checkpoint is an ``.index``, a table of `leveldb_tables` that says for each tensor its dtype, shape,
+file, place and checksum, and ``.data-NNNNN-of-NNNNN`` files of their bytes. Before (V1) it was one table of tensors,
 ``model.ckpt``. A checkpoint of objects has a graph of them, with the names that the variables had in the program.
 
 Weights come in torch's layout (out, in, *kernel). How each is used says ``MODEL.meta`` or ``saved_model.pb`` where it
@@ -32,8 +32,8 @@ from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.outputs_last import outputs_first
 from registry.sources.tensorflow.crc32c import crc32c, masked
 from registry.sources.tensorflow.graph import graph_in, open_graph
+from registry.sources.tensorflow.leveldb_tables import Table
 from registry.sources.tensorflow.nodes import laid, uses_of
-from registry.sources.tensorflow.tables import Table
 from registry.sources.tensorflow.tensors import Ahead, MemoryBytes, plain_type, shape_in, short, tensor_in
 from registry.sources.tensorflow.variables import chosen, kind_of
 from registry.sources.wire import BYTES, VARINT, Message
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from registry.sources.byte_source import ByteSource
-    from registry.sources.tensorflow.tables import Entry
+    from registry.sources.tensorflow.leveldb_tables import Entry
     from registry.types import Checkpoint, ModelRef
 
 __all__ = ["SOURCE"]
