@@ -25,7 +25,8 @@ from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor
 from registry.sources.nested_torch_files import check_sums_in, lazy_state, tensor_in
 from registry.sources.pickles import Global, Instance, Key, as_mapping, read_pickle
 from registry.sources.pickles.stored_tensors import StoredTensor, extents
-from registry.sources.pickles.torch_values import CONSTRUCTORS, QUANTISED, dtype_name
+from registry.sources.pickles.torch_legacy import CONSTRUCTORS
+from registry.sources.pickles.torch_values import QUANTISED, dtype_name
 from registry.sources.shard_sets import MAX_SHARDS
 from registry.sources.state_dicts import Content, stripped
 from registry.sources.zip_members import Section

@@ -11,8 +11,8 @@ from registry.errors import UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED
 from registry.sources.pickles import as_mapping, read_pickle
 from registry.sources.pickles.stored_tensors import StoredTensor
-from registry.sources.pickles.torch_legacy import read_legacy
-from registry.sources.pickles.torch_values import CONSTRUCTORS, Storage, storage_dtype, width_of
+from registry.sources.pickles.torch_legacy import CONSTRUCTORS, read_legacy
+from registry.sources.pickles.torch_values import Storage, storage_dtype, width_of
 from registry.sources.zip_members import ZipMembers
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from registry.sources.pickles import Global, Instance, as_mapping, as_sequence, 
 from registry.sources.pickles.modules import Allowance, is_module, state_of
 from registry.sources.pickles.numpy_arrays import PickledArray
 from registry.sources.pickles.stored_tensors import StoredTensor
-from registry.sources.pickles.torch_values import CONSTRUCTORS, TorchTensor
+from registry.sources.pickles.torch_legacy import CONSTRUCTORS
+from registry.sources.pickles.torch_values import TorchTensor
 from registry.sources.state_dicts import Content
 from registry.sources.torch_file import checkpoint_of
 from registry.sources.unpacked import compression, unpacked

@@ -8,7 +8,8 @@ from registry.errors import WeightsError
 from registry.sources.archive import check_sums, torch_entries
 from registry.sources.pickles.opcodes import read_pickle
 from registry.sources.pickles.stored_tensors import DAMAGED
-from registry.sources.pickles.torch_values import CONSTRUCTORS, Storage, storage_dtype, width_of
+from registry.sources.pickles.torch_legacy import CONSTRUCTORS
+from registry.sources.pickles.torch_values import Storage, storage_dtype, width_of
 
 if TYPE_CHECKING:
     from registry.sources.byte_source import ByteSource

@@ -17,17 +17,16 @@ from registry.sources.byte_source import ByteSource
 from registry.sources.pickles.opcodes import BUDGET, BytesInMemory, read_pickle
 from registry.sources.pickles.pickle_records import Global, Span
 from registry.sources.pickles.stored_tensors import DAMAGED
-from registry.sources.pickles.torch_values import CONSTRUCTORS, Storage, TorchTensor, storage_dtype, width_of
+from registry.sources.pickles.torch_values import PLAIN, Storage, TorchTensor, storage_dtype, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["MAGIC", "Views", "read_legacy", "read_tar", "value_of_bytes"]
+__all__ = ["CONSTRUCTORS", "MAGIC", "Views", "read_legacy", "read_tar", "value_of_bytes"]
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _INNER_BUDGET = 64 * 1024  # bytes of records; a storage inside a pickle takes a few
-_LOAD = Global("torch.storage", "_load_from_bytes")
 _MAX_COUNT = 2**48
 _MAX_TAR = 100_000  # storages and tensors of an archive of torch 0.1
 _BLOCK = 512
@@ -111,7 +110,7 @@ def read_legacy(
         The errors of `read_pickle`.
     """
     views = Views()
-    tables = {name: f for name, f in CONSTRUCTORS.items() if name != _LOAD} if nested else CONSTRUCTORS
+    tables = PLAIN if nested else CONSTRUCTORS
 
     def next_pickle(at: int, load: Callable[[object], object] | None = None) -> tuple[object, int]:
         return read_pickle(source, at, persistent_load=load, constructors=tables, budget=budget)
@@ -307,3 +306,12 @@ def _read_tensors(source: ByteSource, member: tuple[int, int], views: Views) -> 
         except ValueError as error:
             raise _damaged(source, str(error)) from error
     return found
+
+
+def _from_loaded(data: object, *_: object) -> object:
+    """``torch.storage._load_from_bytes``: a torch file inside the bytes of a pickle."""
+    return value_of_bytes(data)
+
+
+CONSTRUCTORS: dict[Global, Callable[..., object]] = {**PLAIN, Global("torch.storage", "_load_from_bytes"): _from_loaded}
+"""Functions that rebuild values of Python, NumPy and torch, by the name that a pickle calls."""

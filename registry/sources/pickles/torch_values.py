@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from registry.sources.byte_source import ByteSource
 
-__all__ = ["CONSTRUCTORS", "QUANTISED", "Storage", "TorchTensor", "WrappedTensor", "dtype_name", "storage_dtype"]
+__all__ = ["PLAIN", "QUANTISED", "Storage", "TorchTensor", "WrappedTensor", "dtype_name", "storage_dtype"]
 
 QUANTISED = {
     "qint8": ("int8", 8), "quint8": ("uint8", 8), "qint32": ("int32", 32), "quint4x2": ("uint8", 4),
@@ -425,13 +425,6 @@ def _fastai(_kind: object, *args: object) -> object:
     return _tensor_v2(*args)
 
 
-def _from_loaded(data: object, *_: object) -> object:
-    """``torch.storage._load_from_bytes``: a torch file inside the bytes of a pickle."""
-    from registry.sources.pickles.torch_legacy import value_of_bytes
-
-    return value_of_bytes(data)
-
-
 _UTILS: dict[str, Callable[..., object]] = {
     "_rebuild_tensor": _tensor,
     "_rebuild_tensor_v2": _tensor_v2,
@@ -458,7 +451,7 @@ _PLAIN: dict[object, Callable[..., object]] = {
     Global("fastai.torch_core", "_fa_rebuild_qtensor"): lambda _kind, *args: _quantised(*args),
 }
 
-CONSTRUCTORS: dict[Global, Callable[..., object]] = {
+PLAIN: dict[Global, Callable[..., object]] = {
     **builtin_values.CONSTRUCTORS,
     **numpy_arrays.CONSTRUCTORS,
     **{name: function for name, function in _PLAIN.items() if isinstance(name, Global)},
@@ -467,7 +460,6 @@ CONSTRUCTORS: dict[Global, Callable[..., object]] = {
     Global("torch.tensor", "_rebuild_from_type"): _of_type,
     Global("torch.tensor", "_rebuild_from_type_v2"): _of_type,
     Global("torch", "Size"): _size,
-    Global("torch.storage", "_load_from_bytes"): _from_loaded,
     Global("torch.serialization", "_get_layout"): lambda name, *_: name,
 }
-"""Functions that rebuild values of Python, NumPy and torch, by the name that a pickle calls."""
+"""Functions that rebuild values of Python, NumPy and torch, by the name that a pickle calls; no files within."""

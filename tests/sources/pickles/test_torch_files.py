@@ -17,7 +17,7 @@ import torch
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref
 from registry.sources.pickles.opcodes import load
-from registry.sources.pickles.torch_values import CONSTRUCTORS
+from registry.sources.pickles.torch_legacy import CONSTRUCTORS
 from registry.sources.state_dicts import Content
 from registry.sources.torch_file import open_part, open_torch_file
 from registry.types import ModelRef
