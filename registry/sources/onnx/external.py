@@ -11,7 +11,7 @@ from registry.sources.byte_source import ByteSource, is_remote, open_bytes
 from registry.sources.lazy_tensors import LazyTensor
 
 if TYPE_CHECKING:
-    from registry.sources.onnx.tensor_headers import Stored
+    from collections.abc import Mapping
 
 __all__ = ["Companions"]
 
@@ -32,8 +32,10 @@ class Companions:
         self._files: dict[str, ByteSource | None] = {}
         self._claimed: dict[str, int] = {}
 
-    def tensor(self, stored: Stored, size: int) -> LazyTensor:
-        """The bytes of a tensor as uint8. Nothing is opened yet.
+    def tensor(self, name: str, outside: Mapping[str, str], size: int) -> LazyTensor:
+        """The ``size`` bytes of a tensor as uint8. Nothing is opened yet.
+
+        ``outside``: location, offset and length, as the model states them.
 
         Raises
         ------
@@ -42,14 +44,14 @@ class Companions:
         WeightsError
             Offset or length are no numbers, or the length is not that of the tensor.
         """
-        location = stored.outside.get("location", "")
-        self._check(location, stored.name)
-        offset = self._number(stored, "offset", 0)
-        length = self._number(stored, "length", size)
+        location = outside.get("location", "")
+        self._check(location, name)
+        offset = self._number(name, "offset", outside.get("offset", "0"))
+        length = self._number(name, "length", outside.get("length", str(size)))
         if length != size:
             raise WeightsError(
-                f"{self._target}: tensor {stored.name[:80]!r} of shape {str(stored.shape)[:80]} and type "
-                f"{stored.dtype} takes {size} bytes, and has {length} in {location[:80]}",
+                f"{self._target}: tensor {name[:80]!r} takes {size} bytes, by its shape and type, and has {length} in "
+                f"{location[:80]}",
                 "export the model again",
             )
         self._claimed[location] = max(self._claimed.get(location, 0), offset + size)
@@ -59,13 +61,10 @@ class Companions:
 
         return LazyTensor("uint8", (size,), span)
 
-    def _number(self, stored: Stored, key: str, default: int) -> int:
-        text = stored.outside.get(key, "")
-        if not text:
-            return default
+    def _number(self, name: str, key: str, text: str) -> int:
         if not text.isascii() or not text.isdecimal() or len(text) > 18:
             raise WeightsError(
-                f"{self._target}: tensor {stored.name[:80]!r} has an {key} of {text[:40]!r} in its file",
+                f"{self._target}: tensor {name[:80]!r} has an {key} of {text[:40]!r} in its file",
                 "export the model again",
             )
         return int(text)

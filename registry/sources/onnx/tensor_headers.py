@@ -194,7 +194,7 @@ def tensor_of(stored: Stored, message: Message, companions: Companions) -> LazyT
     if stored.kind == "typed":
         return _typed(stored, message, size)
     if stored.kind == "external":
-        flat = companions.tensor(stored, size)
+        flat = companions.tensor(stored.name, stored.outside, size)
     elif stored.size != size:
         raise WeightsError(
             f"{file.name}: tensor {stored.name[:80]!r} of shape {str(shape)[:80]} and type {dtype} takes {size} bytes, "
