@@ -35,6 +35,7 @@ __all__ = ["KINDS", "ORBAX", "Kind", "Recognised", "kind_of", "recognise"]
 _HEAD = 4096  # bytes looked at
 _BLOCK = 2**20  # more than the largest block of bzip2
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # LONG1 of torch's legacy magic number, and STOP
+_LEGACY = re.compile(rb"\x80.(?:\x95.{8})?" + re.escape(_LEGACY_MAGIC), re.DOTALL)  # protocols 4 and 5 have frames
 _TEXT_PICKLE = re.compile(rb"\((?:dp?|lp?|i?)\d*\r?\n|c[\w.]{1,200}\r?\n[\w.]{1,200}\r?\n|[\]}]q|\((?:[ld]|i[\w.]+\n)")
 _DCP = b"torch.distributed.checkpoint.metadata"
 _LEVELDB_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
@@ -328,7 +329,7 @@ KINDS: tuple[Kind, ...] = (
         remedy="ingest the torch.export archive or the torch file that it was made from",
     ),
     Kind("torch-tar", "a torch file", lambda start: start.members >= {"storages", "tensors", "pickle"}, "torch"),
-    Kind("torch-legacy", "a torch file", lambda start: start.head[2:15] == _LEGACY_MAGIC, "torch"),
+    Kind("torch-legacy", "a torch file", lambda start: _LEGACY.match(start.head) is not None, "torch"),
     Kind("dcp", "the index of a folder of torch.distributed.checkpoint", lambda start: _DCP in start.head[:200], "dcp"),
     Kind("pickle", "a pickle", lambda start: _is_pickle(start.head), "pickle"),
     Kind(

@@ -21,15 +21,23 @@ __all__ = ["Allowance", "attributes_of", "is_module", "maps_of", "state_of"]
 _SETTINGS = 32  # of a quantised convolution, before its weight
 _MAX_NAME = 1000  # characters; a circle of modules would make names without end
 _PACKED = "torch.ScriptObject"
+_COMPILED = Global("torch._dynamo.eval_frame", "OptimizedModule")
 _LAZY = frozenset({"UninitializedParameter", "UninitializedBuffer"})
 
 
 def attributes_of(value: Instance) -> Mapping[object, object]:
-    """The attributes of an object; of torch.fx's modules, they are an argument of the function that makes them."""
+    """The attributes of an object; of torch.fx's modules, they are an argument of the function that makes them.
+
+    A module of ``torch.compile`` is made of the one that it wraps, whose attributes are taken.
+    """
     found = value.attributes
-    if not found and isinstance(value.kind, Global) and value.kind.module == "torch.fx.graph_module":
-        first = value.args[0] if value.args else None
+    if found or not isinstance(value.kind, Global) or not value.args:
+        return found
+    first = value.args[0]
+    if value.kind.module == "torch.fx.graph_module":
         return first if isinstance(first, dict) else found
+    if value.kind == _COMPILED:
+        return first.attributes if isinstance(first, Instance) else found
     return found
 
 

@@ -168,3 +168,10 @@ def test_traced_graphs(tmp_path: Path) -> None:
     graph = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()))
     torch.save(graph, tmp_path / "x.pt")
     assert_state(tmp_path / "x.pt", graph.state_dict())
+
+
+def test_compiled_modules_are_those_that_they_wrap(net: Net, tmp_path: Path) -> None:
+    torch.save(torch.compile(net), tmp_path / "whole.pt")
+    assert_state(tmp_path / "whole.pt", net.state_dict())
+    torch.save({"model": torch.compile(net)}, tmp_path / "within.pt")
+    assert_state(tmp_path / "within.pt", net.state_dict())
