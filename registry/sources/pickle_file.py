@@ -6,6 +6,8 @@ Nothing is unpickled: `registry.sources.pickles` makes records of it. A compress
   state dict of torch's tensors within is chosen as in a file of ``torch.save``.
 - scikit-learn's multilayer perceptrons have ``coefs_``, (in, out) each, and ``intercepts_``: they become
   ``layers.0.weight``, (out, in), and ``layers.0.bias``.
+- Detectron2 and Detectron have a dictionary of arrays in ``model`` or ``blobs``, which the key of the model names; the
+  optimizer's ``NAME_momentum`` beside an array is no weight.
 - PaddlePaddle's linear layers are (in, out). A ``.pdparams`` names the parameters of each layer beside its names in the
   model (``linear_0.w_0``, ``embedding_0.w_0``), which tells its kind; else the shape of the bias does. Its arrays
   are plain ones, pairs of a name and an array, or ``eval('data', {'data': array})``, which is taken as that array.
@@ -45,6 +47,8 @@ __all__ = ["SOURCE"]
 _MAX_VALUES = 5_000_000  # of containers that are looked through
 _MAX_NAME = 1000
 _TRAINING = re.compile(r"(\w+_)?(optim\w*|(lr_)?sched\w*|(grad_)?scaler|rng\w*|random_state)(_\w+)?|_optimizer")
+_WRAPPERS = ("model", "blobs", "state_dict", "params")
+_SLOT = "_momentum"  # Caffe2's
 _PERCEPTRONS = ("MLPClassifier", "MLPRegressor")
 _PADDLE_NAMES = "StructuredToParameterName@@"
 _PADDLE_SLOT = re.compile(r".+_(moment[12]?|beta[12]_pow_acc|velocity|inf_norm|mean_square|mean_grad|momentum)_\d+")
@@ -87,6 +91,12 @@ def _opened(ref: ModelRef, source: ByteSource, content: object) -> Checkpoint:
         raise WeightsError(
             f"{where} is a pickle without arrays of numbers: {_kind(content)}", "give a file with weights"
         )
+    wrapper = next((word for word in _WRAPPERS if all(name.startswith(f"{word}.") for name in found)), "")
+    if ref.key is None and wrapper and as_mapping(content) is not None:
+        ref = replace(ref, key=wrapper)
+        found = {name[len(wrapper) + 1 :]: array for name, array in found.items()}
+    slots = {f"{name}{_SLOT}" for name in found}
+    found = {name: array for name, array in found.items() if name not in slots}
     return LazyCheckpoint(ref, lazy_state(found, source), ModelFacts(aliases=aliases_of(found)), files=(source,))
 
 
