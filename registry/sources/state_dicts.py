@@ -13,7 +13,7 @@ Nothing here follows them deeper than a few levels.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Content", "Selected", "stripped"]
 
-_EMA_KEYS = ("model_ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema", "ema_model", "model_ema_state_dict")
+_EMA_KEYS = (
+    "model_ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema", "ema_model", "model_ema_state_dict",
+    "ema_weights", "ema_params",
+)  # fmt: skip
 _PLAIN_KEYS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "net_state_dict", "params", "weights",
     "module", "shadow",
@@ -52,8 +55,9 @@ T = TypeVar("T")
 def stripped(state: Mapping[str, T]) -> dict[str, T]:
     """The state dict with the names that the unwrapped module has."""
     names = set(state)
-    if "n_averaged" in names and common_prefix(names - {"n_averaged"}):
-        names.discard("n_averaged")  # AveragedModel's counter, stored beside module.*
+    for counter in ("n_averaged", "steps"):  # of averages by torch and MMEngine, stored beside module.*
+        if counter in names and common_prefix(names - {counter}):
+            names.discard(counter)
     cut = len(common_prefix(names))
     return {name[cut:]: tensor for name, tensor in state.items() if name in names}
 
@@ -78,7 +82,7 @@ class Content:
         self._where = where
         self._views: dict[int, Mapping[object, object]] = {}
         self._barren: set[int] = set()  # lists that hold nothing, by identity
-        self._searched: dict[tuple[int, int], bool] = {}  # whether weights were found, by identity and depth
+        self._searched: dict[tuple[int, int, bool], bool] = {}  # whether weights were found, by identity and depth
         self._compared: dict[tuple[int, int], bool] = {}
         self._allowance = Allowance(where)
 
@@ -103,7 +107,7 @@ class Content:
             if view is None:
                 break
             self._check_not_training_state(view)
-            chosen = None if is_module(value) else self._choose(view)
+            chosen = None if is_module(value) else self._choose(view, entry)
             if chosen is None:
                 if not isinstance(value, Mapping) and not is_module(value) and not self._has_tensors(view):
                     break
@@ -163,12 +167,25 @@ class Content:
         found = self._views[id(value)] = {str(index): element for index, element in enumerate(elements)}
         return found
 
-    @staticmethod
-    def _rank(value: object) -> int:
-        """Precedence of a value among unknown keys: dictionaries and modules, other objects, lists."""
+    def _rank(self, value: object) -> int:
+        """Precedence of a value among unknown keys: dictionaries and modules, other objects, lists, tables of numbers.
+
+        Arrays of NumPy beside tensors of torch are statistics of observations, colours, and results.
+        """
+        if not is_module(value) and not self._holds_weights(value, tables=False):
+            return 3
         if isinstance(value, Mapping) or is_module(value):
             return 0
         return 1 if isinstance(value, Instance) else 2
+
+    def _is_unnamed(self, value: object) -> bool:
+        """Whether a value's weights are in lists, such as ``shadow_params``, so that they have no names."""
+        if as_sequence(value) is not None:
+            return True
+        view = self._view(value)
+        if view is None or is_module(value) or self._has_tensors(view):
+            return False
+        return all(as_sequence(inner) is not None for _, inner in self._candidates(view))
 
     @staticmethod
     def _key_of(view: Mapping[object, object], word: str) -> object:
@@ -221,8 +238,8 @@ class Content:
                 "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . model.bin",
             )
 
-    def _choose(self, view: Mapping[object, object]) -> str | None:
-        """The entry to descend into; None if the value is the state dict."""
+    def _choose(self, view: Mapping[object, object], entry: Sequence[str]) -> str | None:
+        """The entry to descend into; None if the value, to which ``entry`` led, is the state dict."""
         if len(view) > MAX_TENSORS:
             raise UnsafeError(f"{self._where} holds {len(view)} entries, more than {MAX_TENSORS}", "split the file")
         candidates = list(self._candidates(view))
@@ -238,15 +255,18 @@ class Content:
             return None
         if not known and self._has_tensors(view) and min(self._rank(inner) for _, inner in candidates) > 0:
             return None  # tensors of one dimension beside settings that hold some
-        groups = [[pair for pair in known if pair[0] in _EMA_KEYS], [pair for pair in known if pair[0] in _PLAIN_KEYS]]
-        groups += [[pair for pair in candidates if self._rank(pair[1]) == rank] for rank in range(3)]
+        averages = [pair for pair in known if pair[0] in _EMA_KEYS]
+        groups = [averages, [pair for pair in known if pair[0] in _PLAIN_KEYS]]
+        if groups[1] and (_swapped(view) or all(self._is_unnamed(inner) for _, inner in averages)):
+            groups.reverse()
+        groups += [[pair for pair in candidates if self._rank(pair[1]) == rank] for rank in range(4)]
         for group in groups:
             distinct: list[tuple[str, object]] = []
             for pair in group:
                 if len(distinct) < _NAMED and not any(self._same(pair[1], other) for _, other in distinct):
                     distinct.append(pair)
             if len(distinct) > 1:
-                words = ", ".join(word for word, _ in distinct)
+                words = ", ".join(".".join((*entry, word)) for word, _ in distinct)
                 raise AmbiguousError(f"{self._where} holds several state dicts: {words}", "choose with --key NAME")
             if distinct:
                 return distinct[0][0]
@@ -259,17 +279,21 @@ class Content:
     def _has_tensors(view: Mapping[object, object]) -> bool:
         return any(_is_tensor(value) for value in view.values())
 
-    def _holds_weights(self, value: object, depth: int = _MAX_DEPTH) -> bool:
-        """Whether a value contains a state dict: a tensor of at least one dimension, at any depth."""
+    def _holds_weights(self, value: object, depth: int = _MAX_DEPTH, *, tables: bool = True) -> bool:
+        """Whether a value contains a state dict: a tensor of at least one dimension, at any depth.
+
+        ``tables``: whether arrays of NumPy count.
+        """
         view = None if isinstance(value, StoredTensor) else self._view(value)
         if view is None or "param_groups" in view or not depth:
             return False
-        token = (id(view), depth)
+        token = (id(view), depth, tables)
         if token not in self._searched:
             self._searched[token] = any(
-                _is_tensor(item, 1) or is_packed(key, item) for key, item in view.items()
+                (_is_tensor(item, 1) and (tables or not isinstance(item, PickledArray))) or is_packed(key, item)
+                for key, item in view.items()
             ) or any(
-                isinstance(key, str) and not _never(key) and self._holds_weights(item, depth - 1)
+                isinstance(key, str) and not _never(key) and self._holds_weights(item, depth - 1, tables=tables)
                 for key, item in view.items()
             )
         return self._searched[token]
@@ -307,6 +331,15 @@ class Content:
                 else "give a file with weights",
             )
         return state
+
+
+def _swapped(view: Mapping[object, object]) -> bool:
+    """Whether plain and averaged weights have changed places, as MMEngine saves them for deployment.
+
+    It counts the steps of the average beside it. See ``EMAHook.before_save_checkpoint`` in ``mmengine/hooks``.
+    """
+    averaged = view.get("ema_state_dict")
+    return "message_hub" in view and "state_dict" in view and isinstance(averaged, dict) and "steps" in averaged
 
 
 def _equal(first: Mapping[object, object], second: Mapping[object, object]) -> bool:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE", "checkpoint_of", "open_part", "open_renamed"]
 
 _MAX_VIEWS = 100  # limit on the size of tensors that share storages, relative to the file
+_SMALL = 2**20  # bytes that a tensor may claim of a smaller storage, as masks and tables do that were expanded
 _NAMED = 6  # entries named in a note
 _DAMAGED = "download or save it again"
 _ZIP = b"PK\x03\x04"
@@ -165,12 +166,15 @@ def checkpoint_of(
 
 
 def _check_extent(state: Mapping[str, StoredTensor], file: ByteSource) -> None:
-    """Refuse tensors that claim more elements than are stored; with strides of zero, one byte can claim terabytes."""
+    """Refuse tensors that claim more elements than are stored; with strides of zero, one byte can claim terabytes.
+
+    Small ones may, since models have buffers that were expanded; all together are bounded by the size of the file.
+    """
     total = 0
     for name, tensor in state.items():
         claimed, stored = tensor.memory
         total += claimed
-        if claimed > stored:
+        if claimed > max(stored, _SMALL):
             raise UnsafeError(
                 f"{file.name}: tensor {name} claims {claimed} bytes of a storage of {stored}",
                 "save contiguous tensors",

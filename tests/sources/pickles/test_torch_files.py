@@ -307,6 +307,60 @@ def test_entries_are_reached_through_lists_objects_and_numbers(tmp_path: Path) -
         assert [(t.name, t.shape) for t in found.tensors] == [("0", (3, 4)), ("1", (3,))]
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_legacy_files_of_any_protocol_are_recognised(protocol: int, tmp_path: Path) -> None:
+    state = {"a.weight": random(5, 3)}
+    torch.save(state, tmp_path / "x.th", pickle_protocol=protocol, _use_new_zipfile_serialization=False)
+    (ref,) = expand(tmp_path / "x.th")
+    assert ref.source == "torch"
+    assert_same(tmp_path / "x.th", state)
+
+
+def test_entries_are_offered_by_the_whole_key(tmp_path: Path) -> None:
+    a, b = {"a.weight": random(3, 3)}, {"b.weight": random(2, 2)}
+    torch.save({"net": [a, b]}, tmp_path / "x.pt")
+    with pytest.raises(RegistryError, match=r"several state dicts: net\.0, net\.1"):
+        opened(tmp_path / "x.pt")
+    with opened(tmp_path / "x.pt", "net.1") as found:
+        assert [t.name for t in found.tensors] == ["b.weight"]
+
+
+def test_tables_of_numbers_are_no_candidates_beside_tensors(tmp_path: Path) -> None:
+    policy = {"a.weight": random(3, 3)}
+    torch.save({"normalisation": {"mean": np.zeros(3)}, "actor_critic": policy}, tmp_path / "x.pt")
+    with opened(tmp_path / "x.pt") as found:
+        assert found.ref.key == "actor_critic"
+        assert found.facts.notes == ()
+    torch.save({"one": {"a": np.ones((3, 3))}, "two": {"a": np.zeros((3, 3))}}, tmp_path / "y.pt")
+    with pytest.raises(RegistryError, match="several state dicts: one, two"):
+        opened(tmp_path / "y.pt")
+
+
+def test_averages_without_names_do_not_precede_the_weights(tmp_path: Path) -> None:
+    state = {"a.weight": random(3, 3)}
+    torch.save({"model": state, "ema": {"decay": 0.9, "shadow_params": [random(3, 3)]}}, tmp_path / "x.pt")
+    with opened(tmp_path / "x.pt") as found:
+        assert found.ref.key == "model"
+        assert found.facts.notes == ("entry model was read; --key chooses another: ema",)
+    torch.save({"ema": {"decay": 0.9, "shadow_params": [random(3, 3)]}}, tmp_path / "y.pt")
+    with opened(tmp_path / "y.pt") as found:
+        assert found.ref.key == "ema.shadow_params"
+
+
+@pytest.mark.parametrize(("swapped", "chosen"), [(True, "state_dict"), (False, "ema_state_dict")])
+def test_averages_that_changed_places_with_the_weights(swapped: bool, chosen: str, tmp_path: Path) -> None:
+    content = {
+        "meta": {},
+        "state_dict": {"a.weight": random(3, 3)},
+        "ema_state_dict": {"module.a.weight": random(3, 3), "steps": torch.tensor(7)},
+        **({"message_hub": {}} if swapped else {}),
+    }
+    torch.save(content, tmp_path / "x.pt")
+    with opened(tmp_path / "x.pt") as found:
+        assert found.ref.key == chosen
+        assert [t.name for t in found.tensors] == ["a.weight"]
+
+
 def test_a_part_keeps_its_names(tmp_path: Path) -> None:
     torch.save({"module.a": random(2, 2)}, tmp_path / "x.bin")
     with open_part(tmp_path / "x.bin") as found:
@@ -348,6 +402,13 @@ def test_storages_are_bounded_by_their_entries(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(1000, 1000)}, tmp_path / "x.pt")
     with pytest.raises(UnsafeError, match="claims 4000000 bytes of a storage of 4"):
         opened(tmp_path / "x.pt")
+    mask = random(1, 8).expand(5, 8)
+    torch.save({"mask": mask}, tmp_path / "small.pt")
+    assert_same(tmp_path / "small.pt", {"mask": mask.contiguous()})
+    many = {f"a{at}": torch.zeros(1).expand(500, 500) for at in range(10)}
+    torch.save(many, tmp_path / "many.pt")
+    with pytest.raises(UnsafeError, match="claims 10000000 bytes of tensors"):
+        opened(tmp_path / "many.pt")
     path = saved(tmp_path / "y.pt", {"a": random(4, 4)}, "legacy")
     data = path.read_bytes()
     assert data.count(b"K\x10N") == 1
