@@ -4,8 +4,8 @@ Nothing is unpickled: `registry.sources.pickles` makes records of it. A compress
 
 - Dictionaries, lists, tuples and attributes of objects are searched for arrays and tensors; names are dotted paths. A
   state dict of torch's tensors within is chosen as in a file of ``torch.save``.
-- scikit-learn's multilayer perceptrons have ``coefs_``, (in, out) each, and ``intercepts_``: they become
-  ``layers.0.weight``, (out, in), and ``layers.0.bias``.
+- scikit-learn's multilayer perceptrons, which may be within dictionaries, pipelines and searches, have ``coefs_``,
+  (in, out) each, and ``intercepts_``: they become ``layers.0.weight``, (out, in), and ``layers.0.bias``.
 - Detectron2 and Detectron have a dictionary of arrays in ``model`` or ``blobs``, which the key of the model names; the
   optimizer's ``NAME_momentum`` beside an array is no weight.
 - PaddlePaddle's linear layers are (in, out). A ``.pdparams`` names the parameters of each layer beside its names in the
@@ -26,7 +26,7 @@ from registry.sources.joblib_arrays import REWRITE, reader
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor, turned
 from registry.sources.nested_torch_files import aliases_of, lazy_state
 from registry.sources.pickles import Global, Instance, as_mapping, as_sequence, read_pickle
-from registry.sources.pickles.modules import Allowance, is_module, state_of
+from registry.sources.pickles.modules import Allowance, attributes_of, is_module, state_of
 from registry.sources.pickles.numpy_arrays import PickledArray
 from registry.sources.pickles.stored_tensors import StoredTensor
 from registry.sources.pickles.torch_legacy import CONSTRUCTORS
@@ -37,7 +37,7 @@ from registry.sources.unpacked import compression, unpacked
 from registry.types import ModelCard, ModelFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from registry.sources.byte_source import ByteSource
     from registry.types import Checkpoint, ModelRef
@@ -46,9 +46,12 @@ __all__ = ["SOURCE"]
 
 _MAX_VALUES = 5_000_000  # of containers that are looked through
 _MAX_NAME = 1000
-_TRAINING = re.compile(r"(\w+_)?(optim\w*|(lr_)?sched\w*|(grad_)?scaler|rng\w*|random_state)(_\w+)?|_optimizer")
+_TRAINING = re.compile(
+    r"opt(_state)?|(\w+_)?(optim\w*|(lr_)?sched\w*|(grad_)?scaler|rng\w*|random_state)(_\w+)?|_optimizer"
+)
 _WRAPPERS = ("model", "blobs", "state_dict", "params")
 _SLOT = "_momentum"  # Caffe2's
+_MAX_LEVELS = 8  # of estimators within each other
 _PERCEPTRONS = ("MLPClassifier", "MLPRegressor")
 _PADDLE_NAMES = "StructuredToParameterName@@"
 _PADDLE_SLOT = re.compile(r".+_(moment[12]?|beta[12]_pow_acc|velocity|inf_norm|mean_square|mean_grad|momentum)_\d+")
@@ -77,8 +80,8 @@ def open_pickle(ref: ModelRef) -> Checkpoint:
 
 def _opened(ref: ModelRef, source: ByteSource, content: object) -> Checkpoint:
     where = ref.target
-    if ref.key is None and (network := _perceptron(content)) is not None:
-        tensors, card = _layers(network, where)
+    if networks := _perceptrons(content if ref.key is None else _at(content, ref.key, where), where):
+        tensors, card = _layers(networks, where)
         return LazyCheckpoint(
             replace(ref, card=card.updated(ref.card)), tensors, ModelFacts(laid_out=True), files=(source,)
         )
@@ -107,8 +110,12 @@ def _kind(value: object) -> str:
 def _parts(value: object) -> Iterator[tuple[str, object]]:
     """What a container or an object holds, with the part of a name that leads to it."""
     if isinstance(value, Instance):
-        yield from ((key, inner) for key, inner in value.attributes.items() if isinstance(key, str))
+        yield from ((key, inner) for key, inner in attributes_of(value).items() if isinstance(key, str))
     pairs = as_mapping(value)
+    if isinstance(value, Instance) and pairs is None and value.items is None and value.state is None:
+        wrapped = value.args[0] if len(value.args) == 1 else value.args  # a frozen dictionary, or a named tuple
+        pairs = as_mapping(wrapped)
+        value = value if pairs is not None else wrapped
     if pairs is not None:
         yield from ((str(key), each) for key, each in pairs.items() if type(key) in (str, int))
     sequence = as_sequence(value)
@@ -161,7 +168,7 @@ def _has_torch(value: object) -> bool:
     waiting, seen = [(value, 4)], set()
     while waiting:
         at, levels = waiting.pop()
-        if isinstance(at, TorchTensor):
+        if isinstance(at, TorchTensor) or is_module(at):
             return True
         if levels and id(at) not in seen:
             seen.add(id(at))
@@ -183,36 +190,49 @@ def _at(value: object, key: str, where: str) -> object:
 # scikit-learn
 
 
-def _perceptron(content: object) -> Instance | None:
-    """The multilayer perceptron that a file is, or that is the last of a pipeline's or search's steps."""
-    for _ in range(8):
-        if not isinstance(content, Instance) or not isinstance(content.kind, Global):
-            return None
-        if not content.kind.module.startswith("sklearn."):
-            return None
-        if content.kind.name in _PERCEPTRONS and "coefs_" in content.attributes:
-            return content
-        steps = as_sequence(content.attributes.get("steps"))
-        last = as_sequence(steps[-1]) if steps else None
-        content = last[1] if last and len(last) == 2 else content.attributes.get("best_estimator_")
-    return None
+def _perceptrons(content: object, where: str) -> dict[str, Instance]:
+    """The multilayer perceptrons within dictionaries, lists and estimators of scikit-learn, by where they stand.
+
+    A perceptron that is found twice, as a search and a pipeline hold them, is there once.
+    """
+    found: dict[str, Instance] = {}
+    waiting, seen, allowance = [("", content, _MAX_LEVELS)], set(), Allowance(where)
+    while waiting:
+        path, at, levels = waiting.pop()
+        if id(at) in seen or not isinstance(at, Instance | dict | list | tuple):
+            continue
+        seen.add(id(at))
+        if isinstance(at, Instance) and isinstance(at.kind, Global) and at.kind.module.startswith("sklearn."):
+            if at.kind.name in _PERCEPTRONS and "coefs_" in at.attributes:
+                found[path] = at
+                continue
+        elif isinstance(at, Instance) and as_mapping(at) is None and as_sequence(at) is None:
+            continue
+        if levels:
+            inner = list(_parts(at))
+            allowance.take(len(inner))
+            waiting += [(f"{path}{part[:_MAX_NAME]}.", each, levels - 1) for part, each in reversed(inner)]
+    return found
 
 
-def _layers(network: Instance, where: str) -> tuple[dict[str, LazyTensor], ModelCard]:
-    """Weights (out, in) and biases of a multilayer perceptron, from its input to its output."""
+def _layers(networks: Mapping[str, Instance], where: str) -> tuple[dict[str, LazyTensor], ModelCard]:
+    """Weights (out, in) and biases of multilayer perceptrons, from input to output; of several, below their place."""
     tensors: dict[str, LazyTensor] = {}
-    for attribute, part in (("coefs_", "weight"), ("intercepts_", "bias")):
-        for at, array in enumerate(as_sequence(network.attributes.get(attribute)) or ()):
-            if not isinstance(array, StoredTensor) or len(array.shape) != (2 if part == "weight" else 1):
-                raise WeightsError(
-                    f"{where}: {attribute}[{at}] of the perceptron is no array of weights", "save it again"
-                )
-            name = f"layers.{at}.{part}"
-            lazy = array.lazy(name)
-            tensors[name] = turned(lazy, (1, 0)) if part == "weight" else lazy
+    for path, network in networks.items():
+        prefix = path if len(networks) > 1 else ""
+        for attribute, part in (("coefs_", "weight"), ("intercepts_", "bias")):
+            for at, array in enumerate(as_sequence(network.attributes.get(attribute)) or ()):
+                if not isinstance(array, StoredTensor) or len(array.shape) != (2 if part == "weight" else 1):
+                    raise WeightsError(
+                        f"{where}: {attribute}[{at}] of the perceptron is no array of weights", "save it again"
+                    )
+                name = f"{prefix}layers.{at}.{part}"
+                lazy = array.lazy(name)
+                tensors[name] = turned(lazy, (1, 0)) if part == "weight" else lazy
     if not tensors:
         raise WeightsError(f"{where} is a perceptron that has not been fitted", "fit it before saving")
-    return tensors, ModelCard(architecture=str(network.kind.name))  # type: ignore[attr-defined]
+    kinds = {str(network.kind.name) for network in networks.values()}  # type: ignore[attr-defined]
+    return tensors, ModelCard(architecture=kinds.pop() if len(kinds) == 1 else "")
 
 
 # PaddlePaddle

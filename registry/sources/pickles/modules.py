@@ -22,13 +22,15 @@ _SETTINGS = 32  # of a quantised convolution, before its weight
 _MAX_NAME = 1000  # characters; a circle of modules would make names without end
 _PACKED = "torch.ScriptObject"
 _COMPILED = Global("torch._dynamo.eval_frame", "OptimizedModule")
+_PERSISTENT = "_reconstruct_persistent_obj"  # torch_utils/persistence.py of NVIDIA's repositories
 _LAZY = frozenset({"UninitializedParameter", "UninitializedBuffer"})
 
 
 def attributes_of(value: Instance) -> Mapping[object, object]:
     """The attributes of an object; of torch.fx's modules, they are an argument of the function that makes them.
 
-    A module of ``torch.compile`` is made of the one that it wraps, whose attributes are taken.
+    A module of ``torch.compile`` is made of the one that it wraps, whose attributes are taken. StyleGAN's persistent
+    objects are made of their source code, which is not looked at, and their attributes.
     """
     found = value.attributes
     if found or not isinstance(value.kind, Global) or not value.args:
@@ -36,6 +38,9 @@ def attributes_of(value: Instance) -> Mapping[object, object]:
     first = value.args[0]
     if value.kind.module == "torch.fx.graph_module":
         return first if isinstance(first, dict) else found
+    if value.kind.name == _PERSISTENT and value.kind.module.endswith("persistence"):
+        state = (as_mapping(first) or {}).get("state")
+        return as_mapping(state) or found
     if value.kind == _COMPILED:
         return first.attributes if isinstance(first, Instance) else found
     return found

@@ -2,8 +2,8 @@
 
 ``numpy.core.multiarray._reconstruct`` makes an empty array, whose state is (version, shape, dtype, Fortran order,
 bytes) or, before version 1, the same without the version; ``numpy._core.numeric._frombuffer`` has (bytes, dtype, shape,
-order). A dtype is made of a code such as ``f4``, and its state has the byte order. Numbers become tensors; arrays of
-objects, texts, dates and structures stay records.
+order). An array of JAX has the state of NumPy's. A dtype is made of a code such as ``f4``, and its state has the byte
+order. Numbers become tensors; arrays of objects, texts, dates and structures stay records.
 """
 
 from __future__ import annotations
@@ -163,6 +163,13 @@ def _from_buffer(data: object, kind: object, shape: object, order: object, *_: o
     return made
 
 
+def _from_jax(_: object, __: object, state: object, *___: object) -> object:
+    """``_reconstruct_array(function, arguments, state, ...)``: an array of JAX, with what NumPy's would be made of."""
+    made = PickledArray()
+    made.build(state)
+    return made
+
+
 def _dtype(code: object, *_: object) -> object:
     return dtype_of(code)
 
@@ -184,4 +191,7 @@ for _core in ("numpy.core", "numpy._core"):
     CONSTRUCTORS[Global(f"{_core}.multiarray", "_reconstruct")] = _array
     CONSTRUCTORS[Global(f"{_core}.multiarray", "scalar")] = _scalar
     CONSTRUCTORS[Global(f"{_core}.numeric", "_frombuffer")] = _from_buffer
+CONSTRUCTORS[Global("jax._src.array", "_reconstruct_array")] = _from_jax
+for _module in ("jax._src.device_array", "jax.interpreters.xla", "jax._src.dispatch"):  # of JAX before 0.4
+    CONSTRUCTORS[Global(_module, "reconstruct_device_array")] = _from_jax
 """Functions that rebuild NumPy's values, by the name that a pickle calls."""
