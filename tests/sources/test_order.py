@@ -113,6 +113,8 @@ NAMES = {
     "keras, automatic names": """
         embedding.embeddings conv2d.kernel conv2d_1.kernel conv2d_2.kernel conv2d_10.kernel dense.kernel
         dense_1.kernel""",
+    "haiku, automatic names": """
+        net.linear.w net.linear_1.w net.linear_2.w""",
     "keras, separable": """
         conv1.kernel conv_dw_1.depthwise_kernel conv_pw_1.kernel conv_dw_2.depthwise_kernel conv_pw_2.kernel
         conv_dw_10.depthwise_kernel conv_pw_10.kernel conv_preds.kernel""",
