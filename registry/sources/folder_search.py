@@ -32,6 +32,7 @@ _NO_WEIGHTS = frozenset({
     ".txt", ".wav", ".webp", ".yaml", ".yml",
 })  # fmt: skip
 """Suffixes of files that are not opened by a scan: texts, pictures and sounds."""
+_OF_SAVED_MODELS = frozenset({"fingerprint.pb", "keras_metadata.pb"})  # beside saved_model.pb, without weights
 
 
 class Found(NamedTuple):
@@ -222,7 +223,7 @@ def _weights(paths: Iterable[Path], rest: _Rest) -> Iterator[Path]:
         suffix = os.path.splitext(lower)[1]  # noqa: PTH122 - of many thousands of names
         if is_index(path):
             yield path
-        elif lower in DESCRIPTIONS:
+        elif lower in DESCRIPTIONS or (lower in _OF_SAVED_MODELS and path.with_name("saved_model.pb").is_file()):
             continue
         elif finished_name(path) is not None:
             rest.add("unfinished download", name)

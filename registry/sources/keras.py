@@ -513,7 +513,8 @@ def _turned(each: _Found, beside: Mapping[tuple[tuple[str, ...], str], tuple[int
         return tensor
     if leaf == "depthwise_kernel":
         return outputs_first(tensor, "depthwise")
-    if "transpose" in kind or "deconv" in kind:
+    wrapped = "conv" not in kind and bias == shape[-2:-1] != shape[-1:] != (1,)  # whose own class is not known
+    if wrapped or any("transpose" in text or "deconv" in text for text in (kind, each.module[-1])):
         return outputs_first(tensor, "transposed")
     return outputs_first(tensor, "conv")
 

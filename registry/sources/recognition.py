@@ -189,7 +189,8 @@ def _is_msgpack(start: Start) -> bool:
 
 def _is_onnx(start: Start) -> bool:
     fields = start.fields
-    return fields.get(7) == 2 and fields.get(1, 0) == 0 and fields.keys() <= {*range(1, 9), 14, 20, 25, 26}
+    texts = all(fields.get(number, 2) == 2 for number in (2, 3, 4))  # numbers in the fingerprint.pb of a SavedModel
+    return texts and fields.get(7) == 2 and fields.get(1, 0) == 0 and fields.keys() <= {*range(1, 9), 14, 20, 25, 26}
 
 
 def _is_graph(start: Start) -> bool:

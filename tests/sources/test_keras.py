@@ -104,6 +104,16 @@ def test_every_file_has_the_values_of_the_model(everything: Any, name: str, tmp_
     np.testing.assert_array_equal(found["multi_head_attention/query/kernel"], attention.reshape(5, 6).T)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_transposed_convolution_in_a_wrapper(keras: Any, name: str, tmp_path: Path) -> None:
+    """Its class is that of the wrapper, and in files of weights alone there is none."""
+    layer = keras.layers.TimeDistributed(keras.layers.Conv2DTranspose(3, 2))
+    model = keras.Sequential([keras.Input((6, 8, 8, 4)), layer])
+    found = tensors(opened(saved(model, tmp_path, name)))
+    [kernel] = [array for array in found.values() if array.ndim > 1]
+    np.testing.assert_array_equal(kernel, model.weights[0].numpy().transpose(2, 3, 0, 1))
+
+
 def test_one_network_has_one_fingerprint(everything: Any, tmp_path: Path) -> None:
     reads: dict[str, Read] = {name: read(opened(saved(everything, tmp_path, name))) for name in FILES}
     first = reads[FILES[0]]

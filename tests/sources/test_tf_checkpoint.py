@@ -14,7 +14,7 @@ from registry.sources import expand, open_ref, plan_weights
 from registry.sources.layer_order import layer_order
 from registry.sources.tensorflow.crc32c import crc32c, masked
 from registry.sources.tensorflow.snappy import SnappyError, decompressed
-from registry.sources.tensorflow.variables import chosen, kind_of, with_cells
+from registry.sources.tensorflow.variables import chosen, kind_of, shorter, with_cells
 from registry.types import ModelRef
 from tests.layouts.measured import distances, read
 from tests.sources import tensorflow_files as files
@@ -157,6 +157,20 @@ def test_a_saved_model_is_its_variables(tmp_path: Path) -> None:
     check(opened(path), EXPECTED)
     check(opened(index), EXPECTED)
     assert [ref.target for ref in expand(tmp_path)] == [str(path)] * len(expand(tmp_path))
+
+
+def test_a_folder_of_a_saved_model_is_one_model(tmp_path: Path) -> None:
+    """The files beside it have no weights: fingerprint.pb is numbers and a text, which look like a model of ONNX."""
+    path = saved_model(tmp_path / "m")
+    fingerprint = b"".join(files.number(field, 7) for field in range(1, 6))
+    fingerprint += files.content(6, files.number(1, 1)) + files.content(7, b"331713845116488")
+    (tmp_path / "m/fingerprint.pb").write_bytes(fingerprint)
+    (tmp_path / "m/keras_metadata.pb").write_bytes(files.content(1, files.content(3, b"root")))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/fingerprint.pb").write_bytes(fingerprint)
+    assert [ref.target for ref in expand(tmp_path / "m")] == [str(path)]
+    with pytest.raises(SourceError, match="field 2 is a number"):
+        opened(tmp_path / "other/fingerprint.pb").close()
 
 
 def test_a_saved_model_without_variables_is_its_graph(tmp_path: Path) -> None:
@@ -353,6 +367,10 @@ def test_values_of_an_old_checkpoint_that_are_not_there(tmp_path: Path) -> None:
         ("conv1/pointwise_filter", (1, 1, 8, 2), None, "conv"),
         ("f1", (3, 3, 8, 2), None, "conv"),
         ("bias", (3,), None, "as_is"),
+        ("gru/gru_cell/bias", (2, 27), None, "as_is"),
+        ("attention/query/kernel", (16, 2, 8), None, "dense"),
+        ("layer/_value_dense/kernel", (16, 2, 8), None, "dense"),
+        ("attention/attention_output/kernel", (2, 8, 16), None, "dense_2"),
     ],
 )
 def test_layouts_by_name(name: str, shape: tuple[int, ...], bias: tuple[int, ...] | None, kind: str) -> None:
@@ -382,6 +400,41 @@ def test_variables_of_training_are_left_out() -> None:
     assert set(chosen(names).names) == {"w", "moving_mean", "bert/adam_layer/w", "bert/w", "adapter/w"}
 
 
+def test_variables_that_keras_3_keeps_in_its_optimiser(tmp_path: Path) -> None:
+    """The shortest path to a weight leads through the optimiser, whose slots have numbers there too."""
+    value = "/.ATTRIBUTES/VARIABLE_VALUE"
+    query, out, dense = array(6, 2, 3), array(2, 3, 5), array(5, 4)
+    stored = {
+        "optimizer/_trainable_variables/0": ("attention/query/kernel", query),
+        "optimizer/_trainable_variables/1": ("attention/attention_output/kernel", out),
+        "optimizer/_variables/2": ("adam/attention_query_kernel_momentum", query),
+        "model/optimizer/_variables/3": ("adam/dense_kernel_velocity", dense),
+        "model/_operations/2/_kernel": ("dense/kernel", dense),
+    }
+    arrays = {key + value: tensor for key, (_, tensor) in stored.items()}
+    graph = files.object_graph({key + value: name for key, (name, _) in stored.items()})
+    expected = {
+        "attention/query/kernel": query.reshape(6, 6).T,
+        "attention/attention_output/kernel": out.reshape(6, 5).T,
+        "dense/kernel": dense.T,
+    }
+    check(opened(files.write_checkpoint(tmp_path / "v", arrays, graph=graph)), expected)
+
+
+def test_names_of_recurrent_layers_are_those_of_a_keras_file() -> None:
+    names = {
+        "b/backward_lstm/lstm_cell/kernel": "b/reverse/kernel",
+        "b/backward_lstm/lstm_cell/recurrent_kernel": "b/reverse/recurrent_kernel",
+        "gru_1/gru_cell/bias": "gru_1/bias",
+        "gru_1/gru_cell/recurrent_kernel": "gru_1/recurrent_kernel",
+        "rnn/cells/lstm_cell/recurrent_kernel": "rnn/cells/lstm_cell/recurrent_kernel",
+        "rnn/cells/gru_cell/recurrent_kernel": "rnn/cells/gru_cell/recurrent_kernel",
+        "rnn/lstm_cell/kernel": "rnn/lstm_cell/kernel",
+        "forward_pass/kernel": "forward_pass/kernel",
+    }
+    assert shorter(names) == names
+
+
 def test_the_order_of_names_that_a_person_gave() -> None:
     stored = ["reg_0_dconv/depthwise_kernel", "reg_0_conv/kernel", "cls_1_conv/kernel", "base.0_conv/kernel",
               "cls_0_dconv/depthwise_kernel", "cls_0_conv/kernel"]  # fmt: skip
@@ -392,6 +445,16 @@ def test_the_order_of_names_that_a_person_gave() -> None:
     automatic = ["dense_3/kernel", "conv2d_7_1/kernel", "dense/kernel"]
     assert layer_order(dict.fromkeys(automatic, (4, 4))) == ()
     assert layer_order(dict.fromkeys(["a_1_b/kernel", "a/1/b/kernel", "c/kernel"], (4, 4))) == ()
+
+
+def test_the_second_kernel_of_a_separable_convolution_has_its_name() -> None:
+    found = {
+        "s/kernel": ((4, 3, 1, 1), "a"),
+        "s/depthwise_kernel": ((3, 1, 3, 3), "b"),
+        "c/kernel": ((4, 3, 1, 1), "c"),
+    }
+    assert with_cells(found)["s/kernel"] == "s/pointwise_kernel"
+    assert with_cells(found)["c/kernel"] == "c/kernel"
 
 
 def test_kernels_of_cells_are_told_apart() -> None:

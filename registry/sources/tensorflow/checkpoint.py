@@ -35,7 +35,7 @@ from registry.sources.tensorflow.graph import graph_in, open_graph
 from registry.sources.tensorflow.leveldb_tables import Table
 from registry.sources.tensorflow.nodes import laid, uses_of
 from registry.sources.tensorflow.tensors import Ahead, MemoryBytes, plain_type, shape_in, short, tensor_in
-from registry.sources.tensorflow.variables import chosen, kind_of
+from registry.sources.tensorflow.variables import chosen, kind_of, shorter
 from registry.sources.wire import BYTES, VARINT, Message
 
 if TYPE_CHECKING:
@@ -412,7 +412,8 @@ def _checkpoint(ref: ModelRef, path: Path, index: Path, found: _Opened) -> LazyC
         full = {shown: found.full_names.get(key, "") for shown, key in stored.items()}
         better = {shown: name for shown, name in full.items() if name}
         if len(better) == len(stored) and len(set(better.values())) == len(stored):
-            stored = {full[shown]: key for shown, key in stored.items()}
+            names = shorter(full.values())
+            stored = {names[full[shown]]: key for shown, key in stored.items()}
     raw = {name: found.tensors[key] for name, key in stored.items()}
     raw = {name: tensor for name, tensor in raw.items() if tensor.shape or is_float(tensor.dtype)}
     cut = len(common_prefix(raw))

@@ -8,18 +8,20 @@ the model's; Keras keeps slots and metrics apart, under names of their own.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Chosen", "chosen", "kind_of", "with_cells"]
+__all__ = ["Chosen", "chosen", "kind_of", "shorter", "with_cells"]
 
 _AVERAGE = "/ExponentialMovingAverage"
+# Keras 3 has the model's variables in ``_trainable_variables`` of the optimiser too, where that path is the shortest.
 _STATE = re.compile(
     r"(beta[12]_power|adam_iter|global_step|save_counter|learning_rate|current_loss_scale|good_steps)(_\d+)?"
-    r"|(optimizers?|_optimizer|keras_api|training|Adam[axW]*|Nadam|RMSprop|SGD|Adagrad|Adadelta|Ftrl|Lion|LAMB)(_\d+)?/.*"
-    r"|(.*/)?(\.OPTIMIZER_SLOT|keras_api/metrics)/.*|(.*/)?(Adam(_\d+)?|adam_[mv]|Momentum|RMSProp(_\d+)?|global_step)",
+    r"|(optimizers?(?!/_trainable_variables/)|_optimizer(?!/_trainable_variables/)|keras_api|training|Adam[axW]*|Nadam|RMSprop|SGD|Adagrad|Adadelta|Ftrl|Lion|LAMB)(_\d+)?/.*"
+    r"|(.*/)?(\.OPTIMIZER_SLOT|keras_api/metrics|_?optimizers?/_variables)/.*|(.*/)?(Adam(_\d+)?|adam_[mv]|Momentum|RMSProp(_\d+)?|global_step)",
     re.DOTALL,
 )
 _EMBEDDING = re.compile(r"(\w+_)?(embed(ding|dings|der)?|embedding_table|lookup_table|wte|wpe)|embeddings?_\w+")
@@ -28,7 +30,11 @@ _TRANSPOSED = re.compile(r"(\w+_)?(transposed?|deconv\w*|conv\w*transpose)(_\w+)
 _DEPTHWISE = re.compile(r"(\w+_)?(depthwise(?!_separable)\w*|dw(_?conv(2d)?)?(_\w+)?|d_?conv(2d|bias)?|conv_dw)")
 _QUERIES = re.compile(r"query|key|value")
 _CONV1D = re.compile(r"c_attn|c_proj|c_fc")
+_HEADS = re.compile(r"_?(query|key|value)(_dense)?")  # (in, heads, width) of Keras' attention
+_HEADS_OUT = re.compile(r"_?(attention_output|output_dense)")  # (heads, width, out)
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_CELL = re.compile(r"(lstm|gru|simple_rnn|conv_lstm)_cell(_\d+)?|cell")
+_WAY = re.compile(r"(forward|backward)_\w+")
 _COUNTED = re.compile(r"_\d+$")
 _BIASES = ("bias", "biases", "b")
 _KERNELS = frozenset({"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_kernel", "depthwise_weights"})
@@ -81,6 +87,8 @@ def kind_of(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, .
     parts = [_COUNTED.sub("", _SNAKE.sub("_", part).lower()) for part in re.split(r"[/.:]", name)]
     leaf = parts[-1]
     module = parts[-2] if len(parts) > 1 and leaf in _KERNELS else leaf
+    if leaf == "bias":
+        return "as_is", 1  # of a GRU, (2, gates units), or of heads
     if len(shape) == 2:
         own = parts[-2] if len(parts) > 1 and leaf in ("embeddings", "embedding", "weights", "weight") else leaf
         as_is = leaf == "embeddings" or _EMBEDDING.fullmatch(own) or _EMBEDDING.fullmatch(leaf)
@@ -106,8 +114,10 @@ def _inputs(
         return 2
     if bias is not None and len(bias) == 2 and bias == shape[1:]:
         return 1
-    if bias is None and _QUERIES.fullmatch(module):
+    if _HEADS.fullmatch(module) or (bias is None and _QUERIES.fullmatch(module)):
         return 1
+    if _HEADS_OUT.fullmatch(module):
+        return 2
     above = name.split("/")[:-2]
     beside = (shapes.get("/".join((*above, query, "kernel")), ()) for query in ("query", "key", "value"))
     return 2 if any(other[1:] == shape[:2] for other in beside) else 0
@@ -135,6 +145,28 @@ def _bias_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...
     return next((shapes[module + bias] for bias in _BIASES if module and module + bias in shapes), None)
 
 
+def shorter(names: Iterable[str]) -> dict[str, str]:
+    """Names of recurrent layers' variables as a Keras file has them, without the cell and with the direction in a word.
+
+    A kernel without a recurrent kernel beside it, as in TensorFlow's own cells, keeps its name, and so do those that
+    would become one.
+    """
+    every = set(names)
+    better = dict.fromkeys(sorted(every), "")
+    for name in better:
+        *module, leaf = name.split("/")
+        new = name
+        if f"{name.rpartition('/')[0]}/recurrent_kernel" in every and len(module) > 1:
+            path = [part for at, part in enumerate(module) if not at or not _CELL.fullmatch(part)]
+            ways = [_WAY.fullmatch(part) for part in path]
+            path = [{"f": "forward", "b": "reverse"}[way[1][0]] if at and way else part
+                    for at, (part, way) in enumerate(zip(path, ways, strict=True))]  # fmt: skip
+            new = "/".join((*path, leaf))
+        better[name] = new
+    count = Counter(better.values())
+    return {name: new if count[new] == 1 else name for name, new in better.items()}
+
+
 def with_cells(found: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, str]:
     """Better names of the two kernels of recurrent cells, whose operations a graph may have in any order.
 
@@ -153,7 +185,9 @@ def with_cells(found: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, st
     for name in found:
         module, _, leaf = name.rpartition("/")
         other = f"{module}/recurrent_kernel"
-        if leaf == "kernel" and other in found:
+        if leaf == "kernel" and f"{module}/depthwise_kernel" in found and f"{module}/pointwise_kernel" not in found:
+            better[name] = f"{module}/pointwise_kernel"  # of a separable convolution
+        elif leaf == "kernel" and other in found:
             (shape, source), (second, behind) = found[name], found[other]
             turned = _recurs(shape) and (not _recurs(second) or (len(source), source) > (len(behind), behind))
             better |= {other: name, name: other} if turned else {name: name, other: other}
