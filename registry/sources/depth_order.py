@@ -124,9 +124,10 @@ def _moved_rank(
     if child in _NOMIC and parts.keys() >= set(_NOMIC):
         return GATE + _NOMIC.index(child)
     if rank == DENSE and not any("conv" in part.stem for part in parts.values()):
-        own = parts[child]
-        counted = own.numbers or any(part.numbers for part in parts.values() if part.stem == own.stem)
-        return BODY if counted else HEAD  # Keras: dense, dense_1, dense_2
+        counted = {not part.numbers for part in parts.values() if part.stem == parts[child].stem}
+        if len(counted) == 2:
+            return rank  # dense, dense_1, ...: Keras counts from the first, which has no number
+        return BODY if parts[child].numbers else HEAD
     if child == "up" and not any(part.stem.startswith("down") for part in parts.values()):
         return STEM  # a decoder block begins with its upsampling
     if rank == DOWNSAMPLE and "downsample" in child:

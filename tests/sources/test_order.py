@@ -115,6 +115,8 @@ NAMES = {
         dense_1.kernel""",
     "haiku, automatic names": """
         net.linear.w net.linear_1.w net.linear_2.w""",
+    "keras, dense layers alone": "dense.kernel dense_1.kernel dense_2.kernel dense_10.kernel",
+    "keras, recurrent": "embedding.embeddings bidirectional.kernel dense.kernel dense_1.kernel",
     "keras, separable": """
         conv1.kernel conv_dw_1.depthwise_kernel conv_pw_1.kernel conv_dw_2.depthwise_kernel conv_pw_2.kernel
         conv_dw_10.depthwise_kernel conv_pw_10.kernel conv_preds.kernel""",
