@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks.spectral_specs import SPECTRAL
 from benchmarks.speed.harness import high_water, load_note, machine_load, rewrite
 from registry.equivalence import shipped
-from registry.spectral import SPECS, conjugacy, fingerprint
+from registry.spectral import conjugacy, fingerprint
 from registry.spectral.eigenvalues import DOUBLE, spectrum
 from registry.spectral.lanczos import Lanczos, scatter_of
 from registry.types import LayerMatrix, Spectrum
@@ -86,7 +87,7 @@ def row(kind: str, order: int, folder: Path) -> str:
         f"| {kind} | {order:,} | {fast['seconds']:.1f}, {slow['seconds']:.1f} "
         f"| **{slow['seconds'] / fast['seconds']:.2f}** | {fast['bytes'] / 1e9:.2f}, {slow['bytes'] / 1e9:.2f} "
         f"| {difference(near, exact):.4f} of {scatter_of([near]):.4f} | {right:,} | {tails[0]:.3f}, {tails[1]:.3f} "
-        f"| {', '.join(f'{moved(near, exact, name):.3f}' for name in SPECS)} |"
+        f"| {', '.join(f'{moved(near, exact, name):.3f}' for name in SPECTRAL)} |"
     )
 
 
@@ -102,7 +103,7 @@ def moved(near: Spectrum, exact: Spectrum, name: str) -> float:
 
     The network consists of this one layer.
     """
-    spec = SPECS[name]
+    spec = SPECTRAL[name]
     vectors = [fingerprint([each], spec).vector.astype(np.float64) for each in (near, exact)]
     return float(np.abs(vectors[0] - vectors[1]).sum()) / shipped(spec, "l1").tolerance
 
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(kind, int(order), method, Path(file))))
         return
     note = load_note(machine_load(), os.cpu_count() or 1)
-    names = ", ".join(f"`{name}`" for name in SPECS)
+    names = ", ".join(f"`{name}`" for name in SPECTRAL)
     lines = [
         "| layer | order | s: approximate, LAPACK | times faster | GB: the same | sup of F - F', its bound "
         f"| largest within 1e-3 | x*(0.01): found, exact | {names} |",

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.spectral_specs import SPECTRAL
 from benchmarks.training.epochs import epochs_apart
 from benchmarks.training.families import RECIPES
 from benchmarks.training.measure import measure
@@ -23,7 +24,6 @@ from benchmarks.training.networks import accuracy_of, train_all
 from benchmarks.training.report import markdown, write_between
 from benchmarks.training.scores import of_fingerprint, rows
 from benchmarks.zoo import zoo_folder
-from registry.spectral.specs import SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         write_between(PAGE, text)
     if options.json:
-        figures = {name: [asdict(row) for row in rows(of_fingerprint(pairs, name))] for name in SPECS}
+        figures = {name: [asdict(row) for row in rows(of_fingerprint(pairs, name))] for name in SPECTRAL}
         document = {"rows": figures, "epochs": list(map(asdict, epochs)), "pairs": list(map(asdict, pairs))}
         print(json.dumps(document, indent=1))
     else:

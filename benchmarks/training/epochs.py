@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
+from benchmarks.spectral_specs import SPECTRAL
 from registry import Registry
-from registry.spectral.specs import SPECS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ def epochs_apart(zoo: Path) -> list[Epochs]:
     with tempfile.TemporaryDirectory() as folder, Registry(f"sqlite:///{folder}/epochs.db") as reg:
         for path in files:
             reg.ingest(path, name=path.stem, keep_spectra=False)
-        for spec in SPECS:
+        for spec in SPECTRAL:
             names, distances = reg.distances(fingerprint=spec, distance="l1")
             epochs = np.array([float(match[1]) for name in names if (match := _FILE.match(name))])
             found.append(Epochs(spec, len(names), *mantel(epochs, distances, np.random.default_rng(0))))

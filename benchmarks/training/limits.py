@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.spectral_specs import SPECTRAL
 from benchmarks.training.measure import SEED
 from benchmarks.training.scores import area, of_fingerprint
-from registry.spectral.specs import DEFAULT_SPEC, SPECS
+from registry.spectral.specs import DEFAULT_SPEC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +75,7 @@ def limits_table(pairs: Sequence[Pair]) -> list[str]:
     if len({_family(pair) for pair in pairs if pair.kind == SEED}) < 2:
         return []
     scores: list[tuple[str, Sequence[Pair], Callable[[Pair], float]]] = [
-        (f"`{name}`", of_fingerprint(pairs, name), lambda pair: pair.distance) for name in SPECS
+        (f"`{name}`", of_fingerprint(pairs, name), lambda pair: pair.distance) for name in SPECTRAL
     ]
     scores.append(("block `depths`", of_fingerprint(pairs, DEFAULT_SPEC), lambda pair: pair.depths))
     lines = [

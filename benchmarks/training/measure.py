@@ -9,11 +9,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.spectral_specs import SPECTRAL
 from benchmarks.training.networks import STAGES
 from benchmarks.training.variants import VARIANTS, write_variants
 from registry import Registry
 from registry.spectral.conjugacy import TAIL_DELTA
-from registry.spectral.specs import DEFAULT_SPEC, SPECS
+from registry.spectral.specs import DEFAULT_SPEC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,7 +125,7 @@ def _pairs(reg: Registry, recipes: Sequence[Recipe]) -> Iterator[Pair]:
 
 def _under_each(reg: Registry, kind: str, topology: str, names: tuple[str, str]) -> Iterator[Pair]:
     """The pair under every fingerprint; its differences are the same for all."""
-    found = {spec: reg.compare(*names, fingerprint=spec, distance="l1") for spec in SPECS}
+    found = {spec: reg.compare(*names, fingerprint=spec, distance="l1") for spec in SPECTRAL}
     default = found[DEFAULT_SPEC]
     first, second = (
         _side(name, figures) for name, figures in zip(names, (default.conjugacy_a, default.conjugacy_b), strict=True)

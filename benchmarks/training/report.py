@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.spectral_specs import SPECTRAL
 from benchmarks.training.limits import limits_table
 from benchmarks.training.measure import SEED
 from benchmarks.training.scores import distance_area, of_fingerprint, rows, side_area
 from registry.errors import UsageError
 from registry.spectral.conjugacy import TAIL_EDGE
-from registry.spectral.specs import SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def markdown(pairs: Sequence[Pair], epochs: Sequence[Epochs], accuracies: Sequen
         *_shares(pairs),
         "",
         *_limits(pairs),
-        _tails(of_fingerprint(pairs, next(iter(SPECS)))),
+        _tails(of_fingerprint(pairs, next(iter(SPECTRAL)))),
     ]
     if epochs:
         correlations = ", ".join(f"{e.correlation:.2f} by `{e.fingerprint}` (chance {e.chance:.2g})" for e in epochs)
@@ -50,8 +50,8 @@ def markdown(pairs: Sequence[Pair], epochs: Sequence[Epochs], accuracies: Sequen
 
 
 def _separation(pairs: Sequence[Pair]) -> list[str]:
-    first = of_fingerprint(pairs, next(iter(SPECS)))
-    table = {f"distance, `{name}`": distance_area(of_fingerprint(pairs, name), INITIAL) for name in SPECS}
+    first = of_fingerprint(pairs, next(iter(SPECTRAL)))
+    table = {f"distance, `{name}`": distance_area(of_fingerprint(pairs, name), INITIAL) for name in SPECTRAL}
     table["z"] = side_area(first, INITIAL, by_class=False)
     table["training class"] = side_area(first, INITIAL, by_class=True)
     return [
@@ -62,11 +62,11 @@ def _separation(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _shares(pairs: Sequence[Pair]) -> list[str]:
-    tables = {name: rows(of_fingerprint(pairs, name)) for name in SPECS}
-    titles = "".join(f" `{name}`: median | AUC | within | equivalent |" for name in SPECS)
+    tables = {name: rows(of_fingerprint(pairs, name)) for name in SPECTRAL}
+    titles = "".join(f" `{name}`: median | AUC | within | equivalent |" for name in SPECTRAL)
     lines = [
         f"| a trained network against | pairs | same training class | same tail class |{titles}",
-        "| --- " * (4 + 4 * len(SPECS)) + "|",
+        "| --- " * (4 + 4 * len(SPECTRAL)) + "|",
     ]
     for found in zip(*tables.values(), strict=True):
         head = found[0]

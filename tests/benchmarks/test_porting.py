@@ -34,7 +34,7 @@ def test_models_of_their_own_with_all_that_real_ones_have(many: Path) -> None:
         assert reg.stats().models == 30
         assert reg.check() == ()
         assert reg.show("m7").has_spectra
-        assert reg.show("m7").fingerprints == ("layered v3", "mme v1")
+        assert reg.show("m7").fingerprints == ("layered v3", "mme v1", "shapes v1")
     with Store.open(str(many), mode="read") as store:
         _, vectors = store.read(read_fingerprints, LAYERED.hash)
     assert len(np.unique(vectors, axis=0)) == 30

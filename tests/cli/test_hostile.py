@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 # Bare pickles in which no array is seen, so that a scan leaves them out; given themselves they are refused.
-LEFT_OUT = {"runs-bare", "runs-newest", "pickle-marks", "pickle-string", "giant-pickle"}
+LEFT_OUT = {"runs-bare", "runs-newest"}
 
 
 def tree(folder: Path) -> list[str]:

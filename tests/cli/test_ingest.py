@@ -38,6 +38,7 @@ def test_options_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> N
     _, settings = fake.called("ingest_all")
     settings.pop("progress")
     assert settings == {
+        "headers_only": False,
         "workers": None,
         "executor": None,
         "address": None,
@@ -114,6 +115,7 @@ def test_a_reference_to_nothing_does_not_keep_the_others_out(
         "name": "",
         "status": "failed",
         "seconds": 0.0,
+        "weights_read": True,
         "message": "nothing is there",
         "remedy": "check the path",
         "notes": [],
@@ -174,7 +176,7 @@ def test_dry_run_does_nothing(archreg: Callable[..., Any], fake: Any) -> None:
     assert "To download: 1 model, 46 MB." in done.out
     assert "Estimate without downloads: 2 s and 270 MB of memory in 2 worker processes." in done.out
     [estimated] = [call[2] for call in fake.calls if call[0] == "estimate"]
-    assert estimated == {"approximate": False, "workers": None, "executor": None}
+    assert estimated == {"approximate": False, "headers_only": False, "workers": None, "executor": None}
     assert any(
         line.split() == ["resnet18", "torchvision:resnet18", "46", "MB", "download"] for line in done.out.splitlines()
     )

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,7 @@ class Sound:
     beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
+@cache
 def sound_files() -> dict[str, Sound]:
     """The files that damage starts from, some hundred to some thousand bytes each."""
     state = {
@@ -352,8 +354,15 @@ def _in_archive(content: bytes, rng: random.Random) -> bytes:
                 data = _in_text(data, rng)
             elif entry.filename == chosen:
                 data = _in_array(data, rng)
-            archive.writestr(entry.filename, data)
+            archive.writestr(_undated(entry.filename, packed), data)
     return changed.getvalue()
+
+
+def _undated(name: str, packed: int) -> zipfile.ZipInfo:
+    """An entry of an archive without the time of now, so that a mutation is made again by its number."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = packed
+    return entry
 
 
 def _in_numbers(content: bytes, rng: random.Random) -> bytes:

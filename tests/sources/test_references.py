@@ -266,7 +266,7 @@ def test_a_reference_that_is_also_a_path_is_ambiguous(folder: Path) -> None:
 def test_unknown_sources_offer_near_ones(folder: Path) -> None:
     with pytest.raises(NotFoundError, match="did you mean torchvision:resnet18"):
         expand("torchvison:resnet18")
-    with pytest.raises(NotFoundError, match="known sources: hf:, timm:, torchvision:"):
+    with pytest.raises(NotFoundError, match="known sources: hf:, mlflow:, timm:, torchvision:"):
         expand("ftp:thing")
 
 
