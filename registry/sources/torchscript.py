@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE"]
 
 _CODE_LIMIT = 32 * 2**20  # bytes of code that are looked at
+_NAMELESS = "a frozen model has no names of layers: fused projections (query, key, value) are taken as one matrix"
 _CLASSES = "__torch__.torch.classes."
 _MANGLED = re.compile(r"___torch_mangle_\d+")
+_LOST = "ops.prim.ConstantMKLDNNTensor("
 _PACKED = re.compile(r"(?:(?:^|\.)_packed_params)+$|(?:^|\.)_packed_weight$")
 _CELL = re.compile(r"(.*?)_all_weight_values\.(\d{1,4})\.param", re.DOTALL)
 
@@ -63,6 +65,7 @@ def open_torchscript(ref: ModelRef) -> Checkpoint:
             )
         pickles = TorchMembers(members, source.name)
         archive = _Archive(pickles, source.name)
+        archive.check_code()
         root = pickles.read("data.pkl", "data")
         tree = archive.tree(root)
         tensors, order = archive.named(root, tree)
@@ -73,7 +76,8 @@ def open_torchscript(ref: ModelRef) -> Checkpoint:
         for name, (_, use) in tensors.items():
             if use.turned and len(lazy[name].shape) == 2:
                 lazy[name] = turned(lazy[name], (1, 0))
-        facts = ModelFacts(aliases=aliases_of(stored), order=order)
+        notes = (_NAMELESS,) if any(name.startswith("CONSTANTS.") for name in tensors) else ()
+        facts = ModelFacts(aliases=aliases_of(stored), order=order, notes=notes)
         card = ModelCard(architecture=_class_of(root)).updated(ref.card)
         return LazyCheckpoint(
             replace(ref, card=card), lazy, facts, files=(source,),
@@ -112,6 +116,9 @@ class _Archive:
                 if str(value.kind).startswith(_CLASSES):
                     found.state.update(_packed(name, value))
                     continue
+                if type(value.state) is tuple:
+                    found.state.update(_in_state(name, value.state))
+                    continue
                 names = self._declared(value.kind)
                 waiting += [
                     (f"{name}.{key}" if name else key, inner, names is None or key in names)
@@ -125,6 +132,15 @@ class _Archive:
             if len(found.state) + len(found.others) > MAX_TENSORS:
                 raise UnsafeError(f"{self._name} holds more than {MAX_TENSORS} tensors", "split the file")
         return found
+
+    def check_code(self) -> None:
+        """Raise ``WeightsError`` for an archive whose weights were lost when it was saved."""
+        for path in self._members:
+            if path.startswith("code/") and path.endswith(".py") and _LOST in self._text(path):
+                raise WeightsError(
+                    f"{self._name} was optimised for inference (MKLDNN) before saving, which left its weights out",
+                    "save the model before torch.jit.optimize_for_inference",
+                )
 
     def _declared(self, kind: object) -> frozenset[str] | None:
         """Names of a class' parameters and buffers; None where its code does not tell."""
@@ -224,6 +240,15 @@ def _packed(name: str, record: Instance) -> dict[str, StoredTensor]:
     bias = next((tensor for tensor in tensors if len(tensor.shape) == 1 and is_float(tensor.dtype)), None)
     parts = (("weight", weight), ("bias", bias))
     return {stem + part: tensor for part, tensor in parts if tensor is not None}
+
+
+def _in_state(name: str, state: tuple[object, ...]) -> dict[str, StoredTensor]:
+    """The tensors in a module's own state, a tuple of settings, weight and bias for torch's quantised convolutions."""
+    tensors = list(_within(state))
+    stem = f"{name}." if name else ""
+    if len(tensors) in (1, 2) and len(tensors[0].shape) > 1 and all(len(tensor.shape) == 1 for tensor in tensors[1:]):
+        return {stem + part: tensor for part, tensor in zip(("weight", "bias"), tensors, strict=False)}
+    return {f"{stem}{at}": tensor for at, tensor in enumerate(tensors)}
 
 
 def _within(state: object, levels: int = 4) -> Iterator[StoredTensor]:

@@ -349,6 +349,8 @@ class _Machine:
 
     def _made(self, kind: object, args: object, keywords: object = None) -> object:
         """The result of a call, rebuilt by the table or left as an instance."""
+        if type(args) is not tuple and isinstance(kind, Global) and kind.module.startswith("__torch__."):
+            args = (args,)  # TorchScript writes the value of an enumeration alone
         if type(args) is not tuple:
             raise ValueError(f"arguments are a {type(args).__name__}")
         if keywords is not None and not isinstance(keywords, dict):
