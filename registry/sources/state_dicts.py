@@ -123,10 +123,12 @@ class Content:
         raise WeightsError(f"{self._where} holds a {kind[:100]} without weights, not a state dict", _REMEDY)
 
     def others_beside(self, entry: str) -> tuple[str, ...]:
-        """Entries beside the chosen one that hold a state dict, too: ``model`` beside ``ema``."""
+        """Entries that hold a state dict beside what was chosen, an entry or tensors: ``model`` beside ``ema``."""
         view = self._view(self._value)
-        if not entry or view is None or is_module(self._value):
+        if view is None or is_module(self._value):
             return ()
+        if not entry:
+            return tuple(sorted(word for word, value in self._candidates(view) if self._matrices(value)))
         parts = entry.split(".")  # a key may have dots itself
         tops = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
         top = next((word for word in tops if self._key_of(view, word) is not None), None)
@@ -164,7 +166,11 @@ class Content:
         if not any(isinstance(element, _ENTRIES) for element in elements):
             self._barren.add(id(value))
             return None
-        found = self._views[id(value)] = {str(index): element for index, element in enumerate(elements)}
+        if all(map(_is_named_tensor, elements)):  # list(model.named_parameters())
+            found = dict(elements)  # type: ignore[arg-type]
+        if found is None or len(found) < len(elements):
+            found = {str(index): element for index, element in enumerate(elements)}
+        self._views[id(value)] = found
         return found
 
     def _rank(self, value: object) -> int:
@@ -250,8 +256,8 @@ class Content:
                 "load it with hqq and save layer.dequantize() of each layer",
             )
         known = [pair for pair in candidates if pair[0] in _EMA_KEYS or pair[0] in _PLAIN_KEYS]
-        matrices = any(_is_matrix(inner) for inner in view.values())
-        if not candidates or (matrices and not known):
+        matrices = self._matrices(view)
+        if not candidates or (matrices and not known and all(self._matrices(c) <= matrices for _, c in candidates)):
             return None
         if not known and self._has_tensors(view) and min(self._rank(inner) for _, inner in candidates) > 0:
             return None  # tensors of one dimension beside settings that hold some
@@ -271,6 +277,10 @@ class Content:
             if distinct:
                 return distinct[0][0]
         return None
+
+    def _matrices(self, value: object) -> int:
+        """How many matrices of torch a value holds itself; more beside a state dict are features or results."""
+        return sum(map(_is_matrix, (self._view(value) or {}).values()))
 
     def _is_hqq(self, value: object) -> bool:
         return isinstance(value, Mapping) and isinstance(value.get("W_q"), StoredTensor)
@@ -360,6 +370,10 @@ def _is_tensor(value: object, dimensions: int = 0) -> bool:
     if not isinstance(value, StoredTensor) or len(value.shape) < dimensions:
         return False
     return not isinstance(value, PickledArray) or value.dtype != ""
+
+
+def _is_named_tensor(value: object) -> bool:
+    return type(value) is tuple and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], StoredTensor)
 
 
 def _is_matrix(value: object) -> bool:

@@ -147,7 +147,8 @@ def checkpoint_of(
         others = content.others_beside(chosen.entry) if ref.key is None else ()
         if others:
             told = ", ".join(others[:_NAMED])
-            note = f"entry {chosen.entry} was read; --key chooses another: {told}"
+            read = f"entry {chosen.entry} was read" if chosen.entry else "the tensors at the outermost level were read"
+            note = f"{read}; --key chooses another: {told}"
             facts = replace(facts, notes=(*facts.notes, note))
         ref = with_facts(replace(ref, key=chosen.entry or None), facts)
     state, described = flattened(state)

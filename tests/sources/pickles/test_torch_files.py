@@ -347,6 +347,26 @@ def test_averages_without_names_do_not_precede_the_weights(tmp_path: Path) -> No
         assert found.ref.key == "ema.shadow_params"
 
 
+def test_tensors_beside_a_state_dict(tmp_path: Path) -> None:
+    net = {"a.weight": random(3, 3), "b.weight": random(3, 3)}
+    torch.save({"my_net": net, "features": random(9, 9)}, tmp_path / "x.pt")
+    with opened(tmp_path / "x.pt") as found:
+        assert found.ref.key == "my_net"
+    torch.save({**net, "c.weight": random(3, 3), "extra": {"d": random(3, 3)}}, tmp_path / "y.pt")
+    with opened(tmp_path / "y.pt") as found:
+        assert [t.name for t in found.tensors] == ["a.weight", "b.weight", "c.weight"]
+        assert found.facts.notes == ("the tensors at the outermost level were read; --key chooses another: extra",)
+
+
+def test_lists_of_names_and_tensors(tmp_path: Path) -> None:
+    state = {"a.weight": random(3, 3), "a.bias": random(3)}
+    torch.save(list(state.items()), tmp_path / "x.pt")
+    assert_same(tmp_path / "x.pt", state)
+    torch.save([*state.items(), ("a.bias", random(3))], tmp_path / "twice.pt")
+    with pytest.raises(RegistryError, match="several state dicts: 0, 1, 2"):
+        opened(tmp_path / "twice.pt")
+
+
 @pytest.mark.parametrize(("swapped", "chosen"), [(True, "state_dict"), (False, "ema_state_dict")])
 def test_averages_that_changed_places_with_the_weights(swapped: bool, chosen: str, tmp_path: Path) -> None:
     content = {
