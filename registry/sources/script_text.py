@@ -162,10 +162,10 @@ def _use_of(frames: list[_Frame], *, turned: bool) -> Use:
     return Use(role)
 
 
-def recurrent_name(place: int, count: int, *, biases: bool) -> str:
-    """The name of a recurrent layer's weight by its place among ``count`` weights, of one direction."""
-    step = 4 if biases else 2
-    return f"{_RECURRENT[place % step]}_l{place // step}" if place < count else ""
+def recurrent_name(place: int, step: int, *, both: bool) -> str:
+    """The name of a recurrent layer's weight by its place in the list, of ``step`` weights a layer and direction."""
+    part, at = _RECURRENT[place % step], place // step
+    return f"{part}_l{at // 2}{'_reverse' * (at % 2)}" if both else f"{part}_l{at}"
 
 
 def declared(text: str) -> dict[str, frozenset[str] | None]:

@@ -128,7 +128,9 @@ class Content:
         if view is None or is_module(self._value):
             return ()
         if not entry:
-            return tuple(sorted(word for word, value in self._candidates(view) if self._matrices(value)))
+            return tuple(
+                sorted(w for w, value in self._candidates(view) if not self._rank(value) and self._matrices(value))
+            )
         parts = entry.split(".")  # a key may have dots itself
         tops = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
         top = next((word for word in tops if self._key_of(view, word) is not None), None)

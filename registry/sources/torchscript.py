@@ -41,6 +41,7 @@ _CLASSES = "__torch__.torch.classes."
 _MANGLED = re.compile(r"___torch_mangle_\d+")
 _LOST = "ops.prim.ConstantMKLDNNTensor("
 _PACKED = re.compile(r"(?:(?:^|\.)_packed_params)+$|(?:^|\.)_packed_weight$")
+_FOLLOWING = ("bias", "running_mean", "running_var")
 _CELL = re.compile(r"(.*?)_all_weight_values\.(\d{1,4})\.param", re.DOTALL)
 
 
@@ -190,6 +191,7 @@ class _Archive:
                 uses.setdefault(number, use)
         found: _Named = {}
         recurrent = self._recurrent(values, uses)
+        stem = ""  # of the weight before, whose bias or statistics follow it in the code
         for number in [*uses, *(number for number in range(len(values)) if number not in uses)]:
             if number >= len(values):
                 continue
@@ -198,7 +200,13 @@ class _Archive:
                 found.update((part, (tensor, Use("packed"))) for part, tensor in _packed(name, value).items())
             elif isinstance(value, StoredTensor) and (is_float(value.dtype) or value.dtype in QUANTISED):
                 leaf = recurrent.get(number) or use.role
-                found[f"{name}.{leaf}" if leaf else name] = (value, use)
+                joined = leaf in _FOLLOWING or (number in recurrent and use.place > 0)
+                own = f"{name}.{leaf}" if leaf else name
+                if joined and stem and f"{stem}.{leaf}" not in found:
+                    own = f"{stem}.{leaf}"
+                else:
+                    stem = name
+                found[own] = (value, use)
         return found
 
     def _recurrent(self, values: Sequence[object], uses: Mapping[int, Use]) -> dict[int, str]:
@@ -208,8 +216,11 @@ class _Archive:
         for number, use in [*uses.items(), (-1, Use())]:
             if run and (use.role != "recurrent" or use.place == 0):
                 shapes = [getattr(values[n], "shape", ()) if n < len(values) else () for n in run]
-                biases = any(len(shape) == 1 for shape in shapes)
-                names.update((n, recurrent_name(place, len(run), biases=biases)) for place, n in enumerate(run))
+                step = 4 if any(len(shape) == 1 for shape in shapes) else 2
+                # Both directions of a layer have the same inputs; those of the next layer are as many as its outputs.
+                both = len(run) >= 2 * step and shapes[0] == shapes[step]
+                both = both and (len(run) == 2 * step or shapes[0] != shapes[1] or shapes[2 * step] != shapes[0])
+                names.update((n, recurrent_name(place, step, both=both)) for place, n in enumerate(run))
                 run = []
             if use.role == "recurrent":
                 run.append(number)
@@ -251,14 +262,18 @@ def _in_state(name: str, state: tuple[object, ...]) -> dict[str, StoredTensor]:
     return {f"{stem}{at}": tensor for at, tensor in enumerate(tensors)}
 
 
-def _within(state: object, levels: int = 4) -> Iterator[StoredTensor]:
-    """The tensors of a packed object's state, which nests lists in a tuple, and objects in a list."""
+def _within(state: object, levels: int = 8) -> Iterator[StoredTensor]:
+    """The tensors of a packed object's state, which nests lists in a tuple, and objects in a list.
+
+    Lists may be arguments of ``torch.jit._pickle.build_tensorlist`` and ``restore_type_tag``.
+    """
     for value in state if isinstance(state, list | tuple) else ():
         if isinstance(value, StoredTensor):
             yield value
         elif levels and isinstance(value, list | tuple):
             yield from _within(value, levels - 1)
         elif levels and isinstance(value, Instance):
+            yield from _within(value.args, levels - 1)
             yield from _within(value.state, levels - 1)
 
 

@@ -116,3 +116,65 @@ def test_weights_that_were_lost_in_saving(tmp_path: Path) -> None:
             new.writestr(name, data)
     with pytest.raises(WeightsError, match="optimised for inference"):
         opened(tmp_path / "y.pt")
+
+
+class Recurrent(torch.nn.Module):
+    """With weights in a list that the code keeps in a variable, and a convolution that is transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = torch.nn.LSTM(5, 6, 2, bidirectional=True)
+        self.out = torch.nn.Linear(12, 5)
+        self.up = torch.nn.ConvTranspose1d(5, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs of a sequence (length, batch, 5)."""
+        y: torch.Tensor = self.up(self.out(self.rnn(x)[0]).transpose(1, 2))
+        return y
+
+
+def test_recurrent_layers_of_frozen_models(tmp_path: Path) -> None:
+    module = Recurrent().eval()
+    saved(module, tmp_path / "x.pt", frozen=True)
+    torch.save(module.state_dict(), tmp_path / "y.pt")
+    with opened(tmp_path / "x.pt") as found, open_ref(expand(tmp_path / "y.pt")[0]) as state:
+        for name, tensor in module.rnn.state_dict().items():
+            (own,) = [info.name for info in found.tensors if info.name.endswith(f".{name}")]
+            assert np.array_equal(found.read(own), tensor.numpy())
+        shapes = sorted(layer.shape for layer in plan_weights(found).layers)
+        assert shapes == sorted(layer.shape for layer in plan_weights(state).layers)
+
+
+def test_objects_of_quantised_kernels_in_frozen_models(tmp_path: Path) -> None:
+    module = quantised()
+    saved(module, tmp_path / "x.pt", frozen=True)
+    with opened(tmp_path / "x.pt") as found:
+        names = [info.name for info in found.tensors if len(info.shape) > 1]
+        weights = [getattr(module, at).weight().dequantize().numpy() for at in ("0", "2", "4")]
+        assert len(names) == len(weights)
+        assert all(np.array_equal(found.read(name), weight) for name, weight in zip(names, weights, strict=True))
+
+
+class Dynamic(torch.nn.Module):
+    """A recurrent layer of torch's dynamic quantisation."""
+
+    def __init__(self, plain: torch.nn.LSTM) -> None:
+        super().__init__()
+        kinds = {torch.nn.LSTM}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.rnn: Any = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(plain), kinds)[0]  # type: ignore[no-untyped-call]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs of a sequence."""
+        y: torch.Tensor = self.rnn(x)[0]
+        return y
+
+
+def test_recurrent_layers_of_dynamic_quantisation(tmp_path: Path) -> None:
+    plain = torch.nn.LSTM(8, 6, 2)
+    saved(Dynamic(plain), tmp_path / "x.pt")
+    with opened(tmp_path / "x.pt") as found:
+        for name, tensor in plain.state_dict().items():
+            step = float(tensor.abs().max()) / 100 if name.startswith("weight") else 0.0
+            assert np.abs(found.read(f"rnn.{name}") - tensor.numpy()).max() <= step
