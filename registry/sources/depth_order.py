@@ -124,8 +124,8 @@ def _moved_rank(
     if child in _NOMIC and parts.keys() >= set(_NOMIC):
         return GATE + _NOMIC.index(child)
     if rank == DENSE and not any("conv" in part.stem for part in parts.values()):
-        counted = {not part.numbers for part in parts.values() if part.stem == parts[child].stem}
-        if len(counted) == 2:
+        first = (name for name, part in parts.items() if part.stem == parts[child].stem and not part.numbers)
+        if any(f"{name}_1" in parts for name in first):
             return rank  # dense, dense_1, ...: Keras counts from the first, which has no number
         return BODY if parts[child].numbers else HEAD
     if child == "up" and not any(part.stem.startswith("down") for part in parts.values()):

@@ -116,6 +116,7 @@ NAMES = {
     "haiku, automatic names": """
         net.linear.w net.linear_1.w net.linear_2.w""",
     "keras, dense layers alone": "dense.kernel dense_1.kernel dense_2.kernel dense_10.kernel",
+    "head beside numbered layers": "linear1.weight linear2.weight linear.weight",
     "keras, recurrent": "embedding.embeddings bidirectional.kernel dense.kernel dense_1.kernel",
     "keras, separable": """
         conv1.kernel conv_dw_1.depthwise_kernel conv_pw_1.kernel conv_dw_2.depthwise_kernel conv_pw_2.kernel
