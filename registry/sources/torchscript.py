@@ -217,9 +217,9 @@ class _Archive:
             if run and (use.role != "recurrent" or use.place == 0):
                 shapes = [getattr(values[n], "shape", ()) if n < len(values) else () for n in run]
                 step = 4 if any(len(shape) == 1 for shape in shapes) else 2
-                # Both directions of a layer have the same inputs; those of the next layer are as many as its outputs.
+                # Both directions of a layer have the same inputs; a layer's are as many as the outputs before it.
                 both = len(run) >= 2 * step and shapes[0] == shapes[step]
-                both = both and (len(run) == 2 * step or shapes[0] != shapes[1] or shapes[2 * step] != shapes[0])
+                both = both and (shapes[0] != shapes[1] or (len(run) > 2 * step and shapes[2 * step] != shapes[0]))
                 names.update((n, recurrent_name(place, step, both=both)) for place, n in enumerate(run))
                 run = []
             if use.role == "recurrent":
