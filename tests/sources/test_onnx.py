@@ -16,6 +16,7 @@ from registry.sources.byte_source import open_bytes
 from registry.sources.onnx.constants import Constants
 from registry.sources.onnx.external import Companions
 from registry.sources.onnx.model import read_model
+from registry.sources.onnx.node_names import own_name
 from tests.sources.onnx_models import graph_of, model_of, opened, saved, values
 
 if TYPE_CHECKING:
@@ -239,6 +240,81 @@ def test_products_of_integers(tmp_path: Path) -> None:
         assert len(found) == 1
 
 
+def test_scales_of_outputs_are_no_weights(tmp_path: Path) -> None:
+    """They are multiplied with the scale of the input before the product stands in the file."""
+    codes, scale = values(4, 5, dtype=np.int8), np.abs(values(5))
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "qs", "qz"]),
+        node("Mul", ["qs", "s"], ["both"], "/fc/MatMul_quant_scales_mul"),
+        node("MatMulInteger", ["q", "w", "qz", "z"], ["i"], "/fc/MatMul_quant"),
+        node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+        node("Mul", ["f", "both"], ["y"]),
+    ]
+    given = {"w": codes, "s": scale, "z": np.zeros(5, np.int8)}
+    found = opened(saved(tmp_path, model_of(nodes, given, producer="onnx.quantize")))
+    assert list(found) == ["w"]
+    np.testing.assert_array_equal(found["w"], (codes * scale).T)
+
+
+@pytest.mark.parametrize("after", ["DequantizeLinear", "QLinearAdd"])
+def test_rows_of_a_table_of_codes(after: str, tmp_path: Path) -> None:
+    """The scale stands at the node that takes the rows."""
+    codes = values(7, 4, dtype=np.uint8)
+    given = {"t": codes, "s": np.float32(0.5), "z": np.uint8(3), "b": codes, "bs": np.float32(1), "bz": np.uint8(0)}
+    inputs = ["r", "s", "z"] if after == "DequantizeLinear" else ["b", "bs", "bz", "r", "s", "z", "bs", "bz"]
+    domain = "" if after == "DequantizeLinear" else "com.microsoft"
+    nodes = [
+        node("Gather", ["t", "x"], ["g"]),
+        node("Transpose", ["g"], ["r"]),
+        node(after, inputs, ["y"], domain=domain),
+    ]
+    found = opened(saved(tmp_path, model_of(nodes, given)))
+    np.testing.assert_array_equal(found["t"], (codes.astype(np.float32) - 3) * 0.5)
+    with pytest.raises(WeightsError, match="used by Gather"):
+        opened(saved(tmp_path, model_of(nodes[:2], given), "unknown.onnx"))
+
+
+@pytest.mark.parametrize("by_output", [False, True])
+def test_an_lstm_of_integers(by_output: bool, tmp_path: Path) -> None:
+    """Weights (directions, in, gates * hidden), and a scale for each direction or output; the gates are torch's."""
+    inputs, again = values(2, 3, 8, dtype=np.int8), values(2, 2, 8, dtype=np.int8)
+    scale = np.abs(values(2, 8) if by_output else values(2))
+    zero = np.full(scale.shape, 3, np.int8)
+    taken = ["x", "w", "r", "b", "", "", "", "", "s", "z", "s", "z"]
+    given = {"w": inputs, "r": again, "b": values(2, 16), "s": scale, "z": zero}
+    lstm = microsoft("DynamicQuantizeLSTM", taken, hidden_size=2, direction="bidirectional")
+    found = opened(saved(tmp_path, model_of([lstm], given)))
+    wide = scale[:, None, :] if by_output else scale[:, None, None]
+    gates = [0, 1, 4, 5, 6, 7, 2, 3]
+    for codes, leaf in ((inputs, "weight_ih"), (again, "weight_hh")):
+        expected = ((codes.astype(np.float32) - 3) * wide).transpose(0, 2, 1)[:, gates]
+        for way, end in enumerate(("", "_reverse")):
+            [name] = [name for name in found if name.endswith(f"{leaf}_l0{end}")]
+            np.testing.assert_array_equal(found[name], expected[way])
+    assert len(found) == 8
+
+
+def test_a_standardised_weight_is_the_parameter(tmp_path: Path) -> None:
+    """A batch norm whose statistics come from the weight runs before each convolution; timm's networks have it."""
+    weight = values(1, 6, 27)
+    given = {
+        "onnx::B_1": weight, "onnx::R_2": weight.transpose(0, 2, 1).copy(), "g": np.ones(6, np.float32),
+        "z": np.zeros(6, np.float32), "shape": np.array([6, 3, 3, 3]), "stem.conv.bias": values(6),
+    }  # fmt: skip
+    nodes = [
+        node("ReduceMean", ["onnx::R_2"], ["m"], "/stem/conv/ReduceMean", axes=[0, 1], keepdims=0),
+        node("BatchNormalization", ["onnx::B_1", "g", "z", "m", "m"], ["n"], "/stem/conv/BatchNormalization"),
+        node("Reshape", ["n", "shape"], ["w"], "/stem/conv/Reshape"),
+        node("Conv", ["x", "w", "stem.conv.bias"], ["y"], "/stem/conv/Conv"),
+    ]
+    found = opened(saved(tmp_path, model_of(nodes, given, producer="pytorch", opset=13)))
+    np.testing.assert_array_equal(found["stem.conv.weight"], weight.reshape(6, 3, 3, 3))
+    assert not {"stem.conv.running_mean", "onnx::R_2"} & set(found)
+    nodes[2] = node("Mul", ["n", "g"], ["w"])
+    with pytest.raises(WeightsError, match="weights are used by Conv"):
+        opened(saved(tmp_path, model_of(nodes, given, producer="pytorch", opset=13)))
+
+
 def test_convolutions_of_integers_and_their_biases(tmp_path: Path) -> None:
     codes, scale = values(5, 3, 3, 3, dtype=np.int8), np.abs(values(5))
     given = {"a": np.float32(0.5), "az": np.uint8(1), "w": codes, "s": scale, "z": np.zeros(5, np.int8),
@@ -368,6 +444,9 @@ NAMES = {
     "/layer1/layer1.0/conv1/Conv": "layer1.0.conv1.weight",
     "/features/features.0/Conv": "features.0.weight",
     "/encoder/layer.11/attention/self/query/MatMul": "encoder.layer.11.attention.self.query.weight",
+    "/blocks.0/attn/qkv/MatMul/MatMulAddFusion": "blocks.0.attn.qkv.weight",
+    "/fc/MatMul_token_3/MatMulScaleFusion/": "fc.weight",
+    "fused /7/Gemm": "7.weight",
     "StatefulPartitionedCall/model/conv2d_3/Conv2D": "model/conv2d_3/kernel",
     "model/dense/MatMul": "model/dense/kernel",
     "Conv_12": "Conv_12.weight",
@@ -379,6 +458,12 @@ NAMES = {
 def test_a_tensor_without_a_name_takes_that_of_its_module(name: str, tmp_path: Path) -> None:
     model = model_of([node("Conv", ["x", "onnx::Conv_523"], ["y"], name)], {"onnx::Conv_523": CONV}, producer="pytorch")
     assert list(opened(saved(tmp_path, model))) == [NAMES[name]]
+
+
+def test_names_that_quantisers_and_fusions_change() -> None:
+    assert own_name("fc.weight_quantized") == own_name("fc.weight_Transposed_quantized") == "fc.weight"
+    assert own_name("ConvBnFusion_W_stem.conv.weight") == "stem.conv.weight"
+    assert own_name("ConvBnFusion_BN_B_stem.bn.bias") == ""
 
 
 def test_names_of_biases_and_of_scopes_tell(tmp_path: Path) -> None:

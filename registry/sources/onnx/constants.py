@@ -102,7 +102,7 @@ class Scope:
 class Constant:
     """A value that is known before a network runs. ``name``, ``key``: those of the tensor that it is made of.
 
-    ``moved``: its axes are not those of the stored tensor any more. ``direct``: it is the stored tensor itself.
+    ``direct``: it is the stored tensor itself. ``steps``: how many operations made it of that.
     """
 
     tensor: LazyTensor

@@ -20,7 +20,7 @@ __all__ = ["Names", "is_slashed", "label", "listed", "own_name", "sibling"]
 
 _QUANTISED = re.compile(
     r"_(?:quantized|dequantized|QuantizeLinear(?:_Input|_Output)?|DequantizeLinear(?:_Input|_Output)?|Q4G?|Q8G?"
-    r"|Bits|int8|uint8)(?:_\d+)?$"
+    r"|Bits|int8|uint8|Transposed)(?:_\d+)?$"
 )
 _DOTTED = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)+")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z_\-]*(?:\d+[A-Za-z_\-]+)*")
@@ -28,6 +28,7 @@ _MADE_UP = re.compile(
     r"(?:.*_)?(?:output|Output|Constant|const|fold|value|new_shape|val|getitem|tensor_constant)\w*_?\d*"
 )
 _ENTRY = re.compile(r"(?:StatefulPartitionedCall(?:_\d+)?/|PartitionedCall(?:_\d+)?/)+")
+_FUSED = re.compile(r"(?:_token_\d+)?(?:/\w*Fusion\w*/?)+(?:_token_\d+)?$")  # nodes that ONNX Runtime joined
 _AGAIN = re.compile(r"(.*[A-Za-z])_\d+")
 
 
@@ -38,6 +39,9 @@ def own_name(name: str) -> str:
         if shorter == name:
             break
         name = shorter
+    name = name.removeprefix("ConvBnFusion_W_")  # of ONNX Runtime, which makes a bias of the batch norm's
+    if name.startswith("ConvBnFusion_"):
+        return ""
     if name.endswith(".weight_bias"):  # of a batch norm that torch's exporter folded
         name = name.removesuffix("weight_bias") + "bias"
     if _DOTTED.fullmatch(name) or (_PLAIN.fullmatch(name) and not _MADE_UP.fullmatch(name)):
@@ -84,7 +88,7 @@ class Names:
         """The path of the module that a node is in; empty if its names do not tell."""
         if node.scopes:
             return self._of_scopes(node.scopes)
-        name = node.name
+        name = _FUSED.sub("", node.name.removeprefix("fused "))
         if "/" not in name:
             return ""
         if name.startswith("/"):

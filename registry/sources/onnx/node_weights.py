@@ -65,7 +65,8 @@ _WEIGHTLESS = frozenset(
      "QLinearSoftmax", "QLinearConcat", "QLinearReduceMean", "Trilu", "NhwcMaxPool", "Pad", "Range", "ExpandDims",
      "GemmaRotaryEmbedding", "DecoderMaskedMultiHeadAttention", "PackedMultiHeadAttention"}
 )  # fmt: skip
-_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # places of torch's gates among those of ONNX
+# Places of torch's gates among those of ONNX.
+_GATES = {"LSTM": (0, 2, 3, 1), "DynamicQuantizeLSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 
 
 class Weights(NamedTuple):
@@ -310,7 +311,8 @@ class _Finder:
 
     def _not_read(self, node: Node, value: Constant) -> None:
         shape = value.shape
-        if len(shape) > 1 and shape[0] > 1 and math.prod(shape) // max(1, shape[0]) > 1:
+        sides = [extent for extent in shape if extent > 1]
+        if len(sides) > 1:
             kind = f"{node.domain}.{node.op}" if node.domain else node.op
             self.unread.setdefault(value.key, (kind[:100], math.prod(shape)))
 
@@ -361,6 +363,8 @@ class _Finder:
     # Nodes
 
     def _vectors(self, scope: Scope, node: Node) -> None:
+        if self._below(scope, node.input(0)):
+            return  # it normalises a weight
         for number, leaf in _VECTORS[node.op]:
             value = self.constants.find(scope, node.input(number))
             if value is not None and value.shape:
@@ -380,7 +384,7 @@ class _Finder:
 
     def conv(self, scope: Scope, node: Node) -> None:
         """Convolutions: (out, in / groups, *kernel); transposed ones (in, out / groups, *kernel)."""
-        value = self._weight(scope, node, 1)
+        value = self._weight(scope, node, 1) or self._standardised(scope, node)
         if value is None or len(value.shape) < 2:
             return
         bias = node.input(3 if node.op == "DeformConv" else 2)
@@ -390,6 +394,25 @@ class _Finder:
         if node.op == "Conv" and self.torch and self._is_folded(node, value, biased):
             self.folded += 1
         self._bias(scope, node, bias, weight)
+
+    def _standardised(self, scope: Scope, node: Node) -> Constant | None:
+        """The parameter of a weight whose rows get mean 0 and variance 1 when the network runs, (out, in, *kernel).
+
+        A batch norm that takes its statistics from the weight, (1, out, rest), does it, and a reshaping behind it.
+        """
+        owner, name = scope.place(node.input(1))
+        shaping = owner.producers.get(name, (None, 0))[0]
+        if shaping is None or shaping.op != "Reshape":
+            return None
+        norm = owner.producers.get(shaping.input(0), (None, 0))[0]
+        shape = self.constants.integers(owner, shaping.input(1))
+        value = self.constants.find(owner, norm.input(0)) if norm is not None and "Normalization" in norm.op else None
+        if value is None or not shape or len(shape) < 3 or value.shape[:2] != (1, shape[0]):
+            return None
+        if math.prod(shape) != math.prod(value.shape):
+            return None
+        self.used |= {other.key for other in self._below(scope, node.input(1))}  # copies of it, for its statistics
+        return replace(value, tensor=replace(value.tensor, shape=tuple(shape)), direct=False)
 
     def _beside(self, node: Node, bias: Constant | None) -> str:
         """The name of the weight that a bias of torch's name is beside, unless the node's module is further within."""
@@ -481,19 +504,36 @@ class _Finder:
         if value is None or len(value.shape) < 2 or scope.integer(node, "axis") not in (0, -len(value.shape)):
             return
         tensor = value.tensor
-        after = scope.consumers.get(node.outputs[0] if node.outputs else "", [])
-        if not is_float(tensor.dtype) and len(after) == 1 and after[0].op == "DequantizeLinear":
-            scale = self.constants.find(scope, after[0].input(1))
-            zero = self.constants.find(scope, after[0].input(2)) if after[0].input(2) else None
-            if scale is None or math.prod(scale.shape) != 1:
+        if tensor.dtype in ("int8", "uint8"):
+            found = self._scale_of_codes(scope, node)
+            if found is None or math.prod(found[0].shape) != 1:
+                self._not_read(node, value)
                 return
+            scale, zero = found
             tensor = dequantised(tensor, scale.tensor, None if zero is None else zero.tensor, 0)
         if is_float(tensor.dtype):
             self._put(node, value, "embeddings" if is_slashed(self.names.module(node)) else "weight", tensor)
 
+    def _scale_of_codes(self, scope: Scope, node: Node) -> tuple[Constant, Constant | None] | None:
+        """Scale and zero point of what a node gives, which stand behind it among the inputs of a node that takes it."""
+        names = list(node.outputs[:1])
+        for _ in range(16):
+            if not names:
+                return None
+            name = names.pop()
+            for after in scope.consumers.get(name, []):
+                if after.op in ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"):
+                    names += after.outputs[:1]
+                if after.op == "DequantizeLinear" or after.op.startswith("QLinear"):
+                    at = after.inputs.index(name)
+                    scale, zero = (self.constants.find(scope, after.input(at + each)) for each in (1, 2))
+                    if scale is not None and is_float(scale.tensor.dtype) and (zero or not after.input(at + 2)):
+                        return scale, zero
+        return None
+
     def vector(self, scope: Scope, node: Node) -> None:
         """A vector that is multiplied or added, of exporters that do not keep the names of torch's parameters."""
-        if self.torch:
+        if self.torch or any(self._is_scale(scope, name) for name in node.inputs):
             return
         for name in node.inputs:
             owner, inner = scope.place(name)
@@ -504,6 +544,12 @@ class _Finder:
                 flat = replace(value.tensor, shape=(math.prod(value.shape),))
                 self._put(node, value, "weight" if node.op == "Mul" else "bias", flat)
 
+    def _is_scale(self, scope: Scope, name: str) -> bool:
+        """Whether it is the scale of an input that is quantised when the network runs."""
+        owner, made = scope.place(name)
+        producer, number = owner.producers.get(made, (None, 0))
+        return producer is not None and producer.op == "DynamicQuantizeLinear" and number == 1
+
     def recurrent(self, scope: Scope, node: Node) -> None:
         """LSTM, GRU and RNN: W (directions, gates * hidden, in), R (directions, gates * hidden, hidden), B."""
         gates = _GATES[node.op]
@@ -511,6 +557,8 @@ class _Finder:
         slashed = is_slashed(module)
         for number, leaf in ((1, "weight_ih"), (2, "weight_hh")):
             value = self._weight(scope, node, number)
+            if value is not None and node.op == "DynamicQuantizeLSTM":
+                value = self._recurrent_codes(scope, node, value, 2 * number + 6)
             if value is None or not is_float(value.tensor.dtype):
                 continue
             if len(value.shape) != 3 or value.shape[1] % len(gates):
@@ -526,6 +574,21 @@ class _Finder:
                 name = self._recurrent_name(module, kernel if slashed else leaf, node, way, slashed=slashed)
                 self._put(node, value, leaf, laid, name=name, part=(way, name))
         self._recurrent_bias(scope, node, module, gates)
+
+    def _recurrent_codes(self, scope: Scope, node: Node, value: Constant, number: int) -> Constant | None:
+        """Weights of DynamicQuantizeLSTM, (directions, in, gates * hidden), with scales by direction or output."""
+        scale = self.constants.find(scope, node.input(number))
+        zero = self.constants.find(scope, node.input(number + 1))
+        if scale is None or len(value.shape) != 3 or len(scale.shape) not in (1, 2):
+            self._not_read(node, value)
+            return None
+        factors = [
+            replace(each.tensor, shape=(each.shape[0], 1, each.shape[1])) if len(each.shape) == 2 else each.tensor
+            for each in (scale, zero) if each is not None
+        ]  # fmt: skip
+        axis = 1 if len(scale.shape) == 2 else 0
+        laid = turned(dequantised(value.tensor, factors[0], factors[1] if zero else None, axis), (0, 2, 1))
+        return replace(value, tensor=laid, direct=False)
 
     def _recurrent_name(self, module: str, leaf: str, node: Node, way: int, *, slashed: bool) -> str:
         if slashed:
@@ -757,7 +820,7 @@ class _Finder:
 
 def _keras_gates(op: str) -> tuple[int, ...]:
     """Places of Keras' gates among those of ONNX: i f c o of i o f c; z r h as they are."""
-    return (0, 2, 3, 1) if op == "LSTM" else (0, 1, 2) if op == "GRU" else (0,)
+    return (0, 2, 3, 1) if "LSTM" in op else (0, 1, 2) if op == "GRU" else (0,)
 
 
 _WITH_SCALES = frozenset({"MatMulInteger", "ConvInteger"})
@@ -768,6 +831,7 @@ _HANDLERS: dict[str, Callable[[_Finder, Scope, Node], None]] = {
     "FusedMatMulActivation": _Finder.product, "Gemm": _Finder.product, "FusedGemm": _Finder.product,
     "GemmFastGelu": _Finder.product, "Gather": _Finder.gather, "Einsum": _Finder.einsum,
     "LSTM": _Finder.recurrent, "GRU": _Finder.recurrent, "RNN": _Finder.recurrent,
+    "DynamicQuantizeLSTM": _Finder.recurrent,
     "QLinearConv": _Finder.quantised_conv, "QLinearMatMul": _Finder.quantised_matmul, "QGemm": _Finder.quantised_gemm,
     "ConvInteger": _Finder.integer_product, "MatMulInteger": _Finder.integer_product,
     "DynamicQuantizeMatMul": _Finder.dynamic_matmul, "MatMulIntegerToFloat": _Finder.dynamic_matmul,
