@@ -440,6 +440,43 @@ def test_graphs_within_nodes_and_local_functions(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name], expected, err_msg=name)
 
 
+def test_weights_that_a_loop_hands_on_are_read(tmp_path: Path) -> None:
+    """tf2onnx gives the weights of recurrent layers as states that no round changes."""
+    body = helper.make_graph(
+        [
+            node("MatMul", ["h", "k"], ["h1"]), node("Identity", ["k"], ["k1"]), node("Identity", ["go"], ["go1"]),
+            node("MatMul", ["h1", "changing"], ["c1"]),
+        ],
+        "body",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("i", "go", "h", "k", "changing")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("go1", "h1", "k1", "c1")],
+    )  # fmt: skip
+    loop = helper.make_node("Loop", ["", "", "x", "w", "other"], ["y", "y1", "y2"], body=body)
+    found = opened(saved(tmp_path, model_of([loop], {"w": values(4, 4), "other": values(4, 4, seed=1)})))
+    assert list(found) == ["w"]
+    np.testing.assert_array_equal(found["w"], values(4, 4).T)
+
+
+def test_weights_reshaped_as_the_network_runs_are_refused(tmp_path: Path) -> None:
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Reshape", ["w", "s"], ["r"]),
+        node("MatMul", ["x", "r"], ["a"]),
+        node("MatMul", ["a", "v"], ["y"]),
+    ]
+    with pytest.raises(WeightsError, match="48 of 64 weights are used by MatMul"):
+        opened(saved(tmp_path, model_of(nodes, {"w": values(1, 4, 12), "v": values(4, 4)})))
+
+
+@pytest.mark.parametrize(("name", "axes"), [("/up/ConvTranspose", (0, 1, 2, 3)), ("model/up/conv", (1, 0, 2, 3))])
+def test_a_transposed_convolution_is_as_its_name_says(name: str, axes: tuple[int, ...], tmp_path: Path) -> None:
+    """Torch's weight is (in, out, *kernel), Keras' kernel is given with outputs first."""
+    kernel = values(4, 6, 3, 3)
+    model = model_of([node("ConvTranspose", ["x", "const__3"], ["y"], name)], {"const__3": kernel})
+    [found] = opened(saved(tmp_path, model)).values()
+    np.testing.assert_array_equal(found, kernel.transpose(axes))
+
+
 NAMES = {
     "/layer1/layer1.0/conv1/Conv": "layer1.0.conv1.weight",
     "/features/features.0/Conv": "features.0.weight",
@@ -463,7 +500,7 @@ def test_a_tensor_without_a_name_takes_that_of_its_module(name: str, tmp_path: P
 def test_names_that_quantisers_and_fusions_change() -> None:
     assert own_name("fc.weight_quantized") == own_name("fc.weight_Transposed_quantized") == "fc.weight"
     assert own_name("ConvBnFusion_W_stem.conv.weight") == "stem.conv.weight"
-    assert own_name("ConvBnFusion_BN_B_stem.bn.bias") == ""
+    assert own_name("ConvBnFusion_BN_B_stem.bn.bias") == own_name("Conv__30_weights_fused_bn") == ""
 
 
 def test_names_of_biases_and_of_scopes_tell(tmp_path: Path) -> None:

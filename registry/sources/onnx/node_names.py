@@ -25,7 +25,7 @@ _QUANTISED = re.compile(
 _DOTTED = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)+")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z_\-]*(?:\d+[A-Za-z_\-]+)*")
 _MADE_UP = re.compile(
-    r"(?:.*_)?(?:output|Output|Constant|const|fold|value|new_shape|val|getitem|tensor_constant)\w*_?\d*"
+    r".*__\d+_(?:weights|bias)_fused_bn|(?:.*_)?(?:output|Output|Constant|const|fold|value|new_shape|val|getitem|tensor_constant)\w*_?\d*"
 )
 _ENTRY = re.compile(r"(?:StatefulPartitionedCall(?:_\d+)?/|PartitionedCall(?:_\d+)?/)+")
 _FUSED = re.compile(r"(?:_token_\d+)?(?:/\w*Fusion\w*/?)+(?:_token_\d+)?$")  # nodes that ONNX Runtime joined

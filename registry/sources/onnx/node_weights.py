@@ -65,6 +65,7 @@ _WEIGHTLESS = frozenset(
      "QLinearSoftmax", "QLinearConcat", "QLinearReduceMean", "Trilu", "NhwcMaxPool", "Pad", "Range", "ExpandDims",
      "GemmaRotaryEmbedding", "DecoderMaskedMultiHeadAttention", "PackedMultiHeadAttention"}
 )  # fmt: skip
+_MOVES = frozenset({"Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Transpose", "Expand"})
 # Places of torch's gates among those of ONNX.
 _GATES = {"LSTM": (0, 2, 3, 1), "DynamicQuantizeLSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 
@@ -150,7 +151,7 @@ class _Finder:
             takes = tuple(_key(scope, name) for name in node.inputs if name)
             gives = tuple(_key(scope, name) for name in node.outputs if name)
             for graph in node.graphs:
-                inner = Scope(graph, scope)
+                inner = Scope(graph, scope, formals=_unchanged(scope, node, graph))
                 self.steps.append(Computation(takes, tuple(_key(inner, name) for name in graph.inputs)))
                 self._walk(inner, depth + 1)
                 takes += tuple(_key(inner, name) for name in graph.outputs)
@@ -357,7 +358,8 @@ class _Finder:
             node, _number = scope.producers[name]
             if not node.inputs or node.graphs or node.op in ("Shape", "RandomNormal", "RandomUniform"):
                 return []
-            names += [(scope, each) for each in node.inputs if each]
+            inputs = node.inputs[:1] if node.op in _MOVES else node.inputs  # whatever the new shape is computed from
+            names += [(scope, each) for each in inputs if each]
         return []
 
     # Nodes
@@ -390,7 +392,10 @@ class _Finder:
         bias = node.input(3 if node.op == "DeformConv" else 2)
         biased = self.constants.find(scope, bias)
         name = self._beside(node, biased)
-        weight = self._put(node, value, "weight", name=name)
+        laid = None
+        if node.op == "ConvTranspose" and is_slashed(self.names.module(node)) and scope.integer(node, "group", 1) == 1:
+            laid = turned(value.tensor, (1, 0, *range(2, len(value.shape))))  # kernel, not weight: outputs stand first
+        weight = self._put(node, value, "weight", laid, name=name)
         if node.op == "Conv" and self.torch and self._is_folded(node, value, biased):
             self.folded += 1
         self._bias(scope, node, bias, weight)
@@ -839,6 +844,21 @@ _HANDLERS: dict[str, Callable[[_Finder, Scope, Node], None]] = {
     "Attention": _Finder.attention, "QAttention": _Finder.attention,
     "EmbedLayerNormalization": _Finder.embeddings, "Add": _Finder.vector, "Mul": _Finder.vector,
 }  # fmt: skip
+
+
+def _unchanged(scope: Scope, node: Node, graph: Graph) -> dict[str, tuple[Scope, str]]:
+    """Inputs of a loop's body that have the same value in each round, and what is given for them.
+
+    ``Loop`` takes a count, a condition and the states, its body the number of the round, the condition and the states;
+    the body gives the condition and the states, and what it collects. ``Scan`` has states alone, then sequences.
+    """
+    if node.op not in ("Loop", "Scan"):
+        return {}
+    first = 2 if node.op == "Loop" else 0
+    given = graph.outputs[1:] if node.op == "Loop" else graph.outputs
+    same = {each.outputs[0]: each.input(0) for each in graph.nodes if each.op == "Identity" and each.outputs}
+    pairs = zip(graph.inputs[first:], node.inputs[first:], given, strict=False)
+    return {name: (scope, outside) for name, outside, back in pairs if outside and name in (back, same.get(back))}
 
 
 def _pieces(tensor: LazyTensor, pieces: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> LazyTensor:
