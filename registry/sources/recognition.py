@@ -425,7 +425,7 @@ def _main_of(path: Path) -> Path:
     if match := _TF_DATA.fullmatch(name):
         candidates.append(path.with_name(match[1] + ".index"))
     elif name.endswith(".meta"):
-        candidates.append(path.with_name(name.removesuffix(".meta") + ".index"))
+        candidates += [path.with_name(name.removesuffix(".meta") + end) for end in (".index", "")]  # the old format
     elif name.endswith(".bin"):
         candidates.append(path.with_name(name.removesuffix(".bin") + ".param"))
         candidates.append(path.with_name(name.removesuffix(".bin") + ".xml"))

@@ -72,6 +72,12 @@ def test_a_checkpoint_of_one_file_is_read(tmp_path: Path, packed: bool) -> None:
     check(opened(path), {name: value for name, value in EXPECTED.items() if value.dtype != np.float64})
 
 
+def test_the_graph_beside_a_checkpoint_of_one_file_leads_to_it(tmp_path: Path) -> None:
+    path = files.write_old_checkpoint(tmp_path / "model.ckpt", {"dense/kernel": array(3, 4)})
+    (tmp_path / "model.ckpt.meta").write_bytes(files.small_graph())
+    assert [ref.target for ref in expand(tmp_path)] == [str(path)]
+
+
 def test_names_and_order_come_from_the_object_graph(tmp_path: Path) -> None:
     """Keys number the layers; names are those that the layers have."""
     value = "/.ATTRIBUTES/VARIABLE_VALUE"

@@ -263,6 +263,17 @@ def test_weights_of_operations_that_are_not_known_are_not_left_out(tmp_path: Pat
     assert set(tensors(tmp_path, files.graph(IN, *nodes, *small))) == {"w"}
 
 
+def test_parts_of_a_variable_are_not_left_out(tmp_path: Path) -> None:
+    """However few they are; a vector of one row in an unknown operation is left out, as other vectors are."""
+    dense = (files.const("w", array(30, 30)), files.node("y", "MatMul", "x", "w"))
+    parts = [files.const(f"v/part_{k}", array(2, 2)) for k in range(2)]
+    joined = files.node("v", "ConcatV2", "v/part_0", "v/part_1", "axis")
+    with pytest.raises(WeightsError, match="not read, most in ConcatV2"):
+        tensors(tmp_path, files.graph(IN, *dense, *parts, joined))
+    row = (files.const("variance", array(1, 600)), files.node("root", "Sqrt", "variance"))
+    assert set(tensors(tmp_path, files.graph(IN, *dense, *row))) == {"w"}
+
+
 def test_files_cut_at_ten_places_are_refused(tmp_path: Path) -> None:
     """A graph has no end of its own: one that is cut between two operations is a smaller graph."""
     content, refused = files.small_graph(), 0
