@@ -371,7 +371,9 @@ class Structure:
             length = entry.number(self.lengths)
             at += 8 + self.lengths
             if number == index:
-                if length > most or at + length > end:
+                if length <= most and at + length > end:
+                    raise self.damaged("a text that reaches beyond the file")
+                if length > most:
                     raise UnsafeError(f"{self.name} has a text of {length} bytes", "save it again")
                 return self.at(at, length).data
             if number == 0:

@@ -130,6 +130,10 @@ def read_mat_5(file: ByteSource) -> tuple[dict[str, Value], Unpacked]:
 class _Reader:
     def __init__(self, file: ByteSource) -> None:
         mark = bytes(file.read_at(126, 2))
+        if 0 in file.read_at(0, 4):  # which MATLAB looks at; later formats begin with a text
+            raise WeightsError(
+                f"{file.name} is a file of MATLAB 4, which is not read", "load it in MATLAB and save it with -v7.3"
+            )
         if mark not in (b"IM", b"MI"):
             raise WeightsError(f"{file.name} does not state its byte order", _DAMAGED)
         self.big = mark == b"MI"

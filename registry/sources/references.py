@@ -225,6 +225,9 @@ def _resolved(ref: ModelRef) -> ModelRef:
 
 def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
     if path.is_dir():
+        saved = path.parent / "saved_model.pb"
+        if path.name == "variables" and (path / "variables.index").is_file() and saved.is_file():
+            return (_named_file(saved, key),)
         return _file_refs(weight_files(path), key)
     if path.exists():
         if not path.is_file():
@@ -235,6 +238,9 @@ def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
         return _file_refs(found, key)
     if path.is_symlink():
         raise NotFoundError(f"{path} is a broken link", "check its target")
+    index = path.with_name(f"{path.name}.index") if path.name else path
+    if index.is_file():  # TensorFlow calls a checkpoint by what its files have in common
+        return (_named_file(index, key),)
     near = _near_files(path)
     raise NotFoundError(
         f"no file or folder {path}",

@@ -212,3 +212,10 @@ def test_files_that_are_cut_off_are_refused(make: Callable[[], bytes], place: in
     with pytest.raises(RegistryError) as caught:
         array_files.read_all(tmp_path / "x.mat")
     assert caught.value.remedy
+
+
+def test_a_file_of_matlab_4_is_told(tmp_path: Path) -> None:
+    written = tmp_path / "written.mat"
+    scipy.io.savemat(str(written), {"weight": np.ones((13, 24))}, format="4")
+    with pytest.raises(WeightsError, match="is a file of MATLAB 4"):
+        opened(written.read_bytes(), tmp_path)

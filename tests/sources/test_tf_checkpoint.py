@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from registry.errors import SourceError, UnsafeError, WeightsError
+from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
 from registry.sources.layer_order import layer_order
 from registry.sources.tensorflow.crc32c import crc32c, masked
@@ -177,6 +177,24 @@ def test_a_folder_of_a_saved_model_is_one_model(tmp_path: Path) -> None:
     assert [ref.target for ref in expand(tmp_path / "m")] == [str(path)]
     with pytest.raises(SourceError, match="field 2 is a number"):
         opened(tmp_path / "other/fingerprint.pb").close()
+
+
+def test_what_a_user_calls_a_checkpoint_leads_to_it(tmp_path: Path) -> None:
+    """What its files have in common, as TensorFlow does, and the folder of a SavedModel's variables."""
+    index = files.write_checkpoint(tmp_path / "ckpt-1", ARRAYS)
+    assert [ref.target for ref in expand(tmp_path / "ckpt-1")] == [str(index)]
+    path = saved_model(tmp_path / "m")
+    files.write_checkpoint(path.parent / "variables" / "variables", ARRAYS)
+    assert [ref.target for ref in expand(path.parent / "variables")] == [str(path)]
+    with pytest.raises(NotFoundError, match="no file or folder"):
+        expand(tmp_path / "ckpt-2")
+
+
+def test_a_saved_model_whose_variables_are_missing_says_so(tmp_path: Path) -> None:
+    variable = files.node("v", "VarHandleOp")
+    path = saved_model(tmp_path / "m", variable, files.const("b", array(3)), files.node("y", "BiasAdd", "x", "b"))
+    with pytest.raises(WeightsError, match="needs its folder variables"):
+        opened(path)
 
 
 def test_a_saved_model_without_variables_is_its_graph(tmp_path: Path) -> None:

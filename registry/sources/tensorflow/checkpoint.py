@@ -52,6 +52,7 @@ _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _ATTRIBUTE = "/.ATTRIBUTES/"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _COPIES = "_all_variables/"
+_VARIABLES = ("VariableV2", "Variable", "VarHandleOp")
 _MAX_SHARDS = 10_000
 _MAX_GRAPH = 256 * 2**20
 _PIECE = 4 * 2**20
@@ -93,7 +94,7 @@ def open_checkpoint(ref: ModelRef) -> Checkpoint:
         raise NotFoundError(f"{path} has no entry {ref.key!r}", "checkpoints are never wrapped: leave --key out")
     index = _index_of(path)
     if index is None:
-        return open_graph(ref)
+        return _graph_alone(ref, path)
     files: list[ByteSource] = []
     try:
         found = _read(index, files)
@@ -102,6 +103,19 @@ def open_checkpoint(ref: ModelRef) -> Checkpoint:
         for file in files:
             file.close()
         raise
+
+
+def _graph_alone(ref: ModelRef, path: Path) -> Checkpoint:
+    """A SavedModel without variables, whose weights are in its graph."""
+    checkpoint = open_graph(ref)
+    if not any(len(info.shape) > 1 for info in checkpoint.tensors):
+        checkpoint.close()
+        with open_bytes(path) as file:
+            nodes = graph_in(Message(Ahead(file))).nodes.values()
+            if any(node.op in _VARIABLES for node in nodes):
+                raise WeightsError(f"{path} needs its folder variables, which is not beside it", _AGAIN)
+        return open_graph(ref)
+    return checkpoint
 
 
 def _index_of(path: Path) -> Path | None:
@@ -462,8 +476,7 @@ def _uses(
         variables = {
             node.name: shapes[name]
             for node in graph.nodes.values()
-            if node.op in ("VariableV2", "Variable", "VarHandleOp")
-            and (name := str(node.attrs.get("shared_name") or node.name)) in shapes
+            if node.op in _VARIABLES and (name := str(node.attrs.get("shared_name") or node.name)) in shapes
         }
         found = uses_of(graph.nodes, variables)
     except SourceError as error:
