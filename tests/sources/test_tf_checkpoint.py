@@ -394,7 +394,6 @@ def test_values_of_an_old_checkpoint_that_are_not_there(tmp_path: Path) -> None:
         ("gru/gru_cell/bias", (2, 27), None, "as_is"),
         ("attention/query/kernel", (16, 2, 8), None, "dense"),
         ("layer/_value_dense/kernel", (16, 2, 8), None, "dense"),
-        ("attention/attention_output/kernel", (2, 8, 16), None, "dense_2"),
     ],
 )
 def test_layouts_by_name(name: str, shape: tuple[int, ...], bias: tuple[int, ...] | None, kind: str) -> None:
