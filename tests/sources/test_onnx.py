@@ -477,6 +477,14 @@ def test_a_transposed_convolution_is_as_its_name_says(name: str, axes: tuple[int
     np.testing.assert_array_equal(found, kernel.transpose(axes))
 
 
+@pytest.mark.parametrize(("module", "one"), [("m/conv1d_1/Conv1D", True), ("m/conv2d/Conv2D", False)])
+def test_a_kernel_of_one_axis_keeps_it(module: str, one: bool, tmp_path: Path) -> None:
+    """TensorFlow runs it as one of two axes, the first of which is 1."""
+    kernel = values(4, 6, 1, 3)
+    [found] = opened(saved(tmp_path, model_of([node("Conv", ["x", "k__3"], ["y"], module)], {"k__3": kernel}))).values()
+    np.testing.assert_array_equal(found, kernel[:, :, 0] if one else kernel)
+
+
 NAMES = {
     "/layer1/layer1.0/conv1/Conv": "layer1.0.conv1.weight",
     "/features/features.0/Conv": "features.0.weight",

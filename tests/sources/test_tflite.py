@@ -167,6 +167,25 @@ def test_zeros_of_the_converter_and_tables_are_no_weights(tmp_path: Path) -> Non
     assert set(found) == {"m/d/kernel", "m/n/scale"}
 
 
+@pytest.mark.parametrize(
+    ("code", "name", "shape", "expected"),
+    [
+        (CONV, "m/conv1d_2/Conv1D", (6, 1, 3, 4), (6, 4, 3)),
+        (TRANSPOSE_CONV, "m/conv1d_transpose/conv1d_transpose", (6, 1, 3, 4), (6, 4, 3)),
+        (DEPTHWISE, "m/separable_conv1d/separable_conv2d/depthwise", (1, 1, 3, 4), (4, 1, 3)),
+        (CONV, "m/conv2d/Conv2D", (6, 1, 3, 4), (6, 4, 1, 3)),
+    ],
+)
+def test_a_kernel_of_one_axis_keeps_it(
+    tmp_path: Path, code: int, name: str, shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    """TensorFlow runs it as one of two axes, the first of which is 1."""
+    tensors = [files.lite_tensor("x", (1, 4), 0), files.lite_tensor("w", shape, 1), files.lite_tensor(name, (1, 4), 0)]
+    content = files.lite([code], [array(*shape).tobytes()], tensors, [files.operator(0, [0, 1], [2])], [0])
+    [found] = read_all(tmp_path, content).values()
+    assert found.shape == expected
+
+
 def test_names_are_those_of_the_operator_and_not_of_what_was_merged(tmp_path: Path) -> None:
     """As the converter joins them: what was folded, and others of which a constant was the same."""
     names = [

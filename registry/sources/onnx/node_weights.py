@@ -8,6 +8,7 @@ and "Contrib Operators" (ONNX Runtime) for the inputs, the documentation of torc
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,6 +66,7 @@ _WEIGHTLESS = frozenset(
      "QLinearSoftmax", "QLinearConcat", "QLinearReduceMean", "Trilu", "NhwcMaxPool", "Pad", "Range", "ExpandDims",
      "GemmaRotaryEmbedding", "DecoderMaskedMultiHeadAttention", "PackedMultiHeadAttention"}
 )  # fmt: skip
+_ONE_AXIS = re.compile(r"conv_?1d(?:_?transpose)?(?:_\d+)?(?:/|$)")
 _MOVES = frozenset({"Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Transpose", "Expand"})
 # Places of torch's gates among those of ONNX.
 _GATES = {"LSTM": (0, 2, 3, 1), "DynamicQuantizeLSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
@@ -392,13 +394,21 @@ class _Finder:
         bias = node.input(3 if node.op == "DeformConv" else 2)
         biased = self.constants.find(scope, bias)
         name = self._beside(node, biased)
-        laid = None
-        if node.op == "ConvTranspose" and is_slashed(self.names.module(node)) and scope.integer(node, "group", 1) == 1:
-            laid = turned(value.tensor, (1, 0, *range(2, len(value.shape))))  # kernel, not weight: outputs stand first
-        weight = self._put(node, value, "weight", laid, name=name)
+        weight = self._put(node, value, "weight", self._as_keras(scope, node, value), name=name)
         if node.op == "Conv" and self.torch and self._is_folded(node, value, biased):
             self.folded += 1
         self._bias(scope, node, bias, weight)
+
+    def _as_keras(self, scope: Scope, node: Node, value: Constant) -> LazyTensor | None:
+        """A kernel that gets a name of Keras: outputs first, and without the axis that TensorFlow puts before one."""
+        module, tensor = self.names.module(node), value.tensor
+        if not is_slashed(module) or self.torch or self._own(value).endswith("weight"):
+            return None
+        if node.op == "ConvTranspose" and scope.integer(node, "group", 1) == 1:
+            tensor = turned(tensor, (1, 0, *range(2, len(value.shape))))
+        if len(tensor.shape) == 4 and tensor.shape[2] == 1 and _ONE_AXIS.search(module):
+            tensor = replace(tensor, shape=(*tensor.shape[:2], tensor.shape[3]))
+        return None if tensor is value.tensor else tensor
 
     def _standardised(self, scope: Scope, node: Node) -> Constant | None:
         """The parameter of a weight whose rows get mean 0 and variance 1 when the network runs, (out, in, *kernel).

@@ -113,7 +113,7 @@ _NORM = re.compile(r"FusedBatchNorm|batch_?norm", re.IGNORECASE)
 _FOLDED = (
     "the converter folded batch norm into the layers before it, so that the weights are not those that were trained"
 )
-_ONE_AXIS = re.compile(r"(?:.*/)?\w*conv_?1d(?:_\d+)?", re.IGNORECASE)
+_ONE_AXIS = re.compile(r"(?:.*/)?\w*conv_?1d(?:_?transpose)?(?:_\d+)?", re.IGNORECASE)
 _RECURRENT = re.compile(r"lstm|gru|rnn", re.IGNORECASE)
 _WRAPPERS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 
@@ -404,6 +404,8 @@ def _laid(file: ByteSource, weight: _Weight, tensors: Sequence[_Tensor]) -> Lazy
     if kind == "ihwo":
         if len(axes) < 3 or tensor.shape[0] != 1:
             raise WeightsError(f"{file.name} has a depthwise kernel of shape {str(tensor.shape)[:80]}", _AGAIN)
+        if len(axes) == 4 and tensor.shape[1] == 1 and _ONE_AXIS.fullmatch(weight.module):
+            return turned(tensor, (3, 0, 1, 2), (tensor.shape[3], 1, tensor.shape[2]))
         return turned(tensor, (axes[-1], 0, *axes[1:-1]))
     if kind in ("left", "right"):
         options = weight.operator.table.table(4)
