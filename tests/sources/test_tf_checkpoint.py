@@ -480,6 +480,21 @@ def test_the_second_kernel_of_a_separable_convolution_has_its_name() -> None:
     assert with_cells(found)["c/kernel"] == "c/kernel"
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("functional_1/conv2d_1 functional_1/conv2d_1_2 functional_1/head_1", "conv2d conv2d_1 head"),
+        ("functional_1/conv2d_1 functional_1/conv2d_2", ""),
+        ("functional_1/conv2d_1 functional_1/head", ""),
+        ("model/conv2d_1 model/dense_1", ""),
+    ],
+)
+def test_names_of_a_network_that_was_traced_twice(names: str, expected: str) -> None:
+    found = {f"{name}/kernel": ((4, 4), "") for name in names.split()}
+    wanted = [f"functional_1/{name}/kernel" for name in expected.split()] or list(found)
+    assert list(with_cells(found).values()) == wanted
+
+
 def test_kernels_of_cells_are_told_apart() -> None:
     found = {"l/kernel": ((20, 5), "a/MatMul_1"), "l/recurrent_kernel": ((20, 6), "a/MatMul"), "b/kernel": ((2, 2), "")}
     assert list(with_cells(found).items()) == [

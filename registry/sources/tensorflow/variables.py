@@ -33,6 +33,7 @@ _CONV1D = re.compile(r"c_attn|c_proj|c_fc")
 _HEADS = re.compile(r"_?(query|key|value)(_dense)?")  # (in, heads, width) of Keras' attention
 _HEADS_OUT = re.compile(r"_?(attention_output|output_dense)")  # (heads, width, out)
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_TRACED = re.compile(r"(functional|sequential)_\d+")
 _CELL = re.compile(r"(lstm|gru|simple_rnn|conv_lstm)_cell(_\d+)?|cell")
 _WAY = re.compile(r"(forward|backward)_\w+")
 _COUNTED = re.compile(r"_\d+$")
@@ -193,7 +194,23 @@ def with_cells(found: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, st
             better |= {other: name, name: other} if turned else {name: name, other: other}
         elif name not in better:
             better[name] = name
-    return better
+    counted = _uncounted(better.values())
+    return {name: counted[new] for name, new in better.items()}
+
+
+def _uncounted(names: Iterable[str]) -> dict[str, str]:
+    """Names of layers as they are in Keras, by those of a network that Keras 3 exports, which traces it twice.
+
+    TensorFlow numbers the scopes of the second time: ``functional_1/conv2d_1`` is of ``conv2d``, ``conv2d_1_2`` of
+    ``conv2d_1``. If a scope has no number, or two layers would have one name, all names stay.
+    """
+    new: dict[str, str] = {}
+    for name in names:
+        first, *scopes, leaf = name.split("/")
+        if not scopes or not _TRACED.fullmatch(first) or not all(_COUNTED.search(scope) for scope in scopes):
+            return {name: name for name in names}
+        new[name] = "/".join((first, *(_COUNTED.sub("", scope) for scope in scopes), leaf))
+    return new if len(set(new.values())) == len(new) else {name: name for name in new}
 
 
 def _recurs(shape: tuple[int, ...]) -> bool:
