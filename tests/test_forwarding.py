@@ -26,7 +26,7 @@ ALLOWED = {
     },
     **{
         f"registry.sources.{source}.close": "the file is its own"
-        for source in ("byte_source.LocalBytes", "hdf5.Hdf5", "unpacked._Temporary", "zip_parts._Unpacked")
+        for source in ("byte_source.LocalBytes", "byte_parts.Temporary", "hdf5.Hdf5")
     },
     **{
         f"registry.sources.{value}": "a value that follows from the fields"

@@ -19,6 +19,7 @@ import numpy as np
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED
 from registry.sources.base import MAX_TENSORS, Source
+from registry.sources.byte_parts import Section
 from registry.sources.byte_source import open_bytes
 from registry.sources.dtypes import bits_of
 from registry.sources.lazy_tensors import LazyCheckpoint, LazyTensor
@@ -29,7 +30,6 @@ from registry.sources.pickles.torch_legacy import CONSTRUCTORS
 from registry.sources.pickles.torch_values import QUANTISED, dtype_name
 from registry.sources.shard_sets import MAX_SHARDS
 from registry.sources.state_dicts import Content, stripped
-from registry.sources.zip_members import Section
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

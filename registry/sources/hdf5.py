@@ -20,6 +20,7 @@ import numpy as np
 from registry.errors import UnsafeError, WeightsError
 from registry.sources import hdf5_structure as parts
 from registry.sources.base import MAX_TENSORS
+from registry.sources.byte_parts import InMemory
 from registry.sources.byte_source import ByteSource
 from registry.sources.dtypes import bits_of
 from registry.sources.hdf5_structure import Chunk, Cursor, FractalHeap, Structure
@@ -370,7 +371,7 @@ class Hdf5(ByteSource):
             )
         self._claimed += size
         if layout.kind == _COMPACT:
-            return in_file(_Bytes(self.name, layout.data), 0, dtype, shape, big=kind.big)
+            return in_file(InMemory(layout.data, self.name), 0, dtype, shape, big=kind.big)
         if layout.kind != _CHUNKED:
             raise self.structure.damaged("a layout of an unknown kind")
         return self._chunked(node, layout, dtype, shape, big=kind.big)
@@ -450,17 +451,6 @@ class Hdf5(ByteSource):
             )
         array = _Chunked(self, node, layout, tuple(extents), self._filters(node), dtype, shape, big)
         return LazyTensor(dtype, shape, array.span, whole=True)
-
-
-class _Bytes(ByteSource):
-    """Bytes in memory."""
-
-    def __init__(self, name: str, data: bytes) -> None:
-        self.name, self.size, self._data = name, len(data), data
-
-    def read_at(self, start: int, count: int) -> bytes:
-        """Exactly ``count`` bytes from position ``start``."""
-        return self._data[start : start + count]
 
 
 class _Chunked:

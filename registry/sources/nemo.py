@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from registry.errors import WeightsError
 from registry.sources.archive import DAMAGED
 from registry.sources.base import Source
+from registry.sources.byte_parts import Section
 from registry.sources.byte_source import open_bytes
 from registry.sources.lazy_tensors import LazyCheckpoint
 from registry.sources.nested_torch_files import aliases_of, check_sums_in, content_of, lazy_state
 from registry.sources.state_dicts import Content, stripped
-from registry.sources.zip_members import Section
 from registry.types import ModelCard, ModelFacts
 
 if TYPE_CHECKING:

@@ -14,10 +14,12 @@ import zlib
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from registry.errors import SourceError, UnsafeError, WeightsError
-from registry.sources.byte_source import ByteSource
+from registry.sources.byte_parts import Temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from registry.sources.byte_source import ByteSource
 
 __all__ = ["compression", "unpacked"]
 
@@ -95,32 +97,6 @@ def compression(head: bytes) -> _Compression | None:
     return next((kind for kind in _KINDS if head.startswith(kind.magic)), None)
 
 
-class _Temporary(ByteSource):
-    """A temporary file, gone when it is closed."""
-
-    def __init__(self, file: IO[bytes], size: int, name: str) -> None:
-        self._file = file
-        self.size = size
-        self.name = name
-
-    def read_at(self, start: int, count: int) -> bytes:
-        """Exactly ``count`` bytes from position ``start``."""
-        if start < 0 or count < 0 or start + count > self.size:
-            raise self.ends_early(start, count)
-        try:
-            self._file.seek(start)
-            data = self._file.read(count)
-        except OSError as error:
-            raise SourceError(f"{self.name} cannot be read: {error.strerror}", "check the disk") from error
-        if len(data) < count:
-            raise self.ends_early(start, count)
-        return data
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._file.close()
-
-
 def unpacked(source: ByteSource) -> ByteSource:
     """What a compressed file holds, in a temporary file; the given source is not closed.
 
@@ -143,7 +119,7 @@ def unpacked(source: ByteSource) -> ByteSource:
     except OSError as error:
         raise _full(source, error) from error
     try:
-        return _Temporary(file, _unpack(source, kind, file, most), source.name)
+        return Temporary(file, _unpack(source, kind, file, most), source.name)
     except BaseException as error:
         file.close()
         if isinstance(error, OSError) and error.errno is not None:

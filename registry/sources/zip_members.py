@@ -6,7 +6,6 @@ a bound that its reader gives, and never more than a hundredfold.
 
 from __future__ import annotations
 
-import io
 import zipfile
 import zlib
 from typing import TYPE_CHECKING
@@ -14,87 +13,19 @@ from typing import TYPE_CHECKING
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED
 from registry.sources.base import MAX_TENSORS
-from registry.sources.byte_source import ByteSource
+from registry.sources.byte_parts import InMemory, Section
+from registry.sources.byte_source import ByteSource, FileView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Memory", "Section", "SeekableFile", "ZipMembers"]
+__all__ = ["ZipMembers"]
 
 _DIRECTORY_LIMIT = 64 * 2**20  # bytes; an entry of about 100 bytes becomes an object of about 600
 _PIECE = 1 << 20  # bytes summed at a time
 _MAX_RATIO, _HARMLESS = 100, 2**20  # allowed expansion, and bytes below which any expansion is allowed
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-
-class Section(ByteSource):
-    """Bytes ``start`` to ``start + size`` of another source, which stays open when this is closed."""
-
-    def __init__(self, source: ByteSource, start: int, size: int, name: str = "") -> None:
-        if start < 0 or size < 0 or start + size > source.size:
-            raise source.ends_early(start, size)
-        self._source = source
-        self._start = start
-        self.size = size
-        self.name = name or source.name
-
-    def read_at(self, start: int, count: int) -> bytes | bytearray:
-        """Exactly ``count`` bytes from position ``start``."""
-        if start < 0 or count < 0 or start + count > self.size:
-            raise self.ends_early(start, count)
-        return self._source.read_at(self._start + start, count)
-
-
-class Memory(ByteSource):
-    """Bytes in memory."""
-
-    def __init__(self, data: bytes | bytearray, name: str) -> None:
-        self._data = memoryview(data)
-        self.size = len(data)
-        self.name = name
-
-    def read_at(self, start: int, count: int) -> bytes:
-        """Exactly ``count`` bytes from position ``start``."""
-        if start < 0 or count < 0 or start + count > self.size:
-            raise self.ends_early(start, count)
-        return bytes(self._data[start : start + count])
-
-
-class SeekableFile(io.RawIOBase):
-    """A source of bytes as a file object, for libraries that ask for one."""
-
-    def __init__(self, source: ByteSource) -> None:
-        self._source = source
-        self._at = 0
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position, which may be beyond the end."""
-        at = offset + (self._at if whence == io.SEEK_CUR else self._source.size if whence == io.SEEK_END else 0)
-        if at < 0:
-            raise OSError("a position before the file's start")
-        self._at = at
-        return at
-
-    def tell(self) -> int:
-        """The position."""
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes; fewer at the end."""
-        left = max(0, self._source.size - self._at)
-        count = left if size is None or size < 0 else min(size, left)
-        data = bytes(self._source.read_at(self._at, count))
-        self._at += count
-        return data
 
 
 class ZipMembers:
@@ -114,7 +45,7 @@ class ZipMembers:
         if directory > _DIRECTORY_LIMIT:
             raise UnsafeError(f"{source.name} has a directory of {directory / 2**20:.0f} MiB", "split the file")
         try:
-            with zipfile.ZipFile(SeekableFile(source)) as archive:
+            with zipfile.ZipFile(FileView(source)) as archive:
                 entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
         except RegistryError:
             raise
@@ -183,7 +114,7 @@ class ZipMembers:
                 f"{where} would unpack {entry.compress_size} bytes to {entry.file_size}",
                 "extract it yourself if you trust it, or save it without compression",
             )
-        return Memory(self._inflated(section, entry, where), section.name)
+        return InMemory(self._inflated(section, entry, where), section.name)
 
     def read(self, name: str, limit: int) -> bytes:
         """The bytes of a member of at most ``limit`` bytes; raises ``UnsafeError`` for a larger one."""

@@ -14,49 +14,17 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from registry.errors import UnsafeError, WeightsError
 from registry.sources.archive import DAMAGED, zip_entries
+from registry.sources.byte_parts import Section, Temporary
 from registry.sources.byte_source import ByteSource, FileView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Part", "entry_bytes", "entry_check", "small_entry"]
+__all__ = ["entry_bytes", "entry_check", "small_entry"]
 
 _MAX_RATIO, _HARMLESS = 100, 64 * 2**20  # allowed expansion of a file, and bytes below which any expansion is allowed
 _PIECE = 1 << 20
 _UNPACKED = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error)
-
-
-class Part(ByteSource):
-    """Bytes ``start`` to ``start + size`` of another file, which stays open when this is closed."""
-
-    def __init__(self, file: ByteSource, start: int, size: int, name: str) -> None:
-        self.name, self.size, self._file, self._start = name, size, file, start
-        if start < 0 or size < 0 or start + size > file.size:
-            raise file.ends_early(start, size)
-
-    def read_at(self, start: int, count: int) -> bytes | bytearray:
-        """Exactly ``count`` bytes from position ``start``."""
-        if start < 0 or count < 0 or start + count > self.size:
-            raise self.ends_early(start, count)
-        return self._file.read_at(self._start + start, count)
-
-
-class _Unpacked(ByteSource):
-    """A temporary file that has no name."""
-
-    def __init__(self, name: str, file: BinaryIO, size: int) -> None:
-        self.name, self.size, self._file = name, size, file
-
-    def read_at(self, start: int, count: int) -> bytes:
-        """Exactly ``count`` bytes from position ``start``."""
-        if start < 0 or count < 0 or start + count > self.size:
-            raise self.ends_early(start, count)
-        self._file.seek(start)
-        return self._file.read(count)
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._file.close()
 
 
 def _entry(file: ByteSource, name: str) -> zipfile.ZipInfo | None:
@@ -100,7 +68,7 @@ def entry_bytes(file: ByteSource, name: str) -> ByteSource:
     if entry.compress_type == zipfile.ZIP_STORED:
         if entry.file_size != entry.compress_size:
             raise WeightsError(f"{file.name}: {name} has two sizes", DAMAGED)
-        return Part(file, _offset(file, entry), entry.file_size, f"{file.name}: {name}")
+        return Section(file, _offset(file, entry), entry.file_size, f"{file.name}: {name}")
     if entry.file_size > max(_MAX_RATIO * file.size, _HARMLESS):
         raise UnsafeError(
             f"{file.name} would unpack {file.size} bytes to {entry.file_size}", "save it without compression"
@@ -111,7 +79,7 @@ def entry_bytes(file: ByteSource, name: str) -> ByteSource:
     except BaseException:
         target.close()
         raise
-    return _Unpacked(f"{file.name}: {name}", target, entry.file_size)
+    return Temporary(target, entry.file_size, f"{file.name}: {name}")
 
 
 def _unpack(file: ByteSource, entry: zipfile.ZipInfo, target: BinaryIO) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.sources.pickles.opcodes import BytesInMemory, Pickled, load, read_pickle
+from registry.sources.pickles.opcodes import Pickled, load, read_pickle
 from registry.sources.pickles.pickle_records import (
     AttributedDict,
     Buildable,
@@ -18,7 +18,6 @@ from registry.sources.pickles.pickle_records import (
 __all__ = [
     "AttributedDict",
     "Buildable",
-    "BytesInMemory",
     "Global",
     "Instance",
     "Key",

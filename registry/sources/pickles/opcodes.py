@@ -19,6 +19,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
+from registry.sources.byte_parts import InMemory
 from registry.sources.byte_source import ByteSource
 from registry.sources.pickles.builtin_values import CONSTRUCTORS
 from registry.sources.pickles.pickle_records import AttributedDict, Buildable, Global, Instance, Key, Span
@@ -26,7 +27,7 @@ from registry.sources.pickles.pickle_records import AttributedDict, Buildable, G
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["BUDGET", "MAX_DEPTH", "BytesInMemory", "Pickled", "load", "read_pickle"]
+__all__ = ["BUDGET", "MAX_DEPTH", "Pickled", "load", "read_pickle"]
 
 BUDGET = 300 * 2**20
 """Bytes of memory that the records of one pickle may take, as estimated here; a state dict takes 1 KB a tensor."""
@@ -53,21 +54,6 @@ class Pickled(NamedTuple):
     end: int
 
 
-class BytesInMemory(ByteSource):
-    """Bytes in memory as a source. ``name``: for messages."""
-
-    def __init__(self, data: bytes | bytearray | memoryview, name: str = "pickle") -> None:
-        self._data = memoryview(data).cast("B")
-        self.size = len(self._data)
-        self.name = name
-
-    def read_at(self, start: int, count: int) -> bytes:
-        """Exactly ``count`` bytes from position ``start``."""
-        if start < 0 or count < 0 or start + count > self.size:
-            raise self.ends_early(start, count)
-        return bytes(self._data[start : start + count])
-
-
 def load(
     source: ByteSource | bytes | bytearray | memoryview,
     *,
@@ -75,7 +61,7 @@ def load(
     constructors: Mapping[Global, Callable[..., object]] | None = None,
 ) -> object:
     """The value of the pickle that begins a file, as records; raises the errors of `read_pickle`."""
-    given = source if isinstance(source, ByteSource) else BytesInMemory(source)
+    given = source if isinstance(source, ByteSource) else InMemory(source, "pickle")
     return read_pickle(given, persistent_load=persistent_load, constructors=constructors).value
 
 

@@ -13,8 +13,9 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import WeightsError
+from registry.sources.byte_parts import InMemory
 from registry.sources.byte_source import ByteSource
-from registry.sources.pickles.opcodes import BUDGET, BytesInMemory, read_pickle
+from registry.sources.pickles.opcodes import BUDGET, read_pickle
 from registry.sources.pickles.pickle_records import Global, Span
 from registry.sources.pickles.stored_tensors import DAMAGED
 from registry.sources.pickles.torch_values import PLAIN, Storage, TorchTensor, storage_dtype, width_of
@@ -165,7 +166,7 @@ def value_of_bytes(data: object) -> object:
     if isinstance(data, Span):
         source: ByteSource = _Part(data)
     elif isinstance(data, bytes):
-        source = BytesInMemory(data)
+        source = InMemory(data, "pickle")
     else:
         return NotImplemented
     content, _ = read_legacy(source, budget=_INNER_BUDGET, nested=True)

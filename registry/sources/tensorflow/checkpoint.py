@@ -24,6 +24,7 @@ import numpy as np
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, Source, common_prefix
+from registry.sources.byte_parts import InMemory
 from registry.sources.byte_source import open_bytes
 from registry.sources.dtypes import bits_of, is_float
 from registry.sources.layer_order import layer_order
@@ -34,7 +35,7 @@ from registry.sources.tensorflow.crc32c import crc32c, masked
 from registry.sources.tensorflow.graph import graph_in, open_graph
 from registry.sources.tensorflow.leveldb_tables import Table
 from registry.sources.tensorflow.nodes import laid, uses_of
-from registry.sources.tensorflow.tensors import Ahead, MemoryBytes, plain_type, shape_in, short, tensor_in
+from registry.sources.tensorflow.tensors import Ahead, plain_type, shape_in, short, tensor_in
 from registry.sources.tensorflow.variables import chosen, kind_of, shorter
 from registry.sources.wire import BYTES, VARINT, Message
 
@@ -139,7 +140,7 @@ def _read(index: Path, files: list[ByteSource]) -> _Opened:
     first = next(iter(table), None)
     if first is None or first.key:
         raise WeightsError(f"{index} is a LevelDB table, but no TensorFlow checkpoint", "give the model's own file")
-    header = Message(MemoryBytes(table.value(first), file.name))
+    header = Message(InMemory(table.value(first), file.name))
     kind = next((each.wire for each in header if each.number == 1), VARINT)
     return _single(table, header, files) if kind == BYTES else _bundle(index, table, header, files)
 
@@ -224,7 +225,7 @@ def _pieces(file: ByteSource, stored: _Stored) -> Iterator[bytes | bytearray]:
 
 def _stored(table: Table, entry: Entry) -> _Stored:
     """A BundleEntryProto."""
-    message = Message(MemoryBytes(table.value(entry), table.file.name))
+    message = Message(InMemory(table.value(entry), table.file.name))
     found = _Stored()
     for each in message:
         if each.number == 1:
@@ -377,7 +378,7 @@ def _cut(parts: Mapping[Slice, LazyTensor]) -> bool:
 
 def _saved(table: Table, entry: Entry) -> tuple[str, Slice, Message] | None:
     """Name, slice and tensor of a SavedSlice; None if the entry has none."""
-    message = Message(MemoryBytes(table.value(entry), table.file.name))
+    message = Message(InMemory(table.value(entry), table.file.name))
     inner = next(message.messages(2), None)
     if inner is None:
         return None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from registry.sources.wire import Field, Message
 
-__all__ = ["DTYPES", "Ahead", "MemoryBytes", "plain_type", "shape_in", "short", "tensor_in"]
+__all__ = ["DTYPES", "Ahead", "plain_type", "shape_in", "short", "tensor_in"]
 
 DTYPES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 8: "complex64", 9: "int64", 10: "bool",
@@ -43,21 +43,6 @@ _FIELDS: dict[str, tuple[int, str | None]] = {
 _CONTENT, _INTEGERS = 4, 7
 _AHEAD = 2**20
 _REPEATED = 2**26  # bytes of a tensor that is mostly one value
-
-
-class MemoryBytes(ByteSource):
-    """Bytes in memory, taken as a file. ``name``: of the file that they are from."""
-
-    def __init__(self, data: bytes | bytearray | memoryview, name: str) -> None:
-        self.name = name
-        self.size = len(data)
-        self._data = memoryview(data)
-
-    def read_at(self, start: int, count: int) -> bytes:
-        """Exactly ``count`` bytes from position ``start``."""
-        if start < 0 or count < 0 or start + count > self.size:
-            raise self.ends_early(start, count)
-        return self._data[start : start + count].tobytes()
 
 
 class Ahead(ByteSource):

@@ -291,7 +291,8 @@ def test_windows_end_anywhere() -> None:
 
 
 def test_a_hook_takes_bytes_from_the_stream() -> None:
-    from registry.sources.pickles import BytesInMemory, read_pickle
+    from registry.sources.byte_parts import InMemory
+    from registry.sources.pickles import read_pickle
 
     data = b"](cx\ny\n)R}bABCDEcz\nz\n)RK\x01e."
 
@@ -299,12 +300,12 @@ def test_a_hook_takes_bytes_from_the_stream() -> None:
         assert data[position : position + 5] == b"ABCDE"
         return "taken", position + 5
 
-    found, end = read_pickle(BytesInMemory(data), built=built)
+    found, end = read_pickle(InMemory(data, "pickle"), built=built)
     assert isinstance(found, list)
     assert found[0] == "taken"
     assert (found[2], end) == (1, len(data))
     with pytest.raises(WeightsError, match="ends early"):
-        read_pickle(BytesInMemory(data), built=lambda _, position: (None, position + 1000))
+        read_pickle(InMemory(data, "pickle"), built=lambda _, position: (None, position + 1000))
 
 
 def test_persistent_ids_are_asked_for() -> None:
