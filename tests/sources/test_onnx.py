@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from registry.errors import WeightsError
+from registry.errors import NotFoundError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
 from registry.sources.byte_source import open_bytes
 from registry.sources.onnx.constants import Constants
@@ -567,6 +567,8 @@ def test_tensors_in_files_beside(tmp_path: Path) -> None:
     (tmp_path / "weights" / "m.data").unlink()
     with open_ref(expand(path)[0]) as checkpoint:  # the header alone tells the shapes
         assert len(checkpoint.tensors) == 3
+        with pytest.raises(NotFoundError, match=r"m\.onnx has its weights in weights/m\.data, which is not beside it"):
+            checkpoint.read("layer0.weight")
 
 
 def test_the_data_beside_lead_to_the_model(tmp_path: Path) -> None:

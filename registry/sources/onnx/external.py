@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import UnsafeError, WeightsError
+from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.byte_source import ByteSource, is_remote, open_bytes
 from registry.sources.lazy_tensors import LazyTensor
 
@@ -87,7 +87,13 @@ class Companions:
     def _open(self, location: str) -> ByteSource:
         file = self._files.get(location)
         if file is None:
-            file = self._files[location] = open_bytes(self._place(location))
+            try:
+                file = self._files[location] = open_bytes(self._place(location))
+            except NotFoundError as error:
+                raise NotFoundError(
+                    f"{self._target} has its weights in {location[:80]}, which is not beside it",
+                    "download that file too, or export the model again",
+                ) from error
         return file
 
     def _place(self, location: str) -> Path:
