@@ -49,10 +49,19 @@ def left_out_rows(left_out: Sequence[LeftOut]) -> Iterator[tuple[str, str, str, 
 
 
 def _failed(failures: Sequence[Ingested]) -> list[tuple[str, str, str, str, str]]:
-    rows = [("failed", "1", f.message, f.name or f.reference, f.remedy) for f in failures[:FAILURES]]
-    if len(failures) > FAILURES:
-        rest = tables.whole(len(failures) - FAILURES)
-        rows.append(("failed", rest, "others: archreg runs failures", "", ""))
+    """Models that failed, those of one reason together; the path is not told twice."""
+    groups: dict[tuple[str, str], list[Ingested]] = {}
+    for failure in failures:
+        reason = failure.message.removeprefix(failure.reference).lstrip(": ,") or failure.message
+        groups.setdefault((reason, failure.remedy), []).append(failure)
+    shown = list(groups.items())[:FAILURES]
+    rows = [
+        ("failed", tables.whole(len(group)), reason, group[0].name or group[0].reference, remedy)
+        for (reason, remedy), group in shown
+    ]
+    rest = len(failures) - sum(len(group) for _, group in shown)
+    if rest:
+        rows.append(("failed", tables.whole(rest), "others: archreg runs failures", "", ""))
     return rows
 
 

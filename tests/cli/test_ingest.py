@@ -82,7 +82,12 @@ def test_lines_where_standard_error_is_no_terminal(archreg: Callable[..., Any], 
     ]
     first, *_, last = done.out.splitlines()
     assert first == "Models: 2 added, 1 failed."
-    assert " ".join(last.split()) == r"failed 1 /models/bad\x1b[2J holds no tensors bad\x1b[2J check the file"
+    assert " ".join(last.split()) == r"failed 1 holds no tensors bad\x1b[2J check the file"
+
+
+def test_failures_of_one_reason_are_one_row(archreg: Callable[..., Any], fake: Any) -> None:
+    done = archreg("ingest", "a", "bad", "badly", "--quiet")
+    assert " ".join(done.out.splitlines()[-1].split()) == "failed 2 holds no tensors bad check the file"
 
 
 def test_a_single_failure_exits_with_1(archreg: Callable[..., Any], fake: Any) -> None:
