@@ -315,6 +315,16 @@ def test_a_standardised_weight_is_the_parameter(tmp_path: Path) -> None:
         opened(saved(tmp_path, model_of(nodes, given, producer="pytorch", opset=13)))
 
 
+def test_a_norm_of_learnt_queries_is_read(tmp_path: Path) -> None:
+    given = {"queries": values(3, 4), "norm.weight": values(4), "norm.bias": values(4, seed=1), "fc.weight": CONV[0, 0]}
+    nodes = [
+        node("LayerNormalization", ["queries", "norm.weight", "norm.bias"], ["n"]),
+        node("Add", ["n", "x"], ["a"]),
+        node("Gemm", ["a", "fc.weight"], ["y"], transB=1),
+    ]
+    assert set(opened(saved(tmp_path, model_of(nodes, given, producer="pytorch")))) == set(given)
+
+
 def test_convolutions_of_integers_and_their_biases(tmp_path: Path) -> None:
     codes, scale = values(5, 3, 3, 3, dtype=np.int8), np.abs(values(5))
     given = {"a": np.float32(0.5), "az": np.uint8(1), "w": codes, "s": scale, "z": np.zeros(5, np.int8),

@@ -367,8 +367,8 @@ class _Finder:
     # Nodes
 
     def _vectors(self, scope: Scope, node: Node) -> None:
-        if self._below(scope, node.input(0)):
-            return  # it normalises a weight
+        if node.op == "BatchNormalization" and self._below(scope, node.input(0)):
+            return  # it normalises a weight; a layer norm may have learnt queries
         for number, leaf in _VECTORS[node.op]:
             value = self.constants.find(scope, node.input(number))
             if value is not None and value.shape:
