@@ -164,7 +164,7 @@ def _data_of(value: object) -> object:
 
 
 def _has_torch(value: object) -> bool:
-    """Whether there are torch's tensors within the outermost levels of dictionaries."""
+    """Whether there are torch's tensors within the outermost levels of dictionaries and objects."""
     waiting, seen = [(value, 4)], set()
     while waiting:
         at, levels = waiting.pop()
@@ -173,6 +173,8 @@ def _has_torch(value: object) -> bool:
         if levels and id(at) not in seen:
             seen.add(id(at))
             waiting += [(each, levels - 1) for each in (as_mapping(at) or {}).values()]
+            if isinstance(at, Instance):
+                waiting += [(each, levels - 1) for each in attributes_of(at).values()]
     return False
 
 

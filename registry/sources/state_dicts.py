@@ -83,6 +83,7 @@ class Content:
         self._views: dict[int, Mapping[object, object]] = {}
         self._barren: set[int] = set()  # lists that hold nothing, by identity
         self._searched: dict[tuple[int, int, bool], bool] = {}  # whether weights were found, by identity and depth
+        self._counted: dict[int, int] = {}  # matrices, by identity
         self._compared: dict[tuple[int, int], bool] = {}
         self._allowance = Allowance(where)
 
@@ -176,15 +177,15 @@ class Content:
         return found
 
     def _rank(self, value: object) -> int:
-        """Precedence of a value among unknown keys: dictionaries and modules, other objects, lists, tables of numbers.
+        """Precedence of a value among unknown keys: dictionaries and modules, other objects, lists.
 
-        Arrays of NumPy beside tensors of torch are statistics of observations, colours, and results.
+        Those without a matrix of torch come last: statistics of observations, weights of losses, colours.
         """
-        if not is_module(value) and not self._holds_weights(value, tables=False):
+        if as_sequence(value) is not None:
+            return 2
+        if not self._holds_weights(value, matrices=True):
             return 3
-        if isinstance(value, Mapping) or is_module(value):
-            return 0
-        return 1 if isinstance(value, Instance) else 2
+        return 0 if isinstance(value, Mapping) or is_module(value) else 1
 
     def _is_unnamed(self, value: object) -> bool:
         """Whether a value's weights are in lists, such as ``shadow_params``, so that they have no names."""
@@ -282,7 +283,12 @@ class Content:
 
     def _matrices(self, value: object) -> int:
         """How many matrices of torch a value holds itself; more beside a state dict are features or results."""
-        return sum(map(_is_matrix, (self._view(value) or {}).values()))
+        view = self._view(value)
+        if not view:
+            return 0
+        if id(view) not in self._counted:  # many entries may be one dictionary
+            self._counted[id(view)] = sum(map(_is_matrix, view.values()))
+        return self._counted[id(view)]
 
     def _is_hqq(self, value: object) -> bool:
         return isinstance(value, Mapping) and isinstance(value.get("W_q"), StoredTensor)
@@ -291,21 +297,21 @@ class Content:
     def _has_tensors(view: Mapping[object, object]) -> bool:
         return any(_is_tensor(value) for value in view.values())
 
-    def _holds_weights(self, value: object, depth: int = _MAX_DEPTH, *, tables: bool = True) -> bool:
+    def _holds_weights(self, value: object, depth: int = _MAX_DEPTH, *, matrices: bool = False) -> bool:
         """Whether a value contains a state dict: a tensor of at least one dimension, at any depth.
 
-        ``tables``: whether arrays of NumPy count.
+        ``matrices``: whether matrices of torch alone count.
         """
         view = None if isinstance(value, StoredTensor) else self._view(value)
         if view is None or "param_groups" in view or not depth:
             return False
-        token = (id(view), depth, tables)
+        token = (id(view), depth, matrices)
         if token not in self._searched:
             self._searched[token] = any(
-                (_is_tensor(item, 1) and (tables or not isinstance(item, PickledArray))) or is_packed(key, item)
+                (_is_matrix(item) if matrices else _is_tensor(item, 1)) or is_packed(key, item)
                 for key, item in view.items()
             ) or any(
-                isinstance(key, str) and not _never(key) and self._holds_weights(item, depth - 1, tables=tables)
+                isinstance(key, str) and not _never(key) and self._holds_weights(item, depth - 1, matrices=matrices)
                 for key, item in view.items()
             )
         return self._searched[token]

@@ -149,3 +149,22 @@ def test_persistent_modules_of_stylegan(tmp_path: Path, monkeypatch: pytest.Monk
     with open_ref(expand(path, key="G_ema")[0]) as found:
         assert [info.name for info in found.tensors] == ["weight", "bias"]
         assert np.array_equal(found.read("weight"), two.weight.detach().numpy())
+
+
+class Agent:
+    """An object that holds networks beside other arrays."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def test_networks_in_objects_are_chosen_as_in_files_of_torch(tmp_path: Path) -> None:
+    one, two = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    path = tmp_path / "x.pkl"
+    for content, key in ((Agent(net=one, memory=[np.zeros((3, 3))]), "net"), ({"a": Agent(net=one)}, "a.net")):
+        path.write_bytes(pickle.dumps(content))
+        with open_ref(expand(path)[0]) as found:
+            assert (found.ref.key, [info.name for info in found.tensors]) == (key, ["weight", "bias"])
+    path.write_bytes(pickle.dumps(Agent(policy=one, target=two)))
+    with pytest.raises(AmbiguousError, match="policy, target"):
+        open_ref(expand(path)[0])

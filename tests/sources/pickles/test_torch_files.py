@@ -336,6 +336,17 @@ def test_tables_of_numbers_are_no_candidates_beside_tensors(tmp_path: Path) -> N
         opened(tmp_path / "y.pt")
 
 
+def test_vectors_are_no_candidates_beside_matrices(tmp_path: Path) -> None:
+    net, loss = torch.nn.Linear(4, 3), torch.nn.CrossEntropyLoss(torch.ones(3))
+    torch.save({"module_": net, "criterion_": loss, "limits": {"low": torch.zeros(3)}}, tmp_path / "x.pt")
+    with opened(tmp_path / "x.pt") as found:
+        assert found.ref.key == "module_"
+        assert found.facts.notes == ()
+    torch.save({"one": {"a": random(3)}, "two": {"a": random(3)}}, tmp_path / "y.pt")
+    with pytest.raises(RegistryError, match="several state dicts: one, two"):
+        opened(tmp_path / "y.pt")
+
+
 def test_averages_without_names_do_not_precede_the_weights(tmp_path: Path) -> None:
     state = {"a.weight": random(3, 3)}
     torch.save({"model": state, "ema": {"decay": 0.9, "shadow_params": [random(3, 3)]}}, tmp_path / "x.pt")
