@@ -26,22 +26,22 @@ ALLOWED = {
     },
     **{
         f"registry.sources.{source}.close": "the file is its own"
-        for source in ("byte_source.LocalBytes", "byte_parts.Temporary", "hdf5.Hdf5")
+        for source in ("files.byte_source.LocalBytes", "files.byte_parts.Temporary", "formats.hdf5.Hdf5")
     },
     **{
         f"registry.sources.{value}": "a value that follows from the fields"
         for value in (
-            "dcp.ShardedTensor.place",
-            "onnx.tensor_headers.Stored.elements",
-            "pickles.numpy_arrays.PickledArray.place",
-            "pickles.stored_tensors.RefusedTensor.place",
-            "pickles.torch_values.WrappedTensor.class_name",
-            "pickles.torch_values.WrappedTensor.place",
+            "formats.dcp.ShardedTensor.place",
+            "formats.onnx.tensor_headers.Stored.elements",
+            "formats.pickles.numpy_arrays.PickledArray.place",
+            "formats.pickles.stored_tensors.RefusedTensor.place",
+            "formats.pickles.torch_values.WrappedTensor.class_name",
+            "formats.pickles.torch_values.WrappedTensor.place",
         )
     },
-    "registry.sources.hdf5.Hdf5.read_at": "datasets see the file through it alone",
-    "registry.sources.onnx.constants.Constants.tensor": "what reads a tensor is its own",
-    "registry.sources.pickles.opcodes._Machine.op_pop_mark": "an opcode",
+    "registry.sources.formats.hdf5.Hdf5.read_at": "datasets see the file through it alone",
+    "registry.sources.formats.onnx.constants.Constants.tensor": "what reads a tensor is its own",
+    "registry.sources.formats.pickles.opcodes._Machine.op_pop_mark": "an opcode",
     "registry.sources.effective_weights.EffectiveTensor.info": "a value that follows from the fields",
     "registry.sources.effective_weights.TensorView.raw": "steps see stored tensors through the view alone",
     "registry.types.choices.Aim.place": "a value that follows from the fields",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from registry.errors import AmbiguousError, RegistryError, SourceError, UsageError, WeightsError
 from registry.sources.adapters import MERGE, PREFIX, check_kind, is_adapter_alone
 from registry.sources.base import OpenedCheckpoint, verify
-from registry.sources.hub_cache import MAIN, cached_weights, choose
+from registry.sources.published.hub_cache import MAIN, cached_weights, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.errors import RegistryError
-from registry.sources.byte_source import counted_bytes
 from registry.sources.effective_weights import effective
+from registry.sources.files.byte_source import counted_bytes
 from registry.sources.matrix_rule import layers_by_shape, plan_headers
 from registry.sources.references import open_headers, open_ref
 from registry.sources.source_table import SOURCES

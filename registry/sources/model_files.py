@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import NotFoundError, RegistryError, WeightsError
-from registry.sources.byte_source import is_remote, open_bytes
+from registry.sources.files.byte_source import is_remote, open_bytes
 from registry.sources.weight_files import DESCRIPTIONS, INDEX, SHARD, is_training_state
 from registry.types import ModelCard, ModelFacts
 

@@ -19,12 +19,12 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.dtypes import bits_of
-from registry.sources.lazy_tensors import turned
+from registry.sources.files.lazy_tensors import turned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.sources.lazy_tensors import LazyTensor
+    from registry.sources.files.lazy_tensors import LazyTensor
 
 __all__ = ["KERAS_GRU", "LAYOUTS", "Layout", "in_gates", "layout_of", "outputs_first"]
 

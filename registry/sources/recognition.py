@@ -18,15 +18,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import RegistryError
-from registry.sources.archive import zip_entries
-from registry.sources.byte_source import LocalBytes
-from registry.sources.wire import Message
+from registry.sources.files.archive import zip_entries
+from registry.sources.files.byte_source import LocalBytes
+from registry.sources.files.wire import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from registry.sources.byte_source import ByteSource
+    from registry.sources.files.byte_source import ByteSource
 
 codecs.lookup("cp437")  # zipfile's, of names; loaded now, and not when a file has such a name
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS
-from registry.sources.byte_source import open_bytes
+from registry.sources.files.byte_source import open_bytes
 from registry.sources.shard_sets import MAX_SHARDS, grouped
 from registry.sources.weight_files import INDEX, SHARD, is_index
 from registry.spelling import counted

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import NotFoundError, WeightsError
-from registry.sources import safetensors, torch_file
 from registry.sources.base import OpenedCheckpoint, Source, common_prefix, verify
-from registry.sources.byte_source import is_remote
-from registry.sources.gguf import gguf_file
+from registry.sources.files.byte_source import is_remote
+from registry.sources.formats import safetensors, torch_file
+from registry.sources.formats.gguf import gguf_file
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.recognition import recognise
 from registry.sources.shard_index import read_index

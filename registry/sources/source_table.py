@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from registry.extensions import SOURCES as ROWS
 from registry.extensions import Table
 from registry.sources.base import Source
-from registry.sources.byte_source import SCHEMES as ADDRESSES
+from registry.sources.files.byte_source import SCHEMES as ADDRESSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ candidates of equal precedence are ambiguous, and the user chooses with a key. T
 and ``_orig_mod.`` (torch.compile) are removed if all names have them. Lightning's ``model.`` is kept: it is an
 attribute name, not a wrapper. It changes the content hash, but not the layer matrices.
 
-The content is what `registry.sources.pickles` reads: records of objects, which may be modules that were saved whole.
+The content is what `sources.formats.pickles` reads: records of objects, which may be modules that were saved whole.
 Nothing here follows them deeper than a few levels.
 """
 
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from registry.errors import AmbiguousError, NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, common_prefix
-from registry.sources.pickles.modules import Allowance, attributes_of, is_module, maps_of, state_of
-from registry.sources.pickles.numpy_arrays import PickledArray
-from registry.sources.pickles.pickle_records import Instance, Key, Span, as_mapping, as_sequence
-from registry.sources.pickles.stored_tensors import StoredTensor
+from registry.sources.formats.pickles.modules import Allowance, attributes_of, is_module, maps_of, state_of
+from registry.sources.formats.pickles.numpy_arrays import PickledArray
+from registry.sources.formats.pickles.pickle_records import Instance, Key, Span, as_mapping, as_sequence
+from registry.sources.formats.pickles.stored_tensors import StoredTensor
 from registry.sources.quantised.torch_quantised import is_packed, unpacked
 from registry.sources.weight_files import is_training_state
 

@@ -13,7 +13,7 @@ from registry import Registry
 from registry.catalog import estimating
 from registry.ingest import cores
 from registry.sources import expand, layers_by_header, open_ref, plan_weights
-from registry.sources.lazy_tensors import LazyCheckpoint
+from registry.sources.files.lazy_tensors import LazyCheckpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from registry.sources.byte_source import LocalBytes
-from registry.sources.tensorflow.leveldb_tables import Table
+from registry.sources.files.byte_source import LocalBytes
+from registry.sources.formats.tensorflow.leveldb_tables import Table
 from tests.sources import array_files, pickle_files, tensorflow_files
 from tests.sources.converted_files import DARKNET_CFG, darknet, small_caffe, small_ncnn, small_onnx
 

@@ -14,11 +14,11 @@ import pytest
 
 from registry.errors import NotFoundError, RegistryError, SourceError, UnsafeError, WeightsError
 from registry.sources import expand, layer_matrix, open_ref, plan_weights
-from registry.sources.byte_source import open_bytes
-from registry.sources.gguf import ggml_blocks as blocks
-from registry.sources.gguf.ggml_blocks import TYPES, values_of
-from registry.sources.gguf.gguf_header import Array, read_header
-from registry.sources.gguf.llama_cpp_names import FAMILIES, family_of, renamed
+from registry.sources.files.byte_source import open_bytes
+from registry.sources.formats.gguf import ggml_blocks as blocks
+from registry.sources.formats.gguf.ggml_blocks import TYPES, values_of
+from registry.sources.formats.gguf.gguf_header import Array, read_header
+from registry.sources.formats.gguf.llama_cpp_names import FAMILIES, family_of, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,8 +14,8 @@ import pytest
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref
-from registry.sources.byte_source import ByteSource, open_bytes
-from registry.sources.hdf5 import Hdf5, NotNumbersError
+from registry.sources.files.byte_source import ByteSource, open_bytes
+from registry.sources.formats.hdf5 import Hdf5, NotNumbersError
 from tests.sources import array_files
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file as save_torch
 
 from registry.errors import NotFoundError, SourceError, WeightsError
 from registry.sources import expand, header_bytes, layer_matrix, open_headers, open_ref, plan_headers, plan_weights
-from registry.sources.byte_source import LocalBytes, counted_bytes, open_bytes
+from registry.sources.files.byte_source import LocalBytes, counted_bytes, open_bytes
 from registry.sources.header_only import ALLOWED, HeaderCheckpoint
 from tests.layouts.quantised_files import QUANTISED
 from tests.sources.conftest import TOKEN

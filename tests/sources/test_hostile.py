@@ -129,7 +129,7 @@ def test_special_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("safetensors", "state_dicts", "npz", "shard_index"):
+    for module in ("formats.safetensors", "state_dicts", "formats.npz", "shard_index"):
         monkeypatch.setattr(f"registry.sources.{module}.MAX_TENSORS", 3)
     state = {f"{i}": torch.zeros(1) for i in range(4)}
     torch.save(state, tmp_path / "x.pt")

@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from registry.errors import AmbiguousError, NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import discard, expand, open_ref, plan_weights
-from registry.sources.hub_cache import choose
+from registry.sources.published.hub_cache import choose
 from registry.types import Metric, ModelCard
 from tests.sources.conftest import TOKEN
 from tests.sources.hubserver import Repository

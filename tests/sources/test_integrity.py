@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from registry import Registry
 from registry.errors import NotFoundError, RegistryError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
-from registry.sources.archive import check_sums, data_offsets, zip_entries
+from registry.sources.files.archive import check_sums, data_offsets, zip_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import torch
 
 from registry.errors import WeightsError
 from registry.sources import open_ref
-from registry.sources.lazy_tensors import in_memory
+from registry.sources.files.lazy_tensors import in_memory
 from registry.sources.outputs_last import KERAS_GRU, in_gates, layout_of, outputs_first
 from registry.types import ModelRef
 

@@ -31,10 +31,10 @@ from safetensors.torch import save, save_file
 from registry.catalog import Registry
 from registry.errors import NotFoundError, RegistryError, SourceError, UnsafeError, WeightsError
 from registry.sources import deferred, expand, open_headers, open_ref, plan_weights
-from registry.sources.byte_source import open_bytes
-from registry.sources.remote import http_file, object_store
-from registry.sources.remote.addresses import Opening, resolve, split
-from registry.sources.remote.files import open_address
+from registry.sources.files.byte_source import open_bytes
+from registry.sources.files.remote import http_file, object_store
+from registry.sources.files.remote.addresses import Opening, resolve, split
+from registry.sources.files.remote.files import open_address
 from registry.spelling import without_secrets
 from tests.sources.conftest import TOKEN
 from tests.sources.hubserver import Hub, Repository

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from registry.errors import SourceError
-from registry.sources.byte_source import LocalBytes
 from registry.sources.dtypes import SAFETENSORS_DTYPES, bits_of
-from registry.sources.safetensors import read_header
+from registry.sources.files.byte_source import LocalBytes
+from registry.sources.formats.safetensors import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path

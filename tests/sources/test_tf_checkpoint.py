@@ -11,10 +11,10 @@ import pytest
 
 from registry.errors import NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
+from registry.sources.formats.tensorflow.crc32c import crc32c, masked
+from registry.sources.formats.tensorflow.snappy import SnappyError, decompressed
+from registry.sources.formats.tensorflow.variables import chosen, kind_of, shorter, with_cells
 from registry.sources.layer_order import layer_order
-from registry.sources.tensorflow.crc32c import crc32c, masked
-from registry.sources.tensorflow.snappy import SnappyError, decompressed
-from registry.sources.tensorflow.variables import chosen, kind_of, shorter, with_cells
 from registry.types import ModelRef
 from tests.layouts.measured import distances, read
 from tests.sources import tensorflow_files as files

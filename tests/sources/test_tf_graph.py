@@ -11,9 +11,9 @@ import pytest
 
 from registry.errors import SourceError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
-from registry.sources.byte_source import LocalBytes
-from registry.sources.tensorflow.tensors import tensor_in
-from registry.sources.wire import Message
+from registry.sources.files.byte_source import LocalBytes
+from registry.sources.files.wire import Message
+from registry.sources.formats.tensorflow.tensors import tensor_in
 from registry.types import ModelRef
 from tests.layouts.measured import distances, read
 from tests.sources import tensorflow_files as files

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from registry.errors import AmbiguousError, NotFoundError, RegistryError, UnsafeError, WeightsError
 from registry.sources import SOURCES, expand, open_ref, plan_weights
-from registry.sources.script_text import Use, constant_uses, declared
+from registry.sources.formats.script_text import Use, constant_uses, declared
 from tests.layouts.measured import distances, read
 from tests.sources import pickle_files
 

@@ -10,9 +10,9 @@ import json
 from typing import TYPE_CHECKING
 
 from registry.errors import WeightsError
-from registry.sources.pickles.pickle_records import Global
-from registry.sources.pickles.stored_tensors import StoredTensor
-from registry.sources.pickles.torch_values import WrappedTensor
+from registry.sources.formats.pickles.pickle_records import Global
+from registry.sources.formats.pickles.stored_tensors import StoredTensor
+from registry.sources.formats.pickles.torch_values import WrappedTensor
 from registry.sources.quantised.torchao_tensors import REMEDY
 
 if TYPE_CHECKING:

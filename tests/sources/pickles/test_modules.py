@@ -12,7 +12,7 @@ import torch
 
 from registry.errors import UnsafeError, WeightsError
 from registry.sources import layer_matrix, open_module, open_ref, plan_weights
-from registry.sources.torch_file import open_torch_file
+from registry.sources.formats.torch_file import open_torch_file
 from registry.types import ModelRef
 
 if TYPE_CHECKING:

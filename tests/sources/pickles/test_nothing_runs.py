@@ -23,7 +23,7 @@ from pathlib import Path
 from registry.errors import RegistryError
 from registry.sources import plan_weights
 from registry.sources.effective_weights import EffectiveCheckpoint
-from registry.sources.torch_file import open_torch_file
+from registry.sources.formats.torch_file import open_torch_file
 from registry.types import ModelRef
 
 def read(path):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
-from registry.sources.pickles import AttributedDict, Global, Instance, Key, Span, load, walked
+from registry.sources.formats.pickles import AttributedDict, Global, Instance, Key, Span, load, walked
 
 PROTOCOLS = range(6)
 SCALARS = (
@@ -291,8 +291,8 @@ def test_windows_end_anywhere() -> None:
 
 
 def test_a_hook_takes_bytes_from_the_stream() -> None:
-    from registry.sources.byte_parts import InMemory
-    from registry.sources.pickles import read_pickle
+    from registry.sources.files.byte_parts import InMemory
+    from registry.sources.formats.pickles import read_pickle
 
     data = b"](cx\ny\n)R}bABCDEcz\nz\n)RK\x01e."
 

@@ -16,10 +16,10 @@ import torch
 
 from registry.errors import RegistryError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref
-from registry.sources.pickles.opcodes import load
-from registry.sources.pickles.torch_legacy import CONSTRUCTORS
+from registry.sources.formats.pickles.opcodes import load
+from registry.sources.formats.pickles.torch_legacy import CONSTRUCTORS
+from registry.sources.formats.torch_file import open_part, open_torch_file
 from registry.sources.state_dicts import Content
-from registry.sources.torch_file import open_part, open_torch_file
 from registry.types import ModelRef
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Sources of published models: torchvision, timm and the Hugging Face hub."""
