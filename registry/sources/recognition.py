@@ -337,7 +337,7 @@ KINDS: tuple[Kind, ...] = (
         "joblib", "a compressed pickle",
         lambda start: _is_pickle(start.unpacked) or start.head.startswith((b"\x04\x22\x4d\x18", b"ZF")), "pickle",
     ),
-    Kind("orbax", "a checkpoint of Orbax", _is_orbax, "orbax"),
+    Kind("orbax", "a checkpoint of Orbax", _is_orbax, "orbax", extra="orbax"),
     Kind("mxnet", "an MXNet file of parameters", _starts(struct.pack("<QQ", 0x112, 0)), "mxnet"),
     Kind("ncnn", "an ncnn model", _starts(b"7767517\n", b"7767517\r\n", struct.pack("<i", 7767517)), "ncnn"),
     Kind(

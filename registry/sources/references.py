@@ -139,9 +139,8 @@ def open_ref(ref: ModelRef) -> Checkpoint:
     Returns
     -------
     Checkpoint
-        Reads one tensor at a time. Of safetensors files, shards, ``.npz`` and zipped ``.pt`` files never more than the
-        tensor asked for is in memory; a bare pickle, as torch before 1.6 wrote it, is read whole, and so is what timm
-        builds.
+        Reads one tensor at a time: of a file never more than the layer asked for is in memory, whatever its format.
+        What timm builds is held whole.
 
     Raises
     ------
