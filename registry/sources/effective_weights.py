@@ -89,6 +89,7 @@ class TensorView:
         self.where = stored.ref.target
         self.facts: ModelFacts = getattr(stored, "facts", NO_FACTS)  # which a plug-in's checkpoint may lack
         self.stored_sizes: dict[str, int] = getattr(stored, "stored_sizes", {})  # of tensors given as other values
+        self.precisions: dict[str, str] = getattr(stored, "precisions", {})  # of those that are given dequantised
         self.tensors: dict[str, EffectiveTensor] = {info.name: self._plain(info) for info in stored.tensors}
         self.skipped: dict[str, tuple[TensorInfo, str]] = {}
         self.unreadable: dict[str, Unreadable] = {}
@@ -102,7 +103,7 @@ class TensorView:
             info.shape,
             lambda start, stop: self._rows(info, start, stop),
             (info.name,),
-            getattr(self._stored, "precisions", {}).get(info.name, ""),
+            self.precisions.get(info.name, ""),
         )
 
     def _rows(self, info: TensorInfo, start: int, stop: int) -> NDArray[np.generic]:

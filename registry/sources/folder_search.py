@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry.errors import NotFoundError, SourceError
 from registry.sources.recognition import ORBAX, recognise
 from registry.sources.source_table import SUFFIXES, is_weights_name
-from registry.sources.weight_files import DESCRIPTIONS, finished_name, is_index, is_training_state, printable
+from registry.sources.weight_files import (
+    DESCRIPTIONS,
+    check_file,
+    finished_name,
+    is_index,
+    is_training_state,
+    printable,
+)
 from registry.types.outcomes import NAMED, LeftOut
 
 if TYPE_CHECKING:
@@ -209,6 +216,14 @@ def _stands_for_folder(path: Path) -> bool:
     return path.name == ORBAX and (found := recognise(path)) is not None and found.kind.name == "orbax"
 
 
+def _is_broken(path: Path) -> bool:
+    """Whether a file is empty, a pointer of Git LFS, an error page and the like, and not data of another program."""
+    try:
+        return check_file(path) < 1
+    except SourceError:
+        return True
+
+
 def _names_arrays(path: Path) -> bool:
     """Whether a pickle's first megabytes name a library whose arrays it may hold."""
     with path.open("rb") as file:
@@ -230,7 +245,7 @@ def _weights(paths: Iterable[Path], rest: _Rest) -> Iterator[Path]:
         elif suffix in _NO_WEIGHTS:
             rest.add(f"unknown suffix {suffix}", name)
         elif (found := recognise(path)) is None:
-            if is_weights_name(path) and not is_training_state(path):
+            if is_weights_name(path) and not is_training_state(path) and (suffix != ".bin" or _is_broken(path)):
                 yield path  # which fails, and says why
                 continue
             known = suffix.isprintable() and len(suffix) <= _LONGEST

@@ -152,7 +152,7 @@ def _planned(
     infos = {name: view.tensors[name].info for name in sorted(view.tensors)}
     reasons = {name: skip_reason(info) for name, info in infos.items()}
     for name, tensor in view.tensors.items():
-        if reasons[name] is None and _is_stored(tensor) and facts[tensor.parts[0]].zero:
+        if reasons[name] is None and _is_stored(tensor, view) and facts[tensor.parts[0]].zero:
             reasons[name] = "all zeros"
     bad = nonfinite(view, reasons, facts) if any(fact.nonfinite for fact in facts.values()) else {}
     if bad and not allow_nonfinite:
@@ -210,9 +210,9 @@ def _in_depth(shapes: Mapping[str, tuple[int, ...]], stated: Sequence[str]) -> l
     return first + depth_order({name: shape for name, shape in shapes.items() if name not in set(first)})
 
 
-def _is_stored(tensor: EffectiveTensor) -> bool:
-    """Whether a tensor has the values of one that is stored, in whatever layout."""
-    return len(tensor.parts) == 1 and not tensor.precision and not tensor.cut
+def _is_stored(tensor: EffectiveTensor, view: TensorView) -> bool:
+    """Whether a tensor has the values of one that the source gives, in whatever layout."""
+    return len(tensor.parts) == 1 and not tensor.cut and tensor.precision == view.precisions.get(tensor.parts[0], "")
 
 
 def _tied(order: list[str], view: TensorView, facts: Mapping[str, Facts]) -> dict[str, str]:

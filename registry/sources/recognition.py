@@ -10,11 +10,12 @@ from __future__ import annotations
 import bz2
 import codecs
 import lzma
+import os
 import re
 import stat
 import struct
 import zlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import RegistryError
@@ -40,6 +41,9 @@ _TEXT_PICKLE = re.compile(rb"\((?:dp?|lp?|i?)\d*\r?\n|c[\w.]{1,200}\r?\n[\w.]{1,
 _DCP = b"torch.distributed.checkpoint.metadata"
 _LEVELDB_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _TF_DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
+_TFJS_SHARD = re.compile(r"-?shard\d+(of\d+)?$")
+_MANIFEST = 4 * 2**20  # bytes read of a file that lists others
+_MAX_BESIDE = 10_000  # entries of a folder that are looked at
 _TFJS = re.compile(rb'"weightsManifest"|^\s*\[\s*\{\s*"(?:weights|paths)"\s*:', re.ASCII)
 _OPENVINO = re.compile(rb"<net\b[^>]*\bversion=")
 
@@ -426,15 +430,43 @@ def _main_of(path: Path) -> Path:
         candidates.append(path.with_name(match[1] + ".index"))
     elif name.endswith(".meta"):
         candidates += [path.with_name(name.removesuffix(".meta") + end) for end in (".index", "")]  # the old format
-    elif name.endswith(".bin"):
-        candidates.append(path.with_name(name.removesuffix(".bin") + ".param"))
-        candidates.append(path.with_name(name.removesuffix(".bin") + ".xml"))
+    elif name.endswith(".bin") or _TFJS_SHARD.search(name):
+        candidates += [path.with_name(name.removesuffix(".bin") + end) for end in (".param", ".xml")]
+        candidates += [each for each in _manifests(path.parent) if f'"{name}"'.encode() in _start_of(each)]
     elif name.endswith((".onnx.data", ".onnx_data")):
         candidates.append(path.with_name(name[: -len("_data")]))
     elif name.endswith(".distcp"):
         candidates.append(path.with_name(".metadata"))
-    found = next((each for each in candidates if each.is_file()), path)
+    found = next((each for each in candidates if each != path and each.is_file()), path)
     if found.name.endswith(".index") and found.parent.name == "variables":
         saved = found.parent.parent / "saved_model.pb"
         return saved if saved.is_file() else found
     return found
+
+
+def _manifests(folder: Path) -> list[Path]:
+    """Files of a folder that may list those of a TensorFlow.js model: ``model.json``, ``NAME-weights_manifest.json``.
+
+    None of a folder that cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for _, entry in zip(range(_MAX_BESIDE), entries, strict=False)]
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names) if name == "model.json" or name.endswith("weights_manifest.json")]
+
+
+def _start_of(path: Path) -> bytes:
+    """The first megabytes of a file; empty if it cannot be read."""
+    try:
+        status = path.stat()
+        return _read_start(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else b""
+    except OSError:
+        return b""
+
+
+@lru_cache(maxsize=4)
+def _read_start(path: Path, _size: int, _time: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MANIFEST)

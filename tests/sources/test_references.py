@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from registry.errors import AmbiguousError, NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import SOURCES, expand, open_ref
@@ -209,7 +210,8 @@ def test_a_folder_that_holds_an_index_is_one_model(folder: Path) -> None:
 
 
 def test_shards_of_any_names_go_with_their_index(folder: Path) -> None:
-    touch(folder / "net" / "first.bin", folder / "net" / "second.bin", folder / "net" / "third.bin")
+    touch(folder / "net" / "first.bin", folder / "net" / "second.bin")
+    torch.save({"w": torch.eye(2)}, folder / "net" / "third.bin")
     index(folder / "net" / "pytorch_model.bin.index.json", a="first.bin", b="second.bin")
     assert [ref.name for ref in expand("net")] == ["net", "third"]
 

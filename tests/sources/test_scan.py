@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 from typing import TYPE_CHECKING
@@ -75,3 +76,26 @@ def test_a_refused_kind_says_what_converts_it(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is a TensorRT engine") as caught:
         expand(tmp_path / "engine")
     assert "ONNX" in str(caught.value.remedy)
+
+
+def test_data_beside_a_manifest_belong_to_it(tmp_path: Path) -> None:
+    weights = [{"name": "a/kernel", "shape": [2, 3], "dtype": "float32"}]
+    for folder, name, shard in (
+        ("m", "model.json", "group1-shard1of1.bin"),
+        ("f", "x-weights_manifest.json", "x-shard1"),
+    ):
+        (tmp_path / folder).mkdir()
+        manifest = json.dumps([{"paths": [shard], "weights": weights}])
+        (tmp_path / folder / name).write_text(manifest)
+        (tmp_path / folder / shard).write_bytes(np.arange(6, dtype="<f4").tobytes())
+    (tmp_path / "m" / "other.bin").write_bytes(bytes(range(256)))
+    plan = expand(tmp_path)
+    assert [ref.source for ref in plan] == ["tfjs", "tfjs"]
+    assert reasons(plan) == {"part of another file": (2, ""), "unknown suffix .bin": (1, "")}
+    assert expand(tmp_path / "f" / "x-shard1")[0].target.endswith("x-weights_manifest.json")
+
+
+def test_a_broken_download_of_a_bin_is_not_left_out(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert len(expand(tmp_path)) == 2
