@@ -80,7 +80,7 @@ class FileSet:
             )
             raise WeightsError(
                 f"{first} is one of {counted(len(self.files), 'file')} {what}",
-                "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . model.bin",
+                "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . fp32/",
             )
         if self.kind == "fsdp":
             raise WeightsError(

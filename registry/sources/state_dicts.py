@@ -244,7 +244,7 @@ class Content:
         if isinstance(parts, int) and 1 < parts < 2**31:
             raise WeightsError(
                 f"{self._where} is one of {parts} files of DeepSpeed's model parallelism",
-                "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . model.bin",
+                "join them with the script that DeepSpeed writes beside them: python zero_to_fp32.py . fp32/",
             )
 
     def _choose(self, view: Mapping[object, object], entry: Sequence[str]) -> str | None:
