@@ -75,7 +75,7 @@ def test_the_plugin_is_used(
     assert asked("nearest", "tiny/0").stderr == ""
     unknown = asked("nearest", "tiny/0", "--fingerprint", "quantile", code=2)
     assert "known: layered, mme, shapes, quantiles" in unknown.stderr
-    assert "known sources: hf:, timm:, tiny:, torchvision:" in asked("ingest", "none:1", code=1).stderr
+    assert "known sources: hf:, mlflow:, timm:, tiny:, torchvision:" in asked("ingest", "none:1", code=1).stderr
 
 
 def test_the_plugin_keeps_the_contracts(
