@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,7 @@ __all__ = [
     "embeddings",
     "points_of",
     "points_of_layers",
+    "shape_embeddings",
 ]
 
 LAYERED_BLOCKS = {"shapes": 90, "pairs": 120, "triples": 110, "spectra": 86, "depths": 72, "layers": 1}
@@ -102,7 +104,18 @@ def embedded(points: Points, seed: int) -> dict[str, NDArray[np.float64]]:
 
 def embeddings(spectra: Sequence[Spectrum], seed: int) -> dict[str, NDArray[np.float64]]:
     """Each embedded block, (its length,), within [-1, 1], before transform and weight."""
-    return embedded(points_of(spectra), seed)
+    layers = tuple(spectrum.layer for spectrum in spectra)
+    return shape_embeddings(layers, seed) | embedded({"spectra": spectral_points(spectra, layers_of(layers))}, seed)
+
+
+def shape_embeddings(layers: Sequence[LayerMatrix], seed: int) -> dict[str, NDArray[np.float64]]:
+    """Those of the embedded blocks that need no eigenvalues; the last ones are kept, since two fingerprints ask."""
+    return dict(_kept(tuple(layers), seed))
+
+
+@lru_cache(maxsize=1)
+def _kept(layers: tuple[LayerMatrix, ...], seed: int) -> dict[str, NDArray[np.float64]]:
+    return embedded(points_of_layers(layers), seed)
 
 
 def departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:

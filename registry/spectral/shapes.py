@@ -8,7 +8,7 @@ import numpy as np
 
 from registry.spectral.base import FingerprintKind
 from registry.spectral.descriptors import WEIGHTS
-from registry.spectral.layered import LAYERED, LAYERED_BLOCKS, embedded, points_of_layers
+from registry.spectral.layered import LAYERED, LAYERED_BLOCKS, shape_embeddings
 from registry.spectral.learned_transform import transform
 from registry.types import FingerprintSpec
 
@@ -38,7 +38,7 @@ SHAPES = FingerprintSpec(
 
 def of_layers(layers: Sequence[LayerMatrix], spec: FingerprintSpec) -> NDArray[np.float64]:
     """Four blocks, each as in ``layered``: ``shapes``, ``pairs``, ``triples`` and ``layers``."""
-    found = embedded(points_of_layers(layers), spec.seed)
+    found = shape_embeddings(layers, spec.seed)
     if spec.weights:
         found |= {name: found[name] @ matrix for name, matrix in transform(spec.weights).items()}
     found["layers"] = np.array([np.log2(len(layers) + 1)])

@@ -249,3 +249,11 @@ def test_only_the_tensor_asked_for_is_read() -> None:
     assert structure < 600_000 < source.size / 20
     tensors[2].span(0, 800)
     assert source.read - structure == 800
+
+
+def test_an_enumeration_without_its_base_type_is_refused() -> None:
+    """Its class and size alone, and nothing behind them."""
+    file = object.__new__(Hdf5)
+    file.name = "x.h5"
+    with pytest.raises(WeightsError):
+        file._type(bytes((0x18, 0, 0, 0, 4, 0, 0, 0)))

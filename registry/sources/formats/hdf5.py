@@ -287,7 +287,7 @@ class Hdf5(ByteSource):
         bits, size = reader.number(3), reader.number(4)
         dtype, big = "", bool(bits & 1)
         if kind == _ENUM:
-            base = self._type(data[8:]) if data[8] & 15 == _INTEGER else None
+            base = self._type(data[8:]) if reader.number(1) & 15 == _INTEGER else None
             dtype = "bool" if size == 1 else base.dtype if base is not None else ""
             return _Type(kind, size, dtype, base is not None and base.big, texts=False)
         if kind == _INTEGER and size in (1, 2, 4, 8):
