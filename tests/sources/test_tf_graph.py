@@ -263,6 +263,16 @@ def test_weights_of_operations_that_are_not_known_are_not_left_out(tmp_path: Pat
     assert set(tensors(tmp_path, files.graph(IN, *nodes, *small))) == {"w"}
 
 
+def test_the_few_weights_that_are_left_out_are_told(tmp_path: Path) -> None:
+    dense = (files.const("w", array(30, 30)), files.node("y", "MatMul", "x", "w"))
+    other = (files.const("v", array(2, 2)), files.node("z", "MyConv", "y", "v"))
+    for name, nodes, notes in (("all", dense, ()), ("most", (*dense, *other), ("MyConv",))):
+        (tmp_path / f"{name}.pb").write_bytes(files.graph(IN, *nodes))
+        with open_ref(expand(tmp_path / f"{name}.pb")[0]) as checkpoint:
+            assert len(checkpoint.facts.notes) == len(notes)
+            assert all(word in note for word, note in zip(notes, checkpoint.facts.notes, strict=True))
+
+
 def test_parts_of_a_variable_are_not_left_out(tmp_path: Path) -> None:
     """However few they are; a vector of one row in an unknown operation is left out, as other vectors are."""
     dense = (files.const("w", array(30, 30)), files.node("y", "MatMul", "x", "w"))

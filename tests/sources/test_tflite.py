@@ -281,6 +281,10 @@ def test_weights_of_operators_that_are_not_known_are_not_left_out(tmp_path: Path
     operators = [files.operator(0, [0, 1], [0]), files.operator(1, [0, 2], [0])]
     with pytest.raises(WeightsError, match="in operators that are not read: 171 of BuiltinOperator"):
         opened(tmp_path, files.lite([DENSE, 171], [TWO.tobytes()] * 2, tensors, operators))
+    wide = [*tensors[:1], files.lite_tensor("w", (60, 40), 1), files.lite_tensor("v", (6, 4), 2)]
+    data = [bytes(60 * 40 * 4 - 4) + np.float32(1).tobytes(), TWO.tobytes()]
+    with opened(tmp_path, files.lite([DENSE, 171], data, wide, operators)) as checkpoint:
+        assert checkpoint.facts.notes == ("weights used by operators 171 of BuiltinOperator are left out",)
     with pytest.raises(WeightsError, match="has its weights in another file"):
         one(tmp_path, DENSE, TWO, fields={10: ("I", 1)})
     with pytest.raises(WeightsError, match="is of type 19, which is not read"):

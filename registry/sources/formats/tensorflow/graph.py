@@ -100,10 +100,11 @@ def open_graph(ref: ModelRef) -> Checkpoint:
     file = Ahead(open_bytes(path))
     try:
         graph = graph_in(Message(file))
-        tensors, order = _weights(str(path), graph)
+        tensors, order, notes = _weights(str(path), graph)
         if not tensors:
             raise WeightsError(f"{path} has no weights among its {len(graph.nodes)} operations", _remedy(graph))
-        facts: ModelFacts = replace(facts_beside(path), laid_out=True, order=order)
+        facts: ModelFacts = facts_beside(path)
+        facts = replace(facts, laid_out=True, order=order, notes=(*facts.notes, *notes))
         return LazyCheckpoint(with_facts(ref, facts), tensors, facts, files=[file])
     except BaseException:
         file.close()
@@ -220,7 +221,7 @@ def _function(message: Message) -> tuple[str, Function]:
     return name, Function(tuple(arguments), tuple(nodes), tuple(returns))
 
 
-def _weights(where: str, graph: Graph) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
+def _weights(where: str, graph: Graph) -> tuple[dict[str, LazyTensor], tuple[str, ...], tuple[str, ...]]:
     """The weights in torch's layout by name, and the names in order where they do not tell."""
     weights = {
         name: tensor
@@ -229,7 +230,7 @@ def _weights(where: str, graph: Graph) -> tuple[dict[str, LazyTensor], tuple[str
     }
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     uses = uses_of(graph.nodes, shapes)
-    check_complete(where, graph.nodes, shapes, uses)
+    notes = check_complete(where, graph.nodes, shapes, uses)
     names, derived = named(uses)
     tensors: dict[str, LazyTensor] = {}
     for source, use in uses.items():
@@ -238,7 +239,7 @@ def _weights(where: str, graph: Graph) -> tuple[dict[str, LazyTensor], tuple[str
             continue
         tensor, kind, inputs = laid(stored, use, graph.integers)
         tensors[names[source]] = outputs_first(tensor, kind, inputs=inputs)
-    return in_torch_order(tensors, {name: source for source, name in names.items()}, derived=derived)
+    return *in_torch_order(tensors, {name: source for source, name in names.items()}, derived=derived), notes
 
 
 def in_torch_order(

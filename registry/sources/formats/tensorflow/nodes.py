@@ -229,11 +229,12 @@ def uses_of(nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]]) ->
 
 def check_complete(
     where: str, nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]], uses: Mapping[str, Use]
-) -> None:
+) -> tuple[str, ...]:
     """Refuse a graph in which operations that are not known here take more than a twentieth of the weights.
 
-    Raises ``WeightsError`` that names the operation with the most. Weights of two or more axes are counted. Those of a
-    partitioned variable, which are joined as the graph runs, are not left out at all.
+    Returns a note on those that are left out, if there are any. Raises ``WeightsError`` that names the operation with
+    the most. Weights of two or more axes are counted. Those of a partitioned variable, which are joined as the graph
+    runs, are not left out at all.
     """
     parted = False
     taken = sum(math.prod(shapes[name]) for name in uses if len(shapes[name]) > 1)
@@ -257,6 +258,10 @@ def check_complete(
             f"{where} has weights in operations that are not read, most in {short(op)}",
             "give the checkpoint or Keras file that it was made from",
         )
+    if not left:
+        return ()
+    told = ", ".join(short(op) for op, _ in left.most_common(3))
+    return (f"weights used by {told} are left out: how they are laid out is not known",)
 
 
 def _is_learnt(source: str, shape: tuple[int, ...], steps: Sequence[Node]) -> bool:

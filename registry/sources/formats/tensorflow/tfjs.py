@@ -103,14 +103,15 @@ def open_tfjs(ref: ModelRef) -> Checkpoint:
     if not isinstance(manifest, list):
         raise WeightsError(f"{path} has no weightsManifest", "give the model.json that the converter wrote")
     files: list[ByteSource] = []
+    notes: tuple[str, ...] = ()
     try:
         stored = _stored(path, manifest, files)
         nodes = topology.get("node") if isinstance(topology, dict) else None
         if isinstance(topology, dict) and isinstance(nodes, list):
-            tensors, order = _of_graph(str(path), stored, nodes, topology.get("library"))
+            tensors, order, notes = _of_graph(str(path), stored, nodes, topology.get("library"))
         else:
             tensors, order = _of_layers(stored, _classes(topology), model=topology is not None)
-        facts = replace(NO_FACTS, laid_out=True, order=order)
+        facts = replace(NO_FACTS, laid_out=True, order=order, notes=notes)
         return LazyCheckpoint(with_facts(ref, facts), tensors, facts, files=files)
     except BaseException:
         for file in files:
@@ -250,7 +251,7 @@ def _of_layers(
 
 def _of_graph(
     where: str, stored: Mapping[str, LazyTensor], nodes: list[Any], library: Any
-) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
+) -> tuple[dict[str, LazyTensor], tuple[str, ...], tuple[str, ...]]:
     functions: dict[str, Function] = {}
     listed = library.get("function") if isinstance(library, Mapping) else None
     for each in listed if isinstance(listed, list) else []:
@@ -272,13 +273,13 @@ def _of_graph(
     floats = {name: tensor for name, tensor in stored.items() if is_float(tensor.dtype)}
     shapes = {name: tensor.shape for name, tensor in floats.items()}
     uses = uses_of(graph, shapes)
-    check_complete(where, graph, shapes, uses)
+    notes = check_complete(where, graph, shapes, uses)
     names, derived = named(uses)
     tensors: dict[str, LazyTensor] = {}
     for source, use in uses.items():
         tensor, kind, inputs = laid(floats[source], use, integers)
         tensors[names[source]] = outputs_first(tensor, kind, inputs=inputs)
-    return in_torch_order(tensors, {name: source for source, name in names.items()}, derived=derived)
+    return *in_torch_order(tensors, {name: source for source, name in names.items()}, derived=derived), notes
 
 
 def _maps(value: Any) -> Iterator[Mapping[str, Any]]:

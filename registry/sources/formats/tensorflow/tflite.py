@@ -170,7 +170,7 @@ def open_tflite(ref: ModelRef) -> Checkpoint:
         raise NotFoundError(f"{path} has no entry {ref.key!r}", "these models are never wrapped: leave --key out")
     file = open_bytes(path)
     try:
-        weights, told = _weights(file)
+        weights, told, left = _weights(file)
         tensors: dict[str, LazyTensor] = {}
         names = _names(weights)
         for name, (weight, around) in zip(names, weights, strict=True):
@@ -183,7 +183,7 @@ def open_tflite(ref: ModelRef) -> Checkpoint:
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         order = layer_order(shapes) if told else tuple(tensors)
         notes = (_FOLDED,) if any(_is_folded(weight, around) for weight, around in weights) else ()
-        facts = replace(NO_FACTS, laid_out=True, order=order, notes=notes)
+        facts = replace(NO_FACTS, laid_out=True, order=order, notes=notes + left)
         return LazyCheckpoint(with_facts(ref, facts), tensors, facts, files=[file])
     except BaseException:
         file.close()
@@ -198,7 +198,7 @@ def _is_folded(weight: _Weight, tensors: Sequence[_Tensor]) -> bool:
     return any(_NORM.search(tensors[which].name) for which in around if 0 <= which < len(tensors))
 
 
-def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]], bool]:
+def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]], bool, tuple[str, ...]]:
     """The weights of all subgraphs in the order of their operators, and whether all modules have names."""
     flat = Flat(file)
     if file.size < 8 or bytes(file.read_at(4, 4)) != b"TFL3":
@@ -242,13 +242,14 @@ def _weights(file: ByteSource) -> tuple[list[tuple[_Weight, Sequence[_Tensor]]],
     if sum(size for _, size in seen) > file.size:
         raise flat.damaged("its buffers overlap")
     missed = {place: size for (_, place), size in left.items() if place not in seen}
+    codes_left = str(sorted({code for code, place in left if place in missed})[:5])[1:-1]
     if sum(missed.values()) * 20 > sum(size for _, size in seen) + sum(missed.values()):
-        codes_left = sorted({code for code, place in left if place in missed})
         raise WeightsError(
-            f"{file.name} has weights in operators that are not read: {str(codes_left[:5])[1:-1]} of BuiltinOperator",
+            f"{file.name} has weights in operators that are not read: {codes_left} of BuiltinOperator",
             "give the Keras file or SavedModel that it was made from",
         )
-    return found, told == matrices
+    notes = (f"weights used by operators {codes_left} of BuiltinOperator are left out",) if missed else ()
+    return found, told == matrices, notes
 
 
 def _data(flat: Flat, buffer: Table) -> tuple[int, int]:
