@@ -13,11 +13,13 @@ from registry.cli.options import AsJson, Database, open_registry
 from registry.errors import StorageError
 
 if TYPE_CHECKING:
-    from registry.types import OlderModels
+    from collections.abc import Sequence
+
+    from registry.types import ModelSummary, OlderModels
 
 __all__ = ["app", "check", "current", "upgrade"]
 
-NAMED = 5  # models of an older matrix rule that are named
+NAMED = 5  # models that are named
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -46,12 +48,13 @@ def upgrade(
     """
     with open_registry(db) as registry:
         revision = registry.upgrade(from_revision=from_revision)
-        outdated, older = registry.outdated(), registry.older()
+        outdated, older, again = registry.outdated(), registry.older(), registry.to_read_again()
     if as_json:
-        json_output.write({"revision": revision, "outdated": outdated, "older": _named(older)})
+        answer = {"revision": revision, "outdated": outdated, "older": _named(older.models)}
+        json_output.write(answer | {"read_again": _named(again)})
     else:
         tables.say(f"The database is at revision {revision}.")
-        _advise(outdated, older)
+        _advise(outdated, older, again)
 
 
 @app.command(epilog="\b\nExamples:\n  archreg db current")
@@ -77,42 +80,53 @@ def check(db: Database = None, as_json: AsJson = False) -> None:
     with open_registry(db) as registry:
         problems = registry.check()
         # Damage is reported, even if other things cannot be read.
-        outdated, older = (None, None) if problems else (registry.outdated(), registry.older())
+        outdated, older, again = (
+            (None, None, None) if problems else (registry.outdated(), registry.older(), registry.to_read_again())
+        )
     if as_json:
-        json_output.write({"problems": problems, "outdated": outdated, "older": _named(older)})
+        answer = {"problems": problems, "outdated": outdated, "older": None if older is None else _named(older.models)}
+        json_output.write(answer | {"read_again": None if again is None else _named(again)})
     else:
         tables.say(*(map(tables.sentence, problems) if problems else ("The database is sound.",)))
-        _advise(outdated, older)
+        _advise(outdated, older, again)
     if problems:
         raise typer.Exit(StorageError.exit_code)
 
 
-def _named(older: OlderModels | None) -> list[dict[str, str]] | None:
-    """Name, matrix rule and location of the models of an older matrix rule."""
-    if older is None:
-        return None
-    return [{"name": each.name, "matrix_rule": each.matrix_rule, "location": each.location} for each in older.models]
+def _named(models: Sequence[ModelSummary]) -> list[dict[str, str]]:
+    """Name, matrix rule and location of models."""
+    return [{"name": each.name, "matrix_rule": each.matrix_rule, "location": each.location} for each in models]
 
 
-def _advise(outdated: int | None, older: OlderModels | None) -> None:
+def _advise(outdated: int | None, older: OlderModels | None, again: Sequence[ModelSummary] | None) -> None:
     if outdated:
         models = tables.counted(outdated, "model")
         tables.hint(f"Some answers leave out {models} of an older version. Update: archreg refingerprint")
+    if again:
+        tables.hint(
+            f"Relations of {tables.counted(len(again), 'model')} are not known: {_some(again)}.",
+            f"Read their weights again, by the command that ingested them: {_command(again)}",
+        )
     if older is None or not older.models:
         return
     counts = Counter(model.matrix_rule for model in older.models)
     told = ", ".join(f"{tables.counted(count, 'model')} of {rule}" for rule, count in sorted(counts.items()))
-    names = ", ".join(model.name for model in older.models[:NAMED])
-    more = f" and {tables.whole(len(older.models) - NAMED)} more" if len(older.models) > NAMED else ""
     tables.hint(
-        f"{told}: {names}{more}. The present matrix rule is {older.rule}; models of different rules are not compared.",
-        f"Measure them anew by the command that ingested them, which keeps their names and metadata: {_command(older)}",
+        f"{told}: {_some(older.models)}. The present matrix rule is {older.rule}; models of different rules are not "
+        "compared.",
+        "Measure them anew by the command that ingested them, which keeps their names and metadata: "
+        f"{_command(older.models)}",
     )
 
 
-def _command(older: OlderModels) -> str:
+def _some(models: Sequence[ModelSummary]) -> str:
+    names = ", ".join(model.name for model in models[:NAMED])
+    return names + (f" and {tables.whole(len(models) - NAMED)} more" if len(models) > NAMED else "")
+
+
+def _command(models: Sequence[ModelSummary]) -> str:
     """A command that measures models anew: of one whose place is known, else in general."""
-    known = next((model for model in older.models if model.location), None)
+    known = next((model for model in models if model.location), None)
     if known is None:
         return "archreg ingest FILE_OR_FOLDER (archreg runs shows earlier commands)"
     key = ["--key", known.entry] if known.entry else []

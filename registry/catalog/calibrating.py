@@ -14,7 +14,7 @@ from registry.spelling import counted
 from registry.storage.equivalence.stored_calibrations import read_labels
 from registry.storage.models.model_queries import require_models
 from registry.storage.models.vectors import read_fingerprints, read_kinds
-from registry.types import Calibrated, Relation
+from registry.types import Calibrated, LabelledPairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +122,7 @@ def _known(text: str) -> str:
 
 def _relations(
     store: Store, chosen: Sequence[Label], square: NDArray[np.float64], tolerance: float, *, by_shapes: bool
-) -> tuple[Relation, ...]:
+) -> tuple[LabelledPairs, ...]:
     """Statistics of the pairs of each relation, unrelated first; each family or pair of families has equal weight."""
     _, family = np.unique([_known(label.family) for label in chosen], return_inverse=True)
     known = store.read(read_kinds, [label.model_id for label in chosen])
@@ -145,7 +145,7 @@ def _relations(
         weight = 1.0 / (counts[of] * len(counts))
         within = apart <= tolerance
         found.append(
-            Relation(
+            LabelledPairs(
                 name=name,
                 pairs=len(pairs),
                 families=len(np.unique(np.concatenate([low, high]))),

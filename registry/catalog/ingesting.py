@@ -135,6 +135,7 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
 
     if setting.name == "inprocess":
         return reading_of(options, Stored(database, options), None)
+    from registry.equivalence.sketches import SKETCH_VERSION
     from registry.sources import MATRIX_RULE
     from registry.spectral import SPECS
 
@@ -143,7 +144,13 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     if store is not None:
         specs = [spec.hash for spec in SPECS.values()]
         hashes = store.patiently(
-            store.read, whole_hashes, MATRIX_RULE, specs, spectra=options.keep_spectra, exact=not options.approximate
+            store.read,
+            whole_hashes,
+            MATRIX_RULE,
+            specs,
+            SKETCH_VERSION,
+            spectra=options.keep_spectra,
+            exact=not options.approximate,
         )
     return reading_of(options, Hashes.of(MATRIX_RULE, hashes), 1)
 

@@ -17,6 +17,7 @@ from registry.types import (
     OlderModels,
     Plan,
     Recomputed,
+    Sketches,
     Spectrum,
     WeightsPlan,
 )
@@ -24,11 +25,14 @@ from registry.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from registry.catalog.database import Database
     from registry.ingest import Task
     from registry.spectral.devices import Device
     from registry.storage import Store
-    from registry.types import Checkpoint, FingerprintSpec
+    from registry.types import Checkpoint, FingerprintSpec, LayerMatrix, ModelSummary
 
 __all__ = [
     "Hashes",
@@ -41,6 +45,7 @@ __all__ = [
     "older",
     "outdated",
     "refingerprint",
+    "to_read_again",
 ]
 
 STUCK_NAMED = 10
@@ -55,6 +60,7 @@ class Measured:
     spectra: tuple[Spectrum, ...]
     conjugacy: Conjugacy | None
     fingerprints: tuple[Fingerprint, ...]
+    sketches: Sketches | None = None
 
 
 def expand_all(
@@ -134,22 +140,35 @@ def measure(
     threads: int | None = None,
     approximate: bool = False,
 ) -> Measured:
-    """Spectra, conjugacy and the fingerprints of every shipped spec; memory of the largest layer's working set.
+    """Spectra, conjugacy, sketches and fingerprints of every shipped spec; memory of the largest layer's working set.
 
     ``threads``: layers measured at once, as many as cores by default; ``approximate``: see `network_spectra`.
     """
+    import numpy as np
+
+    from registry.equivalence.sketches import SKETCH_VERSION, buckets_for, sketch_of
     from registry.sources import layer_matrix
     from registry.spectral import SPECS, conjugacy, fingerprint, network_spectra
 
+    buckets = buckets_for(len(plan.layers))
+    drawn = np.zeros((len(plan.layers), buckets), np.float16)
+
+    def read(layer: LayerMatrix) -> NDArray[np.floating]:
+        matrix = layer_matrix(checkpoint, layer)
+        sketch = sketch_of(matrix, layer.kernel, buckets)
+        if sketch is not None:
+            drawn[layer.position] = sketch
+        return matrix
+
     spectra = network_spectra(
         plan.layers,
-        lambda layer: layer_matrix(checkpoint, layer),
+        read,
         workers=threads,
         device=device,
         approximate=approximate,
     )
     vectors = tuple(fingerprint(spectra, spec) for spec in SPECS.values())
-    return Measured(plan, spectra, conjugacy(spectra), vectors)
+    return Measured(plan, spectra, conjugacy(spectra), vectors, Sketches(SKETCH_VERSION, drawn))
 
 
 def measure_headers(plan: WeightsPlan) -> Measured:
@@ -253,6 +272,20 @@ def older(store: Store) -> OlderModels:
         ids = [id_ for of_rule in store.read(older_models, MATRIX_RULE).values() for id_ in of_rule]
         models = store.read(read_summaries, ids=ids) if ids else []
     return OlderModels(MATRIX_RULE, tuple(models))
+
+
+def to_read_again(store: Store) -> tuple[ModelSummary, ...]:
+    """The models of the present matrix rule without sketches of this version, which only their weights give; O(n)."""
+    from registry.equivalence.sketches import SKETCH_VERSION
+    from registry.sources import MATRIX_RULE
+    from registry.storage.models.model_queries import older_models, unread_models
+    from registry.storage.models.summaries import read_summaries
+    from registry.storage.models.vectors import missing_sketches
+
+    with store.snapshot():
+        missing = set(store.read(missing_sketches, SKETCH_VERSION)) - store.read(unread_models)
+        missing.difference_update(*store.read(older_models, MATRIX_RULE).values())
+        return tuple(store.read(read_summaries, ids=sorted(missing))) if missing else ()
 
 
 def _missing(

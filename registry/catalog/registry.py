@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Partition,
         Plan,
         Recomputed,
+        Relation,
         Search,
         SearchOptions,
         Selection,
@@ -349,6 +350,17 @@ class Registry:
         with self._lock:
             return older(self._database.readable())
 
+    def to_read_again(self) -> tuple[ModelSummary, ...]:
+        """Return the models whose weights must be read again for relations, by name. O(n).
+
+        They were stored before sketches were, by an older version or from a file of one. ``ingest`` of the same weights
+        adds what is missing and keeps all else.
+        """
+        from registry.catalog.measuring import to_read_again
+
+        with self._lock:
+            return to_read_again(self._database.readable())
+
     # Searches and comparisons.
 
     def nearest(
@@ -454,6 +466,20 @@ class Registry:
         refuse_unknown(unknown)
         with self._lock:
             return verdict(*self._both(a, b, fingerprint, distance, tolerance), strict=strict)
+
+    def relation(self, a: QueryInput, b: QueryInput, **unknown: Never) -> Relation:
+        """Tell whether two models, stored or not, have a common start, or one descends from the other.
+
+        The verdict is ``identical``, ``permuted``, ``related``, ``independent``, ``undecided`` or ``not comparable``.
+        It rests on weights alone: a shared seed is a common start, too, and no direction is claimed. ``layers`` and
+        ``share`` tell on how much of the weights it rests.
+        """
+        from registry.catalog.relating import relation
+
+        refuse_unknown(unknown)
+        with self._lock:
+            of_a, of_b, _ = self._both(a, b, "layered", None, None)
+            return relation(of_a, of_b)
 
     def distances(
         self, *, fingerprint: str = "layered", distance: str | None = None, **filters: Unpack[Filters]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from registry.catalog.measuring import Measured
     from registry.equivalence import Kind
+    from registry.equivalence.relations import SketchedLayers
     from registry.storage import Store
     from registry.types import Checkpoint, Conjugacy, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
 
@@ -34,8 +35,8 @@ class Query:
     """A query model. ``id``: 0 if it is not stored; ``vector``: float32 array of shape (spec.length,).
 
     ``kind``: tail class and training class. The other fields are functions that read on demand: ``model`` returns the
-    summary and raises ``UnknownModelError`` if the model has been removed; ``conjugacy`` and ``spectra`` return None if
-    they are not stored.
+    summary and raises ``UnknownModelError`` if the model has been removed; ``conjugacy``, ``spectra`` and ``sketches``
+    return None if they are not stored; sketches also if they are of another version.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Query:
     model: Callable[[], ModelSummary]
     conjugacy: Callable[[], Conjugacy | None]
     spectra: Callable[[], tuple[Spectrum, ...] | None]
+    sketches: Callable[[], SketchedLayers | None]
 
 
 def or_shapes(spec: FingerprintSpec, ask: Callable[[FingerprintSpec], T]) -> T:
@@ -172,11 +174,21 @@ def _of(
 ) -> Query:
     from registry.storage.models.vectors import read_conjugacy, read_spectra
 
-    figures, spectra = (
+    figures, spectra, sketches = (
         lambda: store.read(read_conjugacy, [model_id]).get(model_id),
         lambda: store.read(read_spectra, model_id),
+        lambda: _stored_sketches(store, model_id),
     )
-    return Query(model_id, kind, vector, summary, figures, spectra)
+    return Query(model_id, kind, vector, summary, figures, spectra, sketches)
+
+
+def _stored_sketches(store: Store, model_id: int) -> SketchedLayers | None:
+    from registry.equivalence.relations import sketched
+    from registry.storage.models.vectors import read_layers, read_sketches
+
+    with store.snapshot():
+        found = store.read(read_sketches, model_id)
+        return None if found is None else sketched(store.read(read_layers, model_id), found)
 
 
 def _unmeasured(model: ModelSummary, spec: FingerprintSpec) -> SpecMismatchError:
@@ -211,6 +223,7 @@ def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
 def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Query:
     """The query of a checkpoint: read from the database if its weights are stored, else measured."""
     from registry.catalog.measuring import measure
+    from registry.equivalence.relations import sketched
     from registry.sources import plan_weights
     from registry.spectral import fingerprint
     from registry.storage.models.summaries import find_content
@@ -227,7 +240,15 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
         vector = fingerprint(measured.spectra, spec).vector
     model = _summary(checkpoint.ref, plan, measured)
     kind = (model.tail_class, model.training_class)
-    return Query(0, kind, vector, lambda: model, lambda: measured.conjugacy, lambda: measured.spectra)
+    return Query(
+        0,
+        kind,
+        vector,
+        lambda: model,
+        lambda: measured.conjugacy,
+        lambda: measured.spectra,
+        lambda: None if measured.sketches is None else sketched(plan.layers, measured.sketches),
+    )
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:

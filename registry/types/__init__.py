@@ -2,11 +2,12 @@
 
 ``weights``: tensors, layer matrices, model cards. ``model_facts``: configuration beside the weights. ``spectra``:
 spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``, ``searches``, ``verdicts``,
-``partitions``, ``choices``, ``calibrations``: arguments and results of questions. ``estimates``, ``outcomes``,
-``runs``: ingests before, after and in the journal. No value here depends on a database, a file or a framework.
+``relations``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions. ``estimates``,
+``outcomes``, ``runs``: ingests before, after and in the journal. No value here depends on a database, a file or a
+framework.
 """
 
-from registry.types.calibrations import Calibrated, Calibration, Relation
+from registry.types.calibrations import Calibrated, Calibration, LabelledPairs
 from registry.types.choices import Aim, Candidate, Choice, Compression, MetricChange, Removal, Selected, Selection
 from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, MetricBound
@@ -14,6 +15,7 @@ from registry.types.model_facts import NO_FACTS, ModelFacts
 from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, OlderModels, Stats
 from registry.types.outcomes import Ingested, LeftOut, Plan, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
+from registry.types.relations import RELATIONS, Relation, RelationVerdict, Sketches
 from registry.types.runs import DONE, Run, RunItem
 from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
@@ -77,15 +79,19 @@ __all__ = [
     "Partition",
     "Plan",
     "Recomputed",
-    "Relation",
+    "LabelledPairs",
     "Run",
     "RunItem",
+    "RELATIONS",
+    "Relation",
+    "RelationVerdict",
     "Removal",
     "Search",
     "SearchOptions",
     "Selected",
     "Selection",
     "SkippedTensor",
+    "Sketches",
     "Spectrum",
     "Stats",
     "TensorInfo",

@@ -10,7 +10,7 @@ from registry.types.reprs import Shown
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Calibrated", "Calibration", "Relation"]
+__all__ = ["Calibrated", "Calibration", "LabelledPairs"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -43,7 +43,7 @@ class Calibration(Shown):
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class LabelledPairs:
     """Pairs of labelled models in one relation, compared with a calibration.
 
     ``pairs``: their number, in ``families``. ``median``: of their distances. ``within``: fraction within the calibrated
@@ -71,7 +71,7 @@ class Calibrated:
     previous: Calibration | None
     labelled: int
     unlabelled: int
-    relations: tuple[Relation, ...]
+    relations: tuple[LabelledPairs, ...]
 
     def to_frame(self) -> DataFrame:
         """One row for each relation of labelled models: see ``registry.frames.of_calibrated``."""

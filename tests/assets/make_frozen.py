@@ -13,12 +13,14 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from registry.storage import NewRun, PartitionKey, Store, StoredClass
 from registry.storage.engine.schema_version import HEAD
 from registry.storage.equivalence.stored_calibrations import put_calibration
 from registry.storage.equivalence.stored_partitions import put_partition
 from registry.storage.journal.run_journal import begin_run
-from registry.types import Calibration, ModelCard
+from registry.types import Calibration, ModelCard, Sketches
 from tests.storage.factory import SPEC, new_model
 
 ASSETS = Path(__file__).parent
@@ -27,7 +29,8 @@ ASSETS = Path(__file__).parent
 def fill(url: str) -> None:
     """Store three models under four names, one of them without spectra, a calibration, a partition and a run."""
     with Store.open(url, mode="create") as store:
-        store.add(new_model("first", 1, format="torch", location="/runs/first.pt", entry="ema"))
+        sketches = Sketches(1, np.arange(48, dtype=np.float16).reshape(3, 16))
+        store.add(new_model("first", 1, format="torch", location="/runs/first.pt", entry="ema", sketches=sketches))
         second = new_model("second", 2, card=ModelCard(family="vgg"), keep_spectra=False)
         plan = replace(second.plan, precision="int4 gptq", unread=3, nonfinite=1, notes=("A note.",), header="5" * 64)
         store.add(replace(second, plan=plan))

@@ -13,7 +13,7 @@ import pytest
 
 from registry import Registry, frames
 from registry.errors import RegistryError
-from registry.types import Calibrated, Relation
+from registry.types import Calibrated, LabelledPairs
 from tests.catalog.conftest import Filled, _shared, asked, files, filled, one_thread
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def test_selection(filled: Filled) -> None:
 
 
 def test_calibrated() -> None:
-    relation = Relation("unrelated", 10, 4, 1.5, 0.1, 0.05)
+    relation = LabelledPairs("unrelated", 10, 4, 1.5, 0.1, 0.05)
     with Registry("none.db") as reg:
         spec: Any = reg  # the frame looks at the relations alone
         answer = Calibrated(spec, spec, 5, 1, (relation,))

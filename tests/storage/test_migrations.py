@@ -31,7 +31,13 @@ from registry.storage.journal.run_history import list_runs
 from registry.storage.journal.run_journal import NewRun, begin_run, end_run
 from registry.storage.models.changes import remove
 from registry.storage.models.summaries import find_model, read_summaries
-from registry.storage.models.vectors import missing_fingerprints, read_conjugacy, read_fingerprints, read_spectra
+from registry.storage.models.vectors import (
+    missing_fingerprints,
+    read_conjugacy,
+    read_fingerprints,
+    read_sketches,
+    read_spectra,
+)
 from registry.types import ModelCard
 from tests.storage.factory import SPEC, conjugacy_of, new_model, spectra_of, vector_of
 
@@ -67,6 +73,11 @@ COUNTS = {  # rows of every table that the databases of a revision were frozen w
         "architectures": 2, "models": 3, "names": 4, "tags": 4, "metrics": 4, "skipped": 3, "layers": 9, "spectra": 2,
         "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1, "partitions": 1, "classes": 1, "members": 2,
         "runs": 1, "items": 2,
+    },
+    "v0006": {
+        "architectures": 2, "models": 3, "names": 4, "tags": 4, "metrics": 4, "skipped": 3, "layers": 9, "spectra": 2,
+        "specs": 2, "fingerprints": 4, "conjugacy": 2, "calibrations": 1, "partitions": 1, "classes": 1, "members": 2,
+        "runs": 1, "items": 2, "sketches": 1,
     },
 }  # fmt: skip
 
@@ -297,6 +308,9 @@ def test_a_frozen_database_is_upgraded_whole_and_used(place: tuple[str, str], ve
             assert (spectrum.layer, spectrum.mean) == (given.layer, given.mean)
             np.testing.assert_array_equal(spectrum.values, given.values)
         assert store.read(read_spectra, second.id) is None
+        sketches = store.read(read_sketches, first.id)
+        assert (sketches is None) == (version < "v0006")
+        assert sketches is None or sketches.values.tolist() == np.arange(48).reshape(3, 16).tolist()
         assert store.read(read_conjugacy, [first.id]) == {first.id: conjugacy_of(1)}
         ids, vectors = store.read(read_fingerprints, SPEC.hash)
         assert ids.tolist() == [first.id, second.id]

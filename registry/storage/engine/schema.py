@@ -50,10 +50,12 @@ __all__ = [
     "names",
     "partitions",
     "runs",
+    "sketches",
     "skipped",
     "specs",
     "spectra",
     "tags",
+    "weight_figures",
 ]
 
 NAMING: Final = {
@@ -225,6 +227,28 @@ layers: Final = Table(
 
 # The proper eigenvalues of all of a model's layers, one layer after the other: little-endian float32.
 spectra: Final = Table("spectra", metadata, _model_id(primary_key=True), _required("data", LargeBinary))
+
+# Count sketches of a model's layers, by which weights are compared without them: little-endian float16 of shape
+# (layers, buckets), of zeros where a layer has no sketch; sketches of different versions are not compared.
+sketches: Final = Table(
+    "sketches",
+    metadata,
+    _model_id(primary_key=True),
+    _required("version", Integer),
+    _required("buckets", Integer),
+    _required("data", LargeBinary),
+)
+
+# What else only the weights tell: `layers` are little-endian float32 of shape (layers, figures), `statistics` is a JSON
+# object of what normalisation and other vectors say.
+weight_figures: Final = Table(
+    "weight_figures",
+    metadata,
+    _model_id(primary_key=True),
+    _required("version", Integer),
+    _required("layers", LargeBinary),
+    _required("statistics"),
+)
 
 # Fingerprint specs; `definition` is all of it as JSON. `stamp` counts the changes to its vectors, and to the classes of
 # the models that have one: what remembers them compares it to know whether it is behind; `removed` is the stamp of the

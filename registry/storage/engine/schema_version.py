@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 VERSION_TABLE: Final = "archreg_version"
-HEAD: Final = "v0005"
+HEAD: Final = "v0006"
 """The revision that this program reads and writes. Revisions are ``v0001``, ``v0002``, ...: without a gap, in order."""
 
 _FIRST: Final = "v0001"

@@ -13,7 +13,7 @@ from registry.storage.engine import schema
 from registry.storage.engine.bulk_insert import insert_rows
 from registry.storage.engine.schema import models, names
 from registry.storage.models.filter_sql import listed
-from registry.storage.models.inserting import insert_models, insert_spectra, origin_values, replace_layers
+from registry.storage.models.inserting import insert_models, insert_spectra, origin_values, put_sketches, replace_layers
 from registry.storage.models.measured_values import put_measured, specs_held
 from registry.storage.models.model_queries import is_exact, is_older, short_hash
 from registry.storage.models.model_validation import check_model, check_name
@@ -270,6 +270,8 @@ def _renew(
         held = connection.scalar(select(schema.spectra.c.model_id).where(schema.spectra.c.model_id == known.id))
         if held is None:
             insert_spectra(connection, {known.id: new})
+    if not gone:
+        put_sketches(connection, {known.id: new})
     old = stored_card(connection, known.id)
     put_card(connection, known.id, old.updated(new.card) if named and not measured_anew else new.card.updated(old))
     _put_origin(connection, known.id, new, wins=named)

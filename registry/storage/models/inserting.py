@@ -10,10 +10,10 @@ from registry.errors import UsageError
 from registry.storage.engine import schema
 from registry.storage.engine.bulk_insert import insert_rows
 from registry.storage.engine.schema import models
-from registry.storage.models.filter_sql import listed
+from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.measured_values import specs_held
 from registry.storage.models.model_validation import check_model
-from registry.storage.models.packing import as_json, layer_rows, packed_notes, packed_spectra
+from registry.storage.models.packing import as_json, layer_rows, packed_notes, packed_spectra, sketch_row
 from registry.storage.models.stored_cards import MODEL_FIELDS, architecture_ids, insert_figures, utc_now
 
 if TYPE_CHECKING:
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
     from registry.storage.models.records import NewModel
 
-__all__ = ["insert_models", "insert_spectra", "origin_values", "replace_layers"]
+__all__ = ["insert_models", "insert_spectra", "origin_values", "put_sketches", "replace_layers"]
+
+_FROM_LAYERS = (
+    schema.layers,
+    schema.skipped,
+    schema.spectra,
+    schema.conjugacy,
+    schema.fingerprints,
+    schema.sketches,
+    schema.weight_figures,
+)
 
 
 def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int]:
@@ -94,7 +104,7 @@ def replace_layers(connection: Connection, model_id: int, new: NewModel) -> froz
     """
     connection.execute(select(models.c.id).where(models.c.id == model_id).with_for_update())
     gone = frozenset(specs_held(connection, [model_id]))
-    for table in (schema.layers, schema.skipped, schema.spectra, schema.conjugacy, schema.fingerprints):
+    for table in _FROM_LAYERS:
         connection.execute(delete(table).where(table.c.model_id == model_id))
     values: dict[str, Any] = {
         "content_hash": new.plan.content_hash,
@@ -135,6 +145,7 @@ def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> Non
     insert_rows(connection, schema.layers, layers)
     insert_rows(connection, schema.skipped, skipped)
     insert_spectra(connection, given)
+    put_sketches(connection, given)
 
 
 def insert_spectra(connection: Connection, given: Mapping[int, NewModel]) -> None:
@@ -142,3 +153,12 @@ def insert_spectra(connection: Connection, given: Mapping[int, NewModel]) -> Non
     kept = {model_id: new.spectra for model_id, new in given.items() if new.spectra and new.keep_spectra}
     rows = [{"model_id": model_id, "data": packed_spectra(spectra)} for model_id, spectra in kept.items()]
     insert_rows(connection, schema.spectra, rows)
+
+
+def put_sketches(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Store the sketches of models by id, where they come with any; they replace those that are stored."""
+    rows = [sketch_row(model_id, new.sketches) for model_id, new in given.items() if new.sketches is not None]
+    if rows:
+        mine = among(schema.sketches.c.model_id, [row["model_id"] for row in rows], connection)
+        connection.execute(delete(schema.sketches).where(mine))
+        insert_rows(connection, schema.sketches, rows)

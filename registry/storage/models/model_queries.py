@@ -13,7 +13,7 @@ from registry.spelling import brief, near_spellings
 from registry.storage.engine import schema
 from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.engine.connections import address_of
-from registry.storage.engine.schema import architectures, conjugacy, models, names
+from registry.storage.engine.schema import architectures, conjugacy, models, names, sketches
 from registry.storage.engine.schema_version import HEAD
 from registry.storage.models.filter_sql import filtered, unknown
 from registry.storage.models.model_validation import HASH_PREFIX
@@ -160,13 +160,17 @@ def near_known(connection: Connection, known: Select[Any], asked: str) -> list[s
     return near_spellings(asked, texts)
 
 
-def whole_hashes(connection: Connection, rule: str, specs: Sequence[str], *, spectra: bool, exact: bool) -> list[str]:
-    """Return content hashes of models of a matrix rule with vectors of all specs and current figures.
+def whole_hashes(
+    connection: Connection, rule: str, specs: Sequence[str], sketched: int, *, spectra: bool, exact: bool
+) -> list[str]:
+    """Return content hashes of models of a matrix rule with vectors of all specs, current figures and sketches.
 
-    ``spectra``: and with their spectra; ``exact``: and without approximate ones.
+    ``sketched``: version of the sketches; ``spectra``: and with their spectra; ``exact``: and without approximate ones.
     """
     judged = select(conjugacy.c.model_id).where(conjugacy.c.rule == CONJUGACY_RULE)
     statement = select(models.c.content_hash).where(models.c.matrix_rule == rule, models.c.id.in_(judged))
+    of_version = select(sketches.c.model_id).where(sketches.c.version == sketched)
+    statement = statement.where(models.c.id.in_(of_version))
     for spec in specs:
         under = select(schema.fingerprints.c.model_id).join(schema.specs).where(schema.specs.c.hash == spec)
         statement = statement.where(models.c.id.in_(under))
@@ -251,6 +255,7 @@ def find_holding(connection: Connection, content_hash: str) -> Holding | None:
         has_spectra=bool(model.has_spectra),
         judged=rule == CONJUGACY_RULE,
         exact=is_exact(connection, model.id),
+        sketches=connection.scalar(select(sketches.c.version).where(sketches.c.model_id == model.id)) or 0,
     )
 
 

@@ -91,7 +91,7 @@ def check_model(new: NewModel) -> None:
     SpecMismatchError
         The spectra are not those of the plan's layers.
     SpectrumError
-        A spectrum is not that of its layer.
+        A spectrum is not that of its layer, or the sketches are not float16 of all layers.
     """
     _check_plan(new.plan)
     check_card(new.card)
@@ -102,7 +102,11 @@ def check_model(new: NewModel) -> None:
         raise SpecMismatchError(f"the means of {new.name} are not those of its layers")
     if new.spectra:
         _check_spectra(new.spectra)
-    if not new.plan.weights_read and (new.spectra or new.conjugacy is not None or any(new.means)):
+    if new.sketches is not None:
+        _check_sketches(new)
+    if not new.plan.weights_read and (
+        new.spectra or new.conjugacy is not None or new.sketches is not None or any(new.means)
+    ):
         raise UsageError(f"the weights of {new.name} were not read, and figures of them are given")
 
 
@@ -188,6 +192,16 @@ def _check_spectra(spectra: Sequence[Spectrum]) -> None:
     ):
         if wrong.any():
             raise SpectrumError(f"the spectrum of layer {spectra[int(wrong.argmax())].layer.name} {what}")
+
+
+def _check_sketches(new: NewModel) -> None:
+    if new.sketches is None:
+        return
+    values = new.sketches.values
+    if values.dtype != np.float16 or values.ndim != 2 or len(values) != len(new.plan.layers) or not values.shape[1]:
+        raise SpectrumError(f"the sketches of {new.name} are not float16 of its {len(new.plan.layers)} layers")
+    if not 0 < new.sketches.version < 2**31 or not np.isfinite(values).all():
+        raise SpectrumError(f"the sketches of {new.name} are not finite, or of no version")
 
 
 def _check_indexed(what: str, *texts: str) -> None:

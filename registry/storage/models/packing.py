@@ -14,6 +14,7 @@ import numpy as np
 from registry.errors import SpecMismatchError, SpectrumError
 from registry.storage.models.model_validation import MAX_LENGTH
 from registry.storage.models.records import StoredLayer
+from registry.types.relations import Sketches
 from registry.types.spectra import Conjugacy, Decay, FingerprintSpec
 from registry.types.weights import LayerMatrix, Metric
 
@@ -35,6 +36,8 @@ __all__ = [
     "packed_notes",
     "packed_spectra",
     "packed_vector",
+    "sketch_row",
+    "sketches_of",
     "spec_of",
     "spec_row",
     "to_conjugacy",
@@ -42,7 +45,7 @@ __all__ = [
     "unpacked",
 ]
 
-FLOAT32 = np.dtype("<f4")
+FLOAT32, FLOAT16 = np.dtype("<f4"), np.dtype("<f2")
 MAX_NOTES, MAX_NOTE = 20, 500
 TAILS = ("edge", "long")
 TRAININGS = ("untrained", "trained")
@@ -75,6 +78,33 @@ def packed_vector(fingerprint: Fingerprint) -> bytes:
 def packed_spectra(spectra: Sequence[Spectrum]) -> bytes:
     """Return the eigenvalues of all layers, concatenated, as little-endian float32."""
     return b"".join(spectrum.values.astype(FLOAT32, copy=False).tobytes() for spectrum in spectra)
+
+
+def sketch_row(model_id: int, sketches: Sketches) -> dict[str, Any]:
+    """Return the row of ``sketches``."""
+    values = sketches.values.astype(FLOAT16, copy=False)
+    return {
+        "model_id": model_id,
+        "version": sketches.version,
+        "buckets": values.shape[1],
+        "data": values.tobytes(),
+    }
+
+
+def sketches_of(version: int, buckets: int, data: bytes, layers: int) -> Sketches:
+    """Return the sketches that a row of ``sketches`` holds, of so many layers.
+
+    Raises
+    ------
+    SpectrumError
+        The data are not of that many layers and buckets, or have a number that is not finite.
+    """
+    if buckets < 1 or len(data) != FLOAT16.itemsize * layers * buckets:
+        raise SpectrumError(f"sketches of {layers} layers by {buckets} numbers do not have {len(data)} bytes")
+    values = np.frombuffer(data, FLOAT16).reshape(layers, buckets)
+    if not np.isfinite(values).all():
+        raise SpectrumError("sketches have numbers that are not finite")
+    return Sketches(version, values)
 
 
 @lru_cache(maxsize=4096)

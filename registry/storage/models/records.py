@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from registry.types.relations import Sketches
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
@@ -62,6 +63,7 @@ class NewModel:
     keep_spectra: bool = True
     conjugacy: Conjugacy | None = None
     fingerprints: tuple[Fingerprint, ...] = ()
+    sketches: Sketches | None = None
     tool_version: str = ""
     conjugacy_rule: int = CONJUGACY_RULE
     created: datetime | None = None
@@ -91,7 +93,8 @@ class Added:
 class Holding:
     """What is stored of some weights: matrix rule, hashes of specs, and whether spectra.
 
-    ``judged``: whether their conjugacy figures are by this version's thresholds; ``exact``: no layer is approximate.
+    ``judged``: whether their conjugacy figures are by this version's thresholds; ``exact``: no layer is approximate;
+    ``sketches``: the version of their sketches, 0 without any.
     """
 
     matrix_rule: str
@@ -99,6 +102,7 @@ class Holding:
     has_spectra: bool
     judged: bool
     exact: bool = True
+    sketches: int = 0
 
 
 @dataclass(frozen=True, slots=True)

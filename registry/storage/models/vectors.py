@@ -13,7 +13,7 @@ from registry.storage.engine import schema
 from registry.storage.engine.failures import driver
 from registry.storage.models.filter_sql import among
 from registry.storage.models.model_validation import check_spec
-from registry.storage.models.packing import FLOAT32, layer_of, spec_of, to_conjugacy, unpacked
+from registry.storage.models.packing import FLOAT32, layer_of, sketches_of, spec_of, to_conjugacy, unpacked
 from registry.storage.models.records import CONJUGACY_RULE
 from registry.types.spectra import Spectrum
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import ColumnElement, Connection, Select
 
+    from registry.types.relations import Sketches
     from registry.types.spectra import Conjugacy, FingerprintSpec
     from registry.types.weights import LayerMatrix
 
@@ -33,8 +34,10 @@ __all__ = [
     "count_vectors",
     "missing_conjugacy",
     "missing_fingerprints",
+    "missing_sketches",
     "read_fingerprints",
     "read_layers",
+    "read_sketches",
     "read_spectra",
     "read_vector",
     "vector_blocks",
@@ -153,6 +156,22 @@ def read_conjugacy(connection: Connection, ids: Sequence[int]) -> dict[int, Conj
     """Return the stored conjugacy figures of ``ids``, by id."""
     statement = select(conjugacy).where(among(conjugacy.c.model_id, ids, connection))
     return {row["model_id"]: to_conjugacy(row) for row in connection.execute(statement).mappings()}
+
+
+def read_sketches(connection: Connection, model_id: int) -> Sketches | None:
+    """Return the sketches of a model's layers; None if not stored."""
+    columns = schema.sketches.c
+    row = connection.execute(select(schema.sketches).where(columns.model_id == model_id)).first()
+    if row is None:
+        return None
+    layers = connection.scalar(select(models.c.layers).where(models.c.id == model_id)) or 0
+    return sketches_of(row.version, row.buckets, row.data, layers)
+
+
+def missing_sketches(connection: Connection, version: int) -> list[int]:
+    """Return the ids of the models without sketches of that version, ascending."""
+    has = exists().where(schema.sketches.c.model_id == models.c.id, schema.sketches.c.version == version)
+    return list(connection.scalars(select(models.c.id).where(~has).order_by(models.c.id)))
 
 
 def missing_conjugacy(connection: Connection, rule: int = CONJUGACY_RULE) -> list[int]:

@@ -10,7 +10,7 @@ from registry.storage.engine import schema
 from registry.storage.models.filter_sql import among
 from registry.storage.models.model_queries import candidate_ids, resolve
 from registry.storage.portable.calibration_merge import calibrations_of
-from registry.storage.portable.model_assembly import read_portables, read_specs
+from registry.storage.portable.model_assembly import blobs_of, read_portables, read_specs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -61,9 +61,10 @@ class Selection:
         """Rows of a table by model; see `Rows`."""
         return self._by_model(table, func.count(), ids)
 
-    def sizes(self, ids: Sequence[int]) -> dict[int, int]:
-        """Bytes of spectra by model; see `Rows`."""
-        return self._by_model(schema.spectra, func.sum(func.length(schema.spectra.c.data)), ids)
+    def sizes(self, table: Table, ids: Sequence[int]) -> dict[int, int]:
+        """Bytes of blobs by model; see `Rows`."""
+        [blob] = blobs_of(table)
+        return self._by_model(table, func.sum(func.length(blob)), ids)
 
     def _by_model(self, table: Table, figure: Any, ids: Sequence[int]) -> dict[int, int]:
         key = table.c.model_id

@@ -13,7 +13,7 @@ from registry.storage.engine import schema
 from registry.storage.engine.schema import architectures, models, names
 from registry.storage.models.adding import absorb, agreements, layer_means, means_of
 from registry.storage.models.filter_sql import among, listed
-from registry.storage.models.inserting import insert_models, insert_spectra, replace_layers
+from registry.storage.models.inserting import insert_models, insert_spectra, put_sketches, replace_layers
 from registry.storage.models.measured_values import put_measured
 from registry.storage.models.model_queries import is_older, short_hash
 from registry.storage.models.model_validation import check_model, check_name
@@ -46,6 +46,7 @@ class Held:
     specs: set[str]
     conjugacy: int
     spectra: bool
+    sketches: int
     unread: bool
 
 
@@ -98,6 +99,7 @@ class _Merger:
         self._vectors: dict[int, tuple[Any, ...]] = {}
         self._figures: dict[int, tuple[Any, int]] = {}
         self._spectra: dict[int, Any] = {}
+        self._sketches: dict[int, Any] = {}
         self._gone: set[int] = set()  # specs that lost vectors
         self._joined: set[str] = set()  # hashes of models that took over an older one
         self._names: list[tuple[str, str, Any]] = []  # name, hash of its weights, since when
@@ -166,7 +168,7 @@ class _Merger:
                 if not is_older(rule, plan.rule) or size != plan.bytes or not agreed or not all(agreed):
                     continue
             self._held.pop(owner, None)  # neither it nor what was to be written of it is there any more
-            for waiting in (self._vectors, self._figures, self._spectra):
+            for waiting in (self._vectors, self._figures, self._spectra, self._sketches):
                 waiting.pop(id_, None)
             held = self._held.get(content)
             if held is None:
@@ -204,9 +206,14 @@ class _Merger:
                 return changed
             self._gone |= replace_layers(self._connection, held.id, new)
             held.specs, held.conjugacy, held.spectra, held.unread, changed = set(), 0, True, False, True
+            held.sketches = new.sketches.version if new.sketches is not None else 0
         if new.spectra and new.keep_spectra and not held.spectra:
             self._check_layers(held.id, portable)
             self._spectra[held.id] = new
+            changed = True
+        if new.sketches is not None and held.sketches < new.sketches.version:
+            self._check_layers(held.id, portable)
+            self._sketches[held.id] = new
             changed = True
         if new.conjugacy is not None and held.conjugacy < new.conjugacy_rule <= CONJUGACY_RULE:
             self._figures[held.id] = (new.conjugacy, new.conjugacy_rule)
@@ -219,7 +226,9 @@ class _Merger:
     def _check_layers(self, model_id: int, portable: Portable) -> None:
         of_model = select(schema.layers).where(schema.layers.c.model_id == model_id).order_by(schema.layers.c.position)
         stored = [layer_of(row) for row in self._connection.execute(of_model).mappings()]
-        if [(each.layer, each.method) for each in stored] != [(s.layer, s.method) for s in portable.new.spectra]:
+        new = portable.new
+        methods = tuple(spectrum.method for spectrum in new.spectra) or new.methods
+        if [(each.layer, each.method) for each in stored] != list(zip(new.plan.layers, methods, strict=True)):
             raise SpecMismatchError(
                 f"its layers differ from the stored ones of these weights, {short_hash(portable.new.plan.content_hash)}"
             )
@@ -236,6 +245,7 @@ class _Merger:
             rows = [{"name": name, "model_id": ids[of], "created": since} for name, of, since in self._names]
             connection.execute(insert(names), rows)
         insert_spectra(connection, self._spectra)
+        put_sketches(connection, self._sketches)
         put_measured(connection, self._vectors, self._figures, gone=self._gone)  # last: other writers wait from here on
 
 
@@ -251,7 +261,7 @@ def _owners(connection: Connection, wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _held(connection: Connection, hashes: Sequence[str]) -> dict[str, Held]:
-    """What is stored of the weights with those hashes, in nine queries."""
+    """What is stored of the weights with those hashes, in ten queries."""
     statement = (
         select(models, architectures.c.family, architectures.c.name.label("architecture"))
         .join(architectures, architectures.c.id == models.c.architecture_id)
@@ -273,6 +283,7 @@ def _held(connection: Connection, hashes: Sequence[str]) -> dict[str, Held]:
     vectors = select(schema.fingerprints.c.model_id, schema.specs.c.hash).join(schema.specs)
     hashed, figures = by_model(vectors), by_model(select(schema.conjugacy.c.model_id, schema.conjugacy.c.rule))
     kept = by_model(select(schema.spectra.c.model_id))
+    drawn = by_model(select(schema.sketches.c.model_id, schema.sketches.c.version))
     fields = (*MODEL_FIELDS, "family", "architecture")
     return {
         row["content_hash"]: Held(
@@ -287,6 +298,7 @@ def _held(connection: Connection, hashes: Sequence[str]) -> dict[str, Held]:
             specs={vector["hash"] for vector in hashed[row["id"]]},
             conjugacy=max((figure["rule"] for figure in figures[row["id"]]), default=0),
             spectra=bool(kept[row["id"]]),
+            sketches=max((each["version"] for each in drawn[row["id"]]), default=0),
             unread=row["content_hash"].startswith(HEADER_PREFIX),
         )
         for row in rows

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from sqlalchemy import LargeBinary
 
 from registry.errors import RegistryError, SpectrumError, StorageError, UnsafeError
 from registry.spelling import counted
 from registry.storage.engine import schema
 from registry.storage.models.model_queries import short_hash
 from registry.storage.models.model_validation import check_spec
-from registry.storage.models.packing import notes_of, spec_of, to_conjugacy, to_metric, unpacked
+from registry.storage.models.packing import notes_of, sketches_of, spec_of, to_conjugacy, to_metric, unpacked
 from registry.storage.models.records import NewModel
 from registry.storage.models.stored_cards import MODEL_FIELDS
 from registry.storage.portable.row_validation import extents, rows_of, text_of
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Table
+    from sqlalchemy import Column, Table
 
-__all__ = ["MAX_BLOB", "Portable", "Rows", "read_portables", "read_specs"]
+    from registry.types.relations import Sketches
+
+__all__ = ["MAX_BLOB", "Portable", "Rows", "blobs_of", "read_portables", "read_specs"]
 
 BATCH = 256  # models at most: enough to make statements cheap
 PORTION = 32 * 2**20  # bytes of spectra and rows at a time, roughly: what a batch may weigh in memory
@@ -47,6 +50,8 @@ CHILDREN = (
     schema.fingerprints,
     schema.conjugacy,
 )
+_BLOBS = (schema.sketches,)
+"""Tables of one blob a model, besides that of spectra."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,8 @@ class Rows(Protocol):
     def counts(self, table: Table, ids: Sequence[int]) -> dict[int, int]:
         """Number of rows of the table by model, of those that have any."""
 
-    def sizes(self, ids: Sequence[int]) -> dict[int, int]:
-        """Bytes of spectra by model, of those that have any, without reading them."""
+    def sizes(self, table: Table, ids: Sequence[int]) -> dict[int, int]:
+        """Bytes of the blobs of a table by model, of those that have any, without reading them."""
 
 
 def read_portables(
@@ -104,8 +109,9 @@ def _portions(source: Rows, ids: Sequence[int], *, spectra: bool) -> Iterator[li
         for table in CHILDREN:
             for id_, count in source.counts(table, ids).items():
                 weights[id_] = weights.get(id_, 0) + ROW_WEIGHT * count
-        for id_, size in (source.sizes(ids) if spectra else {}).items():
-            weights[id_] = weights.get(id_, 0) + size
+        for table in _blobs(spectra=spectra):
+            for id_, size in source.sizes(table, ids).items():
+                weights[id_] = weights.get(id_, 0) + size
     except StorageError:
         weights = dict.fromkeys(ids, PORTION)  # damaged there: each alone
     portion: list[int] = []
@@ -129,7 +135,8 @@ def _assembled(
     wanted = sorted({row["architecture_id"] for row in models})
     designs = {row["id"]: row for row in _read(source, schema.architectures, wanted, "id")}
     children = {table.name: _grouped(source, table, ids) for table in CHILDREN}
-    children["spectra"] = _grouped(source, schema.spectra, ids) if spectra else {}
+    children["spectra"] = {}
+    children |= {table.name: _grouped(source, table, ids) for table in _blobs(spectra=spectra)}
     if [row["id"] for row in models] != list(ids):
         raise StorageError("its row cannot be read, or there are two of it")
     for row in models:
@@ -139,12 +146,22 @@ def _assembled(
         yield _model(row, designs[row["architecture_id"]], of_model, specs)
 
 
+def blobs_of(table: Table) -> list[Column[Any]]:
+    """The columns of a table that hold blobs."""
+    return [column for column in table.columns if isinstance(column.type, LargeBinary)]
+
+
+def _blobs(*, spectra: bool) -> tuple[Table, ...]:
+    return (schema.spectra, *_BLOBS) if spectra else _BLOBS
+
+
 def _check_size(source: Rows, ids: Sequence[int], *, spectra: bool) -> None:
     for table in CHILDREN:
         if any(count > MAX_ROWS for count in source.counts(table, ids).values()):
             raise UnsafeError(f"it has more than {MAX_ROWS:,} rows of {table.name}")
-    if spectra and any(size > MAX_BLOB for size in source.sizes(ids).values()):
-        raise UnsafeError(f"its spectra are larger than {MAX_BLOB // 2**20} MiB")
+    for table in _blobs(spectra=spectra):
+        if any(size > MAX_BLOB for size in source.sizes(table, ids).values()):
+            raise UnsafeError(f"its {table.name} are larger than {MAX_BLOB // 2**20} MiB")
 
 
 def _read(source: Rows, table: Table, ids: Sequence[int], key: str) -> list[Row]:
@@ -203,6 +220,7 @@ def _model(row: Row, design: Row, children: dict[str, list[Row]], specs: dict[in
         conjugacy=to_conjugacy(figures[0]) if figures else None,
         conjugacy_rule=figures[0]["rule"] if figures else 0,
         fingerprints=tuple(_fingerprint(vector, specs) for vector in children["fingerprints"]),
+        sketches=_sketches(children["sketches"], len(layers)),
         tool_version=row["tool_version"],
         created=row["created"],
         format=row["format"],
@@ -251,6 +269,13 @@ def _spectra(layers: tuple[LayerMatrix, ...], rows: list[Row], blobs: list[Row])
         Spectrum(layer, row["mean"], values[row["offset"] : row["offset"] + row["count"]], row["method"])
         for layer, row in zip(layers, rows, strict=True)
     )
+
+
+def _sketches(rows: list[Row], layers: int) -> Sketches | None:
+    if not rows:
+        return None
+    [row] = rows
+    return sketches_of(row["version"], row["buckets"], row["data"], layers)
 
 
 def _fingerprint(row: Row, specs: dict[int, FingerprintSpec | str]) -> Fingerprint:

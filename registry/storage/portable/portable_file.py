@@ -14,7 +14,7 @@ from registry.storage.engine.connections import is_frozen, sqlite_uri
 from registry.storage.engine.failures import guarded
 from registry.storage.engine.schema_version import HEAD, VERSION_TABLE, recorded_in, require_head, require_revision
 from registry.storage.portable.calibration_merge import calibrations_of
-from registry.storage.portable.model_assembly import MAX_BLOB, read_portables, read_specs
+from registry.storage.portable.model_assembly import MAX_BLOB, blobs_of, read_portables, read_specs
 from registry.types.outcomes import Ingested
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class PortableFile:
         """Rows from the first of the ids to the last; see `Rows`."""
         if not ids:
             return
-        large = table is schema.spectra
+        large = bool(blobs_of(table)) and table is not schema.fingerprints
         order = ", ".join(f'"{column.name}"' for column in table.primary_key.columns)
         statement = (
             f'SELECT {_columns(table)} FROM "{table.name}"'  # noqa: S608 - names of the schema
@@ -166,9 +166,10 @@ class PortableFile:
         """Rows of a table by model; see `Rows`."""
         return self._by_model(f'SELECT model_id, count(*) FROM "{table.name}"', ids)  # noqa: S608
 
-    def sizes(self, ids: Sequence[int]) -> dict[int, int]:
-        """Bytes of spectra by model; see `Rows`."""
-        return self._by_model("SELECT model_id, sum(length(data)) FROM spectra", ids)
+    def sizes(self, table: Table, ids: Sequence[int]) -> dict[int, int]:
+        """Bytes of blobs by model; see `Rows`."""
+        [blob] = blobs_of(table)
+        return self._by_model(f'SELECT model_id, sum(length("{blob.name}")) FROM "{table.name}"', ids)  # noqa: S608
 
     def _by_model(self, statement: str, ids: Sequence[int]) -> dict[int, int]:
         bounded = f"{statement} WHERE model_id BETWEEN ? AND ? GROUP BY model_id"
