@@ -30,8 +30,10 @@ def compare(
     *,
     question: dict[str, Any],
 ) -> None:
-    """Decide whether two models are equivalent, and show the evidence. The exit code is 0 either way.
+    """Compare two models: the same weights, related, equivalent? The exit code is 0 whatever the answers.
 
+    Related models have weights in common: one is a copy or a fine-tune of the other, or both have a common start.
+    Equivalent models have the same training class and spectra within the tolerance, which says nothing of descent.
     The tolerance separates families. --strict separates different trainings of one topology.
     """
     with open_registry(db) as registry:
@@ -40,12 +42,14 @@ def compare(
         json_output.write(json_output.comparison(compared))
         return
     a, b = _label(compared.a, compared.asked_a), _label(compared.b, compared.asked_b)
+    tables.say(f"{a} and {b} {_judgement(compared.verdict)}.")
+    tables.table(("question", "answer", "evidence"), _questions(compared))
     tables.say(
-        f"{a} and {b} {_judgement(compared.verdict)}.",
         verdict_text.evidence(compared.verdict, compared.calibration),
         f"Compared by {verdict_text.basis(compared.spec, compared.distance, compared.verdict.tolerance)}. Distances: "
         + ", ".join(f"{name} {tables.number(distance)}" for name, distance in compared.distances)
         + ".",
+        *verdict_text.seeds(compared.verdict),
         *verdict_text.approximate(compared.a, compared.b),
         *verdict_text.incomplete(compared.a, compared.b),
         *verdict_text.differences(compared.contrast, compared.a.name, compared.b.name),
@@ -64,6 +68,28 @@ def _judgement(verdict: Verdict) -> str:
     if verdict.equivalent and verdict.by_shapes:
         return "are equivalent by shapes alone: weights are not compared"
     return "are equivalent" if verdict.equivalent else f"are not equivalent: {verdict_text.unlike(verdict)}"
+
+
+def _questions(compared: Comparison) -> list[tuple[str, str, str]]:
+    """The questions apart: the same weights, a common start, equivalent statistics."""
+    verdict, found = compared.verdict, compared.relation
+    same = {
+        "identical": "the content hashes are equal",
+        "permuted": "equal spectra of uncorrelated weights: the same units in another order",
+        "no": "the content hashes differ",
+        "unknown": "the weights of both must be read",
+    }
+    rows: list[tuple[str, str, str]] = [("same weights?", compared.same_weights, same[compared.same_weights])]
+    if found is not None:
+        rows.append(("related?", *verdict_text.relation(found)))
+    answer = "not known" if verdict.equivalent is None else "yes" if verdict.equivalent else "no"
+    sides = ((compared.a, compared.conjugacy_a), (compared.b, compared.conjugacy_b))
+    trainings = [(figures.training_class if figures else model.training_class) or "unknown" for model, figures in sides]
+    classes = f"both {trainings[0]}" if len(set(trainings)) == 1 else " and ".join(trainings)
+    tolerance = "no tolerance" if verdict.tolerance is None else f"tolerance {tables.number(verdict.tolerance)}"
+    basis = "shapes alone" if verdict.by_shapes else classes
+    rows.append(("equivalent?", answer, f"distance {tables.number(verdict.distance)}, {tolerance}; {basis}"))
+    return rows
 
 
 def _show_sides(compared: Comparison) -> None:

@@ -152,9 +152,11 @@ def unmatched(texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 
 
 def comparison(compared: Comparison) -> dict[str, Any]:
-    """Document of ``compare``: verdict, both models with their training and tail classes, and where they differ."""
+    """Document of ``compare``: verdict, relation, both models with their classes, and where they differ."""
     return {
         **plain(compared.verdict),
+        "same_weights": compared.same_weights,
+        "relation": compared.relation,
         "fingerprint": compared.spec,
         "distance_name": compared.distance,  # ``distance`` is the verdict's number
         "distances": dict(compared.distances),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         MetricChange,
         ModelSummary,
         Partition,
+        Relation,
         Search,
         Selection,
         Verdict,
@@ -38,7 +39,9 @@ __all__ = [
     "expected",
     "incomplete",
     "older",
+    "relation",
     "savings",
+    "seeds",
     "tail",
     "training",
     "uncalibrated",
@@ -80,6 +83,34 @@ def _apart(a: float, b: float) -> tuple[str, str]:
         if a == b or texts[0] != texts[1]:
             return texts
     return repr(a), repr(b)
+
+
+def seeds(verdict: Verdict) -> tuple[str, ...]:
+    """A sentence on the scale of distances within a topology; empty where it is not measured."""
+    if verdict.seeds is None:
+        return ()
+    return (
+        f"For scale: of two trainings of one topology that differ in the seed alone, 95 % lie within "
+        f"{number(verdict.seeds)} (measured on small networks).",
+    )
+
+
+def relation(found: Relation) -> tuple[str, str]:
+    """What the weights say of a common start, in a word and with the evidence."""
+    evidence = found.reason
+    if found.correlation is not None and found.verdict != "identical":
+        evidence = f"correlation {found.correlation:.2f}"
+        if found.error is not None:
+            evidence += f" +- {found.error:.2f}"
+        evidence += f" over {counted(found.layers, 'layer')} with {percent(found.share)} of the weights"
+    told = {
+        "identical": "the same content",
+        "permuted": f"equal spectra of uncorrelated weights, as the same units in another order have; {evidence}",
+        "related": f"a common start, or one descends from the other; {evidence}",
+        "independent": f"no sign of a common start; {evidence}",
+        "undecided": f"{found.reason}; {evidence}",
+    }
+    return found.verdict, told.get(found.verdict, found.reason)
 
 
 def closer(verdict: Verdict) -> str:
@@ -138,7 +169,7 @@ def why(verdict: Verdict) -> str:
 
 
 def unlike(verdict: Verdict) -> str:
-    """Short reason why two models are not equivalent: different training or tail class, else too far."""
+    """Short reason why two models are not equivalent: their training classes, else too far."""
     return "; ".join(reason for reason in verdict.reasons if not reason.startswith("distance ")) or "too far"
 
 

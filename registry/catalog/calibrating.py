@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.catalog.search_settings import settings_for
-from registry.equivalence import calibrate
+from registry.equivalence import calibrate, comparable
 from registry.errors import SpecMismatchError, UsageError
 from registry.spelling import counted
 from registry.storage.equivalence.stored_calibrations import read_labels
 from registry.storage.models.model_queries import require_models
-from registry.storage.models.vectors import read_fingerprints, read_kinds
+from registry.storage.models.vectors import read_fingerprints, read_training_classes
 from registry.types import Calibrated, LabelledPairs
 
 if TYPE_CHECKING:
@@ -125,9 +125,9 @@ def _relations(
 ) -> tuple[LabelledPairs, ...]:
     """Statistics of the pairs of each relation, unrelated first; each family or pair of families has equal weight."""
     _, family = np.unique([_known(label.family) for label in chosen], return_inverse=True)
-    known = store.read(read_kinds, [label.model_id for label in chosen])
-    # Without conjugacy figures a model has no tail or training class and is equivalent to no other, but by shapes.
-    told = ["" if by_shapes else str(known.get(each.model_id, each.model_id)) for each in chosen]
+    known = store.read(read_training_classes, [label.model_id for label in chosen])
+    # A model without a training class is equivalent to no other, but by shapes.
+    told = ["" if by_shapes else comparable(known.get(each.model_id, ""), each.model_id) for each in chosen]
     _, kind = np.unique(told, return_inverse=True)
     upper, right = np.triu_indices(len(chosen), 1)
     relation = np.full(len(upper), -1, dtype=np.int8)

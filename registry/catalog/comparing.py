@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from registry.catalog.relating import relation
 from registry.catalog.search_settings import summaries_of, vectors_of, verdicts_on
 from registry.equivalence import DISTANCES, MAX_COMPLETE, strictly
 from registry.errors import UsageError
@@ -23,7 +24,7 @@ __all__ = ["compare", "pairwise", "verdict"]
 
 
 def compare(a: Query, b: Query, settings: SearchSettings, *, strict: bool = False) -> Comparison:
-    """Compare two models: the verdict, the distance in every norm, and where they differ."""
+    """Compare two models: the verdict, the relation, the distance in every norm, and where they differ."""
     distances = tuple(
         (name, float(distance.to_all(a.vector, b.vector[None])[0])) for name, distance in DISTANCES.items()
     )
@@ -38,6 +39,7 @@ def compare(a: Query, b: Query, settings: SearchSettings, *, strict: bool = Fals
         conjugacy_b=b.conjugacy(),
         calibration=settings.calibration,
         contrast=_contrast(a, b),
+        relation=relation(a, b),
     )
 
 

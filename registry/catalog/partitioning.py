@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from registry.catalog.database import Database
     from registry.catalog.search_settings import SearchSettings
-    from registry.equivalence import Kind, Rule
+    from registry.equivalence import Rule
     from registry.storage import Store, StoredPartition
     from registry.types import ModelSummary
 
@@ -72,16 +72,16 @@ def classes_of(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Subject:
-    """The models to partition: ids (n,), vectors (n, d), kinds (n,), and summaries by id."""
+    """The models to partition: ids (n,), vectors (n, d), training classes (n,), and summaries by id."""
 
     ids: NDArray[np.int64]
     vectors: NDArray[np.float32]
-    kinds: list[Kind]
+    trainings: list[str]
     models: Mapping[int, ModelSummary]
 
     def mark(self) -> str:
         """A hash of everything that determines the equivalence classes."""
-        found = hashlib.sha256(json.dumps(self.kinds).encode())
+        found = hashlib.sha256(json.dumps(self.trainings).encode())
         found.update(self.ids.astype("<i8").tobytes())
         found.update(self.vectors.astype("<f4", copy=False).tobytes())
         return found.hexdigest()
@@ -90,15 +90,17 @@ class _Subject:
         return {model: self.models[model].content_hash for model in self.models}
 
     def sorted_by(self, settings: SearchSettings, rule: Rule) -> tuple[StoredClass, ...]:
-        groups = sorted_into_groups(self.vectors, self.kinds, settings.distance, settings.limit, rule)
+        groups = sorted_into_groups(self.vectors, self.trainings, settings.distance, settings.limit, rule)
         return tuple(
             StoredClass(
                 identity="",
                 medoid=int(self.ids[group.medoid]),
                 diameter=group.diameter,
                 bounded=group.bounded,
-                tail_class=self.kinds[group.medoid][0],
-                training_class=self.kinds[group.medoid][1],
+                tail_class=""
+                if settings.by_shapes
+                else _tail([self.models[model] for model in self.ids[list(group.members)].tolist()]),
+                training_class=self.trainings[group.medoid],
                 members=tuple(self.ids[list(group.members)].tolist()),
             )
             for group in groups
@@ -108,8 +110,14 @@ class _Subject:
 def _subject(store: Store, settings: SearchSettings, where: Filter) -> _Subject:
     ids, vectors = vectors_of(store, settings.spec, where)
     models = {model.id: model for model in summaries_of(store, ids.tolist())}
-    kinds = [("", "") if settings.by_shapes else models[model].kind for model in ids.tolist()]
-    return _Subject(ids, vectors, kinds, models)
+    trainings = ["" if settings.by_shapes else models[model].training_class for model in ids.tolist()]
+    return _Subject(ids, vectors, trainings, models)
+
+
+def _tail(members: Sequence[ModelSummary]) -> str:
+    """The tail class of the members, ``mixed`` where they have different ones."""
+    tails = {model.tail_class for model in members}
+    return tails.pop() if len(tails) == 1 else "mixed"
 
 
 def _scope(where: Filter) -> str:

@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from registry.catalog.arguments import number
-from registry.equivalence import DEFAULT_DISTANCE, distance_named, judge, rate_bound, shipped, tolerance_for
+from registry.equivalence import (
+    DEFAULT_DISTANCE,
+    SEED_DISTANCES,
+    distance_named,
+    judge,
+    rate_bound,
+    shipped,
+    tolerance_for,
+)
 from registry.errors import SpecMismatchError, UsageError
 from registry.spelling import counted
 from registry.types import Filter
@@ -43,7 +51,7 @@ class SearchSettings:
 
     ``calibration``: None if the fingerprint is not calibrated; ``tolerance``: None if it is not given either;
     ``fixed``: whether the caller gave the tolerance; then it is not adapted to the number of models; ``by_shapes``:
-    whether shapes alone are compared: then no training or tail class counts.
+    whether shapes alone are compared: then no training class counts.
     """
 
     spec: FingerprintSpec
@@ -112,13 +120,14 @@ def verdicts_on(
     """Verdicts on the query and each of n models at distances (n,), searched among ``searched`` models."""
     return judge(
         distances,
-        query.kind,
-        [(model.tail_class, model.training_class) for model in models],
+        query.training,
+        [model.training_class for model in models],
         tolerance=settings.tolerance,
         rate=settings.rate,
         calibration=settings.calibration,
         searched=searched,
         by_shapes=settings.by_shapes,
+        seeds=SEED_DISTANCES.get((settings.spec.name, settings.distance.name)),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from registry.catalog.arguments import number, whole
 from registry.catalog.search_settings import Candidates, candidates, passing, settings_for, summaries_of, verdicts_on
 from registry.catalog.subjects import resolve, shapes_for, stored
-from registry.equivalence import nearest, search
+from registry.equivalence import UNDETERMINED, nearest, search
 from registry.errors import UsageError, WeightsNotReadError
 from registry.types import Neighbour, Search
 
@@ -160,15 +160,17 @@ def _indexed(
         return None, ""
     if ids is not None and VISIT * (k + 1) * count > len(ids) ** 2:
         return None, ""  # about (k + 1) count / len(ids) index steps, against reading the models that match
-    kind = query.kind if limits.equivalent and not settings.by_shapes else None
+    training = query.training if limits.equivalent and not settings.by_shapes else None
+    if training == UNDETERMINED:
+        return None, ""
     own = bool(query.id) and (ids is None or query.id in ids)
     probe = probe if own else query.vector
-    near, vectors = store.read(find_near, index, probe, k + 1, ids=ids, kind=kind)
+    near, vectors = store.read(find_near, index, probe, k + 1, ids=ids, training=training)
     searched = count if ids is None else store.read(count_vectors, index.state.id, ids)
     short = len(near) < min(k + 1, searched)
     # Skipped if the result can be complete. With a filter, the scan may have stopped before enough models matched.
     gone = isinstance(probe, int) and probe not in near and store.read(index_lacks, index, probe)
-    if gone or (short and not (len(near) and (ids or kind)) and store.read(index_lacks, index)):
+    if gone or (short and not (len(near) and (ids or training)) and store.read(index_lacks, index)):
         return None, f"All models were searched: the index lacks some vectors; {index.opened.remedy}"
     settings = settings.among(searched - own)
     radius = limits.radius
@@ -217,13 +219,16 @@ class Gallery:
         return ids[others], distances[others]
 
     def _alike(self) -> NDArray[np.bool_]:
-        """Mask of the rows with the tail class and training class of the query."""
-        from registry.storage.models.vectors import read_kinds
+        """Mask of the rows with the training class of the query; of none where it is undetermined."""
+        from registry.storage.models.vectors import read_training_classes
 
+        training = self.query.training
+        if training == UNDETERMINED:
+            return np.zeros(len(self.among.ids), np.bool_)
         if self.among.cached:
-            return self.store.of_kind(self.settings.spec.hash, self.query.kind)
-        kinds = self.store.read(read_kinds, self.among.ids.tolist())
-        return np.array([kinds.get(model, ("", "")) == self.query.kind for model in self.among.ids.tolist()], np.bool_)
+            return self.store.of_training(self.settings.spec.hash, training)
+        known = self.store.read(read_training_classes, self.among.ids.tolist())
+        return np.array([known.get(model, "") == training for model in self.among.ids.tolist()], np.bool_)
 
     def equivalent(self) -> Found:
         """Ids and distances of the equivalent models, nearest first."""

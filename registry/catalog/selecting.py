@@ -123,9 +123,9 @@ def _classes(store: Store, settings: SearchSettings, front: _Front) -> list[Sele
     if settings.tolerance is None:  # nothing is known to be equivalent
         return [Selected(choices[model], ()) for model in front.ids]
     ids, vectors = store.read(read_fingerprints, settings.spec.hash, ids=front.ids)
-    kinds = [("", "") if settings.by_shapes else models[model].kind for model in ids.tolist()]
+    trainings = ["" if settings.by_shapes else models[model].training_class for model in ids.tolist()]
     rule = rule_for(None, len(ids))
-    groups = sorted_into_groups(vectors, kinds, settings.distance, settings.tolerance, rule) if len(ids) else ()
+    groups = sorted_into_groups(vectors, trainings, settings.distance, settings.tolerance, rule) if len(ids) else ()
     members = [[int(ids[row]) for row in group.members] for group in groups]
     members += [[model] for model in front.ids if model not in set(ids.tolist())]
     place = {model: row for row, model in enumerate(front.ids)}

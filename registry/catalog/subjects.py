@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.catalog.measuring import Measured
-    from registry.equivalence import Kind
     from registry.equivalence.relations import SketchedLayers
     from registry.storage import Store
     from registry.types import Checkpoint, Conjugacy, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
@@ -34,13 +33,13 @@ __all__ = ["Query", "or_shapes", "resolve", "shapes_for", "stored"]
 class Query:
     """A query model. ``id``: 0 if it is not stored; ``vector``: float32 array of shape (spec.length,).
 
-    ``kind``: tail class and training class. The other fields are functions that read on demand: ``model`` returns the
-    summary and raises ``UnknownModelError`` if the model has been removed; ``conjugacy``, ``spectra`` and ``sketches``
-    return None if they are not stored; sketches also if they are of another version.
+    ``training``: its training class, empty where it is not known. The other fields are functions that read on demand:
+    ``model`` returns the summary and raises ``UnknownModelError`` if the model has been removed; ``conjugacy``,
+    ``spectra`` and ``sketches`` return None if they are not stored; sketches also if they are of another version.
     """
 
     id: int
-    kind: Kind
+    training: str
     vector: NDArray[np.float32]
     model: Callable[[], ModelSummary]
     conjugacy: Callable[[], Conjugacy | None]
@@ -119,7 +118,7 @@ def stored(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query 
     _refuse_other_weights(reference, summary)
     if named.vector is None:
         raise _unmeasured(summary(), spec)
-    return _of(store, named.model_id, named.kind, named.vector, summary)
+    return _of(store, named.model_id, named.training, named.vector, summary)
 
 
 def _names_a_source(text: str) -> bool:
@@ -166,11 +165,11 @@ def _stored(store: Store, model: ModelSummary, spec: FingerprintSpec) -> Query:
     vector = store.read(read_vector, spec.hash, model.id)
     if vector is None:
         raise _unmeasured(model, spec)
-    return _of(store, model.id, (model.tail_class, model.training_class), vector, lambda: model)
+    return _of(store, model.id, model.training_class, vector, lambda: model)
 
 
 def _of(
-    store: Store, model_id: int, kind: Kind, vector: NDArray[np.float32], summary: Callable[[], ModelSummary]
+    store: Store, model_id: int, training: str, vector: NDArray[np.float32], summary: Callable[[], ModelSummary]
 ) -> Query:
     from registry.storage.models.vectors import read_conjugacy, read_spectra
 
@@ -179,7 +178,7 @@ def _of(
         lambda: store.read(read_spectra, model_id),
         lambda: _stored_sketches(store, model_id),
     )
-    return Query(model_id, kind, vector, summary, figures, spectra, sketches)
+    return Query(model_id, training, vector, summary, figures, spectra, sketches)
 
 
 def _stored_sketches(store: Store, model_id: int) -> SketchedLayers | None:
@@ -239,10 +238,9 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
             raise SpecMismatchError(f"{spec.label} is of matrices by {spec.matrix_rule}, not by {plan.rule}")
         vector = fingerprint(measured.spectra, spec).vector
     model = _summary(checkpoint.ref, plan, measured)
-    kind = (model.tail_class, model.training_class)
     return Query(
         0,
-        kind,
+        model.training_class,
         vector,
         lambda: model,
         lambda: measured.conjugacy,

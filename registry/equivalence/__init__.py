@@ -20,7 +20,7 @@ from registry.equivalence.classes import (
     sorted_into_groups,
 )
 from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named, nearest, search
-from registry.equivalence.judging import OTHER_SEEDS, Kind, judge, strictly
+from registry.equivalence.judging import OTHER_SEEDS, SEED_DISTANCES, UNDETERMINED, comparable, judge, strictly
 from registry.equivalence.metrics import direction
 from registry.equivalence.pareto import pareto
 
@@ -31,10 +31,12 @@ __all__ = [
     "EXACT_UP_TO",
     "MAX_COMPLETE",
     "OTHER_SEEDS",
+    "SEED_DISTANCES",
+    "UNDETERMINED",
+    "comparable",
     "RULES",
     "Distance",
     "Group",
-    "Kind",
     "Rule",
     "tolerance_for",
     "calibrate",

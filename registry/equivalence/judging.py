@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from registry.types import Calibration
 
-__all__ = ["OTHER_SEEDS", "Kind", "judge", "strictly"]
+__all__ = ["OTHER_SEEDS", "SEED_DISTANCES", "UNDETERMINED", "comparable", "judge", "strictly"]
 
 OTHER_SEEDS = 0.0141
 """The L1 distance in the block ``depths`` of ``layered`` within which 95 % of trainings with other seeds lie.
@@ -24,39 +24,52 @@ OTHER_SEEDS = 0.0141
 Measured by ``benchmarks/training``.
 """
 
-Kind = tuple[str, str]
-"""Tail class and training class of a model. Equivalent models have the same of both."""
+SEED_DISTANCES = {("layered", "l1"): 0.079, ("mme", "l1"): 0.77}
+"""The distance, by fingerprint and distance, within which 95 % of trainings of one topology with other seeds lie.
+
+Small networks of nine families; the largest of the limits that were chosen without one family. Measured by
+``benchmarks/training``.
+"""
+
+UNDETERMINED = "undetermined"
+"""Training class of a model whose file holds too little to tell: it is equivalent to itself alone."""
+
+
+def comparable(training: str, own: int) -> str:
+    """The training class, by which models may be equivalent; of an undetermined one a text that only ``own`` has."""
+    return f"{UNDETERMINED} {own}" if training == UNDETERMINED else training
 
 
 def judge(
     distances: NDArray[np.float64],
-    kind: Kind,
-    others: Sequence[Kind],
+    training: str,
+    others: Sequence[str],
     *,
     tolerance: float | None,
     rate: float | None,
     calibration: Calibration | None,
     searched: int,
     by_shapes: bool = False,
+    seeds: float | None = None,
 ) -> list[Verdict]:
-    """Verdicts on ``others``: equivalent within the tolerance are those of one kind at a distance <= tolerance.
+    """Verdicts on n others: equivalent are those of the training class of the model at a distance <= tolerance.
 
-    ``distances`` (n,) of n others from the model of ``kind``; ``rate``: `rate_bound` at the tolerance; ``searched``:
-    how many models the answer was looked for among. The rate counts unrelated pairs by distance alone and so bounds
-    that of the verdict. Without a tolerance nothing is called equivalent, and models of one kind are left undecided,
-    None; without a calibration there are no rates. ``by_shapes``: of shapes alone, which no kind is known of, so that
-    kinds do not count.
+    ``distances`` (n,) of the others, of training classes ``others``, from the model of the class ``training``;
+    ``rate``: `rate_bound` at the tolerance; ``searched``: how many models the answer was looked for among. The rate
+    counts unrelated pairs by distance alone and so bounds that of the verdict. Without a tolerance nothing is called
+    equivalent, and models of one class are left undecided, None; without a calibration there are no rates. A model of
+    undetermined class is equivalent to none but itself, at distance 0. ``by_shapes``: of shapes alone, so that training
+    classes do not count. ``seeds``: of `SEED_DISTANCES`.
     """
-    tail, training = kind
     closer = [None] * len(others) if calibration is None else closer_than(calibration, distances).tolist()
     expected_false = None if rate is None else rate * searched
     found = []
-    for distance, farther, (its_tail, its_training) in zip(distances.tolist(), closer, others, strict=True):
+    for distance, farther, other in zip(distances.tolist(), closer, others, strict=True):
         reasons = []
-        if its_tail != tail and not by_shapes:
-            reasons.append(f"tail class {tail} against {its_tail}")
-        if its_training != training and not by_shapes:
-            reasons.append(f"training class {training} against {its_training}")
+        if other != training and not by_shapes:
+            reasons.append(f"training class {training or 'unknown'} against {other or 'unknown'}")
+        elif training == UNDETERMINED and distance > 0.0 and not by_shapes:
+            reasons.append("training class undetermined: the weights are too few to tell")
         if tolerance is not None and distance > tolerance:
             reasons.append(f"distance {distance:.4g} beyond the tolerance {tolerance:.4g}")
         found.append(
@@ -69,6 +82,7 @@ def judge(
                 expected_false=expected_false,
                 reasons=tuple(reasons),
                 by_shapes=by_shapes,
+                seeds=seeds,
             )
         )
     return found

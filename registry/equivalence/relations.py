@@ -150,4 +150,5 @@ def judged(c: NDArray[np.float64], v: NDArray[np.float64], share: float) -> Rela
             if few
             else "the correlation lies between what relatives and what strangers have"
         )
-    return Relation(verdict, r, s, Z, int(c.size), share, reason)
+    # The estimate of a copy scatters about 1, which a correlation does not exceed.
+    return Relation(verdict, min(max(r, -1.0), 1.0), s, Z, int(c.size), share, reason)

@@ -310,9 +310,9 @@ class Store:
             self.read(memory.refresh, state)
         return memory
 
-    def of_kind(self, spec_hash: str, kind: tuple[str, str]) -> NDArray[np.bool_]:
-        """Mask of the rows of `vectors` with that tail class and training class."""
-        return self.read(self.memory[spec_hash].of_kind, kind)
+    def of_training(self, spec_hash: str, training: str) -> NDArray[np.bool_]:
+        """Mask of the rows of `vectors` with that training class."""
+        return self.read(self.memory[spec_hash].of_training, training)
 
     def index(self, spec: FingerprintSpec, distance: str) -> OpenIndex | None:
         """Return the pgvector index of a spec and distance for a search; None without one."""

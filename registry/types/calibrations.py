@@ -47,7 +47,7 @@ class LabelledPairs:
     """Pairs of labelled models in one relation, compared with a calibration.
 
     ``pairs``: their number, in ``families``. ``median``: of their distances. ``within``: fraction within the calibrated
-    tolerance. ``equivalent``: fraction that also share training class and tail class. Each family, or pair of families,
+    tolerance. ``equivalent``: fraction that also share the training class. Each family, or pair of families,
     has the same weight.
     """
 

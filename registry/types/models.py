@@ -55,11 +55,6 @@ class ModelSummary(Shown):
     nonfinite: int = 0
     weights_read: bool = True
 
-    @property
-    def kind(self) -> tuple[str, str]:
-        """Tail class and training class, empty where they are unknown."""
-        return self.tail_class, self.training_class
-
 
 @dataclass(frozen=True, slots=True)
 class LayerFigures:

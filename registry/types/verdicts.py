@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
+    from registry.types.relations import Relation
     from registry.types.spectra import Conjugacy, FingerprintSpec
 
 __all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict"]
@@ -18,14 +19,16 @@ __all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether two models are equivalent within the tolerance, with the evidence.
+    """Whether two models are equivalent: of one training class, at a distance within the tolerance.
 
-    ``equivalent``: None if there is no ``tolerance``, given or calibrated, and both classes agree. ``closer_than``:
-    fraction of unrelated pairs with a larger distance. ``rate``: fraction of unrelated pairs within this tolerance, or
-    the calibration's resolution if that is larger. ``expected_false``: expected number of false passes among the models
-    searched. ``reasons``: why the models are not equivalent, in words; empty if they are. ``rate``, ``closer_than`` and
-    ``expected_false`` are None without a calibration. ``by_shapes``: the fingerprint is computed of shapes alone, so
-    that weights, training and tail classes are not compared.
+    ``equivalent``: None if there is no ``tolerance``, given or calibrated, and the training classes agree.
+    ``closer_than``: fraction of unrelated pairs with a larger distance. ``rate``: fraction of unrelated pairs within
+    this tolerance, or the calibration's resolution if that is larger. ``expected_false``: expected number of false
+    passes among the models searched. ``reasons``: why the models are not equivalent, in words; empty if they are.
+    ``rate``, ``closer_than`` and ``expected_false`` are None without a calibration. ``by_shapes``: the fingerprint is
+    computed of shapes alone, so that weights and training classes are not compared. ``seeds``: the distance within
+    which 95 % of trainings of one topology lie that differ in the seed alone, the scale of distances within a topology;
+    None where it is not measured.
     """
 
     equivalent: bool | None
@@ -36,6 +39,7 @@ class Verdict:
     expected_false: float | None
     reasons: tuple[str, ...] = ()
     by_shapes: bool = False
+    seeds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,9 @@ class Contrast:
 class Comparison:
     """Two models side by side: the verdict for the requested ``distance``, and all distances between them.
 
+    Three questions are answered apart: ``same_weights``; ``relation``, whether they have a common start or one descends
+    from the other; and ``verdict``, whether they are equivalent, a statement on statistics of weights alone.
+
     ``contrast``: where they differ, None if the spectra of one of them are not stored. ``calibration``: None if the
     fingerprint is not calibrated. ``asked_a``, ``asked_b``: what the caller wrote, where that is another name, a hash,
     a reference or a path; else empty.
@@ -88,6 +95,15 @@ class Comparison:
     contrast: Contrast | None = None
     asked_a: str = ""
     asked_b: str = ""
+    relation: Relation | None = None
+
+    @property
+    def same_weights(self) -> Literal["identical", "permuted", "no", "unknown"]:
+        """Whether both have the same weights: the same content, the same in another order of units, or neither."""
+        if self.relation is None or self.relation.verdict == "not comparable":
+            known = self.a.weights_read and self.b.weights_read
+            return "no" if known and self.a.content_hash != self.b.content_hash else "unknown"
+        return self.relation.verdict if self.relation.verdict in ("identical", "permuted") else "no"
 
     def of_asked(self, a: object, b: object) -> Self:
         """The comparison with what the caller wrote for each model, where that is a text other than its name."""

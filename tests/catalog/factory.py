@@ -36,9 +36,9 @@ CONJUGACY = Conjugacy(
 
 
 def made(
-    name: str, place: float, *, parameters: int = 1_000, size: int = 4_000, edge: bool = False, **card: Any
+    name: str, place: float, *, parameters: int = 1_000, size: int = 4_000, untrained: bool = False, **card: Any
 ) -> NewModel:
-    """A model of no weights at ``place`` on a line: distances are differences of places; ``edge``: its tail class."""
+    """A model of no weights at ``place`` on a line: distances are differences of places."""
     plan = WeightsPlan(
         rule=LAYERED.matrix_rule,
         layers=(LayerMatrix(0, "w", "w", (2, 2), "linear"),),
@@ -55,6 +55,6 @@ def made(
         plan=plan,
         card=ModelCard(**card),
         spectra=(Spectrum(plan.layers[0], 1.0, np.array([0.5, 1.5], np.float32)),),
-        conjugacy=replace(CONJUGACY, tail_class="edge") if edge else CONJUGACY,
+        conjugacy=replace(CONJUGACY, training_class="untrained") if untrained else CONJUGACY,
         fingerprints=(Fingerprint(LAYERED, vector),),
     )

@@ -94,7 +94,7 @@ def test_relations(fill: Any) -> None:
         made("x1", 0.1, seed=1, **{**same, "family": " X ", "training": "SGD"}),
         made("x2", 0.3, **{**same, "training": "adam"}),
         made("x3", 0.7, family="x", architecture="b"),
-        made("y0", 9.0, family="y", edge=True),
+        made("y0", 9.0, family="y", untrained=True),
         made("y1", 9.5, family="y", architecture="c"),
         made("unlabelled", 0.0),
     )

@@ -94,7 +94,9 @@ def test_whatever_they_follow_from_makes_them_anew(filled: Filled) -> None:
         figures = store.read(read_conjugacy, [twin])[twin]
         assert identities(reg.classes(tolerance=1e-3)) == identities(before)
         store.write(
-            put_conjugacy, twin, replace(figures, tail_class="edge" if figures.tail_class == "long" else "long")
+            put_conjugacy,
+            twin,
+            replace(figures, training_class="trained" if figures.training_class == "untrained" else "untrained"),
         )
     assert frozenset({"twin"}) in identities(reg.classes(tolerance=1e-3))
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-# Twelve on a line, at 0, 1, 3, 6, ...: no two are as far apart. Ten are of one family, three of the other tail class.
+# Twelve on a line, at 0, 1, 3, 6, ...: no two are as far apart. Ten are of one family, three untrained.
 PLACES = [float(place * (place + 1) // 2) for place in range(12)]
-EDGE = {3, 5, 8}
+UNTRAINED = {3, 5, 8}
 
 
 @dataclass
@@ -57,9 +57,9 @@ class StandIn:
         k: int,
         *,
         ids: Sequence[int] | None = None,
-        kind: tuple[str, str] | None = None,
+        training: str | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        self.asked.append({"query": query, "k": k, "ids": ids, "kind": kind})
+        self.asked.append({"query": query, "k": k, "ids": ids, "training": training})
         known, vectors = read_fingerprints(connection, index.state.hash)
         place = {int(model): row for row, model in enumerate(known)}
         if isinstance(query, int):
@@ -69,12 +69,12 @@ class StandIn:
         apart = np.abs(vectors[held].astype(float) - query).sum(axis=1)
         order = held[apart.argsort(kind="stable")][: self.stops]
         classes = conjugacy.c
-        rows = connection.execute(select(classes.model_id, classes.tail_class, classes.training_class))
-        kinds = {row[0]: (row[1], row[2]) for row in rows}
+        rows = connection.execute(select(classes.model_id, classes.training_class))
+        classed = {row[0]: row[1] for row in rows}
         passing = [
             row
             for row in order.tolist()
-            if (ids is None or int(known[row]) in ids) and (kind is None or kinds[int(known[row])] == kind)
+            if (ids is None or int(known[row]) in ids) and (training is None or classed[int(known[row])] == training)
         ]
         found = sorted(passing[: k + 2])  # some more, in no order
         return known[found], vectors[found]
@@ -99,7 +99,7 @@ def _stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curve = ((0.0, 0.5), (0.05, 2.0), (0.1, 20.0), (0.5, 50.0), (1.0, 90.0))
     with Store.open(str(path), mode="create") as store:
         for number, place in enumerate(PLACES):
-            store.add(made(f"m{number}", place, family="a" if number < 10 else "b", edge=number in EDGE))
+            store.add(made(f"m{number}", place, family="a" if number < 10 else "b", untrained=number in UNTRAINED))
         store.write(put_calibration, Calibration(LAYERED.hash, "l1", 0.75, 60.0, curve, "ours"))
     return path
 
@@ -131,10 +131,9 @@ def test_it_answers_as_the_exact_search(reg: Registry, index: StandIn, monkeypat
     # One more than asked for, as the model itself is there, too.
     reg.search("m4", 3, family="a", equivalent=True)
     own, passing = reg.show("m4").summary, sorted(model.id for model in reg.models(family="a"))
-    kind = (own.tail_class, own.training_class)
-    assert index.asked[-1] == {"query": own.id, "k": 4, "ids": passing, "kind": kind}
+    assert index.asked[-1] == {"query": own.id, "k": 4, "ids": passing, "training": own.training_class}
     reg.search("m4", 3)
-    assert index.asked[-1] == {"query": own.id, "k": 4, "ids": None, "kind": None}
+    assert index.asked[-1] == {"query": own.id, "k": 4, "ids": None, "training": None}
 
 
 def test_it_is_asked_where_that_is_cheaper(reg: Registry) -> None:

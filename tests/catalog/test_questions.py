@@ -239,7 +239,9 @@ def test_classes(filled: Filled) -> None:
     assert [{m.name for m in group.members} for group in everything.classes] == [{"wide", "twin", "slim"}, {"dense"}]
     for group in everything.classes:
         assert group.medoid in {m.name for m in group.members}
-        assert {(m.training_class, m.tail_class) for m in group.members} == {(group.training_class, group.tail_class)}
+        assert {m.training_class for m in group.members} == {group.training_class}
+        tails = {m.tail_class for m in group.members}
+        assert group.tail_class == (tails.pop() if len(tails) == 1 else "mixed")
     _, square = filled.reg.distances(family="conv")
     assert everything.classes[0].diameter == square.max()
     strict = filled.reg.classes(tolerance=0.0)

@@ -27,14 +27,14 @@ def top1(value: float, dataset: str = "cifar10", **more: Any) -> tuple[Metric, .
 
 STAGE = (("stage", "x"),)
 # Two classes on a line, some 0.01 apart within and far between: a of three on the front and one that is beaten, b of
-# one; others are of another data set, of unknown figures, or of the other tail class.
+# one; others are of another data set, of unknown figures, or of the other training class.
 MODELS = (
     made("a-small", 0.0, parameters=100, size=400, metrics=top1(90.0), licence="MIT", family="a", tags=STAGE),
     made("a-mid", 0.01, parameters=200, size=800, metrics=top1(91.0), licence="MIT", family="a", gflops=2.0),
     made("a-large", 0.02, parameters=300, size=1200, metrics=top1(92.0), licence="GPL", family="a", gflops=1.0),
     made("a-beaten", 0.01, parameters=250, size=1000, metrics=top1(90.5), licence="MIT", family="a"),
     made("b-tiny", 5.00, parameters=50, size=200, metrics=top1(80.0), licence="MIT", family="b", task="vision"),
-    made("c-edge", 0.01, parameters=40, size=160, metrics=top1(70.0), family="c", edge=True),
+    made("c-raw", 0.01, parameters=40, size=160, metrics=top1(70.0), family="c", untrained=True),
     made("d-other", 0.01, parameters=10, size=40, metrics=top1(99.0, "svhn"), family="d"),
     made("e-unknown", 0.01, parameters=10, size=44, family="e"),
 )  # fmt: skip
@@ -74,7 +74,7 @@ AIMS = ("max:top1@cifar10", "min:params")
 def test_the_front_a_class_of_equivalents_as_one(reg: Registry) -> None:
     found = reg.select(aims=AIMS)
     assert [aim.label for aim in found.aims] == ["max top1@cifar10/test", "min parameters"]
-    assert classes(found) == [("a-small", ["a-large", "a-mid"]), ("b-tiny", []), ("c-edge", [])]
+    assert classes(found) == [("a-small", ["a-large", "a-mid"]), ("b-tiny", []), ("c-raw", [])]
     assert (found.models, found.passed, found.on_front, found.count, found.removals) == (8, 8, 5, 3, ())
     assert found.unknown == (("max top1@cifar10/test", 2),)
     assert (found.spec, found.distance, found.calibration) == (LAYERED, "l1", shipped(LAYERED, "l1"))
@@ -82,7 +82,7 @@ def test_the_front_a_class_of_equivalents_as_one(reg: Registry) -> None:
     assert (best.values, best.distance) == ((90.0, 100.0), None)
     # Nothing is near enough: each stands alone, by the first aim.
     alone = reg.select(aims=AIMS, tolerance=0.001)
-    assert [name for name, _ in classes(alone)] == ["a-large", "a-mid", "a-small", "b-tiny", "c-edge"]
+    assert [name for name, _ in classes(alone)] == ["a-large", "a-mid", "a-small", "b-tiny", "c-raw"]
     assert classes(reg.select(aims=AIMS, tolerance=0.001, k=2)) == classes(alone)[:2]
     assert reg.select(aims=AIMS, tolerance=0.001, k=2).count == 5
     # The other way round, the beaten one beats: more parameters at less.
@@ -135,7 +135,7 @@ def test_six_known_metrics_are_named_and_the_others_counted(tmp_path: Path) -> N
 
 def test_constraints(reg: Registry) -> None:
     assert classes(reg.select(aims=AIMS, min_metric={"top1": 91}, licence="mit")) == [("a-mid", [])]
-    assert classes(reg.select(aims=AIMS, max_metric={"top1@cifar10": 75})) == [("c-edge", [])]
+    assert classes(reg.select(aims=AIMS, max_metric={"top1@cifar10": 75})) == [("c-raw", [])]
     assert classes(reg.select(aims=AIMS, tags=(("stage", "x"),))) == [("a-small", [])]
     assert classes(reg.select(aims=("min:gflops",))) == [("a-large", [])]
     assert reg.select(aims=("min:gflops",)).unknown == (("min gflops", 6),)

@@ -55,6 +55,7 @@ from registry.types import (
     Partition,
     Plan,
     Recomputed,
+    Relation,
     Run,
     RunItem,
     Search,
@@ -307,6 +308,7 @@ SAMPLES: dict[str, Any] = {
         CONJUGACY,
         CALIBRATION,
         CONTRAST,
+        relation=Relation("related", 0.83, 0.02, 31.0, 14, 0.97),
     ),
     "classes": Partition(
         SPEC,
@@ -388,6 +390,7 @@ SAMPLES: dict[str, Any] = {
     "check": (),
     "outdated": 0,
     "older": OlderModels("rule-2", ()),
+    "to_read_again": (),
     "export": Transfer("out.db", 2, 2, 0, 0, 0),
     "import_from": Transfer("out.db", 2, 2, 0, 0, 0),
 }

@@ -94,7 +94,23 @@ def test_database(archreg: Callable[..., Any], fake: Any) -> None:
     assert (damaged.code, damaged.out) == (1, "3 spectra have no model.\n")
     damaged = archreg("db", "check", "--json")
     assert damaged.code == 1
-    assert damaged.document == {"problems": ["3 spectra have no model"], "outdated": None, "older": None}
+    assert damaged.document == {
+        "problems": ["3 spectra have no model"],
+        "outdated": None,
+        "older": None,
+        "read_again": None,
+    }
+
+
+@pytest.mark.parametrize("command", ["upgrade", "check"])
+def test_models_without_sketches_are_listed(command: str, archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    fake.answers["to_read_again"] = (samples.summary("m1", location="/runs/a.pt"), samples.summary("m2"))
+    assert archreg("db", command).err.splitlines() == [
+        "Relations of 2 models are not known: m1, m2.",
+        "Read their weights again, by the command that ingested them: archreg ingest /runs/a.pt --name m1",
+    ]
+    document = archreg("db", command, "--json").document
+    assert [each["name"] for each in document["read_again"]] == ["m1", "m2"]
 
 
 @pytest.mark.parametrize("command", ["upgrade", "check"])

@@ -12,6 +12,7 @@ from registry.equivalence import (
     DEFAULT_RATE,
     DISTANCES,
     OTHER_SEEDS,
+    UNDETERMINED,
     calibrate,
     closer_than,
     judge,
@@ -26,7 +27,7 @@ from registry.errors import UsageError
 from registry.spectral.specs import LAYERED, SPECS
 from registry.types import Calibration
 
-TRAINED, RAW, EDGE = ("long", "trained"), ("long", "untrained"), ("edge", "trained")
+TRAINED, RAW = "trained", "untrained"
 
 
 def of_pairs(distances: list[float], rate: float) -> Calibration:
@@ -333,11 +334,10 @@ def test_a_spec_that_was_not_measured() -> None:
 
 @pytest.mark.parametrize(
     ("tolerance", "other", "equivalent"),
-    [(None, ("long", "trained"), None), (None, ("edge", "trained"), False), (0.5, ("long", "trained"), True),
-     (0.2, ("long", "trained"), False), (0.5, ("edge", "trained"), False)],
+    [(None, TRAINED, None), (None, RAW, False), (0.5, TRAINED, True), (0.2, TRAINED, False), (0.5, RAW, False)],
 )  # fmt: skip
 def test_without_a_calibration_a_verdict_tells_no_rates(
-    tolerance: float | None, other: tuple[str, str], equivalent: bool | None
+    tolerance: float | None, other: str, equivalent: bool | None
 ) -> None:
     [found] = judge(np.array([0.3]), TRAINED, [other], tolerance=tolerance, rate=None, calibration=None, searched=7)
     assert (found.equivalent, found.distance, found.tolerance) == (equivalent, 0.3, tolerance)
@@ -345,17 +345,33 @@ def test_without_a_calibration_a_verdict_tells_no_rates(
     assert bool(found.reasons) == (equivalent is False)
 
 
+def test_an_undetermined_model_is_equivalent_to_itself_alone() -> None:
+    same, near = judge(
+        np.array([0.0, 0.1]),
+        UNDETERMINED,
+        [UNDETERMINED, UNDETERMINED],
+        tolerance=0.5,
+        rate=None,
+        calibration=None,
+        searched=2,
+    )
+    assert same.equivalent
+    assert near.equivalent is False
+    assert near.reasons[0].startswith("training class undetermined")
+
+
 @pytest.mark.parametrize(
     ("distance", "other", "reasons"),
     [
         (1.5, TRAINED, []),
         (np.nextafter(1.5, 2), TRAINED, ["distance 1.5 beyond the tolerance 1.5"]),
-        (1.0, EDGE, ["tail class long against edge"]),
         (1.0, RAW, ["training class trained against untrained"]),
-        (1.8, ("edge", "untrained"), ["tail class", "training class", "distance 1.8 beyond"]),
+        (1.8, RAW, ["training class", "distance 1.8 beyond"]),
+        (1.0, UNDETERMINED, ["training class trained against undetermined"]),
+        (1.0, "", ["training class trained against unknown"]),
     ],
 )
-def test_verdicts(distance: float, other: tuple[str, str], reasons: list[str]) -> None:
+def test_verdicts(distance: float, other: str, reasons: list[str]) -> None:
     calibration = uniform()
     rate = rate_bound(calibration, 1.5)
     before, found, _ = judge(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 every_distance = pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES.keys())
 every_rule = pytest.mark.parametrize("rule", RULES)
 L1, L2 = DISTANCES["l1"], DISTANCES["l2"]
-ONE_KIND = [("long", "trained")]
+ONE_KIND = ["trained"]
 
 
 def random_vectors(n: int, seed: int = 0, d: int = 5) -> NDArray[np.float32]:
@@ -75,7 +75,7 @@ def covered_by_hand(vectors: NDArray[np.float32], distance: Distance, tolerance:
 def test_what_every_rule_keeps(distance: Distance, rule: str, share: float) -> None:
     vectors = random_vectors(60)
     vectors[17] = vectors[3]
-    kinds = [("long", "trained"), ("edge", "trained"), ("long", "untrained")] * 20
+    kinds = ["trained", "untrained", ""] * 20
     distances = square(vectors, distance)
     tolerance = share * float(distances.max())
     found = sort(rule, vectors, distance, tolerance, kinds)
@@ -279,7 +279,7 @@ def test_a_large_group_is_bounded(distance: Distance, monkeypatch: pytest.Monkey
     assert bounded.medoid == distance.between(middle, vectors).argmin()
     assert bounded.members == exact.members
     # 49 of a kind are still measured; of rows further on, the medoid is one of those.
-    kinds = [("long", "trained")] * 49 + [("edge", "trained")]
+    kinds = ["trained"] * 49 + ["untrained"]
     assert [group.bounded for group in sort("single", vectors, distance, width, kinds)] == [False, False]
     [_, late] = sort("single", np.concatenate([vectors, vectors]), distance, 1e6, [("a", "")] * 50 + [("b", "")] * 50)
     assert (late.medoid, late.members[0]) == (50 + bounded.medoid, 50)

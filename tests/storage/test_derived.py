@@ -17,7 +17,7 @@ from registry.storage.index.pgvector_index import find_near
 from registry.storage.models.changes import remove, set_metric
 from registry.storage.models.measured_values import drop_spec, put_fingerprints
 from registry.storage.models.model_queries import count_models
-from registry.storage.models.vectors import read_fingerprints, read_kinds
+from registry.storage.models.vectors import read_fingerprints, read_training_classes
 from registry.types import Metric
 from tests.storage.factory import OTHER, SPEC, new_model, vector_of
 
@@ -75,10 +75,10 @@ def test_it_finds_what_is_near_and_follows_every_writer(url: str) -> None:
         # Filters: of ids, and of classes.
         few, _ = reader.read(find_near, index, vectors[0], 5, ids=ids[10:14])
         assert sorted(few.tolist()) == ids[10:14]
-        kinds = reader.read(read_kinds)
-        kind = next(iter(kinds.values()))
-        alike, _ = reader.read(find_near, index, vectors[0], 100, kind=kind)
-        assert sorted(alike.tolist()) == sorted(model for model, of in kinds.items() if of == kind)
+        classes = reader.read(read_training_classes)
+        training = next(iter(classes.values()))
+        alike, _ = reader.read(find_near, index, vectors[0], 100, training=training)
+        assert sorted(alike.tolist()) == sorted(model for model, of in classes.items() if of == training)
 
 
 def test_an_index_of_another_distance_or_spec_is_no_index(url: str) -> None:

@@ -543,9 +543,9 @@ def test_a_look_up_imports_neither_alembic_nor_torch_nor_scipy(empty_file: Path)
     script = (
         "import sys\nfrom registry.storage import Store\n"
         "from registry.storage.models.model_queries import candidate_ids\n"
-        "from registry.storage.models.vectors import read_kinds, read_fingerprints\n"
+        "from registry.storage.models.vectors import read_training_classes, read_fingerprints\n"
         "with Store.open(sys.argv[1], mode='read') as store:\n"
-        "    store.read(candidate_ids); store.read(read_fingerprints, '0' * 16); store.read(read_kinds)\n"
+        "    store.read(candidate_ids); store.read(read_fingerprints, '0' * 16); store.read(read_training_classes)\n"
         "print(*sorted({'alembic', 'torch', 'scipy', 'sqlalchemy.orm', 'sqlalchemy'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -15,7 +15,7 @@ from registry.storage.models.changes import remove, set_card, set_tags
 from registry.storage.models.measured_values import drop_spec, put_conjugacy, put_fingerprints
 from registry.storage.models.model_queries import count_models
 from registry.storage.models.summaries import find_model
-from registry.storage.models.vectors import all_specs, read_fingerprints, read_kinds
+from registry.storage.models.vectors import all_specs, read_fingerprints, read_training_classes
 from tests.storage.factory import OTHER, SPEC, add_many, conjugacy_of, new_model, vector_of
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ def agrees(store: Store, spec: FingerprintSpec = SPEC) -> list[int]:
         np.testing.assert_array_equal(memory.vectors[order], vectors)
         np.testing.assert_allclose(memory.squares[order], (vectors.astype(float) ** 2).sum(axis=1), rtol=1e-12)
     np.testing.assert_array_equal(memory.positions(ids), order)
-    kinds = store.read(read_kinds)
-    for kind in {*kinds.values(), ("", ""), ("no", "such")}:
-        expected = {model for model in ids.tolist() if kinds.get(model, ("", "")) == kind}
-        assert set(memory.ids[store.of_kind(spec.hash, kind)].tolist()) == expected, kind
+    classes = store.read(read_training_classes)
+    for training in {*classes.values(), "", "no such"}:
+        expected = {model for model in ids.tolist() if classes.get(model, "") == training}
+        assert set(memory.ids[store.of_training(spec.hash, training)].tolist()) == expected, training
     return [int(id_) for id_ in ids]
 
 

@@ -44,8 +44,8 @@ from registry.storage.models.vectors import (
     missing_fingerprints,
     read_conjugacy,
     read_fingerprints,
-    read_kinds,
     read_spectra,
+    read_training_classes,
 )
 from registry.types import Calibration, Decay, Filter, Fingerprint, Metric, MetricBound, ModelCard
 from tests.storage.factory import (
@@ -447,8 +447,8 @@ class TestVectors:
         ]
         expected = {ids[0]: conjugacy_of(0), ids[2]: conjugacy_of(2)}
         assert store.read(read_conjugacy, ids) == expected
-        assert store.read(read_kinds) == {k: (v.tail_class, v.training_class) for k, v in expected.items()}
-        assert set(store.read(read_kinds, [ids[1], ids[2]])) == {ids[2]}
+        assert store.read(read_training_classes) == {k: v.training_class for k, v in expected.items()}
+        assert set(store.read(read_training_classes, [ids[1], ids[2]])) == {ids[2]}
         assert store.read(missing_conjugacy) == [ids[1]]
         store.write(put_conjugacy, ids[0], conjugacy_of(9), rule=CONJUGACY_RULE + 1)
         assert store.read(read_conjugacy, [ids[0]]) == {ids[0]: conjugacy_of(9)}

@@ -9,12 +9,13 @@ import numpy as np
 
 from registry.equivalence.classes.groups import Group, measured
 from registry.equivalence.classes.pair_screen import Screen
+from registry.equivalence.judging import comparable
 from registry.errors import UsageError
 from registry.extensions import LINKAGE_RULES as ROWS
 from registry.extensions import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -218,16 +219,16 @@ def rule_for(name: str | None, models: int) -> Rule:
 
 
 def sorted_into_groups(
-    vectors: Vectors, kinds: Sequence[Hashable], distance: Distance, tolerance: float, rule: Rule
+    vectors: Vectors, trainings: Sequence[str], distance: Distance, tolerance: float, rule: Rule
 ) -> tuple[Group, ...]:
-    """Groups whose members share training class and tail class, largest first, then by first member.
+    """Groups whose members share the training class, largest first, then by first member.
 
-    ``vectors``: (n, d). ``kinds``: (n,), the pair of tail class and training class; rows of different pairs are never
-    grouped.
+    ``vectors``: (n, d). ``trainings``: (n,), training classes; rows of different ones are never grouped, and those of
+    an undetermined one each stand alone.
     """
-    rows_of: dict[Hashable, list[int]] = {}
-    for row, kind in enumerate(kinds):
-        rows_of.setdefault(kind, []).append(row)
+    rows_of: dict[str, list[int]] = {}
+    for row, training in enumerate(trainings):
+        rows_of.setdefault(comparable(training, row), []).append(row)
     most = tolerance if rule.keeps_within else None
     groups = []
     for own in map(np.array, rows_of.values()):

@@ -140,11 +140,11 @@ class DetailsRows:
 class Subject:
     """A stored query model; ``vector``: float32 (d,), None if it has none of the spec.
 
-    ``kind``: tail class and training class, empty where they are not known.
+    ``training``: its training class, empty where it is not known.
     """
 
     model_id: int
-    kind: tuple[str, str]
+    training: str
     vector: NDArray[np.float32] | None
 
 

@@ -183,7 +183,6 @@ _SPEC = select(specs.c.id).where(specs.c.hash == bindparam("spec")).scalar_subqu
 _SUBJECT = Compiled(
     select(
         names.c.model_id,
-        _of_named(conjugacy.c.tail_class),
         _of_named(conjugacy.c.training_class),
         _of_named(fingerprints.c.vector, fingerprints.c.spec_id == _SPEC),
     ).where(names.c.name == bindparam("name"))
@@ -195,5 +194,5 @@ def find_subject(connection: Connection, name: str, spec_hash: str) -> Subject |
     row = _SUBJECT.first(connection, {"name": name, "spec": spec_hash})
     if row is None:
         return None
-    model_id, tail, training, vector = row
-    return Subject(model_id, (tail or "", training or ""), None if vector is None else unpacked(vector))
+    model_id, training, vector = row
+    return Subject(model_id, training or "", None if vector is None else unpacked(vector))

@@ -20,12 +20,12 @@ __all__ = ["VectorCache"]
 
 fingerprints, conjugacy = schema.fingerprints, schema.conjugacy
 
-UNKNOWN = ("", "")
+UNKNOWN = ""
 ROOM = 1_024  # rows kept free at least, beside a quarter: pages that nothing was written to cost no memory
 
 
 class VectorCache:
-    """Ids, vectors, tail and training classes of all models of a spec; arrays are views, valid until a refresh.
+    """Ids, vectors and training classes of all models of a spec; arrays are views, valid until a refresh.
 
     ``ids`` (n,) int64, ascending unless vectors came out of turn; ``vectors`` (n, d) float32.
     """
@@ -40,7 +40,7 @@ class VectorCache:
         self._vectors = np.empty((0, 0), np.float32)
         self._squares: NDArray[np.float64] | None = None
         self._codes: NDArray[np.int16] | None = None
-        self._kinds: dict[tuple[str, str], int] = {}
+        self._classes: dict[str, int] = {}
         self._sorter: NDArray[np.intp] | None = None
 
     @property
@@ -68,13 +68,13 @@ class VectorCache:
         rows, found = self._look_up(ids)
         return rows[found]
 
-    def of_kind(self, connection: Connection, kind: tuple[str, str]) -> NDArray[np.bool_]:
-        """Mask (n,) of the rows with that tail class and training class; reads all of them at first use."""
+    def of_training(self, connection: Connection, training: str) -> NDArray[np.bool_]:
+        """Mask (n,) of the rows with that training class; reads all of them at first use."""
         if self._codes is None:
             self._codes = np.zeros(len(self._ids), np.int16)
-            self._kinds = {UNKNOWN: 0}
-            self._read_kinds(connection, self._state)
-        return np.asarray(self._codes[: self._count] == self._kinds.get(kind, -1))
+            self._classes = {UNKNOWN: 0}
+            self._read_classes(connection, self._state)
+        return np.asarray(self._codes[: self._count] == self._classes.get(training, -1))
 
     def refresh(self, connection: Connection, state: SpecState | None) -> None:
         """Update to the database at ``state``: O(changes); O(n) at first, or if a vector was removed."""
@@ -94,7 +94,7 @@ class VectorCache:
                 self._drop_gone(connection, state)
             self._append_new(connection, state, since=known.stamp)
             if self._codes is not None:
-                self._read_kinds(connection, state, since=known.stamp)
+                self._read_classes(connection, state, since=known.stamp)
         self._state = state
 
     def _append_new(self, connection: Connection, state: SpecState, *, since: int | None) -> None:
@@ -151,13 +151,13 @@ class VectorCache:
         rows = self._sorter[np.minimum(at, self._count - 1)]
         return rows, self.ids[rows] == ids
 
-    def _read_kinds(self, connection: Connection, state: SpecState | None, *, since: int | None = None) -> None:
-        """Encode the tail and training classes of the rows changed since a stamp."""
+    def _read_classes(self, connection: Connection, state: SpecState | None, *, since: int | None = None) -> None:
+        """Encode the training classes of the rows changed since a stamp."""
         codes = self._codes
         if state is None or codes is None:
             return
         statement = (
-            select(fingerprints.c.model_id, conjugacy.c.tail_class, conjugacy.c.training_class)
+            select(fingerprints.c.model_id, conjugacy.c.training_class)
             .select_from(fingerprints)
             .outerjoin(conjugacy, conjugacy.c.model_id == fingerprints.c.model_id)
             .where(fingerprints.c.spec_id == state.id)
@@ -167,11 +167,8 @@ class VectorCache:
         rows = connection.execute(statement).all()
         if not rows:
             return
-        ids, tails, trainings = zip(*rows, strict=True)
-        found = [
-            self._kinds.setdefault((tail or "", training or ""), len(self._kinds))
-            for tail, training in zip(tails, trainings, strict=True)
-        ]
+        ids, trainings = zip(*rows, strict=True)
+        found = [self._classes.setdefault(training or UNKNOWN, len(self._classes)) for training in trainings]
         at, known = self._look_up(np.array(ids, np.int64))
         codes[at[known]] = np.array(found, np.int16)[known]
 

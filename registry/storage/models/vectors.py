@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "all_specs",
-    "read_kinds",
     "read_conjugacy",
     "count_vectors",
     "missing_conjugacy",
@@ -39,6 +38,7 @@ __all__ = [
     "read_layers",
     "read_sketches",
     "read_spectra",
+    "read_training_classes",
     "read_vector",
     "vector_blocks",
 ]
@@ -180,9 +180,9 @@ def missing_conjugacy(connection: Connection, rule: int = CONJUGACY_RULE) -> lis
     return list(connection.scalars(select(models.c.id).where(~has).order_by(models.c.id)))
 
 
-def read_kinds(connection: Connection, ids: Sequence[int] | None = None) -> dict[int, tuple[str, str]]:
-    """Return known (tail class, training class) by id, of all models or of ``ids``."""
-    statement = select(conjugacy.c.model_id, conjugacy.c.tail_class, conjugacy.c.training_class)
+def read_training_classes(connection: Connection, ids: Sequence[int] | None = None) -> dict[int, str]:
+    """Return known training classes by id, of all models or of ``ids``."""
+    statement = select(conjugacy.c.model_id, conjugacy.c.training_class)
     if ids is not None:
         statement = statement.where(among(conjugacy.c.model_id, ids, connection))
-    return {model_id: (tail, training) for model_id, tail, training in connection.execute(statement)}
+    return {row.model_id: row.training_class for row in connection.execute(statement)}
