@@ -26,7 +26,7 @@ from examples.digits import BATCH, Digits, Recipe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["STAGES", "Course", "accuracy_of", "fit", "stamp", "train_all"]
+__all__ = ["STAGES", "Course", "accuracy_of", "fit", "one_thread", "stamp", "train_all"]
 
 EARLY = (1, 3)
 STAGES = ("initial", *(f"epoch-{epoch}" for epoch in EARLY), "trained", "tuned-seed", "tuned-task", "task")
@@ -84,7 +84,7 @@ def train_all(folder: Path, recipes: Sequence[Recipe], progress: Callable[[str],
     ``progress`` is called with the name of each network before its training.
     """
     below = folder / stamp(_SOURCES)
-    with _one_thread():
+    with one_thread():
         data = Digits.load()
         for recipe in recipes:
             target = below / recipe.name
@@ -148,8 +148,8 @@ def stamp(sources: Sequence[Path]) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    # The networks are too small for several threads, and one thread gives reproducible sums.
+def one_thread() -> Iterator[None]:
+    """Limit torch to one thread: the networks are too small for several, and one gives reproducible sums."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

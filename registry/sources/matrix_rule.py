@@ -26,8 +26,9 @@ from registry.sources.nonfinite_values import marked, nonfinite, refusal
 from registry.sources.source_table import location_of
 from registry.sources.tied_names import twin_of
 from registry.sources.unreadable_weights import check_complete
+from registry.sources.vector_counts import vector_counts
 from registry.spelling import counted
-from registry.types import HEADER_PREFIX, LayerMatrix, SkippedTensor, TensorInfo, WeightsPlan
+from registry.types import HEADER_PREFIX, LayerMatrix, SkippedTensor, TensorInfo, VectorCounts, WeightsPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +144,7 @@ def plan_headers(checkpoint: Checkpoint) -> WeightsPlan:
     """
     view = effective(checkpoint).view
     plan = _planned(checkpoint, view, header_facts(checkpoint.tensors, view.bytes_of), allow_nonfinite=False)
-    return replace(plan, content_hash=HEADER_PREFIX + plan.header)
+    return replace(plan, content_hash=HEADER_PREFIX + plan.header, vectors=VectorCounts())
 
 
 def _planned(
@@ -191,6 +192,7 @@ def _planned(
         nonfinite=sum(bad.values()),
         notes=(*view.notes, *filter(None, (whole_note(fused) if fused else "", marked(bad) if bad else ""))),
         header=header_hash(location_of(checkpoint.ref), checkpoint.ref.key or "", checkpoint.tensors),
+        vectors=vector_counts(view.tensors.values(), facts),
     )
 
 

@@ -20,6 +20,14 @@ from registry.types.runs import DONE, Run, RunItem
 from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
 from registry.types.verdicts import Comparison, Contrast, LayerContrast, Verdict
+from registry.types.weight_figures import (
+    TRAINING_CLASSES,
+    Alignments,
+    MatrixFigures,
+    Training,
+    VectorCounts,
+    WeightFigures,
+)
 from registry.types.weights import (
     HEADER_PREFIX,
     CardChanges,
@@ -38,7 +46,9 @@ __all__ = [
     "HEADER_PREFIX",
     "DONE",
     "NO_FACTS",
+    "TRAINING_CLASSES",
     "Aim",
+    "Alignments",
     "Calibrated",
     "Calibration",
     "Candidate",
@@ -63,6 +73,7 @@ __all__ = [
     "LayerFigures",
     "LayerMatrix",
     "LeftOut",
+    "MatrixFigures",
     "Membership",
     "Metric",
     "MetricBound",
@@ -95,6 +106,9 @@ __all__ = [
     "Spectrum",
     "Stats",
     "TensorInfo",
+    "Training",
+    "VectorCounts",
+    "WeightFigures",
     "Transfer",
     "Verdict",
     "WeightsPlan",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict
 
 from registry.types.reprs import Shown
+from registry.types.weight_figures import VectorCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -219,7 +220,8 @@ class WeightsPlan:
     ``nonfinite``: values of parameters and statistics that are NaN or infinite; none, unless they were allowed.
     ``notes``: sentences on choices that the reader of the file had to make. ``header``: hexadecimal sha256 over the
     location and the names, dtypes and shapes of the stored tensors; empty for weights in memory. Of a plan by headers
-    alone, ``content_hash`` is ``header:`` and that hash, and tied and all-zero tensors are not known.
+    alone, ``content_hash`` is ``header:`` and that hash, and tied and all-zero tensors are not known. ``vectors``:
+    numbers of gains, statistics and biases, and of those that have left their start.
     """
 
     rule: str
@@ -234,6 +236,7 @@ class WeightsPlan:
     nonfinite: int = 0
     notes: tuple[str, ...] = ()
     header: str = field(default="", compare=False)
+    vectors: VectorCounts = field(default=VectorCounts(), compare=False)
 
     @property
     def weights_read(self) -> bool:
