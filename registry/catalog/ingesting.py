@@ -138,6 +138,7 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     from registry.equivalence.sketches import SKETCH_VERSION
     from registry.sources import MATRIX_RULE
     from registry.spectral import SPECS
+    from registry.spectral.training import FIGURES_VERSION
 
     store = database.existing()
     hashes: list[str] = []
@@ -149,6 +150,7 @@ def _reading(database: Database, options: Options, setting: Setting) -> Reading:
             MATRIX_RULE,
             specs,
             SKETCH_VERSION,
+            FIGURES_VERSION,
             spectra=options.keep_spectra,
             exact=not options.approximate,
         )

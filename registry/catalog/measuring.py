@@ -19,6 +19,7 @@ from registry.types import (
     Recomputed,
     Sketches,
     Spectrum,
+    WeightFigures,
     WeightsPlan,
 )
 
@@ -61,6 +62,7 @@ class Measured:
     conjugacy: Conjugacy | None
     fingerprints: tuple[Fingerprint, ...]
     sketches: Sketches | None = None
+    weight_figures: WeightFigures | None = None
 
 
 def expand_all(
@@ -140,7 +142,7 @@ def measure(
     threads: int | None = None,
     approximate: bool = False,
 ) -> Measured:
-    """Spectra, conjugacy, sketches and fingerprints of every shipped spec; memory of the largest layer's working set.
+    """All that is computed from weights; memory of the largest layer's working set. No layer is read twice.
 
     ``threads``: layers measured at once, as many as cores by default; ``approximate``: see `network_spectra`.
     """
@@ -148,7 +150,9 @@ def measure(
 
     from registry.equivalence.sketches import SKETCH_VERSION, buckets_for, sketch_of
     from registry.sources import layer_matrix
+    from registry.sources.matrix_rule import stored_dtypes
     from registry.spectral import SPECS, conjugacy, fingerprint, network_spectra
+    from registry.spectral.training import WeightReading
 
     buckets = buckets_for(len(plan.layers))
     drawn = np.zeros((len(plan.layers), buckets), np.float16)
@@ -160,15 +164,18 @@ def measure(
             drawn[layer.position] = sketch
         return matrix
 
+    reading = WeightReading(plan.layers, read, stored_dtypes(checkpoint, plan.layers))
     spectra = network_spectra(
         plan.layers,
-        read,
+        reading,
         workers=threads,
         device=device,
         approximate=approximate,
     )
     vectors = tuple(fingerprint(spectra, spec) for spec in SPECS.values())
-    return Measured(plan, spectra, conjugacy(spectra), vectors, Sketches(SKETCH_VERSION, drawn))
+    figures = reading.figures(spectra, plan.vectors)
+    judged = conjugacy(spectra, figures)
+    return Measured(plan, spectra, judged, vectors, Sketches(SKETCH_VERSION, drawn), figures)
 
 
 def measure_headers(plan: WeightsPlan) -> Measured:
@@ -275,15 +282,17 @@ def older(store: Store) -> OlderModels:
 
 
 def to_read_again(store: Store) -> tuple[ModelSummary, ...]:
-    """The models of the present matrix rule without sketches of this version, which only their weights give; O(n)."""
+    """The models of the present matrix rule without sketches or figures of this version, which weights give; O(n)."""
     from registry.equivalence.sketches import SKETCH_VERSION
     from registry.sources import MATRIX_RULE
+    from registry.spectral.training import FIGURES_VERSION
     from registry.storage.models.model_queries import older_models, unread_models
     from registry.storage.models.summaries import read_summaries
-    from registry.storage.models.vectors import missing_sketches
+    from registry.storage.models.vectors import missing_sketches, missing_weight_figures
 
     with store.snapshot():
-        missing = set(store.read(missing_sketches, SKETCH_VERSION)) - store.read(unread_models)
+        missing = {*store.read(missing_sketches, SKETCH_VERSION), *store.read(missing_weight_figures, FIGURES_VERSION)}
+        missing -= store.read(unread_models)
         missing.difference_update(*store.read(older_models, MATRIX_RULE).values())
         return tuple(store.read(read_summaries, ids=sorted(missing))) if missing else ()
 
@@ -328,7 +337,7 @@ def refingerprint(
     from registry.storage.models.measured_values import put_conjugacy, put_fingerprints
     from registry.storage.models.model_queries import is_older
     from registry.storage.models.summaries import read_summaries
-    from registry.storage.models.vectors import read_layers, read_spectra
+    from registry.storage.models.vectors import read_layers, read_spectra, read_weight_figures
 
     store = database.writable()
     missing, unjudged = _missing(store, specs, judge=judge)
@@ -351,7 +360,7 @@ def refingerprint(
             store.write(put_fingerprints, model.id, [fingerprint_of_layers(layers, spec) for spec in wanted])
         computed += len(wanted)
         if spectra is not None and model.id in unjudged:
-            store.write(put_conjugacy, model.id, conjugacy(spectra))
+            store.write(put_conjugacy, model.id, conjugacy(spectra, store.read(read_weight_figures, model.id)))
             judged += 1
         if progress is not None:
             progress(number, len(models))

@@ -74,12 +74,13 @@ def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
     """Whether weights are stored with all results of this version, spectra if kept, and exact unless approximate."""
     from registry.equivalence.sketches import SKETCH_VERSION
     from registry.spectral import SPECS
+    from registry.spectral.training import FIGURES_VERSION
     from registry.storage.models.model_queries import find_holding
 
     held = store.patiently(store.read, find_holding, plan.content_hash)
     if held is None or held.matrix_rule != plan.rule or not held.judged or not (held.exact or options.approximate):
         return False
-    if held.sketches != SKETCH_VERSION:
+    if held.sketches != SKETCH_VERSION or held.weight_figures != FIGURES_VERSION:
         return False
     return {spec.hash for spec in SPECS.values()} <= held.specs and (held.has_spectra or not options.keep_spectra)
 
@@ -118,6 +119,7 @@ def _new_model(read: Read, options: Options) -> NewModel:
         conjugacy=read.measured.conjugacy,
         fingerprints=read.measured.fingerprints,
         sketches=read.measured.sketches,
+        weight_figures=read.measured.weight_figures,
     )
 
 

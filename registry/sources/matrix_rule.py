@@ -46,6 +46,7 @@ __all__ = [
     "plan_headers",
     "plan_weights",
     "skip_reason",
+    "stored_dtypes",
     "topology_of",
 ]
 
@@ -410,6 +411,13 @@ def _reason_by_name(info: TensorInfo) -> str | None:
         return None
     table = parts[-2] if last in ("weight", "weights", "embeddings", "embedding") and len(parts) > 1 else last
     return "position table" if len(info.shape) < 4 and _POSITION.fullmatch(table) else None
+
+
+def stored_dtypes(checkpoint: Checkpoint, layers: Sequence[LayerMatrix]) -> list[str]:
+    """Dtype of each layer as stored; empty where its values are computed, from codes and scales or other tensors."""
+    view = effective(checkpoint).view
+    tensors = [view.tensors[layer.tensor] for layer in layers]
+    return [tensor.dtype if _is_stored(tensor, view) and not tensor.precision else "" for tensor in tensors]
 
 
 def layer_matrix(checkpoint: Checkpoint, layer: LayerMatrix) -> NDArray[np.floating]:

@@ -20,6 +20,7 @@ from registry.errors import SpectrumError
 from registry.spectral.cumulatives import check_spectra, cumulative
 from registry.spectral.decay import decay
 from registry.spectral.lanczos import scatter_of
+from registry.spectral.training import FIGURES_VERSION, training
 from registry.types import Conjugacy
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.types import Spectrum
+    from registry.types import Spectrum, WeightFigures
 
 __all__ = [
     "BAND_LOCATIONS",
@@ -59,19 +60,22 @@ DIVISIONS = 7
 ROUNDING = 1e-11
 
 
-def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
+def conjugacy(spectra: Sequence[Spectrum], figures: WeightFigures | None = None, *, seed: int = 0) -> Conjugacy:
     """Departure of a network's `proper` spectra from its conjugate ensembles, and its decay law.
 
     The tail class is ``long`` if |cCSD| falls below 0.01 only beyond `tail_edge`, which is 4 for all but the smallest
-    networks and which uncorrelated weights hardly reach; else ``edge``. The training class is ``trained`` if sup |F -
-    F_W| leaves the 99 % band of Gaussian networks of the same shapes (z > 1); else ``untrained``. The results do not
-    depend on the order of the spectra, to the last bit. For approximate spectra the band is widened by their error
+    networks and which uncorrelated weights hardly reach; else ``edge``. The training class is that of `training`, by
+    the figures of the weights. Without them it is ``trained`` if sup |F - F_W| leaves the 99 % band of Gaussian
+    networks of the same shapes (z > 1), else ``untrained``. What follows from spectra does not depend on their order,
+    to the last bit. For approximate spectra the band is widened by their error
     (`scatter_of`).
 
     Parameters
     ----------
     spectra
         (L,) spectra of the layers.
+    figures
+        Figures of the weights, of the layers in the same order; those of another version count as none.
     seed
         Seed of the simulated Gaussian networks and of the resampled layers, non-negative.
 
@@ -87,6 +91,9 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
         There are no layers, a spectrum is empty, incomplete or not finite, or the seed is negative.
     """
     check_spectra(spectra)
+    trained = None
+    if figures is not None and figures.version == FIGURES_VERSION:
+        trained = training(figures, [spectrum.layer for spectrum in spectra]).training_class
     # Rounding of sums depends on their order, so spectra are summed in an order that does not depend on the network's.
     spectra = sorted(spectra, key=_sorted_by)
     shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
@@ -103,7 +110,7 @@ def conjugacy(spectra: Sequence[Spectrum], *, seed: int = 0) -> Conjugacy:
         wishart_tail=tuple(zip(DELTAS, wishart_from(shapes, DELTAS), strict=True)),
         z=z,
         tail_class="edge" if tail[TAIL_DELTA] <= tail_edge(shapes) else "long",
-        training_class="trained" if z > 1 else "untrained",
+        training_class=trained or ("trained" if z > 1 else "untrained"),
         decay=decay(spectra, seed=seed),
     )
 

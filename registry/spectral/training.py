@@ -272,7 +272,7 @@ def _alignments(layers: Sequence[LayerMatrix], weights: dict[int, NDArray[np.flo
             if same != "one gate":
                 _align(of_inputs, next_inputs, found["inputs"])
         pairs += sum(map(len, found.values())) > before
-    return Alignments(*(_stouffer(found[name]) for name in Alignments._fields[:4]), pairs)
+    return Alignments(**{name: _stouffer(z) for name, z in found.items()}, pairs=pairs)
 
 
 def _pairs(layers: Sequence[LayerMatrix]) -> Iterator[tuple[LayerMatrix, LayerMatrix, str]]:

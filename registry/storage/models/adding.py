@@ -13,7 +13,14 @@ from registry.storage.engine import schema
 from registry.storage.engine.bulk_insert import insert_rows
 from registry.storage.engine.schema import models, names
 from registry.storage.models.filter_sql import listed
-from registry.storage.models.inserting import insert_models, insert_spectra, origin_values, put_sketches, replace_layers
+from registry.storage.models.inserting import (
+    insert_models,
+    insert_spectra,
+    origin_values,
+    put_sketches,
+    put_weight_figures,
+    replace_layers,
+)
 from registry.storage.models.measured_values import put_measured, specs_held
 from registry.storage.models.model_queries import is_exact, is_older, short_hash
 from registry.storage.models.model_validation import check_model, check_name
@@ -272,6 +279,7 @@ def _renew(
             insert_spectra(connection, {known.id: new})
     if not gone:
         put_sketches(connection, {known.id: new})
+        put_weight_figures(connection, {known.id: new})
     old = stored_card(connection, known.id)
     put_card(connection, known.id, old.updated(new.card) if named and not measured_anew else new.card.updated(old))
     _put_origin(connection, known.id, new, wins=named)

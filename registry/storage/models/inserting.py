@@ -13,7 +13,14 @@ from registry.storage.engine.schema import models
 from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.measured_values import specs_held
 from registry.storage.models.model_validation import check_model
-from registry.storage.models.packing import as_json, layer_rows, packed_notes, packed_spectra, sketch_row
+from registry.storage.models.packing import (
+    as_json,
+    layer_rows,
+    packed_notes,
+    packed_spectra,
+    sketch_row,
+    weight_figures_row,
+)
 from registry.storage.models.stored_cards import MODEL_FIELDS, architecture_ids, insert_figures, utc_now
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 
     from registry.storage.models.records import NewModel
 
-__all__ = ["insert_models", "insert_spectra", "origin_values", "put_sketches", "replace_layers"]
+__all__ = ["insert_models", "insert_spectra", "origin_values", "put_sketches", "put_weight_figures", "replace_layers"]
 
 _FROM_LAYERS = (
     schema.layers,
@@ -146,6 +153,7 @@ def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> Non
     insert_rows(connection, schema.skipped, skipped)
     insert_spectra(connection, given)
     put_sketches(connection, given)
+    put_weight_figures(connection, given)
 
 
 def insert_spectra(connection: Connection, given: Mapping[int, NewModel]) -> None:
@@ -162,3 +170,16 @@ def put_sketches(connection: Connection, given: Mapping[int, NewModel]) -> None:
         mine = among(schema.sketches.c.model_id, [row["model_id"] for row in rows], connection)
         connection.execute(delete(schema.sketches).where(mine))
         insert_rows(connection, schema.sketches, rows)
+
+
+def put_weight_figures(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Store the figures of the weights of models by id, where they come with any; they replace those stored."""
+    rows = [
+        weight_figures_row(model_id, new.weight_figures)
+        for model_id, new in given.items()
+        if new.weight_figures is not None
+    ]
+    if rows:
+        mine = among(schema.weight_figures.c.model_id, [row["model_id"] for row in rows], connection)
+        connection.execute(delete(schema.weight_figures).where(mine))
+        insert_rows(connection, schema.weight_figures, rows)

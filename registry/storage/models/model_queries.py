@@ -13,7 +13,7 @@ from registry.spelling import brief, near_spellings
 from registry.storage.engine import schema
 from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.engine.connections import address_of
-from registry.storage.engine.schema import architectures, conjugacy, models, names, sketches
+from registry.storage.engine.schema import architectures, conjugacy, models, names, sketches, weight_figures
 from registry.storage.engine.schema_version import HEAD
 from registry.storage.models.filter_sql import filtered, unknown
 from registry.storage.models.model_validation import HASH_PREFIX
@@ -161,16 +161,26 @@ def near_known(connection: Connection, known: Select[Any], asked: str) -> list[s
 
 
 def whole_hashes(
-    connection: Connection, rule: str, specs: Sequence[str], sketched: int, *, spectra: bool, exact: bool
+    connection: Connection,
+    rule: str,
+    specs: Sequence[str],
+    sketched: int,
+    measured: int,
+    *,
+    spectra: bool,
+    exact: bool,
 ) -> list[str]:
     """Return content hashes of models of a matrix rule with vectors of all specs, current figures and sketches.
 
-    ``sketched``: version of the sketches; ``spectra``: and with their spectra; ``exact``: and without approximate ones.
+    ``sketched``, ``measured``: versions of the sketches and of the figures of weights; ``spectra``: and with their
+    spectra; ``exact``: and without approximate ones.
     """
     judged = select(conjugacy.c.model_id).where(conjugacy.c.rule == CONJUGACY_RULE)
     statement = select(models.c.content_hash).where(models.c.matrix_rule == rule, models.c.id.in_(judged))
     of_version = select(sketches.c.model_id).where(sketches.c.version == sketched)
     statement = statement.where(models.c.id.in_(of_version))
+    of_figures = select(weight_figures.c.model_id).where(weight_figures.c.version == measured)
+    statement = statement.where(models.c.id.in_(of_figures))
     for spec in specs:
         under = select(schema.fingerprints.c.model_id).join(schema.specs).where(schema.specs.c.hash == spec)
         statement = statement.where(models.c.id.in_(under))
@@ -256,6 +266,8 @@ def find_holding(connection: Connection, content_hash: str) -> Holding | None:
         judged=rule == CONJUGACY_RULE,
         exact=is_exact(connection, model.id),
         sketches=connection.scalar(select(sketches.c.version).where(sketches.c.model_id == model.id)) or 0,
+        weight_figures=connection.scalar(select(weight_figures.c.version).where(weight_figures.c.model_id == model.id))
+        or 0,
     )
 
 

@@ -91,7 +91,7 @@ def check_model(new: NewModel) -> None:
     SpecMismatchError
         The spectra are not those of the plan's layers.
     SpectrumError
-        A spectrum is not that of its layer, or the sketches are not float16 of all layers.
+        A spectrum is not that of its layer, the sketches are not float16 of all layers, or there are figures of others.
     """
     _check_plan(new.plan)
     check_card(new.card)
@@ -104,8 +104,14 @@ def check_model(new: NewModel) -> None:
         _check_spectra(new.spectra)
     if new.sketches is not None:
         _check_sketches(new)
+    if new.weight_figures is not None and len(new.weight_figures.layers) != len(new.plan.layers):
+        raise SpectrumError(f"the figures of the weights of {new.name} are not of its {len(new.plan.layers)} layers")
     if not new.plan.weights_read and (
-        new.spectra or new.conjugacy is not None or new.sketches is not None or any(new.means)
+        new.spectra
+        or new.conjugacy is not None
+        or new.sketches is not None
+        or new.weight_figures is not None
+        or any(new.means)
     ):
         raise UsageError(f"the weights of {new.name} were not read, and figures of them are given")
 

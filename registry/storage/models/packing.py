@@ -16,6 +16,7 @@ from registry.storage.models.model_validation import MAX_LENGTH
 from registry.storage.models.records import StoredLayer
 from registry.types.relations import Sketches
 from registry.types.spectra import Conjugacy, Decay, FingerprintSpec
+from registry.types.weight_figures import TRAINING_CLASSES, Alignments, MatrixFigures, VectorCounts, WeightFigures
 from registry.types.weights import LayerMatrix, Metric
 
 if TYPE_CHECKING:
@@ -43,15 +44,17 @@ __all__ = [
     "to_conjugacy",
     "to_metric",
     "unpacked",
+    "weight_figures_of",
+    "weight_figures_row",
 ]
 
 FLOAT32, FLOAT16 = np.dtype("<f4"), np.dtype("<f2")
 MAX_NOTES, MAX_NOTE = 20, 500
 TAILS = ("edge", "long")
-TRAININGS = ("untrained", "trained")
 LAWS = ("exponential", "power", "undecided")
 
 _DELTAS = {0.01: "01", 0.02: "02", 0.05: "05"}
+_COUNTS_FROM = MatrixFigures._fields.index("flat")
 _DECAY = tuple(field.name for field in fields(Decay))
 
 
@@ -105,6 +108,54 @@ def sketches_of(version: int, buckets: int, data: bytes, layers: int) -> Sketche
     if not np.isfinite(values).all():
         raise SpectrumError("sketches have numbers that are not finite")
     return Sketches(version, values)
+
+
+def weight_figures_row(model_id: int, figures: WeightFigures) -> dict[str, Any]:
+    """Return the row of ``weight_figures``."""
+    alignments = {name: None if math.isnan(z) else z for name, z in figures.alignments._asdict().items()}
+    return {
+        "model_id": model_id,
+        "version": figures.version,
+        "layers": np.array(figures.layers, FLOAT32).tobytes(),
+        "statistics": json.dumps({"alignments": alignments, "vectors": figures.vectors._asdict()}),
+    }
+
+
+def weight_figures_of(version: int, data: bytes, statistics: str, layers: int) -> WeightFigures:
+    """Return the figures that a row of ``weight_figures`` holds, of so many layers.
+
+    Raises
+    ------
+    SpectrumError
+        The data are not of that many layers, a number is infinite, a count is none, or the statistics are no such JSON.
+    """
+    width = len(MatrixFigures._fields)
+    if len(data) != FLOAT32.itemsize * layers * width:
+        raise SpectrumError(f"figures of {layers} layers by {width} numbers do not have {len(data)} bytes")
+    values = np.frombuffer(data, FLOAT32).reshape(layers, width).astype(np.float64)
+    counts = values[:, _COUNTS_FROM:]
+    if np.isinf(values).any() or not (np.isfinite(counts).all() and (counts >= 0).all()):
+        raise SpectrumError("figures of weights have numbers that are infinite, or counts that are none")
+    try:
+        known = json.loads(statistics)
+        of_pairs = known["alignments"]
+        pairs = of_pairs.pop("pairs")
+        alignments = Alignments(**{name: math.nan if z is None else z for name, z in of_pairs.items()}, pairs=pairs)
+        vectors = VectorCounts(**known["vectors"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise SpectrumError("statistics of weights cannot be read") from error
+    z = alignments[:-1]
+    if not all(type(each) is int and 0 <= each < 2**31 for each in (alignments.pairs, *vectors)):
+        raise SpectrumError("statistics of weights have a count that is none")
+    if not all(isinstance(each, float | int) and not math.isinf(each) for each in z):
+        raise SpectrumError("statistics of weights have a number that is infinite, or none")
+    matrices = tuple(
+        MatrixFigures(*each[:_COUNTS_FROM], *map(bool, marks), *map(int, rest))
+        for each, marks, rest in zip(
+            values[:, :_COUNTS_FROM].tolist(), counts[:, :2].tolist(), counts[:, 2:].tolist(), strict=True
+        )
+    )
+    return WeightFigures(matrices, alignments, vectors, version)
 
 
 @lru_cache(maxsize=4096)
@@ -219,7 +270,7 @@ def conjugacy_row(model_id: int, conjugacy: Conjugacy, rule: int) -> dict[str, A
     SpectrumError
         Its tails are not at 0.01, 0.02 and 0.05, a figure is not finite, or a class is none.
     """
-    if conjugacy.tail_class not in TAILS or conjugacy.training_class not in TRAININGS:
+    if conjugacy.tail_class not in TAILS or conjugacy.training_class not in TRAINING_CLASSES:
         raise SpectrumError(
             f"unknown tail class {conjugacy.tail_class!r:.40} or training class {conjugacy.training_class!r:.40}"
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from registry.types.relations import Sketches
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
+    from registry.types.weight_figures import WeightFigures
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
 __all__ = [
@@ -36,9 +37,9 @@ __all__ = [
 ]
 
 
-CONJUGACY_RULE = 3
+CONJUGACY_RULE = 4
 """Version of the thresholds behind conjugacy figures and of what belongs to them: 2 has the tail's decay law, 3 a
-farther edge for the smallest networks."""
+farther edge for the smallest networks, 4 the training class by figures of the weights, where there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class NewModel:
     conjugacy: Conjugacy | None = None
     fingerprints: tuple[Fingerprint, ...] = ()
     sketches: Sketches | None = None
+    weight_figures: WeightFigures | None = None
     tool_version: str = ""
     conjugacy_rule: int = CONJUGACY_RULE
     created: datetime | None = None
@@ -94,7 +96,7 @@ class Holding:
     """What is stored of some weights: matrix rule, hashes of specs, and whether spectra.
 
     ``judged``: whether their conjugacy figures are by this version's thresholds; ``exact``: no layer is approximate;
-    ``sketches``: the version of their sketches, 0 without any.
+    ``sketches``, ``weight_figures``: the versions of their sketches and figures of weights, 0 without any.
     """
 
     matrix_rule: str
@@ -103,6 +105,7 @@ class Holding:
     judged: bool
     exact: bool = True
     sketches: int = 0
+    weight_figures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

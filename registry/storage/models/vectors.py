@@ -13,7 +13,15 @@ from registry.storage.engine import schema
 from registry.storage.engine.failures import driver
 from registry.storage.models.filter_sql import among
 from registry.storage.models.model_validation import check_spec
-from registry.storage.models.packing import FLOAT32, layer_of, sketches_of, spec_of, to_conjugacy, unpacked
+from registry.storage.models.packing import (
+    FLOAT32,
+    layer_of,
+    sketches_of,
+    spec_of,
+    to_conjugacy,
+    unpacked,
+    weight_figures_of,
+)
 from registry.storage.models.records import CONJUGACY_RULE
 from registry.types.spectra import Spectrum
 
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 
     from registry.types.relations import Sketches
     from registry.types.spectra import Conjugacy, FingerprintSpec
+    from registry.types.weight_figures import WeightFigures
     from registry.types.weights import LayerMatrix
 
 __all__ = [
@@ -34,9 +43,11 @@ __all__ = [
     "missing_conjugacy",
     "missing_fingerprints",
     "missing_sketches",
+    "missing_weight_figures",
     "read_fingerprints",
     "read_layers",
     "read_sketches",
+    "read_weight_figures",
     "read_spectra",
     "read_training_classes",
     "read_vector",
@@ -166,6 +177,23 @@ def read_sketches(connection: Connection, model_id: int) -> Sketches | None:
         return None
     layers = connection.scalar(select(models.c.layers).where(models.c.id == model_id)) or 0
     return sketches_of(row.version, row.buckets, row.data, layers)
+
+
+def read_weight_figures(connection: Connection, model_id: int) -> WeightFigures | None:
+    """Return the figures of a model's weights; None if not stored."""
+    columns = schema.weight_figures.c
+    row = connection.execute(select(schema.weight_figures).where(columns.model_id == model_id)).first()
+    if row is None:
+        return None
+    layers = connection.scalar(select(models.c.layers).where(models.c.id == model_id)) or 0
+    return weight_figures_of(row.version, row.layers, row.statistics, layers)
+
+
+def missing_weight_figures(connection: Connection, version: int) -> list[int]:
+    """Return the ids of the models without figures of their weights of that version, ascending."""
+    columns = schema.weight_figures.c
+    has = exists().where(columns.model_id == models.c.id, columns.version == version)
+    return list(connection.scalars(select(models.c.id).where(~has).order_by(models.c.id)))
 
 
 def missing_sketches(connection: Connection, version: int) -> list[int]:

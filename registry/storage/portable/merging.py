@@ -13,7 +13,13 @@ from registry.storage.engine import schema
 from registry.storage.engine.schema import architectures, models, names
 from registry.storage.models.adding import absorb, agreements, layer_means, means_of
 from registry.storage.models.filter_sql import among, listed
-from registry.storage.models.inserting import insert_models, insert_spectra, put_sketches, replace_layers
+from registry.storage.models.inserting import (
+    insert_models,
+    insert_spectra,
+    put_sketches,
+    put_weight_figures,
+    replace_layers,
+)
 from registry.storage.models.measured_values import put_measured
 from registry.storage.models.model_queries import is_older, short_hash
 from registry.storage.models.model_validation import check_model, check_name
@@ -47,6 +53,7 @@ class Held:
     conjugacy: int
     spectra: bool
     sketches: int
+    weight_figures: int
     unread: bool
 
 
@@ -100,6 +107,7 @@ class _Merger:
         self._figures: dict[int, tuple[Any, int]] = {}
         self._spectra: dict[int, Any] = {}
         self._sketches: dict[int, Any] = {}
+        self._weight_figures: dict[int, Any] = {}
         self._gone: set[int] = set()  # specs that lost vectors
         self._joined: set[str] = set()  # hashes of models that took over an older one
         self._names: list[tuple[str, str, Any]] = []  # name, hash of its weights, since when
@@ -168,7 +176,7 @@ class _Merger:
                 if not is_older(rule, plan.rule) or size != plan.bytes or not agreed or not all(agreed):
                     continue
             self._held.pop(owner, None)  # neither it nor what was to be written of it is there any more
-            for waiting in (self._vectors, self._figures, self._spectra, self._sketches):
+            for waiting in (self._vectors, self._figures, self._spectra, self._sketches, self._weight_figures):
                 waiting.pop(id_, None)
             held = self._held.get(content)
             if held is None:
@@ -207,6 +215,7 @@ class _Merger:
             self._gone |= replace_layers(self._connection, held.id, new)
             held.specs, held.conjugacy, held.spectra, held.unread, changed = set(), 0, True, False, True
             held.sketches = new.sketches.version if new.sketches is not None else 0
+            held.weight_figures = new.weight_figures.version if new.weight_figures is not None else 0
         if new.spectra and new.keep_spectra and not held.spectra:
             self._check_layers(held.id, portable)
             self._spectra[held.id] = new
@@ -215,7 +224,14 @@ class _Merger:
             self._check_layers(held.id, portable)
             self._sketches[held.id] = new
             changed = True
-        if new.conjugacy is not None and held.conjugacy < new.conjugacy_rule <= CONJUGACY_RULE:
+        measured = new.weight_figures is not None and held.weight_figures < new.weight_figures.version
+        if measured:
+            self._check_layers(held.id, portable)
+            self._weight_figures[held.id] = new
+            changed = True
+        # The training class follows from the figures of the weights where there are any.
+        behind = held.conjugacy < new.conjugacy_rule or (measured and held.conjugacy == new.conjugacy_rule)
+        if new.conjugacy is not None and behind and new.conjugacy_rule <= CONJUGACY_RULE:
             self._figures[held.id] = (new.conjugacy, new.conjugacy_rule)
             changed = True
         missing = tuple(f for f in new.fingerprints if f.spec.hash not in held.specs)
@@ -246,6 +262,7 @@ class _Merger:
             connection.execute(insert(names), rows)
         insert_spectra(connection, self._spectra)
         put_sketches(connection, self._sketches)
+        put_weight_figures(connection, self._weight_figures)
         put_measured(connection, self._vectors, self._figures, gone=self._gone)  # last: other writers wait from here on
 
 
@@ -261,7 +278,7 @@ def _owners(connection: Connection, wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _held(connection: Connection, hashes: Sequence[str]) -> dict[str, Held]:
-    """What is stored of the weights with those hashes, in ten queries."""
+    """What is stored of the weights with those hashes, in eleven queries."""
     statement = (
         select(models, architectures.c.family, architectures.c.name.label("architecture"))
         .join(architectures, architectures.c.id == models.c.architecture_id)
@@ -284,6 +301,7 @@ def _held(connection: Connection, hashes: Sequence[str]) -> dict[str, Held]:
     hashed, figures = by_model(vectors), by_model(select(schema.conjugacy.c.model_id, schema.conjugacy.c.rule))
     kept = by_model(select(schema.spectra.c.model_id))
     drawn = by_model(select(schema.sketches.c.model_id, schema.sketches.c.version))
+    measured = by_model(select(schema.weight_figures.c.model_id, schema.weight_figures.c.version))
     fields = (*MODEL_FIELDS, "family", "architecture")
     return {
         row["content_hash"]: Held(
@@ -299,6 +317,7 @@ def _held(connection: Connection, hashes: Sequence[str]) -> dict[str, Held]:
             conjugacy=max((figure["rule"] for figure in figures[row["id"]]), default=0),
             spectra=bool(kept[row["id"]]),
             sketches=max((each["version"] for each in drawn[row["id"]]), default=0),
+            weight_figures=max((each["version"] for each in measured[row["id"]]), default=0),
             unread=row["content_hash"].startswith(HEADER_PREFIX),
         )
         for row in rows

@@ -13,7 +13,15 @@ from registry.spelling import counted
 from registry.storage.engine import schema
 from registry.storage.models.model_queries import short_hash
 from registry.storage.models.model_validation import check_spec
-from registry.storage.models.packing import notes_of, sketches_of, spec_of, to_conjugacy, to_metric, unpacked
+from registry.storage.models.packing import (
+    notes_of,
+    sketches_of,
+    spec_of,
+    to_conjugacy,
+    to_metric,
+    unpacked,
+    weight_figures_of,
+)
 from registry.storage.models.records import NewModel
 from registry.storage.models.stored_cards import MODEL_FIELDS
 from registry.storage.portable.row_validation import extents, rows_of, text_of
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Table
 
     from registry.types.relations import Sketches
+    from registry.types.weight_figures import WeightFigures
 
 __all__ = ["MAX_BLOB", "Portable", "Rows", "blobs_of", "read_portables", "read_specs"]
 
@@ -50,7 +59,7 @@ CHILDREN = (
     schema.fingerprints,
     schema.conjugacy,
 )
-_BLOBS = (schema.sketches,)
+_BLOBS = (schema.sketches, schema.weight_figures)
 """Tables of one blob a model, besides that of spectra."""
 
 
@@ -221,6 +230,7 @@ def _model(row: Row, design: Row, children: dict[str, list[Row]], specs: dict[in
         conjugacy_rule=figures[0]["rule"] if figures else 0,
         fingerprints=tuple(_fingerprint(vector, specs) for vector in children["fingerprints"]),
         sketches=_sketches(children["sketches"], len(layers)),
+        weight_figures=_weight_figures(children["weight_figures"], len(layers)),
         tool_version=row["tool_version"],
         created=row["created"],
         format=row["format"],
@@ -276,6 +286,13 @@ def _sketches(rows: list[Row], layers: int) -> Sketches | None:
         return None
     [row] = rows
     return sketches_of(row["version"], row["buckets"], row["data"], layers)
+
+
+def _weight_figures(rows: list[Row], layers: int) -> WeightFigures | None:
+    if not rows:
+        return None
+    [row] = rows
+    return weight_figures_of(row["version"], row["layers"], row["statistics"], layers)
 
 
 def _fingerprint(row: Row, specs: dict[int, FingerprintSpec | str]) -> Fingerprint:
