@@ -104,7 +104,8 @@ def _advise(outdated: int | None, older: OlderModels | None, again: Sequence[Mod
         tables.hint(f"Some answers leave out {models} of an older version. Update: archreg refingerprint")
     if again:
         tables.hint(
-            f"Relations of {tables.counted(len(again), 'model')} are not known: {_some(again)}.",
+            f"Relations are unknown, and training classes by spectra alone, of {tables.counted(len(again), 'model')}: "
+            f"{_some(again)}.",
             f"Read their weights again, by the command that ingested them: {_command(again)}",
         )
     if older is None or not older.models:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Relation,
         Search,
         Selection,
+        Training,
         Verdict,
     )
 
@@ -235,13 +236,32 @@ def change(found: MetricChange) -> str:
     return f"{found.name} {found.change:+.3g}{way}" + (f" ({place})" if place else "")
 
 
-def training(found: Conjugacy) -> str:
-    """Training class, and the departure from Gaussian weights in widths of the 99 % band."""
+def training(found: Conjugacy, evidence: Training | None) -> str:
+    """Training class, what decided, and the departure from Gaussian weights in widths of the 99 % band."""
     where = "outside" if found.z > 1 else "within"
-    return (
-        f"{found.training_class}: {where} the 99 % band of Gaussian networks of the same shapes ({number(found.z)} "
-        "times its width)"
-    )
+    band = f"{where} the 99 % band of Gaussian networks of the same shapes ({number(found.z)} times its width)"
+    if evidence is None:
+        return f"{found.training_class}: {band}"
+    return f"{found.training_class}, by {evidence.decided_by}; {band}"
+
+
+def training_evidence(found: Training) -> str:
+    """All that tells training, in standard deviations, and the vectors that have left their start."""
+    parts = []
+    if found.z is not None:
+        each = ", ".join(f"{name.replace('_', ' ')} {z:.1f}" for name, z in found.evidence)
+        parts.append(f"matrices {found.z:.1f} standard deviations ({each})")
+    if found.layer_z is not None:
+        parts.append(f"the largest of a layer {found.layer_z:.1f}, {found.layer}")
+    vectors = found.vectors
+    for moved, count, what in (
+        (vectors.gains_moved, vectors.gains, "gains"),
+        (vectors.statistics_moved, vectors.statistics, "statistics"),
+        (vectors.biases_moved, vectors.biases, "biases"),
+    ):
+        if count:
+            parts.append(f"{moved} of {count} {what} have left their start")
+    return "; ".join(parts)
 
 
 def tail(found: Conjugacy) -> str:

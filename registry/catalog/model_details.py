@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from registry.errors import SpecMismatchError, WeightsNotReadError
 from registry.spectral.summary_statistics import figures
+from registry.spectral.training import FIGURES_VERSION, training
 from registry.storage.equivalence.stored_partitions import classes_with
 from registry.storage.models.model_queries import read_details
 from registry.storage.models.summaries import find_model
-from registry.storage.models.vectors import all_specs, read_spectra
+from registry.storage.models.vectors import all_specs, read_spectra, read_weight_figures
 from registry.types import LayerFigures, Membership, ModelDetails
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def details(store: Store, name: str) -> ModelDetails:
     summary = store.read(find_model, name)
     rows = store.read(read_details, summary.id)
     spectra = store.read(read_spectra, summary.id) if rows.has_spectra else None
+    of_weights = store.read(read_weight_figures, summary.id)
+    known = of_weights is not None and of_weights.version == FIGURES_VERSION
     labels = {spec.hash: spec.label for spec in store.read(all_specs)}
     return ModelDetails(
         summary=summary,
@@ -42,6 +45,7 @@ def details(store: Store, name: str) -> ModelDetails:
         seed=rows.seed,
         tool_version=rows.tool_version,
         notes=rows.notes,
+        evidence=training(of_weights, [row.layer for row in rows.layers]) if of_weights and known else None,
         memberships=tuple(
             Membership(
                 identity, members, labels.get(key.spec_hash, key.spec_hash), key.distance, key.tolerance, key.rule

@@ -351,10 +351,10 @@ class Registry:
             return older(self._database.readable())
 
     def to_read_again(self) -> tuple[ModelSummary, ...]:
-        """Return the models whose weights must be read again for relations, by name. O(n).
+        """Return the models whose weights must be read again for relations and training classes, by name. O(n).
 
-        They were stored before sketches were, by an older version or from a file of one. ``ingest`` of the same weights
-        adds what is missing and keeps all else.
+        They were stored before sketches and figures of weights were, by an older version or from a file of one.
+        ``ingest`` of the same weights adds what is missing and keeps all else.
         """
         from registry.catalog.measuring import to_read_again
 

@@ -355,7 +355,7 @@ def training(figures: WeightFigures, layers: Sequence[LayerMatrix]) -> Training:
     vectors = figures.vectors
     orders = [min(layer.p, layer.q) for layer in layers]
     class_, why = _judged(z, largest, vectors, max(orders, default=0))
-    return Training(class_, why, z, known, name, largest, vectors)
+    return Training(class_, why, None if isnan(z) else z, known, name, None if isnan(largest) else largest, vectors)
 
 
 def _judged(z: float, largest: float, vectors: VectorCounts, order: int) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from registry.types.reprs import Shown
 
 if TYPE_CHECKING:
     from registry.types.spectra import Conjugacy
+    from registry.types.weight_figures import Training
     from registry.types.weights import Metric, SkippedTensor
 
 __all__ = ["LayerFigures", "Membership", "ModelDetails", "ModelSummary", "OlderModels", "Stats"]
@@ -96,7 +97,8 @@ class ModelDetails:
     """All stored data of one model. ``revision``, ``recipe``, ``training``, ``tool_version``: provenance.
 
     ``memberships``: the stored equivalence classes that contain it, newest partition first. ``notes``: sentences on
-    choices that the reader of the weights made.
+    choices that the reader of the weights made. ``evidence``: what the training class rests on, None where figures of
+    the weights are not stored.
     """
 
     summary: ModelSummary
@@ -113,6 +115,7 @@ class ModelDetails:
     tool_version: str = ""
     memberships: tuple[Membership, ...] = ()
     notes: tuple[str, ...] = ()
+    evidence: Training | None = None
 
 
 @dataclass(frozen=True, slots=True)

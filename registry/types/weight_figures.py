@@ -90,14 +90,15 @@ class Training:
     """A training class with its evidence.
 
     ``training_class``: one of `TRAINING_CLASSES`. ``decided_by``: the evidence that decided, in words. ``z``: all
-    evidence of the matrices together; ``evidence``: pairs of what was tested and its z. ``layer`` and ``layer_z``: the
-    layer with the largest z, empty where no layer has one. ``vectors``: gains, statistics and biases.
+    evidence of the matrices together, None without any; ``evidence``: pairs of what was tested and its z. ``layer`` and
+    ``layer_z``: the layer with the largest z of its rectangles, empty and None where no layer has one. ``vectors``:
+    gains, statistics and biases.
     """
 
     training_class: str
     decided_by: str
-    z: float
+    z: float | None
     evidence: tuple[tuple[str, float], ...]
     layer: str
-    layer_z: float
+    layer_z: float | None
     vectors: VectorCounts
