@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError
 
 from registry.errors import ReadOnlyError, RegistryError, StorageError, UsageError
 from registry.storage.engine.address import Address
-from registry.storage.engine.connections import make_engine, reading, writing
-from registry.storage.engine.failures import guarded, is_conflict, is_passing
+from registry.storage.engine.connections import guarded, make_engine, reading, writing
+from registry.storage.engine.failures import is_conflict, is_passing
 from registry.storage.engine.schema_version import current_version, require_head, require_writable
 from registry.storage.index import pgvector_index
 from registry.storage.models.spec_state import spec_facts, state_of

@@ -22,7 +22,7 @@ from registry.errors import (
     UsageError,
 )
 from registry.storage import Store
-from registry.storage.engine.failures import guarded
+from registry.storage.engine.connections import guarded
 from registry.storage.portable import portable_file
 from tests.catalog.conftest import fill
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import LargeBinary
 
-from registry.storage.engine.failures import driver
+from registry.storage.engine.connections import driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from registry.storage.engine.failures import driver
+from registry.storage.engine.connections import driver
 from registry.storage.engine.schema import UtcDateTime
 
 if TYPE_CHECKING:

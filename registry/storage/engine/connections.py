@@ -1,19 +1,20 @@
-"""Engines and transactions for concurrent processes on SQLite and Postgres."""
+"""Engines and transactions for concurrent processes on SQLite and Postgres, and the drivers below them."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from registry.storage.engine.failures import driver
+from registry.storage.engine.failures import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
 
     from registry.storage.engine.address import Address
 
-__all__ = ["Access", "address_of", "is_frozen", "make_engine", "reading", "sqlite_uri", "writing"]
+__all__ = [
+    "Access",
+    "address_of",
+    "driver",
+    "guarded",
+    "is_frozen",
+    "make_engine",
+    "reading",
+    "sqlite_uri",
+    "writing",
+]
 
 Access = Literal["read", "write", "migrate"]
 BUSY_SECONDS = 30
@@ -159,3 +170,26 @@ def _begun(engine: Engine, **options: bool) -> Iterator[Connection]:
             with transaction:
                 yield connection
             return
+
+
+@contextmanager
+def guarded(address: Address, *, writing: bool = False) -> Iterator[None]:
+    """Convert errors of SQLAlchemy and drivers to `StorageError` or `ReadOnlyError`."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise wrapped(error, address, writing=writing) from error
+
+
+@contextmanager
+def driver(connection: Connection) -> Iterator[Any]:
+    """Yield the driver's connection; its errors are raised as SQLAlchemy errors."""
+    below: Any = connection.connection.driver_connection
+    base = connection.dialect.loaded_dbapi.Error
+    try:
+        yield below
+    except base as error:
+        lost = connection.dialect.is_disconnect(error, below, None)
+        if lost:
+            connection.invalidate(error)
+        raise DBAPIError.instance(None, None, error, base, connection_invalidated=lost) from error

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from registry.errors import ReadOnlyError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection
-
     from registry.storage.engine.address import Address
 
-__all__ = ["driver", "guarded", "is_conflict", "is_passing", "wrapped"]
+__all__ = ["is_conflict", "is_passing", "wrapped"]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES = {
@@ -125,26 +120,3 @@ def _state_of(words: str) -> str | None:
     if found is not None:
         return _MISSING[found[1]]
     return next((state for part, state in _WORDS.items() if part in words), None)
-
-
-@contextmanager
-def guarded(address: Address, *, writing: bool = False) -> Iterator[None]:
-    """Convert errors of SQLAlchemy and drivers to `StorageError` or `ReadOnlyError`."""
-    try:
-        yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise wrapped(error, address, writing=writing) from error
-
-
-@contextmanager
-def driver(connection: Connection) -> Iterator[Any]:
-    """Yield the driver's connection; its errors are raised as SQLAlchemy errors."""
-    below: Any = connection.connection.driver_connection
-    base = connection.dialect.loaded_dbapi.Error
-    try:
-        yield below
-    except base as error:
-        lost = connection.dialect.is_disconnect(error, below, None)
-        if lost:
-            connection.invalidate(error)
-        raise DBAPIError.instance(None, None, error, base, connection_invalidated=lost) from error

@@ -18,8 +18,7 @@ from sqlalchemy import create_engine, inspect
 from registry.errors import SchemaVersionError, StorageError, UsageError
 from registry.storage.engine import inspection
 from registry.storage.engine.address import Address
-from registry.storage.engine.connections import make_engine, reading, writing
-from registry.storage.engine.failures import guarded
+from registry.storage.engine.connections import guarded, make_engine, reading, writing
 from registry.storage.engine.schema import metadata
 from registry.storage.engine.schema_version import (
     HEAD,

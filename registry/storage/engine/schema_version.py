@@ -11,8 +11,7 @@ from sqlalchemy import text
 
 from registry.errors import DatabaseMissingError, ReadOnlyError, SchemaVersionError, StorageError
 from registry.storage.engine.address import Address
-from registry.storage.engine.connections import is_frozen, make_engine, reading, sqlite_uri
-from registry.storage.engine.failures import guarded
+from registry.storage.engine.connections import guarded, is_frozen, make_engine, reading, sqlite_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from registry.errors import SpecMismatchError, StorageError, UsageError
 from registry.extensions import INDEX_OPERATORS
-from registry.storage.engine.failures import driver
+from registry.storage.engine.connections import driver
 from registry.storage.engine.ownership import share
 from registry.storage.engine.schema import fingerprints, specs
 from registry.storage.index import pgvector_index

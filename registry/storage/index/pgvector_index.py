@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import select, text
 
 from registry.extensions import INDEX_OPERATORS
-from registry.storage.engine.failures import driver
+from registry.storage.engine.connections import driver
 from registry.storage.engine.schema import specs
 from registry.storage.models.packing import unpacked
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from registry.errors import NotFoundError, SchemaVersionError, StorageError, UnsafeError
 from registry.storage.engine import schema
 from registry.storage.engine.address import Address
-from registry.storage.engine.connections import is_frozen, sqlite_uri
-from registry.storage.engine.failures import guarded
+from registry.storage.engine.connections import guarded, is_frozen, sqlite_uri
 from registry.storage.engine.schema_version import HEAD, VERSION_TABLE, recorded_in, require_head, require_revision
 from registry.storage.portable.calibration_merge import calibrations_of
 from registry.storage.portable.model_assembly import MAX_BLOB, blobs_of, read_portables, read_specs
