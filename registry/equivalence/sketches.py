@@ -49,8 +49,8 @@ SMALLEST = 64
 """Elements of the smallest layer that is sketched."""
 _TURNS = 61  # a prime, so that no period of a layer's rows is one of the turns
 _CHUNK = _TURNS * MOST  # elements at a time: they stay in the processor's cache
-_REMEMBERED = 1 << 15  # elements of the largest layer whose signs and buckets are remembered, 260 kB
-_SAFE = 1e-12, 1e12  # of largest values: their squares and sums of squares are normal numbers of float32
+_REMEMBERED = 1 << 16  # elements of the largest layer whose signs are remembered, 8 kB
+_SAFE = 1e-12, 1e12  # of norms: squares of most values are normal numbers of float32, and none overflows
 
 
 def buckets_for(layers: int) -> int:
@@ -65,7 +65,7 @@ def centred(matrix: NDArray[np.floating], kernel: Sequence[int] = ()) -> tuple[N
     Parameters
     ----------
     matrix
-        W of shape (p, q), outputs by flattened inputs.
+        W of shape (p, q), outputs by flattened inputs, C-contiguous.
     kernel
         Spatial extents of a convolution, whose product k divides q.
 
@@ -73,25 +73,34 @@ def centred(matrix: NDArray[np.floating], kernel: Sequence[int] = ()) -> tuple[N
     -------
     layer : ndarray
         float32, shape (p, q / k, k), a copy; scaled by a power of two where float32 could not hold squares.
-    largest : float
-        Largest magnitude of the uncentred layer, scaled likewise.
+    norm : float
+        Euclidean norm of the uncentred layer, scaled likewise.
     """
     positions = math.prod(kernel)
-    largest = max(float(matrix.max()), -float(matrix.min()))
-    if matrix.dtype != np.float32 or not _SAFE[0] < largest < _SAFE[1]:
-        scale = math.ldexp(1.0, -math.frexp(largest)[1])
-        matrix, largest = (matrix * scale).astype(np.float32), largest * scale
+    norm = _norm(matrix.reshape(-1)) if matrix.dtype == np.float32 else 0.0
+    if not _SAFE[0] < norm < _SAFE[1]:
+        largest = float(np.abs(matrix).max())
+        matrix = (matrix * math.ldexp(1.0, -math.frexp(largest)[1])).astype(np.float32)
+        norm = _norm(matrix.reshape(-1))
     outputs, inputs = len(matrix), matrix.shape[1] // positions
-    layer = np.asarray(matrix - (np.ones(outputs, np.float32) @ matrix) / np.float32(outputs), np.float32)
+    # Products with vectors of ones are many times as fast as means along an axis.
+    layer = np.asarray(matrix - _ones(outputs) @ matrix * np.float32(1 / outputs), np.float32)
+    by_input = layer.reshape(outputs, inputs, positions)
     if inputs > 1:
-        means = layer.mean(axis=1) if positions == 1 else layer @ _mean_of_inputs(inputs, positions)
-        layer -= np.tile(means.reshape(outputs, positions), (1, inputs)) if positions > 1 else means[:, None]
-    return layer.reshape(outputs, inputs, positions), largest
+        sums = layer @ _ones(inputs) if positions == 1 else layer @ _sums_over_inputs(inputs, positions)
+        by_input -= (sums * np.float32(1 / inputs)).reshape(outputs, 1, positions)
+    return by_input, norm
 
 
-def _mean_of_inputs(inputs: int, positions: int) -> NDArray[np.float32]:
-    """The matrix (in k, k) by which a row's mean over inputs is a product, many times as fast as a reduction."""
-    return np.tile(np.eye(positions, dtype=np.float32) / np.float32(inputs), (inputs, 1))
+@lru_cache(maxsize=256)
+def _ones(count: int) -> NDArray[np.float32]:
+    return np.ones(count, np.float32)
+
+
+@lru_cache(maxsize=64)
+def _sums_over_inputs(inputs: int, positions: int) -> NDArray[np.float32]:
+    """The matrix (in k, k) by which a row's sums over inputs, for each kernel position, are a product."""
+    return np.tile(np.eye(positions, dtype=np.float32), (inputs, 1))
 
 
 def sketch_of(matrix: NDArray[np.floating], kernel: Sequence[int], buckets: int) -> NDArray[np.float16] | None:
@@ -114,14 +123,13 @@ def sketch_of(matrix: NDArray[np.floating], kernel: Sequence[int], buckets: int)
     """
     if matrix.size < SMALLEST or len(matrix) < 2:
         return None
-    layer, largest = centred(matrix, kernel)
+    layer, whole = centred(matrix, kernel)
     flat = layer.reshape(-1)
     norm = _norm(flat)
-    # What rounding leaves of a constant layer is no direction.
-    if norm <= 1e-6 * math.sqrt(flat.size) * largest:
+    if norm <= 1e-6 * whole:  # what rounding leaves of a constant layer is no direction
         return None
     shape = layer.shape[0], layer.shape[1], layer.shape[2]
-    signs, places = _remembered(shape) if flat.size <= _REMEMBERED else _streams(shape)
+    signs = _remembered(shape) if flat.size <= _REMEMBERED else _signs(shape)
     # Elements of one turn and place are added first: they share their bucket.
     added = np.zeros(min(flat.size, _CHUNK), np.float32)
     for start in range(0, flat.size, _CHUNK):
@@ -129,29 +137,33 @@ def sketch_of(matrix: NDArray[np.floating], kernel: Sequence[int], buckets: int)
         bits = np.unpackbits(signs[start // 8 : -(-(start + part.size) // 8)], count=part.size, bitorder="little")
         flipped = part.view(np.uint32) ^ (bits.astype(np.uint32) << np.uint32(31))
         added[: part.size] += flipped.view(np.float32)
-    values = np.asarray(np.bincount(places, added, MOST), np.float64)
+    values = np.asarray(np.bincount(_places()[: added.size], added, MOST), np.float64)
     return (folded(values, buckets) / norm).astype(np.float16)
 
 
 def _norm(flat: NDArray[np.float32]) -> float:
     """Euclidean norm; products of chunks are added in float64."""
+    if flat.size <= _CHUNK:
+        return math.sqrt(flat @ flat)
     parts = (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
     return math.sqrt(sum(float(part @ part) for part in parts))
 
 
-def _streams(shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    """What a layer's shape decides: bits of the signs, one an element, and the buckets of 61 times 1,024 elements.
-
-    Philox is counter-based, and NumPy promises its bits to stay.
-    """
+def _signs(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Random bits that a layer's shape decides, one an element; Philox is counter-based, and its bits stay."""
     key = int.from_bytes(hashlib.sha256(",".join(map(str, shape)).encode()).digest()[:16], "little")
-    signs = np.random.Philox(key=key).random_raw(-(-math.prod(shape) // 64))
-    turns = np.random.Philox(key=key, counter=1 << 128).random_raw(_TURNS) % MOST
-    places = (np.arange(MOST) ^ turns.astype(np.intp)[:, None]).reshape(-1)[: math.prod(shape)]
-    return signs.astype("<u8", copy=False).view(np.uint8), places
+    words = np.random.Philox(key=key).random_raw(-(-math.prod(shape) // 64))
+    return words.astype("<u8", copy=False).view(np.uint8)
 
 
-_remembered = lru_cache(maxsize=32)(_streams)
+_remembered = lru_cache(maxsize=512)(_signs)
+
+
+@lru_cache(maxsize=1)
+def _places() -> NDArray[np.intp]:
+    """Buckets, of 1,024, of 61 times 1,024 successive elements; the same in all layers, whose signs differ."""
+    turns = np.random.Philox(key=SKETCH_VERSION).random_raw(_TURNS) % MOST
+    return (np.arange(MOST) ^ turns.astype(np.intp)[:, None]).reshape(-1)
 
 
 def folded(values: NDArray[np.floating], buckets: int) -> NDArray[np.float64]:
