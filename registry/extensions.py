@@ -46,6 +46,7 @@ SOURCES: Final = {
     "onnx": "registry.sources.formats.onnx:SOURCE",
     "caffe": "registry.sources.formats.caffe:SOURCE",
     "ncnn": "registry.sources.formats.ncnn:SOURCE",
+    "mnn": "registry.sources.formats.mnn:SOURCE",
     "darknet": "registry.sources.formats.darknet:SOURCE",
     "tf_checkpoint": "registry.sources.formats.tensorflow.checkpoint:SOURCE",
     "tf_graph": "registry.sources.formats.tensorflow.graph:SOURCE",

@@ -363,10 +363,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("ctranslate2", "a CTranslate2 model", _is_ctranslate2, remedy="ingest the model that it was converted from"),
     Kind("darknet", "a Darknet file", _is_darknet, "darknet"),
-    Kind(
-        "mnn", "an MNN model", _is_mnn,
-        remedy="ingest the ONNX, Caffe or TensorFlow model that it was converted from; MNN converts it to JSON alone",
-    ),
+    Kind("mnn", "an MNN model", _is_mnn, "mnn"),
     Kind("onnx", "an ONNX model", _is_onnx, "onnx"),
     Kind("tensorflow-saved-model", "a TensorFlow SavedModel", _is_saved_model, "tf_checkpoint"),
     Kind(
@@ -435,6 +432,8 @@ def _main_of(path: Path) -> Path:
         candidates += [each for each in _manifests(path.parent) if f'"{name}"'.encode() in _start_of(each)]
     elif name.endswith((".onnx.data", ".onnx_data")):
         candidates.append(path.with_name(name[: -len("_data")]))
+    elif name.endswith(".mnn.weight"):
+        candidates.append(path.with_name(name.removesuffix(".weight")))
     elif name.endswith(".distcp"):
         candidates.append(path.with_name(".metadata"))
     found = next((each for each in candidates if each != path and each.is_file()), path)

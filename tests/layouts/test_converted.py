@@ -1,4 +1,4 @@
-"""Published networks that were converted to ONNX, Caffe and ncnn, against the network that they were made of."""
+"""Published networks that were converted to ONNX, Caffe, ncnn and MNN, against the network that they were made of."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ ROWS = (
     ("caffe/ultraface/RFB-320.caffemodel", "rfb-320", True, 273_888),
     ("ncnn/ultraface/RFB-320.param", "rfb-320", True, 273_888),
     ("ncnn/ultraface/slim_320.bin", "slim-320", True, 257_916),
+    ("mnn/ultraface/slim-320.mnn", "slim-320", True, 257_916),
 )
 
 

@@ -24,6 +24,7 @@ from registry.sources.files.byte_source import LocalBytes
 from registry.sources.formats.tensorflow.leveldb_tables import Table
 from tests.sources import array_files, pickle_files, tensorflow_files
 from tests.sources.converted_files import DARKNET_CFG, darknet, small_caffe, small_ncnn, small_onnx
+from tests.sources.mnn_files import small_mnn
 
 if TYPE_CHECKING:
     import random
@@ -113,6 +114,7 @@ def sound_files() -> dict[str, Sound]:
             "onnx": Sound(".onnx", small_onnx(), _in_fields),
             "caffe": Sound(".caffemodel", small_caffe(), _in_fields),
             "ncnn": Sound(".param", small_ncnn(Path(folder)).read_bytes(), _in_text),
+            "mnn": Sound(".mnn", small_mnn(), _in_numbers),
             "darknet": Sound(".weights", darknet(Path(folder)).read_bytes(), _number),
         }
 

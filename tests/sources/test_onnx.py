@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from registry.errors import NotFoundError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
 from registry.sources.files.byte_source import open_bytes
+from registry.sources.files.companions import Companions
 from registry.sources.formats.onnx.constants import Constants
-from registry.sources.formats.onnx.external import Companions
 from registry.sources.formats.onnx.model import read_model
 from registry.sources.formats.onnx.node_names import own_name
 from tests.sources.onnx_models import graph_of, model_of, opened, saved, values

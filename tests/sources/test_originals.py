@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from registry.types import Checkpoint
 
 FORMATS = (
-    "caffe", "chainer-npz", "gguf", "keras-h5", "keras-v3", "mxnet-params", "ncnn", "onnx", "sb3-zip", "tf-checkpoint",
-    "tf-frozen-pb", "tf-savedmodel", "tfjs-graph", "tfjs-layers", "tfjs-weights", "tflite", "torch-legacy-pickle",
-    "torch-zip", "torchscript",
+    "caffe", "chainer-npz", "gguf", "keras-h5", "keras-v3", "mnn", "mxnet-params", "ncnn", "onnx", "sb3-zip",
+    "tf-checkpoint", "tf-frozen-pb", "tf-savedmodel", "tfjs-graph", "tfjs-layers", "tfjs-weights", "tflite",
+    "torch-legacy-pickle", "torch-zip", "torchscript",
 )  # fmt: skip
-REFUSED = ("lora-bin", "lora-safetensors", "mnn")
-"""Adapters need their base; MNN is read by its own tools alone."""
+REFUSED = ("lora-bin", "lora-safetensors")
+"""Adapters need their base."""
 
 
 def rows(originals: Path, *formats: str) -> list[dict[str, Any]]:

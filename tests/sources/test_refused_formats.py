@@ -78,13 +78,6 @@ def tensorrt_described(folder: Path) -> Path:
     return path
 
 
-def mnn(folder: Path) -> Path:
-    """The start of a FlatBuffer: the place of the root table, a vtable, and the table that points back at it."""
-    path = folder / "net.mnn"
-    path.write_bytes(struct.pack("<I2H2Hi", 16, 8, 8, 4, 0, 8)[:12] + bytes(4) + struct.pack("<2i", 12, 0) + bytes(40))
-    return path
-
-
 FORMATS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "coreml": (coreml, "a CoreML model", "ingest the model that it was converted from"),
     "coreml-program": (coreml_program, "a CoreML model", "ingest the model that it was converted from"),
@@ -94,7 +87,6 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "ctranslate2": (ctranslate2, "a CTranslate2 model", "ingest the model that it was converted from"),
     "tensorrt": (tensorrt, "a TensorRT engine", "ingest the ONNX or torch file"),
     "tensorrt-described": (tensorrt_described, "a TensorRT engine", "ingest the ONNX or torch file"),
-    "mnn": (mnn, "an MNN model", "MNN converts it to JSON alone"),
 }
 
 
@@ -122,8 +114,3 @@ def test_a_damaged_sign_is_none(name: str, tmp_path: Path) -> None:
         path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:])
     found = recognise(path)
     assert found is None or found.kind.title != FORMATS[name][1]
-
-
-def test_the_published_mnn_file_is_refused_by_name(originals: Path) -> None:
-    with pytest.raises(RegistryError, match="is an MNN model, which is not read"):
-        open_ref(expand(originals / "mnn" / "ultraface" / "slim-320.mnn")[0])

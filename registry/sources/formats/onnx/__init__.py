@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from registry.errors import NotFoundError, WeightsError
 from registry.sources.base import Source
 from registry.sources.files.byte_source import open_bytes
+from registry.sources.files.companions import Companions
 from registry.sources.files.lazy_tensors import LazyCheckpoint
 from registry.sources.formats.onnx.constants import Constants
-from registry.sources.formats.onnx.external import Companions
 from registry.sources.formats.onnx.model import read_model
 from registry.sources.formats.onnx.node_weights import weights_of
 from registry.sources.model_files import facts_beside, with_facts

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.sources.formats.onnx.external import Companions
+    from registry.sources.files.companions import Companions
     from registry.sources.formats.onnx.model import Attribute, Graph, Model, Node
 
 __all__ = ["Constant", "Constants", "Scope", "dequantised", "scaled"]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from registry.sources.files.companions import Companions
     from registry.sources.files.wire import Field, Message
-    from registry.sources.formats.onnx.external import Companions
 
 __all__ = ["ELEMENT_TYPES", "Stored", "integers_of", "stored_tensor", "tensor_of"]
 

@@ -24,8 +24,8 @@ from registry.errors import NotFoundError, WeightsError
 from registry.sources.base import Source
 from registry.sources.dtypes import bits_of, is_float
 from registry.sources.files.byte_source import open_bytes
+from registry.sources.files.flatbuffer import Flat
 from registry.sources.files.lazy_tensors import LazyCheckpoint, LazyTensor, computed, in_file, turned
-from registry.sources.formats.tensorflow.flatbuffer import Flat
 from registry.sources.formats.tensorflow.tensors import short
 from registry.sources.formats.tensorflow.variables import with_cells
 from registry.sources.layer_order import layer_order
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.sources.files.byte_source import ByteSource
-    from registry.sources.formats.tensorflow.flatbuffer import Table
+    from registry.sources.files.flatbuffer import Table
     from registry.types import Checkpoint, ModelRef
 
 __all__ = ["SOURCE"]

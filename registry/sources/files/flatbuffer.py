@@ -25,7 +25,7 @@ _PAGES = 64  # kept
 _LONGEST = 1 << 16  # bytes of a text
 _TEXTS = 64 * 2**20  # bytes of all texts
 _TABLES = 5_000_000  # that are visited
-_FORMATS = {"b": 1, "B": 1, "H": 2, "i": 4, "I": 4, "q": 8, "Q": 8, "f": 4}
+_FORMATS = {"b": 1, "B": 1, "H": 2, "i": 4, "I": 4, "q": 8, "Q": 8}
 
 
 class Flat:
@@ -49,8 +49,12 @@ class Flat:
         return Table(self, at)
 
     def number(self, at: int, kind: str) -> int:
-        """The number at a place; ``kind``: as of `struct`."""
+        """The integer at a place; ``kind``: as of `struct`."""
         return int(struct.unpack("<" + kind, self._bytes(at, _FORMATS[kind]))[0])
+
+    def real(self, at: int) -> float:
+        """The float32 at a place."""
+        return float(struct.unpack("<f", self._bytes(at, 4))[0])
 
     def _bytes(self, at: int, count: int) -> bytes:
         """A few bytes, from the pages that are kept."""
@@ -108,6 +112,11 @@ class Table:
         place = self._place(number)
         return self._flat.number(place, kind) if place else default
 
+    def real(self, number: int, default: float = 0.0) -> float:
+        """A float32; ``default`` where the field is missing."""
+        place = self._place(number)
+        return self._flat.real(place) if place else default
+
     def _target(self, number: int) -> int:
         place = self._place(number)
         return place + self._flat.number(place, "I") if place else 0
@@ -144,7 +153,7 @@ class Table:
             raise UnsafeError(f"{self._flat.file.name} has a list of {count} numbers", "convert the model again")
         return np.frombuffer(self._flat.file.read_at(start, count * width), dtype)
 
-    def span(self, number: int) -> tuple[int, int]:
-        """Where a list of bytes lies in the file, and how many there are; (0, 0) where the field is missing."""
+    def span(self, number: int, width: int = 1) -> tuple[int, int]:
+        """Where a list of elements of ``width`` bytes lies, and how many there are; (0, 0) for a missing field."""
         target = self._target(number)
-        return self._flat.vector(target, 1) if target else (0, 0)
+        return self._flat.vector(target, width) if target else (0, 0)

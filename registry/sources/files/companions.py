@@ -1,4 +1,4 @@
-"""Files beside an ONNX model that hold its tensors, each inside the model's folder."""
+"""Files beside a model that hold its tensors, each inside the model's folder: of ONNX, MNN and CoreML."""
 
 from __future__ import annotations
 
