@@ -47,6 +47,7 @@ SOURCES: Final = {
     "caffe": "registry.sources.formats.caffe:SOURCE",
     "ncnn": "registry.sources.formats.ncnn:SOURCE",
     "mnn": "registry.sources.formats.mnn:SOURCE",
+    "coreml": "registry.sources.formats.coreml.coreml_file:SOURCE",
     "darknet": "registry.sources.formats.darknet:SOURCE",
     "tf_checkpoint": "registry.sources.formats.tensorflow.checkpoint:SOURCE",
     "tf_graph": "registry.sources.formats.tensorflow.graph:SOURCE",

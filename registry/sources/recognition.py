@@ -215,9 +215,11 @@ def _is_caffe(start: Start) -> bool:
 
 def _is_coreml(start: Start) -> bool:
     fields = start.fields
-    if fields.get(1) == 0 and fields.get(2) == 2 and any(200 <= number <= 3000 for number in fields):
-        return True
-    # The weights of a package: a header of 64 bytes with a count and version 2, then the first blob's own mark.
+    return fields.get(1) == 0 and fields.get(2) == 2 and any(200 <= number <= 3000 for number in fields)
+
+
+def _is_coreml_weights(start: Start) -> bool:
+    """Whether it is a file of blobs: 64 bytes with their number and version 2, then the first blob's own mark."""
     return start.head[4:8] == b"\x02\0\0\0" and start.head[64:68] == b"\xef\xbe\xad\xde"
 
 
@@ -366,9 +368,10 @@ KINDS: tuple[Kind, ...] = (
     Kind("mnn", "an MNN model", _is_mnn, "mnn"),
     Kind("onnx", "an ONNX model", _is_onnx, "onnx"),
     Kind("tensorflow-saved-model", "a TensorFlow SavedModel", _is_saved_model, "tf_checkpoint"),
+    Kind("coreml", "a CoreML model", _is_coreml, "coreml"),
     Kind(
-        "coreml", "a CoreML model", _is_coreml,
-        remedy="ingest the model that it was converted from; coremltools does not convert it back",
+        "coreml-weights", "the weights of a CoreML package, without the model that they belong to", _is_coreml_weights,
+        remedy="give the whole .mlpackage; of a compiled .mlmodelc, the model that it was compiled from",
     ),
     Kind("tensorflow-graph", "a TensorFlow graph", _is_graph, "tf_graph"),
     Kind("caffe", "a Caffe model", _is_caffe, "caffe"),
@@ -429,6 +432,7 @@ def _main_of(path: Path) -> Path:
         candidates += [path.with_name(name.removesuffix(".meta") + end) for end in (".index", "")]  # the old format
     elif name.endswith(".bin") or _TFJS_SHARD.search(name):
         candidates += [path.with_name(name.removesuffix(".bin") + end) for end in (".param", ".xml")]
+        candidates += [path.parent.parent / "model.mlmodel"] if path.parent.name == "weights" else []
         candidates += [each for each in _manifests(path.parent) if f'"{name}"'.encode() in _start_of(each)]
     elif name.endswith((".onnx.data", ".onnx_data")):
         candidates.append(path.with_name(name[: -len("_data")]))

@@ -45,7 +45,7 @@ SUFFIXES: Mapping[str, str] = {
     ".pkl": "pickle", ".pickle": "pickle", ".joblib": "pickle", ".pdparams": "pickle", ".ptl": "torchscript",
     ".pt2": "torch_export", ".npy": "npy", ".mat": "mat", ".onnx": "onnx", ".h5": "keras", ".hdf5": "keras",
     ".keras": "keras", ".pb": "tf_graph", ".tflite": "tflite", ".gguf": "gguf", ".msgpack": "flax",
-    ".nemo": "nemo", ".params": "mxnet", ".caffemodel": "caffe", ".param": "ncnn", ".mnn": "mnn",
+    ".nemo": "nemo", ".params": "mxnet", ".caffemodel": "caffe", ".param": "ncnn", ".mnn": "mnn", ".mlmodel": "coreml",
 }  # fmt: skip
 """Usual suffixes of weights files and their sources. Content decides; these tell of files that have lost theirs."""
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from registry.sources.files.byte_source import LocalBytes
 from registry.sources.formats.tensorflow.leveldb_tables import Table
-from tests.sources import array_files, pickle_files, tensorflow_files
+from tests.sources import array_files, coreml_files, pickle_files, tensorflow_files
 from tests.sources.converted_files import DARKNET_CFG, darknet, small_caffe, small_ncnn, small_onnx
 from tests.sources.mnn_files import small_mnn
 
@@ -115,6 +115,8 @@ def sound_files() -> dict[str, Sound]:
             "caffe": Sound(".caffemodel", small_caffe(), _in_fields),
             "ncnn": Sound(".param", small_ncnn(Path(folder)).read_bytes(), _in_text),
             "mnn": Sound(".mnn", small_mnn(), _in_numbers),
+            "coreml network": Sound(".mlmodel", coreml_files.small_network(), _in_fields),
+            "coreml program": Sound(".mlmodel", coreml_files.small_program(), _in_fields),
             "darknet": Sound(".weights", darknet(Path(folder)).read_bytes(), _number),
         }
 

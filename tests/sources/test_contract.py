@@ -18,7 +18,15 @@ from registry.errors import NotFoundError
 from registry.sources import SOURCES, expand, open_ref
 from registry.testing import check_source
 from registry.types import ModelRef
-from tests.sources import array_files, converted_files, mnn_files, onnx_models, pickle_files, tensorflow_files
+from tests.sources import (
+    array_files,
+    converted_files,
+    coreml_files,
+    mnn_files,
+    onnx_models,
+    pickle_files,
+    tensorflow_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,6 +154,7 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "onnx": write_onnx,
     "caffe": write_caffe,
     "mnn": lambda folder: written(folder / "x.mnn", mnn_files.small_mnn(quantised=False)),
+    "coreml": lambda folder: written(folder / "x.mlmodel", coreml_files.small_program(quantised=False)),
     "darknet": lambda folder: str(converted_files.darknet(folder)),
     "ncnn": lambda folder: str(converted_files.ncnn(folder, ("InnerProduct 0=3 2=9", bytes(4) + bytes(range(36))))),
     **{kind: write_tensorflow(kind) for kind in ("tf_checkpoint", "tf_graph", "tflite", "tfjs")},

@@ -10,25 +10,10 @@ import pytest
 from registry.errors import RegistryError
 from registry.sources import expand, open_ref
 from registry.sources.recognition import recognise
-from tests.sources.converted_files import field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-
-def coreml(folder: Path) -> Path:
-    """A Model: its specification version, description, and a neural network as field 500."""
-    path = folder / "net.mlmodel"
-    path.write_bytes(field(1, 4) + field(2, field(1, field(1, "image"))) + field(500, field(1, field(1, "conv1"))))
-    return path
-
-
-def coreml_program(folder: Path) -> Path:
-    """The same, of an ML program (field 502)."""
-    path = folder / "net.mlmodel"
-    path.write_bytes(field(1, 8) + field(2, field(1, field(1, "image"))) + field(502, field(1, 1)))
-    return path
 
 
 def coreml_weights(folder: Path) -> Path:
@@ -79,9 +64,7 @@ def tensorrt_described(folder: Path) -> Path:
 
 
 FORMATS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
-    "coreml": (coreml, "a CoreML model", "ingest the model that it was converted from"),
-    "coreml-program": (coreml_program, "a CoreML model", "ingest the model that it was converted from"),
-    "coreml-weights": (coreml_weights, "a CoreML model", "ingest the model that it was converted from"),
+    "coreml-weights": (coreml_weights, "the weights of a CoreML package", "give the whole .mlpackage"),
     "openvino": (openvino, "an OpenVINO model", "ingest the model that it was converted from"),
     "openvino-weights": (openvino_weights, "an OpenVINO model", "ingest the model that it was converted from"),
     "ctranslate2": (ctranslate2, "a CTranslate2 model", "ingest the model that it was converted from"),

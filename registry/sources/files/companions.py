@@ -61,6 +61,11 @@ class Companions:
 
         return LazyTensor("uint8", (size,), span)
 
+    def read(self, name: str, location: str, start: int, count: int) -> bytes | bytearray:
+        """A few bytes of a file; raises as `tensor`, and the errors of `open_bytes`."""
+        self._check(location, name)
+        return self._open(location).read_at(start, count)
+
     def _number(self, name: str, key: str, text: str) -> int:
         if not text.isascii() or not text.isdecimal() or len(text) > 18:
             raise WeightsError(

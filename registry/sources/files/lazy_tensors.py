@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from registry.sources.files.byte_source import ByteSource
     from registry.types import ModelFacts, ModelRef
 
-__all__ = ["LazyCheckpoint", "LazyTensor", "computed", "in_file", "in_memory", "turned"]
+__all__ = ["LazyCheckpoint", "LazyTensor", "computed", "in_file", "in_memory", "joined", "regated", "turned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +238,52 @@ def turned(
         return data[start:stop]
 
     return replace(tensor, shape=new, span=span, whole=True)
+
+
+def joined(parts: Sequence[LazyTensor]) -> LazyTensor:
+    """Tensors of one shape and type, one behind the other along the first axis.
+
+    Raises ``WeightsError`` if they differ.
+    """
+    first = parts[0]
+    if not first.shape or any((part.shape, part.dtype) != (first.shape, first.dtype) for part in parts):
+        shapes = ", ".join(str(part.shape) for part in parts[:8])
+        raise WeightsError(f"parts of a tensor have the shapes {shapes[:200]}", "convert or save the model again")
+    size = first.bytes
+
+    def span(start: int, stop: int) -> memoryview:
+        found = []
+        for place, part in enumerate(parts):
+            low, high = max(start, place * size), min(stop, (place + 1) * size)
+            if low < high:
+                found.append(part.span(low - place * size, high - place * size))
+        return found[0] if len(found) == 1 else memoryview(b"".join(found))
+
+    stored = sum(part.bytes if part.stored is None else part.stored for part in parts)
+    shape = (first.shape[0] * len(parts), *first.shape[1:])
+    plain = stored if any(part.stored is not None for part in parts) else None
+    return LazyTensor(first.dtype, shape, span, first.precision, plain, any(part.whole for part in parts))
+
+
+def regated(tensor: LazyTensor, order: Sequence[int]) -> LazyTensor:
+    """A tensor of gates one behind the other along the first axis, in another order. It is read whole.
+
+    Raises ``WeightsError`` if it cannot be cut into so many.
+    """
+    if not tensor.shape or tensor.shape[0] % len(order):
+        raise WeightsError(
+            f"a recurrent layer of {len(order)} gates has weights of shape {_short(tensor.shape)}",
+            "convert or save the model again",
+        )
+    if list(order) == list(range(len(order))):
+        return tensor
+    size = tensor.bytes // len(order)
+
+    def span(start: int, stop: int) -> memoryview:
+        data = tensor.span(0, tensor.bytes)
+        return memoryview(b"".join(data[gate * size : (gate + 1) * size] for gate in order))[start:stop]
+
+    return replace(tensor, span=span, whole=True)
 
 
 def _short(shape: Sequence[int]) -> str:

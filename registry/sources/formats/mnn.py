@@ -21,7 +21,7 @@ from registry.sources.dtypes import bits_of
 from registry.sources.files.byte_source import open_bytes
 from registry.sources.files.companions import Companions
 from registry.sources.files.flatbuffer import Flat
-from registry.sources.files.lazy_tensors import LazyCheckpoint, LazyTensor, computed, in_file, turned
+from registry.sources.files.lazy_tensors import LazyCheckpoint, LazyTensor, computed, in_file, joined, regated, turned
 from registry.sources.formats.mnn_codes import coding_of, dequantised, scattered, stated_shape
 from registry.sources.graph_order import Computation, graph_order
 from registry.sources.model_files import facts_beside, with_facts
@@ -29,8 +29,6 @@ from registry.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from registry.sources.files.byte_source import ByteSource
     from registry.sources.files.flatbuffer import Table
@@ -637,13 +635,13 @@ class _Finder:
         first = weights[0]
         if first is None or any(each is None or each.shape != first.shape for each in weights):
             raise self._misfit(op, (len(parts),))
-        whole = {"weight": _joined([each for each in weights if each is not None], stacked=stacked)}
+        whole = {"weight": (_stacked if stacked else joined)([each for each in weights if each is not None])}
         biases = [found.get("bias") for _, found in parts.values()]
         present = [bias for bias in biases if bias is not None]
         if stacked and present:
             whole["bias"] = present[-1]  # added once
         elif present:
-            whole["bias"] = _joined([bias or _zeros(present[0].shape) for bias in biases], stacked=False)
+            whole["bias"] = joined([bias or _zeros(present[0].shape) for bias in biases])
         return whole
 
     def _put(self, op: _Op, found: Mapping[str, LazyTensor]) -> tuple[str, ...]:
@@ -661,7 +659,7 @@ class _Finder:
             entered = {}
             for leaf, tensor in found.items():
                 flat = replace(tensor, shape=tensor.shape[:2] if leaf == "weight" else tensor.shape)
-                entered[f"{product.module}.{leaf}_{product.leaf}"] = _regated(flat, product.gates)
+                entered[f"{product.module}.{leaf}_{product.leaf}"] = regated(flat, product.gates)
             self.nameless = self.nameless or not product.module
         else:
             head = self._head(op, found)
@@ -813,50 +811,16 @@ def _zeros(shape: tuple[int, ...]) -> LazyTensor:
     return computed("float32", shape, lambda start, stop: np.zeros((stop - start, *shape[1:]), np.float32), stored=0)
 
 
-def _regated(tensor: LazyTensor, order: tuple[int, ...]) -> LazyTensor:
-    """A tensor of gates one behind the other, in another order."""
-    count = len(order)
-    if not tensor.shape or tensor.shape[0] % count:
-        raise WeightsError(f"a recurrent layer has weights of shape {str(tensor.shape)[:80]}", _REMEDY)
-    if count == 1:
-        return tensor
-
-    def rows(start: int, stop: int) -> NDArray[np.generic]:
-        gates = np.asarray(tensor.values()).reshape(count, -1, *tensor.shape[1:])[list(order)]
-        return gates.reshape(tensor.shape)[start:stop]
-
-    dtype = "float32" if tensor.dtype in ("float16", "bfloat16") else tensor.dtype
-    precision = tensor.precision or ("" if dtype == tensor.dtype else tensor.dtype)
-    return computed(dtype, tensor.shape, rows, precision=precision, stored=tensor.stored or tensor.bytes, whole=True)
-
-
 def _way(tensor: LazyTensor, way: int, order: tuple[int, ...]) -> LazyTensor:
     """One index of the first axis, its gates in another order."""
     size = tensor.bytes // tensor.shape[0]
     part = replace(tensor, shape=tensor.shape[1:], span=lambda a, b: tensor.span(way * size + a, way * size + b))
-    return _regated(part, order)
+    return regated(part, order)
 
 
-def _joined(parts: Sequence[LazyTensor], *, stacked: bool) -> LazyTensor:
-    """Tensors one behind the other along the first axis; ``stacked``: along a new third one."""
-    first = parts[0]
-    sizes = [part.bytes for part in parts]
-    shape = (first.shape[0] * len(parts), *first.shape[1:])
-
-    def span(start: int, stop: int) -> memoryview:
-        found, at = [], 0
-        for part, size in zip(parts, sizes, strict=True):
-            low, high = max(start, at), min(stop, at + size)
-            if low < high:
-                found.append(part.span(low - at, high - at))
-            at += size
-        return found[0] if len(found) == 1 else memoryview(b"".join(found))
-
-    stored = sum(part.bytes if part.stored is None else part.stored for part in parts)
-    whole = LazyTensor(first.dtype, shape, span, first.precision, stored, any(part.whole for part in parts))
-    if not stacked:
-        return whole
-    split = replace(whole, shape=(len(parts), *first.shape))
+def _stacked(parts: Sequence[LazyTensor]) -> LazyTensor:
+    """Tensors along a new third axis."""
+    split = replace(joined(parts), shape=(len(parts), *parts[0].shape))
     return turned(split, (1, 2, 0, *range(3, len(split.shape))))
 
 

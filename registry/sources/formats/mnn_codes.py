@@ -15,6 +15,7 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.files.lazy_tensors import LazyTensor, computed
+from registry.sources.quantised.bit_fields import unpack_high_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,18 +190,13 @@ class _Stream:
         return np.sort(np.frombuffer(self.take(self.take(1)[0] or 256), np.int8))
 
 
+def _bytes(stream: _Stream, bits: int) -> NDArray[np.uint8]:
+    return np.frombuffer(stream.take(-(-bits // 8)), np.uint8)
+
+
 def _bits_for(count: int) -> int:
     """Bits of a number below ``count``."""
     return max(1, (count - 1).bit_length())
-
-
-def _numbers(data: memoryview, bits: int, skipped: int, count: int) -> NDArray[np.integer]:
-    """Numbers of some bits each, the highest bit of a byte first, behind ``skipped`` bits."""
-    stored = np.concatenate([np.frombuffer(data, np.uint8), np.zeros(2, np.uint8)]).astype(np.uint16)
-    first = skipped + bits * np.arange(count)
-    at, inside = first >> 3, first & 7
-    found: NDArray[np.integer] = (((stored[at] << 8) | stored[at + 1]) >> (16 - bits - inside)) & ((1 << bits) - 1)
-    return found
 
 
 def _reader(
@@ -225,7 +221,7 @@ def _reader(
     def read(start: int, stop: int) -> NDArray[np.integer]:
         low = start * bits // 8
         data = codes.span(begin + low, begin + -(-stop * bits // 8))
-        found = _numbers(data, bits, start * bits - 8 * low, stop - start)
+        found = unpack_high_first(np.frombuffer(data, np.uint8), bits, start * bits - 8 * low, stop - start)
         if len(found) and int(found.max()) >= len(table):
             raise WeightsError(f"{where} has a code {int(found.max())}, of {len(table)}", _REMEDY)
         values: NDArray[np.integer] = table[found]
@@ -242,11 +238,11 @@ def _sparse(stream: _Stream, extents: tuple[int, ...], alpha: LazyTensor, where:
     if kept > count + count // 2 + 256 or not 1 <= wide <= 8:
         raise WeightsError(f"{where} has {kept} codes in steps of {wide} bits, of {count}", _REMEDY)
     _check_share(count, kept, where)
-    places = np.cumsum(_numbers(stream.take(-(-wide * kept // 8)), wide, 0, kept).astype(np.int64))
+    places = np.cumsum(unpack_high_first(_bytes(stream, wide * kept), wide, 0, kept).astype(np.int64))
     stated = stream.take(1)[0] or 256
     table = np.unique(np.frombuffer(stream.take(stated), np.int8))
     bits = _bits_for(stated)
-    found = _numbers(stream.take(-(-bits * kept // 8)), bits, 0, kept)
+    found = unpack_high_first(_bytes(stream, bits * kept), bits, 0, kept)
     if kept and (int(places[-1]) >= count or int(found.max()) >= len(table)):
         raise WeightsError(f"{where} has codes beyond its end or its table", _REMEDY)
     whole = np.zeros(count, np.int8)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["by_blocks", "sign_extended", "split_nibbles", "unpack_fields", "unpack_padded"]
+__all__ = ["by_blocks", "sign_extended", "split_nibbles", "unpack_fields", "unpack_high_first", "unpack_padded"]
 
 _BLOCK = 1 << 22
 """Elements that are decoded at once, so that what is needed beside the result stays below some 100 MB."""
@@ -89,6 +89,15 @@ def split_nibbles(packed: NDArray[np.uint8], *, high_first: bool = False) -> NDA
     codes[..., int(high_first)] = packed & 15
     codes[..., int(not high_first)] = packed >> 4
     return codes.reshape(*packed.shape[:-1], -1)
+
+
+def unpack_high_first(packed: NDArray[np.uint8], bits: int, skipped: int, count: int) -> NDArray[np.integer]:
+    """``count`` codes of a dense stream of at most 8 bits each, high bits first, behind ``skipped`` bits."""
+    stored = np.concatenate([packed, np.zeros(2, np.uint8)]).astype(np.uint16)
+    first = skipped + bits * np.arange(count)
+    at, inside = first >> 3, first & 7
+    found: NDArray[np.integer] = (((stored[at] << 8) | stored[at + 1]) >> (16 - bits - inside)) & ((1 << bits) - 1)
+    return found
 
 
 def sign_extended(codes: NDArray[np.uint8], bits: int) -> NDArray[np.int8]:
