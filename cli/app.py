@@ -92,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises
     ------
     SystemExit
-        Always, with the exit code: 0 done, 1 error, 2 usage, 3 some of several failed, 130 interrupted, 143 terminated.
+        Always, with the exit code: 0 done, 1 error, 2 usage, 3 some of several failed, 4 a requirement does not
+        hold, 130 interrupted, 143 terminated.
     """
     _open_closed()
     for stream in (sys.stdout, sys.stderr):

@@ -80,7 +80,20 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command(
         "registry.cli.compare:compare",
         "Decide whether two models are equivalent.",
-        ("archreg compare resnet20 resnet32", "archreg compare resnet20 ./new.pt --tolerance 0.05 --json"),
+        (
+            "archreg compare resnet20 resnet32",
+            "archreg compare resnet20 ./new.pt --tolerance 0.05 --json",
+            "archreg compare resnet20 ./tuned.pt --require related --max-drop top1=0.5",
+        ),
+    ),
+    "check": Command(
+        "registry.cli.gate:check",
+        "Require of a file what must hold, for CI.",
+        (
+            "archreg check new.safetensors --against resnet20 --require related --require equivalent",
+            "archreg check new.pt --against old.pt --same-shape",
+            "archreg check new.pt --against resnet20 --metric top1@cifar10=92.4 --max-drop top1=0.5",
+        ),
     ),
     "classes": Command(
         "registry.cli.classes:classes",

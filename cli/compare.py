@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from registry.cli import json_output, tables, verdict_text
-from registry.cli.options import AsJson, Database, open_registry, question_of_two, with_options
+from registry.cli.gate import require_all, show_requirements
+from registry.cli.options import AsJson, Database, open_registry, question_of_two, requirements, with_options
 
 if TYPE_CHECKING:
     from registry.types import Comparison, Conjugacy, ModelSummary, Verdict
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 
-@with_options(question=question_of_two)
+@with_options(required=requirements, question=question_of_two)
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="Stored name, file or reference.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Stored name, file or reference of the other model.")],
@@ -28,23 +29,28 @@ def compare(
     db: Database = None,
     as_json: AsJson = False,
     *,
+    required: dict[str, Any],
     question: dict[str, Any],
 ) -> None:
     """Compare two models: the same weights, related, equivalent? The exit code is 0 whatever the answers.
+
+    With --require, --same-shape or --max-drop it is 4 where one of these does not hold.
 
     Related models have weights in common: one is a copy or a fine-tune of the other, or both have a common start.
     Equivalent models have the same training class and spectra within the tolerance, which says nothing of descent.
     The tolerance separates families. --strict separates different trainings of one topology.
     """
     with open_registry(db) as registry:
-        compared = registry.compare(a, b, strict=strict, **question)
+        compared = registry.compare(a, b, strict=strict, **required, **question)
     if as_json:
         json_output.write(json_output.comparison(compared))
+        require_all(compared)
         return
     a, b = _label(compared.a, compared.asked_a), _label(compared.b, compared.asked_b)
     tables.say(f"{a} and {b} {_judgement(compared.verdict)}.")
     tables.table(("question", "answer", "evidence"), _questions(compared))
     tables.say(
+        *verdict_text.contradiction(compared),
         verdict_text.evidence(compared.verdict, compared.calibration),
         f"Compared by {verdict_text.basis(compared.spec, compared.distance, compared.verdict.tolerance)}. Distances: "
         + ", ".join(f"{name} {tables.number(distance)}" for name, distance in compared.distances)
@@ -55,6 +61,8 @@ def compare(
         *verdict_text.differences(compared.contrast, compared.a.name, compared.b.name),
     )
     _show_sides(compared)
+    show_requirements(compared)
+    require_all(compared)
 
 
 def _label(model: ModelSummary, asked: str) -> str:

@@ -38,6 +38,7 @@ __all__ = [
     "classes",
     "comparison",
     "compression",
+    "gate",
     "plain",
     "search",
     "selection",
@@ -164,6 +165,22 @@ def comparison(compared: Comparison) -> dict[str, Any]:
         "a": {**_side(compared.a, compared.conjugacy_a), "asked": compared.asked_a or compared.a.name},
         "b": {**_side(compared.b, compared.conjugacy_b), "asked": compared.asked_b or compared.b.name},
         "contrast": compared.contrast,
+        "metric_changes": compared.changes,
+        "contradicting": [each.place for each in compared.contradicting],
+        "requirements": compared.requirements,
+    }
+
+
+def gate(compared: Comparison) -> dict[str, Any]:
+    """Document of ``check``: whether all is met, what was required and why it holds or not, and of which models."""
+    sides = {"file": (compared.b, compared.asked_b), "against": (compared.a, compared.asked_a)}
+    return {
+        "met": not compared.unmet,
+        "requirements": compared.requirements,
+        **{
+            side: {"name": model.name, "asked": asked or model.name, "content_hash": model.content_hash}
+            for side, (model, asked) in sides.items()
+        },
     }
 
 

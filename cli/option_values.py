@@ -20,6 +20,7 @@ __all__ = [
     "parse_amount",
     "parse_bound",
     "parse_bytes",
+    "parse_drop",
     "parse_fingerprint",
     "parse_metric",
     "parse_pair",
@@ -158,6 +159,14 @@ def _metric_value(text: object, number: str) -> float:
     if not math.isfinite(value):
         raise _refuse(text, "not a metric: the number must be finite")
     return value
+
+
+def parse_drop(text: str) -> Metric:
+    """Parse the largest drop of a metric: ``top1=0.5``, ``top1@cifar10=0.5``, ``top1@cifar10/test=0.5``."""
+    drop = parse_metric(text)
+    if drop.value < 0:
+        raise _refuse(text, "out of range; a drop is not negative")
+    return drop
 
 
 def parse_pair(text: str, option: str) -> tuple[str, str]:

@@ -19,12 +19,13 @@ from registry.cli.option_values import (
     parse_amount,
     parse_bound,
     parse_bytes,
+    parse_drop,
     parse_fingerprint,
     parse_pair,
     parse_params,
 )
 from registry.extensions import DISTANCES, FINGERPRINTS
-from registry.types import MetricBound, ModelCard
+from registry.types import REQUIREMENTS, Metric, MetricBound, ModelCard
 
 if TYPE_CHECKING:
     from registry import Registry
@@ -44,6 +45,7 @@ __all__ = [
     "question",
     "question_of_all",
     "question_of_two",
+    "requirements",
     "with_options",
 ]
 
@@ -126,6 +128,35 @@ def question_of_all(
 ) -> dict[str, Any]:
     """As `question`, with a default tolerance that does not change as models are added."""
     return question(fingerprint, distance, tolerance)
+
+
+def requirements(
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            parser=one_of(REQUIREMENTS),
+            metavar=metavar_of(REQUIREMENTS),
+            help="What must hold, else the exit code is 4. Repeatable. related: the weights have a common start, also "
+            "where units are permuted or all is identical. identical: by content. same-shape: one topology.",
+        ),
+    ] = None,
+    same_shape: Annotated[bool, typer.Option("--same-shape", help="The same as --require same-shape.")] = False,
+    max_drop: Annotated[
+        list[Metric] | None,
+        typer.Option(
+            parser=parse_drop,
+            metavar="METRIC=DROP",
+            help="By how much a metric may be worse: top1=0.5, top1@cifar10=0.5. Both models must have it on one data "
+            "set and split. Repeatable.",
+        ),
+    ] = None,
+) -> dict[str, Any]:
+    """What must hold of two models, as keyword arguments of `Registry` methods."""
+    drops: dict[str, float] = {}
+    for each in max_drop or ():
+        drops[each.place] = min(each.value, drops.get(each.place, each.value))
+    given = [*(require or ()), *(["same-shape"] if same_shape else [])]
+    return {name: value for name, value in (("require", given), ("max_drop", drops)) if value}
 
 
 def filters(

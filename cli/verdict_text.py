@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from registry.types import (
         Calibration,
         Candidate,
+        Comparison,
         Conjugacy,
         Contrast,
         Decay,
@@ -34,6 +35,7 @@ __all__ = [
     "change",
     "closer",
     "conjugate",
+    "contradiction",
     "decay",
     "differences",
     "evidence",
@@ -234,6 +236,15 @@ def change(found: MetricChange) -> str:
     way = "" if found.better is None else ", better" if found.better else ", worse"
     place = f"{found.dataset} {found.split}".strip()
     return f"{found.name} {found.change:+.3g}{way}" + (f" ({place})" if place else "")
+
+
+def contradiction(compared: Comparison) -> tuple[str, ...]:
+    """A sentence on metrics that contradict an equivalent verdict; none without such."""
+    if not (against := compared.contradicting):
+        return ()
+    return (
+        f"But metrics contradict this: {'; '.join(map(change, against))}, from {compared.a.name} to {compared.b.name}.",
+    )
 
 
 def training(found: Conjugacy, evidence: Training | None) -> str:

@@ -19,7 +19,8 @@
     ├── NameTakenError             the name belongs to other weights
     ├── UnknownModelError          no stored model has that name (also a KeyError)
     ├── UnknownClassError          no class or partition that is kept has that identity or number
-    └── EmptyRegistryError         the registry holds nothing that could answer
+    ├── EmptyRegistryError         the registry holds nothing that could answer
+    └── UnmetError                 what was required does not hold; exit code 4
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ __all__ = [
     "StorageError",
     "UnknownClassError",
     "UnknownModelError",
+    "UnmetError",
     "UnsafeError",
     "UsageError",
     "WeightsError",
@@ -132,3 +134,9 @@ class UnknownClassError(RegistryError):
 
 class EmptyRegistryError(RegistryError):
     """The registry has no models to answer from."""
+
+
+class UnmetError(RegistryError):
+    """What was required does not hold. Commands raise it after their answer; methods of ``Registry`` return theirs."""
+
+    exit_code = 4

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry.catalog.relating import relation
+from registry.catalog.requiring import Conditions, held, with_metrics
 from registry.catalog.search_settings import summaries_of, vectors_of, verdicts_on
-from registry.equivalence import DISTANCES, MAX_COMPLETE, strictly
+from registry.equivalence import DISTANCES, MAX_COMPLETE, changes, strictly
 from registry.errors import UsageError
 from registry.types import Comparison
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -18,19 +22,31 @@ if TYPE_CHECKING:
     from registry.catalog.subjects import Query
     from registry.equivalence import Distance
     from registry.storage import Store
-    from registry.types import Contrast, Filter, FingerprintSpec, Verdict
+    from registry.types import Contrast, Filter, FingerprintSpec, Metric, Verdict
 
 __all__ = ["compare", "pairwise", "verdict"]
 
 
-def compare(a: Query, b: Query, settings: SearchSettings, *, strict: bool = False) -> Comparison:
-    """Compare two models: the verdict, the relation, the distance in every norm, and where they differ."""
+def compare(
+    a: Query,
+    b: Query,
+    settings: SearchSettings,
+    *,
+    strict: bool = False,
+    wanted: Conditions = Conditions(),  # noqa: B008  # frozen
+    metrics: Sequence[Metric] = (),
+) -> Comparison:
+    """Compare two models: the verdict, the relation, the distance in every norm, and where they differ.
+
+    ``wanted``: what is required of the two; ``metrics``: known of ``b`` besides its own, over which they win.
+    """
     distances = tuple(
         (name, float(distance.to_all(a.vector, b.vector[None])[0])) for name, distance in DISTANCES.items()
     )
-    return Comparison(
-        a=a.model(),
-        b=b.model(),
+    of_a, of_b, weights = a.model(), with_metrics(b.model(), metrics), relation(a, b)
+    found = Comparison(
+        a=of_a,
+        b=of_b,
         spec=settings.spec,
         distance=settings.distance.name,
         verdict=verdict(a, b, settings, strict=strict),
@@ -39,8 +55,10 @@ def compare(a: Query, b: Query, settings: SearchSettings, *, strict: bool = Fals
         conjugacy_b=b.conjugacy(),
         calibration=settings.calibration,
         contrast=_contrast(a, b),
-        relation=relation(a, b),
+        relation=weights,
+        changes=changes(of_a.metrics, of_b.metrics),
     )
+    return replace(found, requirements=held(found, weights, wanted)) if wanted else found
 
 
 def verdict(a: Query, b: Query, settings: SearchSettings, *, strict: bool = False) -> Verdict:

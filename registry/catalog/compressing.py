@@ -10,15 +10,15 @@ from registry.catalog.bounds import below, smaller, with_max_ratio
 from registry.catalog.constraint_report import removals
 from registry.catalog.search_settings import older_among, passing
 from registry.catalog.searching import gallery_of
-from registry.equivalence import direction
+from registry.equivalence import changes
 from registry.storage.models.vectors import read_spectra
-from registry.types import Candidate, Compression, MetricChange
+from registry.types import Candidate, Compression
 
 if TYPE_CHECKING:
     from registry.catalog.search_settings import SearchSettings
     from registry.catalog.subjects import Query
     from registry.storage import Store
-    from registry.types import Filter, Metric, ModelSummary, Neighbour
+    from registry.types import Filter, ModelSummary, Neighbour
 
 __all__ = ["compress"]
 
@@ -87,24 +87,14 @@ def _size(model: ModelSummary, bounds: Filter) -> tuple[float, ...]:
 
 def _candidate(original: ModelSummary, neighbour: Neighbour) -> Candidate:
     model = neighbour.model
-    known = {(m.name, m.dataset, m.split): m for m in model.metrics}
     return Candidate(
         model=model,
         verdict=neighbour.verdict,
         params_saved=1.0 - model.parameters / original.parameters,
         bytes_saved=1.0 - model.bytes / original.bytes,
         gflops_saved=1.0 - model.gflops / original.gflops if original.gflops and model.gflops is not None else None,
-        changes=tuple(
-            _change(m, known[m.name, m.dataset, m.split])
-            for m in original.metrics
-            if (m.name, m.dataset, m.split) in known
-        ),
+        changes=changes(original.metrics, model.metrics),
     )
-
-
-def _change(original: Metric, candidate: Metric) -> MetricChange:
-    place = (original.name, original.dataset, original.split)
-    return MetricChange(*place, original.value, candidate.value, direction(original, candidate))
 
 
 def _explained(store: Store, query: Query, candidate: Candidate) -> Candidate:

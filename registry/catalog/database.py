@@ -28,6 +28,7 @@ class Database:
 
     def __init__(self, url: str | Path | None) -> None:
         given = (place(url, "url") if url is not None else "") or default_database()
+        self._default = url is None and not os.environ.get("ARCHREG_DB")
         self._place = str(Path(given).expanduser()) if given.startswith("~") else given
         self._folder = _working_folder()
         self.lock = RLock()
@@ -56,6 +57,10 @@ class Database:
         """Return the store, for reading. Raises ``DatabaseMissingError`` if there is none."""
         held = self._held()
         return self._open("read") if held is None else held
+
+    def readable_if_any(self) -> Store | None:
+        """Return the store, for reading; None where none was named and the default one does not exist."""
+        return None if self._store is None and self._default and no_file(self.url) else self.readable()
 
     def writable(self) -> Store:
         """Return the store, for writing. Raises ``DatabaseMissingError`` if there is none."""

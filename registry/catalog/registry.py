@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Plan,
         Recomputed,
         Relation,
+        RequirementName,
         Search,
         SearchOptions,
         Selection,
@@ -432,18 +433,65 @@ class Registry:
         distance: str | None = None,
         tolerance: float | None = None,
         strict: bool = False,
+        require: Iterable[RequirementName] = (),
+        max_drop: Mapping[str, float] | None = None,
         **unknown: Never,
     ) -> Comparison:
         """Compare two models, stored or not: verdict, distances, training and tail classes, and where they differ.
 
-        ``strict``: as in ``equivalent``.
+        ``strict``: as in ``equivalent``. ``require``: what must hold: ``equivalent``; ``related`` (also permuted or
+        identical); ``identical``, by content; ``same-shape``, of one topology. ``max_drop``: by how much ``b`` may be
+        worse than ``a``, by ``top1``, ``top1@cifar10`` or ``top1@cifar10/test``: wherever both have the metric on one
+        data set and split, and at least once. The answer's ``requirements`` tell what holds and why, ``unmet`` what
+        does not.
         """
         from registry.catalog.comparing import compare
+        from registry.catalog.requiring import conditions_of
 
         refuse_unknown(unknown)
+        wanted = conditions_of(require, max_drop)
         with self._lock:
-            found = compare(*self._both(a, b, fingerprint, distance, tolerance), strict=strict)
+            found = compare(*self._both(a, b, fingerprint, distance, tolerance), strict=strict, wanted=wanted)
         return found.of_asked(a, b)
+
+    def gate(
+        self,
+        file: QueryInput,
+        against: QueryInput,
+        *,
+        require: Iterable[RequirementName] = (),
+        max_drop: Mapping[str, float] | None = None,
+        metrics: Iterable[Metric] = (),
+        fingerprint: str = "layered",
+        distance: str | None = None,
+        tolerance: float | None = None,
+        strict: bool = False,
+        **unknown: Never,
+    ) -> Comparison:
+        """Compare a file with a stored model or another file, and tell whether what is required of it holds.
+
+        ``file``: a path, a reference, a live module or its state dict; a text is never a stored name. It is measured
+        and not stored. ``metrics``: those of the file, for ``max_drop``; they take the place of metrics that are known.
+        ``against``: also a stored name; of two files no database is needed. In the answer ``a`` is ``against`` and
+        ``b`` the file. The other arguments are those of ``compare``.
+
+        Raises ``UsageError`` if nothing is required.
+        """
+        from registry.catalog.arguments import typed_metric
+        from registry.catalog.comparing import compare
+        from registry.catalog.requiring import conditions_of
+
+        refuse_unknown(unknown)
+        wanted = conditions_of(require, max_drop)
+        if not wanted:
+            raise UsageError(
+                "nothing is required", "require equivalent, related, identical or same-shape, or a max_drop"
+            )
+        known = tuple(map(typed_metric, several(metrics, "metrics")))
+        with self._lock:
+            of_a, of_b, settings = self._both(against, file, fingerprint, distance, tolerance, read=True)
+            found = compare(of_a, of_b, settings, strict=strict, wanted=wanted, metrics=known)
+        return found.of_asked(against, file)
 
     def equivalent(
         self,
@@ -894,15 +942,29 @@ class Registry:
         return store, subject, settings
 
     def _both(
-        self, a: QueryInput, b: QueryInput, fingerprint: str, distance: str | None, tolerance: float | None
+        self,
+        a: QueryInput,
+        b: QueryInput,
+        fingerprint: str,
+        distance: str | None,
+        tolerance: float | None,
+        *,
+        read: bool = False,
     ) -> tuple[Query, Query, SearchSettings]:
-        """Two query models and the settings to compare them, by shapes alone if the weights of one were not read."""
-        from registry.catalog.search_settings import settings_for
-        from registry.catalog.subjects import or_shapes, resolve
+        """Two query models and the settings to compare them, by shapes alone if the weights of one were not read.
 
-        store, settings = self._settings(fingerprint, distance, tolerance)
+        ``read``: ``b`` is not stored. Of files alone, no database is needed.
+        """
+        from registry.catalog.search_settings import settings_for
+        from registry.catalog.subjects import names_a_source, or_shapes, resolve, unnamed
+        from registry.spectral.specs import spec_named
+
+        named = [each for each in ((a,) if read else (a, b)) if isinstance(each, str) and not names_a_source(each)]
+        store = self._database.readable() if named else self._database.readable_if_any()
+        settings = settings_for(store, spec_named(fingerprint), distance, tolerance)
+        second = unnamed if read else resolve
         spec, one, other = or_shapes(
-            settings.spec, lambda spec: (spec, resolve(store, a, spec), resolve(store, b, spec))
+            settings.spec, lambda spec: (spec, resolve(store, a, spec), second(store, b, spec))
         )
         if spec != settings.spec:
             settings = settings_for(store, spec, distance, tolerance)

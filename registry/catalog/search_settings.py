@@ -91,15 +91,19 @@ class SearchSettings:
         return replace(self, tolerance=min(self.tolerance, tolerance_for(self.calibration, 1.0 / max(searched, 1))))
 
 
-def settings_for(store: Store, spec: FingerprintSpec, distance: str | None, tolerance: float | None) -> SearchSettings:
+def settings_for(
+    store: Store | None, spec: FingerprintSpec, distance: str | None, tolerance: float | None
+) -> SearchSettings:
     """Return settings with the calibration of the registry, else the shipped one, if any; its tolerance by default.
 
+    ``store``: None without a database.
     Raises ``UsageError`` for a tolerance that is negative or not finite.
     """
     from registry.spectral.specs import needs_spectra
 
     measure = distance_named(distance)
-    calibration = store.calibration(spec.hash, measure.name) or shipped(spec, measure.name)
+    own = None if store is None else store.calibration(spec.hash, measure.name)
+    calibration = own or shipped(spec, measure.name)
     fixed = tolerance is not None
     if tolerance is not None:
         tolerance = number(tolerance, "tolerance")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Query", "or_shapes", "resolve", "shapes_for", "stored"]
+__all__ = ["Query", "names_a_source", "or_shapes", "resolve", "shapes_for", "stored", "unnamed"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,11 +65,11 @@ def shapes_for(spec: FingerprintSpec, error: WeightsNotReadError) -> Fingerprint
     return SHAPES
 
 
-def resolve(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query:
+def resolve(store: Store | None, reference: QueryInput, spec: FingerprintSpec) -> Query:
     """Return the query model: a stored name, else a reference or path, which is measured and not stored.
 
     A `Path` is always a path. Other objects are a live module or a state dict. A text that is a stored name and also a
-    folder means the stored model; ``./NAME`` means the folder.
+    folder means the stored model; ``./NAME`` means the folder. ``store``: None without a database, which has no names.
 
     Raises
     ------
@@ -86,23 +86,31 @@ def resolve(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query
     """
     from registry.storage.models.summaries import find_model
 
-    if isinstance(reference, Path):
-        return _read(store, reference, spec)
-    if not isinstance(reference, str):
-        from registry.sources import open_module
-
-        with open_module(reference) as checkpoint:
-            return _measured(store, checkpoint, spec)
+    if store is None or not isinstance(reference, str):
+        return unnamed(store, reference, spec)
     named = stored(store, reference, spec)
     if named is not None:
         return named
-    if _names_a_source(reference):
-        return _read(store, reference, spec)
+    if names_a_source(reference):
+        return unnamed(store, reference, spec)
     try:
         model = store.read(find_model, reference)
     except UnknownModelError as error:
         raise UnknownModelError(f"{reference!r} is neither a stored model nor a file", error.remedy) from error
     return _stored(store, model, spec)
+
+
+def unnamed(store: Store | None, reference: QueryInput, spec: FingerprintSpec) -> Query:
+    """Return the query model of a path, a reference, a live module or a state dict. A text is never a stored name.
+
+    It is read from the database if its weights are stored, else measured. Raises as ``resolve``.
+    """
+    if isinstance(reference, str | Path):
+        return _read(store, reference, spec)
+    from registry.sources import open_module
+
+    with open_module(reference) as checkpoint:
+        return _measured(store, checkpoint, spec)
 
 
 def stored(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query | None:
@@ -121,7 +129,8 @@ def stored(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query 
     return _of(store, named.model_id, named.training, named.vector, summary)
 
 
-def _names_a_source(text: str) -> bool:
+def names_a_source(text: str) -> bool:
+    """Whether a text is written like a reference or a path, or a file or folder of that name exists."""
     from registry.sources.source_table import SUFFIXES
 
     scheme, colon, _ = text.partition(":")
@@ -209,7 +218,7 @@ def _unmeasured(model: ModelSummary, spec: FingerprintSpec) -> SpecMismatchError
     return SpecMismatchError(f"{model.name} has no {spec.label} fingerprint", remedy)
 
 
-def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
+def _read(store: Store | None, reference: str | Path, spec: FingerprintSpec) -> Query:
     from registry.sources import expand, open_ref
 
     refs = expand(reference)
@@ -219,7 +228,7 @@ def _read(store: Store, reference: str | Path, spec: FingerprintSpec) -> Query:
         return _measured(store, checkpoint, spec)
 
 
-def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Query:
+def _measured(store: Store | None, checkpoint: Checkpoint, spec: FingerprintSpec) -> Query:
     """The query of a checkpoint: read from the database if its weights are stored, else measured."""
     from registry.catalog.measuring import measure
     from registry.equivalence.relations import sketched
@@ -228,8 +237,7 @@ def _measured(store: Store, checkpoint: Checkpoint, spec: FingerprintSpec) -> Qu
     from registry.storage.models.summaries import find_content
 
     plan = plan_weights(checkpoint)
-    known = store.read(find_content, plan.content_hash)
-    if known is not None:
+    if store is not None and (known := store.read(find_content, plan.content_hash)) is not None:
         return _stored(store, known, spec)
     measured = measure(checkpoint, plan)
     vector = next((each.vector for each in measured.fingerprints if each.spec == spec), None)

@@ -21,7 +21,7 @@ from registry.equivalence.classes import (
 )
 from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named, nearest, search
 from registry.equivalence.judging import OTHER_SEEDS, SEED_DISTANCES, UNDETERMINED, comparable, judge, strictly
-from registry.equivalence.metrics import direction
+from registry.equivalence.metrics import changes, direction
 from registry.equivalence.pareto import pareto
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Rule",
     "tolerance_for",
     "calibrate",
+    "changes",
     "closer_than",
     "direction",
     "distance_named",

@@ -1,13 +1,17 @@
-"""Direction of metrics: whether higher values are better."""
+"""Direction of metrics, and how they change from one model to another."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from registry.types import MetricChange
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from registry.types import Metric
 
-__all__ = ["direction"]
+__all__ = ["changes", "direction"]
 
 # Usual metric names, for records that do not state the direction; no direction is assumed for other names.
 _NAMES = {
@@ -31,3 +35,14 @@ def direction(*records: Metric) -> bool | None:
         return None
     meant = {_KNOWN.get(record.name.lower().replace("-", "_").replace(" ", "_")) for record in records}
     return meant.pop() if len(meant) == 1 else None
+
+
+def changes(original: Iterable[Metric], candidate: Iterable[Metric]) -> tuple[MetricChange, ...]:
+    """The change of each metric that two models have on one data set and split, in the order of the first."""
+    known = {(each.name, each.dataset, each.split): each for each in candidate}
+    pairs = [(each, known.get((each.name, each.dataset, each.split))) for each in original]
+    return tuple(
+        MetricChange(ours.name, ours.dataset, ours.split, ours.value, theirs.value, direction(ours, theirs))
+        for ours, theirs in pairs
+        if theirs is not None
+    )

@@ -2,13 +2,13 @@
 
 ``weights``: tensors, layer matrices, model cards. ``model_facts``: configuration beside the weights. ``spectra``:
 spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``, ``searches``, ``verdicts``,
-``relations``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions. ``estimates``,
-``outcomes``, ``runs``: ingests before, after and in the journal. No value here depends on a database, a file or a
-framework.
+``relations``, ``requirements``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions.
+``estimates``, ``outcomes``, ``runs``: ingests before, after and in the journal. No value here depends on a database, a
+file or a framework.
 """
 
 from registry.types.calibrations import Calibrated, Calibration, LabelledPairs
-from registry.types.choices import Aim, Candidate, Choice, Compression, MetricChange, Removal, Selected, Selection
+from registry.types.choices import Aim, Candidate, Choice, Compression, Removal, Selected, Selection
 from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, MetricBound
 from registry.types.model_facts import NO_FACTS, ModelFacts
@@ -16,6 +16,7 @@ from registry.types.models import LayerFigures, Membership, ModelDetails, ModelS
 from registry.types.outcomes import Ingested, LeftOut, Plan, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
 from registry.types.relations import RELATIONS, Relation, RelationVerdict, Sketches
+from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
 from registry.types.runs import DONE, Run, RunItem
 from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
@@ -94,8 +95,11 @@ __all__ = [
     "Run",
     "RunItem",
     "RELATIONS",
+    "REQUIREMENTS",
     "Relation",
     "RelationVerdict",
+    "Requirement",
+    "RequirementName",
     "Removal",
     "Search",
     "SearchOptions",

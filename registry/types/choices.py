@@ -12,42 +12,11 @@ if TYPE_CHECKING:
 
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
+    from registry.types.requirements import MetricChange
     from registry.types.spectra import FingerprintSpec
     from registry.types.verdicts import Contrast, Verdict
 
-__all__ = ["Aim", "Candidate", "Choice", "Compression", "MetricChange", "Removal", "Selected", "Selection"]
-
-
-@dataclass(frozen=True, slots=True)
-class MetricChange:
-    """One metric on one dataset and split, of the model and of its candidate.
-
-    ``higher_is_better``: None if neither model's record nor the metric's name determines it.
-    """
-
-    name: str
-    dataset: str
-    split: str
-    original: float
-    candidate: float
-    higher_is_better: bool | None = None
-
-    @property
-    def place(self) -> str:
-        """``top1@cifar10/test``."""
-        return place_of(self.name, self.dataset, self.split)
-
-    @property
-    def change(self) -> float:
-        """Candidate minus original."""
-        return self.candidate - self.original
-
-    @property
-    def better(self) -> bool | None:
-        """Whether the candidate is better; None if it is equal or the direction is unknown."""
-        if self.higher_is_better is None or self.change == 0:
-            return None
-        return (self.change > 0) == self.higher_is_better
+__all__ = ["Aim", "Candidate", "Choice", "Compression", "Removal", "Selected", "Selection"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
     from registry.types.relations import Relation
+    from registry.types.requirements import MetricChange, Requirement
     from registry.types.spectra import Conjugacy, FingerprintSpec
 
 __all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict"]
+
+CONTRADICTING = 0.1
+"""Part of the larger value by which a metric of equivalent models differs where it contradicts the verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Comparison:
 
     ``contrast``: where they differ, None if the spectra of one of them are not stored. ``calibration``: None if the
     fingerprint is not calibrated. ``asked_a``, ``asked_b``: what the caller wrote, where that is another name, a hash,
-    a reference or a path; else empty.
+    a reference or a path; else empty. ``changes``: of the metrics that both have on one data set and split, from a to
+    b. ``requirements``: what was required of the two, and whether it holds.
     """
 
     a: ModelSummary
@@ -96,6 +101,8 @@ class Comparison:
     asked_a: str = ""
     asked_b: str = ""
     relation: Relation | None = None
+    changes: tuple[MetricChange, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
 
     @property
     def same_weights(self) -> Literal["identical", "permuted", "no", "unknown"]:
@@ -104,6 +111,16 @@ class Comparison:
             known = self.a.weights_read and self.b.weights_read
             return "no" if known and self.a.content_hash != self.b.content_hash else "unknown"
         return self.relation.verdict if self.relation.verdict in ("identical", "permuted") else "no"
+
+    @property
+    def contradicting(self) -> tuple[MetricChange, ...]:
+        """Of equivalent models, the metrics that differ by more than a tenth of the larger value."""
+        return tuple(each for each in self.changes if self.verdict.equivalent and each.share > CONTRADICTING)
+
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        """What was required and does not hold."""
+        return tuple(each.require for each in self.requirements if not each.met)
 
     def of_asked(self, a: object, b: object) -> Self:
         """The comparison with what the caller wrote for each model, where that is a text other than its name."""

@@ -310,6 +310,9 @@ SAMPLES: dict[str, Any] = {
         CONTRAST,
         relation=Relation("related", 0.83, 0.02, 31.0, 14, 0.97),
     ),
+    "gate": lambda file, against, **_settings: Comparison(
+        summary(against), summary(file), SPEC, "l1", verdict(), (("l1", 0.021),), CONJUGACY, CONJUGACY, CALIBRATION
+    ),
     "classes": Partition(
         SPEC,
         "l1",
