@@ -56,6 +56,7 @@ from registry.types import (
     Plan,
     Recomputed,
     Relation,
+    Requirement,
     Run,
     RunItem,
     Search,
@@ -311,7 +312,16 @@ SAMPLES: dict[str, Any] = {
         relation=Relation("related", 0.83, 0.02, 31.0, 14, 0.97),
     ),
     "gate": lambda file, against, **_settings: Comparison(
-        summary(against), summary(file), SPEC, "l1", verdict(), (("l1", 0.021),), CONJUGACY, CONJUGACY, CALIBRATION
+        summary(against),
+        summary(file),
+        SPEC,
+        "l1",
+        verdict(),
+        (("l1", 0.021),),
+        CONJUGACY,
+        CONJUGACY,
+        CALIBRATION,
+        requirements=(Requirement("related", True, "correlation 0.93, standard error 0.02, in 20 layers"),),
     ),
     "classes": Partition(
         SPEC,
