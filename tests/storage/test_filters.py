@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy.dialects.postgresql import psycopg
 
+from registry.storage.engine.dialects import among, listed
 from registry.storage.engine.schema import models
-from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.model_queries import candidate_ids, unknown_count
 from registry.types import Metric, ModelCard
 from registry.types.filters import Filter, MetricBound

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, insert, select
 
 from registry.errors import AmbiguousError, UnknownClassError
+from registry.storage.engine.dialects import among
 from registry.storage.engine.schema import classes, members, models, partitions, specs
-from registry.storage.models.filter_sql import among
 from registry.storage.models.records import PartitionKey, PartitionRow, StoredClass, StoredPartition
 from registry.storage.models.stored_cards import utc_now
 

@@ -10,9 +10,8 @@ from sqlalchemy import delete, insert, select, update
 
 from registry.errors import NameTakenError
 from registry.storage.engine import schema
-from registry.storage.engine.bulk_insert import insert_rows
+from registry.storage.engine.dialects import insert_rows, listed
 from registry.storage.engine.schema import models, names
-from registry.storage.models.filter_sql import listed
 from registry.storage.models.inserting import (
     insert_models,
     insert_spectra,

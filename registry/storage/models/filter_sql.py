@@ -1,42 +1,22 @@
-"""Filters as SQL conditions, and lists of ids of any length."""
+"""Filters as SQL conditions."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Integer, Text, and_, any_, bindparam, collate, exists, false, func, or_, select
+from sqlalchemy import and_, collate, exists, false, func, or_, select
 
 from registry.spelling import folded
+from registry.storage.engine.dialects import listed
 from registry.storage.engine.schema import architectures, metrics, models, tags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from sqlalchemy import ColumnElement, Connection, Select
 
     from registry.types.filters import Filter, MetricBound
 
-__all__ = ["among", "conditions", "filtered", "listed", "unknown"]
-
-
-def among(column: ColumnElement[int], ids: Sequence[int], connection: Connection) -> ColumnElement[bool]:
-    """Return ``column IN ids`` as one parameter, because SQLite limits parameters to about 32,000."""
-    values = [int(id_) for id_ in ids]
-    if connection.dialect.name == "sqlite":
-        each = func.json_each(json.dumps(values)).table_valued("value")
-        return column.in_(select(each.c.value))
-    return column == any_(bindparam(None, values, type_=ARRAY(Integer)))
-
-
-def listed(column: ColumnElement[str], texts: Iterable[str], connection: Connection) -> ColumnElement[bool]:
-    """Return ``column IN texts`` as one parameter, for the same reason."""
-    values = list(texts)
-    if connection.dialect.name == "sqlite":
-        each = func.json_each(json.dumps(values)).table_valued("value")
-        return column.in_(select(each.c.value))
-    return column == any_(bindparam(None, values, type_=ARRAY(Text)))
+__all__ = ["conditions", "filtered", "unknown"]
 
 
 def conditions(wanted: Filter, connection: Connection) -> list[ColumnElement[bool]]:

@@ -8,9 +8,8 @@ from sqlalchemy import delete, insert, select, update
 
 from registry.errors import UsageError
 from registry.storage.engine import schema
-from registry.storage.engine.bulk_insert import insert_rows
+from registry.storage.engine.dialects import among, insert_rows, listed
 from registry.storage.engine.schema import models
-from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.measured_values import specs_held
 from registry.storage.models.model_validation import check_model
 from registry.storage.models.packing import (

@@ -17,12 +17,11 @@ from sqlalchemy import case, delete, select, update
 
 from registry.errors import SpecMismatchError, UnknownModelError
 from registry.storage.engine import schema
-from registry.storage.engine.bulk_insert import insert_rows
+from registry.storage.engine.dialects import among, insert_missing, insert_rows, listed
 from registry.storage.index import pgvector_index
-from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.packing import conjugacy_row, packed_vector, spec_row
 from registry.storage.models.records import CONJUGACY_RULE
-from registry.storage.models.stored_cards import insert_missing, utc_now
+from registry.storage.models.stored_cards import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

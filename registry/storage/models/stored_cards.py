@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, exists, select, update
 
 from registry.storage.engine import schema
-from registry.storage.engine.bulk_insert import insert_rows
+from registry.storage.engine.dialects import insert_missing, insert_rows, listed
 from registry.storage.engine.schema import architectures, models
-from registry.storage.models.filter_sql import listed
 from registry.storage.models.model_validation import check_card
 from registry.storage.models.packing import to_metric
 from registry.types.weights import ModelCard
@@ -19,7 +18,7 @@ from registry.types.weights import ModelCard
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection
 
 __all__ = [
     "MODEL_FIELDS",
@@ -27,7 +26,6 @@ __all__ = [
     "card_values",
     "drop_if_unused",
     "insert_figures",
-    "insert_missing",
     "put_card",
     "put_figures",
     "stored_card",
@@ -45,18 +43,6 @@ MODEL_FIELDS = tuple(
 def utc_now() -> datetime:
     """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
-
-
-def insert_missing(connection: Connection, table: Table, values: Mapping[str, Any] | list[dict[str, Any]]) -> None:
-    """Insert rows whose unique keys do not exist, also under concurrent writers."""
-    if connection.dialect.name == "sqlite":
-        from sqlalchemy.dialects import sqlite
-
-        connection.execute(sqlite.insert(table).on_conflict_do_nothing(), values)
-    else:
-        from sqlalchemy.dialects import postgresql
-
-        connection.execute(postgresql.insert(table).on_conflict_do_nothing(), values)
 
 
 def card_values(connection: Connection, card: ModelCard, topology: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from sqlalchemy import ARRAY, Integer, any_, bindparam, func, literal_column, se
 
 from registry.errors import UnknownModelError
 from registry.storage.engine.compiled_statements import Compiled
+from registry.storage.engine.dialects import among
 from registry.storage.engine.schema import architectures, conjugacy, fingerprints, layers, metrics, models, names, specs
-from registry.storage.models.filter_sql import among, filtered
+from registry.storage.models.filter_sql import filtered
 from registry.storage.models.model_queries import resolve, short_hash
 from registry.storage.models.packing import to_metric, unpacked
 from registry.storage.models.records import Subject

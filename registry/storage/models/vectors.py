@@ -11,7 +11,7 @@ from sqlalchemy import exists, func, select
 from registry.errors import SpecMismatchError
 from registry.storage.engine import schema
 from registry.storage.engine.connections import driver
-from registry.storage.models.filter_sql import among
+from registry.storage.engine.dialects import among
 from registry.storage.models.model_validation import check_spec
 from registry.storage.models.packing import (
     FLOAT32,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from registry.errors import StorageError
-from registry.storage.engine.bulk_insert import insert_rows
+from registry.storage.engine.dialects import insert_rows
 from registry.storage.engine.schema import calibrations
 from registry.storage.equivalence.stored_calibrations import drop_calibration
 from registry.storage.portable.row_validation import rows_of

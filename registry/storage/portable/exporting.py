@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from registry.storage.engine import schema
-from registry.storage.models.filter_sql import among
+from registry.storage.engine.dialects import among
 from registry.storage.models.model_queries import candidate_ids, resolve
 from registry.storage.portable.calibration_merge import calibrations_of
 from registry.storage.portable.model_assembly import blobs_of, read_portables, read_specs

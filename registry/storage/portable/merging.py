@@ -10,9 +10,9 @@ from sqlalchemy.exc import DataError
 
 from registry.errors import RegistryError, SpecMismatchError, StorageError, UsageError
 from registry.storage.engine import schema
+from registry.storage.engine.dialects import among, listed
 from registry.storage.engine.schema import architectures, models, names
 from registry.storage.models.adding import absorb, agreements, layer_means, means_of
-from registry.storage.models.filter_sql import among, listed
 from registry.storage.models.inserting import (
     insert_models,
     insert_spectra,
