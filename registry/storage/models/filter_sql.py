@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, collate, exists, false, func, or_, select
 
@@ -12,11 +12,11 @@ from registry.storage.engine.dialects import listed
 from registry.storage.engine.schema import architectures, metrics, models, tags
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import ColumnElement, Connection
 
     from registry.types.filters import Filter, MetricBound
 
-__all__ = ["conditions", "filtered", "unknown"]
+__all__ = ["conditions", "unknown"]
 
 
 def conditions(wanted: Filter, connection: Connection) -> list[ColumnElement[bool]]:
@@ -52,12 +52,6 @@ def conditions(wanted: Filter, connection: Connection) -> list[ColumnElement[boo
         for key, value in wanted.tags
     ]
     return found
-
-
-def filtered(columns: Select[Any], wanted: Filter | None, connection: Connection) -> Select[Any]:
-    """Return a statement of ``models`` joined to ``architectures`` with the rows that match a filter."""
-    statement = columns.join(architectures)
-    return statement.where(*conditions(wanted, connection)) if wanted is not None else statement
 
 
 def unknown(wanted: Filter, connection: Connection) -> ColumnElement[bool] | None:

@@ -15,7 +15,7 @@ from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.engine.connections import address_of
 from registry.storage.engine.schema import architectures, conjugacy, models, names, sketches, weight_figures
 from registry.storage.engine.schema_version import HEAD
-from registry.storage.models.filter_sql import filtered, unknown
+from registry.storage.models.filter_sql import conditions, unknown
 from registry.storage.models.model_validation import HASH_PREFIX
 from registry.storage.models.packing import layer_of, notes_of, to_conjugacy
 from registry.storage.models.records import CONJUGACY_RULE, DetailsRows, Holding
@@ -194,8 +194,8 @@ def whole_hashes(
 
 def candidate_ids(connection: Connection, wanted: Filter | None = None) -> list[int]:
     """Return the ids of the models that match a filter, ascending."""
-    statement = filtered(select(models.c.id).select_from(models), wanted, connection).order_by(models.c.id)
-    return list(connection.scalars(statement))
+    statement = select(models.c.id).select_from(models).join(architectures).order_by(models.c.id)
+    return list(connection.scalars(statement if wanted is None else statement.where(*conditions(wanted, connection))))
 
 
 def unknown_count(connection: Connection, wanted: Filter, besides: int = 0) -> int:

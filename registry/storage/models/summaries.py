@@ -11,7 +11,7 @@ from registry.errors import UnknownModelError
 from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.engine.dialects import among
 from registry.storage.engine.schema import architectures, conjugacy, fingerprints, layers, metrics, models, names, specs
-from registry.storage.models.filter_sql import filtered
+from registry.storage.models.filter_sql import conditions
 from registry.storage.models.model_queries import resolve, short_hash
 from registry.storage.models.packing import to_metric, unpacked
 from registry.storage.models.records import Subject
@@ -46,6 +46,7 @@ _BULK = (
         _APPROXIMATE.c.approximate,
     )
     .select_from(models)
+    .join(architectures)
     .outerjoin(conjugacy, conjugacy.c.model_id == models.c.id)
     .outerjoin(_APPROXIMATE, _APPROXIMATE.c.model_id == models.c.id)
 )
@@ -119,7 +120,7 @@ def find_content(connection: Connection, content_hash: str) -> ModelSummary | No
 
 
 def _in_bulk(connection: Connection, wanted: Filter | None, ids: Sequence[int] | None) -> list[ModelSummary]:
-    statement = filtered(_BULK, wanted, connection)
+    statement = _BULK if wanted is None else _BULK.where(*conditions(wanted, connection))
     if ids is not None:
         statement = statement.where(among(models.c.id, ids, connection))
     rows = connection.execute(statement).all()
