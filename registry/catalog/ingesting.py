@@ -131,7 +131,7 @@ def _told(results: Mapping[int, Ingested], total: int) -> Iterator[None]:
 
 def _reading(database: Database, options: Options, setting: Setting) -> Reading:
     """The work, for this process or for workers, which cannot query the database."""
-    from registry.storage.models.model_queries import whole_hashes
+    from registry.storage.models.adding import whole_hashes
 
     if setting.name == "inprocess":
         return reading_of(options, Stored(database, options), None)

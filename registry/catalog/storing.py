@@ -75,7 +75,7 @@ def is_whole(store: Store, plan: WeightsPlan, options: Options) -> bool:
     from registry.equivalence.sketches import SKETCH_VERSION
     from registry.spectral import SPECS
     from registry.spectral.training import FIGURES_VERSION
-    from registry.storage.models.model_queries import find_holding
+    from registry.storage.models.adding import find_holding
 
     held = store.patiently(store.read, find_holding, plan.content_hash)
     if held is None or held.matrix_rule != plan.rule or not held.judged or not (held.exact or options.approximate):

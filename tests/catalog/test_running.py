@@ -22,7 +22,7 @@ from registry.ingest import Silent
 from registry.storage import Store
 from registry.storage import store as store_module
 from registry.storage.journal.run_journal import beat_run
-from registry.storage.models import model_queries
+from registry.storage.models import adding
 from registry.storage.models.changes import remove
 from registry.types import ModelCard
 
@@ -415,7 +415,7 @@ def test_weights_taken_for_stored_are_measured_after_all(
     with Registry(database_url) as reg:
         refs = reg.plan([models])
         reg.ingest_all(refs[:1])
-        real = model_queries.whole_hashes
+        real = adding.whole_hashes
 
         def then_removed(*arguments: Any, **settings: Any) -> list[str]:
             hashes = real(*arguments, **settings)
@@ -423,7 +423,7 @@ def test_weights_taken_for_stored_are_measured_after_all(
                 other.write(remove, "m0")
             return hashes
 
-        monkeypatch.setattr(model_queries, "whole_hashes", then_removed)
+        monkeypatch.setattr(adding, "whole_hashes", then_removed)
         assert [result.status for result in reg.ingest_all(refs, workers=2)] == ["added"] * 6
 
 

@@ -24,13 +24,13 @@ from registry.storage.engine.schema import metadata
 from registry.storage.engine.schema_version import HEAD
 from registry.storage.equivalence.stored_calibrations import drop_calibration, put_calibration, read_labels
 from registry.storage.models import model_queries
+from registry.storage.models.adding import find_holding
 from registry.storage.models.bulk_figures import near_texts
 from registry.storage.models.changes import drop_name, remove, rename, set_card, set_metric, set_tags
 from registry.storage.models.measured_values import drop_spec, put_conjugacy, put_fingerprints
 from registry.storage.models.model_queries import (
     candidate_ids,
     count_models,
-    find_holding,
     has_name,
     read_details,
     read_stats,

@@ -1,4 +1,4 @@
-"""Insertion of models, and update of known ones."""
+"""Insertion of models, update of known ones, and what is asked of these before their weights are measured."""
 
 from __future__ import annotations
 
@@ -8,40 +8,134 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import delete, insert, select, update
 
-from registry.errors import NameTakenError
+from registry.errors import NameTakenError, UsageError
 from registry.storage.engine import schema
-from registry.storage.engine.dialects import insert_rows, listed
-from registry.storage.engine.schema import models, names
-from registry.storage.models.inserting import (
-    insert_models,
-    insert_spectra,
-    origin_values,
-    put_sketches,
-    put_weight_figures,
-    replace_layers,
-)
+from registry.storage.engine.dialects import among, insert_rows, listed
+from registry.storage.engine.schema import conjugacy, models, names, sketches, weight_figures
 from registry.storage.models.measured_values import put_measured, specs_held
-from registry.storage.models.model_queries import is_exact, is_older, short_hash
+from registry.storage.models.model_queries import is_older, short_hash
 from registry.storage.models.model_validation import check_model, check_name
-from registry.storage.models.records import Added
-from registry.storage.models.stored_cards import drop_if_unused, put_card, stored_card, utc_now
+from registry.storage.models.packing import (
+    as_json,
+    layer_rows,
+    packed_notes,
+    packed_spectra,
+    sketch_row,
+    weight_figures_row,
+)
+from registry.storage.models.records import CONJUGACY_RULE, Added, Holding
+from registry.storage.models.stored_cards import (
+    MODEL_FIELDS,
+    architecture_ids,
+    drop_if_unused,
+    insert_figures,
+    put_card,
+    stored_card,
+    utc_now,
+)
 from registry.types.weights import HEADER_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, Table
 
     from registry.storage.models.records import NewModel
     from registry.types.spectra import Conjugacy, Fingerprint
 
     LayerKey = tuple[str, int, int, int, int, int, int]  # name, p, q and the cut: axis, start, stop, period
 
-__all__ = ["absorb", "add_models", "agreements", "claim_name", "layer_means", "means_of"]
+__all__ = [
+    "absorb",
+    "add_models",
+    "agreements",
+    "claim_name",
+    "find_holding",
+    "insert_models",
+    "insert_spectra",
+    "layer_means",
+    "means_of",
+    "put_sketches",
+    "put_weight_figures",
+    "replace_layers",
+    "whole_hashes",
+]
 
 _KNOWN = (models.c.id, models.c.matrix_rule, models.c.content_hash)
 SAME_MEAN = 1e-6
 """Relative difference below which two measurements of one layer have the same mean eigenvalue."""
+_FROM_LAYERS = (
+    schema.layers,
+    schema.skipped,
+    schema.spectra,
+    schema.conjugacy,
+    schema.fingerprints,
+    schema.sketches,
+    schema.weight_figures,
+)
+
+
+def find_holding(connection: Connection, content_hash: str) -> Holding | None:
+    """Return what is stored of the weights with that hash, or None."""
+    model = connection.execute(
+        select(models.c.id, models.c.matrix_rule, schema.spectra.c.model_id.is_not(None).label("has_spectra"))
+        .outerjoin(schema.spectra, schema.spectra.c.model_id == models.c.id)
+        .where(models.c.content_hash == content_hash)
+    ).first()
+    if model is None:
+        return None
+    of_model = schema.fingerprints.c.model_id == model.id
+    hashes = select(schema.specs.c.hash).join(schema.fingerprints).where(of_model)
+    rule = connection.scalar(select(conjugacy.c.rule).where(conjugacy.c.model_id == model.id))
+    return Holding(
+        matrix_rule=model.matrix_rule,
+        specs=frozenset(connection.scalars(hashes)),
+        has_spectra=bool(model.has_spectra),
+        judged=rule == CONJUGACY_RULE,
+        exact=is_exact(connection, model.id),
+        sketches=connection.scalar(select(sketches.c.version).where(sketches.c.model_id == model.id)) or 0,
+        weight_figures=connection.scalar(select(weight_figures.c.version).where(weight_figures.c.model_id == model.id))
+        or 0,
+    )
+
+
+def is_exact(connection: Connection, model_id: int) -> bool:
+    """Return whether all layers of a model are exact."""
+    layers = schema.layers
+    approximate = select(layers.c.position).where(layers.c.model_id == model_id, layers.c.method != "").limit(1)
+    return connection.scalar(approximate) is None
+
+
+def whole_hashes(
+    connection: Connection,
+    rule: str,
+    specs: Sequence[str],
+    sketched: int,
+    measured: int,
+    *,
+    spectra: bool,
+    exact: bool,
+) -> list[str]:
+    """Return content hashes of models of a matrix rule with vectors of all specs, current figures and sketches.
+
+    ``sketched``, ``measured``: versions of the sketches and of the figures of weights; ``spectra``: and with their
+    spectra; ``exact``: and without approximate ones.
+    """
+    judged = select(conjugacy.c.model_id).where(conjugacy.c.rule == CONJUGACY_RULE)
+    statement = select(models.c.content_hash).where(models.c.matrix_rule == rule, models.c.id.in_(judged))
+    of_version = select(sketches.c.model_id).where(sketches.c.version == sketched)
+    statement = statement.where(models.c.id.in_(of_version))
+    of_figures = select(weight_figures.c.model_id).where(weight_figures.c.version == measured)
+    statement = statement.where(models.c.id.in_(of_figures))
+    for spec in specs:
+        under = select(schema.fingerprints.c.model_id).join(schema.specs).where(schema.specs.c.hash == spec)
+        statement = statement.where(models.c.id.in_(under))
+    if spectra:
+        statement = statement.where(models.c.id.in_(select(schema.spectra.c.model_id)))
+    if exact:
+        approximate = select(schema.layers.c.model_id).where(schema.layers.c.method != "")
+        statement = statement.where(models.c.id.not_in(approximate))
+    return list(connection.scalars(statement))
 
 
 def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bool = False) -> list[Added]:
@@ -298,3 +392,143 @@ def _put_origin(connection: Connection, model_id: int, new: NewModel, *, wins: b
 def _found_otherwise(connection: Connection, model_id: int, new: NewModel) -> bool:
     """Whether exact spectra replace approximate ones or the reverse; a model never has both."""
     return bool(new.spectra) and any(spectrum.method for spectrum in new.spectra) == is_exact(connection, model_id)
+
+
+def insert_models(connection: Connection, given: Sequence[NewModel]) -> list[int]:
+    """Insert sound models (`check_model`) with new weights; return their ids in order.
+
+    Names, conjugacy and vectors are not stored.
+
+    Raises
+    ------
+    UsageError
+        A model has no spectra.
+    """
+    if not given:
+        return []
+    keys = [(new.card.architecture, new.card.family, new.plan.topology) for new in given]
+    architectures = architecture_ids(connection, keys)
+    now = utc_now()
+    rows: list[dict[str, Any]] = [
+        {
+            "architecture_id": architectures[key],
+            "content_hash": new.plan.content_hash,
+            "topology": new.plan.topology,
+            "parameters": new.plan.parameters,
+            "bytes": new.plan.bytes,
+            "layers": len(new.plan.layers),
+            "matrix_rule": new.plan.rule,
+            "tool_version": new.tool_version,
+            "created": new.created or now,
+            **origin_values(new),
+            **{name: getattr(new.card, name) for name in MODEL_FIELDS},
+        }
+        for new, key in zip(given, keys, strict=True)
+    ]
+    connection.execute(insert(models), rows)
+    hashes = listed(models.c.content_hash, [new.plan.content_hash for new in given], connection)
+    rows_back = connection.execute(select(models.c.content_hash, models.c.id).where(hashes))
+    found = {content_hash: int(id_) for content_hash, id_ in rows_back}
+    ids = [found[new.plan.content_hash] for new in given]
+    by_id = dict(zip(ids, given, strict=True))
+    insert_figures(connection, {id_: new.card for id_, new in by_id.items()})
+    _insert_layers(connection, by_id)
+    return ids
+
+
+def origin_values(new: NewModel) -> dict[str, Any]:
+    """Return the columns of ``models`` that say where the weights are from, and what was found in them."""
+    return {
+        "precision": new.plan.precision,
+        "format": new.format,
+        "location": new.location,
+        "entry": new.entry,
+        "unread": new.plan.unread,
+        "nonfinite": new.plan.nonfinite,
+        "notes": packed_notes(new.plan.notes),
+        "header_hash": new.plan.header,
+    }
+
+
+def replace_layers(connection: Connection, model_id: int, new: NewModel) -> frozenset[int]:
+    """Replace the layers of known weights, and their hash; everything computed from the old layers is deleted.
+
+    Returns the ids of the specs whose vectors went: their stamps are to be raised at the end of the transaction.
+
+    Raises
+    ------
+    UsageError
+        The model has no spectra.
+    """
+    connection.execute(select(models.c.id).where(models.c.id == model_id).with_for_update())
+    gone = frozenset(specs_held(connection, [model_id]))
+    for table in _FROM_LAYERS:
+        connection.execute(delete(table).where(table.c.model_id == model_id))
+    values: dict[str, Any] = {
+        "content_hash": new.plan.content_hash,
+        "bytes": new.plan.bytes,
+        "topology": new.plan.topology,
+        "parameters": new.plan.parameters,
+        "layers": len(new.plan.layers),
+        "matrix_rule": new.plan.rule,
+        "tool_version": new.tool_version,
+        **origin_values(new),
+    }
+    connection.execute(update(models).where(models.c.id == model_id).values(values))
+    _insert_layers(connection, {model_id: new})
+    return gone
+
+
+def _insert_layers(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Insert layers, skipped tensors and spectra of models by id."""
+    layers: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
+    for model_id, new in given.items():
+        means = [spectrum.mean for spectrum in new.spectra] or new.means
+        if not means:
+            raise UsageError(f"the weights of {new.name} are new, and their spectra are missing", "ingest it again")
+        methods = [spectrum.method for spectrum in new.spectra] or new.methods or [""] * len(means)
+        layers += layer_rows(model_id, new.plan.layers, means, methods)
+        skipped += [
+            {
+                "model_id": model_id,
+                "position": position,
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": as_json(tensor.shape),
+                "reason": tensor.reason,
+            }
+            for position, tensor in enumerate(new.plan.skipped)
+        ]
+    insert_rows(connection, schema.layers, layers)
+    insert_rows(connection, schema.skipped, skipped)
+    insert_spectra(connection, given)
+    put_sketches(connection, given)
+    put_weight_figures(connection, given)
+
+
+def insert_spectra(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Insert the spectra, if they are kept."""
+    kept = {model_id: new.spectra for model_id, new in given.items() if new.spectra and new.keep_spectra}
+    rows = [{"model_id": model_id, "data": packed_spectra(spectra)} for model_id, spectra in kept.items()]
+    insert_rows(connection, schema.spectra, rows)
+
+
+def put_sketches(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Store the sketches of models by id, where they come with any; they replace those that are stored."""
+    rows = [sketch_row(model_id, new.sketches) for model_id, new in given.items() if new.sketches is not None]
+    _put_rows(connection, sketches, rows)
+
+
+def put_weight_figures(connection: Connection, given: Mapping[int, NewModel]) -> None:
+    """Store the figures of the weights of models by id, where they come with any; they replace those stored."""
+    found = {model_id: new.weight_figures for model_id, new in given.items() if new.weight_figures is not None}
+    _put_rows(connection, weight_figures, [weight_figures_row(model_id, each) for model_id, each in found.items()])
+
+
+def _put_rows(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Store a row a model, instead of those that the table has of these models."""
+    if rows:
+        mine = among(table.c.model_id, [row["model_id"] for row in rows], connection)
+        connection.execute(delete(table).where(mine))
+        insert_rows(connection, table, rows)

@@ -13,12 +13,12 @@ from registry.spelling import brief, near_spellings
 from registry.storage.engine import schema
 from registry.storage.engine.compiled_statements import Compiled
 from registry.storage.engine.connections import address_of
-from registry.storage.engine.schema import architectures, conjugacy, models, names, sketches, weight_figures
+from registry.storage.engine.schema import architectures, conjugacy, models, names
 from registry.storage.engine.schema_version import HEAD
 from registry.storage.models.filter_sql import conditions, unknown
 from registry.storage.models.model_validation import HASH_PREFIX
 from registry.storage.models.packing import layer_of, notes_of, to_conjugacy
-from registry.storage.models.records import CONJUGACY_RULE, DetailsRows, Holding
+from registry.storage.models.records import DetailsRows
 from registry.types.models import Stats
 from registry.types.weights import HEADER_PREFIX, SkippedTensor
 
@@ -33,7 +33,6 @@ __all__ = [
     "candidate_ids",
     "count_models",
     "count_older",
-    "find_holding",
     "has_name",
     "is_older",
     "older_models",
@@ -160,38 +159,6 @@ def near_known(connection: Connection, known: Select[Any], asked: str) -> list[s
     return near_spellings(asked, texts)
 
 
-def whole_hashes(
-    connection: Connection,
-    rule: str,
-    specs: Sequence[str],
-    sketched: int,
-    measured: int,
-    *,
-    spectra: bool,
-    exact: bool,
-) -> list[str]:
-    """Return content hashes of models of a matrix rule with vectors of all specs, current figures and sketches.
-
-    ``sketched``, ``measured``: versions of the sketches and of the figures of weights; ``spectra``: and with their
-    spectra; ``exact``: and without approximate ones.
-    """
-    judged = select(conjugacy.c.model_id).where(conjugacy.c.rule == CONJUGACY_RULE)
-    statement = select(models.c.content_hash).where(models.c.matrix_rule == rule, models.c.id.in_(judged))
-    of_version = select(sketches.c.model_id).where(sketches.c.version == sketched)
-    statement = statement.where(models.c.id.in_(of_version))
-    of_figures = select(weight_figures.c.model_id).where(weight_figures.c.version == measured)
-    statement = statement.where(models.c.id.in_(of_figures))
-    for spec in specs:
-        under = select(schema.fingerprints.c.model_id).join(schema.specs).where(schema.specs.c.hash == spec)
-        statement = statement.where(models.c.id.in_(under))
-    if spectra:
-        statement = statement.where(models.c.id.in_(select(schema.spectra.c.model_id)))
-    if exact:
-        approximate = select(schema.layers.c.model_id).where(schema.layers.c.method != "")
-        statement = statement.where(models.c.id.not_in(approximate))
-    return list(connection.scalars(statement))
-
-
 def candidate_ids(connection: Connection, wanted: Filter | None = None) -> list[int]:
     """Return the ids of the models that match a filter, ascending."""
     statement = select(models.c.id).select_from(models).join(architectures).order_by(models.c.id)
@@ -245,37 +212,6 @@ def read_details(connection: Connection, model_id: int) -> DetailsRows:
         notes=notes_of(model["notes"]),
         **{key: model[key] for key in provenance},
     )
-
-
-def find_holding(connection: Connection, content_hash: str) -> Holding | None:
-    """Return what is stored of the weights with that hash, or None."""
-    model = connection.execute(
-        select(models.c.id, models.c.matrix_rule, schema.spectra.c.model_id.is_not(None).label("has_spectra"))
-        .outerjoin(schema.spectra, schema.spectra.c.model_id == models.c.id)
-        .where(models.c.content_hash == content_hash)
-    ).first()
-    if model is None:
-        return None
-    of_model = schema.fingerprints.c.model_id == model.id
-    hashes = select(schema.specs.c.hash).join(schema.fingerprints).where(of_model)
-    rule = connection.scalar(select(conjugacy.c.rule).where(conjugacy.c.model_id == model.id))
-    return Holding(
-        matrix_rule=model.matrix_rule,
-        specs=frozenset(connection.scalars(hashes)),
-        has_spectra=bool(model.has_spectra),
-        judged=rule == CONJUGACY_RULE,
-        exact=is_exact(connection, model.id),
-        sketches=connection.scalar(select(sketches.c.version).where(sketches.c.model_id == model.id)) or 0,
-        weight_figures=connection.scalar(select(weight_figures.c.version).where(weight_figures.c.model_id == model.id))
-        or 0,
-    )
-
-
-def is_exact(connection: Connection, model_id: int) -> bool:
-    """Return whether all layers of a model are exact."""
-    layers = schema.layers
-    approximate = select(layers.c.position).where(layers.c.model_id == model_id, layers.c.method != "").limit(1)
-    return connection.scalar(approximate) is None
 
 
 def read_stats(connection: Connection) -> Stats:

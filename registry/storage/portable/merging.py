@@ -12,10 +12,13 @@ from registry.errors import RegistryError, SpecMismatchError, StorageError, Usag
 from registry.storage.engine import schema
 from registry.storage.engine.dialects import among, listed
 from registry.storage.engine.schema import architectures, models, names
-from registry.storage.models.adding import absorb, agreements, layer_means, means_of
-from registry.storage.models.inserting import (
+from registry.storage.models.adding import (
+    absorb,
+    agreements,
     insert_models,
     insert_spectra,
+    layer_means,
+    means_of,
     put_sketches,
     put_weight_figures,
     replace_layers,
@@ -137,6 +140,7 @@ class _Merger:
         elif content in self._fresh:
             return Ingested(new.name, new.name, "failed", 0.0, "the same weights come twice", "")
         else:
+            check_model(new)
             self._fresh[content] = portable
         for name, since in portable.names:
             if name not in self._owners:
