@@ -20,7 +20,7 @@ from registry.sources.weight_files import (
     is_training_state,
     printable,
 )
-from registry.types.outcomes import NAMED, LeftOut
+from registry.types.weights import NAMED, LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

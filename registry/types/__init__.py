@@ -3,6 +3,9 @@
 ``weights``: tensors, layer matrices, model cards. ``model_facts``: configuration beside the weights. ``spectra``:
 spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``, ``searches``, ``verdicts``,
 ``relations``, ``requirements``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions.
+``weights``: tensors, layer matrices, model cards, references. ``model_facts``: configuration beside the weights.
+``spectra``: spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``, ``searches``,
+``verdicts``, ``relations``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions.
 ``estimates``, ``outcomes``, ``runs``: ingests before, after and in the journal. No value here depends on a database, a
 file or a framework.
 """
@@ -13,7 +16,7 @@ from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, MetricBound
 from registry.types.model_facts import NO_FACTS, ModelFacts
 from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, OlderModels, Stats
-from registry.types.outcomes import Ingested, LeftOut, Plan, Recomputed, Transfer
+from registry.types.outcomes import Ingested, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
 from registry.types.relations import RELATIONS, Relation, RelationVerdict, Sketches
 from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
@@ -35,9 +38,11 @@ from registry.types.weights import (
     CardFields,
     Checkpoint,
     LayerMatrix,
+    LeftOut,
     Metric,
     ModelCard,
     ModelRef,
+    Plan,
     SkippedTensor,
     TensorInfo,
     WeightsPlan,

@@ -1,4 +1,4 @@
-"""Tensors, layer matrices, model cards, and opened checkpoints."""
+"""Tensors, layer matrices, model cards, references to models, and opened checkpoints."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEADER_PREFIX",
+    "NAMED",
     "CardChanges",
     "CardFields",
     "Checkpoint",
     "LayerMatrix",
+    "LeftOut",
     "Metric",
     "ModelCard",
     "ModelRef",
+    "Plan",
     "SkippedTensor",
     "TensorInfo",
     "WeightsPlan",
@@ -35,6 +38,9 @@ __all__ = [
 
 HEADER_PREFIX: Final = "header:"
 """How the content hash of a model begins whose weights were not read: no hash of any content."""
+
+NAMED: Final = 3
+"""Names of files left out that are kept for each reason."""
 
 
 def place_of(name: str, dataset: str, split: str) -> str:
@@ -206,6 +212,37 @@ class ModelRef(Shown):
     cached: bool = True
     base: str = ""
     access: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Files of a folder that no model is read from: the ``reason``, how many ``files``, and the first ``names``.
+
+    ``remedy``: what to do to have their models read, where there is something.
+    """
+
+    reason: str
+    files: int
+    names: tuple[str, ...]
+    remedy: str = ""
+
+
+class Plan(tuple["ModelRef", ...]):
+    """The models that references name, as a tuple; ``left_out``: files in scanned folders that are no models."""
+
+    left_out: tuple[LeftOut, ...]
+
+    def __new__(cls, refs: Iterable[ModelRef] = (), left_out: Iterable[LeftOut] = ()) -> Self:
+        """Make a plan; files left out for one reason are counted together."""
+        plan = super().__new__(cls, refs)
+        merged: dict[str, LeftOut] = {}
+        for each in left_out:
+            held = merged.get(each.reason)
+            files, names = (0, ()) if held is None else (held.files, held.names)
+            names = tuple(sorted({*names, *each.names})[:NAMED])
+            merged[each.reason] = LeftOut(each.reason, files + each.files, names, each.remedy)
+        plan.left_out = tuple(sorted(merged.values(), key=lambda each: (-each.files, each.reason)))
+        return plan
 
 
 @dataclass(frozen=True, slots=True)
