@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from registry.catalog.measuring import Reading
 from registry.errors import RegistryError
-from registry.sources.source_table import location_of
+from registry.sources.base import location_of
 from registry.spelling import counted
 from registry.types import Ingested
 from registry.version import __version__

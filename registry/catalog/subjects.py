@@ -131,7 +131,7 @@ def stored(store: Store, reference: QueryInput, spec: FingerprintSpec) -> Query 
 
 def names_a_source(text: str) -> bool:
     """Whether a text is written like a reference or a path, or a file or folder of that name exists."""
-    from registry.sources.source_table import SUFFIXES
+    from registry.sources.base import SUFFIXES
 
     scheme, colon, _ = text.partition(":")
     if colon:
@@ -150,7 +150,7 @@ def _is(text: str, test: Callable[[Path], bool]) -> bool:
 
 def _refuse_other_weights(text: str, summary: Callable[[], ModelSummary]) -> None:
     from registry.sources import expand, open_ref, plan_weights
-    from registry.sources.source_table import SUFFIXES
+    from registry.sources.base import SUFFIXES
 
     path = Path(text)
     if not text.lower().endswith(tuple(SUFFIXES)) or not _is(text, Path.is_file):
@@ -258,7 +258,7 @@ def _measured(store: Store | None, checkpoint: Checkpoint, spec: FingerprintSpec
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:
-    from registry.sources.source_table import location_of
+    from registry.sources.base import location_of
 
     card, conjugacy = ref.card, measured.conjugacy
     classes = ("", "") if conjugacy is None else (conjugacy.tail_class, conjugacy.training_class)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from registry.errors import AmbiguousError, NotFoundError, RegistryError, SourceError, UnsafeError, WeightsError
 from registry.sources import SOURCES, OpenedCheckpoint, Source
 from registry.sources import expand as expand_path
+from registry.sources.base import is_weights_name
 from registry.sources.files.temporary_folder import TemporaryFolder
-from registry.sources.source_table import is_weights_name
 from registry.types import Metric, ModelCard, ModelRef
 
 if TYPE_CHECKING:

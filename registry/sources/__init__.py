@@ -9,12 +9,11 @@
 from __future__ import annotations
 
 from registry.sources.array_checkpoint import ArrayCheckpoint
-from registry.sources.base import OpenedCheckpoint, Source
+from registry.sources.base import SOURCES, OpenedCheckpoint, Source, discard
 from registry.sources.header_preview import header_bytes, layers_by_header
 from registry.sources.live_module import open_module
 from registry.sources.matrix_rule import MATRIX_RULE, layer_matrix, plan_headers, plan_weights, topology_of
 from registry.sources.references import deferred, expand, open_headers, open_ref
-from registry.sources.source_table import SOURCES, discard
 
 __all__ = [
     "MATRIX_RULE",

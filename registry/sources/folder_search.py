@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.errors import NotFoundError, SourceError
+from registry.sources.base import SUFFIXES, is_weights_name
 from registry.sources.recognition import ORBAX, recognise
-from registry.sources.source_table import SUFFIXES, is_weights_name
 from registry.sources.weight_files import (
     DESCRIPTIONS,
     check_file,

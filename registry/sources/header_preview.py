@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from registry.errors import RegistryError
+from registry.sources.base import SOURCES
 from registry.sources.effective_weights import effective
 from registry.sources.files.byte_source import counted_bytes
 from registry.sources.matrix_rule import layers_by_shape, plan_headers
 from registry.sources.references import open_headers, open_ref
-from registry.sources.source_table import SOURCES
 
 if TYPE_CHECKING:
     from registry.types import LayerMatrix, ModelRef

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from registry.errors import WeightsError
+from registry.sources.base import location_of
 from registry.sources.content_hash import content_hash, header_facts, header_hash, read_facts
 from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import is_float
@@ -23,7 +24,6 @@ from registry.sources.effective_weights import effective
 from registry.sources.fused_attention import whole_note
 from registry.sources.fused_tensors import Piece, is_conv1d_model, may_be_fused, pieces_of
 from registry.sources.nonfinite_values import marked, nonfinite, refusal
-from registry.sources.source_table import location_of
 from registry.sources.tied_names import twin_of
 from registry.sources.unreadable_weights import check_complete
 from registry.sources.vector_counts import vector_counts

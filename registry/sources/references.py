@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import AmbiguousError, NotFoundError, SourceError, WeightsError
+from registry.sources.base import DEFERRED, PREFIX, SCHEMES, SOURCES, SUFFIXES, is_weights_name
 from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.folder_search import Found, matching_files, weight_files
 from registry.sources.recognition import recognise
 from registry.sources.shard_index import shards_of, whole_models
 from registry.sources.shard_sets import set_of
-from registry.sources.source_table import DEFERRED, PREFIX, SCHEMES, SOURCES, SUFFIXES, is_weights_name
 from registry.sources.weight_files import (
     check_content,
     check_file,

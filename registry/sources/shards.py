@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import NotFoundError, WeightsError
-from registry.sources.base import OpenedCheckpoint, Source, common_prefix, verify
+from registry.sources.base import SUFFIXES, OpenedCheckpoint, Source, common_prefix, verify
 from registry.sources.files.byte_source import is_remote
 from registry.sources.formats import safetensors, torch_file
 from registry.sources.formats.gguf import gguf_file
@@ -15,7 +15,6 @@ from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.recognition import recognise
 from registry.sources.shard_index import read_index
 from registry.sources.shard_sets import set_of
-from registry.sources.source_table import SUFFIXES
 from registry.sources.tensor_parallel import Joined, joined
 from registry.sources.weight_files import INDEX, check_file, is_index
 from registry.spelling import counted

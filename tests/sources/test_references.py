@@ -13,7 +13,7 @@ import torch
 
 from registry.errors import AmbiguousError, NotFoundError, SourceError, UnsafeError, WeightsError
 from registry.sources import SOURCES, expand, open_ref
-from registry.sources.source_table import SUFFIXES, is_weights_name
+from registry.sources.base import SUFFIXES, is_weights_name
 from registry.sources.weight_files import check_file
 
 

@@ -100,7 +100,7 @@ def open_address(
 
 def _source_of(file: RemoteBytes, target: str) -> Source:
     """The source for a file by its first bytes; raises ``WeightsError`` if it is of no kind that is read."""
-    from registry.sources.source_table import SOURCES
+    from registry.sources.base import SOURCES
 
     name = file_name(target)
     if is_index(Path(name)):
