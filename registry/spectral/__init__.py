@@ -1,6 +1,6 @@
 """Spectra of weights: eigenvalues, cumulative spectral differences, conjugacy, fingerprints.
 
-``eigenvalues``: the spectrum of a layer. ``network``: the spectra of a network. ``cumulatives``: cumulatives and their
+``eigenvalues``: the spectra of a layer and of a network. ``cumulatives``: cumulatives and their
 differences from a conjugate ensemble. ``conjugacy``: departure from the conjugate ensembles. ``decay``: the law of the
 tail. ``contrast``: where two networks differ. ``specs``: fingerprints. ``layered``, ``mme``, ``shapes``:
 those of the package.
@@ -22,8 +22,7 @@ from registry.spectral.cumulatives import (
     spectral_difference,
 )
 from registry.spectral.decay import decay
-from registry.spectral.eigenvalues import layer_spectrum, spectral_entropy, spectrum
-from registry.spectral.network import network_spectra
+from registry.spectral.eigenvalues import layer_spectrum, network_spectra, spectral_entropy, spectrum
 from registry.spectral.specs import FINGERPRINTS, SPECS, fingerprint, fingerprint_of_layers, needs_spectra, spec_named
 
 __all__ = [

@@ -21,7 +21,7 @@ from registry.errors import (
     WeightsError,
 )
 from registry.ingest import Silent
-from registry.spectral import devices, network
+from registry.spectral import devices, eigenvalues
 from registry.spectral.specs import LAYERED, MME, SHAPES, SPECS
 from registry.storage import Store
 from registry.storage.models.measured_values import drop_spec, put_conjugacy, put_fingerprints
@@ -135,7 +135,7 @@ def test_what_a_device_computes_is_stored(database_url: str, files: Path, monkey
         before = reg.spectrum("slim"), reg.show("slim").conjugacy
         reg.remove("slim")
         monkeypatch.setattr(devices, "_missing", lambda: "")
-        monkeypatch.setattr(network, "solver_on", solver)
+        monkeypatch.setattr(eigenvalues, "solver_on", solver)
         [done] = reg.ingest_all(reg.plan([files / "slim.safetensors"]), device="auto")
         assert done.status == "added"
         assert used == ["cuda"]
@@ -150,7 +150,7 @@ def test_what_a_device_computes_is_stored(database_url: str, files: Path, monkey
 def test_approximate_layers_are_marked_and_found_anew(
     database_url: str, files: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(network, "LARGE", 40)
+    monkeypatch.setattr(eigenvalues, "LARGE", 40)
     with Registry(database_url) as reg:
         [done] = reg.ingest_all(reg.plan([files / "wide.safetensors"]), approximate=True)
         assert done.status == "added"

@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from registry.errors import SpectrumError, WeightsError
-from registry.spectral import network, network_spectra
+from registry.spectral import eigenvalues, network_spectra
 from registry.spectral.eigenvalues import spectra, spectrum
 from tests.spectral.factory import layer
 
@@ -61,8 +61,8 @@ def test_few_layers_are_in_memory_at_a_time(workers: int, monkeypatch: pytest.Mo
             in_hand[0] -= 1
         return found
 
-    monkeypatch.setattr(network, "LOCKED", 0)
-    monkeypatch.setattr(network, "spectra", slow)
+    monkeypatch.setattr(eigenvalues, "LOCKED", 0)
+    monkeypatch.setattr(eigenvalues, "spectra", slow)
     assert len(network_spectra(LAYERS, read, workers=workers)) == len(LAYERS)
     # Reading is much faster than this spectrum, so that the bound is also reached: layers do overlap.
     assert most[0] == (workers + 1 if workers > 1 else 1)  # one alone reads and computes by turns
@@ -76,7 +76,7 @@ def test_the_costly_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
         order.append(small**2 * large + small**3)
         return weights(wanted)
 
-    monkeypatch.setattr(network, "LOCKED", 0)
+    monkeypatch.setattr(eigenvalues, "LOCKED", 0)
     network_spectra(LAYERS[:7], read, workers=1)
     assert order == sorted(order, reverse=True)
 
@@ -110,7 +110,7 @@ def test_blas_is_limited_within_and_as_before_afterwards(monkeypatch: pytest.Mon
         within.update(info["num_threads"] for info in threadpool_info() if "numpy" in info["filepath"])
         return spectra(task, matrices, solver)
 
-    monkeypatch.setattr(network, "spectra", watched)
+    monkeypatch.setattr(eigenvalues, "spectra", watched)
     with threadpool_limits(limits=2, user_api="blas"):
         before = blas_threads()
         network_spectra(LAYERS[:3], weights, workers=2)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from registry.errors import RegistryError, SpectrumError, UsageError
-from registry.spectral import devices, lapack, layer_spectrum, network, network_spectra
+from registry.spectral import devices, eigenvalues, lapack, layer_spectrum, network_spectra
 from registry.spectral.devices import TorchSolver, device_at_hand
 from registry.spectral.eigenvalues import spectrum
 from tests.spectral.factory import layer
@@ -114,7 +114,7 @@ def test_a_network_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
             orders.append(len(wide))
             return super().begin(wide, exponent, each)
 
-    monkeypatch.setattr(network, "solver_on", lambda device, precision: (Noted(precision, "cpu"), device == "cuda"))
+    monkeypatch.setattr(eigenvalues, "solver_on", lambda device, precision: (Noted(precision, "cpu"), device == "cuda"))
     found = network_spectra(layers, lambda one: matrices[one.position], device="cuda", workers=3)
     assert len(orders) == len(layers)
     for one, W in zip(found, matrices, strict=True):

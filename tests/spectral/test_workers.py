@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from registry.errors import SpectrumError
-from registry.spectral import lapack, layer_spectrum, network, network_spectra
+from registry.spectral import eigenvalues, lapack, layer_spectrum, network_spectra
 from registry.spectral.eigenvalues import _exponent, spectra
 from registry.spectral.lapack import column_blocks
 from tests.spectral.factory import layer
@@ -42,8 +42,8 @@ def test_the_costliest_layer_does_not_hold_up_the_others(monkeypatch: pytest.Mon
                     others.set()
         return spectra(task, matrices, solver)
 
-    monkeypatch.setattr(network, "LOCKED", 0)
-    monkeypatch.setattr(network, "spectra", watched)
+    monkeypatch.setattr(eigenvalues, "LOCKED", 0)
+    monkeypatch.setattr(eigenvalues, "spectra", watched)
     assert len(network_spectra(layers, weights, workers=2)) == len(layers)
 
 
@@ -65,11 +65,11 @@ def test_small_layers_of_one_order_go_together_to_the_same_bits(
         return np.asarray(real(matrices))
 
     monkeypatch.setattr(np.linalg, "eigvalsh", noted)
-    monkeypatch.setattr(network, "LOCKED", 30)
+    monkeypatch.setattr(eigenvalues, "LOCKED", 30)
     found = network_spectra(SMALL, weights, workers=workers, precision=precision)
     # Four of order 8 are more than 30 values; the fifth and those of order 9 are what is left.
     assert sorted(shapes) == [(2, 9, 9), (4, 8, 8), (8, 8)]
-    monkeypatch.setattr(network, "TOGETHER", 0)
+    monkeypatch.setattr(eigenvalues, "TOGETHER", 0)
     alone = network_spectra(SMALL, weights, workers=workers, precision=precision)
     assert sorted(shapes[3:]) == [(8, 8)] * 5 + [(9, 9)] * 2
     for one, other, wanted in zip(found, alone, SMALL, strict=True):
@@ -124,13 +124,13 @@ def test_bits_do_not_depend_on_the_threads_within_a_layer(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared: list[int] = []
-    real = network._side_by_side
+    real = eigenvalues._side_by_side
 
     def noted(pool: Any, threads: int, *rest: Any) -> Any:
         shared.append(threads)
         return real(pool, threads, *rest)
 
-    monkeypatch.setattr(network, "_side_by_side", noted)
+    monkeypatch.setattr(eigenvalues, "_side_by_side", noted)
     wanted = layer(*shape, 0)
     mean, values = layer_spectrum(weights(wanted))
     for workers in (1, 2, 3):
@@ -161,7 +161,7 @@ def test_terms_of_a_product_are_not_piled_up(monkeypatch: pytest.MonkeyPatch) ->
     # The sum, a term a thread and those being added, blocks of as many columns as rows, and LAPACK's copy: a hundred
     # terms would be a hundred.
     assert most(2) < 12 * gram
-    monkeypatch.setattr(network, "islice", lambda left, _: islice(left, 100))
+    monkeypatch.setattr(eigenvalues, "islice", lambda left, _: islice(left, 100))
     assert most(2) > 90 * gram
 
 
