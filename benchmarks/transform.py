@@ -16,8 +16,8 @@ import registry.spectral
 from benchmarks.retrieval.models import read_models
 from benchmarks.retrieval.transform import learned_transform
 from benchmarks.zoo import zoo_folder
-from registry.spectral.layered import embeddings
 from registry.spectral.learned_transform import LEARNED, file_of
+from registry.spectral.shipped_fingerprints import embeddings
 from registry.spectral.specs import LAYERED
 
 if TYPE_CHECKING:

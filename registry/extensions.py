@@ -64,9 +64,9 @@ SOURCES: Final = {
 """Where weights come from: a `registry.sources.base.Source` each."""
 
 FINGERPRINTS: Final = {
-    "layered": "registry.spectral.layered:FINGERPRINT",
-    "mme": "registry.spectral.mme:FINGERPRINT",
-    "shapes": "registry.spectral.shapes:FINGERPRINT",
+    "layered": "registry.spectral.shipped_fingerprints:LAYERED_KIND",
+    "mme": "registry.spectral.shipped_fingerprints:MME_KIND",
+    "shapes": "registry.spectral.shipped_fingerprints:SHAPES_KIND",
 }
 """Vectors to compare networks by: a `registry.spectral.base.FingerprintKind` each; the first is the default."""
 

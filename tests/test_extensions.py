@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[1]
 GOOD = """
 from dataclasses import replace
 from registry.spectral import FingerprintKind
-from registry.spectral.mme import FINGERPRINT, mme
-ours = FingerprintKind(replace(FINGERPRINT.spec, name="ours"), mme)
-again = FingerprintKind(replace(FINGERPRINT.spec, name="other"), mme)
+from registry.spectral.shipped_fingerprints import MME, mme
+ours = FingerprintKind(replace(MME, name="ours"), mme)
+again = FingerprintKind(replace(MME, name="other"), mme)
 """
 
 
@@ -70,8 +70,8 @@ def test_what_cannot_be_used_is_named_and_left_out(tmp_path: Path) -> None:
     group = "archreg.fingerprints"
     assert sorted(line for line in told if line.startswith("archreg.")) == [
         f"{group} 'alias' of good 1.0 (good:again) is left out: TypeError: its spec is named 'other'",
-        f"{group} 'mme' of wrong 1.0 (wrong:thing) is left out: the built-in one (registry.spectral.mme:FINGERPRINT) "
-        "has that name",
+        f"{group} 'mme' of wrong 1.0 (wrong:thing) is left out: the built-in one "
+        "(registry.spectral.shipped_fingerprints:MME_KIND) has that name",
         f"{group} 'odd' of wrong 1.0 (wrong:thing) is left out: TypeError: it is a int, not a "
         "registry.spectral.FingerprintKind",
         f"{group} 'wrecked' of broken 1.0 (broken:thing) is left out: RuntimeError: no  luck",

@@ -1,6 +1,6 @@
 """Learning of the scales and weights of ``layered`` from labelled models, from a start that uses no labels.
 
-The scales of its columns and the weights of its blocks (``registry.spectral.descriptors``), 34 of them, and a
+The scales of its columns and the weights of its blocks (``registry.spectral.shipped_fingerprints``), 34 of them, and a
 temperature beside them. For each query, each model of its family is to stand before all of other families: the logistic
 loss of log sum exp over those of d(query, relative) - d(query, other), with the whole gallery and across sizes, every
 query's relatives weighing the same together, and a family of n queries n^1/2. Logarithms are held by a quadratic
@@ -22,9 +22,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.retrieval.transform import learned_transform
-from registry.spectral.descriptors import COLUMNS, SCALES, WEIGHTS, fourier_features
-from registry.spectral.layered import LAYERED_BLOCKS, SEEDS, departures, points_of
 from registry.spectral.learned_transform import LEARNED
+from registry.spectral.shipped_fingerprints import (
+    COLUMNS,
+    LAYERED_BLOCKS,
+    SCALES,
+    SEEDS,
+    WEIGHTS,
+    departures,
+    fourier_features,
+    points_of,
+)
 from registry.spectral.specs import LAYERED
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from benchmarks.retrieval.report import Row
 from benchmarks.retrieval.scores import retrieval
 from benchmarks.retrieval.vectors import CHANGED, PARTS, VECTORS
 from benchmarks.retrieval.watcher import watcher_vectors
-from registry.spectral.layered import LAYERED_BLOCKS
+from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.spectral import fingerprint, layer_spectrum
-from registry.spectral.layered import LAYERED_BLOCKS
+from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, MME, SHAPES
 
 if TYPE_CHECKING:

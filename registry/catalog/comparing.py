@@ -74,7 +74,7 @@ def _depths_apart(a: Query, b: Query, spec: FingerprintSpec) -> float:
     """L1 distance of two fingerprints in the block ``depths``."""
     import numpy as np
 
-    from registry.spectral.layered import LAYERED_BLOCKS
+    from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
     from registry.spectral.specs import LAYERED
 
     if spec != LAYERED:

@@ -2,8 +2,8 @@
 
 ``eigenvalues``: the spectra of a layer and of a network. ``cumulatives``: cumulatives and their
 differences from a conjugate ensemble. ``conjugacy``: departure from the conjugate ensembles. ``decay``: the law of the
-tail. ``contrast``: where two networks differ. ``specs``: fingerprints. ``layered``, ``mme``, ``shapes``:
-those of the package.
+tail. ``contrast``: where two networks differ. ``specs``: fingerprints. ``shipped_fingerprints``: those
+of the package.
 """
 
 from __future__ import annotations

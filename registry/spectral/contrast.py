@@ -8,7 +8,7 @@ import numpy as np
 
 from registry.ensembles.checks import check_whole
 from registry.spectral.cumulatives import check_spectra, depth_weights, layer_cumulatives, logarithmic_locations
-from registry.spectral.layered import LAYERED, LAYERED_BLOCKS
+from registry.spectral.shipped_fingerprints import LAYERED, LAYERED_BLOCKS
 from registry.spectral.specs import fingerprint
 from registry.types import Contrast, LayerContrast
 

@@ -11,9 +11,7 @@ from registry.extensions import FINGERPRINTS as ROWS
 from registry.extensions import Table
 from registry.spectral.base import FingerprintKind
 from registry.spectral.cumulatives import check_layers
-from registry.spectral.layered import LAYERED
-from registry.spectral.mme import MME
-from registry.spectral.shapes import SHAPES
+from registry.spectral.shipped_fingerprints import LAYERED, MME, SHAPES
 from registry.types import Fingerprint, FingerprintSpec
 
 if TYPE_CHECKING:

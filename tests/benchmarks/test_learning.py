@@ -15,7 +15,7 @@ from benchmarks.retrieval.scores import retrieval
 from registry.errors import WeightsError
 from registry.sources import open_module, plan_weights
 from registry.spectral import layer_spectrum
-from registry.spectral.layered import LAYERED_BLOCKS
+from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 from registry.types import LayerMatrix, Spectrum
 
 BLOCKS = list(LAYERED_BLOCKS)

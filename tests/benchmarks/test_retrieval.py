@@ -25,8 +25,8 @@ from benchmarks.transform import transform_of
 from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate, shipped
-from registry.spectral.layered import LAYERED_BLOCKS
 from registry.spectral.learned_transform import transform
+from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, MME, SPECS
 
 if TYPE_CHECKING:

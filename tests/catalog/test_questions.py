@@ -17,7 +17,7 @@ from registry.errors import (
     UsageError,
 )
 from registry.spectral import contrast, fingerprint
-from registry.spectral.layered import LAYERED_BLOCKS
+from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, SPECS
 from registry.storage import Store
 from registry.storage.equivalence.stored_calibrations import put_calibration

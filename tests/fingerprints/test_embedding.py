@@ -7,19 +7,19 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import kstest
 
-from registry.spectral.descriptors import (
+from registry.spectral.shipped_fingerprints import (
     COLUMNS,
     SCALES,
     _described,
     embed,
     fourier_features,
     layers_of,
+    points_of,
     run_points,
     scales_of,
     shape_points,
     spectral_points,
 )
-from registry.spectral.layered import points_of
 from registry.types import LayerMatrix
 from tests.fingerprints.factory import SHAPES, spectra_of, weights_of
 
@@ -91,7 +91,7 @@ def test_frequencies_are_normal_and_phases_uniform() -> None:
 
 
 def test_quantiles_are_numpys() -> None:
-    from registry.spectral.descriptors import _QUANTILES
+    from registry.spectral.shipped_fingerprints import _QUANTILES
 
     for size in (2, 3, 10, 257):
         values = np.sort(np.random.default_rng(size).exponential(size=size)).astype(np.float32)

@@ -13,8 +13,7 @@ from scipy.stats import wasserstein_distance
 
 from registry.errors import SpectrumError, UsageError
 from registry.spectral import fingerprint, fingerprint_of_layers, needs_spectra
-from registry.spectral.layered import LAYERED_BLOCKS
-from registry.spectral.shapes import SHAPES_BLOCKS
+from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS, SHAPES_BLOCKS
 from registry.spectral.specs import DEFAULT_SPEC, LAYERED, MME, SPECS, spec_named
 from registry.spectral.specs import SHAPES as OF_SHAPES
 from tests.fingerprints.factory import SHAPES, gap, spectra_of, weights_of

@@ -9,9 +9,8 @@ import pytest
 
 from registry.errors import SpectrumError
 from registry.spectral import fingerprint
-from registry.spectral.descriptors import WEIGHTS
-from registry.spectral.layered import LAYERED_BLOCKS
 from registry.spectral.learned_transform import LEARNED, transform
+from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS, WEIGHTS
 from registry.spectral.specs import LAYERED
 from tests.fingerprints.factory import spectra_of, weights_of
 

@@ -10,7 +10,7 @@ from registry.errors import SpectrumError
 from registry.spectral import fingerprint
 from registry.spectral.contrast import LOCATIONS, contrast
 from registry.spectral.cumulatives import cumulative
-from registry.spectral.layered import LAYERED_BLOCKS
+from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED
 from registry.types import Contrast
 from tests.spectral.factory import by_hand, gaussian, of_weights, zoo_models

@@ -1,19 +1,28 @@
-"""Descriptors of layers and of runs of consecutive layers, embedded as vectors.
+"""The fingerprints that ship: ``layered``, the default; ``shapes``, its blocks that need no eigenvalues; and ``mme``.
 
-A kernel mean embedding (Smola et al. 2007) of a set of points by random Fourier features (Rahimi & Recht 2007): the
-mean over points of cos(W^T y + b) estimates the mean of a Gaussian kernel, so that distances between embeddings measure
-how differently two networks' layers are distributed, whatever their number.
+``layered`` and ``shapes`` embed descriptors of layers and of runs of consecutive layers as vectors. A kernel mean
+embedding (Smola et al. 2007) of a set of points by random Fourier features (Rahimi & Recht 2007): the mean over points
+of cos(W^T y + b) estimates the mean of a Gaussian kernel, so that distances between embeddings measure how differently
+two networks' layers are distributed, whatever their number. `SCALES` and `WEIGHTS` say what each column of the points
+and each block counts for: all numbers of these fingerprints that were not derived.
 
-`SCALES` and `WEIGHTS` say what each column of the points and each block counts for in ``layered``: all its numbers that
-were not derived.
+``mme`` is the paper's: the cumulative spectral difference of the whole network.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from registry.ensembles import Circular, expected_cumulative
+from registry.ensembles.wishart import marchenko_pastur_cumulative
+from registry.spectral.base import FingerprintKind, logarithmic
+from registry.spectral.cumulatives import cumulative, depth_weights, layer_cumulatives
+from registry.spectral.learned_transform import transform
+from registry.types import FingerprintSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,19 +31,81 @@ if TYPE_CHECKING:
 
     from registry.types import LayerMatrix, Spectrum
 
+    Points = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
 __all__ = [
     "COLUMNS",
+    "LAYERED",
+    "LAYERED_BLOCKS",
+    "LAYERED_KIND",
+    "MME",
+    "MME_KIND",
     "SCALES",
+    "SEEDS",
+    "SHAPES",
+    "SHAPES_BLOCKS",
+    "SHAPES_KIND",
     "WEIGHTS",
     "Layers",
+    "departures",
     "embed",
+    "embedded",
+    "embeddings",
     "fourier_features",
+    "layered",
     "layers_of",
+    "mme",
+    "points_of",
+    "points_of_layers",
     "run_points",
     "scales_of",
+    "shape_embeddings",
     "shape_points",
     "spectral_points",
 ]
+
+LAYERED_BLOCKS = {"shapes": 90, "pairs": 120, "triples": 110, "spectra": 86, "depths": 72, "layers": 1}
+"""Length of each block of ``layered``, in the order of the vector."""
+SEEDS = {"shapes": 0, "pairs": 1, "triples": 3, "spectra": 2}
+"""Offset added to the spec's seed for the features of each embedded block."""
+
+LAYERED = FingerprintSpec(
+    name="layered",
+    version=3,
+    matrix_rule="matrix-2",
+    locations=logarithmic(1e-3, 10.0, 12),
+    depths=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    length=90 + 120 + 110 + 86 + 72 + 1,
+    reference="wishart",
+    beta=1,
+    weights="1",
+)
+"""The default fingerprint: resolved by depth, compared with Gaussian weights of the same topology.
+
+A change of any number requires a new version, and so a new hash.
+"""
+
+SHAPES_BLOCKS = {name: LAYERED_BLOCKS[name] for name in ("shapes", "pairs", "triples", "layers")}
+"""Length of each block of ``shapes``, in the order of the vector; their numbers are those of ``layered``."""
+
+SHAPES = FingerprintSpec(
+    name="shapes",
+    version=1,
+    matrix_rule=LAYERED.matrix_rule,
+    length=sum(SHAPES_BLOCKS.values()),
+    seed=LAYERED.seed,
+    weights=LAYERED.weights,
+    uses=("matrix_rule", "length", "seed", "weights"),
+)
+"""The fingerprint of models whose weights were not read; it tells families apart, and no two trainings."""
+
+MME = FingerprintSpec(
+    name="mme", version=1, matrix_rule="matrix-2", locations=logarithmic(1e-3, 1e2, 64), length=64, reference="circular"
+)
+"""The paper's fingerprint: cCSD of the whole network against the conjugate circular ensemble, `full` scale.
+
+A change of any number requires a new version, and so a new hash.
+"""
 
 # Quantiles of x that describe a layer, and the x below which differences are numerical noise.
 _QUANTILES = np.array([0.01, 0.03, 0.07, 0.15, 0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.93, 0.97, 0.99])
@@ -111,6 +182,94 @@ WEIGHTS: dict[str, float] = {
     "layers": 0.035,
 }
 """What a block's mean absolute difference counts for in the L1 distance, and its order in the vector."""
+
+
+def layered(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+    """Six blocks, each divided by its length, so that an L1 distance adds up mean absolute differences.
+
+    ``shapes``, ``pairs``, ``triples``, ``spectra``: kernel mean embeddings of layers and runs of layers; the first
+    three are multiplied by the learned transform that the spec names in ``weights``, if any. ``depths``: F - F_W around
+    each relative depth, against the Marchenko-Pastur law of the same shapes, which shows the effect of training.
+    ``layers``: log2 of one plus the number of layers.
+    """
+    found = embeddings(spectra, spec.seed)
+    if spec.weights:
+        found |= {name: found[name] @ matrix for name, matrix in transform(spec.weights).items()}
+    found["depths"] = departures(spectra, spec).ravel()
+    found["layers"] = np.array([np.log2(len(spectra) + 1)])
+    return np.concatenate([WEIGHTS[name] / length * found[name] for name, length in LAYERED_BLOCKS.items()])
+
+
+def points_of_layers(layers: Sequence[LayerMatrix]) -> Points:
+    """Points and weights of the embedded blocks that need no eigenvalues, before the columns are scaled."""
+    columns = layers_of(layers)
+    return {"shapes": shape_points(columns), "pairs": run_points(columns, 2), "triples": run_points(columns, 3)}
+
+
+def points_of(spectra: Sequence[Spectrum]) -> Points:
+    """Points and weights of each embedded block, before the columns are scaled."""
+    layers = [spectrum.layer for spectrum in spectra]
+    return {**points_of_layers(layers), "spectra": spectral_points(spectra, layers_of(layers))}
+
+
+def embedded(points: Points, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Each of the blocks given as points, (its length,), within [-1, 1], before transform and weight."""
+    return {
+        name: embed(scales_of(name) * columns, weights, LAYERED_BLOCKS[name], seed + SEEDS[name])
+        for name, (columns, weights) in points.items()
+    }
+
+
+def embeddings(spectra: Sequence[Spectrum], seed: int) -> dict[str, NDArray[np.float64]]:
+    """Each embedded block, (its length,), within [-1, 1], before transform and weight."""
+    layers = tuple(spectrum.layer for spectrum in spectra)
+    return shape_embeddings(layers, seed) | embedded({"spectra": spectral_points(spectra, layers_of(layers))}, seed)
+
+
+def shape_embeddings(layers: Sequence[LayerMatrix], seed: int) -> dict[str, NDArray[np.float64]]:
+    """Those of the embedded blocks that need no eigenvalues; the last ones are kept, since two fingerprints ask."""
+    return dict(_kept(tuple(layers), seed))
+
+
+@lru_cache(maxsize=1)
+def _kept(layers: tuple[LayerMatrix, ...], seed: int) -> dict[str, NDArray[np.float64]]:
+    return embedded(points_of_layers(layers), seed)
+
+
+def departures(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+    """F - F_W by depth, (depths, locations), with triangular weights around each depth of the spec."""
+    locations = np.array(spec.locations)
+    shapes = np.array([sorted((spectrum.layer.p, spectrum.layer.q)) for spectrum in spectra])
+    aspects, which = np.unique(shapes[:, 0] / shapes[:, 1], return_inverse=True)
+    expected = marchenko_pastur_cumulative(aspects[:, None], locations)[which]
+    departures = layer_cumulatives(spectra, locations, scale="proper") - expected
+    return np.asarray(depth_weights(len(spectra), spec.depths) @ departures)
+
+
+def shapes_of_layers(layers: Sequence[LayerMatrix], spec: FingerprintSpec) -> NDArray[np.float64]:
+    """Four blocks, each as in ``layered``: ``shapes``, ``pairs``, ``triples`` and ``layers``."""
+    found = shape_embeddings(layers, spec.seed)
+    if spec.weights:
+        found |= {name: found[name] @ matrix for name, matrix in transform(spec.weights).items()}
+    found["layers"] = np.array([np.log2(len(layers) + 1)])
+    return np.concatenate([WEIGHTS[name] / length * found[name] for name, length in SHAPES_BLOCKS.items()])
+
+
+def shapes_of_spectra(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+    """As `shapes_of_layers`: the eigenvalues are not used."""
+    return shapes_of_layers([spectrum.layer for spectrum in spectra], spec)
+
+
+def mme(spectra: Sequence[Spectrum], spec: FingerprintSpec) -> NDArray[np.float64]:
+    """CCSD(x) = F_c(x) - F(x) at the spec's locations, `full` scale (arXiv:2006.13687, definition 3).
+
+    The L1 distance of two networks times the spacing of log x is the Wasserstein-1 distance of log x between their
+    mixed ensembles, censored at the outer locations.
+    """
+    locations = np.array(spec.locations)
+    shapes = [(spectrum.layer.p, spectrum.layer.q) for spectrum in spectra]
+    expected = expected_cumulative(Circular(spec.beta), shapes, locations)
+    return expected - cumulative(spectra, locations, scale="full")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,3 +412,8 @@ def fourier_features(dimension: int, features: int, seed: int) -> tuple[NDArray[
 def scales_of(block: str, scales: Mapping[str, Mapping[str, float]] = SCALES) -> NDArray[np.float64]:
     """The factor of each column of a block's points, (columns,)."""
     return np.array([scales[block][name] for name in COLUMNS[block]])
+
+
+LAYERED_KIND = FingerprintKind(LAYERED, layered)
+SHAPES_KIND = FingerprintKind(SHAPES, shapes_of_spectra, shapes_of_layers)
+MME_KIND = FingerprintKind(MME, mme)
