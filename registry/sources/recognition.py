@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry.errors import RegistryError
 from registry.sources.files.archive import zip_entries
 from registry.sources.files.byte_source import LocalBytes
+from registry.sources.files.tar_members import is_tar, tar_headers
 from registry.sources.files.wire import Message
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ codecs.lookup("cp437")  # zipfile's, of names; loaded now, and not when a file h
 __all__ = ["KINDS", "ORBAX", "Kind", "Recognised", "kind_of", "recognise"]
 
 _HEAD = 4096  # bytes looked at
+_MEMBERS = 64  # of a tar archive that are looked at
 _BLOCK = 2**20  # more than the largest block of bzip2
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # LONG1 of torch's legacy magic number, and STOP
 _LEGACY = re.compile(rb"\x80.(?:\x95.{8})?" + re.escape(_LEGACY_MAGIC), re.DOTALL)  # protocols 4 and 5 have frames
@@ -81,22 +83,9 @@ class Start:
     @cached_property
     def members(self) -> frozenset[str]:
         """Names of the first members of a tar archive, without a leading ``./``."""
-        if self.head[257:262] != b"ustar" and not _is_old_tar(self.head):
+        if not is_tar(self.head):
             return frozenset()
-        names, at = set(), 0
-        for _ in range(64):
-            if not 0 <= at <= self.size - 512:
-                break
-            header = bytes(self.file.read_at(at, 512))
-            if not header.strip(b"\0"):
-                break
-            names.add(header[:100].rstrip(b"\0").decode("utf-8", "replace").removeprefix("./"))
-            try:
-                extent = int(header[124:136].strip(b"\0 ") or b"0", 8)
-            except ValueError:
-                break
-            at += 512 + -(-extent // 512) * 512
-        return frozenset(names)
+        return frozenset(member.name for member in tar_headers(self.file, _MEMBERS))
 
     @cached_property
     def fields(self) -> dict[int, int]:
@@ -157,17 +146,6 @@ class Recognised(NamedTuple):
 
     kind: Kind
     main: Path
-
-
-def _is_old_tar(head: bytes) -> bool:
-    """Whether a block is a tar header without ``ustar``: its checksum is that of its bytes."""
-    if len(head) < 512 or not head[0]:
-        return False
-    try:
-        stated = int(head[148:156].strip(b"\0 ") or b"x", 8)
-    except ValueError:
-        return False
-    return stated == sum(head[:148]) + 8 * 32 + sum(head[156:512])
 
 
 def _is_pickle(head: bytes) -> bool:

@@ -16,6 +16,7 @@ from registry.sources.files.archive import DAMAGED
 from registry.sources.files.byte_parts import Section
 from registry.sources.files.byte_source import open_bytes
 from registry.sources.files.lazy_tensors import LazyCheckpoint
+from registry.sources.files.tar_members import tar_members
 from registry.sources.formats.nested_torch_files import aliases_of, check_sums_in, content_of, lazy_state
 from registry.sources.state_dicts import Content, stripped
 from registry.types import ModelCard, ModelFacts
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCE"]
 
-_BLOCK = 512
-_MAX_MEMBERS = 10_000
 _WEIGHTS, _CONFIG = "model_weights.ckpt", "model_config.yaml"
 _CONFIG_LIMIT = 2**20  # bytes; tokenizers are other members
 _TARGET = re.compile(rb"^target: *['\"]?[\w.]{1,300}\.(\w{1,100})['\"]? *$", re.MULTILINE)
@@ -37,7 +36,7 @@ def open_nemo(ref: ModelRef) -> Checkpoint:
     """Open a ``.nemo`` archive; raises the errors of `open_ref`."""
     source = open_bytes(ref.target)
     try:
-        members = _members(source)
+        members = tar_members(source)
         if _WEIGHTS not in members:
             raise _in_parts(source, members)
         weights = Section(source, *members[_WEIGHTS], f"{source.name} ({_WEIGHTS})")
@@ -61,37 +60,6 @@ def _in_parts(source: ByteSource, members: dict[str, tuple[int, int]]) -> Weight
             f"unpack it with: tar -xf FILE, then ingest the folder of {parts[0][:100]}",
         )
     return WeightsError(f"{source.name} is a NeMo archive without {_WEIGHTS}", DAMAGED)
-
-
-def _members(source: ByteSource) -> dict[str, tuple[int, int]]:
-    """Position and size of the members of a tar archive by name, without a leading ``./``."""
-    found: dict[str, tuple[int, int]] = {}
-    at = 0
-    for _ in range(_MAX_MEMBERS):
-        if at + _BLOCK > source.size:
-            break
-        header = bytes(source.read_at(at, _BLOCK))
-        if not header.strip(b"\0"):
-            break
-        size = _size(header)
-        if size < 0 or at + _BLOCK + size > source.size:
-            raise source.ends_early(at + _BLOCK, max(size, 0))
-        name = header[:100].rstrip(b"\0").decode("utf-8", "replace").removeprefix("./")
-        if header[156:157] in (b"0", b"\0"):  # a file; no link
-            if name in found:
-                raise WeightsError(f"{source.name} has two members {name[:100]!r}", DAMAGED)
-            found[name] = (at + _BLOCK, size)
-        at += _BLOCK + -(-size // _BLOCK) * _BLOCK
-    return found
-
-
-def _size(header: bytes) -> int:
-    """Bytes of a member: octal digits, or a binary number for more than 8 GiB; -1 if there is neither."""
-    field = header[124:136]
-    if field[0] & 0x80:
-        return int.from_bytes(field[1:], "big")
-    digits = field.strip(b"\0 ") or b"0"
-    return int(digits, 8) if digits.isdigit() and not set(digits) & set(b"89") else -1
 
 
 def _class_of(source: ByteSource, members: dict[str, tuple[int, int]]) -> str:

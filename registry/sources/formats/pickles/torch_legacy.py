@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry.errors import WeightsError
 from registry.sources.files.byte_parts import InMemory
 from registry.sources.files.byte_source import ByteSource
+from registry.sources.files.tar_members import tar_members
 from registry.sources.formats.pickles.opcodes import BUDGET, read_pickle
 from registry.sources.formats.pickles.pickle_records import Global, Span
 from registry.sources.formats.pickles.stored_tensors import DAMAGED
 from registry.sources.formats.pickles.torch_values import PLAIN, Storage, TorchTensor, storage_dtype, width_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 __all__ = ["CONSTRUCTORS", "MAGIC", "Views", "read_legacy", "read_tar", "value_of_bytes"]
 
@@ -30,8 +31,6 @@ _VERSION = 1001
 _INNER_BUDGET = 64 * 1024  # bytes of records; a storage inside a pickle takes a few
 _MAX_COUNT = 2**48
 _MAX_TAR = 100_000  # storages and tensors of an archive of torch 0.1
-_BLOCK = 512
-_MAX_MEMBERS = 64
 
 
 def _is_key(value: object) -> bool:
@@ -200,31 +199,9 @@ class _Part(ByteSource):
         self._held = None
 
 
-def _members(source: ByteSource) -> Mapping[str, tuple[int, int]]:
-    """Position and size of the first members of a tar archive, by name."""
-    found: dict[str, tuple[int, int]] = {}
-    at = 0
-    for _ in range(_MAX_MEMBERS):
-        if at + _BLOCK > source.size:
-            break
-        header = bytes(source.read_at(at, _BLOCK))
-        if not header.strip(b"\0"):
-            break
-        try:
-            extent = int(header[124:136].strip(b"\0 ") or b"0", 8)
-        except ValueError as error:
-            raise _damaged(source, "a member of the archive has no size") from error
-        if extent < 0 or at + _BLOCK + extent > source.size:
-            raise source.ends_early(at + _BLOCK, max(extent, 0))
-        name = header[:100].rstrip(b"\0").decode("utf-8", "replace").removeprefix("./")
-        found.setdefault(name, (at + _BLOCK, extent))
-        at += _BLOCK + -(-extent // _BLOCK) * _BLOCK
-    return found
-
-
 def read_tar(source: ByteSource) -> object:
     """The content of a tar archive of torch 0.1; raises the errors of `read_legacy`."""
-    members = _members(source)
+    members = tar_members(source)
     missing = [name for name in ("storages", "tensors", "pickle") if name not in members]
     if missing:
         raise _damaged(source, f"the archive has no member {missing[0]}")
