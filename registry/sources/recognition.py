@@ -75,7 +75,7 @@ class Start:
         if not self.head.startswith(b"PK\x03\x04"):
             return frozenset()
         try:
-            names = [entry.filename for entry in zip_entries(self.file, self.size)]
+            names = [entry.filename for entry in zip_entries(self.file)]
         except RegistryError:
             return frozenset()
         return frozenset(names) | {name.partition("/")[2] for name in names}

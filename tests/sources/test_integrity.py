@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from registry import Registry
 from registry.errors import NotFoundError, RegistryError, UnsafeError, WeightsError
 from registry.sources import expand, open_ref, plan_weights
-from registry.sources.files.archive import check_sums, data_offsets, zip_entries
+from registry.sources.files.archive import check_sums, data_start, zip_entries
+from registry.sources.files.byte_source import LocalBytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,14 +143,15 @@ def test_each_array_of_an_npz_is_held_against_its_checksum(save: Callable[..., N
 def test_an_entry_that_is_elsewhere_than_the_directory_says(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save(STATE, path)
-    entries = zip_entries(path, path.stat().st_size)
-    entries[0].header_offset += 1
-    for offset in (entries[0].header_offset, -5, 10**12):
-        entries[0].header_offset = offset
-        with pytest.raises(WeightsError, match="is not where the directory says"):
-            data_offsets(path, entries)
-    with pytest.raises(WeightsError, match="ends inside the entry"):
-        check_sums(path, {path.stat().st_size - 3: entries[-4]}, everything=entries)
+    with LocalBytes(path) as source:
+        entries = zip_entries(source)
+        entries[0].header_offset += 1
+        for offset in (entries[0].header_offset, -5, 10**12):
+            entries[0].header_offset = offset
+            with pytest.raises(WeightsError, match="is not where the directory says"):
+                data_start(source, entries[0])
+        with pytest.raises(WeightsError, match="ends inside the entry"):
+            check_sums(source, {source.size - 3: entries[-4]}, everything=entries)
 
 
 # values that are not finite

@@ -1,30 +1,32 @@
 """Members of a zip archive as sources of bytes, read in place wherever the archive is: in a file or in another archive.
 
-A member that is stored without compression is a part of its file. One that is compressed is unpacked in memory, up to
-a bound that its reader gives, and never more than a hundredfold.
+A member that is stored without compression is a part of its file. One that is compressed is unpacked: by `ZipMembers`
+in memory, up to a bound that its reader gives, by `entry_bytes` to a temporary file, which is gone when it is closed;
+never more than a hundredfold.
 """
 
 from __future__ import annotations
 
+import io
+import tempfile
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from registry.errors import RegistryError, UnsafeError, WeightsError
-from registry.sources.base import MAX_TENSORS
-from registry.sources.files.archive import DAMAGED
-from registry.sources.files.byte_parts import InMemory, Section
+from registry.errors import UnsafeError, WeightsError
+from registry.sources.files.archive import DAMAGED, check_sums, data_start, zip_entries
+from registry.sources.files.byte_parts import InMemory, Section, Temporary
 from registry.sources.files.byte_source import ByteSource, FileView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["ZipMembers"]
+__all__ = ["ZipMembers", "entry_bytes", "entry_check", "small_entry"]
 
-_DIRECTORY_LIMIT = 64 * 2**20  # bytes; an entry of about 100 bytes becomes an object of about 600
-_PIECE = 1 << 20  # bytes summed at a time
 _MAX_RATIO, _HARMLESS = 100, 2**20  # allowed expansion, and bytes below which any expansion is allowed
-_END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+_HARMLESS_FILE = 64 * 2**20  # the same of a file that is unpacked to another
+_PIECE = 1 << 20  # bytes unpacked at a time
+_UNPACKED = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error)
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -41,21 +43,7 @@ class ZipMembers:
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
-        directory = _directory_size(source)
-        if directory > _DIRECTORY_LIMIT:
-            raise UnsafeError(f"{source.name} has a directory of {directory / 2**20:.0f} MiB", "split the file")
-        try:
-            with zipfile.ZipFile(FileView(source)) as archive:
-                entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
-        except RegistryError:
-            raise
-        except Exception as error:  # zipfile's, struct's and Unicode's, on a damaged directory
-            reason = " ".join(str(error).split())[:160]
-            raise WeightsError(
-                f"{source.name} is a damaged zip archive, perhaps cut short: {reason}", DAMAGED
-            ) from error
-        if len(entries) > 2 * MAX_TENSORS:
-            raise UnsafeError(f"{source.name} holds {len(entries)} entries, more than {2 * MAX_TENSORS}", "split it")
+        entries = [entry for entry in zip_entries(source) if not entry.filename.endswith("/")]
         self._entries = {entry.filename: entry for entry in entries}
         if len(self._entries) < len(entries):
             raise WeightsError(f"{source.name} holds several entries of one name", "save it again")
@@ -104,7 +92,9 @@ class ZipMembers:
             raise WeightsError(f"{self._source.name} has no entry {name[:100]!r}", DAMAGED)
         if entry.flag_bits & 1 or entry.compress_type not in _READABLE:
             raise WeightsError(f"{where} is encrypted or compressed in an unusual way", "save it again")
-        section = Section(self._source, self._start(entry), entry.compress_size, f"{self._source.name} ({name[:100]})")
+        section = Section(
+            self._source, data_start(self._source, entry), entry.compress_size, f"{self._source.name} ({name[:100]})"
+        )
         if entry.compress_type == zipfile.ZIP_STORED:
             if entry.file_size != entry.compress_size:
                 raise WeightsError(f"{where} is stored in {entry.compress_size} bytes, not {entry.file_size}", DAMAGED)
@@ -123,16 +113,6 @@ class ZipMembers:
             raise UnsafeError(f"{self._source.name}: {name[:100]!r} has {member.size} bytes", "save plain tensors")
         return bytes(member.read_at(0, member.size))
 
-    def _start(self, entry: zipfile.ZipInfo) -> int:
-        """Where the data of an entry begin."""
-        header = bytes(self._source.read_at(entry.header_offset, 30))
-        if header[:4] != b"PK\x03\x04":
-            raise WeightsError(
-                f"{self._source.name}: the entry {entry.filename[:100]!r} is not where the directory says", DAMAGED
-            )
-        lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        return int(entry.header_offset) + 30 + lengths
-
     def _inflated(self, section: Section, entry: zipfile.ZipInfo, where: str) -> bytes:
         unpacker = zlib.decompressobj(-15)
         try:
@@ -149,21 +129,10 @@ class ZipMembers:
         An archive of which every checksum is zero was written without, and there is nothing to compare. Raises
         ``WeightsError`` that names the entry that differs.
         """
-        if not any(entry.CRC for entry in self._entries.values()):
-            return
-        for name in names:
-            entry = self._entries[self.root + name]
-            if entry.compress_type != zipfile.ZIP_STORED:
-                continue  # compared when it is unpacked
-            start, found = self._start(entry), 0
-            for at in range(0, entry.file_size, _PIECE):
-                found = zlib.crc32(self._source.read_at(start + at, min(_PIECE, entry.file_size - at)), found)
-            if found != entry.CRC:
-                raise WeightsError(
-                    f"{self._source.name} is damaged: the checksum of the entry {name[:100]!r} is {entry.CRC:08x} in "
-                    f"the directory and {found:08x} of its data",
-                    DAMAGED,
-                )
+        entries = [self._entries[self.root + name] for name in names]
+        stored = [entry for entry in entries if entry.compress_type == zipfile.ZIP_STORED]  # others: when unpacked
+        places = {data_start(self._source, entry): entry for entry in stored}
+        check_sums(self._source, places, everything=self._entries.values())
 
 
 def _root(names: Iterable[str]) -> str:
@@ -172,14 +141,88 @@ def _root(names: Iterable[str]) -> str:
     return folders.pop() if len(folders) == 1 else ""
 
 
-def _directory_size(source: ByteSource) -> int:
-    """Size in bytes of the archive's directory according to its end record, or 0 if there is none."""
-    tail_size = min(source.size, 22 + 2**16 + 76)
-    tail = bytes(source.read_at(source.size - tail_size, tail_size))
-    at = len(tail) - 22 if tail[-22:-18] == _END and tail.endswith(b"\0\0") else tail.rfind(_END)
-    if at < 0 or at + 22 > len(tail):
-        return 0
-    found = int.from_bytes(tail[at + 12 : at + 16], "little")
-    if at >= 76 and tail[at - 20 : at - 16] == _LOCATOR64 and tail[at - 76 : at - 72] == _END64:
-        found = max(found if found < 2**32 - 1 else 0, int.from_bytes(tail[at - 36 : at - 28], "little"))
-    return min(found, source.size)
+def _entry(file: ByteSource, name: str) -> zipfile.ZipInfo | None:
+    """The entry of a name, in the archive or in its only folder; None if there is none."""
+    entries = zip_entries(file)
+    found = [entry for entry in entries if entry.filename == name]
+    found = found or [entry for entry in entries if entry.filename.partition("/")[2] == name]
+    if len(found) > 1:
+        raise WeightsError(f"{file.name} holds several entries {name}", "save it again")
+    return found[0] if found else None
+
+
+def _needed(file: ByteSource, name: str) -> zipfile.ZipInfo:
+    entry = _entry(file, name)
+    if entry is None:
+        raise WeightsError(f"{file.name} has no entry {name}", "save the whole model again")
+    if entry.flag_bits & 1:
+        raise WeightsError(f"{file.name}: {name} is encrypted", "save it without a password")
+    return entry
+
+
+def entry_bytes(file: ByteSource, name: str) -> ByteSource:
+    """An entry of an archive as a file. Close it; the archive stays open.
+
+    Raises
+    ------
+    UnsafeError
+        It would unpack to more than a hundred times the archive and 64 MiB.
+    WeightsError
+        There is no such entry, or it is damaged or packed in an unusual way.
+    """
+    entry = _needed(file, name)
+    if entry.compress_type == zipfile.ZIP_STORED:
+        if entry.file_size != entry.compress_size:
+            raise WeightsError(f"{file.name}: {name} has two sizes", DAMAGED)
+        return Section(file, data_start(file, entry), entry.file_size, f"{file.name}: {name}")
+    if entry.file_size > max(_MAX_RATIO * file.size, _HARMLESS_FILE):
+        raise UnsafeError(
+            f"{file.name} would unpack {file.size} bytes to {entry.file_size}", "save it without compression"
+        )
+    target: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
+    try:
+        _unpack(file, entry, target)
+    except BaseException:
+        target.close()
+        raise
+    return Temporary(target, entry.file_size, f"{file.name}: {name}")
+
+
+def _unpack(file: ByteSource, entry: zipfile.ZipInfo, target: BinaryIO) -> None:
+    """Write an entry's content, comparing its length and its checksum."""
+    try:
+        with zipfile.ZipFile(io.BufferedReader(FileView(file), _PIECE)) as archive, archive.open(entry) as source:
+            written = 0
+            while piece := source.read(_PIECE):
+                written += len(piece)
+                if written > entry.file_size:
+                    break
+                target.write(piece)
+    except _UNPACKED as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{file.name}: {entry.filename[:100]!r} cannot be unpacked: {reason}", DAMAGED) from error
+    if written != entry.file_size:
+        raise WeightsError(f"{file.name}: {entry.filename[:100]!r} is not of the size that it states", DAMAGED)
+
+
+def small_entry(file: ByteSource, name: str, most: int) -> bytes | None:
+    """The content of an entry of at most ``most`` bytes; None if there is none. Raises the errors of `entry_bytes`."""
+    if _entry(file, name) is None:
+        return None
+    entry = _needed(file, name)
+    if entry.file_size > most:
+        raise UnsafeError(f"{file.name}: {name} has {entry.file_size} bytes", "save the model again")
+    content = io.BytesIO()
+    _unpack(file, entry, content)
+    return content.getvalue()
+
+
+def entry_check(file: ByteSource, name: str) -> Callable[[], None] | None:
+    """What compares the checksum of a stored entry with its data; None where unpacking it has done so.
+
+    An archive without checksums has a zero there, and nothing is compared.
+    """
+    entry = _needed(file, name)
+    if entry.compress_type != zipfile.ZIP_STORED or not entry.CRC:
+        return None
+    return lambda: check_sums(file, {data_start(file, entry): entry}, everything=[entry])

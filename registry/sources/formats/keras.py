@@ -21,7 +21,7 @@ from registry.errors import NotFoundError, RegistryError, UnsafeError, WeightsEr
 from registry.sources.base import MAX_TENSORS, Source
 from registry.sources.files.byte_source import open_bytes
 from registry.sources.files.lazy_tensors import LazyCheckpoint, LazyTensor, turned
-from registry.sources.files.zip_parts import entry_bytes, entry_check, small_entry
+from registry.sources.files.zip_members import entry_bytes, entry_check, small_entry
 from registry.sources.formats.hdf5 import Hdf5, Node, NotNumbersError
 from registry.sources.layer_order import layer_order
 from registry.sources.model_files import with_facts

@@ -21,6 +21,7 @@ from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import MAX_TENSORS, OpenedCheckpoint, Source, common_prefix
 from registry.sources.dtypes import is_float
 from registry.sources.files.archive import DAMAGED, zip_entries
+from registry.sources.files.byte_source import LocalBytes
 from registry.sources.formats.npy import NO_HEADER, read_header
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.weight_files import check_file
@@ -119,7 +120,8 @@ def open_npz(ref: ModelRef) -> Checkpoint:
     size = check_file(path)
     if ref.key is not None:
         raise NotFoundError(f"{path} has no entry {ref.key!r}", ".npz files are never wrapped: leave --key out")
-    entries = [entry for entry in zip_entries(path, size) if not entry.filename.endswith("/")]
+    with LocalBytes(path, check=False) as source:
+        entries = [entry for entry in zip_entries(source) if not entry.filename.endswith("/")]
     _check_entries(path, entries, size)
     archive = zipfile.ZipFile(path)
     try:

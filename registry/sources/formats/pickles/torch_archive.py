@@ -26,7 +26,7 @@ class TorchArchive:
     """
 
     def __init__(self, source: ByteSource) -> None:
-        entries = torch_entries(source, source.size)
+        entries = torch_entries(source)
         self._source = source
         self._everything = list(entries.values())
         self._by_name = {entry.filename: (offset, entry) for offset, entry in entries.items()}
