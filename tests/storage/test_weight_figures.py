@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from registry.errors import SpectrumError, UsageError
 from registry.storage.engine import schema
-from registry.storage.models.model_queries import find_holding, whole_hashes
+from registry.storage.models.adding import find_holding, whole_hashes
 from registry.storage.models.summaries import find_model
 from registry.storage.models.vectors import missing_weight_figures, read_conjugacy, read_weight_figures
 from registry.types import Alignments, MatrixFigures, VectorCounts, WeightFigures
