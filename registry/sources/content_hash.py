@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from registry.sources.base import verify
 from registry.sources.dtypes import bits_of, is_float
+from registry.types import VectorCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
+    from registry.sources.effective_weights import EffectiveTensor
     from registry.types import Checkpoint, TensorInfo
 
-__all__ = ["Facts", "content_hash", "header_facts", "header_hash", "read_facts"]
+__all__ = ["Facts", "content_hash", "header_facts", "header_hash", "read_facts", "vector_counts"]
 
 _CHUNK = 1 << 20  # bytes compared at a time; a multiple of every element size
 _AT_ONCE = 64 * 2**20  # bytes of a tensor read at a time; a multiple of every element size
 _WORD = {"float16": "<u2", "bfloat16": "<u2", "float32": "<u4", "float64": "<u8"}
 # The bits of the exponent; where all are set, the value is infinite or NaN.
 _EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
+_SEPARATORS = re.compile(r"[./:]")
+# Of the last part of a name, in lower case. Vectors of other names may start at random: attention vectors, decay rates.
+_PATTERNS = {
+    "gains": re.compile(r"weight|scale|gain|(\w+_)?gamma(_\d+)?"),
+    "statistics": re.compile(r"(running|moving)_(mean|var|variance)"),
+    "biases": re.compile(r"bias|beta|\w+_(bias|beta)|bias_\w+"),
+}
 
 
 class Facts(NamedTuple):
@@ -93,6 +103,34 @@ def content_hash(
             whole.update(len(field).to_bytes(8, "little"))
             whole.update(field)
     return whole.hexdigest()
+
+
+def vector_counts(tensors: Iterable[EffectiveTensor], facts: Mapping[str, Facts]) -> VectorCounts:
+    """Count the vectors of more than one element, by their names, and those that are not constant.
+
+    Parameters
+    ----------
+    tensors
+        All tensors of the forward pass.
+    facts
+        `Facts` of the stored tensors by name.
+
+    Returns
+    -------
+    VectorCounts
+        Gains, means and variances start constant in nearly all networks, so that one that is not has been trained, or
+        has seen data.
+    """
+    counts = dict.fromkeys(VectorCounts._fields, 0)
+    for tensor in tensors:
+        if len(tensor.shape) != 1 or tensor.shape[0] < 2 or not is_float(tensor.dtype):
+            continue
+        last = _SEPARATORS.split(tensor.name[-400:].lower())[-1]
+        kind = next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(last)), None)
+        if kind is not None:
+            counts[kind] += 1
+            counts[f"{kind}_moved"] += not all(facts[part].constant for part in tensor.parts)
+    return VectorCounts(**counts)
 
 
 def _facts(checkpoint: Checkpoint, info: TensorInfo) -> Facts:

@@ -17,7 +17,7 @@ import numpy as np
 
 from registry.errors import WeightsError
 from registry.sources.base import location_of
-from registry.sources.content_hash import content_hash, header_facts, header_hash, read_facts
+from registry.sources.content_hash import content_hash, header_facts, header_hash, read_facts, vector_counts
 from registry.sources.depth_order import depth_order
 from registry.sources.dtypes import is_float
 from registry.sources.effective_weights import effective
@@ -26,7 +26,6 @@ from registry.sources.fused_tensors import Piece, is_conv1d_model, may_be_fused,
 from registry.sources.nonfinite_values import marked, nonfinite, refusal
 from registry.sources.tied_names import twin_of
 from registry.sources.unreadable_weights import check_complete
-from registry.sources.vector_counts import vector_counts
 from registry.spelling import counted
 from registry.types import HEADER_PREFIX, LayerMatrix, SkippedTensor, TensorInfo, VectorCounts, WeightsPlan
 
