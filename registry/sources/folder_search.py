@@ -251,7 +251,7 @@ def _weights(paths: Iterable[Path], rest: _Rest) -> Iterator[Path]:
             known = suffix.isprintable() and len(suffix) <= _LONGEST
             rest.add((f"unknown suffix {suffix}" if suffix else "no suffix") if known else "other suffixes", name)
         elif is_training_state(path):
-            rest.add("training state", name)
+            rest.add("a tokenizer" if "tokenizer" in lower else "training state", name)
         elif found.main != path:
             rest.add("part of another file", name)
         elif not found.kind.source:

@@ -43,7 +43,7 @@ _MAX_ENTRIES = 10_000  # entries of a folder in which other weights are looked f
 # Names that the libraries give to the one model of a folder, with variants such as model.fp16 and shards.
 _OWN_STEM = re.compile(
     r"(model|pytorch_model|diffusion_pytorch_model|open_clip_(pytorch_)?model|model_quantized|weights|consolidated)(\.\w+)*"
-    r"|gptq_model-.*|model_part-.*"
+    r"|gptq_model-.*|model_part-.*|openvino_(\w+_)?model"
 )
 _ADAPTER_STEM = re.compile(r"adapter(_model|s)?(\.\w+)*")
 _TIMM_STEM = re.compile(r"(model_best|last|checkpoint-\d+)(\.pth)?")

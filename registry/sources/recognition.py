@@ -334,8 +334,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "openvino", "an OpenVINO model",
-        lambda start: start.head.lstrip()[:5] == b"<?xml" and _OPENVINO.search(start.head) is not None,
-        remedy="ingest the model that it was converted from; OpenVINO has no command that converts it back",
+        lambda start: start.head.lstrip()[:5] == b"<?xml" and _OPENVINO.search(start.head) is not None, "openvino",
     ),
     Kind(
         "tensorflow.js", "a TensorFlow.js model",

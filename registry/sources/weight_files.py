@@ -44,10 +44,12 @@ SHARD = re.compile(r"(.+)[-_.]([0-9]{1,9})[-_]of[-_]([0-9]{1,9})", re.IGNORECASE
 GENERIC_STEMS = frozenset({
     "model", "pytorch_model", "weights", "checkpoint", "diffusion_pytorch_model", "state_dict", "consolidated",
     "_metadata", "model_part", "pytorch_model_part", "part", "shard", "mp_rank_00_model_states", "model_optim_rng",
-    ".metadata",
+    ".metadata", "openvino_model",
 })  # fmt: skip
-# Training state saved beside the weights, with the same suffixes.
-_TRAINER_STEMS = frozenset({"optimizer", "scheduler", "scaler", "training_args", "rng_state"})
+# Training state saved beside the weights, with the same suffixes; and what OpenVINO makes of a tokenizer.
+_TRAINER_STEMS = frozenset({
+    "optimizer", "scheduler", "scaler", "training_args", "rng_state", "openvino_tokenizer", "openvino_detokenizer",
+})  # fmt: skip
 _TRAINER_PARTS = re.compile(r"rng_state_[0-9]+|(\w+_)?zero_pp_rank_[0-9]+_mp_rank_[0-9]+_optim_states")
 _NUMBERED = re.compile(r"(consolidated)\.[0-9]{1,4}|(.*(?:part|shard))[-_.]?[0-9]{1,4}", re.IGNORECASE)
 DESCRIPTIONS = (
@@ -59,7 +61,9 @@ DESCRIPTIONS = (
 _START = 512  # bytes looked at
 _POINTER = re.compile(rb"version https://(?:git-lfs|hawser)\S*\n(?:.*\n)*?size (\d{1,20})\n")
 _POINTER_START = (b"version https://git-lfs", b"version https://hawser")  # its first name
-_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|\?xml|error)\b", re.IGNORECASE)
+_PAGE = re.compile(  # an OpenVINO model is XML, too
+    rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|\?xml(?![^<]*<net\b)|error)\b", re.IGNORECASE
+)
 # What servers answer in plain text or JSON instead of a file.
 _ANSWER = re.compile(
     rb"\s*(?:entry not found|repository not found|(?:error )?404\b|not found\b|access denied|forbidden\b|unauthorized\b"

@@ -232,7 +232,7 @@ def test_the_bar_counts_bytes_models_and_failures(monkeypatch: pytest.MonkeyPatc
 
 def test_it_ends_with_what_it_left_out_and_noted(archreg: Callable[..., Any], fake: Any) -> None:
     left = [
-        LeftOut("an OpenVINO model", 1, ("notes.xml",), "ingest the model that it was converted from"),
+        LeftOut("a CoreML model", 1, ("net.mlmodel",), "ingest the model that it was converted from"),
         LeftOut("training state", 1_200, ("optimizer.pt", "scaler.pt", "scheduler.pt")),
     ]
     fake.answers["plan"] = lambda references, **_: Plan([ModelRef("file", f"/m/{references[0]}", "m")], left)
@@ -248,7 +248,7 @@ def test_it_ends_with_what_it_left_out_and_noted(archreg: Callable[..., Any], fa
         "files reason such as next",
         "read 1",
         "left out 2,400 training state optimizer.pt",
-        "left out 2 an OpenVINO model notes.xml ingest the model that it was converted from",
+        "left out 2 a CoreML model net.mlmodel ingest the model that it was converted from",
         "failed 1 b is empty b download it again",
     ]
     assert done.err.splitlines() == ["a: 3 weights of 9 were left out."]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["inputs", "to_onnx"]
+__all__ = ["inputs", "plain", "to_onnx"]
 
 _IMAGES = {"vit": 16, "timm-vit": 16, "swin": 32, "convnext": 32, "mobilenet": 32, "unet": 32, "mixed": 2}
 
@@ -39,7 +39,7 @@ def inputs(name: str) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]
     return (), called
 
 
-def _plain(forward: Callable[..., Any]) -> Callable[..., Any]:
+def plain(forward: Callable[..., Any]) -> Callable[..., Any]:
     """A forward pass that gives its first tensor alone, which the older exporter asks for."""
 
     def called(*args: Any, **settings: Any) -> torch.Tensor:
@@ -59,7 +59,7 @@ def to_onnx(module: nn.Module, name: str, path: Path, *, dynamo: bool) -> Path:
         config.save_pretrained(path.parent)
     args, settings = inputs(name)
     forward = module.forward
-    module.forward = _plain(forward)
+    module.forward = plain(forward)
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -25,6 +25,7 @@ from registry.sources.formats.tensorflow.leveldb_tables import Table
 from tests.sources import array_files, coreml_files, pickle_files, tensorflow_files
 from tests.sources.converted_files import DARKNET_CFG, darknet, small_caffe, small_ncnn, small_onnx
 from tests.sources.mnn_files import small_mnn
+from tests.sources.openvino_models import small_ir
 
 if TYPE_CHECKING:
     import random
@@ -117,8 +118,26 @@ def sound_files() -> dict[str, Sound]:
             "mnn": Sound(".mnn", small_mnn(), _in_numbers),
             "coreml network": Sound(".mlmodel", coreml_files.small_network(), _in_fields),
             "coreml program": Sound(".mlmodel", coreml_files.small_program(), _in_fields),
+            "openvino": _openvino(Path(folder)),
             "darknet": Sound(".weights", darknet(Path(folder)).read_bytes(), _number),
         }
+
+
+def _openvino(folder: Path) -> Sound:
+    path = small_ir(folder)
+    beside = {"net.bin": path.with_suffix(".bin").read_bytes()}
+    return Sound(".xml", path.read_bytes(), _in_attributes, path.name, beside)
+
+
+def _in_attributes(content: bytes, rng: random.Random) -> bytes:
+    """Values of XML's attributes made others, the text around them sound."""
+    for _ in range(rng.randint(1, 3)):
+        places = list(re.finditer(rb'="([^"<&]*)"', content))
+        place, other = rng.choice(places), rng.choice(places)[1]
+        word = rng.choice([word for word in _WORDS if b'"' not in word])
+        new = rng.choice((other, word, str(rng.choice(_NUMBERS)).encode(), other + b", " + place[1]))
+        content = content[: place.start(1)] + new + content[place.end(1) :]
+    return content
 
 
 def _with_pickles() -> dict[str, Sound]:

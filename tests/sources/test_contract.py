@@ -27,6 +27,7 @@ from tests.sources import (
     pickle_files,
     tensorflow_files,
 )
+from tests.sources import array_files, converted_files, onnx_models, openvino_models, pickle_files, tensorflow_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +156,13 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "caffe": write_caffe,
     "mnn": lambda folder: written(folder / "x.mnn", mnn_files.small_mnn(quantised=False)),
     "coreml": lambda folder: written(folder / "x.mlmodel", coreml_files.small_program(quantised=False)),
+    "openvino": lambda folder: str(
+        openvino_models.ir(
+            folder,
+            openvino_models.const(np.arange(12, dtype="f4").reshape(3, 4)),
+            openvino_models.step("MatMul", 0, 1),
+        )
+    ),
     "darknet": lambda folder: str(converted_files.darknet(folder)),
     "ncnn": lambda folder: str(converted_files.ncnn(folder, ("InnerProduct 0=3 2=9", bytes(4) + bytes(range(36))))),
     **{kind: write_tensorflow(kind) for kind in ("tf_checkpoint", "tf_graph", "tflite", "tfjs")},

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from registry.errors import WeightsError
 from registry.sources import expand
 from registry.types import Plan
+from tests.sources.openvino_models import small_ir
+from tests.sources.test_refused_formats import coreml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,18 +50,18 @@ def test_what_is_no_model_is_left_out_with_the_next_command(tmp_path: Path) -> N
     save_file(STATE, tmp_path / "a.safetensors")
     np.save(tmp_path / "data.npy", np.eye(3))
     (tmp_path / "vocabulary.pkl").write_bytes(pickle.dumps({"word": 1}))
-    (tmp_path / "net.xml").write_text('<?xml version="1.0"?>\n<net name="x" version="11">\n')
-    (tmp_path / "net.bin").write_bytes(bytes(64))
+    small_ir(tmp_path)
+    coreml(tmp_path)
     (tmp_path / "engine.plan").write_bytes(b"ptrt" + bytes(60))
     (tmp_path / "x.part").write_bytes(b"GGUF")
     plan = expand(tmp_path)
-    assert [ref.name for ref in plan] == ["a"]
+    assert [ref.name for ref in plan] == ["a", "net"]
     found = reasons(plan)
     assert found["a single NumPy array"] == (1, "give the file itself, to read it as a model of one layer")
     assert found["a pickle without arrays"] == (1, "")
     assert found["part of another file"] == (1, "")
     assert found["unfinished download"] == (1, "")
-    assert "converted from" in found["an OpenVINO model"][1]
+    assert "converted from" in found["a CoreML model"][1]
     assert "ONNX" in found["a TensorRT engine, which is compiled for one kind of GPU"][1]
 
 

@@ -86,9 +86,11 @@ class Names:
 
     def module(self, node: Node) -> str:
         """The path of the module that a node is in; empty if its names do not tell."""
-        if node.scopes:
-            return self._of_scopes(node.scopes)
-        name = _FUSED.sub("", node.name.removeprefix("fused "))
+        return self._of_scopes(node.scopes) if node.scopes else self.module_in(node.name)
+
+    def module_in(self, name: str) -> str:
+        """The path of the module that a node's name tells; empty if it does not."""
+        name = _FUSED.sub("", name.removeprefix("fused "))
         if "/" not in name:
             return ""
         if name.startswith("/"):
