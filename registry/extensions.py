@@ -49,6 +49,7 @@ SOURCES: Final = {
     "mnn": "registry.sources.formats.mnn:SOURCE",
     "coreml": "registry.sources.formats.coreml.coreml_file:SOURCE",
     "darknet": "registry.sources.formats.darknet:SOURCE",
+    "ctranslate2": "registry.sources.formats.ctranslate2:SOURCE",
     "openvino": "registry.sources.formats.openvino:SOURCE",
     "tf_checkpoint": "registry.sources.formats.tensorflow.checkpoint:SOURCE",
     "tf_graph": "registry.sources.formats.tensorflow.graph:SOURCE",

@@ -340,7 +340,7 @@ KINDS: tuple[Kind, ...] = (
         "tensorflow.js", "a TensorFlow.js model",
         lambda start: start.lower.endswith(".json") and _is_tfjs(start), "tfjs",
     ),
-    Kind("ctranslate2", "a CTranslate2 model", _is_ctranslate2, remedy="ingest the model that it was converted from"),
+    Kind("ctranslate2", "a CTranslate2 model", _is_ctranslate2, "ctranslate2"),
     Kind("darknet", "a Darknet file", _is_darknet, "darknet"),
     Kind("mnn", "an MNN model", _is_mnn, "mnn"),
     Kind("onnx", "an ONNX model", _is_onnx, "onnx"),

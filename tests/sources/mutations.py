@@ -25,6 +25,7 @@ from registry.sources.formats.tensorflow.leveldb_tables import Table
 from tests.sources import array_files, coreml_files, pickle_files, tensorflow_files
 from tests.sources.converted_files import DARKNET_CFG, darknet, small_caffe, small_ncnn, small_onnx
 from tests.sources.mnn_files import small_mnn
+from tests.sources.ctranslate2_models import small_ctranslate2
 from tests.sources.openvino_models import small_ir
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def sound_files() -> dict[str, Sound]:
             "mnn": Sound(".mnn", small_mnn(), _in_numbers),
             "coreml network": Sound(".mlmodel", coreml_files.small_network(), _in_fields),
             "coreml program": Sound(".mlmodel", coreml_files.small_program(), _in_fields),
+            "ctranslate2": Sound(".bin", small_ctranslate2(Path(folder)).read_bytes(), _in_numbers, "ct.bin"),
             "openvino": _openvino(Path(folder)),
             "darknet": Sound(".weights", darknet(Path(folder)).read_bytes(), _number),
         }

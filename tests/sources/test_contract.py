@@ -28,6 +28,12 @@ from tests.sources import (
     tensorflow_files,
 )
 from tests.sources import array_files, converted_files, onnx_models, openvino_models, pickle_files, tensorflow_files
+    ctranslate2_models,
+    onnx_models,
+    openvino_models,
+    pickle_files,
+    tensorflow_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +162,9 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "caffe": write_caffe,
     "mnn": lambda folder: written(folder / "x.mnn", mnn_files.small_mnn(quantised=False)),
     "coreml": lambda folder: written(folder / "x.mlmodel", coreml_files.small_program(quantised=False)),
+    "ctranslate2": lambda folder: str(
+        ctranslate2_models.model_bin(folder, {"decoder/embeddings/weight": np.arange(12, dtype="f4").reshape(3, 4)})
+    ),
     "openvino": lambda folder: str(
         openvino_models.ir(
             folder,

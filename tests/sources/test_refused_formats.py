@@ -24,14 +24,6 @@ def coreml_weights(folder: Path) -> Path:
     return path
 
 
-def ctranslate2(folder: Path) -> Path:
-    """model.bin: version, and the name of the specification with its length and a zero behind."""
-    path = folder / "model.bin"
-    name = b"TransformerSpec\0"
-    path.write_bytes(struct.pack("<IH", 6, len(name)) + name + struct.pack("<2I", 7, 100) + bytes(200))
-    return path
-
-
 def tensorrt(folder: Path) -> Path:
     path = folder / "net.engine"
     path.write_bytes(b"ftrt" + bytes(100))
@@ -53,7 +45,6 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "coreml": (coreml, "a CoreML model", "ingest the model that it was converted from"),
     "coreml-program": (coreml_program, "a CoreML model", "ingest the model that it was converted from"),
     "coreml-weights": (coreml_weights, "a CoreML model", "ingest the model that it was converted from"),
-    "ctranslate2": (ctranslate2, "a CTranslate2 model", "ingest the model that it was converted from"),
     "tensorrt": (tensorrt, "a TensorRT engine", "ingest the ONNX or torch file"),
     "tensorrt-described": (tensorrt_described, "a TensorRT engine", "ingest the ONNX or torch file"),
 }
