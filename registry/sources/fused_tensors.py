@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.sources.fused_attention import NAMES, Layout, layout_of
 from registry.sources.model_config import model_types
-from registry.sources.recurrent_gates import gates_of, is_recurrent
+from registry.sources.recurrent_gates import gates_of, in_depth_order, is_recurrent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +97,7 @@ def pieces_of(
     recurrent = _RECURRENT.search(info.name) is not None
     if recurrent and (gates := gates_of(info, infos)):
         step = outputs // len(gates)
-        return tuple(Piece(label, axis, i * step, (i + 1) * step, "recurrent") for i, label in enumerate(gates))
+        return tuple(Piece(gates[i], axis, i * step, (i + 1) * step, "recurrent") for i in in_depth_order(gates))
     if may_be_fused(info.name) and (layout := layout_of(info, infos, axis, config or {})):
         return _cut(layout, axis)
     return (Piece("", axis, 0, outputs, "recurrent" if recurrent and is_recurrent(info, infos) else ""),)

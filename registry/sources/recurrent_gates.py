@@ -1,7 +1,7 @@
 """Gates of recurrent layers that are stacked along the outputs of one tensor.
 
 Their orders are those of the libraries' documentation: PyTorch LSTM i f g o, GRU r z n; Keras LSTM i f c o, GRU z r h;
-TensorFlow's LSTM cells i j f o.
+TensorFlow's LSTM cells i j f o. As layers they have PyTorch's order, whatever that of the tensor is.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from registry.types import TensorInfo
 
-__all__ = ["gates_of", "is_recurrent"]
+__all__ = ["gates_of", "in_depth_order", "is_recurrent"]
 
 _GATES = {4: ("i", "f", "g", "o"), 3: ("r", "z", "n")}
 _KERAS_GATES = {4: ("i", "f", "c", "o"), 3: ("z", "r", "h")}
 _TF_GATES = ("i", "j", "f", "o")
+_RANKS = {"i": 0, "f": 1, "g": 2, "c": 2, "j": 2, "o": 3, "r": 0, "z": 1, "n": 2, "h": 2}
 _TORCH_RNN = re.compile(r"((?:.*\.)?weight_)(ih|hh)((?:_l\d+)?(?:_reverse)?)")
 _KERAS_RNN = re.compile(r"((?:.*[./])?)(recurrent_kernel|kernel)")
 _FLAX_GATE = re.compile(r"(.*[./])([ih][ifgorzn])([./]kernel)", re.DOTALL)
@@ -56,6 +57,11 @@ def gates_of(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> tuple[str, ..
         hidden = projection.shape[1]  # the hidden state of an LSTM with projections is smaller than its number of units
     count, rest = divmod(rows, hidden) if hidden else (0, 0)
     return () if rest else (_KERAS_GATES if keras else _GATES).get(count, ())
+
+
+def in_depth_order(gates: tuple[str, ...]) -> list[int]:
+    """Places of stacked gates in the order that their layers have: i f g o of an LSTM, r z n of a GRU."""
+    return sorted(range(len(gates)), key=lambda place: _RANKS[gates[place]])
 
 
 def is_recurrent(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> bool:

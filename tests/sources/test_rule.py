@@ -186,15 +186,15 @@ def test_keras_and_tensorflow_recurrent_gates() -> None:
         f"r.{k}[{g}]" for k in ("kernel", "recurrent_kernel") for g in "ifco"
     ]
     assert [layer.name for layer in plan_of(r__kernel=(768, 100), r__recurrent_kernel=(768, 256)).layers][:3] == [
-        "r.kernel[z]",
         "r.kernel[r]",
+        "r.kernel[z]",
         "r.kernel[h]",
     ]
     small = plan_of(rnn__lstm_cell__kernel=(12, 9))
-    assert summary(small) == [(f"rnn.lstm_cell.kernel[{gate}]", 3, 9, "recurrent") for gate in "ijfo"]
+    assert summary(small) == [(f"rnn.lstm_cell.kernel[{gate}]", 3, 9, "recurrent") for gate in "ifjo"]
     cell = plan_of(rnn__lstm_cell__kernel=(2000, 198), rnn__lstm_cell__projection__kernel=(188, 500))
     assert [(layer.name, layer.p) for layer in cell.layers] == [
-        *((f"rnn.lstm_cell.kernel[{g}]", 500) for g in "ijfo"),
+        *((f"rnn.lstm_cell.kernel[{g}]", 500) for g in "ifjo"),
         ("rnn.lstm_cell.projection.kernel", 188),
     ]
     assert [layer.name for layer in plan_of(dense__kernel=(12, 8)).layers] == ["dense.kernel"]
