@@ -64,8 +64,9 @@ _STATISTICS = "batch statistics"
 _OPTIMISER = "optimiser state"
 _MASK = "mask"
 _BUFFER = "constant table"
+_QUEUE = "queue of examples"
 
-NOT_PARAMETERS = frozenset({_STATISTICS, _OPTIMISER, _MASK, _BUFFER})
+NOT_PARAMETERS = frozenset({_STATISTICS, _OPTIMISER, _MASK, _BUFFER, _QUEUE})
 """Reasons whose tensors are nothing that was learnt."""
 
 # Of the last part of a name, in lower case.
@@ -96,6 +97,9 @@ _POSITION = re.compile(
 _OPTIMISERS = re.compile(r"exp_avg(_sq)?|momentum_buffer|max_exp_avg_sq|adam(_\d+)?|momentum(_\d+)?|rmsprop(_\d+)?")
 _OPTIMISER_ROOTS = ("opt_state", "optimizer", "optim", "optimizer_state", "optimizer_states", "optimizer_state_dict")
 _SEPARATORS = re.compile(r"[./:]")
+# MoCo, ALBEF and BLIP keep the features of past examples in buffers, and beside them where the next ones go.
+_FEATURES = re.compile(r"(.*[./])?((?:\w+_)?queue\w*)", re.DOTALL)
+_POINTERS = ("queue_ptr", "ptr_queue")
 
 
 def plan_weights(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> WeightsPlan:
@@ -151,7 +155,7 @@ def _planned(
     checkpoint: Checkpoint, view: TensorView, facts: Mapping[str, Facts], *, allow_nonfinite: bool
 ) -> WeightsPlan:
     infos = {name: view.tensors[name].info for name in sorted(view.tensors)}
-    reasons = {name: skip_reason(info) for name, info in infos.items()}
+    reasons = _reasons(infos)
     for name, tensor in view.tensors.items():
         if reasons[name] is None and _is_stored(tensor, view) and facts[tensor.parts[0]].zero:
             reasons[name] = "all zeros"
@@ -203,7 +207,19 @@ def layers_by_shape(
 
     ``config``: the model's configuration, which tells the layout of fused tensors.
     """
-    return tuple(_layers([name for name, info in infos.items() if skip_reason(info) is None], infos, config or {})[0])
+    return tuple(_layers([name for name, reason in _reasons(infos).items() if reason is None], infos, config or {})[0])
+
+
+def _reasons(infos: Mapping[str, TensorInfo]) -> dict[str, str | None]:
+    """By name, why a tensor is no layer matrix: by itself, and by what is beside it."""
+    reasons = {name: skip_reason(info) for name, info in infos.items()}
+    for name in [name for name in infos if name.endswith(_POINTERS)]:
+        module = name[: max(name.rfind("."), name.rfind("/")) + 1]
+        for other in infos:
+            match = _FEATURES.fullmatch(other)
+            if match is not None and (match[1] or "") == module and reasons[other] is None:
+                reasons[other] = _QUEUE
+    return reasons
 
 
 def _in_depth(shapes: Mapping[str, tuple[int, ...]], stated: Sequence[str]) -> list[str]:

@@ -354,3 +354,39 @@ def test_a_remote_header(web: Web, tmp_path: Path) -> None:
         whole = plan_weights(checkpoint)
     assert replace(plan, content_hash=whole.content_hash) == whole
     assert whole.header == plan.header != by_header(path).header
+
+
+ONNX_LAYERS, ONNX_SIDE = 24, 512  # of 1 MB each
+
+
+def remote_onnx(web: Web, folder: Path, *, external: bool) -> str:
+    """The address of a model of 25 MB in the server, its weights inline or in a file beside it."""
+    onnx = pytest.importorskip("onnx")
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    shape = (ONNX_SIDE, ONNX_SIDE)
+    tensors = [
+        onnx.numpy_helper.from_array(
+            np.random.default_rng(n).standard_normal(shape, dtype=np.float32), f"l{n:02}.weight"
+        )
+        for n in range(ONNX_LAYERS)
+    ]
+    nodes = [helper.make_node("MatMul", [f"x{n}", tensor.name], [f"x{n + 1}"]) for n, tensor in enumerate(tensors)]
+    ends = [helper.make_tensor_value_info(f"x{n}", float32, None) for n in (0, ONNX_LAYERS)]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
+    onnx.save(model, folder / "a.onnx", save_as_external_data=external, location="a.data" if external else None)
+    web.files |= {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    return f"{web.url}/a.onnx"
+
+
+@pytest.mark.parametrize(("external", "requests", "sent"), [(True, 2, 4096), (False, 2 * ONNX_LAYERS + 6, 3.5e6)])
+def test_what_a_remote_onnx_header_costs(external: bool, requests: int, sent: float, web: Web, tmp_path: Path) -> None:
+    """Weights beside the model cost nothing. Inline, the header of each tensor is in one or two blocks of 64 KiB."""
+    [ref] = expand(remote_onnx(web, tmp_path, external=external))
+    with open_headers(ref) as checkpoint:
+        plan = plan_headers(checkpoint)
+    assert [layer.shape for layer in plan.layers] == [(ONNX_SIDE, ONNX_SIDE)] * ONNX_LAYERS
+    assert plan.parameters == ONNX_LAYERS * ONNX_SIDE**2
+    assert web.of("/a.onnx")
+    assert not external or not web.of("/a.data")
+    assert len(web.requests) <= requests
+    assert web.sent <= sent < ONNX_LAYERS * 4 * ONNX_SIDE**2 / 5

@@ -467,6 +467,42 @@ def test_weights_that_a_loop_hands_on_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["w"], values(4, 4).T)
 
 
+@pytest.mark.parametrize("kernel_first", [True, False])
+@pytest.mark.parametrize("width", [7, 5])
+def test_a_gru_that_multiplies_with_its_gates_apart_is_read(width: int, kernel_first: bool, tmp_path: Path) -> None:
+    """As tf2onnx writes reset_after=False: products with slices of the recurrent kernel, of z and r, and of h."""
+    kernel, recurrent = values(width, 15), values(5, 15, seed=1)
+    cell = "model/gru/while/gru_cell"
+    products = [
+        node("MatMul", ["x", "k__1"], ["a"], f"{cell}/MatMul"),
+        node("Slice", ["r__2", "first", "to tenth", "axes"], ["zr"], f"{cell}/strided_slice"),
+        node("MatMul", ["s", "zr"], ["b"], f"{cell}/MatMul_1"),
+        node("Slice", ["r__2", "tenth", "last", "axes"], ["h"], f"{cell}/strided_slice_1"),
+        node("MatMul", ["s", "h"], ["y"], f"{cell}/MatMul_2"),
+    ]
+    numbers = {"first": [0, 0], "to tenth": [5, 10], "tenth": [0, 10], "last": [5, 15], "axes": [0, 1]}
+    tensors: dict[str, Any] = {"k__1": kernel, "r__2": recurrent}
+    tensors |= {name: np.array(value, np.int64) for name, value in numbers.items()}
+    order = products if kernel_first else [*products[1:], products[0]]
+    model = model_of(order, tensors, outputs=("y", "a", "b"))
+    [ref] = expand(saved(tmp_path, model))
+    with open_ref(ref) as checkpoint:
+        np.testing.assert_array_equal(checkpoint.read(f"{cell}/kernel"), kernel.T)
+        np.testing.assert_array_equal(checkpoint.read(f"{cell}/recurrent_kernel"), recurrent.T)
+        plan = plan_weights(checkpoint)
+    assert [layer.name.removeprefix(f"{cell}/") for layer in plan.layers] == [
+        f"{leaf}[{gate}]" for leaf in ("kernel", "recurrent_kernel") for gate in "rzh"
+    ]
+    assert plan.notes == ()
+
+
+def test_a_product_with_some_inputs_of_a_matrix_is_refused(tmp_path: Path) -> None:
+    nodes = [node("Slice", ["r", "a", "b"], ["s"]), node("MatMul", ["x", "s"], ["y"])]
+    tensors = {"r": values(6, 15), "a": np.array([0], np.int64), "b": np.array([5], np.int64)}
+    with pytest.raises(WeightsError, match="are used by MatMul"):
+        opened(saved(tmp_path, model_of(nodes, tensors)))
+
+
 def test_weights_reshaped_as_the_network_runs_are_refused(tmp_path: Path) -> None:
     nodes = [
         node("Shape", ["x"], ["s"]),

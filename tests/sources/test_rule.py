@@ -181,6 +181,19 @@ def test_gates_are_cut_where_both_sides_agree(
     assert [layer.name for layer in plan.layers] == [f"weight_{part}" for part in parts]
 
 
+def test_a_queue_of_examples_beside_its_pointer_is_no_layer() -> None:
+    """As MoCo, and ALBEF and BLIP, whose two modalities share a pointer."""
+    plan = plan_of(fc__weight=(8, 4), queue=(16, 64), queue_ptr=(1,))
+    assert [layer.name for layer in plan.layers] == ["fc.weight"]
+    assert plan.parameters == 32 + 1  # the pointer, which is an integer in files
+    assert {s.name: s.reason for s in plan.skipped}["queue"] == "queue of examples"
+    blip = plan_of(fc__weight=(8, 4), m__image_queue=(16, 64), m__text_queue=(16, 60), m__ptr_queue=(1,))
+    assert [layer.name for layer in blip.layers] == ["fc.weight"]
+    for alone in (plan_of(fc__weight=(8, 4), queue=(16, 64)), plan_of(fc__weight=(8, 4), queue=(16, 64), m__queue_ptr=(1,)),
+                  plan_of(fc__weight=(8, 4), queue__weight=(16, 64), queue_ptr=(1,))):  # fmt: skip
+        assert len(alone.layers) == 2
+
+
 def test_keras_and_tensorflow_recurrent_gates() -> None:
     assert [layer.name for layer in plan_of(r__kernel=(512, 100), r__recurrent_kernel=(512, 128)).layers] == [
         f"r.{k}[{g}]" for k in ("kernel", "recurrent_kernel") for g in "ifco"

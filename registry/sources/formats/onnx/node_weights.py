@@ -67,6 +67,7 @@ _WEIGHTLESS = frozenset(
      "GemmaRotaryEmbedding", "DecoderMaskedMultiHeadAttention", "PackedMultiHeadAttention"}
 )  # fmt: skip
 _ONE_AXIS = re.compile(r"conv_?1d(?:_?transpose)?(?:_\d+)?(?:/|$)")
+_CELL = re.compile(r"lstm|gru|rnn", re.IGNORECASE)
 _MOVES = frozenset({"Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Transpose", "Expand"})
 # Places of torch's gates among those of ONNX.
 _GATES = {"LSTM": (0, 2, 3, 1), "DynamicQuantizeLSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
@@ -110,6 +111,7 @@ class _Finder:
         self.used: set[int] = set()
         self.steps: list[Computation] = []
         self.present: list[str] = []  # names used by the node that is looked at
+        self.made_by: dict[str, str] = {}  # by a weight's name, that of the node that it was entered for
         self.nameless = False
         self.folded = 0
         self.unread: dict[int, tuple[str, int]] = {}
@@ -228,6 +230,8 @@ class _Finder:
         if not wanted:
             self.nameless = self.nameless or len(tensor.shape) > 1
             wanted = f"{label(node, self._place(node))}.{leaf}"
+        if wanted in self.tensors and not own and leaf == "weight" and wanted == f"{module}/kernel":
+            wanted = self._beside_kernel(node, module, tensor)
         if wanted in self.tensors:
             if own and self.tensors[wanted].shape == tensor.shape:
                 self.by_key[identity] = wanted
@@ -235,10 +239,32 @@ class _Finder:
                 return wanted
             wanted = self._another(module, label(node, self._place(node)), leaf)
         self.tensors[wanted] = tensor
+        self.made_by[wanted] = node.name
         self.by_key[identity] = wanted
         self._also(module, wanted)
         self.present.append(wanted)
         return wanted
+
+    def _beside_kernel(self, node: Node, module: str, tensor: LazyTensor) -> str:
+        """The name of the second kernel of a recurrent cell of TensorFlow; the two may come in any order.
+
+        The recurrent one is (gates units, units); where both are, it is the later one by the number of its operation.
+        """
+        first, second = f"{module}/kernel", f"{module}/recurrent_kernel"
+        if not _CELL.search(module) or second in self.tensors:
+            return first
+        before = self.made_by.get(first, "")
+        turned = _recurs(self.tensors[first].shape) and (
+            not _recurs(tensor.shape) or (len(node.name), node.name) < (len(before), before)
+        )
+        if not turned:
+            return second
+        self.tensors[second] = self.tensors.pop(first)
+        self.made_by[second] = before
+        self.by_key = {key: second if name == first else name for key, name in self.by_key.items()}
+        self.steps = [step._replace(weights=tuple(second if w == first else w for w in step.weights))
+                      for step in self.steps]  # fmt: skip
+        return first
 
     def _own(self, value: Constant) -> str:
         """The name of the parameter that a stored tensor is; empty of one that an exporter computed."""
@@ -443,7 +469,8 @@ class _Finder:
 
     def product(self, scope: Scope, node: Node) -> None:
         """MatMul and Gemm: a constant at the right is (in, out), one at the left (out, in), or turned by a setting."""
-        right, left = self._weight(scope, node, 1), self.constants.find(scope, node.input(0))
+        right = self._sliced(scope, node) or self._weight(scope, node, 1)
+        left = self.constants.find(scope, node.input(0))
         bias = node.input(2) if "Gemm" in node.op else ""
         if right is not None and left is None:
             first = bool(scope.integer(node, "transB"))
@@ -451,6 +478,24 @@ class _Finder:
         elif left is not None and right is None:
             first = not scope.integer(node, "transA")
             self._product(scope, node, left, left.tensor, outputs_first=first, bias=bias)
+
+    def _sliced(self, scope: Scope, node: Node) -> Constant | None:
+        """The whole matrix of which a product takes some outputs, as tf2onnx multiplies with the gates of a GRU."""
+        owner, name = scope.place(node.input(1))
+        cut = owner.producers.get(name, (None, 0))[0]
+        if cut is None or cut.op != "Slice" or self.constants.find(owner, name) is not None:
+            return None
+        value = self.constants.find(owner, cut.input(0))
+        if value is None or len(value.shape) != 2:
+            return None
+        starts, stops, axes, steps = (self.constants.integers(owner, cut.input(at)) for at in (1, 2, 3, 4))
+        inputs = 1 if scope.integer(node, "transB") else 0
+        if starts is None or stops is None or len(starts) != len(stops) or any(step != 1 for step in steps or ()):
+            return None
+        for start, stop, axis in zip(starts, stops, axes or range(len(starts)), strict=False):
+            if axis % 2 == inputs and (start != 0 or stop < value.shape[inputs]):
+                return None  # some of its inputs alone
+        return value
 
     def _product(
         self,
@@ -831,6 +876,10 @@ class _Finder:
             value = self.constants.find(scope, node.input(number))
             if value is not None and len(value.shape) == 2:
                 self._put(node, value, "weight", name=f"{module}.{leaf}.weight")
+
+
+def _recurs(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and shape[0] in (3 * shape[1], 4 * shape[1])
 
 
 def _keras_gates(op: str) -> tuple[int, ...]:
