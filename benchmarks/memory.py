@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from contextlib import suppress
@@ -101,6 +102,58 @@ def _torch(path: Path, layers: int) -> Path:
     return path
 
 
+def _module(flat: Path, layers: int) -> Any:
+    """A module of these layers, one behind the other's sum, whose weights are mapped from a file."""
+    import torch
+    from torch import nn
+
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(COLUMNS, ROWS, bias=False, device="meta") for _ in range(layers))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stack([layer(x) for layer in self.layers]).sum(0)
+
+    _flat(flat, layers)
+    weights = torch.from_file(str(flat), shared=False, size=layers * ROWS * COLUMNS).reshape(layers, ROWS, COLUMNS)
+    module = Layers()
+    for number, layer in enumerate(module.layers):
+        layer.weight = nn.Parameter(weights[number], requires_grad=False)
+    return module.eval()
+
+
+def _torchscript(path: Path, layers: int) -> Path:
+    import torch
+
+    flat = path.with_suffix(".flat")
+    torch.jit.trace(_module(flat, layers), torch.zeros(1, COLUMNS), check_trace=False).save(str(path))
+    flat.unlink()
+    return path
+
+
+def _exported(path: Path, layers: int) -> Path:
+    import torch
+
+    flat = path.with_suffix(".flat")
+    program = torch.export.export(_module(flat, layers), (torch.zeros(1, COLUMNS),))
+    torch.export.save(program, path)
+    flat.unlink()
+    return path
+
+
+def _nemo(path: Path, layers: int) -> Path:
+    """A tar archive of a configuration and the weights, uncompressed."""
+    weights = _torch(path.with_name("model_weights.ckpt"), layers)
+    config = path.with_name("model_config.yaml")
+    config.write_text("target: some.Model\n")
+    with tarfile.open(path, "w") as archive:
+        for each in (config, weights):
+            archive.add(each, f"./{each.name}")
+            each.unlink()
+    return path
+
+
 def _npz(path: Path, layers: int) -> Path:
     np.savez(path, **_arrays(path, layers))
     path.with_suffix(".flat").unlink()
@@ -112,6 +165,9 @@ FORMATS: dict[str, tuple[str, Callable[[Path, int], Path]]] = {
     "shards": ("x", _shards),
     "pt": ("x.pt", _torch),
     "npz": ("x.npz", _npz),
+    "torchscript": ("x.pt", _torchscript),
+    "torch_export": ("x.pt2", _exported),
+    "nemo": ("x.nemo", _nemo),
 }
 
 

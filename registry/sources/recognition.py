@@ -307,7 +307,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "torch-flatbuffer", "a model of torch's mobile interpreter in FlatBuffers",
         lambda start: start.head[4:8] == b"PTMF",
-        remedy="ingest the TorchScript file that it was made from",
+        remedy="convert it with python -c \"import torch; "
+        "torch.save(torch.jit.jit_module_from_flatbuffer('FILE').state_dict(), 'FILE.pt')\"",
     ),
     Kind(
         "executorch", "an ExecuTorch program", lambda start: start.head[4:6] == b"ET" and start.head[6:8].isdigit(),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import torch
 
 from registry.errors import RegistryError
 from registry.sources import expand, open_ref
@@ -71,3 +75,27 @@ def test_a_damaged_sign_is_none(name: str, tmp_path: Path) -> None:
     path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:])
     found = recognise(path)
     assert found is None or found.kind.title != FORMATS[name][1]
+
+
+def test_the_published_mnn_file_is_refused_by_name(originals: Path) -> None:
+    with pytest.raises(RegistryError, match="is an MNN model, which is not read"):
+        open_ref(expand(originals / "mnn" / "ultraface" / "slim-320.mnn")[0])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_the_command_for_a_mobile_flatbuffer_gives_its_weights_back(tmp_path: Path) -> None:
+    module = torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval())
+    path = tmp_path / "m.ff"
+    torch.jit.save_jit_module_to_flatbuffer(module, str(path))
+    with pytest.raises(RegistryError, match="mobile interpreter") as caught:
+        open_ref(expand(path)[0])
+    before, program, after = str(caught.value.remedy).split('"')
+    assert (before, after) == ("convert it with python -c ", "")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program.replace("FILE", str(path))], check=True)
+    with open_ref(expand(tmp_path / "m.ff.pt")[0]) as checkpoint:
+        found = {info.name: checkpoint.read(info.name) for info in checkpoint.tensors if info.dtype == "float32"}
+    expected = {name: tensor.numpy() for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)

@@ -189,9 +189,9 @@ def test_a_queue_of_examples_beside_its_pointer_is_no_layer() -> None:
     assert {s.name: s.reason for s in plan.skipped}["queue"] == "queue of examples"
     blip = plan_of(fc__weight=(8, 4), m__image_queue=(16, 64), m__text_queue=(16, 60), m__ptr_queue=(1,))
     assert [layer.name for layer in blip.layers] == ["fc.weight"]
-    for alone in (plan_of(fc__weight=(8, 4), queue=(16, 64)), plan_of(fc__weight=(8, 4), queue=(16, 64), m__queue_ptr=(1,)),
-                  plan_of(fc__weight=(8, 4), queue__weight=(16, 64), queue_ptr=(1,))):  # fmt: skip
-        assert len(alone.layers) == 2
+    for others in ({}, {"m__queue_ptr": (1,)}):
+        assert len(plan_of(fc__weight=(8, 4), queue=(16, 64), **others).layers) == 2
+    assert len(plan_of(fc__weight=(8, 4), queue__weight=(16, 64), queue_ptr=(1,)).layers) == 2
 
 
 def test_keras_and_tensorflow_recurrent_gates() -> None:
