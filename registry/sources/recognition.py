@@ -307,8 +307,9 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "torch-flatbuffer", "a model of torch's mobile interpreter in FlatBuffers",
         lambda start: start.head[4:8] == b"PTMF",
-        remedy="convert it with python -c \"import torch; "
-        "torch.save(torch.jit.jit_module_from_flatbuffer('FILE').state_dict(), 'FILE.pt')\"",
+        # The module is kept: its tensors lie in memory that is released with it.
+        remedy="convert it with python -c \"import torch; m = torch.jit.jit_module_from_flatbuffer('FILE'); "
+        "torch.save(m.state_dict(), 'FILE.pt')\"",
     ),
     Kind(
         "executorch", "an ExecuTorch program", lambda start: start.head[4:6] == b"ET" and start.head[6:8].isdigit(),
