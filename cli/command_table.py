@@ -77,6 +77,15 @@ COMMANDS: Mapping[str, Command] = {
             "archreg nearest resnet20 resnet32 --json",
         ),
     ),
+    "related": Command(
+        "registry.cli.related:related",
+        "Find models whose weights are related.",
+        (
+            "archreg related resnet20",
+            "archreg related ./new.safetensors -k 5 --family resnet",
+            "archreg related resnet20 --all --json",
+        ),
+    ),
     "compare": Command(
         "registry.cli.compare:compare",
         "Decide whether two models are equivalent.",

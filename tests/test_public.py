@@ -49,6 +49,8 @@ METHODS = {
     "plot_csd": "(names, file=None, *, scale='full', reference='cue', seed=None, axes='both', x_max=None, title='')",
     "plot_spectrum": "(name, file=None, *, title='')",
     "refingerprint": "(*, fingerprint=None, progress=None)",
+    "related": "(query, k=10, *, every=False, **filters)",
+    "relation": "(a, b, **unknown)",
     "remove": "(name)",
     "rename": "(old, new)",
     "reset_calibration": "(*, fingerprint='layered', distance=None, **unknown)",
@@ -61,6 +63,7 @@ METHODS = {
     "spectrum": "(name)",
     "stats": "()",
     "tag": "(name, /, **tags)",
+    "to_read_again": "()",
     "unmatched": "(**filters)",
     "upgrade": "(*, from_revision=None)",
 }

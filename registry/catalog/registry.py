@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Partition,
         Plan,
         Recomputed,
+        Related,
         Relation,
         RequirementName,
         Search,
@@ -528,6 +529,23 @@ class Registry:
         with self._lock:
             of_a, of_b, _ = self._both(a, b, "layered", None, None)
             return relation(of_a, of_b)
+
+    def related(self, query: QueryInput, k: int = 10, *, every: bool = False, **filters: Unpack[Filters]) -> Related:
+        """Find the stored models whose weights correlate with those of a model, the highest correlation first.
+
+        ``k``: maximum number of models; ``every``: also those that are not related, of the models compared exactly. The
+        query is left out. Models with at least three layers of equal shape are compared, or with half of their weights
+        in such layers. Above 400, signs of the sketches choose those that are compared exactly; `Related` tells how
+        many were left out and why. Takes O(n), from memory after the first question of a topology.
+
+        Raises ``SpecMismatchError`` if the model has no sketches because its weights were not read by this version.
+        """
+        from registry.catalog.relatives import related
+
+        where, count = filter_of(filters), whole(k, "k", 1)
+        with self._lock:
+            store, subject, _ = self._question(query, "layered", None, None, among=True)
+            return related(store, subject, where, count, every=every)
 
     def distances(
         self, *, fingerprint: str = "layered", distance: str | None = None, **filters: Unpack[Filters]

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
+from registry.errors import SpecMismatchError
 from registry.types import Relation
 
 if TYPE_CHECKING:
-    from registry.catalog.subjects import Query
-    from registry.types import Spectrum
+    from collections.abc import Callable, Iterable
 
-__all__ = ["relation"]
+    from registry.equivalence.relations import SketchedLayers
+    from registry.storage import Store
+    from registry.types import ModelSummary, Spectrum
+
+__all__ = ["Weighed", "relation", "require_sketches", "weighed"]
+
+
+class Weighed(Protocol):
+    """What a relation rests on: a model, its sketches and its spectra, read on demand; None if there are none."""
+
+    @property
+    def model(self) -> Callable[[], ModelSummary]:
+        """The model."""
+
+    @property
+    def sketches(self) -> Callable[[], SketchedLayers | None]:
+        """Its layers with their sketches; None also if these are of another version."""
+
+    @property
+    def spectra(self) -> Callable[[], tuple[Spectrum, ...] | None]:
+        """Its spectra."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """A stored model, `Weighed`."""
+
+    model: Callable[[], ModelSummary]
+    sketches: Callable[[], SketchedLayers | None]
+    spectra: Callable[[], tuple[Spectrum, ...] | None]
+
 
 PERMUTED_WITHIN = 1e-5
 """Relative difference of eigenvalues, by the largest, up to which two spectra are those of permuted weights."""
@@ -21,7 +51,40 @@ FLAT = 1.05
 """Ratio of the largest to the smallest eigenvalue below which a layer is orthogonal, as strangers' layers may be."""
 
 
-def relation(a: Query, b: Query) -> Relation:
+def weighed(store: Store, models: Iterable[ModelSummary]) -> list[Weighed]:
+    """Stored models with their sketches, in order; two queries, however many."""
+    from registry.equivalence.relations import drawn
+    from registry.storage.models.sketch_reads import read_drawn
+    from registry.storage.models.vectors import read_spectra
+
+    models = list(models)
+    read = store.read(read_drawn, [model.id for model in models])
+
+    def of(model: ModelSummary) -> Weighed:
+        held = read.get(model.id)
+        layers = None if held is None else drawn(*held[0], held[1])
+        return _Stored(lambda: model, lambda: layers, lambda: store.read(read_spectra, model.id))
+
+    return [of(model) for model in models]
+
+
+def require_sketches(query: Weighed) -> SketchedLayers:
+    """The layers of a model with their sketches. Raises ``SpecMismatchError`` if it has none."""
+    model = query.model()
+    found = query.sketches() if model.weights_read else None
+    if found is None:
+        raise SpecMismatchError(f"{model.name}: {_without(model)}", _REMEDY)
+    return found
+
+
+_REMEDY = "ingest its weights"
+
+
+def _without(model: ModelSummary) -> str:
+    return "it has no sketches of this version" if model.weights_read else "its weights were not read"
+
+
+def relation(a: Weighed, b: Weighed) -> Relation:
     """What the weights of two models say of a common start; time O(layers) where names agree, else O(layers^2)."""
     from registry.equivalence.relations import related_layers
 
@@ -32,8 +95,7 @@ def relation(a: Query, b: Query) -> Relation:
     for query, model in ((a, of_a), (b, of_b)):
         drawn = query.sketches() if model.weights_read else None
         if drawn is None:
-            why = "its weights were not read" if not model.weights_read else "it has no sketches of this version"
-            return Relation("not comparable", reason=f"{model.name}: {why}; ingest its weights")
+            return Relation("not comparable", reason=f"{model.name}: {_without(model)}; {_REMEDY}")
         sketches.append(drawn)
     found = related_layers(*sketches)
     if found.verdict in ("independent", "undecided") and _permuted(a.spectra(), b.spectra()):

@@ -21,7 +21,8 @@ from registry.storage.engine.connections import guarded, make_engine, reading, w
 from registry.storage.engine.failures import is_conflict, is_passing
 from registry.storage.engine.schema_version import current_version, require_head, require_writable
 from registry.storage.index import pgvector_index
-from registry.storage.models.spec_state import spec_facts, state_of
+from registry.storage.models.sketch_cache import SketchCache
+from registry.storage.models.spec_state import all_states, spec_facts, state_of
 from registry.storage.models.vector_cache import VectorCache
 from registry.storage.models.vectors import count_vectors
 
@@ -66,10 +67,16 @@ class Store:
     """
 
     def __init__(
-        self, address: Address, engine: Engine, mode: Mode, memory: dict[str, VectorCache] | None = None
+        self,
+        address: Address,
+        engine: Engine,
+        mode: Mode,
+        memory: dict[str, VectorCache] | None = None,
+        drawn: dict[int, SketchCache] | None = None,
     ) -> None:
         self.address = address
         self.memory = {} if memory is None else memory
+        self.drawn = {} if drawn is None else drawn
         self._engine = engine
         self._mode = mode
         self._snapshot: Connection | None = None
@@ -120,7 +127,8 @@ class Store:
         except BaseException:
             engine.dispose()
             raise
-        return cls(address, engine, mode, None if after is None else after.memory)
+        kept = (None, None) if after is None else (after.memory, after.drawn)
+        return cls(address, engine, mode, *kept)
 
     @property
     def url(self) -> str:
@@ -313,6 +321,16 @@ class Store:
     def of_training(self, spec_hash: str, training: str) -> NDArray[np.bool_]:
         """Mask of the rows of `vectors` with that training class."""
         return self.read(self.memory[spec_hash].of_training, training)
+
+    def sketches(self, version: int) -> SketchCache:
+        """Return the current cache of topologies and of sketches of a version; valid until the next call.
+
+        The stamps of the specs tell of changes. Without one, these few rows are read.
+        """
+        drawn = self.drawn.setdefault(version, SketchCache(version))
+        with self.snapshot():
+            self.read(drawn.refresh, self._once(all_states))
+        return drawn
 
     def index(self, spec: FingerprintSpec, distance: str) -> OpenIndex | None:
         """Return the pgvector index of a spec and distance for a search; None without one."""

@@ -20,6 +20,7 @@ from registry.types.outcomes import Ingested, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
 from registry.types.relations import RELATIONS, Relation, RelationVerdict, Sketches
 from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
+from registry.types.relations import RELATIONS, Related, Relation, RelationVerdict, Relative, Sketches
 from registry.types.runs import DONE, Run, RunItem
 from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
@@ -105,6 +106,10 @@ __all__ = [
     "RelationVerdict",
     "Requirement",
     "RequirementName",
+    "Related",
+    "Relation",
+    "RelationVerdict",
+    "Relative",
     "Removal",
     "Search",
     "SearchOptions",

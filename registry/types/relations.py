@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["RELATIONS", "Relation", "RelationVerdict", "Sketches"]
+    from registry.types.models import ModelSummary
+
+__all__ = ["RELATIONS", "Related", "Relation", "RelationVerdict", "Relative", "Sketches"]
 
 RelationVerdict = Literal["identical", "permuted", "related", "independent", "undecided", "not comparable"]
 RELATIONS: tuple[RelationVerdict, ...] = (
@@ -55,3 +57,36 @@ class Relation:
     layers: int = 0
     share: float = 0.0
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A stored model, and what its weights say of the model of the question."""
+
+    model: ModelSummary
+    relation: Relation
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """The stored models whose weights correlate with those of ``model``, the highest correlation first.
+
+    ``model``: the model of the question, with ``id`` 0 if it is not stored; it is left out. ``relatives``: at most as
+    many as were asked for, of ``found`` related ones; with all verdicts asked for, also others of those compared
+    exactly. Of the models that match the filters, ``compared`` have layers of equal shape, three or more or half of the
+    weights; ``exactly`` of them were compared by all numbers of their sketches, the others ruled out by the signs of
+    these. ``unlike`` have too few layers of equal shape, ``unsketched`` no sketches. ``cut``: models that were not
+    compared because there were too many, and ``unchecked``: models that the signs did not rule out and that were too
+    many to be compared exactly; zero except in very large registries.
+    """
+
+    model: ModelSummary
+    relatives: tuple[Relative, ...]
+    found: int
+    compared: int
+    exactly: int
+    unlike: int = 0
+    unsketched: int = 0
+    cut: int = 0
+    unchecked: int = 0
+    note: str = ""

@@ -165,6 +165,7 @@ def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bo
     fresh = _insert_fresh(connection, given)
     vectors: dict[int, tuple[Fingerprint, ...]] = {}
     figures: dict[int, tuple[Conjugacy, int]] = {}
+    drawn: set[int] = set()
     gone: set[int] = set()
     found = []
     for at, new in enumerate(given):
@@ -178,7 +179,9 @@ def add_models(connection: Connection, given: Sequence[NewModel], *, replace: bo
         vectors[model_id] = vectors.get(model_id, ()) + new.fingerprints
         if new.conjugacy is not None:
             figures[model_id] = new.conjugacy, new.conjugacy_rule
-    put_measured(connection, vectors, figures, gone=gone)  # last: other writers wait from here on
+        if at not in fresh and new.sketches is not None:
+            drawn.add(model_id)
+    put_measured(connection, vectors, figures, gone=gone, drawn=drawn)  # last: other writers wait from here on
     return found
 
 

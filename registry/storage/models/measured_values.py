@@ -41,11 +41,13 @@ def put_measured(
     figures: Mapping[int, tuple[Conjugacy, int]] | None = None,
     *,
     gone: Collection[int] = (),
+    drawn: Collection[int] = (),
 ) -> None:
     """Store vectors and figures of models by id; they replace those of the same specs.
 
     ``figures``: a model's conjugacy and the version of the thresholds behind it; ``gone``: ids of the specs whose
-    vectors of these models the same transaction has deleted. A few statements a spec, however many models.
+    vectors of these models the same transaction has deleted; ``drawn``: ids of known models that were given sketches,
+    which count as changed. A few statements a spec, however many models.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def put_measured(
     """
     figures = figures or {}
     packed = _packed(connection, given, figures)
-    moved = _put_figures(connection, figures)
+    moved = sorted({*_put_figures(connection, figures), *drawn})
     restamped = specs_held(connection, moved) if moved else set()
     vectors: dict[int, dict[int, bytes]] = {}
     for spec, spec_id in _spec_ids(connection, packed).items():

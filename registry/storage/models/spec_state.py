@@ -18,7 +18,7 @@ from registry.types.calibrations import Calibration
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select, TextClause
 
-__all__ = ["SpecFacts", "spec_facts", "state_of"]
+__all__ = ["SpecFacts", "all_states", "spec_facts", "state_of"]
 
 specs, calibrations = schema.specs, schema.calibrations
 
@@ -47,6 +47,7 @@ def _statement(*more: TextClause) -> Compiled:
 
 _STATEMENTS: Final = {"sqlite": _statement(), "postgresql": _statement(*INDEX_FACTS)}
 _STATE_ALONE: Final = Compiled(select(*_STATE).where(_OF_SPEC))
+_ALL_STATES: Final = Compiled(select(*_STATE).order_by(specs.c.id))
 _CALIBRATION_ALONE: Final = Compiled(select(*_CALIBRATION).where(_CALIBRATED))
 
 
@@ -54,6 +55,11 @@ def state_of(connection: Connection, spec_hash: str) -> SpecState | None:
     """Return the state of a spec, None if it is not stored; one row by key."""
     row = _STATE_ALONE.first(connection, {"spec": spec_hash})
     return None if row is None else SpecState(*row)
+
+
+def all_states(connection: Connection) -> tuple[SpecState, ...]:
+    """Return the states of all stored specs, by id."""
+    return tuple(SpecState(*row) for row in _ALL_STATES.rows(connection, {}))
 
 
 def spec_facts(connection: Connection, spec_hash: str, distance: str) -> SpecFacts:

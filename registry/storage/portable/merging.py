@@ -267,7 +267,8 @@ class _Merger:
         insert_spectra(connection, self._spectra)
         put_sketches(connection, self._sketches)
         put_weight_figures(connection, self._weight_figures)
-        put_measured(connection, self._vectors, self._figures, gone=self._gone)  # last: other writers wait from here on
+        # Last: other writers wait from here on.
+        put_measured(connection, self._vectors, self._figures, gone=self._gone, drawn=self._sketches)
 
 
 def _sorted(card: ModelCard) -> ModelCard:

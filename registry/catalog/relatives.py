@@ -1,0 +1,239 @@
+"""Stored models whose weights correlate with those of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from registry.catalog.relating import relation, require_sketches, weighed
+from registry.catalog.search_settings import passing
+from registry.equivalence.relations import Matched, judged_all, judged_by_signs, matched
+from registry.equivalence.sketches import SKETCH_VERSION, SMALLEST
+from registry.types import Filter, Related, Relative
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from registry.catalog.subjects import Query
+    from registry.equivalence.relations import SketchedLayers
+    from registry.storage import Store
+    from registry.storage.models.sketch_cache import SketchCache, Topology
+    from registry.storage.models.sketch_reads import SketchBlock
+
+__all__ = ["MOST_COMPARED", "Compared", "compared_with", "related"]
+
+MOST_COMPARED: Final = 200_000
+"""Models of which a question compares at most, those with most layers of equal shape first."""
+MOST_TOPOLOGIES: Final = 256
+"""Topologies of which a question compares models at most."""
+MOST_EXACT: Final = 400
+"""Models that are compared by all numbers of their sketches; where more could be, signs choose those."""
+FEW, HALF = 3, 0.5
+"""Layers of equal shape, or the part of the weights in them, from which on models are compared."""
+SIGNS_R, SIGNS_RATIO = 0.05, 2.5
+"""What signs tell of models that are worth comparing: half of the least r of related ones, half of their least Z."""
+SAME_FIGURE = 1e-4
+"""Relative difference of a figure of the spectra up to which units in another order are looked for."""
+MOST_PERMUTED = 10
+"""Models whose spectra are compared for that."""
+SPARE = 5
+"""Models checked by the names of their layers beyond those shown: names can change the order."""
+_REMEMBERED = 4_096
+
+
+class Compared(NamedTuple):
+    """Outcome of a comparison with all stored models that match: arrays of those compared exactly, best first.
+
+    ``ids`` (n,), ``r`` (n,), ``related`` (n,) bool. The numbers are those of `Related`; ``permuted``: ids of models of
+    equal spectra, which remain to be checked.
+    """
+
+    ids: NDArray[np.int64]
+    r: NDArray[np.float64]
+    related: NDArray[np.bool_]
+    permuted: list[int]
+    compared: int
+    unlike: int
+    unsketched: int
+    cut: int
+    unchecked: int
+
+
+class _Group(NamedTuple):
+    """Models (n,) of one topology to be compared, and how their layers belong to the query's."""
+
+    code: int
+    ids: NDArray[np.int64]
+    pairs: Matched
+
+
+def related(store: Store, query: Query, where: Filter, k: int, *, every: bool = False) -> Related:
+    """The stored models related to a query, which is left out, the highest correlation first.
+
+    O(n) for the filter, and for n models of topologies with common shapes n L m / 64 words of signs, from memory.
+
+    Raises
+    ------
+    SpecMismatchError
+        The query has no sketches.
+    """
+    from registry.storage.models.summaries import read_summaries
+
+    mine = require_sketches(query)
+    with store.snapshot():
+        found = compared_with(store, query, mine, passing(store, where))
+        chosen = np.flatnonzero(found.related)[: k + SPARE] if not every else np.arange(len(found.ids))[: k + SPARE]
+        ids = list(dict.fromkeys([*found.permuted, *found.ids[chosen].tolist()]))
+        told = {model.id: model for model in store.read(read_summaries, ids=ids)}
+        chosen_models = [told[model] for model in ids]
+        relatives = [
+            Relative(model, relation(query, subject))
+            for model, subject in zip(chosen_models, weighed(store, chosen_models), strict=True)
+        ]
+    close = [each for each in relatives if each.relation.verdict in ("identical", "permuted", "related")]
+    shown = relatives if every else close
+    shown.sort(key=_rank)
+    dropped = int(found.related[chosen].sum()) - sum(each.relation.verdict == "related" for each in close)
+    return Related(
+        query.model(),
+        tuple(shown[:k]),
+        found=int(found.related.sum()) - dropped + sum(each.relation.verdict == "permuted" for each in close),
+        compared=found.compared,
+        exactly=len(found.ids),
+        unlike=found.unlike,
+        unsketched=found.unsketched,
+        cut=found.cut,
+        unchecked=found.unchecked,
+    )
+
+
+def _rank(relative: Relative) -> tuple[bool, float, str]:
+    """Units in another order first, then by r."""
+    found = relative.relation
+    return found.verdict not in ("identical", "permuted"), -(found.correlation or 0.0), relative.model.name
+
+
+def compared_with(store: Store, query: Query, mine: SketchedLayers, ids: Sequence[int] | None) -> Compared:
+    """Compare a query with the stored models, among ``ids`` if given, by the order of their layers; in a snapshot."""
+    cache = store.sketches(SKETCH_VERSION)
+    inside = cache.ids != query.id
+    if ids is not None:
+        inside &= np.isin(cache.ids, np.array(ids, np.int64))
+    groups, unlike, cut = _groups(store, cache, mine, inside & cache.drawn)
+    compared = sum(len(group.ids) for group in groups)
+    own = cache.coded.get(query.model().topology)
+    unchecked, permuted = 0, _permuted(store, cache, query, groups, own, by_signs=compared > MOST_EXACT)
+    if compared > MOST_EXACT:
+        groups, unchecked = _promising(store, cache, mine, groups)
+    every, r, close = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.bool_)]
+    topologies = store.read(cache.topologies)
+    for group in groups:
+        for block in store.read(_blocks, group.ids.tolist(), topologies[group.code]):
+            told = judged_all(mine, block.values, group.pairs)
+            every.append(block.ids)
+            r.append(told.r)
+            close.append(told.related)
+    all_ids, all_r, all_close = np.concatenate(every), np.concatenate(r), np.concatenate(close)
+    order = np.lexsort((all_ids, -all_r))
+    known = set(all_ids[all_close].tolist())
+    return Compared(
+        all_ids[order],
+        all_r[order],
+        all_close[order],
+        [model for model in permuted if model not in known],
+        compared,
+        unlike,
+        int((inside & ~cache.drawn).sum()),
+        cut,
+        unchecked,
+    )
+
+
+def _blocks(connection: Connection, ids: Sequence[int], topology: Topology) -> list[SketchBlock]:
+    from registry.storage.models.sketch_reads import read_sketch_blocks
+
+    layers, buckets = len(topology.shapes), topology.buckets
+    return list(read_sketch_blocks(connection, ids, SKETCH_VERSION, layers, buckets))
+
+
+def _groups(
+    store: Store, cache: SketchCache, mine: SketchedLayers, inside: NDArray[np.bool_]
+) -> tuple[list[_Group], int, int]:
+    """Models by topology that have enough layers of equal shape; how many have not, and how many were too many."""
+    topologies, index = store.read(cache.topologies), store.read(cache.index, SMALLEST)
+    common = index.common(mine.shapes, mine.weights)
+    enough = (common.layers >= FEW) | ((common.layers > 0) & (common.share >= HALF))
+    order = np.flatnonzero(enough)[np.argsort(-common.share[enough], kind="stable")]
+    ids, codes = cache.ids[inside], cache.codes[inside]
+    by_code = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[by_code], common.codes[order])
+    ends = np.searchsorted(codes[by_code], common.codes[order], side="right")
+    found: list[_Group] = []
+    compared = cut = 0
+    for code, start, end in zip(common.codes[order].tolist(), starts.tolist(), ends.tolist(), strict=True):
+        if start == end:
+            continue
+        if found and (len(found) >= MOST_TOPOLOGIES or compared + end - start > MOST_COMPARED):
+            cut += end - start
+            continue
+        topology = topologies[code]
+        key = mine.shapes.tobytes(), mine.values.shape[1], code
+        pairs = index.remembered.get(key)
+        if pairs is None:
+            pairs = matched(mine, topology.shapes, topology.buckets)
+            if len(index.remembered) >= _REMEMBERED:
+                index.remembered.clear()
+            index.remembered[key] = pairs
+        if len(pairs.mine) >= FEW or (len(pairs.mine) and pairs.share >= HALF):
+            found.append(_Group(code, ids[by_code[start:end]], pairs))
+            compared += end - start
+    return found, len(ids) - compared - cut, cut
+
+
+def _promising(
+    store: Store, cache: SketchCache, mine: SketchedLayers, groups: Sequence[_Group]
+) -> tuple[list[_Group], int]:
+    """Of the models those that signs do not rule out, at most `MOST_EXACT`; and how many more there were."""
+    scores, places, members = [], [], []
+    for at, group in enumerate(groups):
+        block = store.read(cache.signs, group.code, group.pairs.buckets)
+        r = judged_by_signs(mine, block.bits, group.pairs)
+        ratio = r * np.sqrt((1 / group.pairs.v).sum())
+        may = np.flatnonzero((r >= SIGNS_R) & (ratio >= SIGNS_RATIO))
+        may = may[np.isin(block.ids[may], group.ids)]
+        scores.append(ratio[may])
+        members.append(block.ids[may])
+        places.append(np.full(len(may), at))
+    score, member, place = np.concatenate(scores), np.concatenate(members), np.concatenate(places)
+    best = np.argsort(-score, kind="stable")[:MOST_EXACT]
+    kept = [
+        group._replace(ids=np.sort(member[best][place[best] == at]))
+        for at, group in enumerate(groups)
+        if (place[best] == at).any()
+    ]
+    return kept, len(score) - len(best)
+
+
+def _permuted(
+    store: Store, cache: SketchCache, query: Query, groups: Sequence[_Group], own: int | None, *, by_signs: bool
+) -> list[int]:
+    """Models of the query's topology with an equal figure of the spectra, the nearest first."""
+    from registry.storage.models.sketch_reads import read_tail_figures
+
+    group = next((group for group in groups if group.code == own), None)
+    figures = None if group is None else query.conjugacy()
+    if group is None or figures is None:
+        return []
+    if by_signs:
+        block = store.read(cache.signs, group.code, group.pairs.buckets)
+        mask = np.isin(block.ids, group.ids)
+        ids, z = block.ids[mask], block.figures[mask]
+    else:
+        ids, z = group.ids, store.read(read_tail_figures, group.ids)
+    away = np.abs(z - figures.z)
+    near = np.flatnonzero(away <= SAME_FIGURE * max(1.0, abs(figures.z)))
+    return [int(model) for model in ids[near[np.argsort(away[near], kind="stable")][:MOST_PERMUTED]]]

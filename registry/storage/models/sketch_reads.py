@@ -1,0 +1,126 @@
+"""Bulk reads of sketches and of the shapes of layers, for questions about many models."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sqlalchemy import ARRAY, Integer, any_, bindparam, select
+
+from registry.storage.engine import schema
+from registry.storage.engine.compiled_statements import Compiled
+from registry.storage.models.filter_sql import among
+from registry.storage.models.packing import FLOAT16, sketches_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection, Select
+
+    from registry.types.relations import Sketches
+
+__all__ = ["LayerShapes", "SketchBlock", "read_drawn", "read_layer_shapes", "read_sketch_blocks", "read_tail_figures"]
+
+sketches, layers, conjugacy = schema.sketches, schema.layers, schema.conjugacy
+BLOCK = 1_000  # models: some megabytes
+
+
+class LayerShapes(NamedTuple):
+    """Names (n,) and shapes, int64 (n, 3) of outputs, inputs and kernel positions, of a model's layers by depth."""
+
+    names: tuple[str, ...]
+    shapes: NDArray[np.int64]
+
+
+class SketchBlock(NamedTuple):
+    """Sketches of models whose layers have the same shapes: ids (n,) and float16 values (n, layers, buckets)."""
+
+    ids: NDArray[np.int64]
+    values: NDArray[np.float16]
+
+
+class _ById:
+    """A statement for a list of ids, compiled once where the database takes the list as one array."""
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self._statement = statement
+        self._column = statement.selected_columns[0]
+        ids = bindparam("ids", type_=ARRAY(Integer))
+        self._array = Compiled(statement.where(self._column == any_(ids)))
+
+    def rows(self, connection: Connection, ids: Sequence[int]) -> list[tuple[Any, ...]]:
+        """The rows of the models with those ids, in any order."""
+        if connection.dialect.name == "postgresql":
+            return self._array.rows(connection, {"ids": list(ids)})
+        chosen = self._statement.where(among(self._column, ids, connection))
+        return [tuple(row) for row in connection.execute(chosen)]
+
+
+_SHAPES = _ById(select(layers.c.model_id, layers.c.position, layers.c.name, layers.c.p, layers.c.q, layers.c.kernel))
+_SKETCHES = _ById(select(sketches.c.model_id, sketches.c.version, sketches.c.buckets, sketches.c.data))
+_FIGURES = _ById(select(conjugacy.c.model_id, conjugacy.c.z))
+
+
+@lru_cache(maxsize=4096)
+def _positions(kernel: str) -> int:
+    return math.prod(json.loads(kernel))
+
+
+def read_layer_shapes(connection: Connection, ids: Sequence[int]) -> dict[int, LayerShapes]:
+    """Return names and shapes of the layers of ``ids``, by id; models without layers are missing."""
+    found: dict[int, list[tuple[int, str, int, int, int]]] = {}
+    for model, at, name, p, q, kernel in _SHAPES.rows(connection, ids):
+        k = _positions(kernel)
+        found.setdefault(model, []).append((at, name, p, q // k, k))
+    told = {}
+    for model, rows in found.items():
+        rows.sort()
+        told[model] = LayerShapes(
+            tuple(row[1] for row in rows), np.array([row[2:] for row in rows], np.int64).reshape(-1, 3)
+        )
+    return told
+
+
+def read_sketch_blocks(
+    connection: Connection, ids: Sequence[int], version: int, layers: int, buckets: int
+) -> Iterator[SketchBlock]:
+    """Yield the sketches of those of ``ids`` that have some of that version, of so many layers and buckets."""
+    for start in range(0, len(ids), BLOCK):
+        rows = [
+            (model, data)
+            for model, of_version, width, data in _SKETCHES.rows(connection, ids[start : start + BLOCK])
+            if (of_version, width) == (version, buckets) and len(data) == layers * buckets * FLOAT16.itemsize
+        ]
+        if rows:
+            models, blobs = zip(*rows, strict=True)
+            values = np.frombuffer(b"".join(blobs), FLOAT16).reshape(len(rows), layers, buckets)
+            yield SketchBlock(np.array(models, np.int64), values)
+
+
+def read_drawn(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[LayerShapes, Sketches]]:
+    """Return layers and sketches of those of ``ids`` that have both, by id.
+
+    Raises
+    ------
+    SpectrumError
+        The sketches are not those of the layers, or have a number that is not finite.
+    """
+    shapes = read_layer_shapes(connection, ids)
+    return {
+        model: (shapes[model], sketches_of(version, buckets, data, len(shapes[model].names)))
+        for model, version, buckets, data in _SKETCHES.rows(connection, ids)
+        if model in shapes
+    }
+
+
+def read_tail_figures(connection: Connection, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the conjugacy figure z (n,) of each of ``ids`` (n,), NaN where it is not stored.
+
+    It follows from the spectra alone, so that networks with units in another order have the same.
+    """
+    found = dict(_FIGURES.rows(connection, ids.tolist()))
+    return np.array([found.get(model, np.nan) for model in ids.tolist()], np.float64)
