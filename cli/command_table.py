@@ -86,6 +86,11 @@ COMMANDS: Mapping[str, Command] = {
             "archreg related resnet20 --all --json",
         ),
     ),
+    "tree": Command(
+        "registry.cli.tree:tree",
+        "Show trees of related models.",
+        ("archreg tree", "archreg tree --family resnet --json", "archreg tree --format dot > models.dot"),
+    ),
     "compare": Command(
         "registry.cli.compare:compare",
         "Decide whether two models are equivalent.",
@@ -179,7 +184,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "plot": Command(
         "registry.cli.plot:app",
-        "Draw spectral differences or a spectrum.",
+        "Draw spectral differences, spectra or trees.",
         ("archreg plot csd vgg11 vgg16 -o vgg.pdf", "archreg plot spectrum resnet20 -o resnet20.png"),
     ),
     "db": Command(

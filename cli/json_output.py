@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Conjugacy,
         ModelSummary,
         Partition,
+        RelationForest,
         Search,
         Selection,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "comparison",
     "compression",
     "gate",
+    "forest",
     "plain",
     "search",
     "selection",
@@ -224,6 +226,16 @@ def compression(found: Compression) -> dict[str, Any]:
         "removals": found.removals,
         "note": found.note,
         "older": found.older,
+    }
+
+
+def forest(found: RelationForest) -> dict[str, Any]:
+    """Document of ``tree``: of each tree the names, the root first, and the edges."""
+    return {
+        "compared": found.compared,
+        "alone": found.alone,
+        "unsketched": found.unsketched,
+        "trees": [{"models": [model.name for model in tree.models], "edges": tree.edges} for tree in found.trees],
     }
 
 

@@ -1,18 +1,18 @@
-"""Plot commands: ``plot csd``, ``plot spectrum``."""
+"""Plot commands: ``plot csd``, ``plot spectrum``, ``plot tree``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from registry.cli import json_output, tables
 from registry.cli.option_values import metavar_of, one_of, parse_amount
-from registry.cli.options import AsJson, Database, open_registry
+from registry.cli.options import AsJson, Database, filters, open_registry, with_options
 from registry.extensions import REFERENCES
 
-__all__ = ["app", "csd", "spectrum"]
+__all__ = ["app", "csd", "spectrum", "tree"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -25,7 +25,7 @@ Title = Annotated[str, typer.Option(metavar="TEXT", help="Title of the figure.")
 
 @app.callback()
 def _pictures() -> None:
-    """Draw spectral differences or a spectrum."""
+    """Draw spectral differences, a spectrum, or trees of related models."""
 
 
 @app.command(
@@ -100,3 +100,25 @@ def spectrum(
         json_output.write({"file": str(output), "models": [name]})
     else:
         tables.say(f"Wrote the spectrum of {name} to {output}.")
+
+
+@app.command(epilog="\b\nExamples:\n  archreg plot tree -o tree.svg\n  archreg plot tree --family resnet -o tree.png")
+@with_options(filters=filters)
+def tree(
+    output: Output,
+    title: Title = "",
+    db: Database = None,
+    as_json: AsJson = False,
+    *,
+    filters: dict[str, Any],
+) -> None:
+    """Draw trees of related models.
+
+    Lines join each model to the one whose weights correlate most with its own. At most 400 models.
+    """
+    with open_registry(db) as registry:
+        registry.plot_tree(output, title=title, **filters)
+    if as_json:
+        json_output.write({"file": str(output)})
+    else:
+        tables.say(f"Wrote the trees of related models to {output}.")

@@ -26,6 +26,7 @@ __all__ = [
     "hint",
     "is_terminal",
     "layer_shape",
+    "lines",
     "metrics",
     "moment",
     "number",
@@ -65,6 +66,11 @@ def say(*sentences: str) -> None:
         for line in Text(words).wrap(console, max(1, console.width - len(margin))) if words else [Text()]:
             line.rstrip()
             console.print(Text(margin) + line)
+
+
+def lines(*given: str) -> None:
+    """Write lines as they are, neither wrapped nor cut: drawings."""
+    sys.stdout.write("".join(f"{harmless(line)}\n" for line in given))
 
 
 def hint(*sentences: str) -> None:

@@ -48,6 +48,7 @@ METHODS = {
     "plan": "(references=(), *, manifest=None, key=None, seed=0, name=None, base=None, card=ModelCard())",
     "plot_csd": "(names, file=None, *, scale='full', reference='cue', seed=None, axes='both', x_max=None, title='')",
     "plot_spectrum": "(name, file=None, *, title='')",
+    "plot_tree": "(file=None, *, title='', **filters)",
     "refingerprint": "(*, fingerprint=None, progress=None)",
     "related": "(query, k=10, *, every=False, **filters)",
     "relation": "(a, b, **unknown)",
@@ -64,6 +65,7 @@ METHODS = {
     "stats": "()",
     "tag": "(name, /, **tags)",
     "to_read_again": "()",
+    "tree": "(**filters)",
     "unmatched": "(**filters)",
     "upgrade": "(*, from_revision=None)",
 }

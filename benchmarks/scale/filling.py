@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from registry.types import Conjugacy, ModelSummary
 
-__all__ = ["Real", "fill", "perturbed", "real_models"]
+__all__ = ["Real", "fill", "insert_rows", "perturbed", "real_models"]
 
 BLOCK = 2_000
 RARE = 0.01  # fraction of the models with the tag of the filtered search
@@ -97,17 +97,17 @@ def _fill(connection: Connection, real: Real, source: NDArray[np.intp], vectors:
             }
             for n, m, size in zip(numbers, of, sizes, strict=True)
         ]  # fmt: skip
-        _insert(connection, schema.models, models)
-        _insert(connection, schema.names, [{"name": f"m{n}", "model_id": n + 1, "created": now} for n in numbers])
+        insert_rows(connection, schema.models, models)
+        insert_rows(connection, schema.names, [{"name": f"m{n}", "model_id": n + 1, "created": now} for n in numbers])
         figures = [conjugacy_row(n + 1, real.figures[i], 2) for n, i in zip(numbers, source[numbers], strict=True)]
-        _insert(connection, schema.conjugacy, figures)
+        insert_rows(connection, schema.conjugacy, figures)
         rare = [{"model_id": n + 1, "key": TAG[0], "value": TAG[1]} for n in numbers if n % round(1 / RARE) == 0]
-        _insert(connection, schema.tags, rare)
+        insert_rows(connection, schema.tags, rare)
         rows = [
             {"spec_id": spec_id, "model_id": n + 1, "vector": vector.astype("<f4").tobytes(), "stamp": 1}
             for n, vector in zip(numbers, vectors[start : numbers.stop], strict=True)
         ]
-        _insert(connection, schema.fingerprints, rows)
+        insert_rows(connection, schema.fingerprints, rows)
     if connection.dialect.name == "postgresql":
         for table in ("models", "names"):
             last = f"(SELECT max(id) FROM {table})"  # noqa: S608 - constants
@@ -115,7 +115,8 @@ def _fill(connection: Connection, real: Real, source: NDArray[np.intp], vectors:
         connection.exec_driver_sql("ANALYZE")
 
 
-def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+def insert_rows(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, on Postgres by COPY."""
     if not rows:
         return
     if connection.dialect.name == "sqlite":

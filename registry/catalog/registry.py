@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         Related,
         Relation,
         RequirementName,
+        RelationForest,
         Search,
         SearchOptions,
         Selection,
@@ -547,6 +548,19 @@ class Registry:
             store, subject, _ = self._question(query, "layered", None, None, among=True)
             return related(store, subject, where, count, every=every)
 
+    def tree(self, **filters: Unpack[Filters]) -> RelationForest:
+        """Connect the stored models that match by their relations: trees of highest correlations.
+
+        Each tree connects the models of one component of related ones. Its root is the oldest stored: no direction of
+        descent is claimed. Pairs with three or more layers of equal shape are compared, O(n^2) of one topology. Raises
+        ``UsageError`` above 10,000 models with sketches.
+        """
+        from registry.catalog.relation_trees import forest
+
+        where = filter_of(filters)
+        with self._lock:
+            return forest(self._database.readable(), where)
+
     def distances(
         self, *, fingerprint: str = "layered", distance: str | None = None, **filters: Unpack[Filters]
     ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -799,6 +813,17 @@ class Registry:
         with self._lock:
             picture = picture_spectrum(self._database.readable(), name)
         return plot_spectrum(picture, picture_file, title=title)
+
+    def plot_tree(self, file: str | Path | None = None, *, title: str = "", **filters: Unpack[Filters]) -> Figure:
+        """Draw the trees of related models that match, at most 400; return, save and raise as ``plot_csd``."""
+        from registry.catalog.relation_trees import picture_trees
+        from registry.plots import check_picture, plot_trees
+
+        picture_file, where = None if file is None else path(file, "file"), filter_of(filters)
+        check_picture(picture_file)
+        with self._lock:
+            picture = picture_trees(self._database.readable(), where)
+        return plot_trees(picture, picture_file, title=title)
 
     # Changes.
 

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection
 
     from registry.catalog.subjects import Query
     from registry.equivalence.relations import SketchedLayers
     from registry.storage import Store
-    from registry.storage.models.sketch_cache import SketchCache, Topology
-    from registry.storage.models.sketch_reads import SketchBlock
+    from registry.storage.models.sketch_cache import SketchCache
 
 __all__ = ["MOST_COMPARED", "Compared", "compared_with", "related"]
 
@@ -35,7 +33,9 @@ MOST_EXACT: Final = 400
 FEW, HALF = 3, 0.5
 """Layers of equal shape, or the part of the weights in them, from which on models are compared."""
 SIGNS_R, SIGNS_RATIO = 0.05, 2.5
-"""What signs tell of models that are worth comparing: half of the least r of related ones, half of their least Z."""
+"""What signs tell at least of models that are worth comparing: half of the least r of related ones, half of their Z."""
+MOST_DOUBTFUL, SIGNS_SURE = 100, 5.0
+"""Models below this ratio that are compared exactly at most: with many, chance brings strangers there."""
 SAME_FIGURE = 1e-4
 """Relative difference of a figure of the spectra up to which units in another order are looked for."""
 MOST_PERMUTED = 10
@@ -119,6 +119,8 @@ def _rank(relative: Relative) -> tuple[bool, float, str]:
 
 def compared_with(store: Store, query: Query, mine: SketchedLayers, ids: Sequence[int] | None) -> Compared:
     """Compare a query with the stored models, among ``ids`` if given, by the order of their layers; in a snapshot."""
+    from registry.storage.models.sketch_reads import read_packed, unpacked_block
+
     cache = store.sketches(SKETCH_VERSION)
     inside = cache.ids != query.id
     if ids is not None:
@@ -131,12 +133,14 @@ def compared_with(store: Store, query: Query, mine: SketchedLayers, ids: Sequenc
         groups, unchecked = _promising(store, cache, mine, groups)
     every, r, close = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.bool_)]
     topologies = store.read(cache.topologies)
+    packed = store.read(read_packed, [model for group in groups for model in group.ids.tolist()], SKETCH_VERSION)
     for group in groups:
-        for block in store.read(_blocks, group.ids.tolist(), topologies[group.code]):
-            told = judged_all(mine, block.values, group.pairs)
-            every.append(block.ids)
-            r.append(told.r)
-            close.append(told.related)
+        topology = topologies[group.code]
+        block = unpacked_block(packed, group.ids.tolist(), len(topology.shapes), topology.buckets)
+        told = judged_all(mine, block.values, group.pairs)
+        every.append(block.ids)
+        r.append(told.r)
+        close.append(told.related)
     all_ids, all_r, all_close = np.concatenate(every), np.concatenate(r), np.concatenate(close)
     order = np.lexsort((all_ids, -all_r))
     known = set(all_ids[all_close].tolist())
@@ -151,13 +155,6 @@ def compared_with(store: Store, query: Query, mine: SketchedLayers, ids: Sequenc
         cut,
         unchecked,
     )
-
-
-def _blocks(connection: Connection, ids: Sequence[int], topology: Topology) -> list[SketchBlock]:
-    from registry.storage.models.sketch_reads import read_sketch_blocks
-
-    layers, buckets = len(topology.shapes), topology.buckets
-    return list(read_sketch_blocks(connection, ids, SKETCH_VERSION, layers, buckets))
 
 
 def _groups(
@@ -197,7 +194,7 @@ def _groups(
 def _promising(
     store: Store, cache: SketchCache, mine: SketchedLayers, groups: Sequence[_Group]
 ) -> tuple[list[_Group], int]:
-    """Of the models those that signs do not rule out, at most `MOST_EXACT`; and how many more there were."""
+    """Of the models those that signs do not rule out, at most `MOST_EXACT`; and how many more there surely were."""
     scores, places, members = [], [], []
     for at, group in enumerate(groups):
         block = store.read(cache.signs, group.code, group.pairs.buckets)
@@ -209,13 +206,15 @@ def _promising(
         members.append(block.ids[may])
         places.append(np.full(len(may), at))
     score, member, place = np.concatenate(scores), np.concatenate(members), np.concatenate(places)
-    best = np.argsort(-score, kind="stable")[:MOST_EXACT]
+    best = np.argsort(-score, kind="stable")
+    sure = int(np.count_nonzero(score >= SIGNS_SURE))
+    best = best[: min(MOST_EXACT, max(sure, MOST_DOUBTFUL))]
     kept = [
         group._replace(ids=np.sort(member[best][place[best] == at]))
         for at, group in enumerate(groups)
         if (place[best] == at).any()
     ]
-    return kept, len(score) - len(best)
+    return kept, max(0, sure - len(best))
 
 
 def _permuted(

@@ -191,12 +191,12 @@ def _of(
 
 
 def _stored_sketches(store: Store, model_id: int) -> SketchedLayers | None:
-    from registry.equivalence.relations import sketched
-    from registry.storage.models.vectors import read_layers, read_sketches
+    from registry.equivalence.relations import drawn
+    from registry.storage.models.sketch_reads import read_drawn
 
     with store.snapshot():
-        found = store.read(read_sketches, model_id)
-        return None if found is None else sketched(store.read(read_layers, model_id), found)
+        held = store.read(read_drawn, [model_id]).get(model_id)
+    return None if held is None else drawn(*held[0], held[1])
 
 
 def _unmeasured(model: ModelSummary, spec: FingerprintSpec) -> SpecMismatchError:

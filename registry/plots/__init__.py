@@ -1,4 +1,4 @@
-"""Figures for papers: spectral differences of several networks, and the spectrum of one network.
+"""Figures: spectral differences of several networks, the spectrum of one network, trees of related ones.
 
 ``data``: what a picture shows, as arrays; ``difference``, ``density``: the drawings; ``style``: colours, dashes and
 settings; ``text``: untrusted names made harmless; ``files``: PNG, SVG and PDF, the same bytes every time. Matplotlib is
@@ -8,8 +8,17 @@ imported when something is drawn and not before; neither its state nor its setti
 
 from __future__ import annotations
 
-from registry.plots.figure_data import AXES, LARGEST, Axes, Curve, DifferencePicture, SpectrumPicture
-from registry.plots.figure_files import SUFFIXES, check_picture, plot_difference, plot_spectrum
+from registry.plots.figure_data import (
+    AXES,
+    LARGEST,
+    MOST_LINES,
+    Axes,
+    Curve,
+    DifferencePicture,
+    SpectrumPicture,
+    TreePicture,
+)
+from registry.plots.figure_files import SUFFIXES, check_picture, plot_difference, plot_spectrum, plot_trees
 
 __all__ = [
     "AXES",
@@ -17,9 +26,12 @@ __all__ = [
     "Curve",
     "DifferencePicture",
     "LARGEST",
+    "MOST_LINES",
     "SUFFIXES",
     "SpectrumPicture",
+    "TreePicture",
     "check_picture",
     "plot_difference",
     "plot_spectrum",
+    "plot_trees",
 ]

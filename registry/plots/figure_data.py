@@ -11,13 +11,17 @@ if TYPE_CHECKING:
 
     from registry.types import Conjugacy
 
-__all__ = ["AXES", "Axes", "Curve", "DifferencePicture", "LARGEST", "SpectrumPicture"]
+__all__ = ["AXES", "Axes", "Curve", "DifferencePicture", "LARGEST", "MOST_LINES", "SpectrumPicture", "TreePicture"]
 
 Axes = Literal["both", "linear", "log"]
 """Panels of spectral differences: linear axes, logarithmic axes, or both side by side."""
 AXES: tuple[Axes, ...] = ("both", "linear", "log")
 LARGEST = 8
 """Largest number of networks in one figure that colours and dashes can distinguish."""
+
+
+MOST_LINES = 400
+"""Largest number of models in one figure of trees."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,3 +83,16 @@ class SpectrumPicture:
     theory: tuple[tuple[str, float], ...]
     below: float
     conjugacy: Conjugacy | None
+
+
+@dataclass(frozen=True, slots=True)
+class TreePicture:
+    """Trees of related models, a line each: names, steps from the root, line of the model above (None for a root).
+
+    ``labels``: what relates a line to the one above.
+    """
+
+    names: tuple[str, ...]
+    depths: tuple[int, ...]
+    above: tuple[int | None, ...]
+    labels: tuple[str, ...]

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from registry.plots.figure_data import Axes, DifferencePicture, SpectrumPicture
+    from registry.plots.figure_data import Axes, DifferencePicture, SpectrumPicture, TreePicture
 
-__all__ = ["SUFFIXES", "check_picture", "plot_difference", "plot_spectrum"]
+__all__ = ["SUFFIXES", "check_picture", "plot_difference", "plot_spectrum", "plot_trees"]
 
 SUFFIXES = (".png", ".svg", ".pdf")
 # Metadata without the time of creation.
@@ -74,6 +74,15 @@ def plot_spectrum(picture: SpectrumPicture, path: Path | None = None, *, title: 
 
     with styled():
         return _finished(draw_spectrum(picture, title=title), path)
+
+
+def plot_trees(picture: TreePicture, path: Path | None = None, *, title: str = "") -> Figure:
+    """Draw trees of related models, and save them as ``path`` if it is given. As `plot_difference`."""
+    check_picture(path)
+    from registry.plots.tree_figure import draw_trees
+
+    with styled():
+        return _finished(draw_trees(picture, title=title), path)
 
 
 def _settle(figure: Figure) -> None:

@@ -21,6 +21,17 @@ from registry.types.partitions import KeptPartition, ModelClass, Partition
 from registry.types.relations import RELATIONS, Relation, RelationVerdict, Sketches
 from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
 from registry.types.relations import RELATIONS, Related, Relation, RelationVerdict, Relative, Sketches
+from registry.types.relations import (
+    RELATIONS,
+    Related,
+    Relation,
+    RelationEdge,
+    RelationForest,
+    RelationTree,
+    RelationVerdict,
+    Relative,
+    Sketches,
+)
 from registry.types.runs import DONE, Run, RunItem
 from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
@@ -108,6 +119,9 @@ __all__ = [
     "RequirementName",
     "Related",
     "Relation",
+    "RelationEdge",
+    "RelationForest",
+    "RelationTree",
     "RelationVerdict",
     "Relative",
     "Removal",

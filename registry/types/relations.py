@@ -11,7 +11,17 @@ if TYPE_CHECKING:
 
     from registry.types.models import ModelSummary
 
-__all__ = ["RELATIONS", "Related", "Relation", "RelationVerdict", "Relative", "Sketches"]
+__all__ = [
+    "RELATIONS",
+    "Related",
+    "Relation",
+    "RelationEdge",
+    "RelationForest",
+    "RelationTree",
+    "RelationVerdict",
+    "Relative",
+    "Sketches",
+]
 
 RelationVerdict = Literal["identical", "permuted", "related", "independent", "undecided", "not comparable"]
 RELATIONS: tuple[RelationVerdict, ...] = (
@@ -58,6 +68,12 @@ class Relation:
     share: float = 0.0
     reason: str = ""
 
+    @property
+    def short(self) -> str:
+        """A word or number for an edge: r of related models with two decimals, else the verdict."""
+        related = self.verdict == "related" and self.correlation is not None
+        return f"{self.correlation:.2f}" if related else self.verdict
+
 
 @dataclass(frozen=True, slots=True)
 class Relative:
@@ -90,3 +106,38 @@ class Related:
     cut: int = 0
     unchecked: int = 0
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RelationEdge:
+    """Two related models of a tree, ``a`` and ``b`` by name, and their relation. ``a`` is nearer to the root."""
+
+    a: str
+    b: str
+    relation: Relation
+
+
+@dataclass(frozen=True, slots=True)
+class RelationTree:
+    """Models that are connected by relations, and a spanning tree of highest correlations.
+
+    ``models``: the root, which is the oldest stored, and the others as a walk through the tree meets them; ``edges``:
+    one for each model but the root, in the same order. No direction of descent is claimed.
+    """
+
+    models: tuple[ModelSummary, ...]
+    edges: tuple[RelationEdge, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RelationForest:
+    """The trees of related models, the largest first.
+
+    Of the models that match, ``compared`` have sketches, ``alone`` of these have no relatives among them, and
+    ``unsketched`` have no sketches.
+    """
+
+    trees: tuple[RelationTree, ...]
+    compared: int
+    alone: int
+    unsketched: int

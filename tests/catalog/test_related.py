@@ -122,7 +122,7 @@ def test_signs_find_the_same(reg: Registry, monkeypatch: pytest.MonkeyPatch, lim
     assert reg.related("stranger").found == 0
     assert len(cache._signs) == (2 if limit > 1 else 1)
     monkeypatch.setattr(relatives, "MOST_EXACT", 2)
-    assert reg.related("start").unchecked == 2
+    assert (reg.related("start").exactly, reg.related("start").unchecked) == (2, 1)
     assert {name for name, _ in told(reg.related("start"))} == {"shuffled", "near", "head"}
 
 

@@ -59,7 +59,8 @@ class SketchCache:
     """Topologies of all models, shapes of each topology, and signs of the sketches of the topologies last asked about.
 
     ``ids`` (n,) int64 ascending; ``codes`` (n,) int32, the topology of each model, and ``coded``, the code of each
-    topology; ``drawn`` (n,) bool, whether a model has sketches of the version. Memory O(n), and at most ``limit`` bytes of signs: the least recently used go first.
+    topology; ``drawn`` (n,) bool, whether a model has sketches of the version. Memory O(n), and at most ``limit`` bytes
+    of signs: the least recently used go first, but for those of the topology last asked about.
     """
 
     def __init__(self, version: int, limit: int = 64_000_000) -> None:
@@ -76,7 +77,8 @@ class SketchCache:
         self._topologies: dict[int, Topology | None] = {}
         self._signs: OrderedDict[tuple[int, int], SignBlock] = OrderedDict()
         self._index: ShapeIndex | None = None
-        self._present = 0  # topologies in the index
+        self._indexed: frozenset[int] = frozenset()  # topologies in the index
+        self._current: dict[int, Topology] | None = None
 
     @property
     def held(self) -> int:
@@ -115,6 +117,7 @@ class SketchCache:
 
     def _take(self, ids: Sequence[int], topologies: Iterable[str], drawn: Sequence[bool]) -> None:
         """Add models that are not held."""
+        self._current = None
         codes = [self.coded.setdefault(topology, len(self.coded)) for topology in topologies]
         every = np.concatenate((self.ids, np.array(ids, np.int64)))
         order = np.argsort(every, kind="stable")
@@ -158,12 +161,12 @@ class SketchCache:
             )
         self._shrink()
 
-    def topologies(self, connection: Connection) -> dict[int, Topology]:
+    def topologies(self, connection: Connection) -> Mapping[int, Topology]:
         """Each topology of which a model has sketches, by code, as one of its models has it; read once."""
+        if self._current is not None:
+            return self._current
         present = dict(zip(self.codes[self.drawn].tolist(), self.ids[self.drawn].tolist(), strict=True))
         missing = {code: model for code, model in present.items() if code not in self._topologies}
-        if missing or len(present) != self._present:
-            self._present, self._index = len(present), None
         if missing:
             layers = read_layer_shapes(connection, list(missing.values()))
             widths = select(sketches.c.model_id, sketches.c.buckets)
@@ -172,13 +175,17 @@ class SketchCache:
             for code, model in missing.items():
                 its = layers.get(model)
                 self._topologies[code] = None if its is None else Topology(its.shapes, buckets[model])
-        return {code: found for code in present if (found := self._topologies[code]) is not None}
+        self._current = {code: found for code in present if (found := self._topologies[code]) is not None}
+        if missing or self._current.keys() != self._indexed:
+            self._index = None
+        return self._current
 
     def index(self, connection: Connection, smallest: int) -> ShapeIndex:
         """The index of the `topologies` by the shapes of layers of at least so many elements; made once."""
         found = self.topologies(connection)
         if self._index is None:
             self._index = ShapeIndex({code: each.shapes for code, each in found.items()}, smallest)
+            self._indexed = frozenset(found)
         return self._index
 
     def signs(self, connection: Connection, code: int, buckets: int) -> SignBlock:

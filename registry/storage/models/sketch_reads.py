@@ -16,14 +16,24 @@ from registry.storage.models.filter_sql import among
 from registry.storage.models.packing import FLOAT16, sketches_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Select
 
     from registry.types.relations import Sketches
 
-__all__ = ["LayerShapes", "SketchBlock", "read_drawn", "read_layer_shapes", "read_sketch_blocks", "read_tail_figures"]
+__all__ = [
+    "LayerShapes",
+    "SketchBlock",
+    "read_drawn",
+    "read_layer_shapes",
+    "read_packed",
+    "read_sketch_blocks",
+    "read_sketches_of",
+    "read_tail_figures",
+    "unpacked_block",
+]
 
 sketches, layers, conjugacy = schema.sketches, schema.layers, schema.conjugacy
 BLOCK = 1_000  # models: some megabytes
@@ -99,6 +109,36 @@ def read_sketch_blocks(
             models, blobs = zip(*rows, strict=True)
             values = np.frombuffer(b"".join(blobs), FLOAT16).reshape(len(rows), layers, buckets)
             yield SketchBlock(np.array(models, np.int64), values)
+
+
+def read_packed(connection: Connection, ids: Sequence[int], version: int) -> dict[int, tuple[int, bytes]]:
+    """Return buckets and stored float16 numbers of the sketches of that version, by id."""
+    rows = _SKETCHES.rows(connection, ids) if ids else []
+    return {model: (buckets, data) for model, of_version, buckets, data in rows if of_version == version}
+
+
+def unpacked_block(
+    packed: Mapping[int, tuple[int, bytes]], ids: Sequence[int], layers: int, buckets: int
+) -> SketchBlock:
+    """The sketches of those of ``ids`` that have some of so many layers and buckets."""
+    size = layers * buckets * FLOAT16.itemsize
+    fitting = [
+        model for model in ids if model in packed and packed[model][0] == buckets and len(packed[model][1]) == size
+    ]
+    values = np.frombuffer(b"".join(packed[model][1] for model in fitting), FLOAT16)
+    return SketchBlock(np.array(fitting, np.int64), values.reshape(len(fitting), layers, buckets))
+
+
+def read_sketches_of(
+    connection: Connection, ids: Sequence[int], version: int, layers: int, buckets: int
+) -> SketchBlock:
+    """As `read_sketch_blocks`, all in one, ascending."""
+    blocks = list(read_sketch_blocks(connection, ids, version, layers, buckets))
+    if not blocks:
+        return SketchBlock(np.empty(0, np.int64), np.empty((0, layers, buckets), np.float16))
+    every = np.concatenate([block.ids for block in blocks])
+    order = np.argsort(every)
+    return SketchBlock(every[order], np.concatenate([block.values for block in blocks])[order])
 
 
 def read_drawn(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[LayerShapes, Sketches]]:
