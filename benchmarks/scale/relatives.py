@@ -1,7 +1,8 @@
 """``python -m benchmarks.scale.relatives [--write] [--sizes N,N]``: the cost of `related` by size of registry.
 
 Models are those of the zoo, whose sketches are made anew: three in ten descend from the zoo's model, with a
-correlation of 0.2 to 1 in each layer, the others are strangers of the same shapes. Each registry is asked in a process of its own.
+correlation of 0.2 to 1 in each layer, the others are strangers of the same shapes. Each registry is asked in a process
+of its own.
 """
 
 from __future__ import annotations
