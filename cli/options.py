@@ -192,6 +192,12 @@ def filters(
     tag: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only models with this tag. Repeatable.")
     ] = None,
+    related_to: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Only models whose weights are related to this one, and itself.")
+    ] = None,
+    unrelated_to: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Only models that were not found related to this one.")
+    ] = None,
 ) -> dict[str, Any]:
     """The filters that were given, as keyword arguments of `Registry` methods."""
     given: dict[str, Any] = {
@@ -207,6 +213,8 @@ def filters(
         "max_gflops": max_gflops,
         "metrics": tuple(metric or ()) or None,
         "tags": tuple(parse_pair(text, "--tag") for text in tag or ()) or None,
+        "related_to": related_to,
+        "unrelated_to": unrelated_to,
     }
     return {name: value for name, value in given.items() if value is not None}
 

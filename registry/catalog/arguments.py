@@ -16,7 +16,7 @@ from typing import Any
 
 from registry.errors import UsageError
 from registry.spelling import brief, folded
-from registry.types import Filter, Metric, MetricBound, ModelCard
+from registry.types import Filter, Kin, Metric, MetricBound, ModelCard
 
 __all__ = [
     "FILTER_TEXTS",
@@ -138,6 +138,10 @@ def _typed(where: Filter) -> Filter:
     given["max_gflops"] = None if where.max_gflops is None else _finite(where.max_gflops, "max_gflops")
     given["metrics"] = tuple(map(_typed_bound, several(where.metrics or (), "metrics")))
     given["tags"] = tuple(map(_typed_tag, several(where.tags or (), "tags")))
+    for name in ("related_to", "unrelated_to"):
+        model = getattr(where, name)
+        unset = model is None or (isinstance(model, str) and not model)
+        given[name] = None if unset else model if isinstance(model, Kin) else Kin(model)
     return Filter(**given)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["removals", "unmatched"]
 
+KIN = {"related_to": "related to", "unrelated_to": "unrelated to"}
 BOUNDS = {
     "min_params": ("at least", "parameter"),
     "max_params": ("at most", "parameter"),
@@ -86,6 +87,9 @@ def _figure_known(field: str, alone: Filter) -> Filter | None:
     """A filter for models with a known value of what ``alone`` bounds; None if every model has one."""
     if field == "max_gflops":
         return Filter(max_gflops=sys.float_info.max)
+    if field in KIN:
+        # Whoever has sketches is related to a model or not.
+        return Filter(unrelated_to=replace(getattr(alone, field), ids=()))
     return Filter(metrics=(replace(alone.metrics[0], minimum=None, maximum=None),)) if field == "metrics" else None
 
 
@@ -104,6 +108,8 @@ def _constraints(where: Filter) -> Iterator[tuple[str, str, Filter]]:
 def _words(field: str, value: Any) -> str:
     if field == "max_gflops":
         return f"at most {value:g} gigaflops"
+    if field in KIN:
+        return f"{KIN[field]} {value}"
     if field not in BOUNDS:
         return f"{field} {value}"
     side, noun = BOUNDS[field]

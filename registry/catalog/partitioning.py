@@ -121,8 +121,10 @@ def _tail(members: Sequence[ModelSummary]) -> str:
 
 
 def _scope(where: Filter) -> str:
-    given = {name: value for name, value in asdict(where).items() if value != getattr(Filter(), name)}
-    return json.dumps(given, sort_keys=True)
+    named = {name: str(kin) for name in ("related_to", "unrelated_to") if (kin := getattr(where, name)) is not None}
+    rest = asdict(replace(where, related_to=None, unrelated_to=None))
+    given = {name: value for name, value in rest.items() if value != getattr(Filter(), name)}
+    return json.dumps(given | named, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Comparison,
         Compression,
         Estimate,
+        Filter,
         Filters,
         Ingested,
         Metric,
@@ -416,7 +417,7 @@ class Registry:
         from registry.catalog.searching import SearchLimits, look_up
         from registry.spectral.specs import spec_named
 
-        where, wanted = filter_of(filters), SearchLimits(k, radius, equivalent, exact)
+        where, wanted = self._where(filters), SearchLimits(k, radius, equivalent, exact)
         with self._lock:
             store = self._database.readable()
             return look_up(store, query, spec_named(fingerprint), distance, tolerance, where, wanted)
@@ -543,7 +544,7 @@ class Registry:
         """
         from registry.catalog.relatives import related
 
-        where, count = filter_of(filters), whole(k, "k", 1)
+        where, count = self._where(filters), whole(k, "k", 1)
         with self._lock:
             store, subject, _ = self._question(query, "layered", None, None, among=True)
             return related(store, subject, where, count, every=every)
@@ -557,7 +558,7 @@ class Registry:
         """
         from registry.catalog.relation_trees import forest
 
-        where = filter_of(filters)
+        where = self._where(filters)
         with self._lock:
             return forest(self._database.readable(), where)
 
@@ -569,7 +570,7 @@ class Registry:
         from registry.equivalence import distance_named
         from registry.spectral.specs import spec_named
 
-        where = filter_of(filters)
+        where = self._where(filters)
         with self._lock:
             store = self._database.readable()
             return pairwise(store, spec_named(fingerprint), distance_named(distance), where)
@@ -596,7 +597,7 @@ class Registry:
         """
         from registry.catalog.partitioning import classes_of
 
-        where = filter_of(filters)
+        where = self._where(filters)
         with self._lock:
             _, settings = self._settings(fingerprint, distance, tolerance)
             return classes_of(self._database, settings, where, rule=rule, keep=keep)
@@ -624,7 +625,7 @@ class Registry:
         """
         from registry.catalog.compressing import compress
 
-        where = filter_of(filters)
+        where = self._where(filters)
         with self._lock:
             store, subject, settings = self._question(query, fingerprint, distance, tolerance, among=True)
             return compress(store, subject, settings, where, k, max_ratio=max_ratio, explain=explain)
@@ -661,7 +662,7 @@ class Registry:
         bounds = metric_bounds(min_metric or {}, max_metric or {})
         if bounds:
             filters["metrics"] = (*several(filters.get("metrics") or (), "metrics"), *bounds)
-        where = filter_of(filters)
+        where = self._where(filters)
         with self._lock:
             if like is None:
                 store, settings = self._settings(fingerprint, distance, tolerance)
@@ -734,7 +735,7 @@ class Registry:
         """Return the stored models that match the filters, by name."""
         from registry.storage.models.summaries import read_summaries
 
-        where = filter_of(filters)
+        where = self._where(filters)
         with self._lock:
             return tuple(self._database.readable().read(read_summaries, where))
 
@@ -746,7 +747,7 @@ class Registry:
         """
         from registry.catalog.constraint_report import unmatched
 
-        where = filter_of(filters)
+        where = self._where(filters)
         with self._lock:
             return unmatched(self._database.readable(), where)
 
@@ -819,7 +820,7 @@ class Registry:
         from registry.catalog.relation_trees import picture_trees
         from registry.plots import check_picture, plot_trees
 
-        picture_file, where = None if file is None else path(file, "file"), filter_of(filters)
+        picture_file, where = None if file is None else path(file, "file"), self._where(filters)
         check_picture(picture_file)
         with self._lock:
             picture = picture_trees(self._database.readable(), where)
@@ -890,7 +891,7 @@ class Registry:
         """
         from registry.catalog.transfer import export
 
-        target, chosen, where = path(file, "file"), several(names, "names"), filter_of(filters)
+        target, chosen, where = path(file, "file"), several(names, "names"), self._where(filters)
         with self._lock:
             return export(
                 self._database, target, chosen, where, spectra=spectra, overwrite=overwrite, progress=progress
@@ -952,6 +953,16 @@ class Registry:
             return tuple(migrate.check(self._database.url))
 
     # Shared by several methods.
+
+    def _where(self, filters: Filters) -> Filter:
+        """The filter of those keywords, with the ids of related models if it asks for them."""
+        where = filter_of(filters)
+        if where.related_to is None and where.unrelated_to is None:
+            return where
+        from registry.catalog.relatives import with_kin
+
+        with self._lock:
+            return with_kin(self._database.readable(), where)
 
     def _settings(
         self, fingerprint: str, distance: str | None, tolerance: float | None

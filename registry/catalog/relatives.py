@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from registry.catalog.relating import relation, require_sketches, weighed
 from registry.catalog.search_settings import passing
+from registry.catalog.subjects import or_shapes, resolve
 from registry.equivalence.relations import Matched, judged_all, judged_by_signs, matched
 from registry.equivalence.sketches import SKETCH_VERSION, SMALLEST
-from registry.types import Filter, Related, Relative
+from registry.errors import UsageError
+from registry.spectral.specs import LAYERED
+from registry.spelling import counted
+from registry.types import Filter, Kin, Related, Relative
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.storage.models.sketch_cache import SketchCache
 
-__all__ = ["MOST_COMPARED", "Compared", "compared_with", "related"]
+__all__ = ["MOST_COMPARED", "Compared", "compared_with", "related", "with_kin"]
 
 MOST_COMPARED: Final = 200_000
 """Models of which a question compares at most, those with most layers of equal shape first."""
@@ -34,6 +39,8 @@ FEW, HALF = 3, 0.5
 """Layers of equal shape, or the part of the weights in them, from which on models are compared."""
 SIGNS_R, SIGNS_RATIO = 0.05, 2.5
 """What signs tell at least of models that are worth comparing: half of the least r of related ones, half of their Z."""
+MOST_KIN: Final = 10_000
+"""Related models that a filter tells from others at most."""
 MOST_DOUBTFUL, SIGNS_SURE = 100, 5.0
 """Models below this ratio that are compared exactly at most: with many, chance brings strangers there."""
 SAME_FIGURE = 1e-4
@@ -111,14 +118,62 @@ def related(store: Store, query: Query, where: Filter, k: int, *, every: bool = 
     )
 
 
+def with_kin(store: Store, where: Filter) -> Filter:
+    """The filter with the ids of the models related to those that it names.
+
+    Raises
+    ------
+    SpecMismatchError
+        One of them has no sketches.
+    UsageError
+        More models may be related to one than can be compared.
+    """
+    found = {}
+    for name in ("related_to", "unrelated_to"):
+        kin: Kin | None = getattr(where, name)
+        if kin is not None and kin.ids is None:
+            query = or_shapes(LAYERED, lambda spec, kin=kin: resolve(store, kin.model, spec))
+            found[name] = replace(kin, ids=_kin(store, query), version=SKETCH_VERSION)
+    return replace(where, **found)
+
+
+def _kin(store: Store, query: Query) -> tuple[int, ...]:
+    """Ids of all models that are related to a query, and its own."""
+    from registry.storage.models.summaries import read_summaries
+
+    mine = require_sketches(query)
+    with store.snapshot():
+        found = compared_with(store, query, mine, None, exact=MOST_KIN)
+        if found.cut or found.unchecked:
+            raise UsageError(
+                f"{counted(found.cut + found.unchecked, 'model')} beyond those compared may be related to "
+                f"{query.model().name}",
+                "ask archreg related, with other filters",
+            )
+        told = {model.id: model for model in store.read(read_summaries, ids=found.permuted)}
+        models = [told[model] for model in found.permuted]
+        alike = [
+            model.id
+            for model, subject in zip(models, weighed(store, models), strict=True)
+            if relation(query, subject).verdict == "permuted"
+        ]
+    own = (query.id,) if query.id else ()
+    return (*own, *found.ids[found.related].tolist(), *alike)
+
+
 def _rank(relative: Relative) -> tuple[bool, float, str]:
     """Units in another order first, then by r."""
     found = relative.relation
     return found.verdict not in ("identical", "permuted"), -(found.correlation or 0.0), relative.model.name
 
 
-def compared_with(store: Store, query: Query, mine: SketchedLayers, ids: Sequence[int] | None) -> Compared:
-    """Compare a query with the stored models, among ``ids`` if given, by the order of their layers; in a snapshot."""
+def compared_with(
+    store: Store, query: Query, mine: SketchedLayers, ids: Sequence[int] | None, exact: int | None = None
+) -> Compared:
+    """Compare a query with the stored models, among ``ids`` if given, by the order of their layers; in a snapshot.
+
+    ``exact``: models that are compared by all numbers at most, `MOST_EXACT` by default.
+    """
     from registry.storage.models.sketch_reads import read_packed, unpacked_block
 
     cache = store.sketches(SKETCH_VERSION)
@@ -130,7 +185,7 @@ def compared_with(store: Store, query: Query, mine: SketchedLayers, ids: Sequenc
     own = cache.coded.get(query.model().topology)
     unchecked, permuted = 0, _permuted(store, cache, query, groups, own, by_signs=compared > MOST_EXACT)
     if compared > MOST_EXACT:
-        groups, unchecked = _promising(store, cache, mine, groups)
+        groups, unchecked = _promising(store, cache, mine, groups, exact or MOST_EXACT)
     every, r, close = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.bool_)]
     topologies = store.read(cache.topologies)
     packed = store.read(read_packed, [model for group in groups for model in group.ids.tolist()], SKETCH_VERSION)
@@ -192,9 +247,9 @@ def _groups(
 
 
 def _promising(
-    store: Store, cache: SketchCache, mine: SketchedLayers, groups: Sequence[_Group]
+    store: Store, cache: SketchCache, mine: SketchedLayers, groups: Sequence[_Group], most: int
 ) -> tuple[list[_Group], int]:
-    """Of the models those that signs do not rule out, at most `MOST_EXACT`; and how many more there surely were."""
+    """Of the models those that signs do not rule out, at most ``most``; and how many more there surely were."""
     scores, places, members = [], [], []
     for at, group in enumerate(groups):
         block = store.read(cache.signs, group.code, group.pairs.buckets)
@@ -208,7 +263,7 @@ def _promising(
     score, member, place = np.concatenate(scores), np.concatenate(members), np.concatenate(places)
     best = np.argsort(-score, kind="stable")
     sure = int(np.count_nonzero(score >= SIGNS_SURE))
-    best = best[: min(MOST_EXACT, max(sure, MOST_DOUBTFUL))]
+    best = best[: min(most, max(sure, MOST_DOUBTFUL))]
     kept = [
         group._replace(ids=np.sort(member[best][place[best] == at]))
         for at, group in enumerate(groups)

@@ -13,7 +13,7 @@ file or a framework.
 from registry.types.calibrations import Calibrated, Calibration, LabelledPairs
 from registry.types.choices import Aim, Candidate, Choice, Compression, Removal, Selected, Selection
 from registry.types.estimates import Estimate, ModelEstimate
-from registry.types.filters import Filter, Filters, MetricBound
+from registry.types.filters import Filter, Filters, Kin, MetricBound
 from registry.types.model_facts import NO_FACTS, ModelFacts
 from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, OlderModels, Stats
 from registry.types.outcomes import Ingested, Recomputed, Transfer
@@ -87,6 +87,7 @@ __all__ = [
     "FingerprintSpec",
     "Ingested",
     "KeptPartition",
+    "Kin",
     "LayerContrast",
     "LayerFigures",
     "LayerMatrix",

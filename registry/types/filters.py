@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from registry.types.reprs import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Filter", "Filters", "MetricBound"]
+__all__ = ["Filter", "Filters", "Kin", "MetricBound"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -26,9 +27,29 @@ class MetricBound(Shown):
     dataset: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """A model and the stored models related to it: what a filter on relations compares with.
+
+    ``model``: a query model; ``ids``: of the related ones and its own, if it is stored, None before they are looked
+    for; ``version``: of the sketches that they were compared by.
+    """
+
+    model: Any
+    ids: tuple[int, ...] | None = None
+    version: int = 0
+
+    def __str__(self) -> str:
+        """The model of the question, as it was given."""
+        return str(self.model) if isinstance(self.model, str | Path) else "the given network"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Filter(Shown):
     """Conditions on stored models; empty fields pass every model. Unknown values fail a condition.
+
+    ``related_to``: only models whose weights are related to those of this one, and it itself; ``unrelated_to``: only
+    models that were not found related to it. Models without sketches fail both.
 
     ``max_ratio`` of a question is first converted to ``max_params``. Text is compared without regard to case.
     """
@@ -45,6 +66,8 @@ class Filter(Shown):
     max_gflops: float | None = None
     metrics: tuple[MetricBound, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    related_to: Kin | None = None
+    unrelated_to: Kin | None = None
 
 
 class Filters(TypedDict, total=False):
@@ -62,3 +85,5 @@ class Filters(TypedDict, total=False):
     max_gflops: float | None
     metrics: Iterable[MetricBound] | None
     tags: Iterable[tuple[str, str]] | None
+    related_to: Any  # a query model
+    unrelated_to: Any

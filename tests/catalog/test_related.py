@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from registry import Registry
 from registry.catalog import relatives
-from registry.errors import SpecMismatchError
+from registry.errors import SpecMismatchError, UsageError
 from registry.types import Relation
 
 if TYPE_CHECKING:
@@ -215,3 +215,45 @@ def test_one_and_two_layers_are_related_only_by_high_correlations(database_url: 
     assert told(found) == [("near", "related"), ("far", "undecided")]
     assert found.unlike == 1  # less than half of the weights is in one layer of equal shape
     assert isinstance(found.relatives[0].relation, Relation)
+
+
+def names_of(models: object) -> set[str]:
+    return {model.name for model in models}  # type: ignore[attr-defined]
+
+
+RELATIVES = {"start", "near", "far", "head", "shuffled"}
+
+
+@pytest.mark.parametrize("exact", [400, 2])
+def test_filters_on_relations(reg: Registry, monkeypatch: pytest.MonkeyPatch, exact: int) -> None:
+    monkeypatch.setattr(relatives, "MOST_EXACT", exact)
+    assert names_of(reg.models(related_to="start")) == RELATIVES
+    assert names_of(reg.models(related_to="start", family="a")) == {"start", "near", "shuffled"}
+    assert names_of(reg.models(unrelated_to="start")) == {"stranger", "narrow"}
+    assert names_of(reg.models(related_to="start", unrelated_to="start")) == set()
+    found = reg.search("stranger", 9, related_to="start")
+    assert names_of(each.model for each in found.neighbours) == RELATIVES
+    assert reg.classes(related_to="start").models == 5
+    assert reg.classes(related_to="start").kept
+    assert reg.classes(unrelated_to="start").models == 2
+    assert names_of(each.model for each in reg.compress("near", unrelated_to="near", k=9).candidates) <= {"narrow"}
+    assert reg.tree(unrelated_to="start").compared == 2
+
+
+def test_filters_on_relations_tell_of_models_without_sketches(reg: Registry, tmp_path: Path) -> None:
+    save_file(network(11), tmp_path / "unread.safetensors")
+    reg.ingest(tmp_path / "unread.safetensors", headers_only=True)
+    assert "unread" not in names_of(reg.models(unrelated_to="start")) | names_of(reg.models(related_to="start"))
+    assert reg.search("start", related_to="start").unknown == 1
+    assert reg.search("start", unrelated_to="start").unknown == 1
+    assert reg.search("start", unrelated_to="start", family="none").unknown == 0
+    [removal] = reg.select(related_to="narrow", family="b", aims=["min:params"]).removals[-1:]
+    assert (removal.constraint, removal.removes, removal.unknown) == ("related to narrow", 7, 1)
+    with pytest.raises(SpecMismatchError, match="unread: its weights were not read"):
+        reg.models(related_to="unread")
+
+
+def test_a_filter_that_cannot_tell_all_is_refused(reg: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relatives, "MOST_TOPOLOGIES", 1)
+    with pytest.raises(UsageError, match="1 model beyond those compared may be related to start"):
+        reg.models(unrelated_to="start")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, collate, exists, false, func, or_, select
 
 from registry.spelling import folded
-from registry.storage.engine.dialects import listed
-from registry.storage.engine.schema import architectures, metrics, models, tags
+from registry.storage.engine.dialects import among, listed
+from registry.storage.engine.schema import architectures, metrics, models, sketches, tags
+from registry.types.filters import Filter
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
-    from registry.types.filters import Filter, MetricBound
+    from registry.types.filters import Kin, MetricBound
 
 __all__ = ["conditions", "unknown"]
 
@@ -51,20 +52,35 @@ def conditions(wanted: Filter, connection: Connection) -> list[ColumnElement[boo
         exists().where(tags.c.model_id == models.c.id, same(tags.c.key, key), same(tags.c.value, value))
         for key, value in wanted.tags
     ]
+    if wanted.related_to is not None:
+        found += [among(models.c.id, wanted.related_to.ids or (), connection), _drawn(wanted.related_to)]
+    if wanted.unrelated_to is not None:
+        found += [~among(models.c.id, wanted.unrelated_to.ids or (), connection), _drawn(wanted.unrelated_to)]
     return found
 
+
+def _drawn(kin: Kin) -> ColumnElement[bool]:
+    """Return the condition that a model can be compared: it has sketches of the version."""
+    return exists().where(sketches.c.model_id == models.c.id, sketches.c.version == kin.version)
 
 def unknown(wanted: Filter, connection: Connection) -> ColumnElement[bool] | None:
     """Return the condition for rows that fail the filter only because of unknown values.
 
     None where the filter bounds nothing that can be unknown.
     """
-    unbounded = replace(wanted, max_gflops=None, metrics=())
+    unbounded = replace(wanted, max_gflops=None, metrics=(), related_to=None, unrelated_to=None)
     missing: list[ColumnElement[bool]] = []
     passing: list[ColumnElement[bool]] = []
     if wanted.max_gflops is not None:
         missing.append(models.c.gflops.is_(None))
         passing.append(models.c.gflops.is_(None) | (models.c.gflops <= wanted.max_gflops))
+    for kin, alone in (
+        (wanted.related_to, Filter(related_to=wanted.related_to)),
+        (wanted.unrelated_to, Filter(unrelated_to=wanted.unrelated_to)),
+    ):
+        if kin is not None:
+            missing.append(~_drawn(kin))
+            passing.append(or_(~_drawn(kin), and_(*conditions(alone, connection))))
     for bound in wanted.metrics:
         measured = _metric(replace(bound, minimum=None, maximum=None), connection)
         missing.append(~measured)
