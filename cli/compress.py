@@ -46,7 +46,9 @@ def compress(
     A metric change is shown if both models have the metric on the same dataset and split.
     """
     with open_registry(db) as registry:
-        found = registry.compress(query, max_ratio=max_ratio, k=k, explain=explain, **question, **filters)
+        found = registry.compress(
+            query, max_ratio=max_ratio, k=k, explain=explain, relations=True, **question, **filters
+        )
     if as_json:
         json_output.write(json_output.compression(found))
         return
@@ -72,7 +74,7 @@ def _show_compression(found: Compression) -> None:
     tables.say(_headline(found))
     columns = (
         "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "reason",
-        "metric changes",
+        "relation", "metric changes",
     )  # fmt: skip
     tables.table(columns, (_candidate(candidate, found.equivalent) for candidate in found.candidates))
     best = found.candidates[0]
@@ -110,6 +112,7 @@ def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:
         "" if saved is None else tables.percent(saved),
         tables.number(candidate.verdict.distance),
         "" if equivalent else verdict_text.unlike(candidate.verdict),
+        tables.relation(candidate.relation),
         "; ".join(map(verdict_text.change, candidate.changes)),
     )
 

@@ -93,7 +93,8 @@ def _record(value: Any) -> dict[str, Any]:
     if isinstance(value, FingerprintSpec):
         return {"name": value.name, "version": value.version, "label": value.label, "hash": value.hash}
     if isinstance(value, Neighbour):
-        return {**_record(value.model), **_record(value.verdict)}
+        relation = {} if value.relation is None else {"relation": plain(value.relation)}
+        return {**_record(value.model), **_record(value.verdict), **relation}
     pairs = PAIRS.get(type(value).__name__, set())
     record = {
         field.name: plain(dict(getattr(value, field.name)) if field.name in pairs else getattr(value, field.name))

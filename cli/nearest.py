@@ -58,7 +58,15 @@ def nearest(
     """
     asked = _expanded(queries)
     several = len(asked) > 1 or "-" in queries
-    wanted = {"k": k, "radius": radius, "equivalent": equivalent, "exact": exact, **question, **filters}
+    wanted = {
+        "k": k,
+        "radius": radius,
+        "equivalent": equivalent,
+        "exact": exact,
+        "relations": True,
+        **question,
+        **filters,
+    }
     documents: list[dict[str, Any]] = []
     failed, unmatched = False, None
     with open_registry(db) as registry:
@@ -122,7 +130,7 @@ def _show_neighbours(found: Search, *, equivalent: bool) -> None:
     if not found.neighbours:
         tables.say(_empty(found, equivalent=equivalent))
         return
-    columns = ("name", "family", ">parameters", ">distance", ">closer than", "verdict", "metrics")
+    columns = ("name", "family", ">parameters", ">distance", ">closer than", "verdict", "relation", "metrics")
     tables.table(columns, map(_neighbour, found.neighbours))
 
 
@@ -143,5 +151,6 @@ def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:
         tables.number(verdict.distance),
         verdict_text.closer(verdict),
         verdict_text.why(verdict),
+        tables.relation(neighbour.relation),
         tables.metrics(model.metrics),
     )

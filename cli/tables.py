@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from registry.types import Metric
+    from registry.types import Metric, Relation
 
 __all__ = [
     "counted",
@@ -31,6 +31,7 @@ __all__ = [
     "moment",
     "number",
     "percent",
+    "relation",
     "say",
     "sentence",
     "size",
@@ -162,6 +163,13 @@ def metrics(known: Iterable[Metric]) -> str:
         + (f" ({place})" if (place := f"{metric.dataset} {metric.split}".strip()) else "")
         for metric in known
     )
+
+
+def relation(found: Relation | None) -> str:
+    """What the weights of two models say, in a word: ``related r 0.83``, ``independent``; a dash if nothing."""
+    if found is None or found.verdict == "not comparable":
+        return "-"
+    return f"related r {found.short}" if found.verdict == "related" else found.verdict
 
 
 def layer_shape(shape: Sequence[int]) -> str:

@@ -24,7 +24,7 @@ METHODS = {
     "classes": f"(*, {TERMS}, rule=None, keep=True, **filters)",
     "close": "()",
     "compare": f"(a, b, *, {TERMS}, strict=False, require=(), max_drop=None, **unknown)",
-    "compress": f"(query, *, max_ratio=None, k=10, explain=False, {TERMS}, **filters)",
+    "compress": f"(query, *, max_ratio=None, k=10, explain=False, relations=False, {TERMS}, **filters)",
     "current": "()",
     "distances": "(*, fingerprint='layered', distance=None, **filters)",
     "equivalent": f"(a, b, *, {TERMS}, strict=False, **unknown)",
@@ -55,7 +55,7 @@ METHODS = {
     "remove": "(name)",
     "rename": "(old, new)",
     "reset_calibration": "(*, fingerprint='layered', distance=None, **unknown)",
-    "search": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
+    "search": f"(query, k=None, *, {SEARCH}, relations=False, {TERMS}, **filters)",
     "search_all": "(queries, **options)",
     "select": (f"(*, aims=(), like=None, min_metric=None, max_metric=None, k=20, {TERMS}, **filters)"),
     "set": "(name, **changes)",
@@ -148,6 +148,7 @@ def given(hint: object) -> object:
 def test_keywords_are_the_fields() -> None:
     filters = {name: given(hint) for name, hint in get_type_hints(types.Filter).items()}
     filters |= dict.fromkeys(("min_params", "max_params", "min_bytes", "max_bytes"), float | None)
+    filters |= dict.fromkeys(("related_to", "unrelated_to"), Any)  # a query model, whose kin is looked for
     assert get_type_hints(types.Filters, localns={"Iterable": Iterable}) == filters
     card = {name: given(hint) for name, hint in get_type_hints(ModelCard).items()}
     assert get_type_hints(types.CardFields, localns={"Iterable": Iterable}) == card

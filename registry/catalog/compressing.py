@@ -9,7 +9,7 @@ from registry.catalog.arguments import whole
 from registry.catalog.bounds import below, smaller, with_max_ratio
 from registry.catalog.constraint_report import removals
 from registry.catalog.search_settings import older_among, passing
-from registry.catalog.searching import gallery_of
+from registry.catalog.searching import gallery_of, with_relations
 from registry.equivalence import changes
 from registry.storage.models.vectors import read_spectra
 from registry.types import Candidate, Compression
@@ -32,6 +32,7 @@ def compress(
     *,
     max_ratio: float | None,
     explain: bool,
+    relations: bool = False,
 ) -> Compression:
     """Find smaller equivalent models, the best first; if there are none, the nearest smaller models. O(n d).
 
@@ -49,6 +50,8 @@ def compress(
         found = tuple(sorted(every, key=lambda n: (*_size(n.model, where), n.distance, n.model.id)))[:k]
     else:
         found = gallery.neighbours(*gallery.nearest(k, None), k)
+    if relations:
+        found = with_relations(store, query, found)
     candidates = (_candidate(query.model(), neighbour) for neighbour in found)
     if explain:
         candidates = (_explained(store, query, candidate) for candidate in candidates)
@@ -90,6 +93,7 @@ def _candidate(original: ModelSummary, neighbour: Neighbour) -> Candidate:
     return Candidate(
         model=model,
         verdict=neighbour.verdict,
+        relation=neighbour.relation,
         params_saved=1.0 - model.parameters / original.parameters,
         bytes_saved=1.0 - model.bytes / original.bytes,
         gflops_saved=1.0 - model.gflops / original.gflops if original.gflops and model.gflops is not None else None,

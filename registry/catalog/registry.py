@@ -22,7 +22,7 @@ from registry.catalog.ingest_runs import IngestRuns
 from registry.catalog.kept_classes import KeptClasses
 from registry.catalog.vector_index import VectorIndex
 from registry.errors import EmptyRegistryError, ReadOnlyError, UnknownModelError, UsageError
-from registry.types import ModelCard, ModelRef
+from registry.types import Filter, ModelCard, ModelRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
         Comparison,
         Compression,
         Estimate,
-        Filter,
         Filters,
         Ingested,
         Metric,
@@ -401,6 +400,7 @@ class Registry:
         radius: float | None = None,
         equivalent: bool = False,
         exact: bool = False,
+        relations: bool = False,
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
@@ -409,15 +409,16 @@ class Registry:
         """Find the stored models nearest to a query model, which is left out.
 
         ``k``: maximum number of neighbours, 10 by default if there is no ``radius``; ``radius``: maximum distance;
-        ``equivalent``: only equivalent models. All n models that match the filters are searched in memory, O(n d);
-        later searches read only changed vectors. A current index of the database (``index.build``) is used instead,
-        unless ``exact``; it can miss models, and ``Search.indexed`` is then True. The default tolerance is the largest
-        at which at most one false pass is expected among the models searched, and at most the calibrated one.
+        ``equivalent``: only equivalent models; ``relations``: also tell how the weights of each are related to those of
+        the query. All n models that match the filters are searched in memory, O(n d); later searches read only changed
+        vectors. A current index of the database (``index.build``) is used instead, unless ``exact``; it can miss
+        models, and ``Search.indexed`` is then True. The default tolerance is the largest at which at most one false
+        pass is expected among the models searched, and at most the calibrated one.
         """
         from registry.catalog.searching import SearchLimits, look_up
         from registry.spectral.specs import spec_named
 
-        where, wanted = self._where(filters), SearchLimits(k, radius, equivalent, exact)
+        where, wanted = self._where(filters), SearchLimits(k, radius, equivalent, exact, relations)
         with self._lock:
             store = self._database.readable()
             return look_up(store, query, spec_named(fingerprint), distance, tolerance, where, wanted)
@@ -609,6 +610,7 @@ class Registry:
         max_ratio: float | None = None,
         k: int = 10,
         explain: bool = False,
+        relations: bool = False,
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
@@ -621,14 +623,16 @@ class Registry:
         only gigaflops are bounded and those of the query are unknown (see ``note``), it refers to parameters. The best
         is the smallest: by gigaflops or bytes if only those are bounded, else by parameters; at equal size, the
         nearest. If none is equivalent, returns the nearest smaller models, with ``equivalent`` False. ``explain``: add
-        where each candidate differs from the query.
+        where each candidate differs from the query; ``relations``: and how its weights are related.
         """
         from registry.catalog.compressing import compress
 
         where = self._where(filters)
         with self._lock:
             store, subject, settings = self._question(query, fingerprint, distance, tolerance, among=True)
-            return compress(store, subject, settings, where, k, max_ratio=max_ratio, explain=explain)
+            return compress(
+                store, subject, settings, where, k, max_ratio=max_ratio, explain=explain, relations=relations
+            )
 
     def select(
         self,
@@ -956,6 +960,8 @@ class Registry:
 
     def _where(self, filters: Filters) -> Filter:
         """The filter of those keywords, with the ids of related models if it asks for them."""
+        if not filters:
+            return Filter()
         where = filter_of(filters)
         if where.related_to is None and where.unrelated_to is None:
             return where

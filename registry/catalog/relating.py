@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from registry.errors import SpecMismatchError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import ModelSummary, Spectrum
 
-__all__ = ["Weighed", "relation", "require_sketches", "weighed"]
+__all__ = ["Weighed", "relation", "relations_with", "require_sketches", "weighed"]
 
 
 class Weighed(Protocol):
@@ -66,6 +67,12 @@ def weighed(store: Store, models: Iterable[ModelSummary]) -> list[Weighed]:
         return _Stored(lambda: model, lambda: layers, lambda: store.read(read_spectra, model.id))
 
     return [of(model) for model in models]
+
+
+def relations_with(store: Store, query: Weighed, models: Iterable[ModelSummary]) -> list[Relation]:
+    """Relation of a query with each of some stored models, whose sketches are read by two statements."""
+    once = _Stored(query.model, cache(query.sketches), cache(query.spectra))
+    return [relation(once, each) for each in weighed(store, models)]
 
 
 def require_sketches(query: Weighed) -> SketchedLayers:

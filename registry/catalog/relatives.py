@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from registry.catalog.relating import relation, require_sketches, weighed
+from registry.catalog.relating import relations_with, require_sketches
 from registry.catalog.search_settings import passing
 from registry.catalog.subjects import or_shapes, resolve
 from registry.equivalence.relations import Matched, judged_all, judged_by_signs, matched
@@ -96,11 +96,8 @@ def related(store: Store, query: Query, where: Filter, k: int, *, every: bool = 
         chosen = np.flatnonzero(found.related)[: k + SPARE] if not every else np.arange(len(found.ids))[: k + SPARE]
         ids = list(dict.fromkeys([*found.permuted, *found.ids[chosen].tolist()]))
         told = {model.id: model for model in store.read(read_summaries, ids=ids)}
-        chosen_models = [told[model] for model in ids]
-        relatives = [
-            Relative(model, relation(query, subject))
-            for model, subject in zip(chosen_models, weighed(store, chosen_models), strict=True)
-        ]
+        models = [told[model] for model in ids]
+        relatives = list(map(Relative, models, relations_with(store, query, models)))
     close = [each for each in relatives if each.relation.verdict in ("identical", "permuted", "related")]
     shown = relatives if every else close
     shown.sort(key=_rank)
@@ -152,11 +149,8 @@ def _kin(store: Store, query: Query) -> tuple[int, ...]:
             )
         told = {model.id: model for model in store.read(read_summaries, ids=found.permuted)}
         models = [told[model] for model in found.permuted]
-        alike = [
-            model.id
-            for model, subject in zip(models, weighed(store, models), strict=True)
-            if relation(query, subject).verdict == "permuted"
-        ]
+        relations = relations_with(store, query, models)
+        alike = [model.id for model, each in zip(models, relations, strict=True) if each.verdict == "permuted"]
     own = (query.id,) if query.id else ()
     return (*own, *found.ids[found.related].tolist(), *alike)
 

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
     Found = tuple[NDArray[np.int64], NDArray[np.float64]]
 
-__all__ = ["Gallery", "SearchLimits", "gallery_of", "look_up"]
+__all__ = ["Gallery", "SearchLimits", "gallery_of", "look_up", "with_relations"]
 
 DEFAULT_K = 10
 INDEXED_K = 200  # largest k of an index search, whose candidates end at 1,000; larger k are searched exactly
+MOST_RELATIONS = 1_000  # neighbours whose sketches are read: some megabytes
 VISIT = 4  # cost of an index step, in vectors read and compared
 
 
@@ -37,7 +38,8 @@ VISIT = 4  # cost of an index step, in vectors read and compared
 class SearchLimits:
     """Limits of a search: at most ``k`` neighbours, within ``radius``, or both; ``k`` is 10 if neither is given.
 
-    ``equivalent``: only models equivalent to the query; ``exact``: do not use an index. Raises ``UsageError`` for ``k``
+    ``equivalent``: only models equivalent to the query; ``exact``: do not use an index; ``relations``: also tell the
+    relation of each of the first 1,000 neighbours. Raises ``UsageError`` for ``k``
     below one, or a radius that is negative or not finite.
     """
 
@@ -45,6 +47,7 @@ class SearchLimits:
     radius: float | None = None
     equivalent: bool = False
     exact: bool = False
+    relations: bool = False
 
     def __post_init__(self) -> None:
         if self.k is not None:
@@ -124,6 +127,9 @@ def _answer(gallery: Gallery, found: Found, limits: SearchLimits, *, indexed: bo
     settings, query = gallery.settings, gallery.query
     ids = found[0].tolist()
     told = {model.id: model for model in gallery.store.read(read_summaries, ids=[*ids, query.id])}
+    neighbours = gallery.with_verdicts([told[model] for model in ids], found[1])
+    if limits.relations:
+        neighbours = with_relations(gallery.store, query, neighbours)
     return Search(
         model=told.get(query.id) or query.model(),
         spec=settings.spec,
@@ -131,7 +137,7 @@ def _answer(gallery: Gallery, found: Found, limits: SearchLimits, *, indexed: bo
         tolerance=settings.tolerance,
         rate=settings.rate,
         searched=gallery.searched,
-        neighbours=gallery.with_verdicts([told[model] for model in ids], found[1]),
+        neighbours=neighbours,
         calibration=settings.calibration,
         radius=limits.radius,
         indexed=indexed,
@@ -242,6 +248,16 @@ class Gallery:
     def with_verdicts(self, models: Sequence[ModelSummary], distances: NDArray[np.float64]) -> tuple[Neighbour, ...]:
         """The models at these distances with their verdicts."""
         return tuple(map(Neighbour, models, verdicts_on(self.query, models, distances, self.settings, self.searched)))
+
+
+def with_relations(store: Store, query: Query, neighbours: tuple[Neighbour, ...]) -> tuple[Neighbour, ...]:
+    """The neighbours, the first 1,000 of them with their relation to the query."""
+    from registry.catalog.relating import relations_with
+
+    first = neighbours[:MOST_RELATIONS]
+    relations = relations_with(store, query, [neighbour.model for neighbour in first])
+    told = (replace(neighbour, relation=each) for neighbour, each in zip(first, relations, strict=True))
+    return (*told, *neighbours[MOST_RELATIONS:])
 
 
 def gallery_of(store: Store, query: Query, settings: SearchSettings, where: Filter) -> Gallery:

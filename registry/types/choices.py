@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
+    from registry.types.relations import Relation
     from registry.types.requirements import MetricChange
     from registry.types.spectra import FingerprintSpec
     from registry.types.verdicts import Contrast, Verdict
@@ -24,7 +25,8 @@ class Candidate:
     """A smaller model: fractions of the original that it saves, known changes of metrics, and the verdict.
 
     ``gflops_saved``: None unless both are known. ``contrast``: where the original (a) and this model (b) differ, None
-    unless it was requested and the spectra of both are available.
+    unless it was requested and the spectra of both are available. ``relation``: what the weights say of the two, None
+    unless it was requested.
     """
 
     model: ModelSummary
@@ -34,6 +36,7 @@ class Candidate:
     gflops_saved: float | None
     changes: tuple[MetricChange, ...]
     contrast: Contrast | None = None
+    relation: Relation | None = None
 
 
 @dataclass(frozen=True, slots=True)

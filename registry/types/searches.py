@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
+    from registry.types.relations import Relation
     from registry.types.spectra import FingerprintSpec
     from registry.types.verdicts import Verdict
 
@@ -20,10 +21,14 @@ __all__ = ["IndexCheck", "Neighbour", "Search", "SearchOptions"]
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A stored model at a distance from the model of the question."""
+    """A stored model at a distance from the model of the question.
+
+    ``relation``: what the weights say of the two, None unless it was asked for.
+    """
 
     model: ModelSummary
     verdict: Verdict
+    relation: Relation | None = None
 
     @property
     def distance(self) -> float:
@@ -70,6 +75,7 @@ class SearchOptions(Filters, total=False):
     radius: float | None
     equivalent: bool
     exact: bool
+    relations: bool
     fingerprint: str
     distance: str | None
     tolerance: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from registry import Registry
-from registry.catalog import relatives
+from registry.catalog import relatives, searching
 from registry.errors import SpecMismatchError, UsageError
 from registry.types import Relation
 
@@ -257,3 +258,42 @@ def test_a_filter_that_cannot_tell_all_is_refused(reg: Registry, monkeypatch: py
     monkeypatch.setattr(relatives, "MOST_TOPOLOGIES", 1)
     with pytest.raises(UsageError, match="1 model beyond those compared may be related to start"):
         reg.models(unrelated_to="start")
+
+
+def test_neighbours_and_candidates_come_with_their_relation(
+    reg: Registry, database_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert all(each.relation is None for each in reg.nearest("start"))
+    found = reg.search("start", 9, relations=True)
+    assert {each.model.name: each.relation for each in found.neighbours} == {
+        name: reg.relation("start", name) for name in names_of(reg.models()) - {"start"}
+    }
+    save_file(tuned(network(1), 9, 0.2), tmp_path / "new.safetensors")
+    of_file = reg.search(tmp_path / "new.safetensors", 9, relations=True).neighbours
+    assert {each.model.name for each in of_file if each.relation and each.relation.verdict == "related"} >= {
+        "start",
+        "near",
+    }
+    candidates = reg.compress("start", relations=True, tolerance=9.0).candidates
+    assert {each.model.name: each.relation.verdict for each in candidates if each.relation} == {"head": "related"}
+    from registry.cli.app import main
+
+    def told_by(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--db", database_url])
+        assert ended.value.code in (0, None)
+        return capsys.readouterr().out
+
+    lines = {line.split()[0]: line for line in told_by("nearest", "start").splitlines()}
+    assert "related r 0.7" in lines["far"]
+    assert "permuted" in lines["shuffled"]
+    assert "independent" in lines["stranger"]
+    assert "related r" in told_by("compress", "start", "--tolerance", "9")
+    document = json.loads(told_by("nearest", "start", "--json"))
+    assert {each["name"]: each["relation"]["verdict"] for each in document["neighbours"]}["near"] == "related"
+
+
+def test_the_first_neighbours_alone_come_with_their_relation(reg: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "MOST_RELATIONS", 2)
+    known = [each.relation is not None for each in reg.search("start", relations=True).neighbours]
+    assert known == [True, True, False, False, False, False]

@@ -87,6 +87,10 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
         "stage=production",
         "--tag",
         "owner=vision",
+        "--related-to",
+        "resnet32",
+        "--unrelated-to",
+        "./new.pt",
     ]
     expected = {
         "family": "resnet",
@@ -101,6 +105,8 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
         "max_gflops": 0.5,
         "metrics": (MetricBound("top1", 92.0, None, "cifar10"), MetricBound("loss", None, 1.0)),
         "tags": (("stage", "production"), ("owner", "vision")),
+        "related_to": "resnet32",
+        "unrelated_to": "./new.pt",
     }
     question = {"fingerprint": "mme", "distance": "l2", "tolerance": 0.1}
     asked = ("--fingerprint", "mme", "--distance", "l2", "--tolerance", "0.1")
@@ -109,12 +115,15 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
     archreg("nearest", "x", "-k", "3", "--equivalent", *asked, *words)
     assert fake.called("search") == (
         ("x",),
-        {"k": 3, "radius": None, "equivalent": True, "exact": False} | question | expected,
+        {"k": 3, "radius": None, "equivalent": True, "exact": False, "relations": True} | question | expected,
     )
     archreg("classes", *asked, *words)
     assert fake.called("classes")[1] == question | expected | {"rule": None, "keep": True}
     archreg("compress", "x", "--max-ratio", "0.5", *asked, *words)
-    assert fake.called("compress") == (("x",), {"max_ratio": 0.5, "k": 10, "explain": False} | question | expected)
+    assert fake.called("compress") == (
+        ("x",),
+        {"max_ratio": 0.5, "k": 10, "explain": False, "relations": True, "relations": True} | question | expected,
+    )
 
 
 def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fake: Any) -> None:
