@@ -10,7 +10,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help install demo test test-kernels test-lowest mutate stress fuzz lint bench bench-retrieval bench-speed \
-	bench-training bench-scale docs constraints clean
+	bench-training bench-scale bench-relations docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
@@ -98,6 +98,10 @@ bench-training: .venv/.dev
 # Some eight minutes: registries of up to 100,000 models. Takes BENCH=--write, too.
 bench-scale: .venv/.dev
 	$(BIN)/python -m benchmarks.scale $(BENCH)
+
+# Some ten minutes the first time, when networks are trained. Takes BENCH=--write, too.
+bench-relations: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.relations $(BENCH)
 
 docs: .venv/.dev
 	$(BIN)/python scripts/cli_docs.py --check

@@ -122,7 +122,7 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
     archreg("compress", "x", "--max-ratio", "0.5", *asked, *words)
     assert fake.called("compress") == (
         ("x",),
-        {"max_ratio": 0.5, "k": 10, "explain": False, "relations": True, "relations": True} | question | expected,
+        {"max_ratio": 0.5, "k": 10, "explain": False, "relations": True} | question | expected,
     )
 
 
