@@ -18,9 +18,6 @@ from registry.types.model_facts import NO_FACTS, ModelFacts
 from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, OlderModels, Stats
 from registry.types.outcomes import Ingested, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
-from registry.types.relations import RELATIONS, Relation, RelationVerdict, Sketches
-from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
-from registry.types.relations import RELATIONS, Related, Relation, RelationVerdict, Relative, Sketches
 from registry.types.relations import (
     RELATIONS,
     Related,
@@ -32,6 +29,7 @@ from registry.types.relations import (
     Relative,
     Sketches,
 )
+from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
 from registry.types.runs import DONE, Run, RunItem
 from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
@@ -119,11 +117,9 @@ __all__ = [
     "Requirement",
     "RequirementName",
     "Related",
-    "Relation",
     "RelationEdge",
     "RelationForest",
     "RelationTree",
-    "RelationVerdict",
     "Relative",
     "Removal",
     "Search",

@@ -24,8 +24,8 @@ from registry.sources.files.byte_source import LocalBytes
 from registry.sources.formats.tensorflow.leveldb_tables import Table
 from tests.sources import array_files, coreml_files, pickle_files, tensorflow_files
 from tests.sources.converted_files import DARKNET_CFG, darknet, small_caffe, small_ncnn, small_onnx
-from tests.sources.mnn_files import small_mnn
 from tests.sources.ctranslate2_models import small_ctranslate2
+from tests.sources.mnn_files import small_mnn
 from tests.sources.openvino_models import small_ir
 
 if TYPE_CHECKING:

@@ -63,6 +63,7 @@ def _drawn(kin: Kin) -> ColumnElement[bool]:
     """Return the condition that a model can be compared: it has sketches of the version."""
     return exists().where(sketches.c.model_id == models.c.id, sketches.c.version == kin.version)
 
+
 def unknown(wanted: Filter, connection: Connection) -> ColumnElement[bool] | None:
     """Return the condition for rows that fail the filter only because of unknown values.
 
