@@ -94,6 +94,7 @@ bench-retrieval: .venv/.dev build/bench/.installed
 # Some four minutes the first time, one with the networks kept. Takes BENCH=--write, too.
 bench-training: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.training $(BENCH)
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.training.start_classes $(filter --write,$(BENCH))
 
 # Some eight minutes: registries of up to 100,000 models. Takes BENCH=--write, too.
 bench-scale: .venv/.dev

@@ -53,11 +53,11 @@ class Kind:
 def depthwise(width: int, *, norm: bool = True) -> nn.Module:
     """Return a network of depthwise and pointwise convolutions in turn, with or without batch normalisation."""
     layers: list[nn.Module] = [nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    for _ in range(3):
+    for _ in range(3 if norm else 2):  # without normalisation, more of them do not learn
         layers.append(nn.Conv2d(width, width, 3, padding=1, groups=width, bias=not norm))
-        layers += [nn.BatchNorm2d(width), nn.ReLU()] if norm else [nn.ReLU()]
+        layers += [nn.BatchNorm2d(width), nn.ReLU()] if norm else [nn.LeakyReLU(0.2)]
         layers.append(nn.Conv2d(width, width, 1, bias=not norm))
-        layers += [nn.BatchNorm2d(width), nn.ReLU()] if norm else [nn.ReLU()]
+        layers += [nn.BatchNorm2d(width), nn.ReLU()] if norm else [nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, head(width))
 
 
@@ -144,8 +144,10 @@ KINDS: dict[str, Kind] = {
     "dcgan8": Kind(lambda: adversarial(8), 12, 5e-3, False),
     "lstm8": Kind(lambda: RowReader(nn.LSTM, 8), 24, 1e-2, False),
     "lstm24": Kind(lambda: RowReader(nn.LSTM, 24), 24, 1e-2, True),
+    "lstm36": Kind(lambda: RowReader(nn.LSTM, 36), 24, 1e-2, True),
     "gru8": Kind(lambda: RowReader(nn.GRU, 8), 20, 1e-2, True),
     "rnn16": Kind(lambda: RowReader(nn.RNN, 16), 24, 5e-3, False),
+    "rnn40": Kind(lambda: RowReader(nn.RNN, 40), 24, 5e-3, False),
     "transformer16": Kind(lambda: Transformer(16), 12, 1e-2, False),
     "mixer16": Kind(lambda: Mixer(16), 12, 5e-3, True),
     "words8": Kind(lambda: Words(8), 12, 5e-3, False),

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from benchmarks.controls import DRAWS, INITIALISATIONS, PAGE, Control, controls, initialised, interval, markdown
-from registry.spectral import conjugacy
 
 SHAPES = [[(16, 27), (32, 144), (64, 288), (10, 64)], [(40, 90), (90, 40), (30, 30), (8, 90)]]
 
@@ -27,15 +26,14 @@ def test_initialisations_are_of_unit_scale_and_their_kind() -> None:
         np.testing.assert_allclose(small, np.eye(300), atol=1e-12)
 
 
-def test_networks_never_trained_are_found_so_and_orthogonal_ones_are_not() -> None:
+def test_networks_never_trained_are_found_so() -> None:
     found = list(controls(SHAPES, draws=30))
     assert [control.networks for control in found] == [60] * len(INITIALISATIONS)
-    for control in found[:3]:
+    for control in found:
         # Three of sixty at 1 % each come once in fifty; the seed is fixed.
         assert control.trained <= 3
         assert control.long == 0
-    assert found[3].trained == 60
-    assert found[3].published is None
+        assert control.published is False
 
 
 @pytest.mark.parametrize(
@@ -82,6 +80,6 @@ def test_classes_are_those_of_the_spectra() -> None:
     def spiked(rng: np.random.Generator, p: int, q: int) -> np.ndarray:
         return rng.standard_normal((p, q)) + 3 * np.outer(rng.standard_normal(p), rng.standard_normal(q))
 
-    spectra = initialised(SHAPES[0], spiked, rng)
+    found = initialised(SHAPES[0], spiked, rng)
     assert (gaussian.trained, gaussian.long) == (0, 0)
-    assert (conjugacy(spectra).training_class, conjugacy(spectra).tail_class) == ("trained", "long")
+    assert (found.training_class, found.tail_class) == ("trained", "long")
