@@ -59,7 +59,7 @@ class Network:
 def measured_starts(folder: Path) -> list[Network]:
     """Every initialisation, and every trained network that learnt its task, in the folder that `make_all` made."""
     networks = []
-    for path in sorted(folder.glob("*/*.safetensors")):
+    for path in (path for kind in KINDS for path in sorted((folder / kind).glob("*.safetensors"))):
         stage = path.name.split(".")[-2]
         if stage == "trained" and accuracy_of(path) < LEARNT:
             continue

@@ -19,7 +19,7 @@ from registry.spectral.permutation_moments import (
     normal_scale,
     rectangle_moments,
 )
-from registry.spectral.weight_sums import matrix_sums
+from registry.spectral.weight_sums import KernelSums, matrix_sums
 from registry.types import Alignments, MatrixFigures, Training, VectorCounts, WeightFigures
 
 if TYPE_CHECKING:
@@ -101,21 +101,17 @@ class WeightReading:
 
 def _matrix_figures(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> tuple[MatrixFigures, ...]:
     """Figures of all layers; moments are computed for all at once."""
-    # Rows and columns of zeros are no entries: padding, masks and pruned units are not what training leaves behind.
-    p = np.array([np.count_nonzero(each.row_squares) for each in sums], np.float64)
-    q = np.array([np.count_nonzero(each.column_squares) for each in sums], np.float64)
     with np.errstate(all="ignore"):
-        found = _statistics(spectra, sums, p, q)
+        z = _statistics(spectra, sums).T.tolist()
     figures = []
-    for at, (spectrum, each) in enumerate(zip(spectra, sums, strict=True)):
-        some = spectrum.values[-int(max(1, min(p[at], q[at]))) :]
-        flat = bool(some[-1] < FLAT * some[0])
-        single = bool(some[-1] > SINGLE * spectrum.values.sum(dtype=np.float64)) and some.size > 1
+    for spectrum, each, of_layer in zip(spectra, sums, z, strict=True):
+        # Rows and columns of zeros are no entries: padding, masks and pruned units are not what training leaves behind.
+        values, some = spectrum.values, max(1, min(each.rows, each.columns))
         figures.append(
             MatrixFigures(
-                **{name: float(values[at]) for name, values in found.items()},
-                flat=flat,
-                single=single,
+                *of_layer,
+                flat=bool(values[-1] < FLAT * values[-some]),
+                single=bool(values[-1] > SINGLE * values.size) and some > 1,  # their mean is one
                 zero_rows=each.zero_rows,
                 constant_rows=each.constant_rows,
                 saturated=each.saturated,
@@ -124,56 +120,50 @@ def _matrix_figures(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> 
     return tuple(figures)
 
 
-def _statistics(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums], p: Array, q: Array) -> dict[str, Array]:
-    """Z of each statistic (L,), those of the matrix of the entries minus their mean, which no permutation changes."""
-    n = p * q
+def _statistics(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> Array:
+    """Z of each statistic (6, L), those of the matrix of the entries minus their mean, which no permutation changes."""
     raw = np.array([each.powers for each in sums]).T
-    raw[0] = n
-    mean = raw[1] / n
+    p, q, uu, aa, au, vv, bb, bv, vw = np.array([each[2:11] for each in sums], np.float64).T
+    n = raw[0] = p * q
+    mean = m = raw[1] / n
     powers = _centred(raw, mean)
     unit = np.sqrt(powers[2] / n)  # entries of mean square one from here on
     usable = (unit**2 > 1e-4 * raw[2] / n) & (p >= 2) & (q >= 2)  # not constant but for rounding
     powers = powers / unit ** np.arange(9)[:, None]
     powers[1] = 0.0
-    norms = np.zeros((2, len(sums)))
-    traces = np.zeros(len(sums))
-    for at, (spectrum, each) in enumerate(zip(spectra, sums, strict=True)):
-        m, u2 = mean[at], unit[at] ** 2
-        for side, squares, single, other in (
-            (0, each.row_squares, each.row_sums, q[at]),
-            (1, each.column_squares, each.column_sums, p[at]),
-        ):
-            some = (squares - 2 * m * single + m * m * other)[squares > 0] / u2 - other
-            norms[side, at] = some @ some
-        traces[at] = _centred_trace(spectrum, each, p[at], q[at], m) / u2**2
-    # Squared norms are on average as large as there are entries: what was subtracted above belongs to the trace.
-    rectangles = (traces - norms[0] - norms[1] - n * (p + q) + powers[4]) / 4
+    # Sums of (squared norm - their mean)^2 over rows and columns of W - m: a - 2 m u + m^2 q, and likewise of columns.
+    totals = raw[2] - 2 * m * raw[1] + m * m * n
+    rows = aa - 4 * m * au + 4 * m * m * uu + 2 * m * m * q * (raw[2] - 2 * m * raw[1]) + m**4 * q * n
+    columns = bb - 4 * m * bv + 4 * m * m * vv + 2 * m * m * p * (raw[2] - 2 * m * raw[1]) + m**4 * p * n
+    norms = np.stack([rows - totals**2 / p, columns - totals**2 / q]) / unit**4
+    # tr((V V^T)^2) of V = W - m; of approximate spectra it is not known.
+    squared = [nan if each.method else float(np.square(each.values, dtype=np.float64).sum()) for each in spectra]
+    scales = np.array([np.ldexp(one.mean, -2 * each.exponent) for one, each in zip(spectra, sums, strict=True)])
+    traces = scales**2 * np.array(squared) - 4 * m * vw + 2 * m**2 * q * vv
+    traces += 2 * m**2 * (p * uu + raw[1] ** 2) - 4 * m**3 * n * raw[1] + (m**2 * n) ** 2
+    rectangles = ((traces - rows - columns) / unit**4 + powers[4]) / 4
     squares = _squared(powers)
-    kernels = _kernel_sums(sums, q)
+    kernels = _kernels(sums)
     alike = (kernels.powers[:5], _squared(kernels.powers))
+    number = np.stack([p, q, kernels.number, kernels.number])
     of_groups = group_moments(
-        np.stack([squares, squares, *alike], axis=1),
-        np.stack([p, q, kernels.number, kernels.number]),
-        np.stack([q, p, kernels.size, kernels.size]),
+        np.stack([squares, squares, *alike], axis=1), number, np.stack([q, p, kernels.size, kernels.size])
     )
     found_groups = normal_scale(
         of_groups.z(
             np.stack([norms[0] - squares[2], norms[1] - squares[2], kernels.sums, kernels.norms - alike[1][2]]),
             np.stack([squares[2], squares[2], alike[0][2], alike[1][2]]),
         ),
-        np.sqrt(8 / (np.stack([p, q, kernels.number, kernels.number]) - 1)),
+        np.sqrt(8 / (number - 1)),
     )
     high, wide = np.stack([p, kernels.number]), np.stack([q, kernels.size])
     pairs = high * (high - 1) * wide * (wide - 1) / 4
     of_rectangles = rectangle_moments(np.stack([powers, kernels.powers], axis=1), high, wide)
-    found_rectangles = normal_scale(
+    matrix, of_kernels = normal_scale(
         of_rectangles.z(np.stack([rectangles, kernels.rectangles]), pairs), 2 * (high + wide - 4) / np.sqrt(pairs)
     )
-    rows, columns, kernel_sums, kernel_norms = np.where(
-        np.stack([usable, usable, kernels.known, kernels.known]), found_groups, nan
-    )
-    matrix, of_kernels = np.where(np.stack([usable, kernels.known]), found_rectangles, nan)
-    return dict(zip(_Z, (matrix, rows, columns, of_kernels, kernel_sums, kernel_norms), strict=True))
+    known = np.stack([usable] * 3 + [kernels.known] * 3)
+    return np.where(known, np.stack([matrix, *found_groups[:2], of_kernels, *found_groups[2:]]), nan)
 
 
 def _squared(powers: Array) -> Array:
@@ -194,20 +184,6 @@ def _centred(sums: Array, mean: Array) -> Array:
     )
 
 
-def _centred_trace(spectrum: Spectrum, sums: MatrixSums, p: float, q: float, mean: float) -> float:
-    """tr((V V^T)^2) of V = W - mean, without rows and columns of zeros; NaN of an approximate spectrum."""
-    if spectrum.method:
-        return nan
-    values = spectrum.values.astype(np.float64)
-    trace = float(np.ldexp(spectrum.mean, -2 * sums.exponent) ** 2 * (values @ values))
-    columns = sums.column_squares > 0
-    u, v, weighted = sums.row_sums, sums.column_sums[columns], sums.weighted[columns]
-    total = float(u.sum())
-    corrections = -4 * mean * float(v @ weighted) + 2 * mean**2 * q * float(v @ v)
-    corrections += 2 * mean**2 * (p * float(u @ u) + total**2) - 4 * mean**3 * q * p * total
-    return trace + corrections + (mean**2 * p * q) ** 2
-
-
 class _Kernels(NamedTuple):
     """Sums of kernels as rows of a matrix (number, size) of their own, arrays (L,); ``known`` where there are any.
 
@@ -224,35 +200,24 @@ class _Kernels(NamedTuple):
     norms: Array
 
 
-def _kernel_sums(sums: Sequence[MatrixSums], q: Array) -> _Kernels:
+def _kernels(sums: Sequence[MatrixSums]) -> _Kernels:
     """The sums of kernels; of layers without any, of a matrix of 4 entries."""
-    known = np.zeros(len(sums), np.bool_)
-    number, size = np.full((2, len(sums)), 2.0)
-    powers = np.full((9, len(sums)), 4.0)
-    trace, total, norms, positions = np.zeros((4, len(sums)))
-    for at, each in enumerate(sums):
-        kernels = each.kernels
-        # Where columns are zeros, kernels have fewer entries; where the mean is large, differences are rounding.
-        if kernels is None or kernels.number < 2 or q[at] != len(each.column_sums):
-            continue
-        n = kernels.number * len(kernels.products)
-        square = kernels.powers[2] / n
-        if not 4 * (kernels.powers[1] / n) ** 2 < square:
-            continue
-        known[at], number[at], size[at] = True, kernels.number, len(kernels.products)
-        powers[:, at] = kernels.powers / np.sqrt(square) ** np.arange(9)
-        K = kernels.products / square
-        trace[at], total[at] = np.vdot(K, K), K.sum()
-        norms[at] = kernels.square_products.sum() / square**2
-        positions[at] = np.diagonal(K) @ np.diagonal(K)
-    powers[0] = number * size
+    none = KernelSums(2, 2, 0.0, 0.0, 0.0, 0.0, np.full(9, 4.0))
+    some = [none if each.kernels is None or each.kernels.number < 2 else each.kernels for each in sums]
+    number, size, trace, total, square_total, positions = np.array([each[:6] for each in some], np.float64).T
+    powers = np.array([each.powers for each in some]).T
+    square = powers[2] / powers[0]
+    # Where the mean is large, differences are rounding.
+    known = np.array([each is not none for each in some]) & (4 * (powers[1] / powers[0]) ** 2 < square)
+    powers = powers / np.sqrt(square) ** np.arange(9)[:, None]
+    norms = square_total / square**2
     return _Kernels(
         known,
         number,
         size,
         powers,
-        (trace - norms - positions + powers[4]) / 4,
-        total - powers[2],
+        ((trace - positions) / square**2 - norms + powers[4]) / 4,
+        total / square - powers[2],
         norms - size**2 * number,
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import frexp, inf, isfinite, sqrt
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,58 +12,68 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["KernelSums", "MatrixSums", "matrix_sums"]
+__all__ = ["LARGEST_KERNEL", "KernelSums", "MatrixSums", "matrix_sums"]
 
-_CHUNK = 1 << 14  # elements at a time: the chunk and its powers stay in a core's second cache
-# Elements of which the fifth to eighth powers and the kernels are summed, in every few chunks of a larger layer.
-# They are in the variances alone, where those of so many elements are lost beside the lower powers.
-_SAMPLED = 1 << 14
+_CHUNK = 1 << 15  # elements at a time: the chunk and its powers stay in a core's second cache
+# Elements of a chunk of which the fifth to eighth powers and the kernels are summed, and the number of such chunks of a
+# layer of more than 2^18. These powers are in the variances alone, where they are lost beside the lower ones.
+_SAMPLED = 1 << 12
+_SAMPLES = 4
 LARGEST_KERNEL = 64
 """Positions of the largest kernel whose kernels are compared; beyond, the products cost more than they tell."""
+_USUAL = 10  # binary exponents of weights whose eighth powers are in the range of float32
 
 
-@dataclass(frozen=True, slots=True)
-class KernelSums:
-    """Sums over ``number`` kernels of a convolution as rows of k positions, those of zero rows of W left out.
+class KernelSums(NamedTuple):
+    """Sums over ``number`` kernels of a convolution as rows of ``size`` positions, of weights w divided by 2^exponent.
 
-    ``products``, ``square_products``: (k, k) W^T W, and the same of squared weights. ``powers``: (9,) of their weights.
+    Kernels of zero rows of W are left out. With K = W^T W, (size, size), and K2 that of squared weights: ``trace`` is
+    tr(K K), ``total`` the sum of K, ``square_total`` that of K2, ``positions`` the sum of K_aa^2. ``powers``: of w^0 to
+    w^8, which ``trace`` and its like are taken from.
     """
 
     number: int
-    products: Array
-    square_products: Array
+    size: int
+    trace: float
+    total: float
+    square_total: float
+    positions: float
     powers: Array
 
 
-@dataclass(frozen=True, slots=True)
-class MatrixSums:
+class MatrixSums(NamedTuple):
     """Sums over the entries w of a matrix W (p, q), divided by 2^exponent before.
 
-    ``powers``: (9,) of w^0 to w^8, of a large W those beyond w^4 from a part of its rows. ``row_sums``, ``row_squares``
-    (p,) and ``column_sums``, ``column_squares`` (q,): of w and w^2. ``weighted``: (q,) W^T W 1. ``kernels``: None where
-    W is no convolution of more than one input. ``constant_rows``: rows of one value other than zero. ``saturated``:
-    elements as large as the stored dtype allows.
+    ``powers``: (9,) of w^0 to w^8, of a large W those beyond w^4 from a part of its rows. ``rows``, ``columns``: how
+    many have a weight other than zero. With u, a the sums and squared norms of rows, v, b those of columns: ``uu``,
+    ``aa``, ``au``, ``vv``, ``bb``, ``bv`` are their products, and ``vw`` is v W^T u. ``kernels``: None where W is no
+    convolution of more than one input, or has a column of zeros. ``zero_rows``; ``constant_rows`` of one other value;
+    ``saturated``: elements as large as the stored dtype allows.
     """
 
     exponent: int
     powers: Array
-    row_sums: Array
-    row_squares: Array
-    column_sums: Array
-    column_squares: Array
-    weighted: Array
+    rows: int
+    columns: int
+    uu: float
+    aa: float
+    au: float
+    vv: float
+    bb: float
+    bv: float
+    vw: float
     kernels: KernelSums | None
+    zero_rows: int
     constant_rows: int
     saturated: int
 
-    @property
-    def zero_rows(self) -> int:
-        """Rows of zeros."""
-        return int(np.count_nonzero(self.row_squares == 0))
 
+def matrix_sums(W: NDArray[np.floating], positions: int = 1, largest: float = inf) -> MatrixSums:
+    """The sums of a layer matrix; O(p q) time, memory of a few rows.
 
-def matrix_sums(W: NDArray[np.floating], positions: int = 1, largest: float = np.inf) -> MatrixSums:
-    """The sums of a layer matrix, in float64; O(p q) time, memory of a few rows.
+    Sums within a chunk of rows are in float32, those over chunks in float64: their error, some 1e-7, is far below the
+    scatter that they are compared with. Where single weights are so large that float32 does not hold their eighth
+    powers, all is in float64.
 
     Parameters
     ----------
@@ -78,61 +88,111 @@ def matrix_sums(W: NDArray[np.floating], positions: int = 1, largest: float = np
     -------
     MatrixSums
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _sums(W, positions, largest, np.float32)
+        return found if isfinite(found.powers[8]) else _sums(W, positions, largest, np.float64)
+
+
+def _sums(W: NDArray[np.floating], positions: int, largest: float, dtype: type[np.float32 | np.float64]) -> MatrixSums:
     p, q = W.shape
-    step = max(1, _CHUNK // q)
+    step = min(p, max(1, _CHUNK // q))
     exponent = _exponent(W)
     scale = 2.0**-exponent
     powers, some_powers = np.zeros(9), np.zeros(9)
-    rows, row_squares = np.empty(p), np.empty(p)
+    rows = np.empty((2, p), dtype)
     columns, column_squares = np.zeros((2, q)), np.zeros(q)
-    ones, both = np.ones(q), np.ones((2, min(step, p)))
+    ones, both = np.ones(q, dtype), np.ones((2, step), dtype)
     of_kernels = 1 < positions <= LARGEST_KERNEL and positions < q
     products, square_products = np.zeros((2, positions, positions)) if of_kernels else (np.empty(0), np.empty(0))
     saturated = sampled = 0
     # Buffers are used again: new memory from the system costs more than the arithmetic.
-    held = np.empty((4, min(step, p), q))
-    stride = step * max(1, W.size // _SAMPLED)
+    held = np.empty((2, step, q), dtype)
+    take = step if p <= step and W.size <= 2 * _SAMPLED else min(step, max(1, _SAMPLED // q))
+    stride = step * max(1, -(-p // step) // _SAMPLES) if W.size > 1 << 18 else p
+    plain = exponent == 0 and W.dtype == dtype
     for start in range(0, p, step):
         part = W[start : start + step]
-        x, x2, x3, x4 = held[:, : len(part)]
+        buffer, x2 = held[:, : len(part)]
         here = slice(start, start + len(part))
-        np.multiply(part, scale, out=x, dtype=np.float64)
+        x = part if plain else np.multiply(part, scale, out=buffer, dtype=np.float64, casting="same_kind")
         np.multiply(x, x, out=x2)
-        np.matmul(x, ones, out=rows[here])
-        np.matmul(x2, ones, out=row_squares[here])
-        both[1, : len(part)] = rows[here]
+        np.matmul(x, ones, out=rows[0, here])
+        np.matmul(x2, ones, out=rows[1, here])
+        both[1, : len(part)] = rows[0, here]
         columns += both[:, : len(part)] @ x
         column_squares += both[0, : len(part)] @ x2
-        flat, flat2, flat3, flat4 = (each.reshape(-1) for each in (x, x2, x3, x4))
-        lower = flat @ flat2, flat2 @ flat2
-        powers[3:5] += lower
+        flat, flat2 = x.reshape(-1), x2.reshape(-1)
+        powers[3:5] += flat @ flat2, flat2 @ flat2
         if start % stride == 0:
-            np.multiply(x2, x, out=x3)
-            np.multiply(x2, x2, out=x4)
-            higher = flat2 @ flat3, flat3 @ flat3, flat3 @ flat4, flat4 @ flat4
-            some_powers += x.size, rows[here].sum(), row_squares[here].sum(), *lower, *higher
-            sampled += int(np.count_nonzero(row_squares[here]))
+            chosen = slice(start, start + take)
+            some, some2 = x[:take].reshape(-1), x2[:take].reshape(-1)
+            some3, some4 = some * some2, some2 * some2
+            of_rows = rows[:, chosen].sum(axis=1, dtype=np.float64) if of_kernels else (0.0, 0.0)
+            some_powers += (
+                some.size, *of_rows, some @ some2, some2 @ some2,
+                some2 @ some3, some3 @ some3, some3 @ some4, some4 @ some4,
+            )  # fmt: skip
+            sampled += int(np.count_nonzero(rows[1, chosen]))
             if of_kernels:
-                for total, each in ((products, x), (square_products, x2)):
+                for total, each in ((products, some), (square_products, some2)):
                     by_kernel = each.reshape(-1, positions)
                     total += by_kernel.T @ by_kernel
-        if np.isfinite(largest):
+        if largest < inf:
             saturated += int(np.count_nonzero(np.abs(part) >= largest))
-    powers[:3] = W.size, rows.sum(), row_squares.sum()
+    u, a = rows.astype(np.float64)
+    v, weighted = columns
+    powers[:3] = W.size, u.sum(), a.sum()
     powers[5:] = some_powers[5:] * (W.size / some_powers[0])
+    used, filled = int(np.count_nonzero(a)), int(np.count_nonzero(column_squares))
     kernels = None
-    if of_kernels:
+    if of_kernels and filled == q and sampled:
         some_powers[0] = sampled * q
-        kernels = KernelSums(sampled * q // positions, products, square_products, some_powers)
-    alike = np.flatnonzero(q * row_squares - rows * rows <= 1e-9 * q * row_squares)
-    constant = sum(bool(W[row, 0] != 0 and (W[row] == W[row, 0]).all()) for row in alike)
+        kernels = _kernel_sums(products, square_products, some_powers)
     return MatrixSums(
-        exponent, powers, rows, row_squares, columns[0], column_squares, columns[1], kernels, constant, saturated
+        exponent=exponent,
+        powers=powers,
+        rows=used,
+        columns=filled,
+        uu=float(u @ u),
+        aa=float(a @ a),
+        au=float(a @ u),
+        vv=float(v @ v),
+        bb=float(column_squares @ column_squares),
+        bv=float(column_squares @ v),
+        vw=float(v @ weighted),
+        kernels=kernels,
+        zero_rows=p - used,
+        constant_rows=_constant_rows(W, u, a),
+        saturated=saturated,
     )
 
 
+def _kernel_sums(products: Array, square_products: Array, powers: Array) -> KernelSums:
+    size = len(products)
+    diagonal = np.diagonal(products)
+    return KernelSums(
+        number=int(powers[0]) // size,
+        size=size,
+        trace=float(np.vdot(products, products)),
+        total=float(products.sum()),
+        square_total=float(square_products.sum()),
+        positions=float(diagonal @ diagonal),
+        powers=powers,
+    )
+
+
+def _constant_rows(W: NDArray[np.floating], sums: Array, squares: Array) -> int:
+    q = W.shape[1]
+    alike = np.flatnonzero(q * squares - sums * sums <= 1e-4 * q * squares)  # by rounding; then exactly
+    return sum(bool(W[row, 0] != 0 and (W[row] == W[row, 0]).all()) for row in alike)
+
+
 def _exponent(W: NDArray[np.floating]) -> int:
-    """Binary exponent of a weight of about usual size, so that eighth powers stay in the range of float64."""
-    some = W[:: max(1, len(W) // 8)].astype(np.float64)
-    size = float(np.sqrt(np.mean(some * some)))
-    return max(-1000, int(np.frexp(size)[1])) if np.isfinite(size) and size > 0 else 0
+    """Binary exponent of a usual weight where its eighth power is out of range, else 0."""
+    some = W[0]
+    if not some.any():
+        some = W.reshape(-1)
+    some = some.astype(np.float64)
+    size = float(some @ some) / some.size
+    exponent = frexp(sqrt(size))[1] if 0 < size < inf else 0
+    return max(-1000, exponent) if abs(exponent) > _USUAL else 0
