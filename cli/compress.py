@@ -43,7 +43,8 @@ def compress(
     smallest candidate comes first: by gigaflops or bytes if only those are bounded, else by parameters; at equal size,
     the nearest. If no smaller model is equivalent, the nearest smaller models are shown and marked; the exit code is 0.
 
-    A metric change is shown if both models have the metric on the same dataset and split.
+    A metric change is shown if both models have the metric on the same dataset and split. Else the change to expect is
+    shown with its 90 % interval, learned from pairs of stored models that have the metric, where they carry it.
     """
     with open_registry(db) as registry:
         found = registry.compress(
@@ -76,7 +77,9 @@ def _show_compression(found: Compression) -> None:
         "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "reason",
         "relation", "metric changes",
     )  # fmt: skip
-    tables.table(columns, (_candidate(candidate, found.equivalent) for candidate in found.candidates))
+    known = bool(model.metrics)
+    rows = (_candidate(each, equivalent=found.equivalent, known=known) for each in found.candidates)
+    tables.table(columns, rows)
     best = found.candidates[0]
     tables.say(
         f"{best.model.name} saves {verdict_text.savings(best)}.",
@@ -84,7 +87,9 @@ def _show_compression(found: Compression) -> None:
     )
     tables.say(*verdict_text.approximate(model, *(candidate.model for candidate in found.candidates)))
     tables.say(*verdict_text.incomplete(model, *(candidate.model for candidate in found.candidates)))
-    if not any(candidate.changes for candidate in found.candidates):
+    expected = [candidate.expected_change for candidate in found.candidates]
+    tables.say(*verdict_text.learned(*expected))
+    if not any(expected) and not any(candidate.changes for candidate in found.candidates):
         tables.say("The models share no stored metric, so the loss is unknown. Set one: archreg set NAME --metric ...")
 
 
@@ -99,7 +104,7 @@ def _headline(found: Compression) -> str:
     return f"Of the {among}, {'these are equivalent, the best first' if several else 'this one is equivalent'}:"
 
 
-def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:
+def _candidate(candidate: Candidate, *, equivalent: bool, known: bool) -> tuple[str, ...]:
     model = candidate.model
     cost, saved = model.gflops, candidate.gflops_saved
     return (
@@ -113,8 +118,15 @@ def _candidate(candidate: Candidate, equivalent: bool) -> tuple[str, ...]:
         tables.number(candidate.verdict.distance),
         "" if equivalent else verdict_text.unlike(candidate.verdict),
         tables.relation(candidate.relation),
-        "; ".join(map(verdict_text.change, candidate.changes)),
+        _changes(candidate, known=known),
     )
+
+
+def _changes(candidate: Candidate, *, known: bool) -> str:
+    """Stored changes, and the expected one. ``known``: whether the original has a metric that could change."""
+    expected = verdict_text.expectation(candidate.expected_change)
+    told = [*map(verdict_text.change, candidate.changes), *([expected] if expected else [])]
+    return "; ".join(told) or ("not known" if known else "")
 
 
 def _explanations(found: Compression) -> Iterator[str]:

@@ -246,7 +246,8 @@ def selection(found: Selection) -> dict[str, Any]:
 
     def chosen(choice: Choice) -> dict[str, Any]:
         figures = dict(zip(aims, choice.values, strict=True))
-        return {**_record(choice.model), "aims": figures, "distance": choice.distance}
+        expected = choice.expected_change
+        return {**_record(choice.model), "aims": figures, "distance": choice.distance, "expected_change": expected}
 
     return {
         "aims": aims,

@@ -13,7 +13,7 @@ from registry.cli.options import AsJson, Database, Limit, filters, open_registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from registry.types import Aim, Choice, Selection
+    from registry.types import Aim, Choice, ModelSummary, Selection
 
 __all__ = ["select"]
 
@@ -81,6 +81,7 @@ def _show(found: Selection) -> None:
         ">size",
         ">gigaflops",
         ">distance",
+        "expected change",
         "licence",
     )
     tables.table(columns, _rows(found, [number for number, _ in shown]))
@@ -88,7 +89,9 @@ def _show(found: Selection) -> None:
         hidden = found.count - len(found.classes)
         are = "is" if hidden == 1 else "are"
         tables.say(f"{tables.counted(hidden, 'equivalence class')} {are} not shown; -k shows more.")
-    chosen = [choice.model for group in found.classes for choice in (group.best, *group.others)]
+    choices = [choice for group in found.classes for choice in (group.best, *group.others)]
+    tables.say(*verdict_text.learned(*(choice.expected_change for choice in choices)))
+    chosen = [choice.model for choice in choices]
     chosen[:0] = [found.like] if found.like else []
     tables.say(*verdict_text.approximate(*chosen), *verdict_text.incomplete(*chosen))
     if found.like:
@@ -111,13 +114,21 @@ def _goal(aim: Aim) -> str:
 
 def _rows(found: Selection, metrics: list[int]) -> Iterator[tuple[str, ...]]:
     for group in found.classes:
-        yield _row(group.best, metrics)
+        yield _row(group.best, metrics, found.like)
         for other in group.others:
-            name, *rest = _row(other, metrics)
+            name, *rest = _row(other, metrics, found.like)
             yield (UNDER + name, *rest)
 
 
-def _row(choice: Choice, metrics: list[int]) -> tuple[str, ...]:
+def _expected(choice: Choice, like: ModelSummary | None) -> str:
+    """The expected change of a metric of ``like``; empty where a metric of both is stored, which tells the change."""
+    if like is None or choice.expected_change is not None:
+        return verdict_text.expectation(choice.expected_change)
+    places = {metric.place for metric in like.metrics}
+    return "not known" if places and places.isdisjoint(metric.place for metric in choice.model.metrics) else ""
+
+
+def _row(choice: Choice, metrics: list[int], like: ModelSummary | None) -> tuple[str, ...]:
     model = choice.model
     return (
         model.name,
@@ -126,5 +137,6 @@ def _row(choice: Choice, metrics: list[int]) -> tuple[str, ...]:
         tables.size(model.bytes),
         "" if model.gflops is None else tables.number(model.gflops),
         "" if choice.distance is None else tables.number(choice.distance),
+        _expected(choice, like),
         model.licence,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Conjugacy,
         Contrast,
         Decay,
+        ExpectedChange,
         FingerprintSpec,
         LayerContrast,
         MetricChange,
@@ -39,8 +40,10 @@ __all__ = [
     "decay",
     "differences",
     "evidence",
+    "expectation",
     "expected",
     "incomplete",
+    "learned",
     "older",
     "relation",
     "savings",
@@ -244,6 +247,26 @@ def contradiction(compared: Comparison) -> tuple[str, ...]:
         return ()
     return (
         f"But metrics contradict this: {'; '.join(map(change, against))}, from {compared.a.name} to {compared.b.name}.",
+    )
+
+
+def expectation(found: ExpectedChange | None) -> str:
+    """Expected change of a metric with its interval: ``top1 -1.2 expected (90 %: -4 to +0.8)``; empty if not known."""
+    if found is None:
+        return ""
+    return f"{found.name} {found.value:+.3g} expected (90 %: {found.low:+.3g} to {found.high:+.3g})"
+
+
+def learned(*found: ExpectedChange | None) -> tuple[str, ...]:
+    """A sentence on the pairs that expected changes were learned from, and on how often intervals held; or nothing."""
+    told = next((expected for expected in found if expected is not None), None)
+    if told is None:
+        return ()
+    place = f"{told.name} ({f'{told.dataset} {told.split}'.strip()})"
+    return (
+        f"The expected change of {place} is learned from {counted(told.pairs, 'pair')} of models of "
+        f"{counted(told.families, 'family')} here that have it. With each family left out in turn, "
+        f"{percent(told.coverage)} of its pairs were within the 90 % intervals.",
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from registry.catalog.arguments import whole
 from registry.catalog.bounds import below, smaller, with_max_ratio
 from registry.catalog.constraint_report import removals
+from registry.catalog.expecting import expected_changes
 from registry.catalog.search_settings import older_among, passing
 from registry.catalog.searching import gallery_of, with_relations
 from registry.equivalence import changes
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from registry.catalog.search_settings import SearchSettings
     from registry.catalog.subjects import Query
     from registry.storage import Store
-    from registry.types import Filter, ModelSummary, Neighbour
+    from registry.types import ExpectedChange, Filter, ModelSummary, Neighbour
 
 __all__ = ["compress"]
 
@@ -52,7 +53,8 @@ def compress(
         found = gallery.neighbours(*gallery.nearest(k, None), k)
     if relations:
         found = with_relations(store, query, found)
-    candidates = (_candidate(query.model(), neighbour) for neighbour in found)
+    expected = expected_changes(store, settings, query.model(), {near.model: near.distance for near in found})
+    candidates = (_candidate(query.model(), near, expected.get(near.model.id)) for near in found)
     if explain:
         candidates = (_explained(store, query, candidate) for candidate in candidates)
     return Compression(
@@ -88,7 +90,7 @@ def _size(model: ModelSummary, bounds: Filter) -> tuple[float, ...]:
     return (model.bytes,) if bounds.max_gflops is None else (model.gflops or 0.0, model.bytes)
 
 
-def _candidate(original: ModelSummary, neighbour: Neighbour) -> Candidate:
+def _candidate(original: ModelSummary, neighbour: Neighbour, expected: ExpectedChange | None) -> Candidate:
     model = neighbour.model
     return Candidate(
         model=model,
@@ -98,6 +100,7 @@ def _candidate(original: ModelSummary, neighbour: Neighbour) -> Candidate:
         bytes_saved=1.0 - model.bytes / original.bytes,
         gflops_saved=1.0 - model.gflops / original.gflops if original.gflops and model.gflops is not None else None,
         changes=changes(original.metrics, model.metrics),
+        expected_change=expected,
     )
 
 

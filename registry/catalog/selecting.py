@@ -9,6 +9,7 @@ import numpy as np
 
 from registry.catalog.arguments import whole
 from registry.catalog.constraint_report import removals
+from registry.catalog.expecting import expected_changes
 from registry.catalog.objectives import Figures, default_aims, distinct, resolved
 from registry.catalog.search_settings import older_among, summaries_of
 from registry.catalog.searching import gallery_of
@@ -66,7 +67,7 @@ def select(
     values = np.array([figures.of(aim) for aim in chosen]).reshape(len(chosen), len(passing)).T
     known = np.isfinite(values).all(axis=1) & bool(chosen)
     front = _front(figures.ids[known], values[known], chosen, distances)
-    classes = _classes(store, settings, front)
+    classes = _classes(store, settings, front, like)
     return Selection(
         spec=settings.spec,
         distance=settings.distance.name,
@@ -113,11 +114,13 @@ def _front(
     return _Front(ids[rows].tolist(), values[rows], distances)
 
 
-def _classes(store: Store, settings: SearchSettings, front: _Front) -> list[Selected]:
+def _classes(store: Store, settings: SearchSettings, front: _Front, like: Query | None) -> list[Selected]:
     """Equivalence classes of the front, in its order; models without a fingerprint stand alone."""
     models = {model.id: model for model in summaries_of(store, front.ids)}
+    apart = {model: front.distances.get(model.id) for model in models.values()}
+    expected = expected_changes(store, settings, like.model(), apart) if like else {}
     choices = {
-        model: Choice(models[model], tuple(row), front.distances.get(model))
+        model: Choice(models[model], tuple(row), front.distances.get(model), expected.get(model))
         for model, row in zip(front.ids, front.values.tolist(), strict=True)
     }
     if settings.tolerance is None:  # nothing is known to be equivalent

@@ -11,7 +11,16 @@ file or a framework.
 """
 
 from registry.types.calibrations import Calibrated, Calibration, LabelledPairs
-from registry.types.choices import Aim, Candidate, Choice, Compression, Removal, Selected, Selection
+from registry.types.choices import (
+    Aim,
+    Candidate,
+    Choice,
+    Compression,
+    ExpectedChange,
+    Removal,
+    Selected,
+    Selection,
+)
 from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, Kin, MetricBound
 from registry.types.model_facts import NO_FACTS, ModelFacts
@@ -78,6 +87,7 @@ __all__ = [
     "Contrast",
     "Decay",
     "Estimate",
+    "ExpectedChange",
     "Filter",
     "Filters",
     "IndexCheck",

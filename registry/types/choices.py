@@ -17,7 +17,28 @@ if TYPE_CHECKING:
     from registry.types.spectra import FingerprintSpec
     from registry.types.verdicts import Contrast, Verdict
 
-__all__ = ["Aim", "Candidate", "Choice", "Compression", "Removal", "Selected", "Selection"]
+__all__ = ["Aim", "Candidate", "Choice", "Compression", "ExpectedChange", "Removal", "Selected", "Selection"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedChange:
+    """The change of a metric that is stored of the original and not of its candidate, learned from scored models.
+
+    ``value``: the median expected; ``low`` and ``high``: ends of its 90 % interval, all in units of the metric.
+    ``pairs`` of ``families`` families of the registry were learned from, all with this metric on this data set and
+    split. ``coverage``: fraction of the pairs with a family left out that were within the intervals which the other
+    families gave, at least 0.85.
+    """
+
+    name: str
+    dataset: str
+    split: str
+    value: float
+    low: float
+    high: float
+    pairs: int
+    families: int
+    coverage: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +47,8 @@ class Candidate:
 
     ``gflops_saved``: None unless both are known. ``contrast``: where the original (a) and this model (b) differ, None
     unless it was requested and the spectra of both are available. ``relation``: what the weights say of the two, None
-    unless it was requested.
+    unless it was requested. ``expected_change``: of a metric that is not stored of this model; None where it is not
+    known.
     """
 
     model: ModelSummary
@@ -37,6 +59,7 @@ class Candidate:
     changes: tuple[MetricChange, ...]
     contrast: Contrast | None = None
     relation: Relation | None = None
+    expected_change: ExpectedChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +131,15 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A selected model: its value for each aim, and its distance from the model of ``like``, if given."""
+    """A selected model: its value for each aim, and its distance from the model of ``like``, if given.
+
+    ``expected_change``: of a metric of that model that is not stored of this one; None where it is not known.
+    """
 
     model: ModelSummary
     values: tuple[float, ...]
     distance: float | None
+    expected_change: ExpectedChange | None = None
 
 
 @dataclass(frozen=True, slots=True)

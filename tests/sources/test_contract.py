@@ -22,13 +22,8 @@ from tests.sources import (
     array_files,
     converted_files,
     coreml_files,
-    mnn_files,
-    onnx_models,
-    pickle_files,
-    tensorflow_files,
-)
-from tests.sources import array_files, converted_files, onnx_models, openvino_models, pickle_files, tensorflow_files
     ctranslate2_models,
+    mnn_files,
     onnx_models,
     openvino_models,
     pickle_files,

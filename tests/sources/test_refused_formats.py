@@ -44,11 +44,6 @@ def tensorrt_described(folder: Path) -> Path:
 
 FORMATS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "coreml-weights": (coreml_weights, "the weights of a CoreML package", "give the whole .mlpackage"),
-    "openvino": (openvino, "an OpenVINO model", "ingest the model that it was converted from"),
-    "openvino-weights": (openvino_weights, "an OpenVINO model", "ingest the model that it was converted from"),
-    "coreml": (coreml, "a CoreML model", "ingest the model that it was converted from"),
-    "coreml-program": (coreml_program, "a CoreML model", "ingest the model that it was converted from"),
-    "coreml-weights": (coreml_weights, "a CoreML model", "ingest the model that it was converted from"),
     "tensorrt": (tensorrt, "a TensorRT engine", "ingest the ONNX or torch file"),
     "tensorrt-described": (tensorrt_described, "a TensorRT engine", "ingest the ONNX or torch file"),
 }

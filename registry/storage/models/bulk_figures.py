@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from registry.spelling import near_spellings
 from registry.storage.engine.schema import architectures, metrics, models
 from registry.storage.models.filter_sql import conditions
 from registry.storage.models.model_queries import near_known
-from registry.storage.models.records import Size
+from registry.storage.models.records import ScoredModel, Size
 from registry.types.weights import Metric
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from registry.types.filters import Filter
 
-__all__ = ["read_metrics", "near_texts", "read_sizes"]
+__all__ = ["near_texts", "read_metrics", "read_scored", "read_sizes"]
 
 TEXTS = {
     "family": architectures.c.family,
@@ -47,6 +47,26 @@ def read_metrics(connection: Connection, wanted: Filter) -> list[tuple[int, Metr
     statement = select(figure.model_id, *columns).where(figure.model_id.in_(passing))
     ordered = statement.order_by(figure.model_id, figure.name, figure.dataset, figure.split)
     return [(model_id, Metric(*known)) for model_id, *known in connection.execute(ordered)]
+
+
+def read_scored(connection: Connection, metric: Metric, per_family: int) -> list[ScoredModel]:
+    """Return models with a family and that metric on its data set and split, at most so many of each family; O(n).
+
+    Which of a large family are taken has nothing to do with what they are: an order that mixes the ids decides.
+    """
+    figure, mixed = metrics.c, (models.c.id * 7919) % 10_007
+    place = func.row_number().over(partition_by=architectures.c.family, order_by=(mixed, models.c.id))
+    scored = (
+        select(models.c.id, architectures.c.family, models.c.parameters, figure.value, place.label("place"))
+        .join_from(metrics, models, figure.model_id == models.c.id)
+        .join(architectures)
+        .where(figure.name == metric.name, figure.dataset == metric.dataset, figure.split == metric.split)
+        .where(architectures.c.family != "")
+        .subquery()
+    )
+    columns = (scored.c.id, scored.c.family, scored.c.parameters, scored.c.value)
+    statement = select(*columns).where(scored.c.place <= per_family).order_by(scored.c.family, scored.c.place)
+    return [ScoredModel(*row) for row in connection.execute(statement)]
 
 
 def near_texts(connection: Connection, field: str, asked: str) -> list[str]:

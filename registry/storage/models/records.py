@@ -232,6 +232,15 @@ class Size:
     gflops: float | None
 
 
+class ScoredModel(NamedTuple):
+    """A model with a value of one metric, and what pairs of such models are told by."""
+
+    model_id: int
+    family: str
+    parameters: int
+    value: float
+
+
 class SpecState(NamedTuple):
     """Columns of a spec that tell whether cached vectors are current."""
 
