@@ -10,7 +10,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help install demo test test-kernels test-lowest mutate stress fuzz lint bench bench-retrieval bench-speed \
-	bench-training bench-scale bench-relations docs constraints clean
+	bench-training bench-scale bench-relations bench-advice docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
@@ -95,6 +95,10 @@ bench-retrieval: .venv/.dev build/bench/.installed
 bench-training: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.training $(BENCH)
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.training.start_classes $(filter --write,$(BENCH))
+
+# Some fifteen minutes the first time, five with the networks kept. Takes BENCH=--write, too.
+bench-advice: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.advice $(BENCH)
 
 # Some eight minutes: registries of up to 100,000 models. Takes BENCH=--write, too.
 bench-scale: .venv/.dev

@@ -75,7 +75,9 @@ def _by_metric(
     by_id = {row.model_id: row for row in rows}
     scored = [by_id[model] for model in ids.tolist()]
     families = [folded(row.family) for row in scored]
-    known = {(family, kinds[row.model_id][1]) for family, row in zip(families, scored, strict=True)}
+    known = {
+        (family, kinds[row.model_id][1]) for family, row in zip(families, scored, strict=True) if row.model_id in kinds
+    }
     asked = [model for model in distances if _kind(model) in known]
     if _kind(original) not in known or not asked:
         return {}
