@@ -96,7 +96,7 @@ bench-training: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.training $(BENCH)
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.training.start_classes $(filter --write,$(BENCH))
 
-# Some fifteen minutes the first time, five with the networks kept. Takes BENCH=--write, too.
+# Some twelve minutes the first time, one with the networks kept. Takes BENCH=--write, too.
 bench-advice: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.advice $(BENCH)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Candidate,
         Comparison,
         Compression,
+        ExpectedChange,
         Ingested,
         LayerFigures,
         Metric,
@@ -163,6 +164,23 @@ def _varying(
 def _metrics(rows: Sequence[Any], model: str, prefix: str = "") -> tuple[Column, ...]:
     metrics: Callable[[Any], tuple[Metric, ...]] = attrgetter(f"{model}.metrics" if model else "metrics")
     return _varying(rows, f"{prefix}metric.", NUMBER, lambda row: {one.place: one.value for one in metrics(row)})
+
+
+def _expected(rows: Sequence[Any], of: Callable[[Any], ExpectedChange | None]) -> tuple[Column, ...]:
+    """Three columns of the change to expect of each metric that some row has one of: median and ends."""
+
+    def figure(name: str) -> Callable[[Any], dict[str, Any]]:
+        def value(row: Any) -> dict[str, Any]:
+            found = of(row)
+            return {} if found is None else {found.place: getattr(found, name)}
+
+        return value
+
+    return (
+        *_varying(rows, "expected.", NUMBER, figure("value")),
+        *_varying(rows, "expected_low.", NUMBER, figure("low")),
+        *_varying(rows, "expected_high.", NUMBER, figure("high")),
+    )
 
 
 def _pandas() -> ModuleType:
@@ -337,7 +355,8 @@ def of_compression(compression: Compression) -> pd.DataFrame:
     """One row for each candidate, the best first; ``query`` is the model to be replaced, the same in every row.
 
     ``params_saved``, ``bytes_saved`` and ``gflops_saved`` are fractions of it; ``change.METRIC`` is the candidate's
-    metric minus that of the model.
+    metric minus that of the model. ``expected.METRIC``, ``expected_low.METRIC`` and ``expected_high.METRIC`` are the
+    change to expect of a metric that is not stored of it, and the ends of its 90 % interval.
     """
     rows = compression.candidates
 
@@ -354,6 +373,7 @@ def of_compression(compression: Compression) -> pd.DataFrame:
             *_within(_FIGURES, "model"),
             *_within(_EVIDENCE, "verdict"),
             *_varying(rows, "change.", NUMBER, changes),
+            *_expected(rows, lambda row: row.expected_change),
             *_metrics(rows, "model"),
         ),
     )
@@ -363,7 +383,8 @@ def of_selection(selection: Selection) -> pd.DataFrame:
     """One row for each model of the front that is shown, class by class, the smallest of each first.
 
     ``class_number`` counts the classes from 1; ``best``: whether it stands for its class; ``aim.AIM``: its figure for
-    each aim, in the aims' order; ``distance``: from the model to be like, missing where none was given.
+    each aim, in the aims' order; ``distance``: from the model to be like, missing where none was given;
+    ``expected.METRIC`` and its ends: as `of_compression` has them.
     """
     rows = tuple(
         (number, choice)
@@ -384,6 +405,7 @@ def of_selection(selection: Selection) -> pd.DataFrame:
             Column("name", TEXT, lambda row: row[1].model.name),
             *map(aimed, range(len(selection.aims))),
             Column("distance", NUMBER, lambda row: row[1].distance),
+            *_expected(rows, lambda row: row[1].expected_change),
             *(column.within(lambda row: row[1].model) for column in (*_FIGURES, *_metrics(models, ""))),
         ),
     )

@@ -45,6 +45,7 @@ ALLOWED = {
     "registry.sources.effective_weights.EffectiveTensor.info": "a value that follows from the fields",
     "registry.sources.effective_weights.TensorView.raw": "steps see stored tensors through the view alone",
     "registry.types.choices.Aim.place": "a value that follows from the fields",
+    "registry.types.choices.ExpectedChange.place": "a value that follows from the fields",
     "registry.types.requirements.MetricChange.place": "a value that follows from the fields",
     "registry.types.weights.Metric.place": "a value that follows from the fields",
 }

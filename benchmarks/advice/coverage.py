@@ -24,7 +24,7 @@ __all__ = ["ANSWERED", "HIDDEN", "LEFT_OUT", "Coverage", "coverages"]
 
 LEFT_OUT = "a family left out, all pairs"
 ANSWERED = "a family left out, first answers"
-BLIND = "a family left out, all pairs, without the distance"
+BLIND = ", by rules without the distance"
 HIDDEN = "only the answer's score left out, first answers"
 
 
@@ -59,20 +59,18 @@ def coverages(gallery: Scored, answers: Sequence[Answer]) -> list[Coverage]:
     every = np.argwhere(gallery.parameters[:, None] > gallery.parameters[None])
     asked = np.unique([(answer.query, answer.answer) for answer in answers], axis=0)
     found = []
-    distances = gallery.distances[DEFAULT_SPEC]
-    for kind, apart, pairs in (
-        (LEFT_OUT, distances, every), (BLIND, np.zeros_like(distances), every), (ANSWERED, distances, asked)
-    ):  # fmt: skip
-        rows = []
-        for family in np.unique(gallery.families):
-            own = gallery.families == family
-            rule = _rule(gallery, apart, everything[~own])
-            rows += _told(gallery, apart, rule, pairs[own[pairs].any(axis=1)], family)
-        found.append(_coverage(gallery.task, kind, rows))
+    for kind, pairs in ((LEFT_OUT, every), (ANSWERED, asked)):
+        for blind in (False, True):
+            rows = []
+            for family in np.unique(gallery.families):
+                own = gallery.families == family
+                rule = _rule(gallery, everything[~own], blind=blind)
+                rows += _told(gallery, rule, pairs[own[pairs].any(axis=1)], family, blind=blind)
+            found.append(_coverage(gallery.task, kind + BLIND * blind, rows))
     rows = []
     for answer in np.unique(asked[:, 1]):
-        rule = _rule(gallery, distances, everything[everything != answer])
-        rows += _told(gallery, distances, rule, asked[asked[:, 1] == answer], gallery.families[answer])
+        rule = _rule(gallery, everything[everything != answer], blind=False)
+        rows += _told(gallery, rule, asked[asked[:, 1] == answer], gallery.families[answer], blind=False)
     return [*found, _coverage(gallery.task, HIDDEN, rows)]
 
 
@@ -86,19 +84,24 @@ class _Told:
     said: float
 
 
-def _rule(gallery: Scored, distances: NDArray[np.float64], rows: NDArray[np.int64]) -> ChangeRule | None:
-    families = gallery.families[rows].tolist()
-    return learned(pairs_of(distances[np.ix_(rows, rows)], gallery.parameters[rows], gallery.top1[rows], families))
+def _rule(gallery: Scored, rows: NDArray[np.int64], *, blind: bool) -> ChangeRule | None:
+    """The rule of those networks; ``blind``: of the same pairs, without their distances."""
+    distances, families = gallery.distances[DEFAULT_SPEC][np.ix_(rows, rows)], gallery.families[rows].tolist()
+    pairs = pairs_of(distances, gallery.parameters[rows], gallery.top1[rows], families)
+    if blind:
+        pairs.features[:, :] = features_of(0.0, np.exp(pairs.features[:, 1]), 1.0, pairs.features[:, 2])
+    return learned(pairs)
 
 
 def _told(
-    gallery: Scored, distances: NDArray[np.float64], rule: ChangeRule | None, pairs: NDArray[np.int64], family: str
+    gallery: Scored, rule: ChangeRule | None, pairs: NDArray[np.int64], family: str, *, blind: bool
 ) -> list[_Told]:
     a, b = pairs.T
     changes = gallery.top1[b] - gallery.top1[a]
     if rule is None:
         return [_Told(family, float(change), np.nan, np.nan, np.nan, np.nan) for change in changes]
-    found = rule.expected(features_of(distances[a, b], gallery.parameters[a], gallery.parameters[b], gallery.top1[a]))
+    distances = 0.0 if blind else gallery.distances[DEFAULT_SPEC][a, b]
+    found = rule.expected(features_of(distances, gallery.parameters[a], gallery.parameters[b], gallery.top1[a]))
     return [
         _Told(family, change, value, low, high, rule.coverage)
         for change, (value, low, high) in zip(changes.tolist(), found.tolist(), strict=True)

@@ -58,8 +58,12 @@ def _correlations(found: Sequence[Correlation]) -> list[str]:
                 # Evidence that only pairs of one family have is not listed for all pairs as well.
                 if not within and all(each.pairs == _within(found, each).pairs for each in row.values()):
                     continue
+                if all(np.isnan(each.value) for each in row.values()):
+                    continue
                 lines.append(f"| {evidence} | {target} | {pairs} | {' | '.join(_cell(row[task]) for task in tasks)} |")
-    return lines
+    known = {each.evidence for each in found if not np.isnan(each.value)}
+    same = [evidence for evidence in dict.fromkeys(each.evidence for each in found) if evidence not in known]
+    return [*lines, "", f"The same for all pairs, so that it tells nothing: {', '.join(same)}."] if same else lines
 
 
 def _within(found: Sequence[Correlation], of: Correlation) -> Correlation:

@@ -9,7 +9,7 @@ import numpy as np
 
 from registry.spelling import folded
 from registry.storage.models.bulk_figures import read_scored
-from registry.storage.models.vectors import read_fingerprints, read_kinds
+from registry.storage.models.vectors import read_fingerprints, read_training_classes
 from registry.types import ExpectedChange
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def _by_metric(
     with store.snapshot():
         rows = _spread(store.read(read_scored, metric, MODELS))
         ids, vectors = store.read(read_fingerprints, settings.spec.hash, ids=[row.model_id for row in rows])
-        kinds = store.read(read_kinds, ids.tolist())
+        classes = store.read(read_training_classes, ids.tolist())
     by_id = {row.model_id: row for row in rows}
     scored = [by_id[model] for model in ids.tolist()]
     families = [folded(row.family) for row in scored]
     known = {
-        (family, kinds[row.model_id][1]) for family, row in zip(families, scored, strict=True) if row.model_id in kinds
+        (family, classes[row.model_id]) for family, row in zip(families, scored, strict=True) if row.model_id in classes
     }
     asked = [model for model in distances if _kind(model) in known]
     if _kind(original) not in known or not asked:

@@ -96,12 +96,15 @@ class _Quantiles:
 
 
 def features_of(distance: ArrayLike, larger: ArrayLike, smaller: ArrayLike, metric: ArrayLike) -> NDArray[np.float64]:
-    """(n, 3) features of pairs: distance, log of the ratio of parameters (larger over smaller), metric of the larger.
+    """(n, 4) features of pairs.
 
-    Each argument: (n,), or a number for all.
+    They are the distance, the log of the ratio of parameters (larger over smaller), the metric of the larger, and the
+    product of distance and metric: the farther a model is, the more its metric is that of any model, whatever that of
+    the larger is. Each argument: (n,), or a number for all.
     """
     ratio = np.log(np.asarray(larger, dtype=np.float64) / np.asarray(smaller, dtype=np.float64))
-    return np.stack(np.broadcast_arrays(np.asarray(distance, dtype=np.float64), ratio, metric), axis=-1)
+    apart, known = np.asarray(distance, dtype=np.float64), np.asarray(metric, dtype=np.float64)
+    return np.stack(np.broadcast_arrays(apart, ratio, known, apart * known), axis=-1)
 
 
 def pairs_of(

@@ -40,6 +40,11 @@ class ExpectedChange:
     families: int
     coverage: float
 
+    @property
+    def place(self) -> str:
+        """``top1@cifar10/test``."""
+        return place_of(self.name, self.dataset, self.split)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

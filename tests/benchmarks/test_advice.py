@@ -215,7 +215,7 @@ def test_coverages() -> None:
         _answered(gallery, query, int(gallery.smaller(query)[0])) for query in range(72) if len(gallery.smaller(query))
     ]
     found = {each.kind: each for each in coverages(gallery, asked)}
-    assert set(found) == {LEFT_OUT, BLIND, ANSWERED, HIDDEN}
+    assert set(found) == {LEFT_OUT, LEFT_OUT + BLIND, ANSWERED, ANSWERED + BLIND, HIDDEN}
     assert found[HIDDEN].pairs == len(asked)
     for each in found.values():
         # All families are alike here, so that those left out are covered as the others are.
@@ -223,8 +223,8 @@ def test_coverages() -> None:
         assert each.known > 0.8
         assert each.families[0] <= each.held <= each.families[1]
         assert each.score >= each.width * 0.8
-    assert found[LEFT_OUT].score < 0.9 * found[BLIND].score
-    assert found[LEFT_OUT].rank > found[BLIND].rank
+    assert found[LEFT_OUT].score < 0.9 * found[LEFT_OUT + BLIND].score
+    assert found[LEFT_OUT].rank > found[LEFT_OUT + BLIND].rank
     text = markdown([gallery], correlations([gallery]), asked, list(found.values()))
     assert all(len({line.count(" | ") for line in table.splitlines()}) <= 2 for table in text.split("\n\n"))
     assert "weights" not in text.split("\n\n")[1] or "| weights, 1 - r | disagreement | all |" not in text

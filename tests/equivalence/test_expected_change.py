@@ -131,8 +131,8 @@ def test_no_claim_beyond_the_pairs() -> None:
             pairs.features[0],
             pairs.features.max(axis=0),
             [2.0 * pairs.features[:, 0].max(), *pairs.features[0, 1:]],
-            [pairs.features[0, 0], -0.1, pairs.features[0, 2]],
-            [*pairs.features[0, :2], np.nan],
+            [pairs.features[0, 0], -0.1, *pairs.features[0, 2:]],
+            [*pairs.features[0, :2], np.nan, np.nan],
         ]
     )
     assert np.isfinite(found[:2]).all()
@@ -148,7 +148,7 @@ def test_the_median_lies_within() -> None:
 
 def test_the_unit_does_not_matter() -> None:
     pairs = simulated(300, 6, 0)
-    scale = np.array([1.0, 1.0, 0.01])
+    scale = np.array([1.0, 1.0, 0.01, 0.01])
     whole = rule_of(pairs).expected(pairs.features)
     small = rule_of(ScoredPairs(pairs.features * scale, pairs.changes * 0.01, pairs.families))
     np.testing.assert_allclose(small.expected(pairs.features * scale), 0.01 * whole, rtol=1e-6, atol=1e-9)
@@ -181,10 +181,11 @@ def test_pairs() -> None:
     np.testing.assert_array_equal(np.sort(pairs.features[own, 0])[:4], nearest)
     # Each pair once, and its change is that of the models of this distance.
     assert len(np.unique(pairs.features[own, 0])) == 8
-    for (distance, ratio, metric), change in zip(pairs.features[own], pairs.changes[own], strict=True):
+    for (distance, ratio, metric, product), change in zip(pairs.features[own], pairs.changes[own], strict=True):
         other = int(np.flatnonzero(distances[largest] == distance)[0])
         assert ratio == pytest.approx(np.log(sizes[largest] / sizes[other]))
         assert change == metrics[other] - metric
+        assert product == distance * metric
     again = pairs_of(distances, sizes, metrics, ["a", "b"] * 20)
     np.testing.assert_array_equal(again.features, pairs.features)
 
@@ -193,5 +194,5 @@ def test_no_pairs() -> None:
     distances, _, metrics = _gallery(5)
     assert len(pairs_of(distances, np.full(5, 7), metrics, ["a"] * 5).changes) == 0
     nothing = pairs_of(np.empty((0, 0)), [], [], [])
-    assert nothing.features.shape == (0, 3)
+    assert nothing.features.shape == (0, 4)
     assert learned(nothing) is None
