@@ -14,7 +14,7 @@ from registry.errors import UsageError
 from registry.types import RelationEdge, RelationForest, RelationTree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -139,7 +139,7 @@ def picture_trees(store: Store, where: Filter) -> TreePicture:
 
 
 def _groups(
-    store: Store, ids: NDArray[np.int64], codes: NDArray[np.int32], topologies: dict[int, Topology]
+    store: Store, ids: NDArray[np.int64], codes: NDArray[np.int32], topologies: Mapping[int, Topology]
 ) -> list[_Group]:
     from registry.storage.models.sketch_reads import read_sketches_of
 

@@ -125,13 +125,15 @@ def with_kin(store: Store, where: Filter) -> Filter:
     UsageError
         More models may be related to one than can be compared.
     """
-    found = {}
-    for name in ("related_to", "unrelated_to"):
-        kin: Kin | None = getattr(where, name)
-        if kin is not None and kin.ids is None:
-            query = or_shapes(LAYERED, lambda spec, kin=kin: resolve(store, kin.model, spec))
-            found[name] = replace(kin, ids=_kin(store, query), version=SKETCH_VERSION)
-    return replace(where, **found)
+
+    def told(kin: Kin | None) -> Kin | None:
+        if kin is None or kin.ids is not None:
+            return kin
+        model = kin.model
+        query = or_shapes(LAYERED, lambda spec: resolve(store, model, spec))
+        return replace(kin, ids=_kin(store, query), version=SKETCH_VERSION)
+
+    return replace(where, related_to=told(where.related_to), unrelated_to=told(where.unrelated_to))
 
 
 def _kin(store: Store, query: Query) -> tuple[int, ...]:

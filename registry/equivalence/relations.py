@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from registry.equivalence.sketches import SKETCH_VERSION, SMALLEST, folded, variances
-from registry.types.relations import Relation
+from registry.types.weight_relations import Relation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.types import LayerMatrix
-    from registry.types.relations import RelationVerdict, Sketches
+    from registry.types.weight_relations import RelationVerdict, Sketches
 
 __all__ = [
     "Matched",

@@ -109,7 +109,7 @@ def _matrix_figures(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> 
         values, some = spectrum.values, max(1, min(each.rows, each.columns))
         figures.append(
             MatrixFigures(
-                *of_layer,
+                **dict(zip(_Z, of_layer, strict=True)),
                 flat=bool(values[-1] < FLAT * values[-some]),
                 single=bool(values[-1] > SINGLE * values.size) and some > 1,  # their mean is one
                 zero_rows=each.zero_rows,

@@ -27,17 +27,6 @@ from registry.types.model_facts import NO_FACTS, ModelFacts
 from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, OlderModels, Stats
 from registry.types.outcomes import Ingested, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
-from registry.types.relations import (
-    RELATIONS,
-    Related,
-    Relation,
-    RelationEdge,
-    RelationForest,
-    RelationTree,
-    RelationVerdict,
-    Relative,
-    Sketches,
-)
 from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
 from registry.types.runs import DONE, Run, RunItem
 from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
@@ -50,6 +39,17 @@ from registry.types.weight_figures import (
     Training,
     VectorCounts,
     WeightFigures,
+)
+from registry.types.weight_relations import (
+    RELATIONS,
+    Related,
+    Relation,
+    RelationEdge,
+    RelationForest,
+    RelationTree,
+    RelationVerdict,
+    Relative,
+    Sketches,
 )
 from registry.types.weights import (
     HEADER_PREFIX,

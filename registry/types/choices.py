@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
-    from registry.types.relations import Relation
     from registry.types.requirements import MetricChange
     from registry.types.spectra import FingerprintSpec
     from registry.types.verdicts import Contrast, Verdict
+    from registry.types.weight_relations import Relation
 
 __all__ = ["Aim", "Candidate", "Choice", "Compression", "ExpectedChange", "Removal", "Selected", "Selection"]
 

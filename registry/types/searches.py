@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
-    from registry.types.relations import Relation
     from registry.types.spectra import FingerprintSpec
     from registry.types.verdicts import Verdict
+    from registry.types.weight_relations import Relation
 
 __all__ = ["IndexCheck", "Neighbour", "Search", "SearchOptions"]
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
-    from registry.types.relations import Relation
     from registry.types.requirements import MetricChange, Requirement
     from registry.types.spectra import Conjugacy, FingerprintSpec
+    from registry.types.weight_relations import Relation
 
 __all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict"]
 

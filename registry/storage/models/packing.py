@@ -14,9 +14,9 @@ import numpy as np
 from registry.errors import SpecMismatchError, SpectrumError
 from registry.storage.models.model_validation import MAX_LENGTH
 from registry.storage.models.records import StoredLayer
-from registry.types.relations import Sketches
 from registry.types.spectra import Conjugacy, Decay, FingerprintSpec
 from registry.types.weight_figures import TRAINING_CLASSES, Alignments, MatrixFigures, VectorCounts, WeightFigures
+from registry.types.weight_relations import Sketches
 from registry.types.weights import LayerMatrix, Metric
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from registry.types.relations import Sketches
     from registry.types.spectra import Conjugacy, Fingerprint, Spectrum
     from registry.types.weight_figures import WeightFigures
+    from registry.types.weight_relations import Sketches
     from registry.types.weights import LayerMatrix, SkippedTensor, WeightsPlan
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import and_, select
 
 from registry.storage.engine import schema
-from registry.storage.models.filter_sql import among
+from registry.storage.engine.dialects import among
 from registry.storage.models.shape_index import ShapeIndex
 from registry.storage.models.sketch_reads import read_layer_shapes, read_sketch_blocks, read_tail_figures
 

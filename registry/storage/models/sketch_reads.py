@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, Integer, any_, bindparam, select
 
 from registry.storage.engine import schema
 from registry.storage.engine.compiled_statements import Compiled
-from registry.storage.models.filter_sql import among
+from registry.storage.engine.dialects import among
 from registry.storage.models.packing import FLOAT16, sketches_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Select
 
-    from registry.types.relations import Sketches
+    from registry.types.weight_relations import Sketches
 
 __all__ = [
     "LayerShapes",

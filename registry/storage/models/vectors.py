@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import ColumnElement, Connection, Select
 
-    from registry.types.relations import Sketches
     from registry.types.spectra import Conjugacy, FingerprintSpec
     from registry.types.weight_figures import WeightFigures
+    from registry.types.weight_relations import Sketches
     from registry.types.weights import LayerMatrix
 
 __all__ = [

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, Table
 
-    from registry.types.relations import Sketches
     from registry.types.weight_figures import WeightFigures
+    from registry.types.weight_relations import Sketches
 
 __all__ = ["MAX_BLOB", "Portable", "Rows", "blobs_of", "read_portables", "read_specs"]
 
