@@ -200,6 +200,9 @@ def is_training_state(path: Path) -> bool:
     return path.stem.lower() in _TRAINER_STEMS or _TRAINER_PARTS.fullmatch(path.stem.lower()) is not None
 
 
+_PACKAGE = ".mlpackage"
+
+
 def default_names(paths: list[Path], folder: Path | None) -> list[str]:
     """Default model names for files: the path below ``folder`` without suffix, or the stem if ``folder`` is None.
 
@@ -238,6 +241,10 @@ def _stem(path: Path) -> str:
 
 
 def _default_name(path: Path, folder: Path | None) -> str:
+    package = next((above for above in path.parents if above.suffix.lower() == _PACKAGE), None)
+    if package is not None:  # of CoreML, whose model file has the same name in all of them
+        inside = folder is not None and package != folder and package.is_relative_to(folder)
+        return package.relative_to(folder).with_suffix("").as_posix() if folder is not None and inside else package.stem
     stem = _stem(path)
     generic = stem.lower() in GENERIC_STEMS
     if folder is None or (generic and path.parent == folder):
