@@ -72,11 +72,6 @@ def test_a_damaged_sign_is_none(name: str, tmp_path: Path) -> None:
     assert found is None or found.kind.title != FORMATS[name][1]
 
 
-def test_the_published_mnn_file_is_refused_by_name(originals: Path) -> None:
-    with pytest.raises(RegistryError, match="is an MNN model, which is not read"):
-        open_ref(expand(originals / "mnn" / "ultraface" / "slim-320.mnn")[0])
-
-
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_the_command_for_a_mobile_flatbuffer_gives_its_weights_back(tmp_path: Path) -> None:
