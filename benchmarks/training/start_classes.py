@@ -133,6 +133,8 @@ def _alone(networks: Sequence[Network]) -> list[str]:
     for name, values in scores.items():
         trained = [z for is_trained, z in values if is_trained and not isnan(z)]
         initial = [z for is_trained, z in values if not is_trained and not isnan(z)]
+        if not trained or not initial:
+            continue
         limit = {"band of the whole network": 1.0, "gains and statistics": 0.0}.get(name, TRAINED_BEYOND)
         shares = " | ".join(f"{np.mean(np.array(some) > limit):.1%}" for some in (trained, initial))
         lines.append(f"| {name} | {len(trained) + len(initial)} | {area(initial, trained):.3f} | {shares} |")
