@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from registry import Registry
-    from registry.types import LayerFigures, Membership, ModelDetails, ModelSummary
+    from registry.types import Duplicates, LayerFigures, Membership, ModelDetails, ModelSummary
 
 __all__ = ["list_models", "show", "spectra", "stats"]
 
@@ -25,8 +25,27 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a stored mode
 
 
 @with_options(filters=filters)
-def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[str, Any]) -> None:
-    """List the stored models that match the filters."""
+def list_models(
+    duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--duplicates",
+            help="Only models that are there several times: identical, permuted or related, with their places.",
+        ),
+    ] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+    *,
+    filters: dict[str, Any],
+) -> None:
+    """List the stored models that match the filters.
+
+    --duplicates groups them. identical: one model of several names or places; permuted: the same weights with units in
+    another order; related: of a common start, which is no waste. Places are those of ingests; no file is looked at.
+    """
+    if duplicates:
+        _list_duplicates(db, filters, as_json=as_json)
+        return
     with open_registry(db) as registry:
         models = registry.models(**filters)
         unmatched, why = ({}, []) if models else _none(registry, filters)
@@ -52,6 +71,38 @@ def list_models(db: Database = None, as_json: AsJson = False, *, filters: dict[s
         tables.hint(f"{tables.counted(len(models), 'model')}.")
     for sentence in why:
         tables.hint(sentence)
+
+
+def _list_duplicates(db: str | None, filters: dict[str, Any], *, as_json: bool) -> None:
+    with open_registry(db) as registry:
+        found = registry.duplicates(**filters)
+    if as_json:
+        json_output.write(json_output.duplicates(found))
+        return
+    if found.groups:
+        tables.table(("group", "kind", "model", ">correlation", ">size", "place"), _copies(found))
+    else:
+        tables.say(f"Of {tables.counted(found.models, 'model')} none is there twice, and none is related to another.")
+    if any(group.kind != "related" for group in found.groups):
+        tables.say(f"{tables.size(found.freeable)} could be freed by keeping one of each identical or permuted group.")
+    if found.unsketched:
+        tables.hint(
+            f"{tables.counted(found.unsketched, 'model')} without sketches: compared by content alone. "
+            "archreg db check lists them."
+        )
+
+
+def _copies(found: Duplicates) -> Iterator[tuple[str, ...]]:
+    """A row for each place of each model of each group; what a row shares with the one above is written once."""
+    for number, group in enumerate(found.groups, 1):
+        head: tuple[str, str] = (str(number), group.kind)
+        for member in group.members:
+            name = ", ".join(member.model.names) or member.model.name
+            r = "" if member.correlation is None else tables.number(member.correlation)
+            for place in member.places or (None,):
+                size = member.model.bytes if place is None else place.bytes
+                yield (*head, name, r, tables.size(size), "" if place is None else place.location)
+                head, name, r = ("", ""), "", ""
 
 
 def _row(model: ModelSummary) -> tuple[str, ...]:

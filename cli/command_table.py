@@ -59,7 +59,11 @@ COMMANDS: Mapping[str, Command] = {
     "list": Command(
         "registry.cli.browse:list_models",
         "List the stored models.",
-        ("archreg list --family resnet --max-params 1M", "archreg list --metric 'top1@cifar10>=92' --json"),
+        (
+            "archreg list --family resnet --max-params 1M",
+            "archreg list --metric 'top1@cifar10>=92' --json",
+            "archreg list --duplicates",
+        ),
     ),
     "show": Command(
         "registry.cli.browse:show",

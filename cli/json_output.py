@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Comparison,
         Compression,
         Conjugacy,
+        Duplicates,
         ModelSummary,
         Partition,
         RelationForest,
@@ -39,6 +40,7 @@ __all__ = [
     "classes",
     "comparison",
     "compression",
+    "duplicates",
     "gate",
     "forest",
     "plain",
@@ -148,6 +150,11 @@ def search(query: str, found: Search) -> dict[str, Any]:
         "older": found.older,
         "neighbours": found.neighbours,
     }
+
+
+def duplicates(found: Duplicates) -> dict[str, Any]:
+    """Document of ``list --duplicates``."""
+    return {**_record(found), "freeable": found.freeable}
 
 
 def unmatched(texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ METHODS = {
     "compress": f"(query, *, max_ratio=None, k=10, explain=False, relations=False, {TERMS}, **filters)",
     "current": "()",
     "distances": "(*, fingerprint='layered', distance=None, **filters)",
+    "duplicates": "(**filters)",
     "equivalent": f"(a, b, *, {TERMS}, strict=False, **unknown)",
     "estimate": "(refs, *, approximate=False, headers_only=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",

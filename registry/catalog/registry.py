@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         CardFields,
         Comparison,
         Compression,
+        Duplicates,
         Estimate,
         Filters,
         Ingested,
@@ -742,6 +743,20 @@ class Registry:
         where = self._where(filters)
         with self._lock:
             return tuple(self._database.readable().read(read_summaries, where))
+
+    def duplicates(self, **filters: Unpack[Filters]) -> Duplicates:
+        """Group the stored models that match the filters and are the same, or have a common start.
+
+        ``identical``: one model of several names or places. ``permuted``: the same weights with units in another order.
+        ``related``: the trees of ``tree``, which are no waste. Places and their bytes are those recorded by ingests;
+        files are not looked at. O(n) for identical models, O(m^2) for each topology of m models for the others. Raises
+        ``UsageError`` above 10,000 models with sketches.
+        """
+        from registry.catalog.deduplicating import duplicates
+
+        where = filter_of(filters)
+        with self._lock:
+            return duplicates(self._database.readable(), where)
 
     def unmatched(self, **filters: Unpack[Filters]) -> dict[str, tuple[str, ...]]:
         """Return, for each filter text that no model has, up to three similar known texts, by field. O(n).

@@ -6,6 +6,8 @@ spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``,
 ``weights``: tensors, layer matrices, model cards, references. ``model_facts``: configuration beside the weights.
 ``spectra``: spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``, ``searches``,
 ``verdicts``, ``relations``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions.
+``relations``, ``requirements``, ``partitions``, ``choices``, ``calibrations``, ``duplicates``: arguments and
+results of questions.
 ``estimates``, ``outcomes``, ``runs``: ingests before, after and in the journal. No value here depends on a database, a
 file or a framework.
 """
@@ -21,6 +23,8 @@ from registry.types.choices import (
     Selected,
     Selection,
 )
+from registry.types.choices import Aim, Candidate, Choice, Compression, Removal, Selected, Selection
+from registry.types.duplicates import Duplicate, DuplicateGroup, Duplicates, WeightsPlace
 from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, Kin, MetricBound
 from registry.types.model_facts import NO_FACTS, ModelFacts
@@ -86,6 +90,9 @@ __all__ = [
     "Conjugacy",
     "Contrast",
     "Decay",
+    "Duplicate",
+    "DuplicateGroup",
+    "Duplicates",
     "Estimate",
     "ExpectedChange",
     "Filter",
@@ -146,5 +153,6 @@ __all__ = [
     "WeightFigures",
     "Transfer",
     "Verdict",
+    "WeightsPlace",
     "WeightsPlan",
 ]

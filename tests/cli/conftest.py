@@ -32,6 +32,9 @@ from registry.types import (
     Conjugacy,
     Contrast,
     Decay,
+    Duplicate,
+    DuplicateGroup,
+    Duplicates,
     Estimate,
     Filters,
     FingerprintSpec,
@@ -67,6 +70,7 @@ from registry.types import (
     Stats,
     Transfer,
     Verdict,
+    WeightsPlace,
 )
 
 if TYPE_CHECKING:
@@ -283,6 +287,21 @@ SAMPLES: dict[str, Any] = {
     "runs.forget": 1,
     "models": (summary(), summary("resnet32")),
     "unmatched": {},
+    "duplicates": Duplicates(
+        (
+            DuplicateGroup(
+                "identical",
+                (Duplicate(summary(), (WeightsPlace("/a.pt", 1_000), WeightsPlace("/b.pt", 900))),),
+                900,
+            ),
+            DuplicateGroup(
+                "related",
+                (Duplicate(summary(), (WeightsPlace("/a.pt", 1_000),)), Duplicate(summary("tuned"), (), 0.93)),
+            ),
+        ),
+        3,
+        1,
+    ),
     "show": lambda name: ModelDetails(
         summary(name),
         (LayerFigures(0, "conv1.weight", "conv", (16, 3, 3, 3), 16, 27, 0.25, 4.0, 3.5, math.nan),),

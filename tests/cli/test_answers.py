@@ -730,3 +730,23 @@ def test_a_narrow_terminal_folds_texts_and_cuts_none(
     assert (shown.count("Z"), shown.count("X"), shown.count("Q")) == (100, 12, 21)
     assert "269,722" in shown
     assert all(len(line) <= width for line in shown.splitlines())
+
+
+def test_duplicates(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    done = archreg("list", "--duplicates", "--family", "resnet")
+    assert fake.called("duplicates")[1] == {"family": "resnet"}
+    rows = [line.split() for line in done.out.splitlines()]
+    assert rows[1:5] == [
+        ["1", "identical", "resnet20", "1", "kB", "/a.pt"],
+        ["900", "B", "/b.pt"],
+        ["2", "related", "resnet20", "1", "kB", "/a.pt"],
+        ["tuned", "0.93", "1.08", "MB"],
+    ]
+    assert done.out.splitlines()[5] == "900 B could be freed by keeping one of each identical or permuted group."
+    assert done.err.startswith("1 model without sketches: compared by content alone.")
+    document = archreg("list", "--duplicates", "--json").document
+    assert document["freeable"] == 900
+    assert document["groups"][1]["members"][1]["correlation"] == 0.93
+    fake.answers["duplicates"] = replace(samples.answers["duplicates"], groups=(), unsketched=0)
+    done = archreg("list", "--duplicates")
+    assert (done.out, done.err) == ("Of 3 models none is there twice, and none is related to another.\n", "")
