@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 __all__ = [
+    "AUDIT_RULES",
     "DISTANCES",
     "EXECUTORS",
     "FINGERPRINTS",
@@ -103,6 +104,21 @@ REFERENCES: Final = {
     "wishart": "registry.ensembles.reference:WISHART",
 }
 """Conjugate ensembles of spectral differences: a `registry.ensembles.Reference` each."""
+
+AUDIT_RULES: Final = {
+    "nonfinite": "registry.audit.nonfinite_layers:RULE",
+    "untrained": "registry.audit.untrained_layers:RULE",
+    "duplicate": "registry.audit.duplicate_layers:RULE",
+    "rows": "registry.audit.empty_rows:RULE",
+    "rank": "registry.audit.deficient_rank:RULE",
+    "scale": "registry.audit.layer_scale:RULE",
+    "saturated": "registry.audit.saturated_values:RULE",
+    "statistics": "registry.audit.unmoved_statistics:RULE",
+    "labels": "registry.audit.conflicting_labels:RULE",
+    "family": "registry.audit.foreign_family:RULE",
+    "config": "registry.audit.contradicted_config:RULE",
+}
+"""What an audit looks for: a `registry.audit.AuditRule` each."""
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """Answers as pandas data frames, one row for each thing found.
 
 ``frames.of_models(reg.models())`` is for what is a tuple. The answers ``Search``, ``Comparison``, ``Partition``,
-``Compression``, ``Selection`` and ``Calibrated`` have a method ``to_frame()``. All frames follow the same rules:
+``Compression``, ``Selection``, ``Calibrated`` and ``Audit`` have a method ``to_frame()``. All frames follow the same
+rules:
 
 - Columns are flat, their names are those of the fields, and their order is always the same. What depends on the stored
   models comes last, sorted: ``metric.top1@cifar10/test``, ``change.top1@cifar10/test``, ``tag.reviewed``.
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.types import (
+        Audit,
         Calibrated,
         Candidate,
         Comparison,
@@ -55,6 +57,7 @@ __all__ = [
     "of_compression",
     "of_details",
     "of_distances",
+    "of_findings",
     "of_ingested",
     "of_items",
     "of_layers",
@@ -142,6 +145,12 @@ _INGESTED = (
     *_fields(NUMBER, "seconds"),
     *_fields(TEXT, "message", "remedy"),
     Column("notes", TEXT, lambda outcome: "; ".join(outcome.notes)),
+)
+_FINDING = (
+    *_fields(TEXT, "model", "layer", "rule", "severity"),
+    *_fields(NUMBER, "value", "threshold"),
+    *_fields(TEXT, "message", "remedy"),
+    *_fields(NUMBER, "false_alarms"),
 )
 _RELATION = (*_NAME, *_fields(WHOLE, "pairs", "families"), *_fields(NUMBER, "median", "within", "equivalent"))
 
@@ -414,3 +423,8 @@ def of_selection(selection: Selection) -> pd.DataFrame:
 def of_calibrated(calibrated: Calibrated) -> pd.DataFrame:
     """One row for each relation of labelled models: how many pairs, and the fractions within the tolerance."""
     return _frame(calibrated.relations, _RELATION)
+
+
+def of_findings(audit: Audit) -> pd.DataFrame:
+    """One row for each finding of ``reg.audit()``, with the fields of ``Finding`` as columns."""
+    return _frame(audit.findings, _FINDING)

@@ -17,6 +17,7 @@ ALLOWED = {
     **{
         f"registry.types.{answer}.to_frame": "an answer's frame is made where all frames are"
         for answer in (
+            "audits.Audit",
             "calibrations.Calibrated",
             "choices.Compression",
             "choices.Selection",

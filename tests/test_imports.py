@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(PARTS, GROUND),
     "spectral": GROUND | {"ensembles"},
     "migrations": GROUND | {"storage"},  # the environment opens the database, under Alembic's own command too
-    "catalog": GROUND | PARTS,
+    "audit": GROUND | {"spectral", "ensembles"},
+    "catalog": GROUND | PARTS | {"audit"},
     "plugins": GROUND | {"sources"},
     "testing": GROUND | {"sources", "spectral"},
     # What its progress bars are, whether another package has a fingerprint, what a rule means, and what files are read.

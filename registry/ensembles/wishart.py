@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TRACY_WIDOM",
     "largest_eigenvalues",
+    "largest_score",
     "marchenko_pastur_cumulative",
     "marchenko_pastur_density",
     "marchenko_pastur_edges",
@@ -37,6 +38,9 @@ __all__ = [
 
 TRACY_WIDOM = {0.99: 2.0234, 0.999: 3.2724}
 """Quantiles of the Tracy-Widom law for real matrices, by level (Bejan 2005, table 1)."""
+
+_TW_MEAN, _TW_SD = -1.2065335745820, 1.2680340580
+# Mean and standard deviation of that law (Bornemann 2010, arXiv:0904.1581, table 10).
 
 # Floats per block, so that the arrays of the recurrence stay in the second-level cache.
 CACHED = 8192
@@ -174,6 +178,35 @@ def largest_eigenvalues(shapes: Sequence[tuple[int, int]], level: float = 0.99) 
     root, other = np.sqrt(small), np.sqrt(np.maximum(large - 1, 1.0))
     largest = ((root + other) ** 2 + quantile * (root + other) * np.cbrt(1 / root + 1 / other)) / large
     return np.asarray(np.minimum(largest, small))
+
+
+def largest_score(p: int, q: int, largest: float) -> float:
+    """How far a largest eigenvalue is above that of random entries, in standard deviations.
+
+    With mu and sigma of `largest_eigenvalues`, s = (m largest - mu) / sigma follows the Tracy-Widom law for real
+    matrices, whatever the law of the independent entries (Johnstone 2001; Soshnikov 2002); the score is (s - mean) /
+    standard deviation of that law.
+
+    Parameters
+    ----------
+    p, q
+        Shape of the matrix, each >= 1.
+    largest
+        Its largest eigenvalue on the `proper` scale.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    SpectrumError
+        An extent is below 1.
+    """
+    n, m = sorted((check_whole(p, "p"), check_whole(q, "q")))
+    root, other = np.sqrt(n), np.sqrt(max(m - 1, 1))
+    spread = (root + other) * np.cbrt(1 / root + 1 / other)
+    return float(((m * largest - (root + other) ** 2) / spread - _TW_MEAN) / _TW_SD)
 
 
 def sample_cumulative(

@@ -102,9 +102,9 @@ class WeightReading:
 def _matrix_figures(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> tuple[MatrixFigures, ...]:
     """Figures of all layers; moments are computed for all at once."""
     with np.errstate(all="ignore"):
-        z = _statistics(spectra, sums).T.tolist()
+        numbers = np.concatenate((_statistics(spectra, sums), _law(sums))).T.tolist()
     figures = []
-    for spectrum, each, of_layer in zip(spectra, sums, z, strict=True):
+    for spectrum, each, of_layer in zip(spectra, sums, numbers, strict=True):
         # Rows and columns of zeros are no entries: padding, masks and pruned units are not what training leaves behind.
         values, some = spectrum.values, max(1, min(each.rows, each.columns))
         figures.append(
@@ -164,6 +164,15 @@ def _statistics(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> Arra
     )
     known = np.stack([usable] * 3 + [kernels.known] * 3)
     return np.where(known, np.stack([matrix, *found_groups[:2], of_kernels, *found_groups[2:]]), nan)
+
+
+def _law(sums: Sequence[MatrixSums]) -> Array:
+    """What tells the law of the entries (3, L): their mean, kurtosis and largest magnitude, by sums of their powers."""
+    n = np.array([each.rows * each.columns for each in sums], np.float64)
+    first, second, fourth = np.array([each.powers[[1, 2, 4]] for each in sums]).T
+    second = np.where(second > 0, second, nan)
+    largest = np.array([each.extreme for each in sums])
+    return np.stack([first / np.sqrt(second), n * fourth / second**2, np.sqrt(largest * n / second)])
 
 
 def _squared(powers: Array) -> Array:

@@ -48,7 +48,7 @@ class MatrixSums(NamedTuple):
     many have a weight other than zero. With u, a the sums and squared norms of rows, v, b those of columns: ``uu``,
     ``aa``, ``au``, ``vv``, ``bb``, ``bv`` are their products, and ``vw`` is v W^T u. ``kernels``: None where W is no
     convolution of more than one input, or has a column of zeros. ``zero_rows``; ``constant_rows`` of one other value;
-    ``saturated``: elements as large as the stored dtype allows.
+    ``saturated``: elements as large as the stored dtype allows. ``extreme``: the largest w^2.
     """
 
     exponent: int
@@ -66,6 +66,7 @@ class MatrixSums(NamedTuple):
     zero_rows: int
     constant_rows: int
     saturated: int
+    extreme: float
 
 
 def matrix_sums(W: NDArray[np.floating], positions: int = 1, largest: float = inf) -> MatrixSums:
@@ -105,6 +106,7 @@ def _sums(W: NDArray[np.floating], positions: int, largest: float, dtype: type[n
     of_kernels = 1 < positions <= LARGEST_KERNEL and positions < q
     products, square_products = np.zeros((2, positions, positions)) if of_kernels else (np.empty(0), np.empty(0))
     saturated = sampled = 0
+    extreme = 0.0
     # Buffers are used again: new memory from the system costs more than the arithmetic.
     held = np.empty((2, step, q), dtype)
     take = step if p <= step and W.size <= 2 * _SAMPLED else min(step, max(1, _SAMPLED // q))
@@ -121,6 +123,7 @@ def _sums(W: NDArray[np.floating], positions: int, largest: float, dtype: type[n
         both[1, : len(part)] = rows[0, here]
         columns += both[:, : len(part)] @ x
         column_squares += both[0, : len(part)] @ x2
+        extreme = max(extreme, float(x2.max()))
         flat, flat2 = x.reshape(-1), x2.reshape(-1)
         powers[3:5] += flat @ flat2, flat2 @ flat2
         if start % stride == 0:
@@ -164,6 +167,7 @@ def _sums(W: NDArray[np.floating], positions: int, largest: float, dtype: type[n
         zero_rows=p - used,
         constant_rows=_constant_rows(W, u, a),
         saturated=saturated,
+        extreme=extreme,
     )
 
 

@@ -8,10 +8,12 @@ spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``,
 ``verdicts``, ``relations``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions.
 ``relations``, ``requirements``, ``partitions``, ``choices``, ``calibrations``, ``duplicates``: arguments and
 results of questions.
+``relations``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions. ``audits``: findings.
 ``estimates``, ``outcomes``, ``runs``: ingests before, after and in the journal. No value here depends on a database, a
 file or a framework.
 """
 
+from registry.types.audits import SEVERITIES, Audit, Finding, NotAudited, Severity
 from registry.types.calibrations import Calibrated, Calibration, LabelledPairs
 from registry.types.choices import (
     Aim,
@@ -75,9 +77,11 @@ __all__ = [
     "HEADER_PREFIX",
     "DONE",
     "NO_FACTS",
+    "SEVERITIES",
     "TRAINING_CLASSES",
     "Aim",
     "Alignments",
+    "Audit",
     "Calibrated",
     "Calibration",
     "Candidate",
@@ -98,6 +102,7 @@ __all__ = [
     "Filter",
     "Filters",
     "IndexCheck",
+    "Finding",
     "Fingerprint",
     "FingerprintSpec",
     "Ingested",
@@ -121,6 +126,7 @@ __all__ = [
     "ModelSummary",
     "Neighbour",
     "OlderModels",
+    "NotAudited",
     "Partition",
     "Plan",
     "Recomputed",
@@ -143,6 +149,7 @@ __all__ = [
     "SearchOptions",
     "Selected",
     "Selection",
+    "Severity",
     "SkippedTensor",
     "Sketches",
     "Spectrum",

@@ -23,6 +23,10 @@ class MatrixFigures(NamedTuple):
     ``kernel_sums``, ``kernel_norms``: rectangles, squared sums and squared norms of the kernels of a convolution, as
     rows of a matrix of their own; of a large layer, of a part of its kernels.
 
+    ``mean``: sum of the entries over the root of the sum of their squares, which is standard normal where entries have
+    mean zero. ``kurtosis``: mean fourth power over the squared mean square: 1.8 of a uniform law, 3 of a Gaussian.
+    ``extreme``: largest magnitude over the root mean square: 1.73 of a uniform law. NaN of a matrix of zeros.
+
     ``flat``: all eigenvalues agree within 5 %, as those of an orthogonal start. ``single``: W has rank one, as one
     kernel repeated. ``zero_rows``: rows of zeros. ``constant_rows``: rows of one other value. ``saturated``: elements
     of the largest magnitude of the stored dtype.
@@ -34,6 +38,9 @@ class MatrixFigures(NamedTuple):
     kernels: float = nan
     kernel_sums: float = nan
     kernel_norms: float = nan
+    mean: float = nan
+    kurtosis: float = nan
+    extreme: float = nan
     flat: bool = False
     single: bool = False
     zero_rows: int = 0
