@@ -113,6 +113,15 @@ COMMANDS: Mapping[str, Command] = {
             "archreg check new.pt --against resnet20 --metric top1@cifar10=92.4 --max-drop top1=0.5",
         ),
     ),
+    "audit": Command(
+        "registry.cli.audit:audit",
+        "Look for faults in models.",
+        (
+            "archreg audit resnet20 ./new.safetensors",
+            "archreg audit --all --family resnet --fail-on warning",
+            "archreg audit --all --rule untrained --rule duplicate --json",
+        ),
+    ),
     "classes": Command(
         "registry.cli.classes:classes",
         "Group the models into equivalence classes.",

@@ -49,9 +49,10 @@ class AuditSubject:
     ``layers`` in depth order, ``skipped``: tensors that are no layer. ``spectra``, ``figures`` and the rows of
     ``sketches`` (float16, (layers, buckets)) are in the order of the layers. ``nonfinite``: number of values that are
     NaN or infinite. ``precision``: how values are stored, as a summary has it. ``config``: configuration beside the
-    weights, empty where the model has none. ``twins``: other models with these weights. ``kin``: None where the family
-    or the shapes are not known. ``equal``: whether two layers, by position, hold the same values, where the weights are
-    at hand.
+    weights, empty where the model has none; ``quantised``: whether it says that they are quantised. ``twins``: other
+    models with these weights. ``kin``: None where the family or the shapes are not known. ``registry``: whether there
+    are stored models to compare it with. ``equal``: whether two layers, by position, hold the same values, where the
+    weights are at hand.
     """
 
     name: str
@@ -63,7 +64,6 @@ class AuditSubject:
     skipped: tuple[SkippedTensor, ...] = ()
     weights_read: bool = True
     nonfinite: int = 0
-    notes: tuple[str, ...] = ()
     spectra: tuple[Spectrum, ...] | None = None
     figures: WeightFigures | None = None
     sketches: NDArray[np.float16] | None = None
@@ -71,6 +71,7 @@ class AuditSubject:
     quantised: bool = False
     twins: tuple[Twin, ...] | None = None
     kin: FamilyShapes | None = None
+    registry: bool = True
     equal: Callable[[int, int], bool] | None = field(default=None, compare=False)
 
     @cached_property

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from registry.audit.audit_subject import AuditSubject
     from registry.types import Severity
 
-__all__ = ["AuditRule", "Hit", "Lack", "needs_figures", "needs_sketches", "needs_spectra"]
+__all__ = ["AuditRule", "Hit", "Lack", "NO_REGISTRY", "needs_figures", "needs_sketches", "needs_spectra"]
 
 
 class Hit(NamedTuple):
@@ -49,6 +49,8 @@ class AuditRule:
     false_alarms: Mapping[Severity, float]
 
 
+NO_REGISTRY = Lack("there is no registry to compare it with", "ingest models: archreg ingest")
+"""Why models that are audited alone are not compared with others."""
 _AGAIN = "read them again: archreg ingest, with the same files or references"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.audit.base import AuditRule, Hit, Lack
+from registry.audit.base import NO_REGISTRY, AuditRule, Hit, Lack
 from registry.spelling import folded
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def _differing(subject: AuditSubject, twin: Twin) -> Iterator[str]:
 
 
 def _lacks(subject: AuditSubject) -> Lack | None:
+    if not subject.registry:
+        return NO_REGISTRY
     if subject.twins is None:
         return Lack(
             "its weights cannot be compared with those of others: it has no sketches",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.audit.base import AuditRule, Hit, Lack
+from registry.audit.base import NO_REGISTRY, AuditRule, Hit, Lack
 from registry.spelling import counted
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def _check(subject: AuditSubject) -> Iterator[Hit]:
 
 
 def _lacks(subject: AuditSubject) -> Lack | None:
+    if not subject.registry:
+        return NO_REGISTRY
     if not subject.family:
         return Lack("the family is not known", "archreg set NAME --family FAMILY")
     if subject.kin is None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from registry.spectral.devices import Device
     from registry.storage import Store
     from registry.types import (
+        Audit,
         Calibrated,
         Calibration,
         CardChanges,
@@ -733,6 +734,36 @@ class Registry:
             _, settings = self._settings(fingerprint, distance, None)
             self._database.writable().write(drop_calibration, settings.spec.hash, settings.distance.name)
             return self.calibration(fingerprint=fingerprint, distance=distance)
+
+    def audit(
+        self,
+        references: QueryInput | Sequence[QueryInput] = (),
+        *,
+        rules: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+        **filters: Unpack[Filters],
+    ) -> Audit:
+        """Look for faults in models: untrained, duplicate and empty layers, wrong labels, and others.
+
+        ``references``: stored names, or files and references, which are measured and not stored, one or several;
+        without any, all stored models that match the filters, in O(n) memory. ``rules``: only these, see
+        ``docs/audit.md``. ``progress`` is called with the number of finished models and of all. Where evidence is
+        missing, the answer says which rules could not be applied, and why.
+
+        Raises the errors of ``compare`` for a reference that cannot be read, if it is the only one; of several it is
+        listed in ``not_audited``. Raises ``UsageError`` for an unknown rule, or for references with filters.
+        """
+        from registry.catalog.auditing import audit_references, audit_stored, rules_named
+
+        alone = isinstance(references, str | Path | Mapping) or hasattr(references, "state_dict")
+        asked = (references,) if alone else several(references, "references")
+        named, where = rules_named(several(rules, "rules")), filter_of(filters)
+        if asked and filters:
+            raise UsageError("filters are for all stored models", "leave out the references, or the filters")
+        with self._lock:
+            if asked:
+                return audit_references(self._database, asked, named, progress)
+            return audit_stored(self._database.readable(), where, named, progress)
 
     # What is stored.
 

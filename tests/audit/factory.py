@@ -23,7 +23,7 @@ def subject(
 ) -> AuditSubject:
     """A subject with these layers (out, in, *kernel), measured as an ingest does; `known` replaces evidence."""
     layers = tuple(
-        LayerMatrix(at, name, name, W.shape, "conv" if W.ndim > 2 else known.pop(f"kind_{name}", "linear"))  # noqa: PLR2004
+        LayerMatrix(at, name, name, W.shape, "conv" if W.ndim > 2 else known.pop(f"kind_{name}", "linear"))
         for at, (name, W) in enumerate(weights.items())
     )
     buckets = buckets_for(len(layers))

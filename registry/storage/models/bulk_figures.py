@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, select
 
 from registry.spelling import near_spellings
-from registry.storage.engine.schema import architectures, metrics, models
+from registry.storage.engine.schema import architectures, layers, metrics, models
 from registry.storage.models.filter_sql import conditions
 from registry.storage.models.model_queries import near_known
 from registry.storage.models.records import ScoredModel, Size
-from registry.types.weights import Metric
+from registry.types.weights import HEADER_PREFIX, Metric
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from registry.types.filters import Filter
 
-__all__ = ["near_texts", "read_metrics", "read_scored", "read_sizes"]
+__all__ = ["near_texts", "read_metrics", "read_scales", "read_scored", "read_sizes"]
 
 TEXTS = {
     "family": architectures.c.family,
@@ -67,6 +67,14 @@ def read_scored(connection: Connection, metric: Metric, per_family: int) -> list
     columns = (scored.c.id, scored.c.family, scored.c.parameters, scored.c.value)
     statement = select(*columns).where(scored.c.place <= per_family).order_by(scored.c.family, scored.c.place)
     return [ScoredModel(*row) for row in connection.execute(statement)]
+
+
+def read_scales(connection: Connection) -> list[tuple[int, str, float]]:
+    """Return id, topology and sum of the layers' mean eigenvalues of all models whose weights were read; O(layers)."""
+    total = func.sum(layers.c.mean)
+    statement = select(models.c.id, models.c.topology, total).join(layers, layers.c.model_id == models.c.id)
+    read = statement.where(models.c.content_hash.not_like(f"{HEADER_PREFIX}%"))
+    return [(id_, topology, float(scale)) for id_, topology, scale in connection.execute(read.group_by(models.c.id))]
 
 
 def near_texts(connection: Connection, field: str, asked: str) -> list[str]:

@@ -34,6 +34,7 @@ __all__ = [
     "count_models",
     "count_older",
     "has_name",
+    "header_hash_of",
     "is_older",
     "older_models",
     "read_details",
@@ -145,6 +146,11 @@ def unread_models(connection: Connection) -> set[int]:
 def has_name(connection: Connection, name: str) -> bool:
     """Return whether a model has exactly that name."""
     return connection.scalar(select(names.c.id).where(names.c.name == name)) is not None
+
+
+def header_hash_of(connection: Connection, model_id: int) -> str:
+    """Return the hash of the header that a model was read with; empty where it is not known."""
+    return connection.scalar(select(models.c.header_hash).where(models.c.id == model_id)) or ""
 
 
 def near_known(connection: Connection, known: Select[Any], asked: str) -> list[str]:
