@@ -21,6 +21,7 @@ from registry.catalog.kept_classes import KeptClasses
 from registry.catalog.vector_index import VectorIndex
 from registry.types import (
     Aim,
+    Audit,
     Calibrated,
     Calibration,
     Candidate,
@@ -37,6 +38,7 @@ from registry.types import (
     Duplicates,
     Estimate,
     Filters,
+    Finding,
     FingerprintSpec,
     IndexCheck,
     Ingested,
@@ -54,6 +56,7 @@ from registry.types import (
     ModelRef,
     ModelSummary,
     Neighbour,
+    NotAudited,
     OlderModels,
     Partition,
     Plan,
@@ -341,6 +344,15 @@ SAMPLES: dict[str, Any] = {
         CONJUGACY,
         CALIBRATION,
         requirements=(Requirement("related", True, "correlation 0.93, standard error 0.02, in 20 layers"),),
+    "audit": Audit(
+        (
+            Finding(
+                "resnet20", "fc.weight", "rows", "note", 3.0, 0.0, "3 of 10 rows of zeros", "repair the file", 0.01
+            ),
+        ),
+        1,
+        (NotAudited("config", "its files are not at hand", "audit the file", ("resnet20",)),),
+        ("rows", "config"),
     ),
     "classes": Partition(
         SPEC,
