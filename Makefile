@@ -10,7 +10,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help install demo test test-kernels test-lowest mutate stress fuzz lint bench bench-retrieval bench-speed \
-	bench-training bench-scale bench-relations bench-advice docs constraints clean
+	bench-training bench-scale bench-relations bench-advice bench-audit docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
@@ -107,6 +107,10 @@ bench-scale: .venv/.dev
 # Some ten minutes the first time, when networks are trained. Takes BENCH=--write, too.
 bench-relations: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.relations $(BENCH)
+
+# Some ten minutes: every finding in the zoo, and planted faults. BENCH=--write puts the tables into docs/audit.md.
+bench-audit: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.audit $(BENCH)
 
 docs: .venv/.dev
 	$(BIN)/python scripts/cli_docs.py --check

@@ -344,6 +344,7 @@ SAMPLES: dict[str, Any] = {
         CONJUGACY,
         CALIBRATION,
         requirements=(Requirement("related", True, "correlation 0.93, standard error 0.02, in 20 layers"),),
+    ),
     "audit": Audit(
         (
             Finding(
