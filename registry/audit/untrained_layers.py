@@ -151,5 +151,5 @@ RULE = AuditRule(
     },
     check=_check,
     lacks=needs_figures,
-    false_alarms={"error": 0.0, "warning": 0.0, "note": 0.0},
+    false_alarms={"error": 0.0, "warning": 0.006, "note": 0.037},
 )

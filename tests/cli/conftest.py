@@ -346,11 +346,7 @@ SAMPLES: dict[str, Any] = {
         requirements=(Requirement("related", True, "correlation 0.93, standard error 0.02, in 20 layers"),),
     ),
     "audit": Audit(
-        (
-            Finding(
-                "resnet20", "fc.weight", "rows", "note", 3.0, 0.0, "3 of 10 rows of zeros", "repair the file", 0.01
-            ),
-        ),
+        (Finding("resnet20", "fc.weight", "rows", "note", 3.0, 0.0, "3 of 10 rows of zeros", "repair the file", 0.01),),
         1,
         (NotAudited("config", "its files are not at hand", "audit the file", ("resnet20",)),),
         ("rows", "config"),

@@ -7,6 +7,7 @@ from scipy import integrate
 from registry.ensembles.wishart import (
     _chi_squares,
     _counts_below,
+    largest_score,
     marchenko_pastur_cumulative,
     marchenko_pastur_density,
     marchenko_pastur_edges,
@@ -130,3 +131,25 @@ def test_mixture_is_the_mean_over_layers():
 def test_bad_input(call):
     with pytest.raises(SpectrumError):
         call(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("p", "q"), [(64, 64), (100, 400), (400, 100)])
+def test_scores_of_largest_eigenvalues_are_standard(p, q):
+    """Of Gaussian and of uniform entries; the mean's own fluctuation takes a little of the spread away."""
+    rng = np.random.default_rng(p)
+    draws = [rng.standard_normal((p, q)) for _ in range(60)] + [rng.uniform(-1, 1, (p, q)) for _ in range(60)]
+    scores = []
+    for W in draws:
+        values = np.linalg.svd(W, compute_uv=False) ** 2
+        scores.append(largest_score(p, q, values.max() / values.mean()))
+    assert abs(np.mean(scores)) < 0.4
+    assert 0.7 < np.std(scores) < 1.2
+    assert max(scores) < 3 + 1
+    spike = rng.standard_normal((p, q)) + 0.5
+    values = np.linalg.svd(spike, compute_uv=False) ** 2
+    assert largest_score(p, q, values.max() / values.mean()) > 20
+
+
+def test_scores_of_no_matrix():
+    with pytest.raises(SpectrumError):
+        largest_score(0, 3, 1.0)

@@ -262,3 +262,27 @@ def test_evidence_that_is_not_there_does_not_count():
     found = training(figures, layers_of({"only": np.ones((40, 40))}))
     assert (found.training_class, found.evidence, found.layer) == ("untrained", (), "")
     assert (found.z, found.layer_z) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("draw", "kurtosis", "extreme"),
+    [
+        (lambda rng, shape: rng.uniform(-0.1, 0.1, shape), 1.8, 3**0.5),
+        (lambda rng, shape: 3 * rng.standard_normal(shape), 3.0, None),
+    ],
+)
+def test_the_law_of_the_entries(draw, kurtosis, extreme):
+    """Mean, kurtosis and largest entry, by hand; rows of zeros are no entries."""
+    W = draw(np.random.default_rng(0), (100, 80)).astype(np.float32)
+    [plain] = measured(W)[2].layers
+    entries = W.astype(np.float64).ravel()
+    square = np.mean(entries**2)
+    assert plain.mean == pytest.approx(entries.sum() / np.sqrt((entries**2).sum()), abs=1e-6)
+    assert plain.kurtosis == pytest.approx(np.mean(entries**4) / square**2, rel=1e-6)
+    assert plain.extreme == pytest.approx(np.abs(entries).max() / np.sqrt(square), rel=1e-6)
+    assert plain.kurtosis == pytest.approx(kurtosis, abs=0.25)
+    assert abs(plain.mean) < 4
+    if extreme is not None:
+        assert plain.extreme == pytest.approx(extreme, rel=0.02)
+    [padded] = measured(np.concatenate((W, np.zeros((20, 80), np.float32))))[2].layers
+    assert padded[6:9] == pytest.approx(plain[6:9], rel=1e-6)
