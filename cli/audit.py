@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,6 +56,10 @@ def audit(
             help="Exit with 4 if something of this severity or worse is found.",
         ),
     ] = "error",
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep what --all has found here until the end, and continue from it."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     db: Database = None,
     as_json: AsJson = False,
@@ -72,8 +77,12 @@ def audit(
         raise UsageError("audit takes models or --all", "write: archreg audit MODEL..., or archreg audit --all")
     if asked and filters:
         raise UsageError("filters need --all", "leave them out, or write: archreg audit --all")
+    if asked and resume is not None:
+        raise UsageError("--resume needs --all", "leave it out, or write: archreg audit --all")
     with open_registry(db) as registry:
-        found = registry.audit(asked, rules=rule or (), progress=None if quiet else _Counter(), **filters)
+        found = registry.audit(
+            asked, rules=rule or (), resume=resume, progress=None if quiet else _Counter(), **filters
+        )
     shown = found.at_least(_severity(severity))
     failed = [each for each in found.not_audited if not each.rule]
     if as_json:

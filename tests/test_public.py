@@ -18,7 +18,7 @@ from registry import ModelCard, Registry, errors, types, version
 TERMS = "fingerprint='layered', distance=None, tolerance=None"
 SEARCH = "radius=None, equivalent=False, exact=False"
 METHODS = {
-    "audit": "(references=(), *, rules=(), progress=None, **filters)",
+    "audit": "(references=(), *, rules=(), resume=None, progress=None, **filters)",
     "calibrate": "(*, fingerprint='layered', distance=None, rate=0.01, seed=0, dry_run=False, **unknown)",
     "calibration": "(*, fingerprint='layered', distance=None, **unknown)",
     "check": "()",

@@ -19,7 +19,7 @@ __all__ = ["AuditSubject", "FamilyShapes", "Twin"]
 
 
 class Twin(NamedTuple):
-    """Another stored model with the same weights, in whatever precision, and its labels; unknown ones are empty."""
+    """Another stored model with the same weights but for rounding, and its labels; unknown ones are empty."""
 
     name: str
     family: str

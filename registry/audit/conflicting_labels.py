@@ -19,7 +19,7 @@ def _check(subject: AuditSubject) -> Iterator[Hit]:
     for twin in subject.twins or ():
         differ = list(_differing(subject, twin))
         if differ:
-            message = f"the same weights as {twin.name}, with another {'; '.join(differ)}"
+            message = f"the same weights as {twin.name}, but for rounding, with another {'; '.join(differ)}"
             remedy = "correct the wrong one: archreg set, or archreg rm"
             yield Hit("", "warning", len(differ), 0, message, remedy)
 
@@ -52,8 +52,8 @@ RULE = AuditRule(
     name="labels",
     finds="the same weights under two labels",
     when={
-        "warning": "another stored model has the same topology and, in any precision, the same weights, and another "
-        "family, architecture, or value of one metric"
+        "warning": "another stored model has the same topology and, but for rounding to float16 or bfloat16, the same "
+        "weights, and another family, architecture, or value of one metric"
     },
     check=_check,
     lacks=_lacks,

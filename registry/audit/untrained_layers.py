@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import isnan, prod, sqrt
+from math import isnan, nan, prod, sqrt
 from typing import TYPE_CHECKING
 
 from registry.audit.base import AuditRule, Hit, needs_figures
 from registry.ensembles.wishart import largest_score
+from registry.spectral.training import TRAINED_BEYOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +80,8 @@ def _check(subject: AuditSubject) -> Iterator[Hit]:
         return
     if training.training_class != "trained":
         message = f"the whole model is {training.training_class}, by {training.decided_by}"
-        yield Hit("", "note", training.z, LOWEST_Z, message, "load its weights before saving it, if it was trained")
+        z_of_all = nan if training.z is None else training.z
+        yield Hit("", "note", z_of_all, TRAINED_BEYOND, message, "load its weights before saving it, if it was trained")
         return
     outputs: dict[str, int] = {}
     for layer in subject.layers:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.audit import RULES, AuditSubject, FamilyShapes, Lack, Twin, judged
 from registry.audit.duplicate_layers import SAME, cosine
+from registry.catalog.audit_progress import AuditProgress
 from registry.errors import (
     DatabaseMissingError,
     EmptyRegistryError,
@@ -38,6 +39,8 @@ __all__ = ["audit_references", "audit_stored", "rules_named"]
 
 SCALES_WITHIN = 1e-3
 """Relative difference of the sums of mean eigenvalues up to which the weights of two models may be the same."""
+ROUNDED = 2.0**-8
+"""Relative difference of two values up to which one may be the other, rounded."""
 COMPARED = 50
 """Models at most whose sketches are compared with those of one model, the nearest by that sum."""
 
@@ -51,13 +54,12 @@ class _Gathered:
         self._lacking: dict[tuple[str, Lack], list[str]] = {}
         self._audited = 0
 
-    def add(self, subject: AuditSubject) -> None:
-        """Judge a subject."""
-        found = judged(subject, self.rules)
+    def add(self, name: str, found: Judgement) -> None:
+        """Take in what was found in a model."""
         self._judged.append(found)
         self._audited += len(found.lacks) < len(self.rules)
         for rule, lack in found.lacks:
-            self._lacking.setdefault((rule, lack), []).append(subject.name)
+            self._lacking.setdefault((rule, lack), []).append(name)
 
     def failed(self, name: str, error: RegistryError) -> None:
         """Record a model of which nothing could be read."""
@@ -89,11 +91,11 @@ class _Others:
             labels = {label.model_id: folded(label.family) for label in store.read(read_labels, SHAPES.hash)}
             scales = store.read(read_scales)
         self._ids, self._vectors = known.ids.copy(), known.vectors
-        self._families = np.array([labels.get(id_, "") for id_ in self._ids.tolist()], dtype=object)
-        self._sizes = Counter(self._families.tolist())
-        self._same = Counter(
-            (row.tobytes(), family) for row, family in zip(self._vectors, self._families.tolist(), strict=True)
-        )
+        families = [labels.get(id_, "") for id_ in self._ids.tolist()]
+        self._codes = {family: code for code, family in enumerate(dict.fromkeys(("", *families)))}
+        self._families = np.array([self._codes[family] for family in families], np.int32)
+        self._sizes = Counter(families)
+        self._same = Counter((hash(row.tobytes()), family) for row, family in zip(self._vectors, families, strict=True))
         self._scales: dict[str, list[tuple[float, int]]] = {}
         for id_, topology, scale in scales:
             self._scales.setdefault(topology, []).append((scale, id_))
@@ -112,11 +114,11 @@ class _Others:
         family = folded(family)
         mine = int(bool((self._ids == model_id).any()))
         others = self._sizes[family] - mine
-        if others <= 0 or self._same[vector.tobytes(), family] > mine:
+        if others <= 0 or self._same[hash(vector.tobytes()), family] > mine:
             return FamilyShapes(max(others, 0), 0.0, float("inf"))
         distances = DISTANCES["l1"].to_all(vector, self._vectors)
-        own = (self._families == family) & (self._ids != model_id)
-        foreign = (self._families != family) & (self._families != "")
+        own = (self._families == self._codes[family]) & (self._ids != model_id)
+        foreign = (self._families != self._codes[family]) & (self._families != 0)
         nearest = float(distances[own].min())
         if not foreign.any():
             return FamilyShapes(others, nearest, float("inf"))
@@ -134,7 +136,7 @@ class _Others:
     def twins(
         self, topology: str, scale: float, sketches: NDArray[np.float16] | None, model_id: int
     ) -> tuple[Twin, ...] | None:
-        """Other stored models with the same weights in any precision, by their sketches; None without sketches."""
+        """Other stored models with the same weights but for rounding, by their sketches; None without sketches."""
         from registry.storage.models.summaries import read_summary
         from registry.storage.models.vectors import read_sketches
 
@@ -171,11 +173,16 @@ def _twin(model: ModelSummary) -> Twin:
 
 
 def audit_stored(
-    store: Store, where: Filter | None, rules: Sequence[str], progress: Callable[[int, int], None] | None
+    store: Store,
+    where: Filter | None,
+    rules: Sequence[str],
+    progress: Callable[[int, int], None] | None,
+    resume: Path | None = None,
 ) -> Audit:
     """Audit the stored models that match, one at a time; O(n) memory of a few kilobytes a model.
 
-    A model that another process removes meanwhile is left out.
+    A model that another process removes meanwhile is left out. ``resume``: a file that keeps what was found until the
+    end, and of which an audit that was interrupted continues.
     """
     from registry.storage.models.model_queries import candidate_ids, require_models
     from registry.storage.models.summaries import read_summary
@@ -183,15 +190,21 @@ def audit_stored(
     store.read(require_models)
     gathered, others = _Gathered(rules), _Others(store)
     ids = store.read(candidate_ids, where)
-    for number, model_id in enumerate(ids, 1):
-        with suppress(UnknownModelError):
-            model = store.read(read_summary, model_id)
-            try:
-                gathered.add(_stored(store, model, others))
-            except SpectrumError as error:  # what is stored of it is damaged
-                gathered.failed(model.name, error)
-        if progress is not None:
-            progress(number, len(ids))
+    with AuditProgress(resume, store.url, rules) if resume is not None else nullcontext() as kept:
+        for number, model_id in enumerate(ids, 1):
+            with suppress(UnknownModelError):
+                model = store.read(read_summary, model_id)
+                try:
+                    found = None if kept is None else kept.known(model.content_hash, model.name)
+                    if found is None:
+                        found = judged(_stored(store, model, others), rules)
+                        if kept is not None:
+                            kept.keep(model.content_hash, found)
+                    gathered.add(model.name, found)
+                except SpectrumError as error:  # what is stored of it is damaged
+                    gathered.failed(model.name, error)
+            if progress is not None:
+                progress(number, len(ids))
     return gathered.answer()
 
 
@@ -257,10 +270,10 @@ def _add(
     if isinstance(asked, ModelSummary):
         assert store is not None  # noqa: S101 - it was found there
         assert others is not None  # noqa: S101
-        gathered.add(_stored(store, asked, others))
+        gathered.add(asked.name, judged(_stored(store, asked, others), gathered.rules))
         return
     with open_ref(asked) if isinstance(asked, ModelRef) else open_module(asked) as checkpoint:  # type: ignore[arg-type]
-        gathered.add(_measured(store, others, checkpoint))
+        gathered.add(checkpoint.ref.name, judged(_measured(store, others, checkpoint), gathered.rules))
 
 
 def _stored(store: Store, model: ModelSummary, others: _Others) -> AuditSubject:
@@ -319,7 +332,9 @@ def _measured(store: Store | None, others: _Others | None, checkpoint: Checkpoin
         kin = others.kin(card.family, vector, 0 if known is None else known.id)
 
     def equal(one: int, other: int) -> bool:
-        return np.array_equal(layer_matrix(checkpoint, plan.layers[one]), layer_matrix(checkpoint, plan.layers[other]))
+        """Whether the values agree but for rounding to bfloat16, by half a unit in the last place and a little."""
+        a, b = (layer_matrix(checkpoint, plan.layers[at]) for at in (one, other))
+        return bool((np.abs(a - b) <= ROUNDED * np.abs(a)).all())
 
     return AuditSubject(
         name=checkpoint.ref.name,

@@ -740,6 +740,7 @@ class Registry:
         references: QueryInput | Sequence[QueryInput] = (),
         *,
         rules: Sequence[str] = (),
+        resume: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
         **filters: Unpack[Filters],
     ) -> Audit:
@@ -747,8 +748,9 @@ class Registry:
 
         ``references``: stored names, or files and references, which are measured and not stored, one or several;
         without any, all stored models that match the filters, in O(n) memory. ``rules``: only these, see
-        ``docs/audit.md``. ``progress`` is called with the number of finished models and of all. Where evidence is
-        missing, the answer says which rules could not be applied, and why.
+        ``docs/audit.md``. ``resume``: a file in which an audit of stored models keeps what it has found, and from which
+        it continues after an interruption; it is removed at the end. ``progress`` is called with the number of finished
+        models and of all. Where evidence is missing, the answer says which rules could not be applied, and why.
 
         Raises the errors of ``compare`` for a reference that cannot be read, if it is the only one; of several it is
         listed in ``not_audited``. Raises ``UsageError`` for an unknown rule, or for references with filters.
@@ -758,12 +760,14 @@ class Registry:
         alone = isinstance(references, str | Path | Mapping) or hasattr(references, "state_dict")
         asked = (references,) if alone else several(references, "references")
         named, where = rules_named(several(rules, "rules")), filter_of(filters)
-        if asked and filters:
-            raise UsageError("filters are for all stored models", "leave out the references, or the filters")
+        if asked and (filters or resume is not None):
+            what = "filters are" if filters else "resume is"
+            raise UsageError(f"{what} for all stored models", "leave out the references, or the other")
+        kept = None if resume is None else path(resume, "resume")
         with self._lock:
             if asked:
                 return audit_references(self._database, asked, named, progress)
-            return audit_stored(self._database.readable(), where, named, progress)
+            return audit_stored(self._database.readable(), where, named, progress, kept)
 
     # What is stored.
 

@@ -60,6 +60,40 @@ def test_stored_models(database_url: str, faulty: Path) -> None:
         assert len(found.to_frame()) == len(found.findings) == 2
 
 
+def test_an_audit_continues_where_it_was_interrupted(database_url: str, faulty: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.jsonl"
+    with Registry(database_url) as reg:
+        for name in ("faulty", "sound"):
+            reg.ingest(faulty / f"{name}.safetensors")
+        whole = reg.audit()
+
+        def stop(done: int, _total: int) -> None:
+            if done == 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            reg.audit(resume=state, progress=stop)
+        assert len(state.read_text().splitlines()) == 2
+        with state.open("a") as file:
+            file.write('{"model": "cut')  # as a kill leaves it
+        # The first model is not read again: what is stored of it is gone.
+        reg._database.writable().write(lambda connection: connection.execute(delete(schema.spectra)))
+        with pytest.raises(KeyboardInterrupt):
+            reg.audit(resume=state, progress=stop)
+        assert [line[:10] for line in state.read_text().splitlines()] == ['{"audit": ', '{"model": ']
+        found = reg.audit(resume=state)
+        assert found.findings == whole.findings
+        assert [each.models for each in found.not_audited if each.rule == "rank"] == [("sound",)]
+        assert not state.exists()
+        reg.audit(resume=state, rules=["rank"])
+        state.write_text("something else\n")
+        with pytest.raises(UsageError, match="is not the progress of this audit"):
+            reg.audit(resume=state)
+        assert state.read_text() == "something else\n"
+        with pytest.raises(UsageError, match="resume is for all stored models"):
+            reg.audit("sound", resume=state)
+
+
 def test_files_say_the_same_and_nothing_is_stored(database_url: str, faulty: Path) -> None:
     with Registry(database_url) as reg:
         reg.ingest(faulty / "sound.safetensors")

@@ -52,7 +52,7 @@ def test_json(archreg: Callable[..., Any], fake: Any) -> None:
     done = archreg("audit", "a", "b", "--json", "--severity", "warning", "--rule", "untrained", "--rule", "family")
     assert fake.called("audit") == (
         (["a", "b"],),
-        {"rules": ["untrained", "family"], "progress": fake.called("audit")[1]["progress"]},
+        {"rules": ["untrained", "family"], "resume": None, "progress": fake.called("audit")[1]["progress"]},
     )
     document = done.document
     assert set(document) == {"findings", "audited", "not_audited"}
@@ -100,6 +100,7 @@ def test_one_that_could_not_be_read(archreg: Callable[..., Any], fake: Any) -> N
         ((), "audit takes models or --all"),
         (("a", "--all"), "audit takes models or --all"),
         (("a", "--family", "x"), "filters need --all"),
+        (("a", "--resume", "f"), "--resume needs --all"),
         (("a", "--rule", "none"), "none of nonfinite"),
         (("a", "--fail-on", "always"), "none of error, warning, note, never"),
     ],
