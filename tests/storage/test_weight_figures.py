@@ -98,8 +98,8 @@ def test_figures_go_with_an_export_and_fill_what_another_registry_lacks(store: S
     ("columns", "message"),
     [
         ({"layers": b"\0" * 8}, "do not have 8 bytes"),
-        ({"layers": b"\0\0\x80\x7f" * 11 * len(LAYERS)}, "infinite"),
-        ({"layers": b"\0\0\x80\xbf" * 11 * len(LAYERS)}, "counts"),
+        ({"layers": b"\0\0\x80\x7f" * len(MatrixFigures._fields) * len(LAYERS)}, "infinite"),
+        ({"layers": b"\0\0\x80\xbf" * len(MatrixFigures._fields) * len(LAYERS)}, "counts"),
         ({"statistics": "[]"}, "cannot be read"),
         ({"statistics": "{" * 100_000}, "cannot be read"),
         ({"statistics": json.dumps({"alignments": {"pairs": -1}, "vectors": {}})}, "a count"),
