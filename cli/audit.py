@@ -13,7 +13,7 @@ import typer
 from registry.cli import json_output, tables
 from registry.cli.option_values import one_of
 from registry.cli.options import AsJson, Database, filters, open_registry, with_options
-from registry.errors import UsageError
+from registry.errors import UnmetError, UsageError
 from registry.extensions import AUDIT_RULES
 from registry.types import SEVERITIES
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
-FOUND = 4
 SOME_FAILED = 3
 NEVER = "never"
 NAMED = 3
@@ -89,8 +88,10 @@ def audit(
         json_output.write({"findings": shown, "audited": found.audited, "not_audited": found.not_audited})
     else:
         _show(found, shown)
-    if fail_on != NEVER and found.at_least(_severity(fail_on)):
-        raise typer.Exit(FOUND)
+    failing = () if fail_on == NEVER else found.at_least(_severity(fail_on))
+    if failing:
+        worst = tables.counted(len(failing), "finding")
+        raise UnmetError(f"{worst} of severity {fail_on}" + ("" if fail_on == "error" else " or worse"))
     if failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -759,10 +759,11 @@ class Registry:
 
         alone = isinstance(references, str | Path | Mapping) or hasattr(references, "state_dict")
         asked = (references,) if alone else several(references, "references")
-        named, where = rules_named(several(rules, "rules")), filter_of(filters)
+        named = rules_named(several(rules, "rules"))
         if asked and (filters or resume is not None):
             what = "filters are" if filters else "resume is"
             raise UsageError(f"{what} for all stored models", "leave out the references, or the other")
+        where = self._where(filters)
         kept = None if resume is None else path(resume, "resume")
         with self._lock:
             if asked:
