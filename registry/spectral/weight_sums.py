@@ -164,7 +164,7 @@ def _sums(W: NDArray[np.floating], positions: int, largest: float, dtype: type[n
         bv=float(column_squares @ v),
         vw=float(v @ weighted),
         kernels=kernels,
-        zero_rows=p - used,
+        zero_rows=sum(not W[row].any() for row in np.flatnonzero(a == 0)),  # squares may underflow
         constant_rows=_constant_rows(W, u, a),
         saturated=saturated,
         extreme=extreme,

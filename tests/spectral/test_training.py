@@ -286,3 +286,12 @@ def test_the_law_of_the_entries(draw, kurtosis, extreme):
         assert plain.extreme == pytest.approx(extreme, rel=0.02)
     [padded] = measured(np.concatenate((W, np.zeros((20, 80), np.float32))))[2].layers
     assert padded[6:9] == pytest.approx(plain[6:9], rel=1e-6)
+
+
+def test_rows_of_tiny_weights_are_no_rows_of_zeros():
+    """Their squares are below the smallest float32; weight decay makes such rows."""
+    W = np.random.default_rng(0).standard_normal((20, 30)).astype(np.float32)
+    W[:3] *= 1e-30
+    W[5] = 0
+    [figures] = measured(W)[2].layers
+    assert figures.zero_rows == 1
