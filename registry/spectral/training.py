@@ -108,8 +108,7 @@ def _matrix_figures(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> 
         # Rows and columns of zeros are no entries: padding, masks and pruned units are not what training leaves behind.
         values, some = spectrum.values, max(1, min(each.rows, each.columns))
         figures.append(
-            MatrixFigures(
-                **dict(zip(_Z, of_layer, strict=True)),
+            MatrixFigures(*of_layer)._replace(
                 flat=bool(values[-1] < FLAT * values[-some]),
                 single=bool(values[-1] > SINGLE * values.size) and some > 1,  # their mean is one
                 zero_rows=each.zero_rows,
