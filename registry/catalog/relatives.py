@@ -47,7 +47,7 @@ SAME_FIGURE = 1e-4
 """Relative difference of a figure of the spectra up to which units in another order are looked for."""
 MOST_PERMUTED = 10
 """Models whose spectra are compared for that."""
-SPARE = 5
+SPARE = 3
 """Models checked by the names of their layers beyond those shown: names can change the order."""
 _REMEMBERED = 4_096
 
@@ -176,7 +176,7 @@ def compared_with(
     inside = cache.ids != query.id
     if ids is not None:
         inside &= np.isin(cache.ids, np.array(ids, np.int64))
-    groups, unlike, cut = _groups(store, cache, mine, inside & cache.drawn)
+    groups, unlike, cut = _groups(store, cache, mine, inside)
     compared = sum(len(group.ids) for group in groups)
     own = cache.coded.get(query.model().topology)
     unchecked, permuted = 0, _permuted(store, cache, query, groups, own, by_signs=compared > MOST_EXACT)
@@ -216,10 +216,10 @@ def _groups(
     common = index.common(mine.shapes, mine.weights)
     enough = (common.layers >= FEW) | ((common.layers > 0) & (common.share >= HALF))
     order = np.flatnonzero(enough)[np.argsort(-common.share[enough], kind="stable")]
-    ids, codes = cache.ids[inside], cache.codes[inside]
-    by_code = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[by_code], common.codes[order])
-    ends = np.searchsorted(codes[by_code], common.codes[order], side="right")
+    places = cache.order if inside.all() else cache.order[inside[cache.order]]
+    codes = cache.codes[places]
+    starts = np.searchsorted(codes, common.codes[order])
+    ends = np.searchsorted(codes, common.codes[order], side="right")
     found: list[_Group] = []
     compared = cut = 0
     for code, start, end in zip(common.codes[order].tolist(), starts.tolist(), ends.tolist(), strict=True):
@@ -237,9 +237,9 @@ def _groups(
                 index.remembered.clear()
             index.remembered[key] = pairs
         if len(pairs.mine) >= FEW or (len(pairs.mine) and pairs.share >= HALF):
-            found.append(_Group(code, ids[by_code[start:end]], pairs))
+            found.append(_Group(code, cache.ids[places[start:end]], pairs))
             compared += end - start
-    return found, len(ids) - compared - cut, cut
+    return found, len(places) - compared - cut, cut
 
 
 def _promising(
@@ -252,7 +252,7 @@ def _promising(
         r = judged_by_signs(mine, block.bits, group.pairs)
         ratio = r * np.sqrt((1 / group.pairs.v).sum())
         may = np.flatnonzero((r >= SIGNS_R) & (ratio >= SIGNS_RATIO))
-        may = may[np.isin(block.ids[may], group.ids)]
+        may = may[_among(block.ids[may], group.ids)]
         scores.append(ratio[may])
         members.append(block.ids[may])
         places.append(np.full(len(may), at))
@@ -268,6 +268,12 @@ def _promising(
     return kept, max(0, sure - len(best))
 
 
+def _among(ids: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of some ids are among others, which are ascending and not none."""
+    at = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
+    return np.asarray(ascending[at] == ids)
+
+
 def _permuted(
     store: Store, cache: SketchCache, query: Query, groups: Sequence[_Group], own: int | None, *, by_signs: bool
 ) -> list[int]:
@@ -280,7 +286,7 @@ def _permuted(
         return []
     if by_signs:
         block = store.read(cache.signs, group.code, group.pairs.buckets)
-        mask = np.isin(block.ids, group.ids)
+        mask = _among(block.ids, group.ids)
         ids, z = block.ids[mask], block.figures[mask]
     else:
         ids, z = group.ids, store.read(read_tail_figures, group.ids)

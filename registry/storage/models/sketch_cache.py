@@ -79,6 +79,7 @@ class SketchCache:
         self._index: ShapeIndex | None = None
         self._indexed: frozenset[int] = frozenset()  # topologies in the index
         self._current: dict[int, Topology] | None = None
+        self._order: NDArray[np.intp] | None = None
 
     @property
     def held(self) -> int:
@@ -117,7 +118,7 @@ class SketchCache:
 
     def _take(self, ids: Sequence[int], topologies: Iterable[str], drawn: Sequence[bool]) -> None:
         """Add models that are not held."""
-        self._current = None
+        self._current = self._order = None
         codes = [self.coded.setdefault(topology, len(self.coded)) for topology in topologies]
         every = np.concatenate((self.ids, np.array(ids, np.int64)))
         order = np.argsort(every, kind="stable")
@@ -160,6 +161,14 @@ class SketchCache:
                 np.concatenate((block.figures[still], read.figures))[order],
             )
         self._shrink()
+
+    @property
+    def order(self) -> NDArray[np.intp]:
+        """Places (m,) of the models with sketches, by topology and then by id; sorted once."""
+        if self._order is None:
+            drawn = np.flatnonzero(self.drawn)
+            self._order = drawn[np.argsort(self.codes[drawn], kind="stable")]
+        return self._order
 
     def topologies(self, connection: Connection) -> Mapping[int, Topology]:
         """Each topology of which a model has sketches, by code, as one of its models has it; read once."""

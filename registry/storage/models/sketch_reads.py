@@ -8,11 +8,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import ARRAY, Integer, any_, bindparam, select
+from sqlalchemy import ARRAY, Integer, Text, any_, bindparam, func, select
 
 from registry.storage.engine import schema
 from registry.storage.engine.compiled_statements import Compiled
-from registry.storage.engine.dialects import among
 from registry.storage.models.packing import FLOAT16, sketches_of
 
 if TYPE_CHECKING:
@@ -54,20 +53,19 @@ class SketchBlock(NamedTuple):
 
 
 class _ById:
-    """A statement for a list of ids, compiled once where the database takes the list as one array."""
+    """A statement for a list of ids, which is one parameter, so that it is compiled once."""
 
     def __init__(self, statement: Select[Any]) -> None:
-        self._statement = statement
-        self._column = statement.selected_columns[0]
-        ids = bindparam("ids", type_=ARRAY(Integer))
-        self._array = Compiled(statement.where(self._column == any_(ids)))
+        column = statement.selected_columns[0]
+        each = func.json_each(bindparam("ids", type_=Text)).table_valued("value")
+        self._array = Compiled(statement.where(column == any_(bindparam("ids", type_=ARRAY(Integer)))))
+        self._json = Compiled(statement.where(column.in_(select(each.c.value))))
 
     def rows(self, connection: Connection, ids: Sequence[int]) -> list[tuple[Any, ...]]:
         """The rows of the models with those ids, in any order."""
         if connection.dialect.name == "postgresql":
             return self._array.rows(connection, {"ids": list(ids)})
-        chosen = self._statement.where(among(self._column, ids, connection))
-        return [tuple(row) for row in connection.execute(chosen)]
+        return self._json.rows(connection, {"ids": json.dumps([int(model) for model in ids])})
 
 
 _SHAPES = _ById(select(layers.c.model_id, layers.c.position, layers.c.name, layers.c.p, layers.c.q, layers.c.kernel))
