@@ -93,7 +93,7 @@ COMMANDS: Mapping[str, Command] = {
     "tree": Command(
         "registry.cli.tree:tree",
         "Show trees of related models.",
-        ("archreg tree", "archreg tree --family resnet --json", "archreg tree --format dot > models.dot"),
+        ("archreg tree", "archreg tree --family resnet --json", "archreg tree --format dot"),
     ),
     "compare": Command(
         "registry.cli.compare:compare",

@@ -61,7 +61,12 @@ from registry.types import (
     Partition,
     Plan,
     Recomputed,
+    Related,
     Relation,
+    RelationEdge,
+    RelationForest,
+    RelationTree,
+    Relative,
     Requirement,
     Run,
     RunItem,
@@ -278,6 +283,8 @@ SPECTRUM = Spectrum(
     0.25,
     np.linspace(0.5, 1.5, 16, dtype=np.float32),
 )
+RELATED = Relation("related", 0.83, 0.02, 11.2, 20, 1.0)
+
 SAMPLES: dict[str, Any] = {
     "plan": _plan,
     "estimate": _estimate,
@@ -418,6 +425,24 @@ SAMPLES: dict[str, Any] = {
     "index.build": 163,
     "index.check": IndexCheck(SPEC, "l1", 163, 163, 0, 0, 10, 100, 0.9875),
     "index.drop": 1,
+    "related": Related(
+        summary(), (Relative(summary("resnet20-tuned"), RELATED),), found=3, compared=162, exactly=108, unlike=12
+    ),
+    "tree": RelationForest(
+        (
+            RelationTree(
+                (summary(), summary("resnet20-tuned"), summary("resnet20-shuffled")),
+                (
+                    RelationEdge("resnet20", "resnet20-tuned", RELATED),
+                    RelationEdge("resnet20-tuned", "resnet20-shuffled", Relation("permuted", 0.01, 0.02, 0.4, 20, 1.0)),
+                ),
+            ),
+        ),
+        compared=163,
+        alone=160,
+        unsketched=1,
+    ),
+    "plot_tree": None,
     "plot_csd": None,
     "plot_spectrum": None,
     "distances": (("a", "b"), np.array([[0.0, 0.5], [0.5, 0.0]])),

@@ -91,7 +91,7 @@ def test_top_help_lists_every_command(archreg: Callable[..., Any]) -> None:
 
 def test_every_option_of_every_command_has_help() -> None:
     commands = dict(_leaves())
-    assert len(commands) == len(COMMANDS) + 9  # db and index count for three each, plot for two, runs for five
+    assert len(commands) == len(COMMANDS) + 10  # db, index and plot count for three each, runs for five
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:
