@@ -53,6 +53,7 @@ def scored(families: int = FAMILIES, members: int = MEMBERS) -> Iterator[Any]:
 
 QUERY = f"f0-{MEMBERS - 1}"
 CARD: dict[str, Any] = {"parameters": 8_100, "family": "F1", "dataset": "cifar10"}
+SIZE: dict[str, Any] = {"min_params": CARD["parameters"], "max_params": CARD["parameters"]}
 UNSCORED = {
     "asked": made("asked", 0.062, **CARD),
     "other spelling": made("other spelling", 0.062, **{**CARD, "family": "f1", "dataset": "CIFAR10"}),
@@ -180,14 +181,34 @@ OTHERS = {"other data": ("imagenet", "test"), "other split": ("cifar10", "val"),
 
 def test_select(fill: Any) -> None:
     reg = fill([*scored(), *UNSCORED.values()])
-    found = reg.select(like=QUERY, aims=("min:distance", "min:params"), tolerance=100.0, k=100)
-    shown = {each.model.name: each for group in found.classes for each in (group.best, *group.others)}
-    assert shown[QUERY].expected_change is None
+    # Models of one size, all of which are on the front of the smallest.
+    found = reg.select(like=QUERY, aims=("min:params",), tolerance=100.0, k=100, **SIZE)
+    shown = {each.model.name: each.expected_change for group in found.classes for each in (group.best, *group.others)}
+    assert {name for name, change in shown.items() if change is not None} == KNOWN
     by_compress = expected(reg)
-    for name, choice in shown.items():
-        assert choice.expected_change == by_compress.get(name)
+    assert shown == {name: by_compress[name] for name in shown}
+    assert len(shown) > len(KNOWN)
+    near = reg.select(like=QUERY, aims=("min:distance",), tolerance=100.0)
+    assert [(group.best.model.name, group.best.expected_change) for group in near.classes] == [(QUERY, None)]
     alone = reg.select(aims=("min:params",))
     assert {each.best.expected_change for each in alone.classes} == {None}
+
+
+def test_frames(fill: Any) -> None:
+    reg = fill([*scored(), UNSCORED["asked"], UNSCORED["other family"]])
+    place = "top1@cifar10/test"
+    answers = (
+        reg.compress(QUERY, tolerance=100.0, k=100),
+        reg.select(like=QUERY, aims=("min:params",), tolerance=100.0, k=100, **SIZE),
+    )
+    change = expected(reg)["asked"]
+    assert change is not None
+    for answer in answers:
+        frame = answer.to_frame().set_index("name")
+        columns = [f"expected.{place}", f"expected_low.{place}", f"expected_high.{place}"]
+        told = frame.loc["asked", columns]
+        assert told.tolist() == [change.value, change.low, change.high]
+        assert frame.drop("asked")[columns].isna().all(axis=None)
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -214,8 +235,8 @@ def test_the_command_line(fill: Any, database_url: str, capsys: pytest.CaptureFi
         rows = {line.strip().split("  ")[0]: line for line in out.splitlines()}
         assert text in rows["asked"], words
         assert learned in " ".join(out.split()), words
+        assert rows["other family"].rstrip().endswith("not known"), words
         if words[0] == "compress":
-            assert rows["other family"].rstrip().endswith("not known")
             assert "expected" not in rows["f1-0"]
     found = json.loads(said(capsys, "compress", QUERY, "--json", *settings))
     told = {candidate["name"]: candidate["expected_change"] for candidate in found["candidates"]}
