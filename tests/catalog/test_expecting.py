@@ -12,7 +12,9 @@ import pytest
 
 from registry import Metric, Registry
 from registry.catalog import expecting
+from registry.catalog.search_settings import settings_for
 from registry.cli.app import main
+from registry.spectral.specs import LAYERED
 from registry.storage import Store
 from registry.storage.models.adding import add_models
 from registry.storage.models.bulk_figures import read_scored
@@ -143,9 +145,31 @@ def test_too_little_is_known(fill: Any, models: list[Any]) -> None:
 def test_a_query_of_an_unknown_kind(fill: Any) -> None:
     odd = made("odd", 0.14, **{**CARD, "parameters": 100_000, "family": "odd", "metrics": ()})
     own = made("own", 0.14, **{**CARD, "parameters": 100_000, "family": "F2", "metrics": top1(88.0)})
-    reg = fill([*scored(), odd, own, UNSCORED["asked"]])
+    unlabelled = made("unlabelled", 0.14, **{**CARD, "parameters": 100_000, "family": "", "metrics": top1(88.0)})
+    reg = fill([*scored(), odd, own, unlabelled, UNSCORED["asked"]])
     assert expected(reg, "odd")["asked"] is None
+    assert expected(reg, "unlabelled")["asked"] is None
     assert expected(reg, "own")["asked"] is not None
+
+
+def test_a_metric_of_no_data_set(fill: Any) -> None:
+    models = [
+        replace(model, card=replace(model.card, dataset="", metrics=(Metric("top1", model.card.metrics[0].value),)))
+        for model in scored()
+    ]
+    # Of what data the candidate is, nothing tells.
+    assert expected(fill([*models, UNSCORED["no data"]]))["no data"] is None
+
+
+def test_shapes_alone_tell_nothing(fill: Any, database_url: str) -> None:
+    reg = fill([*scored(), UNSCORED["asked"]])
+    distances: dict[Any, float | None] = {reg["asked"]: 0.078}
+    with Store.open(database_url, mode="read") as store:
+        settings = settings_for(store, LAYERED, None, None)
+        assert set(expecting.expected_changes(store, settings, reg[QUERY], distances)) == {reg["asked"].id}
+        assert expecting.expected_changes(store, settings, reg[QUERY], {reg["asked"]: None}) == {}
+        settings = replace(settings, by_shapes=True)
+        assert expecting.expected_changes(store, settings, reg[QUERY], distances) == {}
 
 
 def test_a_metric_on_another_split_is_another_metric(fill: Any) -> None:

@@ -162,6 +162,13 @@ def test_equal_changes() -> None:
     assert rule.pairs == 300
 
 
+def test_a_feature_that_never_varies() -> None:
+    pairs = simulated(300, 6, 0)
+    pairs.features[:, 0] = pairs.features[:, 3] = 0.0
+    found = rule_of(pairs).expected(pairs.features)
+    assert np.isfinite(found).all()
+
+
 def _gallery(count: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     random = np.random.default_rng(0)
     points = random.standard_normal((count, 3))
