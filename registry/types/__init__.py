@@ -25,7 +25,6 @@ from registry.types.choices import (
     Selected,
     Selection,
 )
-from registry.types.choices import Aim, Candidate, Choice, Compression, Removal, Selected, Selection
 from registry.types.duplicates import Duplicate, DuplicateGroup, Duplicates, WeightsPlace
 from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, Kin, MetricBound
