@@ -305,7 +305,7 @@ def judged(c: NDArray[np.float64], v: NDArray[np.float64], share: float) -> Rela
             if few
             else "the correlation lies between what relatives and what strangers have"
         )
-    # The estimate of a copy scatters about 1, which a correlation does not exceed. Collisions of correlated weights have
-    # 1 + r^2 times the variance of those of unrelated ones.
+    # The estimate of a copy scatters about 1, which a correlation does not exceed. Collisions of correlated weights
+    # have 1 + r^2 times the variance of those of unrelated ones.
     shown = min(max(r, -1.0), 1.0)
     return Relation(verdict, shown, s * math.sqrt(1 + shown * shown), Z, int(c.size), share, reason)
