@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from registry.cli import json_output, tables, verdict_text
 from registry.cli.gate import require_all, show_requirements
 from registry.cli.options import AsJson, Database, open_registry, question_of_two, requirements, with_options
+from registry.types.audits import SEVERITIES
 
 if TYPE_CHECKING:
     from registry.types import Comparison, Conjugacy, ModelSummary, Verdict
@@ -32,7 +34,7 @@ def compare(
     required: dict[str, Any],
     question: dict[str, Any],
 ) -> None:
-    """Compare two models: the same weights, related, equivalent? The exit code is 0 whatever the answers.
+    """Compare two models: the same weights, related, equivalent, sound? The exit code is 0 whatever the answers.
 
     With --require, --same-shape or --max-drop it is 4 where one of these does not hold.
 
@@ -41,7 +43,7 @@ def compare(
     The tolerance separates families. --strict separates different trainings of one topology.
     """
     with open_registry(db) as registry:
-        compared = registry.compare(a, b, strict=strict, **required, **question)
+        compared = registry.compare(a, b, strict=strict, audited=True, **required, **question)
     if as_json:
         json_output.write(json_output.comparison(compared))
         require_all(compared)
@@ -97,7 +99,26 @@ def _questions(compared: Comparison) -> list[tuple[str, str, str]]:
     tolerance = "no tolerance" if verdict.tolerance is None else f"tolerance {tables.number(verdict.tolerance)}"
     basis = "shapes alone" if verdict.by_shapes else classes
     rows.append(("equivalent?", answer, f"distance {tables.number(verdict.distance)}, {tolerance}; {basis}"))
+    rows.append(("sound?", *_soundness(compared)))
     return rows
+
+
+def _soundness(compared: Comparison) -> tuple[str, str]:
+    """Whether an audit finds anything in the two, worst first."""
+    sides = ((compared.a, compared.findings_a), (compared.b, compared.findings_b))
+    told, counts = [], Counter[str]()
+    for model, findings in sides:
+        if findings is None:
+            told.append(f"{model.name} was not audited")
+            continue
+        of_model = Counter(finding.severity for finding in findings)
+        counts += of_model
+        parts = ", ".join(tables.counted(of_model[each], each) for each in SEVERITIES if of_model[each])
+        told.append(f"{model.name}: {parts or 'nothing found'}")
+    answer = "not known" if any(findings is None for _, findings in sides) else "yes"
+    if counts["error"] or counts["warning"]:
+        answer = "no" if counts["error"] else "look"
+    return answer, "; ".join(told) + (" (archreg audit shows them)" if counts else "")
 
 
 def _show_sides(compared: Comparison) -> None:

@@ -168,6 +168,7 @@ def comparison(compared: Comparison) -> dict[str, Any]:
         **plain(compared.verdict),
         "same_weights": compared.same_weights,
         "relation": compared.relation,
+        "findings": {"a": compared.findings_a, "b": compared.findings_b},
         "fingerprint": compared.spec,
         "distance_name": compared.distance,  # ``distance`` is the verdict's number
         "distances": dict(compared.distances),

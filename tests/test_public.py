@@ -24,7 +24,7 @@ METHODS = {
     "check": "()",
     "classes": f"(*, {TERMS}, rule=None, keep=True, **filters)",
     "close": "()",
-    "compare": f"(a, b, *, {TERMS}, strict=False, require=(), max_drop=None, **unknown)",
+    "compare": f"(a, b, *, {TERMS}, strict=False, require=(), max_drop=None, audited=False, **unknown)",
     "compress": f"(query, *, max_ratio=None, k=10, explain=False, relations=False, {TERMS}, **filters)",
     "current": "()",
     "distances": "(*, fingerprint='layered', distance=None, **filters)",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from registry.catalog.database import Database
     from registry.catalog.subjects import QueryInput
     from registry.storage import Store
-    from registry.types import Checkpoint, Filter, ModelFacts, ModelRef, ModelSummary, WeightsPlan
+    from registry.types import Checkpoint, Filter, Finding, ModelFacts, ModelRef, ModelSummary, WeightsPlan
 
 __all__ = ["audit_references", "audit_stored", "rules_named"]
 
@@ -206,6 +206,14 @@ def audit_stored(
             if progress is not None:
                 progress(number, len(ids))
     return gathered.answer()
+
+
+def findings_of(store: Store, model: ModelSummary) -> tuple[Finding, ...] | None:
+    """What all rules find in a stored model; None where no rule could be applied."""
+    gathered = _Gathered(rules_named(()))
+    gathered.add(model.name, judged(_stored(store, model, _Others(store)), gathered.rules))
+    answer = gathered.answer()
+    return answer.findings if answer.audited else None
 
 
 def audit_references(

@@ -441,15 +441,16 @@ class Registry:
         strict: bool = False,
         require: Iterable[RequirementName] = (),
         max_drop: Mapping[str, float] | None = None,
+        audited: bool = False,
         **unknown: Never,
     ) -> Comparison:
-        """Compare two models, stored or not: verdict, distances, training and tail classes, and where they differ.
+        """Compare two models, stored or not: the same weights, related, equivalent, and where they differ.
 
-        ``strict``: as in ``equivalent``. ``require``: what must hold: ``equivalent``; ``related`` (also permuted or
-        identical); ``identical``, by content; ``same-shape``, of one topology. ``max_drop``: by how much ``b`` may be
-        worse than ``a``, by ``top1``, ``top1@cifar10`` or ``top1@cifar10/test``: wherever both have the metric on one
-        data set and split, and at least once. The answer's ``requirements`` tell what holds and why, ``unmet`` what
-        does not.
+        ``audited``: also look for faults in those that are stored. ``strict``: as in ``equivalent``. ``require``: what
+        must hold: ``equivalent``; ``related`` (also permuted or identical); ``identical``, by content; ``same-shape``,
+        of one topology. ``max_drop``: by how much ``b`` may be worse than ``a``, by ``top1``, ``top1@cifar10`` or
+        ``top1@cifar10/test``: wherever both have the metric on one data set and split, and at least once. The answer's
+        ``requirements`` tell what holds and why, ``unmet`` what does not.
         """
         from registry.catalog.comparing import compare
         from registry.catalog.requiring import conditions_of
@@ -458,6 +459,12 @@ class Registry:
         wanted = conditions_of(require, max_drop)
         with self._lock:
             found = compare(*self._both(a, b, fingerprint, distance, tolerance), strict=strict, wanted=wanted)
+            if audited:
+                from registry.catalog.auditing import findings_of
+
+                store = self._database.readable()
+                one, other = (findings_of(store, model) if model.id else None for model in (found.a, found.b))
+                found = found.with_findings(one, other)
         return found.of_asked(a, b)
 
     def gate(

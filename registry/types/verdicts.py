@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from registry.types.audits import Finding
     from registry.types.calibrations import Calibration
     from registry.types.models import ModelSummary
     from registry.types.requirements import MetricChange, Requirement
@@ -79,8 +80,9 @@ class Contrast:
 class Comparison:
     """Two models side by side: the verdict for the requested ``distance``, and all distances between them.
 
-    Three questions are answered apart: ``same_weights``; ``relation``, whether they have a common start or one descends
-    from the other; and ``verdict``, whether they are equivalent, a statement on statistics of weights alone.
+    Four questions are answered apart: ``same_weights``; ``relation``, whether they have a common start or one descends
+    from the other; ``verdict``, whether they are equivalent, a statement on statistics of weights alone; and
+    ``findings_a``, ``findings_b``, what an audit finds in each, None where it was not audited.
 
     ``contrast``: where they differ, None if the spectra of one of them are not stored. ``calibration``: None if the
     fingerprint is not calibrated. ``asked_a``, ``asked_b``: what the caller wrote, where that is another name, a hash,
@@ -101,6 +103,8 @@ class Comparison:
     asked_a: str = ""
     asked_b: str = ""
     relation: Relation | None = None
+    findings_a: tuple[Finding, ...] | None = None
+    findings_b: tuple[Finding, ...] | None = None
     changes: tuple[MetricChange, ...] = ()
     requirements: tuple[Requirement, ...] = ()
 
@@ -121,6 +125,10 @@ class Comparison:
     def unmet(self) -> tuple[str, ...]:
         """What was required and does not hold."""
         return tuple(each.require for each in self.requirements if not each.met)
+
+    def with_findings(self, a: tuple[Finding, ...] | None, b: tuple[Finding, ...] | None) -> Self:
+        """The comparison with what an audit found in each model."""
+        return replace(self, findings_a=a, findings_b=b)
 
     def of_asked(self, a: object, b: object) -> Self:
         """The comparison with what the caller wrote for each model, where that is a text other than its name."""

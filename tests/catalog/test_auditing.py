@@ -228,3 +228,16 @@ def test_wrong_questions(database_url: str, faulty: Path) -> None:
         reg.remove("sound")
         with pytest.raises(EmptyRegistryError):
             reg.audit()
+
+
+def test_a_comparison_tells_what_is_found_in_both(database_url: str, faulty: Path) -> None:
+    with Registry(database_url) as reg:
+        for name in ("sound", "faulty"):
+            reg.ingest(faulty / f"{name}.safetensors")
+        found = reg.compare("faulty", "sound", audited=True)
+        assert found.findings_a == reg.audit("faulty").findings
+        assert len(found.findings_a) == 2
+        assert found.findings_b == ()
+        assert reg.compare("faulty", "sound").findings_a is None
+        other = file(faulty, "other", network(5))
+        assert reg.compare("sound", other, audited=True).findings_b is None  # it is not stored

@@ -339,6 +339,8 @@ SAMPLES: dict[str, Any] = {
         CALIBRATION,
         CONTRAST,
         relation=Relation("related", 0.83, 0.02, 31.0, 14, 0.97),
+        findings_a=(Finding("resnet20", "fc", "rank", "error", 0.1, 0.5, "rank 1 of order 10", "narrow it", 0.0),),
+        findings_b=(),
     ),
     "gate": lambda file, against, **_settings: Comparison(
         summary(against),

@@ -131,7 +131,7 @@ def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fa
     assert fake.called("models") == ((), {})
     archreg("compare", "a", "b")
     asked = {"fingerprint": "layered", "distance": None, "tolerance": None, "strict": False}
-    assert fake.called("compare") == (("a", "b"), asked)
+    assert fake.called("compare") == (("a", "b"), {**asked, "audited": True})
 
 
 def test_compare_strictly(archreg: Callable[..., Any], fake: Any) -> None:
@@ -158,24 +158,28 @@ def test_compare(archreg: Callable[..., Any], fake: Any) -> None:
     lines = done.out.splitlines()
     assert lines[0] == "resnet20 and resnet32 are equivalent."
     assert (
-        lines[5] == "The distance 0.021 is within the tolerance 0.035; 99.6 % of unrelated pairs are farther apart "
+        lines[6] == "The distance 0.021 is within the tolerance 0.035; 99.6 % of unrelated pairs are farther apart "
         "(calibrated on 163 published models of 20 families)."
     )
-    assert "Distances: l1 0.021, l2 0.004, linf 0.002." in lines[6]
-    assert [line.split()[:3] for line in lines[1:5]] == [
+    assert "Distances: l1 0.021, l2 0.004, linf 0.002." in lines[7]
+    assert [line.split()[:3] for line in lines[1:6]] == [
         ["question", "answer", "evidence"],
         ["same", "weights?", "no"],
         ["related?", "related", "a"],
         ["equivalent?", "yes", "distance"],
+        ["sound?", "no", "resnet20:"],
     ]
     assert "correlation 0.83 +- 0.02 over 14 layers with 97.0 % of the weights" in lines[3]
     assert lines[4].endswith("distance 0.021, tolerance 0.035; both trained")
+    assert lines[5].endswith("resnet20: 1 error; resnet32: nothing found (archreg audit shows them)")
     assert any(line.split() == ["tail", "class", "long", "long"] for line in lines)
     document = archreg("compare", "resnet20", "resnet32", "--json").document
     assert document["equivalent"] is True
     assert document["distance"] == 0.021
     assert document["tolerance"] == 0.035
     assert (document["same_weights"], document["relation"]["verdict"]) == ("no", "related")
+    assert [each["rule"] for each in document["findings"]["a"]] == ["rank"]
+    assert document["findings"]["b"] == []
     assert (document["relation"]["correlation"], document["relation"]["layers"]) == (0.83, 14)
     assert document["distances"] == {"l1": 0.021, "l2": 0.004, "linf": 0.002}
     for side, name in (("a", "resnet20"), ("b", "resnet32")):
@@ -187,7 +191,7 @@ def test_compare(archreg: Callable[..., Any], fake: Any) -> None:
 
 def test_compare_says_where_two_models_differ(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     lines = archreg("compare", "resnet20", "resnet32").out.splitlines()
-    assert lines[7:12] == [
+    assert lines[8:13] == [
         "Spectra differ most at x = 1.31: 12.3 % more of resnet32 than of resnet20 lies below. "
         "By depth, they differ most near 0.8, by 0.21 decades of x.",
         "Layers that differ most from the other network at the same depth (decades of x):",
@@ -202,11 +206,11 @@ def test_compare_says_where_two_models_differ(archreg: Callable[..., Any], fake:
 
     differing = samples.answers["compare"]("a", "b")
     fake.answers["compare"] = replace(differing, contrast=None)
-    assert "are not stored." in archreg("compare", "a", "b").out.splitlines()[7]
+    assert "are not stored." in archreg("compare", "a", "b").out.splitlines()[8]
     assert archreg("compare", "a", "b", "--json").document["contrast"] is None
     none = replace(differing.contrast, difference=0.0, layers_a=(), layers_b=(), shares=(("shapes", 0.0),))
     fake.answers["compare"] = replace(differing, contrast=none)
-    assert archreg("compare", "a", "b").out.splitlines()[7] == "Their spectra and shapes are the same."
+    assert archreg("compare", "a", "b").out.splitlines()[8] == "Their spectra and shapes are the same."
 
 
 @pytest.mark.parametrize(
@@ -267,7 +271,7 @@ def test_compare_of_unequal_models_is_no_error(archreg: Callable[..., Any], fake
     # Just beyond the tolerance, by digits that tell; the distance is said once.
     far = samples.verdict(0.03500042, equivalent=False, reasons=("distance 0.035 beyond the tolerance 0.035",))
     fake.answers["compare"] = replace(equal, verdict=far)
-    first, _, _, _, _, second, *_ = archreg("compare", "a", "b").out.splitlines()
+    first, _, _, _, _, _, second, *_ = archreg("compare", "a", "b").out.splitlines()
     assert first == "a and b are not equivalent: too far."
     assert second.startswith("The distance 0.0350004 is beyond the tolerance 0.035; ")
     nearly = samples.verdict(float(np.nextafter(0.035, 1)), equivalent=False)
