@@ -24,15 +24,20 @@ METHODS = {
     "check": "()",
     "classes": f"(*, {TERMS}, rule=None, keep=True, **filters)",
     "close": "()",
-    "compare": f"(a, b, *, {TERMS}, strict=False, require=(), max_drop=None, audited=False, **unknown)",
+    "compare": (
+        f"(a, b, *, {TERMS}, strict=False, assume_trained=False, require=(), max_drop=None, audited=False, **unknown)"
+    ),
     "compress": f"(query, *, max_ratio=None, k=10, explain=False, relations=False, {TERMS}, **filters)",
     "current": "()",
     "distances": "(*, fingerprint='layered', distance=None, **filters)",
     "duplicates": "(**filters)",
-    "equivalent": f"(a, b, *, {TERMS}, strict=False, **unknown)",
+    "equivalent": f"(a, b, *, {TERMS}, strict=False, assume_trained=False, **unknown)",
     "estimate": "(refs, *, approximate=False, headers_only=False, workers=None, executor=None)",
     "export": "(file, *, names=(), spectra=True, overwrite=False, progress=None, **filters)",
-    "gate": f"(file, against, *, require=(), max_drop=None, metrics=(), {TERMS}, strict=False, **unknown)",
+    "gate": (
+        f"(file, against, *, require=(), max_drop=None, metrics=(), {TERMS}, strict=False, assume_trained=False, "
+        "**unknown)"
+    ),
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "ingest": (
         "(reference, *, name=None, key=None, base=None, replace=False, keep_spectra=True, device='cpu', "

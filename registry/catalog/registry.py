@@ -439,6 +439,7 @@ class Registry:
         distance: str | None = None,
         tolerance: float | None = None,
         strict: bool = False,
+        assume_trained: bool = False,
         require: Iterable[RequirementName] = (),
         max_drop: Mapping[str, float] | None = None,
         audited: bool = False,
@@ -446,11 +447,11 @@ class Registry:
     ) -> Comparison:
         """Compare two models, stored or not: the same weights, related, equivalent, and where they differ.
 
-        ``audited``: also look for faults in those that are stored. ``strict``: as in ``equivalent``. ``require``: what
-        must hold: ``equivalent``; ``related`` (also permuted or identical); ``identical``, by content; ``same-shape``,
-        of one topology. ``max_drop``: by how much ``b`` may be worse than ``a``, by ``top1``, ``top1@cifar10`` or
-        ``top1@cifar10/test``: wherever both have the metric on one data set and split, and at least once. The answer's
-        ``requirements`` tell what holds and why, ``unmet`` what does not.
+        ``audited``: also look for faults in those that are stored. ``strict``, ``assume_trained``: as in
+        ``equivalent``. ``require``: what must hold: ``equivalent``; ``related`` (also permuted or identical);
+        ``identical``, by content; ``same-shape``, of one topology. ``max_drop``: by how much ``b`` may be worse than
+        ``a``, by ``top1``, ``top1@cifar10`` or ``top1@cifar10/test``: wherever both have the metric on one data set and
+        split, and at least once. The answer's ``requirements`` tell what holds and why, ``unmet`` what does not.
         """
         from registry.catalog.comparing import compare
         from registry.catalog.requiring import conditions_of
@@ -458,7 +459,11 @@ class Registry:
         refuse_unknown(unknown)
         wanted = conditions_of(require, max_drop)
         with self._lock:
-            found = compare(*self._both(a, b, fingerprint, distance, tolerance), strict=strict, wanted=wanted)
+            found = compare(
+                *self._both(a, b, fingerprint, distance, tolerance, assume_trained=assume_trained),
+                strict=strict,
+                wanted=wanted,
+            )
             if audited:
                 from registry.catalog.auditing import findings_of
 
@@ -479,6 +484,7 @@ class Registry:
         distance: str | None = None,
         tolerance: float | None = None,
         strict: bool = False,
+        assume_trained: bool = False,
         **unknown: Never,
     ) -> Comparison:
         """Compare a file with a stored model or another file, and tell whether what is required of it holds.
@@ -502,7 +508,9 @@ class Registry:
             )
         known = tuple(map(typed_metric, several(metrics, "metrics")))
         with self._lock:
-            of_a, of_b, settings = self._both(against, file, fingerprint, distance, tolerance, read=True)
+            of_a, of_b, settings = self._both(
+                against, file, fingerprint, distance, tolerance, read=True, assume_trained=assume_trained
+            )
             found = compare(of_a, of_b, settings, strict=strict, wanted=wanted, metrics=known)
         return found.of_asked(against, file)
 
@@ -515,18 +523,21 @@ class Registry:
         distance: str | None = None,
         tolerance: float | None = None,
         strict: bool = False,
+        assume_trained: bool = False,
         **unknown: Never,
     ) -> Verdict:
         """Decide whether two models are equivalent, with the evidence.
 
         ``strict``: also require spectra by depth as near as those of trainings that differ only in the seed; needs the
-        fingerprint ``layered``.
+        fingerprint ``layered``. ``assume_trained``: judge a model of undetermined training class as trained; else it is
+        equivalent to itself alone.
         """
         from registry.catalog.comparing import verdict
 
         refuse_unknown(unknown)
         with self._lock:
-            return verdict(*self._both(a, b, fingerprint, distance, tolerance), strict=strict)
+            both = self._both(a, b, fingerprint, distance, tolerance, assume_trained=assume_trained)
+            return verdict(*both, strict=strict)
 
     def relation(self, a: QueryInput, b: QueryInput, **unknown: Never) -> Relation:
         """Tell whether two models, stored or not, have a common start, or one descends from the other.
@@ -1068,6 +1079,7 @@ class Registry:
         tolerance: float | None,
         *,
         read: bool = False,
+        assume_trained: bool = False,
     ) -> tuple[Query, Query, SearchSettings]:
         """Two query models and the settings to compare them, by shapes alone if the weights of one were not read.
 
@@ -1086,7 +1098,7 @@ class Registry:
         )
         if spec != settings.spec:
             settings = settings_for(store, spec, distance, tolerance)
-        return one, other, settings
+        return one, other, settings.assuming(trained=assume_trained)
 
 
 def _planned(refs: Sequence[ModelRef]) -> tuple[ModelRef, ...]:

@@ -9,6 +9,7 @@ from registry.catalog.arguments import number
 from registry.equivalence import (
     DEFAULT_DISTANCE,
     SEED_DISTANCES,
+    UNDETERMINED,
     distance_named,
     judge,
     rate_bound,
@@ -51,7 +52,8 @@ class SearchSettings:
 
     ``calibration``: None if the fingerprint is not calibrated; ``tolerance``: None if it is not given either;
     ``fixed``: whether the caller gave the tolerance; then it is not adapted to the number of models; ``by_shapes``:
-    whether shapes alone are compared: then no training class counts.
+    whether shapes alone are compared: then no training class counts; ``assume_trained``: undetermined models are judged
+    as trained.
     """
 
     spec: FingerprintSpec
@@ -60,6 +62,15 @@ class SearchSettings:
     calibration: Calibration | None
     fixed: bool = False
     by_shapes: bool = False
+    assume_trained: bool = False
+
+    def assuming(self, *, trained: bool) -> Self:
+        """The settings under which undetermined models are judged as trained, or not."""
+        return replace(self, assume_trained=trained)
+
+    def taken(self, training: str) -> str:
+        """The training class as it is judged: an undetermined one as trained, where the caller asks for it."""
+        return "trained" if self.assume_trained and training == UNDETERMINED else training
 
     @property
     def rate(self) -> float | None:
@@ -124,8 +135,8 @@ def verdicts_on(
     """Verdicts on the query and each of n models at distances (n,), searched among ``searched`` models."""
     return judge(
         distances,
-        query.training,
-        [model.training_class for model in models],
+        settings.taken(query.training),
+        [settings.taken(model.training_class) for model in models],
         tolerance=settings.tolerance,
         rate=settings.rate,
         calibration=settings.calibration,

@@ -520,3 +520,18 @@ def test_texts_that_no_model_has_are_offered_near_ones(filled: Filled) -> None:
     with pytest.raises(EmptyRegistryError, match=r"nothing was written \(did you mean family conv\?\)"):
         reg.export(filled.files / "none.db", family="conf")
     assert not (filled.files / "none.db").exists()
+
+
+def test_an_undetermined_model_is_equivalent_to_another_where_it_is_asked(tmp_path: Path) -> None:
+    with Registry(tmp_path / "a.db") as reg, Store.open(str(tmp_path / "a.db"), mode="create") as store:
+        for name, place in (("a", 0.0), ("b", 1e-4), ("c", 2e-4)):
+            new = made(name, place)
+            assert new.conjugacy is not None
+            training = "undetermined" if name != "c" else "trained"
+            store.add(replace(new, conjugacy=replace(new.conjugacy, training_class=training)))
+        assert [reg.equivalent("a", name, tolerance=1e-3).equivalent for name in "abc"] == [True, False, False]
+        assumed = [reg.equivalent("a", name, tolerance=1e-3, assume_trained=True).equivalent for name in "abc"]
+        assert assumed == [True, True, True]
+        assert not reg.equivalent("a", "c", tolerance=1e-5, assume_trained=True).equivalent  # too far all the same
+        assert [found.model.name for found in reg.nearest("a", equivalent=True, tolerance=1e-3)] == []
+        assert len(reg.classes(tolerance=1e-3).classes) == 3

@@ -130,13 +130,14 @@ def test_without_filters_none_reach_the_registry(archreg: Callable[..., Any], fa
     archreg("list")
     assert fake.called("models") == ((), {})
     archreg("compare", "a", "b")
-    asked = {"fingerprint": "layered", "distance": None, "tolerance": None, "strict": False}
+    asked = {"fingerprint": "layered", "distance": None, "tolerance": None, "strict": False, "assume_trained": False}
     assert fake.called("compare") == (("a", "b"), {**asked, "audited": True})
 
 
 def test_compare_strictly(archreg: Callable[..., Any], fake: Any) -> None:
-    archreg("compare", "a", "b", "--strict")
+    archreg("compare", "a", "b", "--strict", "--assume-trained")
     assert fake.called("compare")[1]["strict"] is True
+    assert fake.called("compare")[1]["assume_trained"] is True
 
 
 def test_nothing_found_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
