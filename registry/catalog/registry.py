@@ -467,9 +467,9 @@ class Registry:
             if audited:
                 from registry.catalog.auditing import findings_of
 
-                store = self._database.readable()
-                one, other = (findings_of(store, model) if model.id else None for model in (found.a, found.b))
-                found = found.with_findings(one, other)
+                found = found.with_findings(
+                    *(findings_of(self._database.readable(), x) if x.id else None for x in (found.a, found.b))
+                )
         return found.of_asked(a, b)
 
     def gate(

@@ -106,7 +106,7 @@ def test_database(archreg: Callable[..., Any], fake: Any) -> None:
 def test_models_without_sketches_are_listed(command: str, archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     fake.answers["to_read_again"] = (samples.summary("m1", location="/runs/a.pt"), samples.summary("m2"))
     assert archreg("db", command).err.splitlines() == [
-        "Relations of 2 models are not known: m1, m2.",
+        "Relations are unknown, and training classes by spectra alone, of 2 models: m1, m2.",
         "Read their weights again, by the command that ingested them: archreg ingest /runs/a.pt --name m1",
     ]
     document = archreg("db", command, "--json").document

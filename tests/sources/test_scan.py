@@ -16,7 +16,7 @@ from registry.errors import WeightsError
 from registry.sources import expand
 from registry.types import Plan
 from tests.sources.openvino_models import small_ir
-from tests.sources.test_refused_formats import coreml
+from tests.sources.test_refused_formats import coreml_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def test_what_is_no_model_is_left_out_with_the_next_command(tmp_path: Path) -> N
     np.save(tmp_path / "data.npy", np.eye(3))
     (tmp_path / "vocabulary.pkl").write_bytes(pickle.dumps({"word": 1}))
     small_ir(tmp_path)
-    coreml(tmp_path)
+    coreml_weights(tmp_path)
     (tmp_path / "engine.plan").write_bytes(b"ptrt" + bytes(60))
     (tmp_path / "x.part").write_bytes(b"GGUF")
     plan = expand(tmp_path)
@@ -61,7 +61,7 @@ def test_what_is_no_model_is_left_out_with_the_next_command(tmp_path: Path) -> N
     assert found["a pickle without arrays"] == (1, "")
     assert found["part of another file"] == (1, "")
     assert found["unfinished download"] == (1, "")
-    assert "converted from" in found["a CoreML model"][1]
+    assert ".mlpackage" in found["the weights of a CoreML package, without the model that they belong to"][1]
     assert "ONNX" in found["a TensorRT engine, which is compiled for one kind of GPU"][1]
 
 
