@@ -43,7 +43,7 @@ _TW_MEAN, _TW_SD = -1.2065335745820, 1.2680340580
 # Mean and standard deviation of that law (Bornemann 2010, arXiv:0904.1581, table 10).
 
 # Floats per block, so that the arrays of the recurrence stay in the second-level cache.
-CACHED = 8192
+CACHED = 16384
 # Added to each pivot: a pivot of 0 is then not negative, and its reciprocal stays finite.
 SMALLEST_PIVOT = 1e-290
 
@@ -272,8 +272,20 @@ def _counts_below(
 ) -> NDArray[np.int64]:
     """Eigenvalues of B B^T below ``x`` (D, K), from the squares of B's entries (D, n) and (D, n - 1).
 
-    Pivots d_i = q_i + t_i of B B^T - x, t_1 = -x, t_{i+1} = t_i e_i / d_i - x.
+    Pivots d_i = q_i + t_i of B B^T - x, t_1 = -x, t_{i+1} = t_i e_i / d_i - x. A pivot of zero, which hardly ever comes
+    up, leaves NaN in all that follow but for the next; then all is counted again with `SMALLEST_PIVOT` added.
     """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        counts, last = _counted(diagonal, below, x, 0.0)
+        if np.isnan(last).any():
+            counts, _ = _counted(diagonal, below, x, SMALLEST_PIVOT)
+    return counts
+
+
+def _counted(
+    diagonal: NDArray[np.float64], below: NDArray[np.float64], x: NDArray[np.float64], smallest: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Number of negative pivots, and the last pivot."""
     shifted = -x
     pivot, ratio = np.empty_like(x), np.empty_like(x)
     negative, few = np.empty(x.shape, dtype=bool), np.zeros(x.shape, dtype=np.int8)
@@ -282,7 +294,8 @@ def _counts_below(
     couplings = np.ascontiguousarray(below.T)[:, :, None]
     for i, square in enumerate(steps):
         np.add(shifted, square, out=pivot)
-        np.add(pivot, SMALLEST_PIVOT, out=pivot)
+        if smallest:
+            np.add(pivot, smallest, out=pivot)
         np.less(pivot, 0.0, out=negative)
         np.add(few, negative.view(np.int8), out=few)
         if i % 127 == 126:
@@ -293,4 +306,4 @@ def _counts_below(
             np.divide(couplings[i], pivot, out=ratio)
             np.multiply(shifted, ratio, out=shifted)
             np.subtract(shifted, x, out=shifted)
-    return counts + few
+    return counts + few, pivot

@@ -46,6 +46,7 @@ _TAKEN = ("sha256", "module", "deferred")
 MAX_TENSORS = 1_000_000
 _MAX_NAME = 1000  # characters
 _MAX_DIMENSIONS = 32
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
 
@@ -144,7 +145,7 @@ def discard(ref: ModelRef) -> None:
 
 def _check_tensor(where: str, info: TensorInfo) -> None:
     name = info.name
-    if len(name) > _MAX_NAME or "\0" in name or any("\ud800" <= sign <= "\udfff" for sign in name):
+    if len(name) > _MAX_NAME or "\0" in name or (not name.isascii() and _SURROGATE.search(name)):
         raise UnsafeError(
             f"{where}: the tensor name {name[:60]!r} is too long or not valid text",
             "rename the tensor, then save again",

@@ -26,7 +26,12 @@ _CHUNK = 1 << 20  # bytes compared at a time; a multiple of every element size
 _AT_ONCE = 64 * 2**20  # bytes of a tensor read at a time; a multiple of every element size
 _WORD = {"float16": "<u2", "bfloat16": "<u2", "float32": "<u4", "float64": "<u8"}
 # The bits of the exponent; where all are set, the value is infinite or NaN.
-_EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
+_EXPONENT: dict[str, np.unsignedinteger] = {
+    "float16": np.uint16(0x7C00),
+    "bfloat16": np.uint16(0x7F80),
+    "float32": np.uint32(0x7F800000),
+    "float64": np.uint64(0x7FF0000000000000),
+}
 _SEPARATORS = re.compile(r"[./:]")
 # Of the last part of a name, in lower case. Vectors of other names may start at random: attention vectors, decay rates.
 _PATTERNS = {
@@ -76,13 +81,14 @@ def header_hash(location: str, entry: str, infos: Iterable[TensorInfo]) -> str:
     """
     if not location:
         return ""
-    whole = hashlib.sha256()
     tensors = sorted((info.name, info.dtype, repr(tuple(info.shape))) for info in infos)
-    for field in (location, entry, *(text for tensor in tensors for text in tensor)):
-        data = field.encode("utf-8", "surrogateescape")
-        whole.update(len(data).to_bytes(8, "little"))
-        whole.update(data)
-    return whole.hexdigest()
+    fields = [location, entry, *(text for tensor in tensors for text in tensor)]
+    return _hash_of(field.encode("utf-8", "surrogateescape") for field in fields)
+
+
+def _hash_of(fields: Iterable[bytes]) -> str:
+    """sha256 of texts, each with its length before it."""
+    return hashlib.sha256(b"".join(len(field).to_bytes(8, "little") + field for field in fields)).hexdigest()
 
 
 def content_hash(
@@ -97,12 +103,9 @@ def content_hash(
     distinct = {(info.dtype, repr(info.shape), facts[info.name].digest) for info in infos}
     for setting, parts in settings:
         distinct.add(("setting", setting, b"".join(facts[part].digest for part in parts)))
-    whole = hashlib.sha256()
-    for dtype, shape, digest in sorted(distinct):
-        for field in (dtype.encode(), shape.encode(), digest):
-            whole.update(len(field).to_bytes(8, "little"))
-            whole.update(field)
-    return whole.hexdigest()
+    return _hash_of(
+        field for dtype, shape, digest in sorted(distinct) for field in (dtype.encode(), shape.encode(), digest)
+    )
 
 
 def vector_counts(tensors: Iterable[EffectiveTensor], facts: Mapping[str, Facts]) -> VectorCounts:
@@ -122,11 +125,14 @@ def vector_counts(tensors: Iterable[EffectiveTensor], facts: Mapping[str, Facts]
         has seen data.
     """
     counts = dict.fromkeys(VectorCounts._fields, 0)
+    kinds: dict[str, str | None] = {}  # by the last part of a name, of which a network has few
     for tensor in tensors:
         if len(tensor.shape) != 1 or tensor.shape[0] < 2 or not is_float(tensor.dtype):
             continue
-        last = _SEPARATORS.split(tensor.name[-400:].lower())[-1]
-        kind = next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(last)), None)
+        last = _SEPARATORS.split(tensor.name[-400:])[-1].lower()
+        if last not in kinds:
+            kinds[last] = next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(last)), None)
+        kind = kinds[last]
         if kind is not None:
             counts[kind] += 1
             counts[f"{kind}_moved"] += not all(facts[part].constant for part in tensor.parts)
@@ -136,12 +142,12 @@ def vector_counts(tensors: Iterable[EffectiveTensor], facts: Mapping[str, Facts]
 def _facts(checkpoint: Checkpoint, info: TensorInfo) -> Facts:
     digest = hashlib.sha256()
     size = nonfinite = 0
-    zero = constant = is_float(info.dtype)
+    floating = zero = constant = is_float(info.dtype)
     first: NDArray[np.unsignedinteger] | None = None
     for data in _pieces(checkpoint, info):
         digest.update(data)
         size += len(data)
-        if not is_float(info.dtype) or len(data) == 0:
+        if not floating or len(data) == 0:
             continue
         words: NDArray[np.unsignedinteger] = np.frombuffer(data, dtype=_WORD[info.dtype])
         first = words[:1].copy() if first is None else first
@@ -169,6 +175,11 @@ def _uniform(
     words: NDArray[np.unsignedinteger], first: NDArray[np.unsignedinteger], *, zero: bool, constant: bool
 ) -> tuple[bool, bool]:
     """Whether all elements are still zero, and still equal; stops at the first chunk that answers both."""
+    # The last element tells of most tensors.
+    last = int(words[-1])
+    constant, zero = constant and last == int(first[0]), zero and last in (0, 1 << (8 * words.itemsize - 1))
+    if not (zero or constant):
+        return False, False
     step = _CHUNK // words.itemsize
     for start in range(0, words.size, step):
         chunk = words[start : start + step]
@@ -180,8 +191,8 @@ def _uniform(
 
 
 def _nonfinite(words: NDArray[np.unsignedinteger], dtype: str) -> int:
-    mask = np.array(_EXPONENT[dtype], words.dtype)
+    mask, count = _EXPONENT[dtype], 0
     step = _CHUNK // words.itemsize
-    return sum(
-        int(np.count_nonzero((words[start : start + step] & mask) == mask)) for start in range(0, words.size, step)
-    )
+    for start in range(0, words.size, step):
+        count += int(np.count_nonzero((words[start : start + step] & mask) == mask))
+    return count

@@ -456,7 +456,7 @@ def layer_matrix(checkpoint: Checkpoint, layer: LayerMatrix) -> NDArray[np.float
         An element is NaN or infinite; the tensor and their number are named.
     """
     tensor = effective(checkpoint).read(layer.tensor)
-    outputs = np.moveaxis(tensor, layer.axis, 0)
+    outputs = np.moveaxis(tensor, layer.axis, 0) if layer.axis else tensor
     if layer.period:
         groups = outputs.reshape(-1, layer.period, *outputs.shape[1:])
         part = groups[:, layer.start : layer.stop]

@@ -8,18 +8,19 @@ those of the next; this holds of orthogonal starts, too.
 
 from __future__ import annotations
 
-from math import comb, erfc, inf, isnan, log, nan, sqrt
+from math import comb, erfc, inf, isnan, log, nan, prod, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from registry.spectral.permutation_moments import (
+    KernelSums,
     alignment_moments,
     group_moments,
+    matrix_sums,
     normal_scale,
     rectangle_moments,
 )
-from registry.spectral.weight_sums import KernelSums, matrix_sums
 from registry.types import Alignments, MatrixFigures, Training, VectorCounts, WeightFigures
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.spectral.weight_sums import MatrixSums
+    from registry.spectral.permutation_moments import MatrixSums
     from registry.types import LayerMatrix, Spectrum
 
     Array = NDArray[np.float64]
@@ -51,6 +52,10 @@ SMALL_ORDER = 32
 # Alignments are computed of networks of at most so many weights, between layers of at most so many units.
 SMALL_NETWORK = 1 << 16
 SMALL_EXTENT = 128
+# Of order k and the power l that is taken of an entry, where k - l are taken of the mean; for l > k the binomial is 0.
+_ORDERS = np.arange(9)
+_BINOMIALS = np.array([[comb(order, low) for low in _ORDERS] for order in _ORDERS], float)
+_LEFT = np.maximum(_ORDERS[:, None] - _ORDERS, 0)
 # Gates of one recurrent layer lie this close to each other.
 NEAR = 8
 _Z = MatrixFigures._fields[:6]
@@ -83,7 +88,7 @@ class WeightReading:
         """The weights of a layer."""
         weights = self._read(layer)
         largest = _LARGEST.get(self._dtypes.get(layer.position, ""), inf)
-        self._sums[layer.position] = matrix_sums(weights, int(np.prod(layer.kernel, dtype=np.int64)), largest)
+        self._sums[layer.position] = matrix_sums(weights, prod(layer.kernel), largest)
         if self._kept is not None:
             self._kept[layer.position] = weights
         return weights
@@ -107,13 +112,17 @@ def _matrix_figures(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> 
     for spectrum, each, of_layer in zip(spectra, sums, numbers, strict=True):
         # Rows and columns of zeros are no entries: padding, masks and pruned units are not what training leaves behind.
         values, some = spectrum.values, max(1, min(each.rows, each.columns))
+        largest = float(values[-1])
         figures.append(
-            MatrixFigures(*of_layer)._replace(
-                flat=bool(values[-1] < FLAT * values[-some]),
-                single=bool(values[-1] > SINGLE * values.size) and some > 1,  # their mean is one
-                zero_rows=each.zero_rows,
-                constant_rows=each.constant_rows,
-                saturated=each.saturated,
+            MatrixFigures._make(
+                (
+                    *of_layer,
+                    largest < FLAT * float(values[-some]),
+                    some > 1 and largest > SINGLE * values.size,  # their mean is one
+                    each.zero_rows,
+                    each.constant_rows,
+                    each.saturated,
+                )
             )
         )
     return tuple(figures)
@@ -136,8 +145,8 @@ def _statistics(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> Arra
     columns = bb - 4 * m * bv + 4 * m * m * vv + 2 * m * m * p * (raw[2] - 2 * m * raw[1]) + m**4 * p * n
     norms = np.stack([rows - totals**2 / p, columns - totals**2 / q]) / unit**4
     # tr((V V^T)^2) of V = W - m; of approximate spectra it is not known.
-    squared = [nan if each.method else float(np.square(each.values, dtype=np.float64).sum()) for each in spectra]
-    scales = np.array([np.ldexp(one.mean, -2 * each.exponent) for one, each in zip(spectra, sums, strict=True)])
+    squared = [nan if each.method else _square_sum(each.values) for each in spectra]
+    scales = np.ldexp([each.mean for each in spectra], [-2 * each.exponent for each in sums])
     traces = scales**2 * np.array(squared) - 4 * m * vw + 2 * m**2 * q * vv
     traces += 2 * m**2 * (p * uu + raw[1] ** 2) - 4 * m**3 * n * raw[1] + (m**2 * n) ** 2
     rectangles = ((traces - rows - columns) / unit**4 + powers[4]) / 4
@@ -165,6 +174,11 @@ def _statistics(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> Arra
     return np.where(known, np.stack([matrix, *found_groups[:2], of_kernels, *found_groups[2:]]), nan)
 
 
+def _square_sum(values: NDArray[np.float32]) -> float:
+    exact = values.astype(np.float64)
+    return float(exact.dot(exact))
+
+
 def _law(sums: Sequence[MatrixSums]) -> Array:
     """What tells the law of the entries (3, L): their mean, kurtosis and largest magnitude, by sums of their powers."""
     n = np.array([each.rows * each.columns for each in sums], np.float64)
@@ -182,14 +196,12 @@ def _squared(powers: Array) -> Array:
 
 
 def _centred(sums: Array, mean: Array) -> Array:
-    """Power sums about the mean, from those about zero: binomials."""
+    """Power sums (K, L) about the mean, from those about zero, K <= 9: binomials."""
     order = len(sums)
-    return np.array(
-        [
-            sum(comb(power, low) * sums[low] * (-mean) ** (power - low) for low in range(power + 1))
-            for power in range(order)
-        ]
-    )
+    times, left = _BINOMIALS[:order, :order, None], _LEFT[:order, :order]
+    terms = times * ((-mean) ** _ORDERS[:order, None])[left] * sums
+    # No term is made of a higher power, which may be infinite.
+    return np.asarray(np.where(times > 0, terms, 0.0).sum(axis=1))
 
 
 class _Kernels(NamedTuple):
@@ -318,8 +330,10 @@ def training(figures: WeightFigures, layers: Sequence[LayerMatrix]) -> Training:
     -------
     Training
     """
-    telling = [(each, layer) for each, layer in zip(figures.layers, layers, strict=True) if not each.silent]
-    evidence = {name: _stouffer([getattr(each, name) for each, _ in telling]) for name in _Z}
+    pairs = zip(figures.layers, layers, strict=True)
+    telling = [(each, layer) for each, layer in pairs if not (each.flat or each.single)]
+    of_names = zip(*(each[: len(_Z)] for each, _ in telling), strict=True) if telling else [()] * len(_Z)
+    evidence = {name: _stouffer(z) for name, z in zip(_Z, of_names, strict=True)}
     evidence |= dict(zip(Alignments._fields[:4], figures.alignments[:4], strict=True))
     known = tuple((name, z) for name, z in evidence.items() if not isnan(z))
     z = _fisher([z for _, z in known])

@@ -96,7 +96,9 @@ class LazyCheckpoint(OpenedCheckpoint):
 
     def raw(self, name: str) -> memoryview:
         """Little-endian bytes of the tensor in C order."""
-        return self.span(name, 0, self.bytes_of(name))
+        self._check_open()
+        tensor = self._by_name[name]
+        return tensor.span(0, tensor.bytes)
 
     def bytes_of(self, name: str) -> int:
         """Size of the tensor's values in bytes."""
