@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PARTS = tuple(str(ROOT / part) + "/" for part in ("registry", "cli"))
 NEAREST_FILES, NEAREST_CALLS = 22, 140
-INGEST_FILES = 45  # bytes by position, lazy tensors, sketches and the figures of training among them
+INGEST_FILES = 42  # bytes by position, lazy tensors, sketches and the figures of training among them
 
 
 def path_of(question: Callable[[], object]) -> tuple[set[str], int]:

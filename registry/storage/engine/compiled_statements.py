@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.storage.engine.connections import driver
-from registry.storage.engine.schema import UtcDateTime
+from registry.storage.engine.dialects import UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,20 +1,41 @@
-"""What SQLite and Postgres are told in different words: insertions, and lists of any length in conditions."""
+"""What SQLite and Postgres are told in different words: times, insertions, and lists of any length in conditions."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Integer, LargeBinary, Text, any_, bindparam, func, select
+from sqlalchemy import ARRAY, DateTime, Integer, LargeBinary, Text, TypeDecorator, any_, bindparam, func, select
 
 from registry.storage.engine.connections import driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import Column, ColumnElement, Connection, Table
+    from sqlalchemy import Column, ColumnElement, Connection, Dialect, Table
 
-__all__ = ["among", "insert_missing", "insert_rows", "listed"]
+__all__ = ["UtcDateTime", "among", "insert_missing", "insert_rows", "listed"]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC: ``timestamptz`` on Postgres, naive text in UTC on SQLite, which has no zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert an aware time to UTC; SQLite stores no zone."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware time in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
 def among(column: ColumnElement[int], ids: Sequence[int], connection: Connection) -> ColumnElement[bool]:

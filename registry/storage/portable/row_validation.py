@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, Boolean, Double, Integer, LargeBinary
 
 from registry.errors import StorageError
-from registry.storage.engine.schema import UtcDateTime
+from registry.storage.engine.dialects import UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
