@@ -98,7 +98,7 @@ def matrix_sums(W: NDArray[np.floating], positions: int = 1, largest: float = in
 
     Sums within a chunk of rows are in float32, those over chunks in float64: their error, some 1e-7, is far below the
     scatter that they are compared with. Where single weights are so large that float32 does not hold their eighth
-    powers, all is in float64.
+    powers, or their mean is most of them, which leaves nothing but rounding of what is about it, all is in float64.
 
     Parameters
     ----------
@@ -115,7 +115,9 @@ def matrix_sums(W: NDArray[np.floating], positions: int = 1, largest: float = in
     """
     with np.errstate(over="ignore", invalid="ignore"):
         found = _sums(W, positions, largest, np.float32)
-        return found if isfinite(found.powers[8]) else _sums(W, positions, largest, np.float64)
+        number, first, second = found.powers[:3].tolist()
+        exact = isfinite(found.powers[8]) and first * first <= 0.5 * number * second
+        return found if exact else _sums(W, positions, largest, np.float64)
 
 
 def _sums(W: NDArray[np.floating], positions: int, largest: float, dtype: type[np.float32 | np.float64]) -> MatrixSums:

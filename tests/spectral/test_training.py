@@ -98,6 +98,18 @@ def test_rectangles_of_a_layer_are_those_of_its_centred_entries(mean):
         assert each.rectangles == pytest.approx(expected, abs=2e-4)
 
 
+def test_a_mean_far_above_the_scatter_does_not_drown_the_norms():
+    W = (np.random.default_rng(4).standard_normal((256, 2)) + 50).astype(np.float32)
+    V = W.astype(np.float64) - W.mean(dtype=np.float64)
+    squares = V**2 / np.mean(V**2) - 1
+    [each] = measured(W)[2].layers
+    for name, axis, groups, size in (("rows", 1, 256.0, 2.0), ("columns", 0, 2.0, 256.0)):
+        moments = group_moments(sums(squares, 4), np.array([groups]), np.array([size]))
+        z = ((squares.sum(axis=axis) ** 2).sum() - (squares**2).sum() - moments.mean) / np.sqrt(moments.variance)
+        expected = normal_scale(z, np.sqrt(8 / (np.array([groups]) - 1)))[0]
+        assert getattr(each, name) == pytest.approx(expected, abs=1e-4)
+
+
 def test_kernels_are_a_matrix_of_their_own():
     W = np.random.default_rng(2).standard_normal((4, 3, 2, 2)).astype(np.float32)
     [each] = measured(W)[2].layers
