@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Never, NoReturn, Self
@@ -467,9 +468,9 @@ class Registry:
             if audited:
                 from registry.catalog.auditing import findings_of
 
-                found = found.with_findings(
-                    *(findings_of(self._database.readable(), x) if x.id else None for x in (found.a, found.b))
-                )
+                both = (found.a, found.b)
+                of_a, of_b = (findings_of(self._database.readable(), each) if each.id else None for each in both)
+                found = dataclasses.replace(found, findings_a=of_a, findings_b=of_b)
         return found.of_asked(a, b)
 
     def gate(
@@ -1098,7 +1099,7 @@ class Registry:
         )
         if spec != settings.spec:
             settings = settings_for(store, spec, distance, tolerance)
-        return one, other, settings.assuming(trained=assume_trained)
+        return one, other, dataclasses.replace(settings, assume_trained=assume_trained)
 
 
 def _planned(refs: Sequence[ModelRef]) -> tuple[ModelRef, ...]:

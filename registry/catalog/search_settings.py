@@ -64,14 +64,6 @@ class SearchSettings:
     by_shapes: bool = False
     assume_trained: bool = False
 
-    def assuming(self, *, trained: bool) -> Self:
-        """The settings under which undetermined models are judged as trained, or not."""
-        return replace(self, assume_trained=trained)
-
-    def taken(self, training: str) -> str:
-        """The training class as it is judged: an undetermined one as trained, where the caller asks for it."""
-        return "trained" if self.assume_trained and training == UNDETERMINED else training
-
     @property
     def rate(self) -> float | None:
         """Upper bound on the fraction of unrelated pairs within the tolerance; None if unknown."""
@@ -133,10 +125,13 @@ def verdicts_on(
     searched: int,
 ) -> list[Verdict]:
     """Verdicts on the query and each of n models at distances (n,), searched among ``searched`` models."""
+    training, others = query.training, [model.training_class for model in models]
+    if settings.assume_trained:
+        training, *others = ("trained" if each == UNDETERMINED else each for each in (training, *others))
     return judge(
         distances,
-        settings.taken(query.training),
-        [settings.taken(model.training_class) for model in models],
+        training,
+        others,
         tolerance=settings.tolerance,
         rate=settings.rate,
         calibration=settings.calibration,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from registry.spectral.lapack import Each, Precision, Solver
     from registry.types import LayerMatrix
 
-__all__ = ["layer_spectrum", "network_spectra", "spectra", "spectral_entropy", "spectrum"]
+__all__ = ["layer_spectrum", "network_spectra", "one_blas_thread", "spectra", "spectral_entropy", "spectrum"]
 
 DOUBLE = Lapack("float64")
 
@@ -284,7 +284,7 @@ def network_spectra(
     costs = [solver.cost(*extents(layer)) for layer in layers]
     worth = _cores() if sum(costs) > WORTH_THREADS * len(costs) else 1
     count = worth if workers is None else check_whole(workers, "number of workers")
-    with _blas().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         if count == 1 and not shared:  # a device computes while this thread reads
             parts = (spectra(task, [read(layer) for layer in task], solver) for task in _tasks(layers, costs))
             found = {one.layer: one for part in parts for one in part}
@@ -376,6 +376,16 @@ def extents(layer: LayerMatrix) -> tuple[int, int]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """A context in which BLAS uses one thread: the bits depend on no number of cores, and small products wait for none.
+
+    It holds for all threads of the process.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
 
 
 @cache

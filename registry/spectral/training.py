@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from registry.spectral.eigenvalues import one_blas_thread
 from registry.spectral.permutation_moments import (
     KernelSums,
     alignment_moments,
@@ -96,12 +97,13 @@ class WeightReading:
     def figures(self, spectra: Sequence[Spectrum], vectors: VectorCounts) -> WeightFigures:
         """The figures of the network, once all layers are read; ``spectra`` of the layers, in their order."""
         sums = [self._sums[layer.position] for layer in self._layers]
-        return WeightFigures(
-            layers=_matrix_figures(spectra, sums),
-            alignments=_alignments(self._layers, self._kept) if self._kept is not None else Alignments(),
-            vectors=vectors,
-            version=FIGURES_VERSION,
-        )
+        with one_blas_thread():
+            return WeightFigures(
+                layers=_matrix_figures(spectra, sums),
+                alignments=_alignments(self._layers, self._kept) if self._kept is not None else Alignments(),
+                vectors=vectors,
+                version=FIGURES_VERSION,
+            )
 
 
 def _matrix_figures(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> tuple[MatrixFigures, ...]:

@@ -126,10 +126,6 @@ class Comparison:
         """What was required and does not hold."""
         return tuple(each.require for each in self.requirements if not each.met)
 
-    def with_findings(self, a: tuple[Finding, ...] | None, b: tuple[Finding, ...] | None) -> Self:
-        """The comparison with what an audit found in each model."""
-        return replace(self, findings_a=a, findings_b=b)
-
     def of_asked(self, a: object, b: object) -> Self:
         """The comparison with what the caller wrote for each model, where that is a text other than its name."""
         asked = [str(given) if isinstance(given, str | Path) else "" for given in (a, b)]
