@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.files.byte_source import ByteSource, is_remote, open_bytes
-from registry.sources.files.lazy_tensors import LazyTensor
+from registry.sources.files.lazy_tensors import LazyCheckpoint, LazyTensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Companions"]
+__all__ = ["CompanionedCheckpoint", "Companions"]
 
 _MAX_FILES = 4096
 
@@ -127,3 +127,14 @@ class Companions:
             if file is not None:
                 file.close()
         self._files.clear()
+
+
+class CompanionedCheckpoint(LazyCheckpoint):
+    """An open model. ``companions``: the files beside it, which are closed with it."""
+
+    companions: Companions
+
+    def close(self) -> None:
+        """Close all files."""
+        super().close()
+        self.companions.close()

@@ -19,9 +19,9 @@ from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import Source
 from registry.sources.dtypes import bits_of
 from registry.sources.files.byte_source import open_bytes
-from registry.sources.files.companions import Companions
+from registry.sources.files.companions import CompanionedCheckpoint, Companions
 from registry.sources.files.flatbuffer import Flat
-from registry.sources.files.lazy_tensors import LazyCheckpoint, LazyTensor, computed, in_file, joined, regated, turned
+from registry.sources.files.lazy_tensors import LazyTensor, computed, in_file, joined, regated, turned
 from registry.sources.formats.mnn_codes import coding_of, dequantised, scattered, stated_shape
 from registry.sources.graph_order import Computation, graph_order
 from registry.sources.model_files import facts_beside, with_facts
@@ -138,24 +138,13 @@ def open_mnn(ref: ModelRef) -> Checkpoint:
             raise WeightsError(f"{ref.target} holds no weights", "give a model that was converted with its weights")
         facts = facts_beside(Path(ref.target), names=tensors)
         facts = replace(facts, laid_out=True, order=found.order(), notes=(*facts.notes, *found.notes))
-        opened = MnnCheckpoint(with_facts(ref, facts), tensors, facts, files=(file,), check=companions.check)
+        opened = CompanionedCheckpoint(with_facts(ref, facts), tensors, facts, files=(file,), check=companions.check)
         opened.companions = companions
         return opened
     except BaseException:
         file.close()
         companions.close()
         raise
-
-
-class MnnCheckpoint(LazyCheckpoint):
-    """An open model. ``companions``: the files beside it, which are closed with it."""
-
-    companions: Companions
-
-    def close(self) -> None:
-        """Close all files."""
-        super().close()
-        self.companions.close()
 
 
 class _Finder:

@@ -14,8 +14,7 @@ from registry.errors import NotFoundError, UnsafeError, WeightsError
 from registry.sources.base import Source
 from registry.sources.files.byte_blocks import Blocks
 from registry.sources.files.byte_source import open_bytes
-from registry.sources.files.companions import Companions
-from registry.sources.files.lazy_tensors import LazyCheckpoint
+from registry.sources.files.companions import CompanionedCheckpoint, Companions
 from registry.sources.files.wire import BYTES, Message
 from registry.sources.formats.coreml.entered_weights import Entered
 from registry.sources.formats.coreml.mil_program import read_program
@@ -37,17 +36,6 @@ _NETWORKS = frozenset({303, 403, 500})
 _PROGRAM = 502
 _PIPELINES = frozenset({200, 201, 202})
 _ELSEWHERE = {556: "a model in another file", 3000: "a model in a form of its own"}
-
-
-class CoremlCheckpoint(LazyCheckpoint):
-    """An open model. ``companions``: the files beside it, which are closed with it."""
-
-    companions: Companions
-
-    def close(self) -> None:
-        """Close all files."""
-        super().close()
-        self.companions.close()
 
 
 def open_coreml(ref: ModelRef) -> Checkpoint:
@@ -95,7 +83,7 @@ def open_coreml(ref: ModelRef) -> Checkpoint:
             notes.append("the two biases of a recurrent layer are stored as their sum, and counted once")
         facts = facts_beside(Path(ref.target), names=tensors)
         facts = replace(facts, laid_out=True, order=tuple(order), notes=(*facts.notes, *notes))
-        opened = CoremlCheckpoint(with_facts(ref, facts), tensors, facts, files=(file,), check=companions.check)
+        opened = CompanionedCheckpoint(with_facts(ref, facts), tensors, facts, files=(file,), check=companions.check)
         opened.companions = companions
         return opened
     except BaseException:

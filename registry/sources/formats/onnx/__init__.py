@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from registry.errors import NotFoundError, WeightsError
 from registry.sources.base import Source
 from registry.sources.files.byte_source import open_bytes
-from registry.sources.files.companions import Companions
-from registry.sources.files.lazy_tensors import LazyCheckpoint
+from registry.sources.files.companions import CompanionedCheckpoint, Companions
 from registry.sources.formats.onnx.constants import Constants
 from registry.sources.formats.onnx.model import read_model
 from registry.sources.formats.onnx.node_weights import weights_of
@@ -20,17 +19,6 @@ if TYPE_CHECKING:
     from registry.types import Checkpoint, ModelRef
 
 __all__ = ["SOURCE", "open_onnx"]
-
-
-class OnnxCheckpoint(LazyCheckpoint):
-    """An open model. ``companions``: the files beside it, which are closed with it."""
-
-    companions: Companions
-
-    def close(self) -> None:
-        """Close all files."""
-        super().close()
-        self.companions.close()
 
 
 def open_onnx(ref: ModelRef) -> Checkpoint:
@@ -66,7 +54,9 @@ def open_onnx(ref: ModelRef) -> Checkpoint:
             order=found.order,
             notes=(*facts.notes, *found.notes),
         )
-        opened = OnnxCheckpoint(with_facts(ref, facts), found.tensors, facts, files=(file,), check=companions.check)
+        opened = CompanionedCheckpoint(
+            with_facts(ref, facts), found.tensors, facts, files=(file,), check=companions.check
+        )
         opened.companions = companions
         return opened
     except BaseException:
