@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"sources", "spectral", "equivalence", "storage", "ingest", "plots", "ensembles"}
+PARTS = {"sources", "spectral", "equivalence", "storage", "ingest", "plots", "ensembles", "architectures"}
 GROUND = {"types", "errors", "atomic_files", "defaults", "extensions", "spelling", "version"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),

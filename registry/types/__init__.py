@@ -1,18 +1,26 @@
 """Frozen values that the parts of the registry exchange.
 
-``weights``: tensors, layer matrices, model cards. ``model_facts``: configuration beside the weights. ``spectra``:
-spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``, ``searches``, ``verdicts``,
-``relations``, ``requirements``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions.
 ``weights``: tensors, layer matrices, model cards, references. ``model_facts``: configuration beside the weights.
-``spectra``: spectra, specs, fingerprints, conjugacy. ``models``: stored models. ``filters``, ``searches``,
-``verdicts``, ``relations``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions.
-``relations``, ``requirements``, ``partitions``, ``choices``, ``calibrations``, ``duplicates``: arguments and
-results of questions.
-``relations``, ``partitions``, ``choices``, ``calibrations``: arguments and results of questions. ``audits``: findings.
-``estimates``, ``outcomes``, ``runs``: ingests before, after and in the journal. No value here depends on a database, a
-file or a framework.
+``spectra``: spectra, specs, fingerprints, conjugacy. ``weight_figures``: what the training class rests on. ``models``:
+stored models. ``architectures``: what libraries build, and weights published for it. ``filters``, ``searches``,
+``verdicts``, ``weight_relations``, ``requirements``, ``partitions``, ``choices``, ``calibrations``, ``duplicates``,
+``audits``: arguments and results of questions. ``estimates``, ``outcomes``, ``runs``: ingests before, after and in the
+journal. No value here depends on a database, a file or a framework.
 """
 
+from registry.types.architectures import (
+    Architecture,
+    ArchitectureMatch,
+    ArchitectureTensor,
+    Extent,
+    Layout,
+    PublishedWeights,
+    Recognised,
+    Symbol,
+    Symbolic,
+    TensorDifference,
+    WeightsMetric,
+)
 from registry.types.audits import SEVERITIES, Audit, Finding, NotAudited, Severity
 from registry.types.calibrations import Calibrated, Calibration, LabelledPairs
 from registry.types.choices import (
@@ -73,13 +81,11 @@ from registry.types.weights import (
 )
 
 __all__ = [
-    "HEADER_PREFIX",
-    "DONE",
-    "NO_FACTS",
-    "SEVERITIES",
-    "TRAINING_CLASSES",
     "Aim",
     "Alignments",
+    "Architecture",
+    "ArchitectureMatch",
+    "ArchitectureTensor",
     "Audit",
     "Calibrated",
     "Calibration",
@@ -92,24 +98,29 @@ __all__ = [
     "Compression",
     "Conjugacy",
     "Contrast",
+    "DONE",
     "Decay",
     "Duplicate",
     "DuplicateGroup",
     "Duplicates",
     "Estimate",
     "ExpectedChange",
+    "Extent",
     "Filter",
     "Filters",
-    "IndexCheck",
     "Finding",
     "Fingerprint",
     "FingerprintSpec",
+    "HEADER_PREFIX",
+    "IndexCheck",
     "Ingested",
     "KeptPartition",
     "Kin",
+    "LabelledPairs",
     "LayerContrast",
     "LayerFigures",
     "LayerMatrix",
+    "Layout",
     "LeftOut",
     "MatrixFigures",
     "Membership",
@@ -123,42 +134,50 @@ __all__ = [
     "ModelFacts",
     "ModelRef",
     "ModelSummary",
+    "NO_FACTS",
     "Neighbour",
-    "OlderModels",
     "NotAudited",
+    "OlderModels",
     "Partition",
     "Plan",
-    "Recomputed",
-    "LabelledPairs",
-    "Run",
-    "RunItem",
+    "PublishedWeights",
     "RELATIONS",
     "REQUIREMENTS",
-    "Relation",
-    "RelationVerdict",
-    "Requirement",
-    "RequirementName",
+    "Recognised",
+    "Recomputed",
     "Related",
+    "Relation",
     "RelationEdge",
     "RelationForest",
     "RelationTree",
+    "RelationVerdict",
     "Relative",
     "Removal",
+    "Requirement",
+    "RequirementName",
+    "Run",
+    "RunItem",
+    "SEVERITIES",
     "Search",
     "SearchOptions",
     "Selected",
     "Selection",
     "Severity",
-    "SkippedTensor",
     "Sketches",
+    "SkippedTensor",
     "Spectrum",
     "Stats",
+    "Symbol",
+    "Symbolic",
+    "TRAINING_CLASSES",
+    "TensorDifference",
     "TensorInfo",
     "Training",
-    "VectorCounts",
-    "WeightFigures",
     "Transfer",
+    "VectorCounts",
     "Verdict",
+    "WeightFigures",
+    "WeightsMetric",
     "WeightsPlace",
     "WeightsPlan",
 ]

@@ -1,0 +1,93 @@
+"""Layouts as text, one line a tensor, and compressed by what they share with another."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+from registry.types import ArchitectureTensor, Symbolic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from registry.types import Extent, Symbol
+
+__all__ = ["packed", "shape_text", "tensors_of", "text_of", "unpacked"]
+
+MOST_TEXT = 64 * 2**20
+"""Bytes that a layout may unpack to; the longest of the catalogue takes some 2 MB."""
+
+_LETTERS: dict[Symbol, str] = {"classes": "c", "channels": "i"}
+_SYMBOLS = {letter: symbol for symbol, letter in _LETTERS.items()}
+_EXTENT = re.compile(r"(\d+)?([ci])([+-]\d+)?")
+
+
+def text_of(tensors: Iterable[ArchitectureTensor]) -> str:
+    """One line a tensor: name, extents joined by commas, flags (``b`` buffer, ``i`` not floating), name it is tied to.
+
+    An extent is a number, or ``4c+1`` for four times the number of classes plus one; ``i``: of input channels.
+    """
+    lines = []
+    for tensor in tensors:
+        flags = ("b" if tensor.buffer else "") + ("" if tensor.floating else "i")
+        cells = [tensor.name, shape_text(tensor.shape), flags, tensor.tied]
+        lines.append("\t".join(cells).rstrip("\t"))
+    return "\n".join(lines)
+
+
+def shape_text(shape: Iterable[Extent]) -> str:
+    """The extents joined by commas; the empty text for a scalar."""
+    return ",".join(map(_extent_text, shape))
+
+
+def _extent_text(extent: Extent) -> str:
+    if isinstance(extent, int):
+        return str(extent)
+    factor = "" if extent.factor == 1 else str(extent.factor)
+    return (
+        f"{factor}{_LETTERS[extent.symbol]}{extent.offset:+d}"
+        if extent.offset
+        else f"{factor}{_LETTERS[extent.symbol]}"
+    )
+
+
+def tensors_of(text: str) -> tuple[ArchitectureTensor, ...]:
+    """The tensors that `text_of` wrote. Raises ``ValueError`` for anything else."""
+    found = []
+    for line in text.split("\n") if text else ():
+        name, shape, flags, tied = [*line.split("\t"), "", "", ""][:4]
+        extents = tuple(map(_extent, shape.split(","))) if shape else ()
+        found.append(ArchitectureTensor(name, extents, "b" in flags, "i" not in flags, tied))
+    return tuple(found)
+
+
+def _extent(text: str) -> Extent:
+    if text.isdecimal():
+        return int(text)
+    match = _EXTENT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no extent")
+    return Symbolic(_SYMBOLS[match[2]], int(match[1] or 1), int(match[3] or 0))
+
+
+def packed(text: str, like: str = "") -> bytes:
+    """The text, compressed with deflate; ``like``: a text that has much in common with it, as the dictionary."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _dictionary(like))
+    return compressor.compress(text.encode()) + compressor.flush()
+
+
+def unpacked(data: bytes, like: str = "") -> str:
+    """The text that was packed with the same dictionary. Raises ``ValueError`` for other bytes."""
+    expander = zlib.decompressobj(-15, _dictionary(like))
+    try:
+        text = expander.decompress(data, MOST_TEXT)
+    except zlib.error as error:
+        raise ValueError("the layout cannot be unpacked") from error
+    if not expander.eof:
+        raise ValueError("the layout is cut off, or too long")
+    return text.decode()
+
+
+def _dictionary(like: str) -> bytes:
+    return like.encode()[-32768:]
