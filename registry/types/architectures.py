@@ -173,10 +173,10 @@ class ArchitectureMatch:
     ``share``: Dice coefficient over the shapes of distinct floating-point tensors, 2 c / (a + b) for c in common.
     ``exact``: all of them agree, with ``classes`` and ``channels`` for the symbolic extents (None where the
     architecture takes no such number). ``prefix``: what stands before the file's names and not before the
-    architecture's. ``named``: the names agree, too, without that prefix. ``strict``: the file, without that prefix, loads by ``load_state_dict``
-    with ``strict=True`` into what ``architecture.line(classes, channels)`` builds. ``head``, ``stem``: the file's
-    tensors whose shape follows from the number of classes, and of input channels. ``differences``: where they differ,
-    empty for an exact one.
+    architecture's. ``named``: the names agree, too, without that prefix. ``strict``: the file, without that prefix,
+    loads by ``load_state_dict`` with ``strict=True`` into what ``architecture.line(classes, channels)`` builds.
+    ``head``, ``stem``: the file's tensors whose shape follows from the number of classes, and of input channels.
+    ``differences``: where they differ, empty for an exact one.
     """
 
     architecture: Architecture
