@@ -10,7 +10,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help install demo test test-kernels test-lowest mutate stress fuzz lint bench bench-retrieval bench-speed \
-	bench-training bench-scale bench-relations bench-advice bench-audit docs constraints clean
+	bench-training bench-scale bench-relations bench-advice bench-audit published docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
@@ -111,6 +111,10 @@ bench-relations: .venv/.dev
 # Some ten minutes: every finding in the zoo, and planted faults. BENCH=--write puts the tables into docs/audit.md.
 bench-audit: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.audit $(BENCH)
+
+# The registry that ships as published:, from the zoo; after a change of specs, sketches, figures, rule or schema.
+published: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python scripts/published.py
 
 docs: .venv/.dev
 	$(BIN)/python scripts/cli_docs.py --check

@@ -92,7 +92,8 @@ def _tell(done: Transfer, words: dict[str, str], *, as_json: bool, dry: bool = F
         told = [f"{tables.whole(count)} {text}" for text, count in counts.items() if count]
         told += [tables.counted(done.calibrations, "calibration")] * bool(done.calibrations)
         told += [f"{tables.whole(len(done.failed))} failed"] * bool(done.failed)
-        tables.say(f"{done.file}{' (dry run)' if dry else ''}: {', '.join(told) or 'no models'}.")
+        file = done.file.removesuffix(":")  # published: is not followed by another colon
+        tables.say(f"{file}{' (dry run)' if dry else ''}: {', '.join(told) or 'no models'}.")
     if done.failed:
         raise typer.Exit(SOME_FAILED)
 

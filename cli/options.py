@@ -57,7 +57,12 @@ def _inherited(context: typer.Context, value: str | None) -> str | None:
 
 Database = Annotated[
     str | None,
-    typer.Option("--db", metavar="URL", callback=_inherited, help="Database. Default: ARCHREG_DB, else archreg.db."),
+    typer.Option(
+        "--db",
+        metavar="URL",
+        callback=_inherited,
+        help="Database: a path, a URL, or published: (what ships, read-only). Default: ARCHREG_DB, else archreg.db.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Query = Annotated[

@@ -20,6 +20,7 @@ from registry.storage.engine.schema_version import (
     VERSION_TABLE,
     current_version,
     is_revision,
+    require_own,
     schema_version,
     set_version,
 )
@@ -71,6 +72,7 @@ def open_and_run() -> None:
     """Open the database given on the command line or in the environment, and run the revisions."""
     arguments = context.get_x_argument(as_dictionary=True)
     address = Address.parse(arguments.get("db") or default_database())
+    require_own(address)
     engine = make_engine(address, "migrate")
     if address.path is not None and current_version(address, engine) is None:
         address.path.touch(exist_ok=False)

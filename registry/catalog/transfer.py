@@ -97,7 +97,7 @@ def import_from(database: Database, path: Path, *, replace: bool, dry_run: bool,
     """Import the models of a file; see ``Registry.import_from``."""
     from registry.storage import PortableFile
 
-    with PortableFile(path) as given, _target(database, path, dry_run=dry_run) as target:
+    with PortableFile(path) as given, _target(database, given.path, dry_run=dry_run) as target:
         return _move(given, target, str(path), replace=replace, dry_run=dry_run, progress=progress)
 
 
@@ -108,7 +108,7 @@ def _target(database: Database, path: Path, *, dry_run: bool) -> Iterator[Store]
 
     existing = database.existing()
     if existing is not None and existing.path is not None and path.samefile(existing.path):
-        raise UsageError(f"'{path}' is the registry itself", "name another file, or another --db")
+        raise UsageError(f"{existing.url} is the registry itself", "name another file, or another --db")
     if existing is not None or not dry_run:
         yield database.created()
         return

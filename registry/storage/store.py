@@ -19,7 +19,7 @@ from registry.errors import ReadOnlyError, RegistryError, StorageError, UsageErr
 from registry.storage.engine.address import Address
 from registry.storage.engine.connections import guarded, make_engine, reading, writing
 from registry.storage.engine.failures import is_conflict, is_passing
-from registry.storage.engine.schema_version import current_version, require_head, require_writable
+from registry.storage.engine.schema_version import current_version, require_head, require_own, require_writable
 from registry.storage.index import pgvector_index
 from registry.storage.models.sketch_cache import SketchCache
 from registry.storage.models.spec_state import all_states, spec_facts, state_of
@@ -85,7 +85,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str, *, mode: Mode, after: Store | None = None) -> Store:
-        """Open the registry at a path, ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
+        """Open the registry at a path, ``sqlite:///PATH``, ``postgresql://USER@HOST/DATABASE`` or ``published:``.
 
         Parameters
         ----------
@@ -106,13 +106,15 @@ class Store:
         SchemaVersionError
             The schema is older, with the upgrade command as the remedy; or newer.
         ReadOnlyError
-            ``mode`` is not ``read``, and this user may not write the file.
+            ``mode`` is not ``read``, and this user may not write the file, or it ships with the package.
         StorageError
             The database cannot be reached, or is not a registry; then it is not changed.
         """
         if mode not in ("read", "write", "create"):
             raise UsageError(f"unknown mode {mode!r}", "use read, write or create")
         address = Address.parse(url)
+        if mode != "read":
+            require_own(address)
         engine = make_engine(address, "read" if mode == "read" else "write")
         try:
             version = current_version(address, engine)

@@ -1,4 +1,4 @@
-"""Database addresses: URLs and paths, and how they are shown without a password."""
+"""Database addresses: URLs, paths and what ships; and how they are shown without a password."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from sqlalchemy.exc import ArgumentError
 
 from registry.defaults import default_database
 from registry.errors import StorageError, UsageError
+from registry.shipped import SHIPPED, shipped_file, shipped_word
 
 __all__ = ["Address"]
 
-SUPPORTED = "a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+SUPPORTED = f"a path, sqlite:///PATH, postgresql://USER@HOST/DATABASE, {', '.join(f'{word}:' for word in SHIPPED)}"
 SECRETS = ("password", "sslpassword", "oauth_client_secret")  # of a URL's options
 # What would be taken for a path and made a file of, its password in its name.
 _SLIP = re.compile(r"postgres(ql)?(\+\w+)?:", re.IGNORECASE)
@@ -28,24 +29,25 @@ class Address:
     """Address of a registry: ``path`` of a SQLite file, else ``url`` for Postgres with psycopg.
 
     ``label`` is what people see: as it was given, the password as ``***``; ``implied``: where a command goes without
-    being told.
+    being told; ``shipped``: a file of this package, which is never written and so opened as one that cannot change.
     """
 
     label: str
     url: URL
     path: Path | None = None
     implied: bool = False
+    shipped: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read ``zoo.db``, ``sqlite:///zoo.db``, ``postgresql://...`` or ``postgres://...``.
+        """Read ``zoo.db``, ``sqlite:///zoo.db``, ``postgresql://...``, ``postgres://...`` or ``published:``.
 
         Raises
         ------
         UsageError
             No database that is supported; the message names those that are.
         StorageError
-            Postgres is asked for and psycopg is not installed.
+            Postgres is asked for and psycopg is not installed; or a registry that ships is missing or damaged.
         """
         return replace(cls._parsed(text), implied=text == default_database())
 
@@ -56,6 +58,9 @@ class Address:
         if text == ":memory:":
             raise _in_memory()
         if "://" not in text:
+            if (word := shipped_word(text)) is not None:
+                path = shipped_file(word)
+                return cls(text, URL.create("sqlite", database=str(path)), path, shipped=True)
             if _SLIP.match(text) or (_PAIR.match(text.lstrip()) and (" " in text.strip() or "/" not in text)):
                 raise _unreadable()
             return cls(text, URL.create("sqlite", database=text), Path(text))

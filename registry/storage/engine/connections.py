@@ -51,7 +51,9 @@ def make_engine(address: Address, access: Access) -> Engine:
 
     ``read`` cannot write; ``migrate`` leaves SQLite's foreign keys off: a batch's table copy must delete no children.
     """
-    engine = _postgres_engine(address, access) if address.path is None else _sqlite_engine(address.path, access)
+    engine = (
+        _postgres_engine(address, access) if address.path is None else _sqlite_engine(address, address.path, access)
+    )
     engine.update_execution_options(archreg_address=address)
     return engine
 
@@ -67,23 +69,25 @@ def is_frozen(path: Path) -> bool:
     return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
-def sqlite_uri(path: Path, *, frozen: bool) -> tuple[str, dict[str, str]]:
+def sqlite_uri(path: Path, *, frozen: bool, shipped: bool = False) -> tuple[str, dict[str, str]]:
     """Return file and query of a URI that opens ``path`` without creating it.
 
     A frozen file without a live log can only be read as immutable: there is no shared memory to lock it in. Somebody
-    else who may write could change it meanwhile; so it is done for no other file.
+    else who may write could change it meanwhile; so it is done for no other file but one that ships, whoever may
+    write it.
     """
-    query = {"uri": "true", "mode": "ro" if frozen else "rw"}
+    query = {"uri": "true", "mode": "ro" if frozen or shipped else "rw"}
     log = path.with_name(path.name + "-wal")
-    if frozen and not (log.exists() and log.stat().st_size):
+    if shipped or (frozen and not (log.exists() and log.stat().st_size)):
         query["immutable"] = "1"
     return f"file:{quote(str(path.absolute()))}", query
 
 
-def _sqlite_engine(path: Path, access: Access) -> Engine:
+def _sqlite_engine(address: Address, path: Path, access: Access) -> Engine:
     # A reader that may write opens the file as a writer does, and then forswears it: opened read-only, SQLite would
     # leave its log and shared memory behind.
-    database, query = sqlite_uri(path, frozen=access == "read" and is_frozen(path))
+    frozen = access == "read" and not address.shipped and is_frozen(path)
+    database, query = sqlite_uri(path, frozen=frozen, shipped=address.shipped)
     engine = create_engine(
         URL.create("sqlite", database=database, query=query),
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},

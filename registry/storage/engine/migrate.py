@@ -27,6 +27,7 @@ from registry.storage.engine.schema_version import (
     is_known,
     is_revision,
     require_head,
+    require_own,
     require_revision,
     require_writable,
 )
@@ -61,11 +62,12 @@ def upgrade(url: str, *, from_revision: str | None = None) -> str:
     SchemaVersionError
         The schema is newer than this program, or not recorded as a revision, or recorded as another.
     ReadOnlyError
-        The file may only be read by this user, or the tables are another role's.
+        The file may only be read by this user, or ships with the package, or the tables are another role's.
     StorageError
         The file is something else, or the database refused; nothing was changed.
     """
     address = Address.parse(url)
+    require_own(address)
     if from_revision is not None and not is_known(from_revision):
         raise UsageError(
             f"{from_revision!r} is not a revision of this program", f"name one up to {HEAD}, such as {HEAD}"

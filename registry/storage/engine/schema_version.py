@@ -27,6 +27,7 @@ __all__ = [
     "is_revision",
     "recorded_in",
     "require_head",
+    "require_own",
     "require_revision",
     "require_writable",
     "schema_version",
@@ -72,7 +73,8 @@ def require_head(address: Address, version: str | None) -> None:
     if version is None:
         raise DatabaseMissingError(
             f"{address.label} holds no registry yet",
-            f"fill one with models to choose from: {address.command('ingest FILE_OR_FOLDER')}",
+            f"fill one with models to choose from: {address.command('ingest FILE_OR_FOLDER')}; or ask about published "
+            "ones: --db published:",
         )
     require_revision(address, version)
     if version < HEAD:
@@ -114,6 +116,15 @@ def require_revision(address: Address, version: str, remedy: str = "") -> None:
         f"if it is a registry: {remedy or address.command(f'db upgrade --from {HEAD}')}"
         " (its tables are checked first); otherwise name another database",
     )
+
+
+def require_own(address: Address) -> None:
+    """Raise ``ReadOnlyError`` if the registry ships with the package: it is never written, whoever may do so."""
+    if address.shipped:
+        raise ReadOnlyError(
+            f"{address.label} ships with the package and is read-only",
+            "name a database of your own: --db FILE, or ARCHREG_DB",
+        )
 
 
 def require_writable(address: Address) -> None:
@@ -269,7 +280,7 @@ def _sqlite_version(address: Address, path: Path) -> str | None:
         raise StorageError(f"{address.label} is an empty file", "remove it, or name another")
     if start != _MAGIC:
         raise StorageError(f"{address.label} is not a SQLite database", "name another file")
-    database, query = sqlite_uri(path, frozen=True)
+    database, query = sqlite_uri(path, frozen=True, shipped=address.shipped)
     uri = f"{database}?" + "&".join(f"{key}={value}" for key, value in query.items() if key != "uri")
     with guarded(address), closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
         connection.execute("PRAGMA trusted_schema=OFF")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from registry.errors import NotFoundError, SchemaVersionError, StorageError, UnsafeError
+from registry.shipped import is_word
 from registry.storage.engine import schema
 from registry.storage.engine.address import Address
 from registry.storage.engine.connections import guarded, is_frozen, sqlite_uri
@@ -36,11 +37,11 @@ class PortableFile:
     """A registry in a SQLite file, open for reading; a context manager.
 
     Nothing in the file is trusted: no trigger, view or function of it runs, every cell's kind is checked, and sizes are
-    bounded before anything is read.
+    bounded before anything is read. ``path``: of the file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open and check the file.
+        """Open and check the file, or the one that ships under a word such as ``published:``.
 
         Raises
         ------
@@ -51,12 +52,13 @@ class PortableFile:
         StorageError
             It is no registry, or its tables are not those of one.
         """
-        self._address = Address.parse(str(path.absolute()))
+        self._address = Address.parse(str(path) if is_word(str(path)) else str(path.absolute()))
         self._label = str(path)
+        self.path = path = self._address.path or path
         if not path.is_file():
             raise NotFoundError(f"there is no file {path}", "name a file that archreg export wrote")
-        database, query = sqlite_uri(path, frozen=is_frozen(path))
-        if _has_no_log(path):
+        database, query = sqlite_uri(path, frozen=is_frozen(path), shipped=self._address.shipped)
+        if not self._address.shipped and _has_no_log(path):
             query = {"mode": "ro"}
         uri = f"{database}?" + "&".join(f"{key}={value}" for key, value in query.items() if key != "uri")
         with guarded(self._address):
