@@ -17,7 +17,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDERS = ("tests/ensembles", "tests/spectral", "tests/fingerprints", "tests/equivalence")
+FOLDERS = (
+    "tests/ensembles",
+    "tests/spectral",
+    "tests/fingerprints",
+    "tests/equivalence",
+    "tests/shipped/test_published.py",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,15 @@ from typing import Final
 
 from registry.errors import StorageError, UsageError
 
-__all__ = ["SHIPPED", "checksum_file", "checksum_of", "is_word", "shipped_file", "shipped_word"]
+__all__ = ["FOLDER", "REINSTALL", "SHIPPED", "checksum_file", "checksum_of", "is_word", "shipped_file", "shipped_word"]
 
 SHIPPED: Final = {"published": "published.db"}
 """By word: the file of this folder."""
 
 FOLDER: Final = Path(__file__).parent
+"""Where the files are."""
 REINSTALL: Final = "install the package again: pip install --force-reinstall --no-deps architecture-registry"
+"""What to do about a file that is missing, damaged or of another version."""
 
 # Two letters at least: one is a drive of Windows.
 _WORD: Final = re.compile(r"([A-Za-z]\w+):")

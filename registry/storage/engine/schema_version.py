@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from registry.errors import DatabaseMissingError, ReadOnlyError, SchemaVersionError, StorageError
+from registry.shipped import REINSTALL
 from registry.storage.engine.address import Address
 from registry.storage.engine.connections import guarded, is_frozen, make_engine, reading, sqlite_uri
 
@@ -68,13 +69,19 @@ def require_head(address: Address, version: str | None) -> None:
     DatabaseMissingError
         There is none.
     SchemaVersionError
-        It is older, and the remedy is the command that upgrades it; or newer; or not known.
+        It is older, and the remedy is the command that upgrades it; or newer; or not known. One that ships is of
+        another installation then.
     """
     if version is None:
         raise DatabaseMissingError(
             f"{address.label} holds no registry yet",
             f"fill one with models to choose from: {address.command('ingest FILE_OR_FOLDER')}; or ask about published "
             "ones: --db published:",
+        )
+    if address.shipped and version != HEAD:
+        raise SchemaVersionError(
+            f"{address.label} has schema {version}, this program needs {HEAD}",
+            f"{REINSTALL}; in a checkout: make {address.label.removesuffix(':')}",
         )
     require_revision(address, version)
     if version < HEAD:
