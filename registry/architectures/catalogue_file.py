@@ -119,6 +119,7 @@ class Catalogue:
                 "install the package again",
             )
         self._layout = cache(self._read_layout)
+        self._plain_sizes = cache(self._read_plain_sizes)
 
     def close(self) -> None:
         """Close the file. Closing twice has no effect."""
@@ -185,6 +186,20 @@ class Catalogue:
         """Ids of all layouts and their numbers of distinct floating-point tensors: int64 arrays of shape (n,)."""
         found = np.array(self._rows("SELECT id, tensors FROM layouts ORDER BY id"), np.int64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
+
+    def plain_sizes(self) -> NDArray[np.int64]:
+        """Of all layouts, as `sizes` has them: how many of the distinct floating-point tensors have no symbol.
+
+        The whole index is read for it, some hundred kilobytes, and the array is kept.
+        """
+        return self._plain_sizes()
+
+    def _read_plain_sizes(self) -> NDArray[np.int64]:
+        ids, _ = self.sizes()
+        postings = b"".join(data for (data,) in self._rows("SELECT postings FROM shapes"))
+        with self._guarded():
+            pairs = np.frombuffer(postings, "<u2").astype(np.int64).reshape(-1, 2)
+        return np.bincount(pairs[:, 0], weights=pairs[:, 1], minlength=2**16)[ids].astype(np.int64)
 
     def postings(self, shapes: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], Posting]:
         """Of each of the shapes that any layout has: the layouts and counts, over distinct floating-point tensors.

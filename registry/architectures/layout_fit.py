@@ -1,0 +1,228 @@
+"""Whether the shapes of a file are those of a layout, for some number of classes and of input channels.
+
+Shapes are compared as multisets over floating-point tensors. Tied tensors may be present once or by each name, and the
+buffers may all be absent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from registry.types import ArchitectureTensor, Layout, Symbol
+
+__all__ = ["Fit", "LayoutShapes", "Values", "best_values", "fitted", "without_head"]
+
+Shape = tuple[int, ...]
+
+_MOST_VALUES = 64
+"""Values of a symbol that are tried; two of each symbol are more than any file of the libraries has asked for."""
+_LEAST_KEPT = 8
+"""Tensors that a network without its head has at least, to be recognised by them."""
+
+
+class Values(NamedTuple):
+    """The number of classes and of input channels; None where nothing tells them."""
+
+    classes: int | None = None
+    channels: int | None = None
+
+
+class Fit(NamedTuple):
+    """How a file's shapes are those of a layout.
+
+    ``buffers``: the file has the layout's buffers. ``lacking``: names of the tensors of the head that it lacks, or has
+    others in place of. ``extra``: the number of those others.
+    """
+
+    values: Values
+    buffers: bool
+    lacking: frozenset[str] = frozenset()
+    extra: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutShapes:
+    """The floating-point tensors of a layout: with plain shapes, with symbolic ones, and those tied to others.
+
+    ``parameters``, ``buffers``: plain shapes of distinct tensors. ``symbolic``: distinct tensors with a symbol.
+    """
+
+    parameters: Counter[Shape]
+    buffers: Counter[Shape]
+    symbolic: tuple[ArchitectureTensor, ...]
+    tied: tuple[ArchitectureTensor, ...]
+
+    @classmethod
+    def of(cls, tensors: Iterable[ArchitectureTensor]) -> LayoutShapes:
+        """Sort the tensors; those that are not floating point are left out."""
+        plain: tuple[Counter[Shape], Counter[Shape]] = (Counter(), Counter())
+        symbolic, tied = [], []
+        for tensor in tensors:
+            if not tensor.floating:
+                continue
+            if tensor.tied:
+                tied.append(tensor)
+            elif tensor.symbols:
+                symbolic.append(tensor)
+            else:
+                plain[tensor.buffer][tensor.shape] += 1  # type: ignore[index]  # it has no symbol
+        return cls(*plain, tuple(symbolic), tuple(tied))
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct tensors."""
+        return self.parameters.total() + self.buffers.total() + len(self.symbolic)
+
+
+def fitted(shapes: LayoutShapes, counts: Counter[Shape]) -> Fit | None:
+    """How the file's shapes are those of the layout, with its buffers or without them; None where they differ."""
+    for needed, symbolic, buffers in _variants(shapes):
+        if needed.total() + len(symbolic) > counts.total() or not needed <= counts:
+            continue
+        values = _solved(symbolic, counts - needed, shapes.tied)
+        if values is not None:
+            return Fit(values, buffers)
+    return None
+
+
+def _variants(shapes: LayoutShapes) -> Iterator[tuple[Counter[Shape], Sequence[ArchitectureTensor], bool]]:
+    """Plain shapes and symbolic tensors: with the buffers, and without them where there are any."""
+    yield shapes.parameters + shapes.buffers, shapes.symbolic, True
+    parameters = [tensor for tensor in shapes.symbolic if not tensor.buffer]
+    if shapes.buffers or len(parameters) < len(shapes.symbolic):
+        yield shapes.parameters, parameters, False
+
+
+def _solved(
+    symbolic: Sequence[ArchitectureTensor], rest: Counter[Shape], tied: Sequence[ArchitectureTensor]
+) -> Values | None:
+    """The values for which the rest is these tensors, and some of the tied ones besides; None where there are none."""
+    if not len(symbolic) <= rest.total() <= len(symbolic) + len(tied):
+        return None
+    for values in _possible(symbolic, rest):
+        resolved = Counter(tensor.sized(*values) for tensor in symbolic)
+        if resolved <= rest and rest - resolved <= Counter(_sized(tensor, values) for tensor in tied):
+            return values
+    return None
+
+
+def _sized(tensor: ArchitectureTensor, values: Values) -> Shape | None:
+    """The shape for these values; None where it follows from one that is not known."""
+    if any(getattr(values, symbol) is None for symbol in tensor.symbols):
+        return None
+    return tensor.sized(*values)
+
+
+def _possible(symbolic: Iterable[ArchitectureTensor], rest: Iterable[Shape]) -> Iterator[Values]:
+    """Values by which one tensor of each symbol has a shape of the rest."""
+    pivots: dict[Symbol, ArchitectureTensor] = {}
+    for tensor in sorted(symbolic, key=lambda tensor: len(tensor.symbols)):
+        for symbol in tensor.symbols:
+            pivots.setdefault(symbol, tensor)
+    among = list(rest)
+    found = [
+        _values_of(pivots[symbol], symbol, among) if symbol in pivots else [None] for symbol in ("classes", "channels")
+    ]
+    for classes, channels in product(*found):
+        yield Values(classes, channels)
+
+
+def _values_of(tensor: ArchitectureTensor, symbol: Symbol, among: Iterable[Shape]) -> list[int]:
+    """The values of the symbol for which the tensor may have one of these shapes."""
+    found: dict[int, None] = {}
+    for shape in among:
+        value = _value(tensor, symbol, shape)
+        if value is not None:
+            found[value] = None
+            if len(found) == _MOST_VALUES:
+                break
+    return list(found)
+
+
+def _value(tensor: ArchitectureTensor, symbol: Symbol, shape: Shape) -> int | None:
+    """The positive value of the symbol that gives the tensor that shape, whatever the other symbol is."""
+    if len(shape) != len(tensor.shape):
+        return None
+    told: int | None = None
+    for extent, size in zip(tensor.shape, shape, strict=True):
+        if isinstance(extent, int):
+            if extent != size:
+                return None
+        elif extent.symbol == symbol:
+            value, left = divmod(size - extent.offset, extent.factor)
+            if left or value < 1 or told not in {None, value}:
+                return None
+            told = value
+    return told
+
+
+def best_values(shapes: LayoutShapes, counts: Counter[Shape], buffers: bool) -> tuple[Values, int]:
+    """The values for which most tensors of the layout are in the file, and how many are."""
+    needed, symbolic = shapes.parameters, [tensor for tensor in shapes.symbolic if buffers or not tensor.buffer]
+    if buffers:
+        needed = needed + shapes.buffers
+    common = (needed & counts).total()
+    rest = counts - needed
+    best = Values()
+    symbols: tuple[Symbol, ...] = ("classes", "channels")
+    for symbol in symbols:
+        tried: Counter[int] = Counter()
+        for tensor in symbolic:
+            if symbol in tensor.symbols:
+                tried.update(_values_of(tensor, symbol, rest))
+        if tried:
+            value, _ = max(tried.items(), key=lambda item: (item[1], -item[0]))
+            best = best._replace(**{symbol: value})
+    resolved = Counter(shape for tensor in symbolic if (shape := _sized(tensor, best)) is not None)
+    return best, common + (resolved & rest).total()
+
+
+def without_head(layout: Layout, counts: Counter[Shape]) -> Fit | None:
+    """How the file's shapes are those of the layout but for its head, which the file lacks or has replaced.
+
+    The head are the tensors whose shape follows from the number of classes, and what else is in the modules around
+    them: the smallest modules for which the rest is all in the file. At least half of the tensors remain.
+    """
+    for lacking in _heads(layout):
+        kept = LayoutShapes.of(tensor for tensor in layout.tensors if tensor.name not in lacking)
+        if kept.distinct < _LEAST_KEPT:
+            return None
+        for needed, symbolic, buffers in _variants(kept):
+            if not needed <= counts:
+                continue
+            rest = counts - needed
+            values = _solved(symbolic, rest, kept.tied)
+            if values is not None:
+                return Fit(values, buffers, lacking)
+            values, matched = best_values(kept, counts, buffers)
+            if matched == needed.total() + len(symbolic):
+                return Fit(values, buffers, lacking, counts.total() - matched)
+    return None
+
+
+def _heads(layout: Layout) -> Iterator[frozenset[str]]:
+    """Names of the tensors of the head: its innermost modules, then these with what is in the modules around them."""
+    names = [tensor.name for tensor in layout.tensors]
+    modules = {tensor.name.rpartition(".")[0] for tensor in layout.tensors if "classes" in tensor.symbols} - {""}
+    seen: frozenset[str] | None = None
+    while modules:
+        head = frozenset(name for name in names if any(module in modules for module in _around(name)))
+        if 2 * len(head) > len(names):
+            return
+        if head != seen:
+            yield head
+        seen = head
+        wider = {module.rpartition(".")[0] or module for module in modules}
+        modules = wider if wider != modules else set()
+
+
+def _around(name: str) -> Iterator[str]:
+    """The modules that a tensor is in, from the innermost outwards."""
+    while name := name.rpartition(".")[0]:
+        yield name
