@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Read = Callable[[LayerMatrix], NDArray[np.floating]]
 
-__all__ = ["FIGURES_VERSION", "TRAINED_BEYOND", "WeightReading", "training"]
+__all__ = [
+    "CLIP",
+    "FIGURES_VERSION",
+    "FLAT",
+    "SINGLE",
+    "TRAINED_BEYOND",
+    "Traces",
+    "WeightReading",
+    "of_spectra",
+    "training",
+]
 
 FIGURES_VERSION = 1
 """Of `WeightFigures`; those of another version are computed anew by an ingest."""
@@ -63,6 +73,18 @@ _Z = MatrixFigures._fields[:6]
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
 
 
+class Traces(NamedTuple):
+    """What figures take of the eigenvalues of W W^T, by layer.
+
+    ``squared``: the sum of their squares, float64 (L,), of weights divided by the 2^exponent of the layer's sums; NaN
+    where it is not known. ``flat``, ``single``: as in `MatrixFigures`.
+    """
+
+    squared: NDArray[np.float64]
+    flat: Sequence[bool]
+    single: Sequence[bool]
+
+
 class WeightReading:
     """Reads the layers of a network for `network_spectra`, and gathers the sums that figures need.
 
@@ -88,49 +110,61 @@ class WeightReading:
     def __call__(self, layer: LayerMatrix) -> NDArray[np.floating]:
         """The weights of a layer."""
         weights = self._read(layer)
+        self.take(layer, weights)
+        return weights
+
+    def take(self, layer: LayerMatrix, weights: NDArray[np.floating]) -> MatrixSums:
+        """Sum the weights of a layer that has been read. Several threads may do this at once."""
         largest = _LARGEST.get(self._dtypes.get(layer.position, ""), inf)
-        self._sums[layer.position] = matrix_sums(weights, prod(layer.kernel), largest)
+        found = self._sums[layer.position] = matrix_sums(weights, prod(layer.kernel), largest)
         if self._kept is not None:
             self._kept[layer.position] = weights
-        return weights
+        return found
+
+    @property
+    def sums(self) -> tuple[MatrixSums, ...]:
+        """The sums of all layers, in their order, once they are read."""
+        return tuple(self._sums[layer.position] for layer in self._layers)
 
     def figures(self, spectra: Sequence[Spectrum], vectors: VectorCounts) -> WeightFigures:
         """The figures of the network, once all layers are read; ``spectra`` of the layers, in their order."""
-        sums = [self._sums[layer.position] for layer in self._layers]
+        return self.figures_by(of_spectra(spectra, self.sums), vectors)
+
+    def figures_by(self, traces: Traces, vectors: VectorCounts) -> WeightFigures:
+        """As `figures`, by what they take of the spectra."""
         with one_blas_thread():
             return WeightFigures(
-                layers=_matrix_figures(spectra, sums),
+                layers=_matrix_figures(traces, self.sums),
                 alignments=_alignments(self._layers, self._kept) if self._kept is not None else Alignments(),
                 vectors=vectors,
                 version=FIGURES_VERSION,
             )
 
 
-def _matrix_figures(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> tuple[MatrixFigures, ...]:
-    """Figures of all layers; moments are computed for all at once."""
-    with np.errstate(all="ignore"):
-        numbers = np.concatenate((_statistics(spectra, sums), _law(sums))).T.tolist()
-    figures = []
-    for spectrum, each, of_layer in zip(spectra, sums, numbers, strict=True):
+def of_spectra(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> Traces:
+    """What figures take of spectra; the sums of squares of approximate ones are not known."""
+    squared = np.array([nan if each.method else _square_sum(each.values) for each in spectra])
+    scales = np.ldexp([each.mean for each in spectra], [-2 * each.exponent for each in sums])
+    flat, single = [], []
+    for spectrum, each in zip(spectra, sums, strict=True):
         # Rows and columns of zeros are no entries: padding, masks and pruned units are not what training leaves behind.
         values, some = spectrum.values, max(1, min(each.rows, each.columns))
         largest = float(values[-1])
-        figures.append(
-            MatrixFigures._make(
-                (
-                    *of_layer,
-                    largest < FLAT * float(values[-some]),
-                    some > 1 and largest > SINGLE * values.size,  # their mean is one
-                    each.zero_rows,
-                    each.constant_rows,
-                    each.saturated,
-                )
-            )
-        )
-    return tuple(figures)
+        flat.append(largest < FLAT * float(values[-some]))
+        single.append(some > 1 and largest > SINGLE * values.size)  # their mean is one
+    return Traces(scales**2 * squared, flat, single)
 
 
-def _statistics(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> Array:
+def _matrix_figures(traces: Traces, sums: Sequence[MatrixSums]) -> tuple[MatrixFigures, ...]:
+    """Figures of all layers; moments are computed for all at once."""
+    with np.errstate(all="ignore"):
+        numbers = np.concatenate((_statistics(traces.squared, sums), _law(sums))).T.tolist()
+    counts = ((each.zero_rows, each.constant_rows, each.saturated) for each in sums)
+    every = zip(numbers, traces.flat, traces.single, counts, strict=True)
+    return tuple(MatrixFigures._make((*of_layer, flat, single, *rows)) for of_layer, flat, single, rows in every)
+
+
+def _statistics(squared: Array, sums: Sequence[MatrixSums]) -> Array:
     """Z of each statistic (6, L), those of the matrix of the entries minus their mean, which no permutation changes."""
     raw = np.array([each.powers for each in sums]).T
     p, q, uu, aa, au, vv, bb, bv, vw = np.array([each[2:11] for each in sums], np.float64).T
@@ -147,9 +181,7 @@ def _statistics(spectra: Sequence[Spectrum], sums: Sequence[MatrixSums]) -> Arra
     columns = bb - 4 * m * bv + 4 * m * m * vv + 2 * m * m * p * (raw[2] - 2 * m * raw[1]) + m**4 * p * n
     norms = np.stack([rows - totals**2 / p, columns - totals**2 / q]) / unit**4
     # tr((V V^T)^2) of V = W - m; of approximate spectra it is not known.
-    squared = [nan if each.method else _square_sum(each.values) for each in spectra]
-    scales = np.ldexp([each.mean for each in spectra], [-2 * each.exponent for each in sums])
-    traces = scales**2 * np.array(squared) - 4 * m * vw + 2 * m**2 * q * vv
+    traces = squared - 4 * m * vw + 2 * m**2 * q * vv
     traces += 2 * m**2 * (p * uu + raw[1] ** 2) - 4 * m**3 * n * raw[1] + (m**2 * n) ** 2
     rectangles = ((traces - rows - columns) / unit**4 + powers[4]) / 4
     squares = _squared(powers)
