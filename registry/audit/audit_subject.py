@@ -52,7 +52,8 @@ class AuditSubject:
     weights, empty where the model has none; ``quantised``: whether it says that they are quantised. ``twins``: other
     models with these weights. ``kin``: None where the family or the shapes are not known. ``registry``: whether there
     are stored models to compare it with. ``equal``: whether two layers, by position, hold the same values, where the
-    weights are at hand.
+    weights are at hand. ``given_means``: mean eigenvalues of the layers, where they are known without spectra.
+    ``told``: the training class, where ``figures`` lack what spectra would give.
     """
 
     name: str
@@ -73,10 +74,17 @@ class AuditSubject:
     kin: FamilyShapes | None = None
     registry: bool = True
     equal: Callable[[int, int], bool] | None = field(default=None, compare=False)
+    given_means: tuple[float, ...] | None = None
+    told: Training | None = None
 
     @cached_property
     def training(self) -> Training | None:
         """The training class with its evidence; None without figures."""
         from registry.spectral.training import training
 
-        return None if self.figures is None else training(self.figures, self.layers)
+        return self.told if self.told is not None or self.figures is None else training(self.figures, self.layers)
+
+    @cached_property
+    def means(self) -> tuple[float, ...] | None:
+        """Mean eigenvalue of each layer, in units of the squared weights; None where they are not known."""
+        return self.given_means if self.spectra is None else tuple(spectrum.mean for spectrum in self.spectra)

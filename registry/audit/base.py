@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     from registry.audit.audit_subject import AuditSubject
     from registry.types import Severity
 
-__all__ = ["AuditRule", "Hit", "Lack", "NO_REGISTRY", "needs_figures", "needs_sketches", "needs_spectra"]
+__all__ = [
+    "AuditRule",
+    "Hit",
+    "Lack",
+    "NO_REGISTRY",
+    "needs_figures",
+    "needs_means",
+    "needs_sketches",
+    "needs_spectra",
+    "needs_spectra_and_figures",
+]
 
 
 class Hit(NamedTuple):
@@ -54,26 +64,36 @@ NO_REGISTRY = Lack("there is no registry to compare it with", "ingest models: ar
 _AGAIN = "read them again: archreg ingest, with the same files or references"
 
 
+_NO_WEIGHTS = Lack("the weights were not read, only their headers", "read them: archreg ingest, without --headers-only")
+_NO_SPECTRA = Lack("the spectra were not stored", "ingest the weights again, without --no-spectra")
+
+
 def needs_spectra(subject: AuditSubject) -> Lack | None:
     """What is missing of the spectra."""
     if not subject.weights_read:
-        return Lack(
-            "the weights were not read, only their headers", "read them: archreg ingest, without --headers-only"
-        )
-    if subject.spectra is None:
-        return Lack("the spectra were not stored", "ingest the weights again, without --no-spectra")
-    return None
+        return _NO_WEIGHTS
+    return _NO_SPECTRA if subject.spectra is None else None
+
+
+def needs_means(subject: AuditSubject) -> Lack | None:
+    """What is missing of the mean eigenvalues, which are known without spectra, too."""
+    return needs_spectra(subject) if subject.means is None or not subject.weights_read else None
 
 
 def needs_figures(subject: AuditSubject) -> Lack | None:
+    """What is missing of the figures of the weights."""
+    if not subject.weights_read:
+        return _NO_WEIGHTS
+    return Lack("stored before figures of the weights were", _AGAIN) if subject.figures is None else None
+
+
+def needs_spectra_and_figures(subject: AuditSubject) -> Lack | None:
     """What is missing of the figures of the weights, and of the spectra."""
-    if subject.weights_read and subject.figures is None:
-        return Lack("stored before figures of the weights were", _AGAIN)
-    return needs_spectra(subject)
+    return needs_figures(subject) or needs_spectra(subject)
 
 
 def needs_sketches(subject: AuditSubject) -> Lack | None:
-    """What is missing of the sketches, and of the spectra."""
+    """What is missing of the sketches, and of the spectra or of the values, which also tell layers apart."""
     if subject.weights_read and subject.sketches is None:
         return Lack("stored before sketches of the weights were", _AGAIN)
-    return needs_spectra(subject)
+    return needs_spectra(subject) if subject.equal is None else needs_means(subject)

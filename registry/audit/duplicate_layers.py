@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from registry.audit.audit_subject import AuditSubject
-    from registry.types import Spectrum
 
 __all__ = ["RULE", "SAME", "cosine"]
 
@@ -76,16 +75,21 @@ def _modules(one: str, other: str) -> tuple[str, str]:
 def _alike(subject: AuditSubject) -> Iterator[Hit]:
     """Layers whose spectra and sketches are equal: their tensors are parts, or stored in different precision.
 
-    Of layers of one shape, sorted by their largest eigenvalue, only neighbours are compared: O(n log n).
+    Of layers of one shape, sorted by their largest eigenvalue, only neighbours are compared: O(n log n). Without
+    spectra they are sorted by the mean eigenvalue, and values confirm what sketches say.
     """
-    spectra, sketches = subject.spectra, subject.sketches
-    if spectra is None or sketches is None:
+    spectra, sketches, means = subject.spectra, subject.sketches, subject.means
+    if means is None or sketches is None or (spectra is None and subject.equal is None):
         return
-    top = [spectrum.mean * float(spectrum.values[-1]) for spectrum in spectra]
-    order = sorted(range(len(top)), key=lambda at: (subject.layers[at].shape, top[at]))
+    known = [_Known(mean, 1.0, "") for mean in means]
+    if spectra is not None:
+        known = [_Known(each.mean, float(each.values[-1]), each.method) for each in spectra]
+    order = sorted(range(len(known)), key=lambda at: (subject.layers[at].shape, known[at].mean * known[at].top))
     groups: list[list[int]] = []
     for before, at in pairwise(order):
-        if not _equal(spectra[before], spectra[at], sketches[before], sketches[at]):
+        if subject.layers[before].shape != subject.layers[at].shape or not _equal(known[before], known[at]):
+            continue
+        if cosine(sketches[before], sketches[at]) < SAME:
             continue
         if groups and groups[-1][-1] == before:
             groups[-1].append(at)
@@ -97,22 +101,25 @@ def _alike(subject: AuditSubject) -> Iterator[Hit]:
             others = [other for other in others if subject.equal(first, other)]
         if not others:
             continue
-        known = "the same values" if subject.equal is not None else "equal spectra and sketches"
+        what = "the same values" if subject.equal is not None else "equal spectra and sketches"
         names = [subject.layers[other].name for other in others]
-        message = f"{known} in {_some(names)}"
+        message = f"{what} in {_some(names)}"
         yield Hit(subject.layers[first].name, "warning", len(names), 0, message, _REMEDY)
 
 
-def _equal(a: Spectrum, b: Spectrum, x: NDArray[np.float16], y: NDArray[np.float16]) -> bool:
-    """Whether two layers of one shape have equal spectra and sketches; one without a sketch is equal to none."""
-    if a.layer.shape != b.layer.shape or a.method or b.method:
+class _Known(NamedTuple):
+    """Mean eigenvalue of a layer, the largest over it, one where it is not known, and how they were found."""
+
+    mean: float
+    top: float
+    method: str
+
+
+def _equal(a: _Known, b: _Known) -> bool:
+    """Whether the spectra of two layers of one shape may be equal; approximate ones are equal to none."""
+    if a.method or b.method:
         return False
-    if not all(
-        abs(one - other) <= EQUAL * max(one, other)
-        for one, other in ((a.mean, b.mean), (float(a.values[-1]), float(b.values[-1])))
-    ):
-        return False
-    return cosine(x, y) >= SAME
+    return all(abs(one - other) <= EQUAL * max(one, other) for one, other in ((a.mean, b.mean), (a.top, b.top)))
 
 
 def cosine(x: NDArray[np.float16], y: NDArray[np.float16]) -> float:

@@ -6,14 +6,14 @@ from math import exp, log, sqrt
 from statistics import median
 from typing import TYPE_CHECKING
 
-from registry.audit.base import AuditRule, Hit, needs_spectra
+from registry.audit.base import AuditRule, Hit, needs_means
 from registry.audit.untrained_layers import scale_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from registry.audit.audit_subject import AuditSubject
-    from registry.types import Spectrum
+    from registry.types import LayerMatrix
 
 __all__ = ["RULE"]
 
@@ -21,17 +21,17 @@ ABOVE, BELOW = 50.0, 100.0
 """Factors over and under the median of the other layers."""
 
 
-def _size(spectrum: Spectrum) -> float:
+def _size(layer: LayerMatrix, mean: float) -> float:
     """Logarithm of the scale of a layer's outputs for inputs of scale 1: root mean square times sqrt(fan-in).
 
     An embedding has one input at a time.
     """
-    layer = spectrum.layer
-    return log(scale_of(spectrum) * (1.0 if layer.kind == "embedding" else sqrt(layer.q)))
+    return log(scale_of(layer, mean) * (1.0 if layer.kind == "embedding" else sqrt(layer.q)))
 
 
 def _check(subject: AuditSubject) -> Iterator[Hit]:
-    sizes = [(spectrum.layer.name, _size(spectrum)) for spectrum in subject.spectra or () if spectrum.mean > 0]
+    means = zip(subject.layers, subject.means or (), strict=False)
+    sizes = [(layer.name, _size(layer, mean)) for layer, mean in means if mean > 0]
     if len(sizes) < 3:  # of two, nothing tells which is the wrong one
         return
     middle = median(size for _, size in sizes)
@@ -55,6 +55,6 @@ RULE = AuditRule(
         "warning": "less than a hundredth of it",
     },
     check=_check,
-    lacks=needs_spectra,
+    lacks=needs_means,
     false_alarms={"error": 0.0, "warning": 0.0},
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isnan, nan, prod, sqrt
 from typing import TYPE_CHECKING
 
-from registry.audit.base import AuditRule, Hit, needs_figures
+from registry.audit.base import AuditRule, Hit, needs_spectra_and_figures
 from registry.ensembles.wishart import largest_score
 from registry.spectral.training import TRAINED_BEYOND
 
@@ -69,9 +69,9 @@ def initial_scales(layer: LayerMatrix, outputs: int) -> dict[str, float]:
     return found
 
 
-def scale_of(spectrum: Spectrum) -> float:
-    """Root mean square of a layer's entries."""
-    return sqrt(spectrum.mean / max(spectrum.layer.p, spectrum.layer.q))
+def scale_of(layer: LayerMatrix, mean: float) -> float:
+    """Root mean square of a layer's entries, by the mean of its min(p, q) eigenvalues."""
+    return sqrt(mean / max(layer.p, layer.q))
 
 
 def _check(subject: AuditSubject) -> Iterator[Hit]:
@@ -91,7 +91,7 @@ def _check(subject: AuditSubject) -> Iterator[Hit]:
         z, law = _largest_z(spectrum, figures), _law(layer, figures)
         if z is None or z >= LOWEST_Z or not law:
             continue
-        scale = scale_of(spectrum)
+        scale = scale_of(layer, spectrum.mean)
         name = _initialiser(layer, outputs[layer.tensor], scale)
         large = min(layer.p, layer.q) >= ORDER
         if not large and not name:
@@ -152,6 +152,6 @@ RULE = AuditRule(
         "to tell",
     },
     check=_check,
-    lacks=needs_figures,
+    lacks=needs_spectra_and_figures,
     false_alarms={"error": 0.0, "warning": 0.006, "note": 0.037},
 )

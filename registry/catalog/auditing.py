@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Checkpoint, Filter, Finding, ModelFacts, ModelRef, ModelSummary, WeightsPlan
 
-__all__ = ["audit_references", "audit_stored", "rules_named"]
+__all__ = ["audit_references", "audit_stored", "equal_values", "rules_named"]
 
 SCALES_WITHIN = 1e-3
 """Relative difference of the sums of mean eigenvalues up to which the weights of two models may be the same."""
@@ -310,6 +310,7 @@ def _stored(store: Store, model: ModelSummary, others: _Others) -> AuditSubject:
         weights_read=model.weights_read,
         nonfinite=model.nonfinite,
         spectra=spectra if model.weights_read else None,
+        given_means=tuple(row.mean or 0.0 for row in rows.layers) if model.weights_read else None,
         figures=figures if figures is not None and figures.version == FIGURES_VERSION else None,
         sketches=sketches,
         config=None if facts is None else facts.config,
@@ -321,10 +322,8 @@ def _stored(store: Store, model: ModelSummary, others: _Others) -> AuditSubject:
 
 def _measured(store: Store | None, others: _Others | None, checkpoint: Checkpoint) -> AuditSubject:
     """The evidence on an opened model, of which nothing is stored."""
-    import numpy as np
-
     from registry.catalog.measuring import measure
-    from registry.sources import layer_matrix, plan_weights
+    from registry.sources import plan_weights
     from registry.spectral.specs import SHAPES
     from registry.storage.models.summaries import find_content
 
@@ -338,11 +337,6 @@ def _measured(store: Store | None, others: _Others | None, checkpoint: Checkpoin
         scale = sum(spectrum.mean for spectrum in measured.spectra)
         twins = others.twins(plan.topology, scale, sketches, 0)
         kin = others.kin(card.family, vector, 0 if known is None else known.id)
-
-    def equal(one: int, other: int) -> bool:
-        """Whether the values agree but for rounding to bfloat16, by half a unit in the last place and a little."""
-        a, b = (layer_matrix(checkpoint, plan.layers[at]) for at in (one, other))
-        return bool((np.abs(a - b) <= ROUNDED * np.abs(a)).all())
 
     return AuditSubject(
         name=checkpoint.ref.name,
@@ -361,8 +355,24 @@ def _measured(store: Store | None, others: _Others | None, checkpoint: Checkpoin
         twins=twins,
         kin=kin,
         registry=others is not None,
-        equal=equal,
+        equal=equal_values(checkpoint, plan),
     )
+
+
+def equal_values(checkpoint: Checkpoint, plan: WeightsPlan) -> Callable[[int, int], bool]:
+    """Tells of two layers of one shape, by position, whether their values agree but for rounding to bfloat16.
+
+    That is by half a unit in the last place and a little.
+    """
+    import numpy as np
+
+    from registry.sources import layer_matrix
+
+    def equal(one: int, other: int) -> bool:
+        a, b = (layer_matrix(checkpoint, plan.layers[at]) for at in (one, other))
+        return bool((np.abs(a - b) <= ROUNDED * np.abs(a)).all())
+
+    return equal
 
 
 def _facts_at(model: ModelSummary, header: str) -> ModelFacts | None:

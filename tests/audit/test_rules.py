@@ -13,6 +13,8 @@ from registry.types import Metric, SkippedTensor, VectorCounts
 from tests.audit.factory import subject
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from registry.types import Finding
@@ -234,3 +236,35 @@ def test_what_is_missing_is_said_and_never_sound() -> None:
     header = dict(judged(AuditSubject("header", bare.layers, weights_read=False), RULES).lacks)
     assert set(header) == set(RULES)
     assert "not read" in header["rows"].reason
+
+
+def without_spectra(weights: Mapping[str, NDArray[np.floating]], **known: Any) -> AuditSubject:
+    """The evidence of a file whose spectra were not computed: means of the eigenvalues, and its values."""
+    whole = subject(weights, **known)
+    names = list(weights)
+
+    def equal(one: int, other: int) -> bool:
+        return bool((weights[names[one]] == weights[names[other]]).all())
+
+    return replace(whole, spectra=None, given_means=whole.means, told=whole.training, equal=equal)
+
+
+def test_rules_that_need_no_spectra_are_applied_without() -> None:
+    weights = network()
+    weights["b.weight"] = 1e4 * weights["b.weight"]
+    weights["d.weight"] = weights["c.weight"].copy()
+    weights["a.weight"][3] = 0
+    whole, bare = subject(weights), without_spectra(weights)
+    lacking = {rule for rule, _ in judged(bare, RULES).lacks} - {rule for rule, _ in judged(whole, RULES).lacks}
+    assert lacking == {"rank", "untrained"}
+    for rule in ("scale", "duplicate", "rows"):
+        told = [(each.layer, each.severity, each.value) for each in found(bare, rule)]
+        assert told == [(each.layer, each.severity, each.value) for each in found(whole, rule)] != [], rule
+
+
+def test_duplicates_without_spectra_are_confirmed_by_values() -> None:
+    weights = network()
+    weights["d.weight"] = weights["c.weight"].copy()
+    assert [each.layer for each in found(without_spectra(weights), "duplicate")] == ["c.weight"]
+    assert found(replace(without_spectra(weights), equal=lambda _one, _other: False), "duplicate") == []
+    assert "duplicate" in dict(judged(replace(without_spectra(weights), equal=None), RULES).lacks)
