@@ -11,6 +11,7 @@ and what an audit counts.
 
 from __future__ import annotations
 
+from functools import cache
 from math import frexp, inf, isfinite, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -260,6 +261,7 @@ def _partitions(number: int, largest: int) -> Iterator[tuple[int, ...]]:
         yield from ((first, *rest) for rest in _partitions(number - first, first))
 
 
+@cache
 def _augmented(powers: tuple[int, ...]) -> dict[tuple[int, ...], int]:
     """The augmented monomial function of these powers as a sum of products of power sums: orders and coefficients.
 
@@ -274,7 +276,7 @@ def _augmented(powers: tuple[int, ...]) -> dict[tuple[int, ...], int]:
         product = tuple(sorted((first, *orders), reverse=True))
         found[product] = found.get(product, 0) + times
     for at, power in enumerate(rest):
-        for orders, times in _augmented((*rest[:at], power + first, *rest[at + 1 :])).items():
+        for orders, times in _augmented(tuple(sorted((*rest[:at], power + first, *rest[at + 1 :])))).items():
             found[orders] = found.get(orders, 0) - times
     return found
 
@@ -287,7 +289,8 @@ class _Expectations:
         products = list(_partitions(degree, degree))
         # Padded by power sums of order 0, in whose place ones are put.
         self._orders = np.array([(*orders, *(0,) * (degree - len(orders))) for orders in products]).T
-        self._times = np.array([[_augmented(each).get(orders, 0) for orders in products] for each in powers], float)
+        augmented = [_augmented(each) for each in powers]
+        self._times = np.array([[each.get(orders, 0) for orders in products] for each in augmented], float)
         self._taken = [len(each) for each in powers]
 
     def __call__(self, sums: Array) -> Array:
