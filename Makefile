@@ -21,6 +21,7 @@ help:
 	@echo "make fuzz    100,000 damaged headers and archives; FUZZ='--count N --seed S'"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the figures of the README, measured again; make bench-speed: the method's speed alone"
+	@echo "make published  the registry that ships as published:, built again from the zoo"
 	@echo "make docs    check that links, commands, docs/cli.md and docs/python.md are true"
 	@echo "make clean   remove what the others made, .venv too"
 
@@ -112,7 +113,8 @@ bench-relations: .venv/.dev
 bench-audit: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.audit $(BENCH)
 
-# The registry that ships as published:, from the zoo; after a change of specs, sketches, figures, rule or schema.
+# The registry that ships as published:, from the zoo; after a change of schema, matrix rule, specs, sketches or figures.
+# Then: python -m benchmarks.calibrate.
 published: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python scripts/published.py
 

@@ -17,7 +17,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.speed.harness import rewrite
-from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.spectral import conjugacy, network_spectra
 from registry.spectral.training import WeightReading
@@ -160,8 +159,7 @@ def main(*, write: bool = False) -> None:
     """Classify all networks and print the table; with ``write`` also put it into docs/benchmarks.md."""
     found: list[Control] = []
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1, user_api="blas"):
-        with Registry(f"sqlite:///{folder}/zoo.db") as reg:
-            reg.ingest_all(reg.plan(manifest=zoo_folder() / "manifest.jsonl"))
+        with Registry("published:") as reg:
             found.append(_stored("published models", reg, published=True))
             spectra = [reg.spectrum(model.name) for model in reg.models()]
         found += controls([[(each.layer.p, each.layer.q) for each in model] for model in spectra])

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.scale.filling import perturbed
 from benchmarks.scale.server import postgres
 from benchmarks.speed.harness import high_water, load_note, machine_load, rewrite
-from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.sources import MATRIX_RULE
 from registry.spectral.specs import LAYERED
@@ -54,13 +53,13 @@ MOVES = (
 )
 
 
-def fill(zoo: Path, target: Path, count: int) -> None:
-    """Create a registry of ``m0`` and so on at ``target``, from the models of the registry ``zoo``."""
-    with Store.open(str(zoo), mode="read") as store, store.selection() as selection:
+def fill(zoo: str, target: Path, count: int) -> None:
+    """Create a registry of ``m0`` and so on at ``target``, from the models of the registry at the URL ``zoo``."""
+    with Store.open(zoo, mode="read") as store, store.selection() as selection:
         real = [each for portion in selection.models() for each in portion if isinstance(each, Portable)]
         ids, vectors = store.read(read_fingerprints, LAYERED.hash)
     by_hash = {model.new.plan.content_hash: model for model in real}
-    with Store.open(str(zoo), mode="read") as store:
+    with Store.open(zoo, mode="read") as store:
         hashes = {model.id: model.content_hash for model in store.read(read_summaries)}
     rows = [by_hash[hashes[id_]] for id_ in ids.tolist()]
     source, made = perturbed(vectors, count)
@@ -129,11 +128,11 @@ def _apart(*words: str) -> Any:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def measure(zoo: Path, count: int, server: str, folder: Path) -> Iterator[str]:
+def measure(zoo: str, count: int, server: str, folder: Path) -> Iterator[str]:
     """Table rows for one size; the last row says whether the result equals the original."""
     urls = {name: str(folder / f"{name}-{count}.db") for name in ("many", "last", "a", "b")}
     urls["postgres"] = server
-    _apart("fill", str(zoo), urls["many"], str(count))
+    _apart("fill", zoo, urls["many"], str(count))
     for title, kind, url, file in MOVES:
         found = _apart(kind, urls[url], urls[file])
         rate = found["models"] / found["seconds"]
@@ -168,11 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(note, *lines, sep="\n", flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        with Registry(folder / "zoo.db") as registry:
-            registry.ingest_all(registry.plan(manifest=zoo_folder() / "manifest.jsonl"))
         for count in options.sizes:
             with postgres() as pattern:
-                for line in measure(folder / "zoo.db", count, pattern.format("postgres"), folder):
+                for line in measure("published:", count, pattern.format("postgres"), folder):
                     lines.append(line)
                     print(line, flush=True)
     if options.write:
@@ -181,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _one(kind: str, first: str, second: str = "", third: str = "0") -> Any:
     if kind == "fill":
-        return fill(Path(first), Path(second), int(third))
+        return fill(first, Path(second), int(third))
     return content(first) if kind == "content" else move(kind, first, second)
 
 

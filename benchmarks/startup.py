@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 
-from benchmarks.zoo import zoo_folder
 from registry import Registry
 
 __all__ = ["main"]
@@ -17,11 +16,11 @@ _REPEATS = 7
 
 
 def main() -> None:
-    """Time ``archreg --help`` and searches in a registry of the zoo."""
+    """Time ``archreg --help`` and searches in a registry of the published models."""
     with tempfile.TemporaryDirectory() as folder:
         database = f"{folder}/zoo.db"
         with Registry(database) as reg:
-            reg.ingest_all(reg.plan(manifest=zoo_folder() / "manifest.jsonl"))
+            reg.import_from("published:")
         name = "resnet-cifar/akamaster-resnet56"
         for command in (["--help"], ["nearest", name], ["compress", name], ["show", name], ["list"], ["classes"]):
             target = [] if command == ["--help"] else ["--db", database]

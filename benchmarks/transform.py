@@ -1,8 +1,8 @@
 """Learning of the transform that ships with ``layered``: ``python -m benchmarks.transform``.
 
-It writes registry/spectral/transform-1.npz from the zoo's spectra and families with `benchmarks.retrieval.transform`. A
-file with other numbers needs a new name, ``LAYERED.weights``, then a new version of the spec and
-``benchmarks.calibrate``.
+It writes registry/spectral/transform-1.npz from spectra and families of the published models with
+`benchmarks.retrieval.transform`. A file with other numbers needs a new name, ``LAYERED.weights``, then a new version of
+the spec, ``make published`` and ``benchmarks.calibrate``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import registry.spectral
-from benchmarks.retrieval.models import read_models
+from benchmarks.retrieval.models import published_models
 from benchmarks.retrieval.transform import learned_transform
-from benchmarks.zoo import zoo_folder
 from registry.spectral.learned_transform import LEARNED, file_of
 from registry.spectral.shipped_fingerprints import embeddings
 from registry.spectral.specs import LAYERED
@@ -41,8 +40,8 @@ def transform_of(
 
 
 def main() -> None:
-    """Measure the zoo, learn the transform, write the file and print the range of direction weights."""
-    models = read_models(zoo_folder() / "manifest.jsonl")
+    """Learn the transform, write the file and print the range of direction weights."""
+    models = published_models()
     found = transform_of(models.spectra, models.family)
     # Half the digits of float64 are more than 163 models determine.
     np.savez(TARGET, **{name: matrix.astype(np.float32) for name, matrix in found.items()})  # type: ignore[arg-type]

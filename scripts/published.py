@@ -41,8 +41,9 @@ def build(zoo: Path, target: Path) -> int:
     with tempfile.TemporaryDirectory() as name, threadpool_limits(limits=1):
         folder = Path(name)
         with Registry(folder / "ingested.db") as reg:
-            # In this process: the order in which several finish would be that of the ids.
-            results = reg.ingest_all(reg.plan(manifest=zoo / "manifest.jsonl"), executor="inprocess")
+            # One by one, in the manifest's order: ids follow the order in which models are stored.
+            plan = reg.plan(manifest=zoo / "manifest.jsonl")
+            results = [result for ref in plan for result in reg.ingest_all([ref], executor="inprocess")]
             if left := [result for result in results if result.status != "added"]:
                 raise SystemExit(f"{left[0].name}: {left[0].status} {left[0].message}")
             exported = reg.export(folder / "exported.db")

@@ -1,4 +1,4 @@
-"""Models of a manifest: labels, spectra, and references to their weights."""
+"""Models of a manifest, or those that ship as ``published:``: labels, spectra, and references to their weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
     from registry.types import ModelRef, Spectrum
 
-__all__ = ["Models", "read_models"]
+__all__ = ["Models", "published_models", "read_models"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Models:
-    """Columns in one order: names, family and topology (n,), spectra in depth order, and references to the weights."""
+    """Columns in one order: names, family and topology (n,), spectra in depth order, and references to the weights.
+
+    There are no references where there are no weights.
+    """
 
     names: list[str]
     family: NDArray[np.str_]
@@ -53,3 +56,16 @@ def read_models(manifest: Path) -> Models:
         list(spectra),
         list(refs),
     )
+
+
+def published_models() -> Models:
+    """The published models with the spectra that ship, in the order of the zoo's manifest, without references."""
+    with Registry("published:") as reg:
+        models = sorted(reg.models(), key=lambda model: model.id)
+        return Models(
+            [model.name for model in models],
+            np.array([model.family for model in models]),
+            np.array([model.topology for model in models]),
+            [reg.spectrum(model.name) for model in models],
+            [],
+        )

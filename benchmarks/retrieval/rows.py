@@ -85,7 +85,9 @@ def of_vectors(models: Models, *, gaussian: bool) -> list[Row]:
 
 
 def of_watcher(models: Models) -> tuple[list[Row], str]:
-    """Row of WeightWatcher if it is installed, and a note on it."""
+    """Row of WeightWatcher if it is installed and there are weights, and a note on it."""
+    if not models.refs:
+        return [], " Without WeightWatcher, which needs weights."
     try:
         found, missed = watcher_vectors(models.refs)
     except ImportError as error:

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.speed.harness import load_note, machine_load, rewrite
-from benchmarks.zoo import zoo_folder
-from registry import Registry
 from registry.equivalence import DISTANCES, RULES, shipped, sorted_into_groups
 from registry.spectral.specs import LAYERED
 from registry.storage import Store
@@ -117,9 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _zoo_vectors(folder: Path) -> Path:
-    with Registry(folder / "zoo.db") as reg:
-        reg.ingest_all(reg.plan(manifest=zoo_folder() / "manifest.jsonl"), keep_spectra=False)
-    with Store.open(str(folder / "zoo.db"), mode="read") as store:
+    with Store.open("published:", mode="read") as store:
         np.save(folder / "zoo.npy", store.read(read_fingerprints, LAYERED.hash)[1])
     return folder / "zoo.npy"
 

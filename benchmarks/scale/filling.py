@@ -17,8 +17,6 @@ from registry.storage.models.summaries import read_summaries
 from registry.storage.models.vectors import read_conjugacy, read_fingerprints
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Table
 
@@ -38,9 +36,9 @@ class Real:
         self.models, self.vectors, self.figures = models, vectors, figures
 
 
-def real_models(database: Path) -> Real:
+def real_models(url: str) -> Real:
     """The models of a registry under the ``layered`` spec."""
-    with Store.open(str(database), mode="read") as store:
+    with Store.open(url, mode="read") as store:
         ids, vectors = store.read(read_fingerprints, LAYERED.hash)
         models = {model.id: model for model in store.read(read_summaries)}
         figures = store.read(read_conjugacy, ids.tolist())

@@ -23,7 +23,6 @@ from sqlalchemy import insert, select
 from benchmarks.scale.filling import Real, fill, insert_rows, perturbed, real_models
 from benchmarks.scale.server import postgres
 from benchmarks.speed.harness import load_note, machine_load, rewrite
-from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.storage import Store
 from registry.storage.engine import schema
@@ -53,10 +52,10 @@ def draw(real: NDArray[np.float16], count: int, rng: np.random.Generator) -> NDA
     return np.asarray(made * own.any(axis=1)[None, :, None], np.float16)
 
 
-def add_sketches(url: str, zoo: Path, real: Real, count: int) -> None:
+def add_sketches(url: str, zoo: str, real: Real, count: int) -> None:
     """Give the models of a filled registry the layers of the zoo's models, and sketches made of theirs."""
     source = perturbed(real.vectors, count)[0]
-    with Store.open(str(zoo), mode="read") as store:
+    with Store.open(zoo, mode="read") as store:
         drawn = {at: store.read(read_sketches, real.models[at].id) for at in np.unique(source).tolist()}
         layers = {at: store.read(_layers, real.models[at].id) for at in drawn}
     with Store.open(url, mode="write") as store:
@@ -145,9 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     print(note, *lines, sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        zoo = Path(folder) / "zoo.db"
-        with Registry(zoo) as reg:
-            reg.ingest_all(reg.plan(manifest=zoo_folder() / "manifest.jsonl"), keep_spectra=False)
+        zoo = "published:"
         every = real_models(zoo)
         at = [model.name for model in every.models].index("resnet-cifar/akamaster-resnet20")
         one = Real(every.models[at : at + 1], np.repeat(every.vectors[at : at + 1], 2, axis=0)[:1], every.figures[at:])
@@ -165,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rewrite(PAGE, MARKER, [note, "\n".join(lines)])
 
 
-def _measured(url: str, zoo: Path, real: Real, size: int) -> dict[str, Any]:
+def _measured(url: str, zoo: str, real: Real, size: int) -> dict[str, Any]:
     fill(url, real, size)
     add_sketches(url, zoo, real, size)
     words = [sys.executable, "-m", "benchmarks.scale.relatives", "--one", url]

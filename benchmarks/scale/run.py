@@ -17,8 +17,6 @@ import numpy as np
 from benchmarks.scale.filling import fill, real_models
 from benchmarks.scale.server import postgres
 from benchmarks.speed import harness
-from benchmarks.zoo import zoo_folder
-from registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,10 +77,7 @@ def main(sizes: Sequence[int] = SIZES, *, write: bool = False) -> None:
     note = harness.load_note(harness.machine_load(), os.cpu_count() or 1)
     print(note, file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
-        zoo = Path(folder) / "zoo.db"
-        with Registry(zoo) as registry:
-            registry.ingest_all(registry.plan(manifest=zoo_folder() / "manifest.jsonl"))
-        real = real_models(zoo)
+        real = real_models("published:")
         found = {size: measure(real, size, Path(folder)) for size in sizes}
     parts = [note, table(found), f"Measured in {time.perf_counter() - begun:.0f} s."]
     print("\n\n".join(parts))

@@ -23,7 +23,6 @@ from benchmarks.training.measure import measure
 from benchmarks.training.networks import accuracy_of, train_all
 from benchmarks.training.report import markdown, write_between
 from benchmarks.training.scores import of_fingerprint, rows
-from benchmarks.zoo import zoo_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = time.process_time()
     pairs = measure(folder, RECIPES)
     accuracies = [accuracy_of(folder / recipe.name / "trained.safetensors") for recipe in RECIPES]
-    epochs = epochs_apart(zoo_folder())
+    epochs = epochs_apart()
     done = time.process_time()
     print(f"{trained - begun:.0f} s of CPU to train, {done - trained:.0f} s to measure", file=sys.stderr)
     text = markdown(pairs, epochs, accuracies)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,11 @@ from benchmarks.spectral_specs import SPECTRAL
 from registry import Registry
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 __all__ = ["Epochs", "epochs_apart", "mantel"]
 
-_FILE = re.compile(r"fer2013_mini_XCEPTION\.(\d+)-")
+_NAME = re.compile(r"mini-xception/fer2013_mini_XCEPTION\.(\d+)-.*")
 _RESAMPLES = 999
 
 
@@ -54,15 +51,14 @@ def mantel(
     return measured, (as_high + 1) / (_RESAMPLES + 1)
 
 
-def epochs_apart(zoo: Path) -> list[Epochs]:
-    """The correlation for each fingerprint with L1, over the zoo's checkpoints of mini-xception on FER-2013."""
-    files = sorted(path for path in (zoo / "mini-xception").iterdir() if _FILE.match(path.name))
+def epochs_apart() -> list[Epochs]:
+    """The correlation for each fingerprint with L1, over the published checkpoints of mini-xception on FER-2013."""
     found = []
-    with tempfile.TemporaryDirectory() as folder, Registry(f"sqlite:///{folder}/epochs.db") as reg:
-        for path in files:
-            reg.ingest(path, name=path.stem, keep_spectra=False)
+    with Registry("published:") as reg:
         for spec in SPECTRAL:
-            names, distances = reg.distances(fingerprint=spec, distance="l1")
-            epochs = np.array([float(match[1]) for name in names if (match := _FILE.match(name))])
-            found.append(Epochs(spec, len(names), *mantel(epochs, distances, np.random.default_rng(0))))
+            names, distances = reg.distances(fingerprint=spec, distance="l1", family="mini-xception")
+            epochs = {place: float(match[1]) for place, name in enumerate(names) if (match := _NAME.fullmatch(name))}
+            chosen = np.ix_(list(epochs), list(epochs))
+            apart = mantel(np.array(list(epochs.values())), distances[chosen], np.random.default_rng(0))
+            found.append(Epochs(spec, len(epochs), *apart))
     return found

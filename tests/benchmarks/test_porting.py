@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def many(zoo: Path, tmp_path: Path) -> Path:
+def many(tmp_path: Path) -> Path:
     """A registry of 30 models made of four real ones."""
-    with Registry(tmp_path / "zoo.db") as reg:
-        files = sorted(zoo.rglob("*.safetensors"))
-        reg.ingest_all(reg.plan([path for path in files if path.stat().st_size < 200_000][:4]))
-    porting.fill(tmp_path / "zoo.db", tmp_path / "many.db", 30)
+    with Registry("published:") as reg:
+        reg.export(tmp_path / "four.db", names=[model.name for model in reg.models(max_bytes=200_000)[:4]])
+    porting.fill(str(tmp_path / "four.db"), tmp_path / "many.db", 30)
     return tmp_path / "many.db"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from threadpoolctl import threadpool_limits
 from benchmarks.retrieval import run
 from benchmarks.retrieval.folds import as_shipped, fitted, held_out
 from benchmarks.retrieval.learning import SHIPPED, Sample, sample_of
-from benchmarks.retrieval.models import Models
-from benchmarks.retrieval.report import Row, confusions, gains
+from benchmarks.retrieval.models import Models, published_models, read_models
+from benchmarks.retrieval.report import Row, confusions, gains, table
+from benchmarks.retrieval.rows import LAYERED as LAYERED_ROW
+from benchmarks.retrieval.rows import of_held_out, of_vectors, of_watcher
 from benchmarks.retrieval.scores import Scores, gain_interval, retrieval
 from benchmarks.retrieval.vectors import PARTS, VECTORS
 from benchmarks.speed.harness import between_markers
@@ -25,6 +27,7 @@ from benchmarks.transform import transform_of
 from benchmarks.zoo import zoo_folder
 from registry import Registry
 from registry.equivalence import DEFAULT_RATE, DISTANCES, calibrate, shipped
+from registry.errors import NotFoundError
 from registry.spectral.learned_transform import transform
 from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, MME, SPECS
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Zoo:
-    """The zoo in a registry, its labels, and its spectra, all in one order."""
+    """The published models: the registry, their labels and spectra, all in one order."""
 
     reg: Registry
     names: list[str]
@@ -59,10 +62,8 @@ class Zoo:
 
 
 @pytest.fixture(scope="module")
-def stored(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
-    with threadpool_limits(limits=1), Registry(tmp_path_factory.mktemp("zoo") / "zoo.db") as reg:
-        results = reg.ingest_all(reg.plan(manifest=zoo / "manifest.jsonl"))
-        assert [result for result in results if result.status != "added"] == []
+def stored() -> Iterator[Zoo]:
+    with threadpool_limits(limits=1), Registry("published:") as reg:
         models = reg.models()
         yield Zoo(
             reg,
@@ -128,7 +129,7 @@ def test_the_papers_finds_half_of_them(stored: Zoo) -> None:
 
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-def test_the_shipped_calibrations_are_the_zoos(stored: Zoo, spec: Any, distance: str) -> None:
+def test_the_shipped_calibrations_are_those_of_the_published_models(stored: Zoo, spec: Any, distance: str) -> None:
     names, distances = stored.reg.distances(fingerprint=spec.name, distance=distance)
     families = dict(zip(stored.names, stored.family.tolist(), strict=True))
     found = calibrate(
@@ -201,6 +202,53 @@ def test_scores_are_those_of_the_script_beside_the_zoo(stored: Zoo, zoo: Path) -
             theirs = script.retrieval(distances, stored.family, topology)
             assert len(ours.figures) == theirs["queries"]
             np.testing.assert_allclose(ours.mean(), [theirs["P@1"], theirs["mAP"], theirs["AUC"]], rtol=1e-12)
+
+
+def test_the_tables_of_what_ships_are_those_of_the_zoo(zoo: Path) -> None:
+    with threadpool_limits(limits=1):
+        weighed, ships = read_models(zoo / "manifest.jsonl"), published_models()
+    assert ships.names == weighed.names
+    np.testing.assert_array_equal(ships.family, weighed.family)
+    np.testing.assert_array_equal(ships.topology, weighed.topology)
+    assert len(weighed.refs) == len(weighed.names)
+    assert ships.refs == []
+    for name, one, other in zip(ships.names, ships.spectra, weighed.spectra, strict=True):
+        assert [each.layer for each in one] == [each.layer for each in other], name
+        for mine, theirs in zip(one, other, strict=True):
+            # Between machines, eigenvalues agree to 1e-12 of the largest; they are stored as float32.
+            atol = 1e-11 * float(theirs.values.max())
+            np.testing.assert_allclose(mine.values, theirs.values, rtol=2e-7, atol=atol, err_msg=name)
+    found, expected = (scored(models) for models in (ships, weighed))
+    assert found == expected
+    # And they would differ by other spectra.
+    other = replace(ships, spectra=[*ships.spectra[1:], ships.spectra[0]])
+    assert scored(other) != expected
+
+
+def scored(models: Models) -> list[str]:
+    """Rows of the benchmark's table, as they are printed."""
+    sample = sample_of(models)
+    held = of_held_out(LAYERED_ROW, held_out(sample, as_shipped(1), list(LAYERED_BLOCKS), sample))
+    return table([held, *of_vectors(models, gaussian=False)])
+
+
+def test_what_needs_weights_is_left_out_with_a_word() -> None:
+    rows, note = of_watcher(published_models())
+    assert (rows, note) == ([], " Without WeightWatcher, which needs weights.")
+
+
+def test_without_the_zoo_the_benchmark_takes_what_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARCHREG_ZOO", str(tmp_path / "none"))
+    monkeypatch.setattr(run, "architectures_of_timm", lambda: None)
+    monkeypatch.setattr(run, "markdown", lambda models, others: f"{len(models.names)} {others}")
+    run.main()
+    said = capsys.readouterr()
+    assert said.out == "163 None\n"
+    assert said.err.startswith("by the spectra of published:, no zoo at ")
+    with pytest.raises(NotFoundError):
+        run.main(tmp_path / "no-manifest.jsonl")
 
 
 def test_topologies_are_the_manifests(stored: Zoo, zoo: Path) -> None:

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def small(database_url: str, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def small(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A registry of 250 models made of four real ones."""
     monkeypatch.setattr(lookups, "ROUNDS", 4)
-    with Registry(tmp_path / "real.db") as reg:
-        files = sorted(zoo.rglob("*.safetensors"))
-        reg.ingest_all(reg.plan([path for path in files if path.stat().st_size < 200_000][:4]))
-    filling.fill(database_url, filling.real_models(tmp_path / "real.db"), 250)
+    with Registry("published:") as reg:
+        reg.export(tmp_path / "real.db", names=[model.name for model in reg.models(max_bytes=200_000)[:4]])
+    filling.fill(database_url, filling.real_models(str(tmp_path / "real.db")), 250)
     return database_url
 
 

@@ -259,14 +259,12 @@ def test_report_says_what_fails_and_goes_between_its_markers(pairs: list[Pair], 
 def test_the_program_prints_every_pair_and_writes_the_page(
     pairs: list[Pair],
     trained: Path,
-    zoo: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
-    monkeypatch.setenv("ARCHREG_ZOO", str(zoo))
     monkeypatch.setattr(program, "PAGE", page)
     monkeypatch.setattr(program, "RECIPES", TINY)
     monkeypatch.setattr(program, "measure", lambda *_: pairs)

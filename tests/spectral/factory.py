@@ -1,12 +1,10 @@
-"""Spectra for tests: made by hand, of weights, of stored models."""
+"""Spectra for tests: made by hand, of weights, of published models."""
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-from safetensors.numpy import load_file
 
+from registry import Registry
 from registry.spectral.eigenvalues import spectrum
 from registry.types import LayerMatrix, Spectrum
 
@@ -29,10 +27,7 @@ def gaussian(shapes, rng):
     return of_weights([rng.standard_normal(shape, dtype=np.float32) for shape in shapes])
 
 
-def zoo_models(folder):
-    """Name and spectra of every model: all floating tensors with p, q >= 2, in the file's order."""
-    for line in (folder / "manifest.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        tensors = load_file(folder / entry["path"]).values()
-        matrices = [t.reshape(len(t), -1) for t in tensors if t.ndim > 1 and t.dtype.kind == "f"]
-        yield entry["name"], of_weights([W for W in matrices if min(W.shape) > 1])
+def published_models():
+    """Spectra of every published model, by name."""
+    with Registry("published:") as reg:
+        return {name: reg.spectrum(name) for name in reg}

@@ -15,7 +15,7 @@ from registry.spectral.conjugacy import (
     wishart_from,
 )
 from registry.spectral.cumulatives import cumulative
-from tests.spectral.factory import by_hand, gaussian, of_weights, zoo_models
+from tests.spectral.factory import by_hand, gaussian, of_weights, published_models
 
 SHAPES = [(16, 27), (32, 144), (32, 144), (64, 288), (10, 64)]
 
@@ -106,8 +106,8 @@ def test_band_locations():
 
 
 @pytest.fixture(scope="module")
-def published(zoo):
-    return dict(zoo_models(zoo))
+def published():
+    return published_models()
 
 
 def test_trained_models_are_found_trained(published):

@@ -13,7 +13,7 @@ from registry.spectral.cumulatives import cumulative
 from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED
 from registry.types import Contrast
-from tests.spectral.factory import by_hand, gaussian, of_weights, zoo_models
+from tests.spectral.factory import by_hand, gaussian, of_weights, published_models
 
 SHAPES = [(16, 27), (32, 144), (32, 144), (64, 288), (10, 64)]
 
@@ -120,8 +120,8 @@ def test_the_other_way_round():
     assert contrast(b, a) == mirrored(contrast(a, b))
 
 
-def test_published_relatives_and_strangers(zoo):
-    spectra = dict(zoo_models(zoo))
+def test_published_relatives_and_strangers():
+    spectra = published_models()
     a, b = spectra["resnet-cifar/akamaster-resnet20"], spectra["resnet-cifar/akamaster-resnet32"]
     stranger = spectra["kws-lstm/LSTM_L"]
     near, far = contrast(a, b), contrast(a, stranger)
