@@ -41,16 +41,20 @@ demo: .venv/.run
 
 PYTEST := -n $(JOBS) --dist worksteal
 
+# With bytecode even where PYTHONDONTWRITEBYTECODE is set: each process would rewrite the asserts of all tests again, and
+# each of the hundreds of children that they start would compile the package.
+TESTING := env -u PYTHONDONTWRITEBYTECODE $(ONE_THREAD) $(BIN)/python
+
 # All of it: first the numerical tests under other BLAS kernels, then every test. TESTS=... is run once.
 test: .venv/.dev
 	@status=0; \
-	$(if $(TESTS),,$(ONE_THREAD) $(BIN)/python scripts/kernels.py $(PYTEST) || status=$$?;) \
-	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST) $(TESTS) || status=$$?; \
+	$(if $(TESTS),,$(TESTING) scripts/kernels.py $(PYTEST) || status=$$?;) \
+	$(TESTING) -m pytest $(PYTEST) $(TESTS) || status=$$?; \
 	exit $$status
 
 # Numbers round differently by the processor: the numerical tests under each set of BLAS kernels that this one can run.
 test-kernels: .venv/.dev
-	$(ONE_THREAD) $(BIN)/python scripts/kernels.py $(PYTEST)
+	$(TESTING) scripts/kernels.py $(PYTEST)
 
 # Two minutes, and the download of an older Torch the first time.
 test-lowest: .venv/.dev
@@ -129,3 +133,4 @@ constraints:
 
 clean:
 	rm -rf .venv build dist demo mutants *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find benchmarks cli examples migrations registry scripts tests -name __pycache__ -prune -exec rm -r {} +
