@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from tests.storage.factory import OTHER, RULE, SPEC, new_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 CALIBRATION = Calibration(SPEC.hash, "l1", 0.01, 0.2, ((0.0, 0.1), (1.0, 0.5)), "zoo")
 
@@ -95,14 +95,22 @@ def fill(store: Store) -> None:
     store.write(put_calibration, CALIBRATION)
 
 
-@pytest.fixture
-def given(tmp_path: Path, empty_file: Path) -> Path:
-    """A file as ``fill`` makes it."""
-    source = tmp_path / "source.db"
-    shutil.copy(empty_file, source)
-    with Store.open(str(source), mode="write") as store:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, empty_file: Path) -> Path:
+    """Folder of a registry as ``fill`` makes it, ``source.db``, and an export of it, ``given.db``; to be copied."""
+    folder = tmp_path_factory.mktemp("written")
+    shutil.copy(empty_file, folder / "source.db")
+    with Store.open(str(folder / "source.db"), mode="write") as store:
         fill(store)
-        return carry(store, tmp_path / "given.db")
+        carry(store, folder / "given.db")
+    return folder
+
+
+@pytest.fixture
+def given(tmp_path: Path, written: Path) -> Path:
+    """The export, beside a copy of the registry."""
+    shutil.copy(written / "source.db", tmp_path)
+    return Path(shutil.copy(written / "given.db", tmp_path))
 
 
 def test_there_and_back_again(store: Store, registry_url: str, tmp_path: Path, given: Path) -> None:

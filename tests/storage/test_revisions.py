@@ -19,7 +19,7 @@ from registry.storage.portable.portable_file import PortableFile
 from tests.storage.factory import new_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.conftest import Postgres
 
@@ -65,12 +65,36 @@ def recorded(url: str, *values: str, kind: str = "text") -> None:
     )
 
 
-@pytest.fixture
-def url(database_url: str) -> str:
-    """URL of a registry of one model, which a test may spoil."""
-    with Store.open(database_url, mode="create") as store:
+@pytest.fixture(scope="module")
+def file_of_one(tmp_path_factory: pytest.TempPathFactory, empty_file: Path) -> Path:
+    """A SQLite file of one model, to be copied."""
+    path = Path(shutil.copy(empty_file, tmp_path_factory.mktemp("one") / "one.db"))
+    with Store.open(str(path), mode="write") as store:
         store.add(new_model("a"))
-    return database_url
+    return path
+
+
+@pytest.fixture(scope="module")
+def database_of_one(postgres: Postgres, migrated_database: str) -> Iterator[str]:
+    """A Postgres database of one model, to be copied."""
+    name = postgres.new_database(like=migrated_database)
+    with Store.open(postgres.url(name), mode="write") as store:
+        store.add(new_model("a"))
+    yield name
+    postgres.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a registry of one model, which a test may spoil."""
+    if request.param == "sqlite":
+        path = shutil.copy(request.getfixturevalue("file_of_one"), tmp_path / "registry.db")
+        yield f"sqlite:///{path}"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    name = server.new_database(like=request.getfixturevalue("database_of_one"))
+    yield server.url(name)
+    server.drop(name)
 
 
 @pytest.fixture
