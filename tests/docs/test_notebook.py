@@ -12,7 +12,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 
 
 @pytest.fixture(scope="module")
-def shown(zoo: Path) -> dict[str, Any]:
+def shown() -> dict[str, Any]:
     """What the names of the notebook mean after its last cell."""
     cells = json.loads((NOTEBOOKS / "spectral_differences.ipynb").read_text(encoding="utf-8"))["cells"]
     names: dict[str, Any] = {"__name__": "notebook"}
@@ -22,8 +22,8 @@ def shown(zoo: Path) -> dict[str, Any]:
     return names
 
 
-def test_every_model_is_read(shown: dict[str, Any]) -> None:
-    assert {result.status for result in shown["done"]} == {"added"}
+def test_all_published_models_are_there(shown: dict[str, Any]) -> None:
+    assert shown["stats"].models == 163
 
 
 def test_the_tails_of_one_design_end_alike_and_beyond_gaussian_ones(shown: dict[str, Any]) -> None:
