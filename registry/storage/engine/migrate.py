@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,7 @@ def _require_tables(address: Address, revision: str) -> None:
             found = _columns(connection)
     finally:
         engine.dispose()
-    known = [script.revision for script in ScriptDirectory(str(_revisions())).walk_revisions()]
-    fitting = [other for other in known if _columns_of(other) == found]
+    fitting = [other for other, columns in _columns_by_revision().items() if columns == found]
     if revision in fitting:
         return
     if fitting:
@@ -127,15 +127,20 @@ def _columns(connection: Connection) -> dict[str, set[str]]:
     return {table: {column["name"] for column in inspector.get_columns(table)} for table in tables}
 
 
-def _columns_of(revision: str) -> dict[str, set[str]]:
-    """Return the result of `_columns` for a database at this revision."""
+@cache
+def _columns_by_revision() -> dict[str, dict[str, set[str]]]:
+    """Return the result of `_columns` for a database at each revision, the newest first."""
+    known = [script.revision for script in ScriptDirectory(str(_revisions())).walk_revisions()]
+    found = {}
     engine = create_engine("sqlite://")
     try:
         with engine.begin() as connection:
-            command.upgrade(_config(connection), revision)
-            return _columns(connection)
+            for revision in reversed(known):
+                command.upgrade(_config(connection), revision)
+                found[revision] = _columns(connection)
     finally:
         engine.dispose()
+    return dict(reversed(found.items()))
 
 
 def create(address: Address) -> None:
