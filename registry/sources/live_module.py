@@ -11,7 +11,7 @@ from registry.sources.base import MAX_TENSORS, common_prefix
 from registry.sources.effective_weights import EffectiveCheckpoint
 from registry.sources.model_files import facts_of_module, with_facts
 from registry.sources.quantised.torch_quantised import unpacked
-from registry.sources.state_dicts import stripped
+from registry.sources.state_dicts import stripped, wrapper_of
 from registry.types import ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def open_module(
     facts = facts_of_module(module)
     if not isinstance(module, Mapping):
         facts = replace(facts, maps=_maps_of(module, state))
+    facts = replace(facts, wrapper=wrapper_of(state))
     return EffectiveCheckpoint(TorchCheckpoint(stripped(state), with_facts(ref, facts), facts))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,7 @@ def _facts(index: Path, holders: Mapping[str, Checkpoint]) -> ModelFacts:
         metadata.update(shard.facts.metadata)
     wrapper = common_prefix(holders)
     said = {key.removeprefix(wrapper): text.removeprefix(wrapper) for key, text in metadata.items()}
-    return facts_beside(index, said, [name[len(wrapper) :] for name in holders])
+    return replace(facts_beside(index, said, [name[len(wrapper) :] for name in holders]), wrapper=wrapper)
 
 
 def _open_set(ref: ModelRef, path: Path) -> Checkpoint:

@@ -27,9 +27,9 @@ from registry.sources.quantised.torch_quantised import is_packed, unpacked
 from registry.sources.weight_files import is_training_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Content", "Selected", "stripped"]
+__all__ = ["Content", "Selected", "stripped", "wrapper_of"]
 
 _EMA_KEYS = (
     "model_ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema", "ema_model", "model_ema_state_dict",
@@ -54,12 +54,23 @@ T = TypeVar("T")
 
 def stripped(state: Mapping[str, T]) -> dict[str, T]:
     """The state dict with the names that the unwrapped module has."""
-    names = set(state)
-    for counter in ("n_averaged", "steps"):  # of averages by torch and MMEngine, stored beside module.*
-        if counter in names and common_prefix(names - {counter}):
-            names.discard(counter)
+    names = _wrapped(state)
     cut = len(common_prefix(names))
     return {name[cut:]: tensor for name, tensor in state.items() if name in names}
+
+
+def wrapper_of(names: Iterable[str]) -> str:
+    """What `stripped` takes away before the names of a state dict; empty where it keeps them."""
+    return common_prefix(_wrapped(names))
+
+
+def _wrapped(names: Iterable[str]) -> set[str]:
+    """The names without the counters of averages by torch and MMEngine, which are stored beside ``module.*``."""
+    found = set(names)
+    for counter in ("n_averaged", "steps"):
+        if counter in found and common_prefix(found - {counter}):
+            found.discard(counter)
+    return found
 
 
 class Selected(NamedTuple):

@@ -24,7 +24,8 @@ class ModelFacts:
     ``maps``: of live modules, how a parametrised weight is computed, by its name (``spectral_norm 1``, the axis of
     outputs; ``orthogonal cayley``). ``laid_out``: all tensors are in torch's layout, whatever their names say.
     ``order``: names of tensors in the order in which the network computes, where the file states it and names do not
-    tell. ``notes``: sentences on files that were ignored.
+    tell. ``notes``: sentences on files that were ignored. ``wrapper``: what stood before the names of all tensors and
+    was taken away, such as ``module.``.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class ModelFacts:
     laid_out: bool = False
     order: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    wrapper: str = ""
 
 
 NO_FACTS = ModelFacts()

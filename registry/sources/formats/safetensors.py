@@ -73,6 +73,7 @@ def _opened(ref: ModelRef, prefix: Callable[[Iterable[str]], str], *, beside: bo
             if beside
             else ModelFacts(metadata=header.metadata, aliases=aliases_in(said, tensors, file.name))
         )
+        facts = replace(facts, wrapper=wrapper)
         ref = with_facts(_completed(ref, header.metadata), facts)
         opened = LazyCheckpoint(ref, tensors, facts, files=[file])
         stack.pop_all()

@@ -20,7 +20,7 @@ from registry.sources.formats.pickles.torch_legacy import read_legacy, read_tar
 from registry.sources.formats.pickles.torch_values import TorchTensor
 from registry.sources.model_files import facts_beside, with_facts
 from registry.sources.quantised.torchao_records import flattened
-from registry.sources.state_dicts import Content, stripped
+from registry.sources.state_dicts import Content, stripped, wrapper_of
 from registry.sources.weight_files import refuse_shard
 from registry.types import NO_FACTS, ModelRef
 
@@ -158,6 +158,7 @@ def checkpoint_of(
         aliases={**facts.aliases, **_shared(state)},
         metadata={**facts.metadata, **described},
         maps={**facts.maps, **chosen.maps},
+        wrapper=wrapper_of(chosen.state) if names is stripped else "",
     )
     made = TorchFile(ref, tensors, facts, files=(file,), check=check)
     made.places = frozenset(
