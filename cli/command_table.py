@@ -36,6 +36,15 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
+    "identify": Command(
+        "registry.cli.identify:identify",
+        "Tell what a checkpoint is.",
+        (
+            "archreg identify model.safetensors",
+            "archreg identify runs/*.pt --json",
+            "archreg identify hf:ORG/NAME --headers-only",
+        ),
+    ),
     "ingest": Command(
         "registry.cli.ingest_command:ingest",
         "Read models; store spectra and fingerprints.",

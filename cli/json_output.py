@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.types import (
+        AskedRegistry,
         Calibrated,
         Calibration,
         Choice,
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
         Compression,
         Conjugacy,
         Duplicates,
+        Identification,
+        Identified,
         ModelSummary,
         Partition,
+        Recognised,
         RelationForest,
         Search,
         Selection,
@@ -43,6 +47,7 @@ __all__ = [
     "duplicates",
     "gate",
     "forest",
+    "identified",
     "plain",
     "search",
     "selection",
@@ -192,6 +197,79 @@ def gate(compared: Comparison) -> dict[str, Any]:
             side: {"name": model.name, "asked": asked or model.name, "content_hash": model.content_hash}
             for side, (model, asked) in sides.items()
         },
+    }
+
+
+def identified(found: Identified) -> dict[str, Any]:
+    """Document of ``identify``: of each file its architecture, training, relations and faults; what failed, and why."""
+    return {
+        "files": [_identification(file) for file in found.files],
+        "failed": found.failed,
+        "damaged": found.damaged,
+    }
+
+
+def _identification(file: Identification) -> dict[str, Any]:
+    training = file.training
+    return {
+        **{name: value for name, value in _record(file).items() if name not in ("dequantised", "libraries")},
+        "architecture": None if file.architecture is None else _architecture(file, file.architecture),
+        "training": None
+        if training is None
+        else {**_record(training), "evidence": dict(training.evidence), "vectors": training.vectors._asdict()},
+        "registries": [_asked(each) for each in file.registries],
+    }
+
+
+def _asked(asked: AskedRegistry) -> dict[str, Any]:
+    found = asked.related
+    return {
+        "label": asked.label,
+        "models": asked.models,
+        "problem": asked.problem,
+        "stored": None if asked.stored is None else asked.stored.name,
+        "compared": 0 if found is None else found.compared,
+        "related": []
+        if found is None
+        else [{"name": each.model.name, **_record(each.relation)} for each in found.relatives],
+    }
+
+
+def _architecture(file: Identification, recognised: Recognised) -> dict[str, Any]:
+    """The best match, names of those equal to it, and the nearest where there is none; ``equal`` includes the best."""
+    exact = recognised.verdict == "exact"
+    best = recognised.matches[0] if recognised.matches and recognised.verdict != "unknown" else None
+    labels = [{"label": each.architecture.label, "share": each.share} for each in recognised.matches]
+    document: dict[str, Any] = {
+        "verdict": recognised.verdict,
+        "exact": exact,
+        "headless": recognised.headless,
+        "dequantised": file.dequantised,
+        "name": None,
+        "library": None,
+        "equal": [each["label"] for each in labels] if exact else [],
+        "nearest": [] if exact else labels,
+        "catalogue": dict(file.libraries),
+    }
+    if best is None:
+        return document
+    architecture = best.architecture
+    return document | {
+        "name": architecture.name,
+        "library": architecture.library,
+        "family": architecture.family,
+        "task": architecture.task,
+        "imports": architecture.imports,
+        "line": architecture.line(best.classes, best.channels),
+        "share": best.share,
+        "named": best.named,
+        "strict": best.strict,
+        "prefix": best.prefix,
+        "classes": best.classes,
+        "head": best.head,
+        "channels": best.channels,
+        "stem": best.stem,
+        "differences": [each._asdict() for each in best.differences],
     }
 
 

@@ -38,6 +38,7 @@ METHODS = {
         f"(file, against, *, require=(), max_drop=None, metrics=(), {TERMS}, strict=False, assume_trained=False, "
         "**unknown)"
     ),
+    "identify": "(references, *, k=5, key=None, headers_only=False, **unknown)",
     "import_from": "(file, *, replace=False, dry_run=False, progress=None)",
     "ingest": (
         "(reference, *, name=None, key=None, base=None, replace=False, keep_spectra=True, device='cpu', "

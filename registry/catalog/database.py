@@ -42,6 +42,11 @@ class Database:
         return self._place if _working_folder() == self._folder else anchored(self._place, self._folder)
 
     @property
+    def named(self) -> bool:
+        """Whether it was named, by an argument or by ``ARCHREG_DB``."""
+        return not self._default
+
+    @property
     def label(self) -> str:
         """The URL without its password."""
         if "://" not in self._place:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Duplicates,
         Estimate,
         Filters,
+        Identified,
         Ingested,
         Metric,
         ModelDetails,
@@ -788,6 +789,37 @@ class Registry:
             if asked:
                 return audit_references(self._database, asked, named, progress)
             return audit_stored(self._database.readable(), where, named, progress, kept)
+
+    def identify(
+        self,
+        references: QueryInput | Sequence[QueryInput],
+        *,
+        k: int = 5,
+        key: str | None = None,
+        headers_only: bool = False,
+        **unknown: Never,
+    ) -> Identified:
+        """Tell what models are: architecture, published weights, trained or not, related to what, sound or not.
+
+        ``references``: files, references, live modules or state dicts, one or several; a text is never a stored name.
+        Nothing is stored, and no database is needed: the catalogue of architectures and the published models that ship
+        with the package are asked, and this registry where it was named or the default one exists. No spectra are
+        computed: the training class is that of spectra, or not told. ``k``: nearest architectures and related models
+        that are shown; ``key``: entry of a wrapped checkpoint; ``headers_only``: read no weights.
+
+        Raises the error of a reference that cannot be read, if it is the only one; of several it is listed in
+        ``failed``. Raises ``StorageError`` where a database was named that cannot be read.
+        """
+        from registry.catalog.identifying import Asking, identify
+
+        refuse_unknown(unknown)
+        alone = isinstance(references, str | Path | Mapping) or hasattr(references, "state_dict")
+        asked = (references,) if alone else several(references, "references")
+        if not asked:
+            raise UsageError("nothing to identify", "give a file or a reference")
+        asking = Asking(whole(k, "k", 1), None if key is None else text(key, "key"), headers_only)
+        with self._lock:
+            return identify(self._database, asked, asking)
 
     # What is stored.
 

@@ -4,8 +4,8 @@
 ``spectra``: spectra, specs, fingerprints, conjugacy. ``weight_figures``: what the training class rests on. ``models``:
 stored models. ``architectures``: what libraries build, and weights published for it. ``filters``, ``searches``,
 ``verdicts``, ``weight_relations``, ``requirements``, ``partitions``, ``choices``, ``calibrations``, ``duplicates``,
-``audits``: arguments and results of questions. ``estimates``, ``outcomes``, ``runs``: ingests before, after and in the
-journal. No value here depends on a database, a file or a framework.
+``audits``, ``identifications``: arguments and results of questions. ``estimates``, ``outcomes``, ``runs``: ingests
+before, after and in the journal. No value here depends on a database, a file or a framework.
 """
 
 from registry.types.architectures import (
@@ -36,6 +36,13 @@ from registry.types.choices import (
 from registry.types.duplicates import Duplicate, DuplicateGroup, Duplicates, WeightsPlace
 from registry.types.estimates import Estimate, ModelEstimate
 from registry.types.filters import Filter, Filters, Kin, MetricBound
+from registry.types.identifications import (
+    AdapterFacts,
+    AskedRegistry,
+    Identification,
+    Identified,
+    NotIdentified,
+)
 from registry.types.model_facts import NO_FACTS, ModelFacts
 from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, OlderModels, Stats
 from registry.types.outcomes import Ingested, Recomputed, Transfer
@@ -81,11 +88,13 @@ from registry.types.weights import (
 )
 
 __all__ = [
+    "AdapterFacts",
     "Aim",
     "Alignments",
     "Architecture",
     "ArchitectureMatch",
     "ArchitectureTensor",
+    "AskedRegistry",
     "Audit",
     "Calibrated",
     "Calibration",
@@ -112,6 +121,8 @@ __all__ = [
     "Fingerprint",
     "FingerprintSpec",
     "HEADER_PREFIX",
+    "Identification",
+    "Identified",
     "IndexCheck",
     "Ingested",
     "KeptPartition",
@@ -137,6 +148,7 @@ __all__ = [
     "NO_FACTS",
     "Neighbour",
     "NotAudited",
+    "NotIdentified",
     "OlderModels",
     "Partition",
     "Plan",

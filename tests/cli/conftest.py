@@ -40,6 +40,7 @@ from registry.types import (
     Filters,
     Finding,
     FingerprintSpec,
+    Identified,
     IndexCheck,
     Ingested,
     KeptPartition,
@@ -80,6 +81,7 @@ from registry.types import (
     Verdict,
     WeightsPlace,
 )
+from tests.cli.identifications import identification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -360,6 +362,7 @@ SAMPLES: dict[str, Any] = {
         (NotAudited("config", "its files are not at hand", "audit the file", ("resnet20",)),),
         ("rows", "config"),
     ),
+    "identify": lambda references, **_settings: Identified(tuple(map(identification, references))),
     "classes": Partition(
         SPEC,
         "l1",
