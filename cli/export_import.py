@@ -59,7 +59,7 @@ def export(
 
 
 def import_file(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="SQLite file written by archreg export.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="SQLite file written by archreg export, or published:.")],
     replace: Annotated[
         bool, typer.Option("--replace", help="In a conflict, use the names, metadata and calibrations of the file.")
     ] = False,

@@ -4,6 +4,8 @@
 >>> with Registry("sqlite:///zoo.db") as reg:  # doctest: +SKIP
 ...     reg.ingest("resnet20.safetensors", family="resnet")
 ...     reg.nearest("resnet20", k=5, max_params=200_000)
+>>> with Registry("published:") as reg:  # doctest: +SKIP
+...     reg.compress("resnet-cifar/akamaster-resnet56", max_ratio=0.5)
 
 Importing this package loads no framework and no database driver; each name below loads what it needs when first used.
 """

@@ -87,8 +87,9 @@ def commands(page: Path) -> Iterator[tuple[int, list[str]]]:
         if pending.endswith("\\"):
             pending = pending[:-1]
             continue
-        words = list(shlex.shlex(pending, posix=True, punctuation_chars=True))
-        pending = ""
+        lexer = shlex.shlex(pending, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True  # published: is one word
+        words, pending = list(lexer), ""
         while words and re.fullmatch(r"\w+=.*", words[0]):
             del words[0]
         if words and Path(words[0]).name == "archreg":

@@ -81,7 +81,8 @@ __all__ = ["Registry"]
 class Registry:
     """A registry in a database, SQLite or Postgres.
 
-    ``url``: an SQLAlchemy URL or the path of an SQLite file. None: the environment variable ``ARCHREG_DB``, else
+    ``url``: an SQLAlchemy URL, the path of an SQLite file, or ``published:``, the read-only registry of published
+    models that ships. None: the environment variable ``ARCHREG_DB``, else
     ``archreg.db`` in the working folder. The database is opened at the first use. Most methods raise
     ``DatabaseMissingError`` if it does not exist; ``ingest``, ``ingest_all`` and ``import_from`` create it,
     and ``upgrade`` makes the tables on Postgres. Threads that share a registry wait for each other during each method.
@@ -1011,7 +1012,7 @@ class Registry:
         dry_run: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Transfer:
-        """Import the models of a SQLite file written by ``export``, or of any registry in a SQLite file. O(n).
+        """Import the models of a SQLite file that ``export`` wrote, of any registry in one, or of ``published:``; O(n).
 
         Known weights receive missing names and values, and present values stay. Importing again, also after an
         interruption, changes nothing. A name that belongs to other weights makes the model a failed item. ``replace``:

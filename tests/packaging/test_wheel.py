@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from registry import shipped
 from tests.packaging.conftest import PLACES, ROOT, run
 
+LARGEST = 15_000_000  # bytes of the wheel
 NOT_INSTALLED = {"migrations/script.py.mako"}  # the template of new revisions, for developers
 
 
@@ -33,6 +35,28 @@ def test_every_source_file_is_in_the_wheel_and_nothing_else(wheel: Path) -> None
     assert packed == expected
     assert "registry/py.typed" in packed
     assert any(name.startswith("registry/migrations/versions/v0001_") for name in packed)
+
+
+def test_what_ships_is_in_the_wheel_and_the_wheel_is_small(wheel: Path) -> None:
+    packed = zipfile.ZipFile(wheel).namelist()
+    for name in shipped.SHIPPED.values():
+        assert {f"registry/shipped/{name}", f"registry/shipped/{name}.sha256"} <= set(packed)
+    assert wheel.stat().st_size <= LARGEST
+
+
+def test_the_published_registry_answers_from_the_wheel(
+    installed: Path, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    (package,) = installed.glob("lib/python*/site-packages/registry")
+    before = sorted(path.name for path in (package / "shipped").iterdir())
+    archreg, name = installed / "bin" / "archreg", "resnet-cifar/akamaster-resnet56"
+    words = ("--db", "published:", "compress", name, "--max-ratio", "0.5", "--json")
+    answer = json.loads(run(archreg, *words, cwd=tmp_path, environment=clean_environment))
+    assert "resnet-cifar/akamaster-resnet20" in [each["name"] for each in answer["candidates"]]
+    assert sorted(path.name for path in (package / "shipped").iterdir() if path.name != "__pycache__") == [
+        each for each in before if each != "__pycache__"
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_but_registry_lands_in_site_packages(wheel: Path) -> None:
