@@ -50,6 +50,7 @@ SMALLEST = 64
 _TURNS = 61  # a prime, so that no period of a layer's rows is one of the turns
 _CHUNK = _TURNS * MOST  # elements at a time: they stay in the processor's cache
 _REMEMBERED = 1 << 16  # elements of the largest layer whose signs are remembered, 8 kB
+_SMALL = 1 << 14  # elements of the largest layer whose signs are remembered as factors
 _SAFE = 1e-12, 1e12  # of norms: squares of most values are normal numbers of float32, and none overflows
 
 
@@ -83,16 +84,19 @@ def centred(matrix: NDArray[np.floating], kernel: Sequence[int] = ()) -> tuple[N
         matrix = (matrix * math.ldexp(1.0, -math.frexp(largest)[1])).astype(np.float32)
         norm = _norm(matrix.reshape(-1))
     outputs, inputs = len(matrix), matrix.shape[1] // positions
-    # Products with vectors of ones are many times as fast as means along an axis.
-    layer = np.asarray(matrix - _ones(outputs) @ matrix * np.float32(1 / outputs), np.float32)
+    # Products with vectors of ones are many times as fast as means along an axis, and `dot` of small ones than `@`.
+    means = _ones(outputs).dot(matrix)
+    means *= np.float32(1 / outputs)
+    layer = matrix - means
     by_input = layer.reshape(outputs, inputs, positions)
     if inputs > 1:
-        sums = layer @ _ones(inputs) if positions == 1 else layer @ _sums_over_inputs(inputs, positions)
-        by_input -= (sums * np.float32(1 / inputs)).reshape(outputs, 1, positions)
+        means = layer.dot(_ones(inputs) if positions == 1 else _sums_over_inputs(inputs, positions))
+        means *= np.float32(1 / inputs)
+        by_input -= means.reshape(outputs, 1, positions)
     return by_input, norm
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _ones(count: int) -> NDArray[np.float32]:
     return np.ones(count, np.float32)
 
@@ -129,6 +133,9 @@ def sketch_of(matrix: NDArray[np.floating], kernel: Sequence[int], buckets: int)
     if norm <= 1e-6 * whole:  # what rounding leaves of a constant layer is no direction
         return None
     shape = layer.shape[0], layer.shape[1], layer.shape[2]
+    if flat.size <= _SMALL:
+        np.multiply(flat, _factors(shape), out=flat)
+        return (np.bincount(_places(buckets)[: flat.size], flat, buckets) / norm).astype(np.float16)
     signs = _remembered(shape) if flat.size <= _REMEMBERED else _signs(shape)
     # Elements of one turn and place are added first: they share their bucket.
     added = np.zeros(min(flat.size, _CHUNK), np.float32)
@@ -137,14 +144,13 @@ def sketch_of(matrix: NDArray[np.floating], kernel: Sequence[int], buckets: int)
         bits = np.unpackbits(signs[start // 8 : -(-(start + part.size) // 8)], count=part.size, bitorder="little")
         flipped = part.view(np.uint32) ^ (bits.astype(np.uint32) << np.uint32(31))
         added[: part.size] += flipped.view(np.float32)
-    values = np.asarray(np.bincount(_places()[: added.size], added, MOST), np.float64)
-    return (folded(values, buckets) / norm).astype(np.float16)
+    return (np.bincount(_places(buckets)[: added.size], added, buckets) / norm).astype(np.float16)
 
 
 def _norm(flat: NDArray[np.float32]) -> float:
     """Euclidean norm; products of chunks are added in float64."""
     if flat.size <= _CHUNK:
-        return math.sqrt(flat @ flat)
+        return math.sqrt(flat.dot(flat))
     parts = (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
     return math.sqrt(sum(float(part @ part) for part in parts))
 
@@ -159,11 +165,18 @@ def _signs(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 _remembered = lru_cache(maxsize=512)(_signs)
 
 
-@lru_cache(maxsize=1)
-def _places() -> NDArray[np.intp]:
-    """Buckets, of 1,024, of 61 times 1,024 successive elements; the same in all layers, whose signs differ."""
+@lru_cache(maxsize=256)
+def _factors(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """The signs of a small layer as 1 and -1, 64 kB at most: products with them are fewer calls than flipped bits."""
+    bits = np.unpackbits(_signs(shape), count=math.prod(shape), bitorder="little")
+    return np.float32(1) - np.float32(2) * bits
+
+
+@lru_cache(maxsize=MOST.bit_length())
+def _places(buckets: int) -> NDArray[np.intp]:
+    """Buckets of 61 times 1,024 successive elements; the same in all layers, whose signs differ."""
     turns = np.random.Philox(key=SKETCH_VERSION).random_raw(_TURNS) % MOST
-    return (np.arange(MOST) ^ turns.astype(np.intp)[:, None]).reshape(-1)
+    return (np.arange(MOST) ^ turns.astype(np.intp)[:, None]).reshape(-1) % buckets
 
 
 def folded(values: NDArray[np.floating], buckets: int) -> NDArray[np.float64]:

@@ -78,6 +78,22 @@ def test_folding_gives_what_fewer_buckets_would_have_given(shape: tuple[int, int
         assert np.allclose(folded(most, buckets), fewer, atol=2e-3)  # both rounded to float16
 
 
+@pytest.mark.parametrize("buckets", [16, 64, MOST])
+@pytest.mark.parametrize(("shape", "kernel"), [((9, 8), ()), ((50, 90), (3, 3)), ((128, 128), ())])
+def test_factors_give_the_bits_of_flipped_signs(
+    shape: tuple[int, int], kernel: tuple[int, ...], buckets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+    assert matrix.size <= sketches._SMALL
+    found = sketch_of(matrix, kernel, buckets)
+    monkeypatch.setattr(sketches, "_SMALL", 0)
+    flipped = sketch_of(matrix, kernel, buckets)
+    assert found is not None
+    assert flipped is not None
+    assert found.any()
+    assert found.tobytes() == flipped.tobytes()
+
+
 @pytest.mark.parametrize(("shape", "kernel"), [((300, 900), (3, 3)), ((64, 8192), ()), ((700, 300), ())])
 def test_a_sketch_does_not_depend_on_the_chunks_it_is_made_of(
     shape: tuple[int, int], kernel: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
@@ -88,7 +104,7 @@ def test_a_sketch_does_not_depend_on_the_chunks_it_is_made_of(
     layer = dense(matrix, kernel)
     bits = sketches._signs(layer.shape)
     signs = 1 - 2 * np.unpackbits(bits, count=layer.size, bitorder="little").astype(int)
-    buckets = np.resize(sketches._places(), layer.size) % 64
+    buckets = np.resize(sketches._places(MOST), layer.size) % 64
     expected = np.bincount(buckets, signs * layer.reshape(-1), 64) / np.linalg.norm(layer)
     assert np.allclose(found, expected, atol=1e-3)
     monkeypatch.setattr(sketches, "_REMEMBERED", 1 << 30)
@@ -102,7 +118,7 @@ def test_signs_are_even_and_each_block_fills_the_buckets_equally() -> None:
     one, other = (np.unpackbits(sketches._signs(shape)) for shape in ((200, 100, 9), (100, 200, 9)))
     assert one.mean() == pytest.approx(0.5, abs=0.01)
     assert (one == other).mean() == pytest.approx(0.5, abs=0.01)
-    blocks = sketches._places().reshape(-1, MOST)
+    blocks = sketches._places(MOST).reshape(-1, MOST)
     for block in blocks:
         assert sorted(block.tolist()) == list(range(MOST))
     assert len({block[0] for block in blocks}) > 50
