@@ -366,18 +366,23 @@ def run_points(layers: Layers, length: int) -> tuple[NDArray[np.float64], NDArra
 
 def spectral_points(spectra: Sequence[Spectrum], layers: Layers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points (L, 15) and weights (L,): depth, largest x and 13 quantiles of x of each layer, x in decades."""
-    described = np.array([_described(spectrum.values) for spectrum in spectra])
+    described = _described([spectrum.values for spectrum in spectra])
     return np.concatenate([layers.depth[:, None], described], axis=1), layers.repeats**-0.5
 
 
-def _described(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _described(spectra: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Logarithms of the largest value of each spectrum and of its quantiles, (L, 14)."""
     # Linear interpolation between order statistics (Hyndman & Fan 1996, type 7); the values are already sorted.
-    place = _QUANTILES * (len(values) - 1)
+    values = np.concatenate(spectra)
+    sizes = np.array([len(each) for each in spectra])[:, None]
+    starts = np.cumsum(sizes)[:, None] - sizes
+    place = _QUANTILES * (sizes - 1)
     below = place.astype(np.intp)
-    above = np.minimum(below + 1, len(values) - 1)
+    above = np.minimum(below + 1, sizes - 1)
     share = place - below
-    quantiles = values[below] * (1.0 - share) + values[above] * share
-    return np.asarray(np.log10(np.maximum(np.append(values[-1], quantiles), _FLOOR)))
+    quantiles = values[starts + below] * (1.0 - share) + values[starts + above] * share
+    largest = values[starts + sizes - 1]
+    return np.asarray(np.log10(np.maximum(np.concatenate((largest, quantiles), axis=1), _FLOOR)))
 
 
 def embed(points: NDArray[np.float64], weights: NDArray[np.float64], features: int, seed: int) -> NDArray[np.float64]:
@@ -386,13 +391,14 @@ def embed(points: NDArray[np.float64], weights: NDArray[np.float64], features: i
     return np.asarray(weights @ np.cos(points @ frequencies + phases) / weights.sum())
 
 
+@lru_cache(maxsize=16)
 def fourier_features(dimension: int, features: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard normal frequencies (dimension, features) and uniform phases (features,).
 
     Each group of ``dimension`` consecutive frequencies is orthogonal, which keeps the distribution of each frequency
     and reduces the variance of the estimate (Yu et al. 2016). Numbers come from the raw stream of the bit generator,
     which NumPy promises not to change (NEP 19), by the method of Box & Muller (1958), so that all versions compute
-    equal fingerprints.
+    equal fingerprints. The last ones are kept, since each network asks for the same; they are read-only.
     """
     bases = -(-features // dimension)
     count = bases * dimension * dimension
@@ -406,7 +412,10 @@ def fourier_features(dimension: int, features: int, seed: int) -> tuple[NDArray[
     orthogonal = orthogonal * np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None]
     scaled = orthogonal * np.sqrt((lengths**2).sum(axis=1, keepdims=True))
     frequencies = scaled.transpose(1, 0, 2).reshape(dimension, -1)[:, :features]
-    return np.ascontiguousarray(frequencies), 2.0 * np.pi * phase
+    found = np.ascontiguousarray(frequencies), 2.0 * np.pi * phase
+    for each in found:
+        each.flags.writeable = False
+    return found
 
 
 def scales_of(block: str, scales: Mapping[str, Mapping[str, float]] = SCALES) -> NDArray[np.float64]:
