@@ -91,16 +91,13 @@ def layer_cumulatives(
     x = check_locations(locations)
     check_spectra(spectra)
     _check_scale(scale)
-    result = np.empty((len(spectra), x.size))
-    for row, spectrum in zip(result, spectra, strict=True):
-        size = spectrum.values.size
-        if scale == "proper":
-            row[:] = np.searchsorted(spectrum.values, x, side="right") / size
-        else:
-            order = spectrum.layer.p
-            proper = x * (size / order)
-            row[:] = (order - size + np.searchsorted(spectrum.values, proper, side="right")) / order
-    return result
+    orders = np.array([spectrum.layer.p for spectrum in spectra])[:, None]
+    sizes = np.array([spectrum.values.size for spectrum in spectra])[:, None]
+    proper = np.broadcast_to(x, (len(spectra), x.size)) if scale == "proper" else x * (sizes / orders)
+    counts = np.empty((len(spectra), x.size))
+    for row, spectrum, locations_of_layer in zip(counts, spectra, proper, strict=True):
+        row[:] = spectrum.values.searchsorted(locations_of_layer, side="right")
+    return np.asarray(counts / sizes if scale == "proper" else (orders - sizes + counts) / orders)
 
 
 def cumulative(
@@ -304,12 +301,20 @@ def check_spectra(spectra: Sequence[Spectrum]) -> None:
     """Raise ``SpectrumError`` without layers, or if a spectrum is empty, incomplete, not finite or not ascending."""
     check_layers(spectra)
     for spectrum in spectra:
+        layer, shape = spectrum.layer, spectrum.values.shape
+        if shape != (min(layer.p, layer.q),):
+            raise SpectrumError(f"layer {layer.name} of shape ({layer.p}, {layer.q}) has eigenvalues of shape {shape}")
+    # All layers at once: an ingest checks often.
+    pooled = np.concatenate([spectrum.values for spectrum in spectra])
+    ends = np.cumsum([spectrum.values.size for spectrum in spectra])
+    ascending = pooled[1:] >= pooled[:-1]
+    ascending[ends[:-1] - 1] = True
+    # Comparisons with NaN are false, so these three checks find every invalid spectrum.
+    first_of_all, last_of_all = pooled[np.concatenate(([0], ends[:-1]))], pooled[ends - 1]
+    if bool(ascending.all() and (first_of_all >= 0).all() and (last_of_all < np.inf).all()):
+        return
+    for spectrum in spectra:
         values, layer = spectrum.values, spectrum.layer
-        if values.shape != (min(layer.p, layer.q),):
-            raise SpectrumError(
-                f"layer {layer.name} of shape ({layer.p}, {layer.q}) has eigenvalues of shape {values.shape}"
-            )
-        # Comparisons with NaN are false, so these three checks find every invalid spectrum.
         if values[0] >= 0 and values[-1] < np.inf and bool((values[1:] >= values[:-1]).all()):
             continue
         wrong = values[~(np.isfinite(values) & (values >= 0))]
