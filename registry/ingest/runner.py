@@ -19,7 +19,7 @@ __all__ = ["Keeper", "run"]
 
 GLANCE = 2.0  # seconds between checks for models that other runs have stored
 # Outcomes wait this long, and up to this number, to be written in one transaction.
-HOLD = 0.25  # seconds
+HOLD = 0.5  # seconds
 TOGETHER = 64
 LIVES = 3  # attempts for a task whose process died, if another task may have been the cause
 
