@@ -199,7 +199,7 @@ TRICKS: dict[str, bytes] = {
     "empty-sets": b"\x80\x04" + b"\x8f" * 5_000_000,
     "empty-dicts": b"}" * 20_000_000,
     "marks": b"(" * 20_000_000,
-    "marks-popped": b"(1" * 2_000_000 + beside(b"N"),
+    "marks-popped": b"(1" * 500_000 + beside(b"N"),
     "duplicates": b"]" + b"2" * 5_000_000,
     "memoised": b"\x80\x04N" + b"\x94" * 20_000_000,
     "floats": b"G@\t\x21\xfbTD-\x18" * 1_000_000,
@@ -350,19 +350,37 @@ def _sound() -> bytes:
     return pickle.dumps({"a.weight": WEIGHTS})
 
 
-def _bomb(pack: Callable[[bytes], bytes]) -> bytes:
-    """A pickle of zeros that unpack to a gigabyte, some pieces of which make up the file."""
-    return pack(b"\x80\x04}\x8c\x01aC\x00" + bytes(2**30))
+def _deflated(length: int) -> bytes:
+    """Zeros that follow the start of a pickle, deflated: one piece of 16 MiB, which refers to nothing before it."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    start = packer.compress(_claim(length)) + packer.flush(zlib.Z_FULL_FLUSH)
+    piece = packer.compress(_ZEROS) + packer.flush(zlib.Z_FULL_FLUSH)
+    return start + piece * (length // len(_ZEROS)) + packer.flush()
 
 
-def _streamed(pack: Callable[[], object], finish: Callable[[object], bytes]) -> bytes:
-    """A stream of 2 GiB of zeros after the start of a pickle, packed a piece at a time."""
-    packer = pack()
-    out = packer.compress(b"\x80\x04\x8e" + (2**31).to_bytes(8, "little"))  # type: ignore[attr-defined]
-    zeros = bytes(2**24)
-    for _ in range(2**31 // len(zeros)):
-        out += packer.compress(zeros)  # type: ignore[attr-defined]
-    return bytes(out + finish(packer))
+_ZEROS = bytes(2**24)
+
+
+def _claim(length: int) -> bytes:
+    """The start of a pickle of so many bytes."""
+    return b"\x80\x04\x8e" + length.to_bytes(8, "little")
+
+
+def _checked(sum_of: Callable[[bytes, int], int], length: int) -> int:
+    """The checksum of what `_deflated` unpacks to."""
+    found = sum_of(_claim(length), 1 if sum_of is zlib.adler32 else 0)
+    for _ in range(length // len(_ZEROS)):
+        found = sum_of(_ZEROS, found)
+    return found
+
+
+def _gzip_bomb(length: int) -> bytes:
+    end = struct.pack("<II", _checked(zlib.crc32, length), (length + 11) % 2**32)
+    return b"\x1f\x8b\x08" + bytes(5) + b"\0\xff" + _deflated(length) + end
+
+
+def _zlib_bomb(length: int) -> bytes:
+    return b"\x78\x9c" + _deflated(length) + struct.pack(">I", _checked(zlib.adler32, length))
 
 
 def _linked_tar() -> bytes:
@@ -389,13 +407,11 @@ def _long_tar() -> bytes:
 
 
 CONTAINERS: dict[str, Callable[[], bytes]] = {
-    "bomb-gzip.pkl": lambda: gzip.compress(b"\x80\x04\x8e" + (2**29).to_bytes(8, "little") + bytes(2**29), 6),
-    "bomb-zlib.pkl": lambda: _streamed(lambda: zlib.compressobj(6), lambda packer: packer.flush()),  # type: ignore[attr-defined]
-    "bomb-bz2.joblib": lambda: bz2.compress(b"\x80\x04\x8e" + (2**28).to_bytes(8, "little") + bytes(2**28)),
-    "bomb-xz.joblib": lambda: lzma.compress(b"\x80\x04\x8e" + (2**28).to_bytes(8, "little") + bytes(2**28), preset=1),
-    "bomb-lzma.joblib": lambda: lzma.compress(
-        b"\x80\x04\x8e" + (2**28).to_bytes(8, "little") + bytes(2**28), lzma.FORMAT_ALONE, preset=1
-    ),
+    "bomb-gzip.pkl": lambda: _gzip_bomb(2**29),
+    "bomb-zlib.pkl": lambda: _zlib_bomb(2**31),
+    "bomb-bz2.joblib": lambda: bz2.compress(_claim(2**27) + bytes(2**27)),
+    "bomb-xz.joblib": lambda: lzma.compress(_claim(2**27) + bytes(2**27), preset=1),
+    "bomb-lzma.joblib": lambda: lzma.compress(_claim(2**27) + bytes(2**27), lzma.FORMAT_ALONE, preset=1),
     "xz-memory.joblib": lambda: lzma.compress(
         _sound(), filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**30}]
     ),

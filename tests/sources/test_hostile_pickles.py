@@ -104,7 +104,7 @@ def test_what_is_said(name: str, words: str, suffix: str, told: dict[str, dict[s
         ("zfile.joblib", "WeightsError: .*joblib before 0.10"),
         *(
             (f"bomb-{kind}", "UnsafeError: .*would unpack")
-            for kind in ("gzip.pkl", "zlib.pkl", "bz2.joblib", "xz.joblib")
+            for kind in ("gzip.pkl", "zlib.pkl", "bz2.joblib", "xz.joblib", "lzma.joblib")
         ),
         ("xz-memory.joblib", "UnsafeError: .*MiB of memory to unpack"),
         ("gzip-sum.pkl", "WeightsError: .*damaged gzip data"),
