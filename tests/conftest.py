@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import psycopg
 
@@ -64,6 +64,10 @@ class Postgres:
         extra = f"&options={options.replace('=', '%3D')}" if options else ""
         return f"postgresql://{user}{secret}@/{database}?host={self.socket}{extra}"
 
+    def name_in(self, url: str) -> str:
+        """The database of a URL."""
+        return url.partition("@/")[2].partition("?")[0]
+
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         """Return a plain connection of the superuser, every statement a transaction."""
         import psycopg
@@ -76,6 +80,12 @@ class Postgres:
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}".encode())
         return name
+
+    def replace(self, name: str, like: str) -> None:
+        """Put a copy of a database that nobody is connected to in the place of another."""
+        self.drop(name)
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}".encode())
 
     def drop(self, name: str) -> None:
         """Drop a database, with whoever is connected to it."""
@@ -122,3 +132,42 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'registry.db'}"
     return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(scope="session")
+def _originals_of_copies() -> dict[tuple[Any, ...], str]:
+    """Files and Postgres databases by what filled them."""
+    return {}
+
+
+@pytest.fixture
+def copied(
+    request: pytest.FixtureRequest,
+    database_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    _originals_of_copies: dict[tuple[Any, ...], str],
+) -> Callable[..., str]:
+    """``copied(make, *given)``: the ``database_url``, with what ``make(url, *given)`` has stored at another.
+
+    Each is made once a process and kind of database, and then copied, which is quicker than the same models again.
+    """
+
+    def copy(make: Callable[..., None], *given: Any) -> str:
+        known, place = _originals_of_copies, database_url.removeprefix("sqlite:///")
+        key = (place == database_url, make, *given)
+        if place != database_url:
+            if key not in known:
+                path = str(tmp_path_factory.mktemp("original") / "registry.db")
+                make(f"sqlite:///{path}", *given)
+                known[key] = path
+            shutil.copyfile(known[key], place)
+            return database_url
+        server: Postgres = request.getfixturevalue("postgres")
+        if key not in known:
+            name = server.new_database()
+            make(server.url(name), *given)
+            known[key] = name
+        server.replace(server.name_in(database_url), known[key])
+        return database_url
+
+    return copy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from registry import Metric, Registry
 from tests.catalog.factory import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -54,11 +53,15 @@ def fill(reg: Registry, files: Path) -> None:
         assert (done.status, done.name, done.message) == ("added", name, "")
 
 
+def fill_at(url: str, files: Path) -> None:
+    with Registry(url) as reg:
+        fill(reg, files)
+
+
 @pytest.fixture(scope="session")
 def _shared(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
     path = tmp_path_factory.mktemp("shared") / "registry.db"
-    with Registry(path) as reg:
-        fill(reg, files)
+    fill_at(str(path), files)
     return path
 
 
@@ -70,11 +73,7 @@ def asked(_shared: Path, files: Path) -> Iterator[Filled]:
 
 
 @pytest.fixture
-def filled(database_url: str, files: Path, _shared: Path) -> Iterator[Filled]:
-    place = database_url.removeprefix("sqlite:///")
-    if place != database_url:  # the same file again, which is quicker than the same models
-        shutil.copyfile(_shared, place)
-    with Registry(database_url) as reg:
-        if place == database_url:
-            fill(reg, files)
-        yield Filled(reg, database_url, files)
+def filled(copied: Callable[..., str], files: Path) -> Iterator[Filled]:
+    url = copied(fill_at, files)
+    with Registry(url) as reg:
+        yield Filled(reg, url, files)

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from registry import Registry
-from registry.catalog import measuring
+from registry.catalog import measuring, storing
 from registry.errors import NameTakenError, SpecMismatchError
 from registry.sources import MATRIX_RULE
 from registry.sources.matrix_rule import topology_of
@@ -20,7 +20,7 @@ from tests.catalog.conftest import Filled
 from tests.catalog.factory import made
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from registry.storage import NewModel
@@ -42,20 +42,23 @@ def as_older(new: NewModel, **plan: Any) -> NewModel:
     )
 
 
-@pytest.fixture
-def mixed(database_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filled]:
-    """A registry in which slim and dense are of the older rule, and wide and twin of the present one."""
-    from registry.catalog import storing
-
+def store_mixed(url: str, files: Path) -> None:
+    """Models slim and dense of the older rule, and wide and twin of the present one."""
     new_model = storing._new_model
-    with Registry(database_url) as reg:
-        with monkeypatch.context() as patch:
+    with Registry(url) as reg:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(storing, "_new_model", lambda read, options: as_older(new_model(read, options)))
             for name in ("slim", "dense"):
                 reg.ingest(files / f"{name}.safetensors", family=name)
         for name in ("wide", "twin"):
             reg.ingest(files / f"{name}.safetensors", family="wide")
-        yield Filled(reg, database_url, files)
+
+
+@pytest.fixture
+def mixed(copied: Callable[..., str], files: Path) -> Iterator[Filled]:
+    url = copied(store_mixed, files)
+    with Registry(url) as reg:
+        yield Filled(reg, url, files)
 
 
 def test_the_same_command_measures_them_anew(mixed: Filled, monkeypatch: pytest.MonkeyPatch) -> None:

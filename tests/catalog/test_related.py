@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +17,7 @@ from registry.errors import SpecMismatchError, UsageError
 from registry.types import Relation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from registry.types import Related
 
@@ -56,19 +57,24 @@ def told(found: Related) -> list[tuple[str, str]]:
     return [(each.model.name, each.relation.verdict) for each in found.relatives]
 
 
-@pytest.fixture
-def reg(database_url: str, tmp_path: Path) -> Iterator[Registry]:
+def store_family(url: str) -> None:
     """A start with descendants, one with another head, and strangers of its topology and of another."""
     start = network(1)
     head = {**start, "l4.weight": network(2, ((7, 24),))["l0.weight"]}
-    with Registry(database_url) as reg:
-        add(reg, tmp_path, "start", start, family="a")
-        add(reg, tmp_path, "near", tuned(start, 1, 0.1), family="a")
-        add(reg, tmp_path, "far", tuned(start, 2, 1.0), family="b")
-        add(reg, tmp_path, "head", head, family="b")
-        add(reg, tmp_path, "shuffled", permuted(start, 3), family="a")
-        add(reg, tmp_path, "stranger", network(4), family="a")
-        add(reg, tmp_path, "narrow", network(5, ((9, 8), (9, 9), (9, 9), (9, 9))), family="a")
+    with TemporaryDirectory() as name, Registry(url) as reg:
+        folder = Path(name)
+        add(reg, folder, "start", start, family="a")
+        add(reg, folder, "near", tuned(start, 1, 0.1), family="a")
+        add(reg, folder, "far", tuned(start, 2, 1.0), family="b")
+        add(reg, folder, "head", head, family="b")
+        add(reg, folder, "shuffled", permuted(start, 3), family="a")
+        add(reg, folder, "stranger", network(4), family="a")
+        add(reg, folder, "narrow", network(5, ((9, 8), (9, 9), (9, 9), (9, 9))), family="a")
+
+
+@pytest.fixture
+def reg(copied: Callable[..., str]) -> Iterator[Registry]:
+    with Registry(copied(store_family)) as reg:
         yield reg
 
 
@@ -177,6 +183,7 @@ def test_models_without_sketches_are_counted_and_refused(reg: Registry, tmp_path
     assert (found.compared, found.unsketched) == (4, 1)
     with pytest.raises(SpecMismatchError, match="near: it has no sketches of this version"):
         reg.related("near")
+    save_file(tuned(network(1), 1, 0.1), tmp_path / "near.safetensors")
     reg.ingest(tmp_path / "near.safetensors")  # adds what is missing, which the memory is told of
     assert ("near", "related") in told(reg.related("start"))
     save_file(network(11), tmp_path / "unread.safetensors")

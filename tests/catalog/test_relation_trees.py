@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,26 +17,30 @@ from registry.errors import UsageError
 from tests.catalog.test_related import add, network, permuted, tuned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from registry.types import RelationForest
 
 
-@pytest.fixture
-def reg(database_url: str, tmp_path: Path) -> Iterator[Registry]:
+def store_trees(url: str) -> None:
     """Two lines of descent, one with another head, one shuffled; a stranger, and one of other shapes."""
     one, other = network(1), network(2)
-    with Registry(database_url) as reg:
-        add(reg, tmp_path, "a", one, family="x")
-        add(reg, tmp_path, "stranger", network(3), family="x")
-        add(reg, tmp_path, "a1", tuned(one, 1, 0.3), family="x")
-        add(reg, tmp_path, "a2", tuned(tuned(one, 1, 0.3), 2, 0.5), family="x")
-        add(reg, tmp_path, "head", {**tuned(one, 9, 0.6), "l4.weight": network(4, ((7, 24),))["l0.weight"]}, family="y")
-        add(reg, tmp_path, "shuffled", permuted(tuned(one, 1, 0.3), 5), family="y")
-        add(reg, tmp_path, "b", other, family="y")
-        add(reg, tmp_path, "b1", tuned(other, 6, 0.2), family="y")
-        add(reg, tmp_path, "narrow", network(7, ((9, 8), (9, 9), (9, 9), (9, 9))), family="y")
+    with TemporaryDirectory() as name, Registry(url) as reg:
+        folder = Path(name)
+        add(reg, folder, "a", one, family="x")
+        add(reg, folder, "stranger", network(3), family="x")
+        add(reg, folder, "a1", tuned(one, 1, 0.3), family="x")
+        add(reg, folder, "a2", tuned(tuned(one, 1, 0.3), 2, 0.5), family="x")
+        add(reg, folder, "head", {**tuned(one, 9, 0.6), "l4.weight": network(4, ((7, 24),))["l0.weight"]}, family="y")
+        add(reg, folder, "shuffled", permuted(tuned(one, 1, 0.3), 5), family="y")
+        add(reg, folder, "b", other, family="y")
+        add(reg, folder, "b1", tuned(other, 6, 0.2), family="y")
+        add(reg, folder, "narrow", network(7, ((9, 8), (9, 9), (9, 9), (9, 9))), family="y")
+
+
+@pytest.fixture
+def reg(copied: Callable[..., str]) -> Iterator[Registry]:
+    with Registry(copied(store_trees)) as reg:
         yield reg
 
 

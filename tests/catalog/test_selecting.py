@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from registry.types import Aim, Calibration
 from tests.catalog.factory import made
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -46,21 +46,9 @@ def store_all(url: str) -> None:
             store.add(model)
 
 
-@pytest.fixture(scope="session")
-def _stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("selecting") / "registry.db"
-    store_all(str(path))
-    return path
-
-
 @pytest.fixture
-def reg(database_url: str, _stored: Path) -> Any:
-    place = database_url.removeprefix("sqlite:///")
-    if place == database_url:
-        store_all(database_url)
-    else:  # the same file again, which is quicker than the same models
-        shutil.copyfile(_stored, place)
-    with Registry(database_url) as opened:
+def reg(copied: Callable[..., str]) -> Any:
+    with Registry(copied(store_all)) as opened:
         yield opened
 
 
