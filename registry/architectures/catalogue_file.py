@@ -15,7 +15,7 @@ import json
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -68,6 +68,7 @@ CREATE TABLE metrics (
 ) WITHOUT ROWID;
 """
 
+_KEPT_LAYOUTS = 256  # of some 300 tensors each
 _FEWEST_DIGITS = 8  # of a hash that the name of a published file holds
 
 
@@ -119,6 +120,7 @@ class Catalogue:
                 "install the package again",
             )
         self._layout = cache(self._read_layout)
+        self._tensors = lru_cache(_KEPT_LAYOUTS)(self._read_tensors)
         self._plain_sizes = cache(self._read_plain_sizes)
 
     def close(self) -> None:
@@ -169,7 +171,7 @@ class Catalogue:
         """A layout; the ones that were read are kept. Raises ``StorageError`` where there is none of that id."""
         return Layout(layout, self._tensors(layout))
 
-    def _tensors(self, layout: int) -> tuple[ArchitectureTensor, ...]:
+    def _read_tensors(self, layout: int) -> tuple[ArchitectureTensor, ...]:
         with self._guarded():
             return tensors_of(self._layout(layout))
 

@@ -61,18 +61,27 @@ class LayoutShapes:
     @classmethod
     def of(cls, tensors: Iterable[ArchitectureTensor]) -> LayoutShapes:
         """Sort the tensors; those that are not floating point are left out."""
-        plain: tuple[Counter[Shape], Counter[Shape]] = (Counter(), Counter())
-        symbolic, tied = [], []
-        for tensor in tensors:
-            if not tensor.floating:
-                continue
-            if tensor.tied:
-                tied.append(tensor)
-            elif tensor.symbols:
-                symbolic.append(tensor)
-            else:
-                plain[tensor.buffer][tensor.shape] += 1  # type: ignore[index]  # it has no symbol
-        return cls(*plain, tuple(symbolic), tuple(tied))
+        floating = [tensor for tensor in tensors if tensor.floating]
+        shapes = {tensor.shape for tensor in floating}
+        plain = {shape for shape in shapes if all(type(extent) is int for extent in shape)}
+        distinct = [tensor for tensor in floating if not tensor.tied]
+        return cls(
+            Counter(tensor.shape for tensor in distinct if tensor.shape in plain and not tensor.buffer),  # type: ignore[misc]
+            Counter(tensor.shape for tensor in distinct if tensor.shape in plain and tensor.buffer),  # type: ignore[misc]
+            tuple(tensor for tensor in distinct if tensor.shape not in plain),
+            tuple(tensor for tensor in floating if tensor.tied),
+        )
+
+    def without(self, tensors: Iterable[ArchitectureTensor]) -> LayoutShapes:
+        """The same without these tensors of the layout."""
+        left_out = {tensor.name for tensor in tensors}
+        other = LayoutShapes.of(tensors)
+        return LayoutShapes(
+            self.parameters - other.parameters,
+            self.buffers - other.buffers,
+            tuple(tensor for tensor in self.symbolic if tensor.name not in left_out),
+            tuple(tensor for tensor in self.tied if tensor.name not in left_out),
+        )
 
     @property
     def distinct(self) -> int:
@@ -183,16 +192,20 @@ def best_values(shapes: LayoutShapes, counts: Counter[Shape], buffers: bool) -> 
     return best, common + (resolved & rest).total()
 
 
-def without_head(layout: Layout, counts: Counter[Shape]) -> Fit | None:
+def without_head(layout: Layout, shapes: LayoutShapes, counts: Counter[Shape]) -> Fit | None:
     """How the file's shapes are those of the layout but for its head, which the file lacks or has replaced.
 
     The head are the tensors whose shape follows from the number of classes, and what else is in the modules around
     them: the smallest modules for which the rest is all in the file. At least half of the tensors remain.
     """
-    for lacking in _heads(layout):
-        kept = LayoutShapes.of(tensor for tensor in layout.tensors if tensor.name not in lacking)
+    missing = shapes.parameters - counts
+    if 2 * missing.total() > shapes.distinct:
+        return None
+    for head in _heads(layout):
+        kept = shapes.without(head)
         if kept.distinct < _LEAST_KEPT:
             return None
+        lacking = frozenset(tensor.name for tensor in head)
         for needed, symbolic, buffers in _variants(kept):
             if not needed <= counts:
                 continue
@@ -206,23 +219,17 @@ def without_head(layout: Layout, counts: Counter[Shape]) -> Fit | None:
     return None
 
 
-def _heads(layout: Layout) -> Iterator[frozenset[str]]:
-    """Names of the tensors of the head: its innermost modules, then these with what is in the modules around them."""
-    names = [tensor.name for tensor in layout.tensors]
-    modules = {tensor.name.rpartition(".")[0] for tensor in layout.tensors if "classes" in tensor.symbols} - {""}
-    seen: frozenset[str] | None = None
+def _heads(layout: Layout) -> Iterator[list[ArchitectureTensor]]:
+    """The tensors of the head: of its innermost modules, then of these with what is in the modules around them."""
+    modules = {one.name.rpartition(".")[0] for one in layout.tensors if "classes" in one.symbols} - {""}
+    seen = 0
     while modules:
-        head = frozenset(name for name in names if any(module in modules for module in _around(name)))
-        if 2 * len(head) > len(names):
+        within = tuple(f"{module}." for module in modules)
+        head = [tensor for tensor in layout.tensors if tensor.name.startswith(within)]
+        if 2 * len(head) > len(layout.tensors):
             return
-        if head != seen:
+        if len(head) > seen:
             yield head
-        seen = head
+        seen = len(head)
         wider = {module.rpartition(".")[0] or module for module in modules}
         modules = wider if wider != modules else set()
-
-
-def _around(name: str) -> Iterator[str]:
-    """The modules that a tensor is in, from the innermost outwards."""
-    while name := name.rpartition(".")[0]:
-        yield name

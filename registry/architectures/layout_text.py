@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from registry.types import ArchitectureTensor, Symbolic
@@ -54,12 +55,16 @@ def _extent_text(extent: Extent) -> str:
 
 def tensors_of(text: str) -> tuple[ArchitectureTensor, ...]:
     """The tensors that `text_of` wrote. Raises ``ValueError`` for anything else."""
-    found = []
+    found, make = [], ArchitectureTensor._make
     for line in text.split("\n") if text else ():
         name, shape, flags, tied = [*line.split("\t"), "", "", ""][:4]
-        extents = tuple(map(_extent, shape.split(","))) if shape else ()
-        found.append(ArchitectureTensor(name, extents, "b" in flags, "i" not in flags, tied))
+        found.append(make((name, _shape(shape), "b" in flags, "i" not in flags, tied)))
     return tuple(found)
+
+
+@lru_cache(4096)  # a layout has each of its shapes several times, and others have it, too
+def _shape(text: str) -> tuple[Extent, ...]:
+    return tuple(map(_extent, text.split(","))) if text else ()
 
 
 def _extent(text: str) -> Extent:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from registry.architectures.layout_fit import Fit, LayoutShapes, Values, best_values, fitted, without_head
-from registry.architectures.name_prefixes import prefix_before
+from registry.architectures.name_prefixes import NamePrefixes
 from registry.architectures.shape_alignment import Tensor, differences, paired_by_name, paired_by_shape
 from registry.types import ArchitectureMatch, Recognised, TensorDifference
 
@@ -62,6 +62,10 @@ class _File:
     @cached_property
     def names(self) -> list[str]:
         return [tensor.name for tensor in self.floating]
+
+    @cached_property
+    def prefixes(self) -> NamePrefixes:
+        return NamePrefixes(self.names)
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
@@ -152,19 +156,18 @@ def _exact(
     order = np.lexsort((ids, -dice))
     chosen = list(order[possible[order]][:_MOST_TRIED])
     chosen += [at for at in order[:_MOST_TIED] if not possible[at]]  # tied ones there, and the buffers not
-    read = [catalogue.layout(int(ids[at])) for at in chosen]
+    layouts = [catalogue.layout(int(ids[at])) for at in chosen]
+    read = [(layout, LayoutShapes.of(layout.tensors)) for layout in layouts]
     found = []
-    for layout in read:
-        shapes = LayoutShapes.of(layout.tensors)
+    for layout, shapes in read:
         fit = fitted(shapes, file.counts)
         if fit is not None:
             found.append(_Candidate(layout, shapes, fit, 1.0))
     if found:
         return found, False
-    for layout in read:
-        fit = without_head(layout, file.counts)
+    for layout, shapes in read:
+        fit = without_head(layout, shapes, file.counts)
         if fit is not None and not fit.extra:
-            shapes = LayoutShapes.of(layout.tensors)
             whole = _size(shapes, fit.buffers)
             found.append(_Candidate(layout, shapes, fit, 2 * len(file.floating) / (len(file.floating) + whole)))
     return found, bool(found)
@@ -194,9 +197,7 @@ def _nearest(
         candidate = max(
             (_judged(layout, shapes, file, buffers=buffers) for buffers in (True, False)), key=lambda one: one.share
         )
-        names = {tensor.name for tensor in layout.tensors}
-        prefix = prefix_before(file.names, names)
-        agreeing = sum(name.startswith(prefix) and name[len(prefix) :] in names for name in file.names)
+        _, agreeing = file.prefixes.before(tensor.name for tensor in layout.tensors)
         ranked.append((-candidate.share, -agreeing, layout.id, candidate))
     ranked.sort(key=lambda row: row[:3])
     chosen: dict[tuple[object, ...], _Candidate] = {}
@@ -240,7 +241,7 @@ class _Comparison:
             for tensor in candidate.layout.tensors
             if tensor.floating and (fit.buffers or not tensor.buffer) and (fit.extra or tensor.name not in fit.lacking)
         ]
-        prefix = prefix_before(file.names, {tensor.name for tensor in floating})
+        prefix, _ = file.prefixes.before(tensor.name for tensor in floating)
         own = set(file.names)
         there = {tensor.name for tensor in floating if prefix + tensor.name in own}
         if 2 * len(there) < len(floating):
@@ -321,8 +322,8 @@ class _Comparison:
     def standing(self) -> tuple[int, ...]:
         """What orders architectures of equal shapes: smaller is better.
 
-        Names, the buffers, how many names agree, the shapes of other tensors, the order of all tensors, and of the
-        floating-point ones.
+        Names, with no prefix before them, the buffers, how many names agree, the shapes of other tensors, the order of
+        all tensors, and of the floating-point ones.
         """
         fit = self.candidate.fit
         kept = {tensor.name for tensor in self.layout}
@@ -333,6 +334,7 @@ class _Comparison:
         others = Counter(one.shape for one in present if not one.floating)
         return (
             not self.named,
+            self.named and bool(self.prefix),
             not fit.buffers,
             -self.agreeing,
             others != self.file.others,
@@ -367,8 +369,9 @@ def _in_order(catalogue: Catalogue, file: _File, found: Iterable[_Candidate]) ->
             stem=beside.anywhere("channels"),
             differences=lacking,
         )
-        rows.append((beside.standing(), architecture.id, match))
-    return tuple(match for *_, match in sorted(rows, key=lambda row: row[:2]))
+        # Of those that nothing tells apart, the plainest name: resnet50 before quantized_resnet50.
+        rows.append((beside.standing(), len(architecture.name), architecture.id, match))
+    return tuple(match for *_, match in sorted(rows, key=lambda row: row[:3]))
 
 
 def _lacking(candidate: _Candidate, architecture: Architecture) -> tuple[TensorDifference, ...]:
@@ -386,7 +389,7 @@ def _near_match(catalogue: Catalogue, file: _File, candidate: _Candidate) -> Arc
     architecture = catalogue.of_layouts([candidate.layout.id])[0]
     beside = _Comparison.of(file, candidate, architecture)
     head, classes = beside.of_symbol("classes"), candidate.fit.values.classes
-    replaced = without_head(candidate.layout, file.counts)
+    replaced = without_head(candidate.layout, candidate.shapes, file.counts)
     if replaced is not None and replaced.extra and 2 * replaced.extra <= len(file.floating):
         other = _Comparison.of(file, candidate._replace(fit=replaced), architecture)
         new = other.replaced_head()

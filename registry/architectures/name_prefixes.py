@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable
 
-__all__ = ["prefix_before"]
+__all__ = ["NamePrefixes"]
 
 _DEEPEST = 16
-"""Parts that a prefix may have. It bounds the work on names made to cost time."""
-_ENDS = "./"
+"""Parts that a prefix may have."""
+_LONGEST = 1024
+"""Characters of a name that is looked at. Both bound the work on names made to cost time."""
+_END = re.compile(r"[./]")
 
 
-def prefix_before(names: Iterable[str], known: Collection[str]) -> str:
-    """What stands before most of the known names where they occur among ``names``; empty where it is nothing.
+class NamePrefixes:
+    """The names of a file, by all that may be the rest of them behind a prefix.
 
-    A prefix ends with a dot or a slash. Of several that stand before as many known names, it is the shortest. No list
-    of prefixes is used: any text is one behind which the rest of a name is known. Time: O(names), 16 parts of each.
+    A prefix ends with a dot or a slash. No list of prefixes is used: any text is one behind which the rest of a name is
+    known.
     """
-    known = known if isinstance(known, (set, frozenset, dict)) else frozenset(known)
-    longest = max(map(len, known), default=0)
-    votes: Counter[str] = Counter()
-    for name in names:
-        for start in _starts(name, longest):
-            if name[start:] in known:
-                votes[name[:start]] += 1
-    return min(votes, key=lambda prefix: (-votes[prefix], len(prefix), prefix), default="")
 
+    def __init__(self, names: Iterable[str]) -> None:
+        self._places: dict[str, list[str]] = {}  # prefixes by the rest
+        for name in names:
+            if len(name) <= _LONGEST:
+                self._places.setdefault(name, []).append("")
+                for found in islice(_END.finditer(name), _DEEPEST):
+                    self._places.setdefault(name[found.end() :], []).append(name[: found.end()])
 
-def _starts(name: str, longest: int) -> Iterator[int]:
-    """Where a known name may begin in a name: at its start, and behind each of its first parts."""
-    start = 0
-    for _ in range(_DEEPEST + 1):
-        if len(name) - start <= longest:
-            yield start
-        ends = [end for mark in _ENDS if (end := name.find(mark, start)) >= 0]
-        if not ends:
-            return
-        start = min(ends) + 1
+    def before(self, known: Iterable[str]) -> tuple[str, int]:
+        """What stands before most of the known names, and before how many; of several the shortest.
+
+        Time: O(known), and of the names in the file that end with one of them.
+        """
+        votes: Counter[str] = Counter()
+        for name in known:
+            for prefix in self._places.get(name, ()):
+                votes[prefix] += 1
+        prefix = min(votes, key=lambda one: (-votes[one], len(one), one), default="")
+        return prefix, votes[prefix]
