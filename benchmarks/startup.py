@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 from registry import Registry
 
@@ -16,7 +17,7 @@ _REPEATS = 7
 
 
 def main() -> None:
-    """Time ``archreg --help`` and searches in a registry of the published models."""
+    """Time ``archreg --help``, searches in a registry of the published models, and ``identify`` of a resnet50."""
     with tempfile.TemporaryDirectory() as folder:
         database = f"{folder}/zoo.db"
         with Registry(database) as reg:
@@ -25,6 +26,20 @@ def main() -> None:
         for command in (["--help"], ["nearest", name], ["compress", name], ["show", name], ["list"], ["classes"]):
             target = [] if command == ["--help"] else ["--db", database]
             print(f"archreg {' '.join(command):45s} {_median([*command, *target]):.2f} s")
+        for path in _initialised(Path(folder)):
+            print(f"archreg identify {path.name:36s} {_median(['identify', str(path)]):.2f} s")
+
+
+def _initialised(folder: Path) -> tuple[Path, Path]:
+    """Files of torchvision's resnet50 at its start, 100 MB each."""
+    import torch
+    import torchvision
+    from safetensors.torch import save_file
+
+    state = torchvision.models.resnet50().state_dict()
+    torch.save(state, folder / "resnet50.pth")
+    save_file(state, folder / "resnet50.safetensors")
+    return folder / "resnet50.pth", folder / "resnet50.safetensors"
 
 
 def _median(arguments: list[str]) -> float:
