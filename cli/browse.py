@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from registry import Registry
-    from registry.types import Duplicates, LayerFigures, Membership, ModelDetails, ModelSummary
+    from registry.types import Duplicates, LayerFigures, Membership, ModelDetails, ModelSummary, PublishedWeights
 
 __all__ = ["list_models", "show", "spectra", "stats"]
 
@@ -111,7 +111,7 @@ def _row(model: ModelSummary) -> tuple[str, ...]:
         model.family,
         tables.whole(model.parameters),
         tables.size(model.bytes),
-        tables.whole(model.layers),
+        "" if model.catalogue else tables.whole(model.layers),
         model.precision,
         "" if model.weights_read else "not read",
         model.training_class,
@@ -189,10 +189,13 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "format": model.format,
         "location": model.location,
         "entry": model.entry,
-        "weights": "" if model.weights_read else f"not read: shapes alone are known; archreg ingest {_quoted(model)}",
+        "weights": _weights(model),
+        **_entry(details),
         "not read": _part(model.unread, model.parameters),
         "not finite": tables.counted(model.nonfinite, "value") if model.nonfinite else "",
-        "layers": f"{tables.whole(model.layers)}, {tables.counted(len(details.skipped), 'tensor')} left out",
+        "layers": f"{tables.whole(model.layers)}, {tables.counted(len(details.skipped), 'tensor')} left out"
+        if not model.catalogue
+        else "",
         "metrics": tables.metrics(model.metrics),
         "training class": verdict_text.training(conjugacy, details.evidence) if conjugacy else model.training_class,
         "training evidence": verdict_text.training_evidence(details.evidence) if details.evidence else "",
@@ -202,7 +205,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "member of": ", ".join(map(_membership, details.memberships)),
         "tags": ", ".join(f"{key}={value}" for key, value in details.tags),
         "fingerprints": ", ".join(details.fingerprints),
-        "spectra": "stored" if details.has_spectra else "not stored",
+        "spectra": "stored" if details.has_spectra else "" if model.catalogue else "not stored",
         "approximate": _approximate(model.approximate),
         "source": model.source,
         "revision": details.revision,
@@ -214,9 +217,44 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "topology": model.topology,
         "matrix rule": model.matrix_rule,
         "notes": "; ".join(details.notes),
-        "stored": tables.moment(model.created) + (f" by {details.tool_version}" if details.tool_version else ""),
+        "stored": _stored(details),
     }
     return ((fact, value) for fact, value in facts.items() if value)
+
+
+def _weights(model: ModelSummary) -> str:
+    if model.weights_read or model.catalogue:
+        return ""
+    return f"not read: shapes alone are known; archreg ingest {_quoted(model)}"
+
+
+def _entry(details: ModelDetails) -> dict[str, str]:
+    """What the catalogue states of an architecture; empty for a model."""
+    entry = details.summary.catalogue
+    if entry is None:
+        return {}
+    return {
+        "built by": entry.code,
+        "image size": f"{entry.image_size} pixels" if entry.image_size else "",
+        "published weights": "; ".join(map(_published, details.published)) or "none known",
+    }
+
+
+def _published(weights: PublishedWeights) -> str:
+    """Published weights in one line: ``timm:resnet50.a1_in1k (imagenet-1k, apache-2.0, 102 MB; top1 80.2 (...))``."""
+    facts = [weights.dataset, weights.licence, "" if weights.bytes is None else tables.size(weights.bytes)]
+    scores = [
+        f"{m.name} {m.value:g} ({' '.join(filter(None, [m.dataset, m.split, str(m.image_size or '')]))})"
+        for m in weights.metrics
+    ]
+    told = "; ".join(filter(None, [", ".join(filter(None, facts)), ", ".join(scores)]))
+    return f"{weights.reference} ({told})" if told else weights.reference
+
+
+def _stored(details: ModelDetails) -> str:
+    if not details.summary.created:  # an architecture of the catalogue
+        return ""
+    return tables.moment(details.summary.created) + (f" by {details.tool_version}" if details.tool_version else "")
 
 
 def _membership(found: Membership) -> str:

@@ -89,7 +89,9 @@ def _show_compression(found: Compression) -> None:
     tables.say(*verdict_text.incomplete(model, *(candidate.model for candidate in found.candidates)))
     expected = [candidate.expected_change for candidate in found.candidates]
     tables.say(*verdict_text.learned(*expected))
-    if not any(expected) and not any(candidate.changes for candidate in found.candidates):
+    tables.say(*verdict_text.equals(model))
+    scored = any(expected) or any(candidate.changes for candidate in found.candidates)
+    if not scored and not all(candidate.model.catalogue for candidate in found.candidates):
         tables.say("The models share no stored metric, so the loss is unknown. Set one: archreg set NAME --metric ...")
 
 
@@ -108,7 +110,7 @@ def _candidate(candidate: Candidate, *, equivalent: bool, known: bool) -> tuple[
     model = candidate.model
     cost, saved = model.gflops, candidate.gflops_saved
     return (
-        model.name,
+        tables.named(model),
         tables.whole(model.parameters),
         tables.percent(candidate.params_saved),
         tables.size(model.bytes),

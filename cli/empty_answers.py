@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 __all__ = ["show_removals", "unmatched_texts"]
 
 
-def show_removals(removals: Sequence[Removal]) -> None:
-    """Print how many models each constraint removes, and how many pass without it."""
+def show_removals(removals: Sequence[Removal], unit: str = "model") -> None:
+    """Print how many models, or what is counted, each constraint removes, and how many pass without it."""
     columns = ("constraint", ">removes", ">unknown", ">pass without it")
     tables.table(columns, map(_row, removals))
     for removal in removals:
         if removal.near:
             tables.say(_unmatched(removal.constraint, removal.near))
     helping = [
-        f"Without '{x.constraint}', {tables.counted(x.without, 'model')} would pass." for x in removals if x.without
+        f"Without '{x.constraint}', {tables.counted(x.without, unit)} would pass." for x in removals if x.without
     ]
     if len(removals) > 1 or helping:
-        tables.say(*helping or ["No model passes without any single constraint: drop more than one."])
+        tables.say(*helping or [f"No {unit} passes without any single constraint: drop more than one."])
 
 
 def unmatched_texts(filters: Mapping[str, Any], unmatched: Mapping[str, Sequence[str]]) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from registry.types import Candidate, FingerprintSpec, MetricChange, Neighbour
+from registry.types import Candidate, FingerprintSpec, MetricChange, ModelSummary, Neighbour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         Duplicates,
         Identification,
         Identified,
-        ModelSummary,
         Partition,
         Recognised,
         RelationForest,
@@ -107,6 +106,8 @@ def _record(value: Any) -> dict[str, Any]:
         field.name: plain(dict(getattr(value, field.name)) if field.name in pairs else getattr(value, field.name))
         for field in fields(value)
     }
+    if isinstance(value, ModelSummary) and value.catalogue is None:  # a stored model: a key of the catalogue alone
+        del record["catalogue"]
     if isinstance(value, MetricChange):
         record |= {"change": plain(value.change), "better": value.better}
     if isinstance(value, Candidate):
@@ -354,4 +355,5 @@ def selection(found: Selection) -> dict[str, Any]:
             {**chosen(group.best), "others": [chosen(other) for other in group.others]} for group in found.classes
         ],
         "removals": found.removals,
+        "unit": found.unit,
     }

@@ -116,7 +116,7 @@ def _show(query: str, found: Search, *, equivalent: bool) -> None:
         tables.say(verdict_text.expected(found, found.searched))
     tables.say(*verdict_text.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
     tables.say(*verdict_text.incomplete(found.model, *(neighbour.model for neighbour in found.neighbours)))
-    tables.say(*verdict_text.older(found.older))
+    tables.say(*verdict_text.older(found.older), *verdict_text.equals(found.model))
     if found.unknown:
         were = "was" if found.unknown == 1 else "were"
         tables.say(f"{tables.counted(found.unknown, 'model')} {were} left out: a filtered value is unknown.")
@@ -145,7 +145,7 @@ def _empty(found: Search, *, equivalent: bool) -> str:
 def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:
     model, verdict = neighbour.model, neighbour.verdict
     return (
-        model.name,
+        tables.named(model),
         model.family,
         tables.whole(model.parameters),
         tables.number(verdict.distance),

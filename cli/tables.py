@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from registry.types import Metric, Relation
+    from registry.types import Metric, ModelSummary, Relation
 
 __all__ = [
     "counted",
@@ -29,6 +29,7 @@ __all__ = [
     "lines",
     "metrics",
     "moment",
+    "named",
     "number",
     "percent",
     "relation",
@@ -163,6 +164,12 @@ def metrics(known: Iterable[Metric]) -> str:
         + (f" ({place})" if (place := f"{metric.dataset} {metric.split}".strip()) else "")
         for metric in known
     )
+
+
+def named(model: ModelSummary) -> str:
+    """The name of a model; of a class of architectures that are not told apart, also how many others there are."""
+    others = len(model.names) - 1 if model.catalogue else 0
+    return f"{model.name} and {others} equal" if others > 0 else model.name
 
 
 def relation(found: Relation | None) -> str:

@@ -39,6 +39,7 @@ __all__ = [
     "contradiction",
     "decay",
     "differences",
+    "equals",
     "evidence",
     "expectation",
     "expected",
@@ -212,6 +213,15 @@ def _named(what: str, counts: Mapping[str, str]) -> tuple[str, ...]:
     if len(counts) > NAMED:
         named.append(f"{whole(len(counts) - NAMED)} more")
     return (f"{what}: {', '.join(named)}.",) if named else ()
+
+
+def equals(model: ModelSummary) -> tuple[str, ...]:
+    """A sentence that names the architectures of the catalogue that are equal to the model of a question."""
+    if not model.catalogue or len(model.names) < 2:
+        return ()
+    others = model.names[1:]
+    more = f" and {whole(len(others) - NAMED)} more" if len(others) > NAMED else ""
+    return (f"Equal to {model.name} by shapes and parameters: {', '.join(others[:NAMED])}{more}.",)
 
 
 def older(count: int, *, alone: bool = False) -> tuple[str, ...]:

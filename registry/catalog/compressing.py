@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import ExpectedChange, Filter, ModelSummary, Neighbour
 
-__all__ = ["compress"]
+__all__ = ["candidate_of", "compress", "size_of"]
 
 
 def compress(
@@ -48,13 +48,13 @@ def compress(
     equivalent = bool(len(ids))
     if equivalent:
         every = gallery.neighbours(ids, distances, len(ids))
-        found = tuple(sorted(every, key=lambda n: (*_size(n.model, where), n.distance, n.model.id)))[:k]
+        found = tuple(sorted(every, key=lambda n: (*size_of(n.model, where), n.distance, n.model.id)))[:k]
     else:
         found = gallery.neighbours(*gallery.nearest(k, None), k)
     if relations:
         found = with_relations(store, query, found)
     expected = expected_changes(store, settings, query.model(), {near.model: near.distance for near in found})
-    candidates = (_candidate(query.model(), near, expected.get(near.model.id)) for near in found)
+    candidates = (candidate_of(query.model(), near, expected.get(near.model.id)) for near in found)
     if explain:
         candidates = (_explained(store, query, candidate) for candidate in candidates)
     return Compression(
@@ -83,14 +83,16 @@ def _note(model: ModelSummary, where: Filter) -> str:
     return f"The gigaflops of {model.name} are unknown: smaller refers to {told}."
 
 
-def _size(model: ModelSummary, bounds: Filter) -> tuple[float, ...]:
+def size_of(model: ModelSummary, bounds: Filter) -> tuple[float, ...]:
+    """What makes a stand-in smaller, under bounds: parameters, or bytes or gigaflops if only these are bounded."""
     if bounds.max_params is not None or (bounds.max_bytes is None and bounds.max_gflops is None):
         return (model.parameters,)
     # A model that passed a bound has a known value.
     return (model.bytes,) if bounds.max_gflops is None else (model.gflops or 0.0, model.bytes)
 
 
-def _candidate(original: ModelSummary, neighbour: Neighbour, expected: ExpectedChange | None) -> Candidate:
+def candidate_of(original: ModelSummary, neighbour: Neighbour, expected: ExpectedChange | None) -> Candidate:
+    """A smaller neighbour of a model, with what it saves and which metrics are known to change."""
     model = neighbour.model
     return Candidate(
         model=model,

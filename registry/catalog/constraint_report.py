@@ -11,8 +11,6 @@ import numpy as np
 from registry.catalog.arguments import FILTER_TEXTS
 from registry.catalog.bounds import below
 from registry.spelling import counted
-from registry.storage.models.bulk_figures import near_texts
-from registry.storage.models.model_queries import candidate_ids, require_models
 from registry.types import Filter, Removal
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Aim, MetricBound, ModelSummary
 
-__all__ = ["removals", "unmatched"]
+__all__ = ["constraints", "removals", "unmatched"]
 
 KIN = {"related_to": "related to", "unrelated_to": "unrelated to"}
 BOUNDS = {
@@ -53,11 +51,12 @@ def removals(
     a model. The last cannot be dropped; if no model is smaller, it is the only one reported.
     """
     from registry.catalog.searching import gallery_of
+    from registry.storage.models.model_queries import candidate_ids
 
     every = np.array(store.read(candidate_ids), dtype=np.int64)
     fixed = f"smaller than {than.name}" if than is not None else ""
     rows: list[tuple[str, NDArray[np.bool_], int, tuple[str, ...]]] = []
-    for text, field, alone in _constraints(where):
+    for text, field, alone in constraints(where):
         ids = store.read(candidate_ids, alone)
         known = _figure_known(field, alone)
         unknown = 0 if known is None else len(every) - len(store.read(candidate_ids, known))
@@ -93,7 +92,7 @@ def _figure_known(field: str, alone: Filter) -> Filter | None:
     return Filter(metrics=(replace(alone.metrics[0], minimum=None, maximum=None),)) if field == "metrics" else None
 
 
-def _constraints(where: Filter) -> Iterator[tuple[str, str, Filter]]:
+def constraints(where: Filter) -> Iterator[tuple[str, str, Filter]]:
     """For each constraint: its text, its field, and a filter with this constraint alone."""
     for field in fields(Filter):
         value = getattr(where, field.name)
@@ -128,6 +127,8 @@ def unmatched(store: Store, where: Filter) -> dict[str, tuple[str, ...]]:
 
     Raises ``EmptyRegistryError`` if no model is stored.
     """
+    from registry.storage.models.model_queries import candidate_ids, require_models
+
     store.read(require_models)
     alone = {field: Filter(**{field: getattr(where, field)}) for field in FILTER_TEXTS if getattr(where, field)}
     return {field: _near(store, field, one) for field, one in alone.items() if not store.read(candidate_ids, one)}
@@ -135,4 +136,6 @@ def unmatched(store: Store, where: Filter) -> dict[str, tuple[str, ...]]:
 
 def _near(store: Store, field: str, alone: Filter) -> tuple[str, ...]:
     """Known values similar to the text of a filter with one field; empty for fields that are not texts."""
+    from registry.storage.models.bulk_figures import near_texts
+
     return tuple(store.read(near_texts, field, getattr(alone, field))) if field in FILTER_TEXTS else ()

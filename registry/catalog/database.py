@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from registry.catalog.arguments import place
 from registry.defaults import anchored, default_database, no_file
 from registry.errors import DatabaseMissingError, RegistryError
+from registry.shipped import CATALOGUE, shipped_file
 
 if TYPE_CHECKING:
+    from registry.architectures.catalogue_file import Catalogue
     from registry.storage import Store
 
 __all__ = ["Database"]
@@ -33,6 +35,7 @@ class Database:
         self._folder = _working_folder()
         self.lock = RLock()
         self._store: Store | None = None
+        self._catalogue: Catalogue | None = None
         self._mode = ""
         self._process = 0
 
@@ -57,6 +60,19 @@ class Database:
             return Address.parse(self.url).label
         except RegistryError:  # a URL that cannot be parsed may contain a password
             return "..."
+
+    def catalogue(self) -> Catalogue | None:
+        """Return the opened catalogue where the address is ``catalogue:``; None for a database of models.
+
+        Raises ``StorageError`` if the file is missing or damaged.
+        """
+        if self._place != f"{CATALOGUE}:":
+            return None
+        if self._catalogue is None or self._process != os.getpid():
+            from registry.architectures.catalogue_file import Catalogue
+
+            self._catalogue, self._process = Catalogue(shipped_file(CATALOGUE)), os.getpid()
+        return self._catalogue
 
     def readable(self) -> Store:
         """Return the store, for reading. Raises ``DatabaseMissingError`` if there is none."""
@@ -92,6 +108,9 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, if it is open."""
+        if self._catalogue is not None and self._process == os.getpid():
+            self._catalogue.close()
+        self._catalogue = None
         if self._store is None:
             return
         if self._process == os.getpid():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from registry.equivalence import direction
+from registry.equivalence import direction, pareto
 from registry.errors import UsageError
 from registry.spelling import folded
 from registry.types import Aim
@@ -19,25 +19,43 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.storage import Size
     from registry.types import Filter, Metric
 
-__all__ = ["Figures", "default_aims", "distinct", "parse_aim", "resolved"]
+__all__ = ["Figures", "default_aims", "distinct", "front", "parse_aim", "resolved"]
 
-SIZES = {"params": "parameters", "parameters": "parameters", "bytes": "bytes", "size": "bytes", "gflops": "gflops"}
+SIZES = {
+    "params": "parameters",
+    "parameters": "parameters",
+    "bytes": "bytes",
+    "size": "bytes",
+    "gflops": "gflops",
+    "gmacs": "gmacs",
+}
+OPERATIONS = {
+    "gflops": ("the catalogue states multiply-adds and no gigaflops", "write gmacs in place of gflops"),
+    "gmacs": (
+        "multiply-adds (gmacs) are known in the catalogue alone; the gigaflops of a stored model are what its source "
+        "stated",
+        "write gflops in place of gmacs, or ask --db catalogue:",
+    ),
+}
+"""By count of operations: why the models of the other count do not have it, and what to do. A source counts a
+multiply-add as one operation or as two, so the two are never converted or compared."""
 DISTANCE = "distance"
 SHOWN = 6  # known metrics named in an error
 SMALL = Aim("parameters", maximise=False)
 
 
 def parse_aim(text: str) -> Aim:
-    """Parse an aim: ``max:top1@cifar10/test``, ``min:params``, ``min:bytes``, ``min:gflops``, ``min:distance``.
+    """Parse an aim: ``max:top1@cifar10/test``, ``min:params``, ``bytes``, ``gflops``, ``gmacs`` or ``distance``.
 
     Raises ``UsageError`` for anything else.
     """
     match = re.fullmatch(r"\s*(max|min):([^@]+)(?:@([^/]+)(?:/(.+))?)?", text)
     if match is None or not match[2].strip():
-        raise UsageError(f"{text!r} is not an aim", "write max:top1@cifar10, min:params, min:bytes or min:gflops")
+        raise UsageError(
+            f"{text!r} is not an aim", "write max:top1@cifar10, min:params, min:bytes, min:gflops or min:gmacs"
+        )
     what = match[2].strip()
     size = SIZES.get(what.lower(), DISTANCE if what.lower() == DISTANCE else None)
     if size and match[3]:
@@ -45,13 +63,28 @@ def parse_aim(text: str) -> Aim:
     return Aim(size or what, match[1] == "max", (match[3] or "").strip(), (match[4] or "").strip())
 
 
+class Sized(Protocol):
+    """What has sizes: a stored model or a row of the catalogue; None where one is unknown."""
+
+    @property
+    def model_id(self) -> int: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def bytes(self) -> int | None: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Figures:
-    """Sizes and metrics of the models that pass; ``distances`` from the model ``like`` by id, None without one."""
+    """Sizes and metrics of the models that pass; ``distances`` from the model ``like`` by id, None without one.
 
-    sizes: Sequence[Size]
+    ``operations``: the count of operations that they may have, ``gflops`` or, in the catalogue, ``gmacs``.
+    """
+
+    sizes: Sequence[Sized]
     metrics: Sequence[tuple[int, Metric]]
     distances: dict[int, float] | None
+    operations: str = "gflops"
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -76,6 +109,8 @@ def resolved(aim: Aim, figures: Figures) -> Aim:
     """
     if aim.what == DISTANCE and figures.distances is None:
         raise UsageError("the aim distance needs a model to compare with", "add --like MODEL")
+    if aim.what in OPERATIONS and aim.what != figures.operations:
+        raise UsageError(*OPERATIONS[aim.what])
     if aim.what == DISTANCE or aim.what in SIZES.values():
         if np.isnan(figures.of(aim)).all():
             raise UsageError(
@@ -137,6 +172,15 @@ def default_aims(where: Filter, figures: Figures) -> tuple[Aim, ...]:
         first = held[key][0]
         return (Aim(first.name, ways[key], first.dataset, first.split), SMALL)
     return (SMALL,) if figures.distances is None else (Aim(DISTANCE, maximise=False), SMALL)
+
+
+def front(values: NDArray[np.float64], aims: Sequence[Aim]) -> NDArray[np.intp]:
+    """Rows of the Pareto front of n models with known values (n, a), in order of the first aim, then of the others."""
+    if not len(values):
+        return np.empty(0, np.intp)
+    costs = values * np.array([-1.0 if aim.maximise else 1.0 for aim in aims])
+    rows = pareto(costs)
+    return rows[np.lexsort(costs[rows].T[::-1])]
 
 
 def _some(places: Sequence[str]) -> str:

@@ -137,9 +137,13 @@ class Registry:
         Raises ``UnknownModelError``, which is a ``KeyError``, also if nothing is stored; ``AmbiguousError`` if several
         hashes begin with the prefix.
         """
-        from registry.storage.models.summaries import find_model
-
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                from registry.catalog.catalogue_listing import architecture_details
+
+                return architecture_details(catalogue, name).summary
+            from registry.storage.models.summaries import find_model
+
             try:
                 return self._database.readable().read(find_model, name)
             except EmptyRegistryError as error:
@@ -147,11 +151,13 @@ class Registry:
 
     def __contains__(self, name: object) -> bool:
         """Whether ``reg[name]`` is a model; False for other types than texts. Raises ``AmbiguousError``."""
-        from registry.storage.models.model_queries import has_name
-
         if not isinstance(name, str):
             return False
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                return bool(catalogue.named(name))
+            from registry.storage.models.model_queries import has_name
+
             if self._database.readable().read(has_name, name):
                 return True
             try:
@@ -161,9 +167,11 @@ class Registry:
 
     def __len__(self) -> int:
         """Number of stored models."""
-        from registry.storage.models.model_queries import count_models
-
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                return len(catalogue.architectures())
+            from registry.storage.models.model_queries import count_models
+
             return self._database.readable().read(count_models)
 
     def __bool__(self) -> bool:
@@ -423,8 +431,16 @@ class Registry:
         from registry.catalog.searching import SearchLimits, look_up
         from registry.spectral.specs import spec_named
 
-        where, wanted = self._where(filters), SearchLimits(k, radius, equivalent, exact, relations)
+        wanted = SearchLimits(k, radius, equivalent, exact, relations)
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                from registry.catalog.catalogue_search import nearest_architectures, query_of, shapes_settings
+
+                settings = shapes_settings(fingerprint, distance, tolerance)
+                return nearest_architectures(
+                    catalogue, query_of(catalogue, query), settings, filter_of(filters), wanted
+                )
+            where = self._where(filters)
             store = self._database.readable()
             return look_up(store, query, spec_named(fingerprint), distance, tolerance, where, wanted)
 
@@ -650,8 +666,14 @@ class Registry:
         """
         from registry.catalog.compressing import compress
 
-        where = self._where(filters)
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                from registry.catalog.catalogue_search import compress_to_architectures, query_of, shapes_settings
+
+                settings, asked = shapes_settings(fingerprint, distance, tolerance), filter_of(filters)
+                model = query_of(catalogue, query)
+                return compress_to_architectures(catalogue, model, settings, asked, k, max_ratio=max_ratio)
+            where = self._where(filters)
             store, subject, settings = self._question(query, fingerprint, distance, tolerance, among=True)
             return compress(
                 store, subject, settings, where, k, max_ratio=max_ratio, explain=explain, relations=relations
@@ -683,14 +705,22 @@ class Registry:
         """
         from registry.catalog.arguments import metric_bounds
         from registry.catalog.objectives import parse_aim
-        from registry.catalog.selecting import select
 
         wanted = [parse_aim(text(aim, "an aim")) for aim in several(aims, "aims")]
         bounds = metric_bounds(min_metric or {}, max_metric or {})
         if bounds:
             filters["metrics"] = (*several(filters.get("metrics") or (), "metrics"), *bounds)
-        where = self._where(filters)
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                from registry.catalog.catalogue_search import like_in_catalogue, query_of, shapes_settings
+                from registry.catalog.catalogue_selection import select_architectures
+
+                settings, asked = shapes_settings(fingerprint, distance, tolerance), filter_of(filters)
+                model = None if like is None else like_in_catalogue(catalogue, query_of(catalogue, like), settings)
+                return select_architectures(catalogue, settings, asked, wanted, model, k)
+            from registry.catalog.selecting import select
+
+            where = self._where(filters)
             if like is None:
                 store, settings = self._settings(fingerprint, distance, tolerance)
                 return select(store, settings, where, wanted, None, k)
@@ -826,10 +856,14 @@ class Registry:
 
     def models(self, **filters: Unpack[Filters]) -> tuple[ModelSummary, ...]:
         """Return the stored models that match the filters, by name."""
-        from registry.storage.models.summaries import read_summaries
-
-        where = self._where(filters)
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                from registry.catalog.catalogue_listing import list_architectures
+
+                return list_architectures(catalogue, filter_of(filters))
+            from registry.storage.models.summaries import read_summaries
+
+            where = self._where(filters)
             return tuple(self._database.readable().read(read_summaries, where))
 
     def duplicates(self, **filters: Unpack[Filters]) -> Duplicates:
@@ -854,8 +888,12 @@ class Registry:
         """
         from registry.catalog.constraint_report import unmatched
 
-        where = self._where(filters)
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                from registry.catalog.catalogue_listing import unmatched_texts
+
+                return unmatched_texts(catalogue, filter_of(filters))
+            where = self._where(filters)
             return unmatched(self._database.readable(), where)
 
     def show(self, name: str) -> ModelDetails:
@@ -863,6 +901,10 @@ class Registry:
         from registry.catalog.model_details import details
 
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                from registry.catalog.catalogue_listing import architecture_details
+
+                return architecture_details(catalogue, name)
             return details(self._database.readable(), name)
 
     def spectrum(self, name: str) -> tuple[Spectrum, ...]:
@@ -877,9 +919,13 @@ class Registry:
 
     def stats(self) -> Stats:
         """Return counts of models, layers, families, training and tail classes and fingerprints, and the size."""
-        from registry.storage.models.model_queries import read_stats
-
         with self._lock:
+            if (catalogue := self._database.catalogue()) is not None:
+                from registry.catalog.catalogue_listing import catalogue_stats
+
+                return catalogue_stats(catalogue)
+            from registry.storage.models.model_queries import read_stats
+
             return self._database.readable().read(read_stats)
 
     def plot_csd(

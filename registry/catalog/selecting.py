@@ -10,10 +10,10 @@ import numpy as np
 from registry.catalog.arguments import whole
 from registry.catalog.constraint_report import removals
 from registry.catalog.expecting import expected_changes
-from registry.catalog.objectives import Figures, default_aims, distinct, resolved
+from registry.catalog.objectives import Figures, default_aims, distinct, front, resolved
 from registry.catalog.search_settings import older_among, summaries_of
 from registry.catalog.searching import gallery_of
-from registry.equivalence import pareto, rule_for, sorted_into_groups
+from registry.equivalence import rule_for, sorted_into_groups
 from registry.storage.models.bulk_figures import read_metrics, read_sizes
 from registry.storage.models.model_queries import count_models, require_models
 from registry.storage.models.vectors import read_fingerprints
@@ -66,8 +66,10 @@ def select(
     chosen = distinct(resolved(aim, figures) for aim in aims or default_aims(where, figures)) if passing else ()
     values = np.array([figures.of(aim) for aim in chosen]).reshape(len(chosen), len(passing)).T
     known = np.isfinite(values).all(axis=1) & bool(chosen)
-    front = _front(figures.ids[known], values[known], chosen, distances)
-    classes = _classes(store, settings, front, like)
+    rows = np.flatnonzero(known)
+    rows = rows[front(values[rows], chosen)]  # so that the table follows the front
+    best = _Front(figures.ids[rows].tolist(), values[rows], distances)
+    classes = _classes(store, settings, best, like)
     return Selection(
         spec=settings.spec,
         distance=settings.distance.name,
@@ -84,7 +86,7 @@ def select(
             for aim, count in zip(chosen, (~np.isfinite(values)).sum(axis=0), strict=True)
             if count
         ),
-        on_front=len(front.ids),
+        on_front=len(best.ids),
         count=len(classes),
         classes=tuple(classes[:k]),
         removals=() if classes else removals(store, settings, where, like=like, figures=figures, aims=chosen),
@@ -100,18 +102,6 @@ def _equivalents(
     ids, distances = gallery.equivalent()
     found = dict(zip(ids.tolist(), distances.tolist(), strict=True))
     return gallery.settings, {**found, like.id: 0.0} if like.id else found
-
-
-def _front(
-    ids: NDArray[np.int64], values: NDArray[np.float64], aims: Sequence[Aim], distances: dict[int, float]
-) -> _Front:
-    if not len(ids):
-        return _Front([], values, distances)
-    costs = values * np.array([-1.0 if aim.maximise else 1.0 for aim in aims])
-    rows = pareto(costs)
-    # By the first aim, then the others, so that the table follows the front.
-    rows = rows[np.lexsort(costs[rows].T[::-1])]
-    return _Front(ids[rows].tolist(), values[rows], distances)
 
 
 def _classes(store: Store, settings: SearchSettings, front: _Front, like: Query | None) -> list[Selected]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from registry.errors import AmbiguousError, SpecMismatchError, UnknownModelError, WeightsNotReadError
+from registry.errors import AmbiguousError, SourceError, SpecMismatchError, UnknownModelError, WeightsNotReadError
 from registry.types import ModelSummary
 
 if TYPE_CHECKING:
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Query", "names_a_source", "or_shapes", "resolve", "shapes_for", "stored", "unnamed"]
+__all__ = [
+    "Query",
+    "names_a_source",
+    "or_shapes",
+    "resolve",
+    "shapes_for",
+    "shapes_query",
+    "stored",
+    "unnamed",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,6 +264,37 @@ def _measured(store: Store | None, checkpoint: Checkpoint, spec: FingerprintSpec
         lambda: measured.spectra,
         lambda: None if measured.sketches is None else sketched(plan.layers, measured.sketches),
     )
+
+
+def shapes_query(reference: QueryInput) -> Query:
+    """A network that is not stored, to be compared by shapes alone: of a file the header is read, where that tells.
+
+    Raises as `unnamed`.
+    """
+    from registry.sources import expand, open_headers, open_module, open_ref, plan_headers, plan_weights
+
+    if not isinstance(reference, str | Path):
+        with open_module(reference) as checkpoint:
+            return _shaped(checkpoint, plan_weights(checkpoint))
+    refs = expand(reference)
+    if len(refs) != 1:
+        raise AmbiguousError(f"{reference} is {len(refs)} models, but one is needed", "name one of them")
+    try:
+        with open_headers(refs[0]) as checkpoint:
+            return _shaped(checkpoint, plan_headers(checkpoint))
+    except SourceError:  # what is wrong with it, if anything, is said by reading all of it
+        with open_ref(refs[0]) as checkpoint:
+            return _shaped(checkpoint, plan_weights(checkpoint))
+
+
+def _shaped(checkpoint: Checkpoint, plan: WeightsPlan) -> Query:
+    from registry.catalog.measuring import measure_headers
+    from registry.spectral.specs import SHAPES
+
+    measured = measure_headers(plan)
+    [vector] = (each.vector for each in measured.fingerprints if each.spec == SHAPES)
+    model = replace(_summary(checkpoint.ref, plan, measured), weights_read=False)
+    return Query(0, "", vector, lambda: model, lambda: None, lambda: None, lambda: None)
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:

@@ -15,10 +15,21 @@ from typing import Final
 
 from registry.errors import StorageError, UsageError
 
-__all__ = ["FOLDER", "REINSTALL", "SHIPPED", "checksum_file", "checksum_of", "is_word", "shipped_file", "shipped_word"]
+__all__ = [
+    "CATALOGUE",
+    "FOLDER",
+    "REINSTALL",
+    "SHIPPED",
+    "checksum_file",
+    "checksum_of",
+    "is_word",
+    "shipped_file",
+    "shipped_word",
+]
 
-SHIPPED: Final = {"published": "published.db"}
-"""By word: the file of this folder."""
+CATALOGUE: Final = "catalogue"
+SHIPPED: Final = {"published": "published.db", CATALOGUE: "catalogue.db"}
+"""By word: the file of this folder. That of the catalogue holds architectures, and is no registry of models."""
 
 FOLDER: Final = Path(__file__).parent
 """Where the files are."""

@@ -9,6 +9,7 @@ __all__ = [
     "Architecture",
     "ArchitectureMatch",
     "ArchitectureTensor",
+    "CatalogueEntry",
     "Extent",
     "Layout",
     "PublishedWeights",
@@ -151,6 +152,26 @@ class PublishedWeights:
     sha256: str = ""
     url: str = ""
     metrics: tuple[WeightsMetric, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """What the catalogue states of an architecture that an answer names, beside the summary.
+
+    ``library``, ``code``: as of `Architecture`, the line with its default numbers. ``image_size``: side of the input in
+    pixels that the other figures are for, None where it is no image or where no size was chosen. ``gmacs``:
+    multiply-adds of one forward pass at that size, in units of 1e9, by ``gmacs_source``; None where no source states
+    them. ``weights``: the published weights that the answer names, None if it names none; ``chosen_by``: the metric by
+    which they are the best at that size (``top1@imagenet-1k/val``), empty if none decided.
+    """
+
+    library: str
+    code: str
+    image_size: int | None = None
+    gmacs: float | None = None
+    gmacs_source: str = ""
+    weights: PublishedWeights | None = None
+    chosen_by: str = ""
 
 
 class TensorDifference(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from registry.types.weights import place_of
 
@@ -113,7 +113,9 @@ class Compression:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """An aim of a selection: ``parameters``, ``bytes``, ``gflops``, ``distance``, or the name of a metric.
+    """An aim of a selection: ``parameters``, ``bytes``, ``gflops``, ``gmacs``, ``distance``, or the name of a metric.
+
+    ``gflops``: what the source of a stored model stated; ``gmacs``: multiply-adds in units of 1e9, of the catalogue.
 
     ``dataset`` and ``split``: where the metric was measured; in a request, empty stands for any.
     """
@@ -166,6 +168,10 @@ class Selection:
     ``calibration`` and ``rate``: None if the fingerprint is not calibrated. ``tolerance``: then None unless given, and
     each class has one model. ``older``: number of models of an older matrix rule, which no class has beside others,
     and which are left out if ``like`` is given.
+
+    ``unit``: what ``models`` and the other numbers count: a ``model``, or in the catalogue a ``row``, an architecture
+    at an image size with, of the published weights that pass, the best by the first metric that is an aim or bounded.
+    A row is a class of its own, and ``spec`` is then ``shapes``.
     """
 
     spec: FingerprintSpec
@@ -184,6 +190,7 @@ class Selection:
     classes: tuple[Selected, ...]
     removals: tuple[Removal, ...]
     older: int = 0
+    unit: Literal["model", "row"] = "model"
 
     def to_frame(self) -> DataFrame:
         """One row for each model of the front that is shown: see ``registry.frames.of_selection``."""

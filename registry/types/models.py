@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from registry.types.reprs import Shown
 
 if TYPE_CHECKING:
+    from registry.types.architectures import CatalogueEntry, PublishedWeights
     from registry.types.spectra import Conjugacy
     from registry.types.weight_figures import Training
     from registry.types.weights import Metric, SkippedTensor
@@ -25,6 +26,11 @@ class ModelSummary(Shown):
     ``unread``: number of weights that were left out because they cannot be read. ``nonfinite``: number of values that
     are NaN or infinite, whose layers were left out. ``weights_read``: False if the header alone was read: shapes,
     dtypes and sizes are known, and ``content_hash`` is ``header:`` and a hash of them at their location.
+
+    ``catalogue``: of an architecture of the catalogue, what it states; None for a model. Then ``names`` are those of
+    all architectures that the answer cannot tell apart; ``bytes`` is the size of the published file, or of the
+    parameters in float32 where no weights are named or their size is not known; ``location`` is what ``archreg ingest``
+    takes; and ``content_hash``, ``topology`` and ``created`` are empty, ``layers`` 0.
     """
 
     id: int
@@ -55,6 +61,7 @@ class ModelSummary(Shown):
     unread: int = 0
     nonfinite: int = 0
     weights_read: bool = True
+    catalogue: CatalogueEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ class ModelDetails:
 
     ``memberships``: the stored equivalence classes that contain it, newest partition first. ``notes``: sentences on
     choices that the reader of the weights made. ``evidence``: what the training class rests on, None where figures of
-    the weights are not stored.
+    the weights are not stored. ``published``: of an architecture of the catalogue, the weights published for it.
     """
 
     summary: ModelSummary
@@ -116,6 +123,7 @@ class ModelDetails:
     memberships: tuple[Membership, ...] = ()
     notes: tuple[str, ...] = ()
     evidence: Training | None = None
+    published: tuple[PublishedWeights, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -386,7 +386,7 @@ def test_models_without_a_fingerprint_stand_alone(reg: Registry, database_url: s
     assert classes(reg.select(aims=AIMS, family="a")) == [("a-large", []), ("a-mid", []), ("a-small", [])]
 
 
-SPELT = "write max:top1@cifar10, min:params, min:bytes or min:gflops"
+SPELT = "write max:top1@cifar10, min:params, min:bytes, min:gflops or min:gmacs"
 HELD = "known metrics: top1@cifar10/test, top1@svhn/test"
 OF_TWO = "top1 is ambiguous: top1@cifar10/test, top1@svhn/test"
 

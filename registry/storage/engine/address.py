@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from registry.defaults import default_database
 from registry.errors import StorageError, UsageError
-from registry.shipped import SHIPPED, shipped_file, shipped_word
+from registry.shipped import CATALOGUE, SHIPPED, shipped_file, shipped_word
 
 __all__ = ["Address"]
 
@@ -45,7 +45,7 @@ class Address:
         Raises
         ------
         UsageError
-            No database that is supported; the message names those that are.
+            No database that is supported; the message names those that are. Or ``catalogue:``, which is no registry.
         StorageError
             Postgres is asked for and psycopg is not installed; or a registry that ships is missing or damaged.
         """
@@ -59,6 +59,11 @@ class Address:
             raise _in_memory()
         if "://" not in text:
             if (word := shipped_word(text)) is not None:
+                if word == CATALOGUE:
+                    raise UsageError(
+                        f"{text} holds architectures and no models, so it cannot answer this and is never written",
+                        "ask it by list, show, stats, nearest, compress or select; or name a database: --db FILE",
+                    )
                 path = shipped_file(word)
                 return cls(text, URL.create("sqlite", database=str(path)), path, shipped=True)
             if _SLIP.match(text) or (_PAIR.match(text.lstrip()) and (" " in text.strip() or "/" not in text)):
