@@ -228,19 +228,17 @@ def _wishart_from(counted: tuple[tuple[tuple[int, int], int], ...], deltas: tupl
         return np.abs(np.minimum(x / 2, 1.0) - mixed)
 
     scanned = departures(SCANNED)
-    found = []
-    for delta in deltas:
-        points, departed = SCANNED, scanned > delta
-        if not departed.any():
-            found.append(0.0)
-            continue
-        for _ in range(DIVISIONS):
-            last = int(np.flatnonzero(departed)[-1])
-            points = points[last] + (points[last + 1] - points[last]) * PARTS
-            departed = departures(points) > delta
-            departed[0], departed[-1] = True, False  # as found in the step before; rounding must not change it
-        found.append(float(points[int(np.flatnonzero(departed)[-1]) + 1]))
-    return tuple(found)
+    last = {delta: int(beyond[-1]) for delta in deltas if (beyond := np.flatnonzero(scanned > delta)).size}
+    begins, ends = SCANNED[list(last.values())], SCANNED[[at + 1 for at in last.values()]]
+    thresholds = np.array(list(last))[:, None]
+    for _ in range(DIVISIONS if last else 0):  # the intervals of all deltas at once, which is fewer calls
+        points = begins[:, None] + (ends - begins)[:, None] * PARTS
+        departed = departures(points.reshape(-1)).reshape(points.shape) > thresholds
+        departed[:, 0], departed[:, -1] = True, False  # as found in the step before; rounding must not change it
+        at = departed.shape[1] - 1 - departed[:, ::-1].argmax(axis=1)
+        begins, ends = (np.take_along_axis(points, each[:, None], axis=1)[:, 0] for each in (at, at + 1))
+    located = dict(zip(last, ends.tolist(), strict=True))
+    return tuple(located.get(delta, 0.0) for delta in deltas)
 
 
 def _check_deltas(deltas: Sequence[float]) -> None:
