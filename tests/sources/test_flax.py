@@ -15,6 +15,7 @@ import pytest
 
 from registry.errors import RegistryError, SourceError, UnsafeError, WeightsError
 from registry.sources import SOURCES, expand, open_ref, plan_weights
+from registry.sources.formats import flax
 from registry.types import ModelRef, Plan
 from tests.conftest import missing
 from tests.layouts.measured import distances, read
@@ -127,7 +128,6 @@ HOSTILE: dict[str, tuple[bytes, type[RegistryError], str]] = {
     "entries": (b"\x81\xa1a\xdf\xff\xff\xff\xff", WeightsError, "a container of 4294967295 elements"),
     "nested": (b"\x81\xa1a" * 1000 + b"\xc0", UnsafeError, "nests deeper than 200"),
     "lists": (b"\x81\xa1a" + b"\x91" * 1000 + b"\xc0", UnsafeError, "nests deeper than 200"),
-    "items": (b"\x81\xa1a\xdd\x00\x60\x00\x00" + bytes(0x600000), UnsafeError, "more than 5000000 items"),
     "unknown": (b"\x81\xa1a\xc1", WeightsError, "unknown kind 0xc1"),
     "behind": (file(b"\xc0") + b"rest", WeightsError, "4 bytes behind"),
     "nothing": (file(b"\xc0"), WeightsError, "holds no tensors"),
@@ -149,6 +149,15 @@ def test_hostile_files(name: str, tmp_path: Path) -> None:
         open_ref(expand(tmp_path / "x.msgpack")[0])
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
+
+
+def test_items_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert flax._MAX_ITEMS == 5_000_000
+    monkeypatch.setattr(flax, "_MAX_ITEMS", 5_000)
+    for count, error, words in ((5_000, UnsafeError, "more than 5000 items"), (4_990, WeightsError, "no tensors")):
+        (tmp_path / "x.msgpack").write_bytes(b"\x81\xa1a\xdd" + count.to_bytes(4, "big") + bytes(count))
+        with pytest.raises(error, match=words):
+            open_ref(expand(tmp_path / "x.msgpack")[0])
 
 
 @pytest.mark.parametrize("place", range(10))

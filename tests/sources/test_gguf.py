@@ -16,6 +16,7 @@ from registry.errors import NotFoundError, RegistryError, SourceError, UnsafeErr
 from registry.sources import expand, layer_matrix, open_ref, plan_weights
 from registry.sources.files.byte_source import open_bytes
 from registry.sources.formats.gguf import ggml_blocks as blocks
+from registry.sources.formats.gguf import gguf_header
 from registry.sources.formats.gguf.ggml_blocks import TYPES, values_of
 from registry.sources.formats.gguf.gguf_header import Array, read_header
 from registry.sources.formats.gguf.llama_cpp_names import FAMILIES, family_of, renamed
@@ -385,16 +386,22 @@ class TestHostile:
         with pytest.raises(NotFoundError, match="no entry 'model'"):
             open_ref(expand(path, key="model")[0])
 
-    @pytest.mark.parametrize("kind", [8, 9])
-    def test_a_header_of_a_gigabyte_is_not_walked(self, kind: int, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "count", "size", "most"),
+        [(8, 2**27 - 100, 2**30, 64), (9, 2**19, 2**23, 4)],  # arrays in an array are walked one by one
+    )
+    def test_a_header_beyond_the_bound_is_not_walked(
+        self, kind: int, count: int, size: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A sparse file whose one array is of empty texts, or of empty arrays, up to its end."""
+        assert gguf_header._MOST == 64 * 2**20
+        monkeypatch.setattr(gguf_header, "_MOST", most * 2**20)
         path = tmp_path / "x.gguf"
-        count = 2**27 - 100 if kind == 8 else 2**26
         with path.open("wb") as file:
             file.write(header([], [LLAMA, entry("a", 9, struct.pack("<IQ", kind, count))], counts=(0, 2)))
-            file.truncate(2**30)
+            file.truncate(size)
         begun = time.process_time()
-        with pytest.raises(UnsafeError, match="a header of more than 64 MiB"):
+        with pytest.raises(UnsafeError, match=f"a header of more than {most} MiB"):
             open_ref(expand(path)[0])
         assert time.process_time() - begun < 20
 
