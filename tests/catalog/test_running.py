@@ -449,12 +449,16 @@ def test_ctrl_c_ends_well(database_url: str, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("seconds", [0.9, 1.5])
-def test_killed_and_started_again(seconds: float, database_url: str, tmp_path: Path) -> None:
-    models = make_models(tmp_path / "killed", {f"k{n}": n for n in range(24)})
+@pytest.mark.parametrize(("count", "seconds", "begun"), [(24, 0.3, False), (240, 0.0, True)], ids=["starting", "begun"])
+def test_killed_and_started_again(count: int, seconds: float, begun: bool, database_url: str, tmp_path: Path) -> None:
+    """While it starts, and when the first of its models have come in, which are held for a quarter of a second."""
+    models = make_models(tmp_path / "killed", {f"k{n}": n for n in range(count)})
+    before, again = kill_and_resume(database_url, models, seconds, "--workers", "2", begun=begun)
+    assert before < count  # it was killed before its end
+    assert not begun or before > 0
+    assert again == count - max(before, 0)  # what is stored is not read again
     with Registry(tmp_path / "whole.db") as reg:
         reg.ingest_all(reg.plan([models]))
-    kill_and_resume(database_url, models, seconds, "--workers", "2")
     assert content(database_url) == content(str(tmp_path / "whole.db"))
 
 
