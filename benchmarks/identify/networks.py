@@ -129,10 +129,10 @@ def _moved_to_meta() -> Iterator[None]:
 
     register = nn.Module.register_parameter
 
-    def moved(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None:
-            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)  # noqa: SLF001
+    def moved(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(self, name, param)
+        if param is not None:
+            self._parameters[name] = nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
 
     nn.Module.register_parameter = moved  # type: ignore[method-assign]
     try:
@@ -200,7 +200,7 @@ def _transformers() -> tuple[list[str], Callable[[str], tuple[nn.Module, str, st
     kinds = {kind.model_type: kind for kind in MODEL_MAPPING}
 
     def build(name: str) -> tuple[nn.Module, str, str]:
-        model = AutoModel.from_config(kinds[name]())
+        model = AutoModel.from_config(kinds[name]())  # type: ignore[no-untyped-call]
         return model, type(model).__module__.split(".")[2], "bare"
 
     return sorted(name for name in CONFIG_MAPPING if name in kinds), build

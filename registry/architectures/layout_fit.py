@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from registry.types import ArchitectureTensor, Layout, Symbol
+    from registry.types import ArchitectureTensor, Extent, Layout, Symbol
 
-__all__ = ["Fit", "LayoutShapes", "Values", "best_values", "fitted", "without_head"]
+__all__ = ["Fit", "LayoutShapes", "Values", "best_values", "fitted", "matrices", "without_head"]
 
 Shape = tuple[int, ...]
 
@@ -87,6 +87,11 @@ class LayoutShapes:
     def distinct(self) -> int:
         """Number of distinct tensors."""
         return self.parameters.total() + self.buffers.total() + len(self.symbolic)
+
+    def kept(self, buffers: bool) -> list[tuple[Extent, ...]]:
+        """The shapes of distinct tensors, with the buffers or without them."""
+        plain = self.parameters + self.buffers if buffers else self.parameters
+        return [*plain.elements(), *(one.shape for one in self.symbolic if buffers or not one.buffer)]
 
 
 def fitted(shapes: LayoutShapes, counts: Counter[Shape]) -> Fit | None:
@@ -171,12 +176,11 @@ def _value(tensor: ArchitectureTensor, symbol: Symbol, shape: Shape) -> int | No
     return told
 
 
-def best_values(shapes: LayoutShapes, counts: Counter[Shape], buffers: bool) -> tuple[Values, int]:
-    """The values for which most tensors of the layout are in the file, and how many are."""
+def best_values(shapes: LayoutShapes, counts: Counter[Shape], buffers: bool) -> tuple[Values, Counter[Shape]]:
+    """The values for which most tensors of the layout are in the file, and the shapes of these."""
     needed, symbolic = shapes.parameters, [tensor for tensor in shapes.symbolic if buffers or not tensor.buffer]
     if buffers:
         needed = needed + shapes.buffers
-    common = (needed & counts).total()
     rest = counts - needed
     best = Values()
     symbols: tuple[Symbol, ...] = ("classes", "channels")
@@ -189,7 +193,12 @@ def best_values(shapes: LayoutShapes, counts: Counter[Shape], buffers: bool) -> 
             value, _ = max(tried.items(), key=lambda item: (item[1], -item[0]))
             best = best._replace(**{symbol: value})
     resolved = Counter(shape for tensor in symbolic if (shape := _sized(tensor, best)) is not None)
-    return best, common + (resolved & rest).total()
+    return best, (needed & counts) + (resolved & rest)
+
+
+def matrices(shapes: Iterable[tuple[Extent, ...]]) -> int:
+    """How many are shapes of matrices and kernels: of two extents or more that are not one."""
+    return sum(sum(extent != 1 for extent in shape) > 1 for shape in shapes)
 
 
 def without_head(layout: Layout, shapes: LayoutShapes, counts: Counter[Shape]) -> Fit | None:
@@ -214,8 +223,8 @@ def without_head(layout: Layout, shapes: LayoutShapes, counts: Counter[Shape]) -
             if values is not None:
                 return Fit(values, buffers, lacking)
             values, matched = best_values(kept, counts, buffers)
-            if matched == needed.total() + len(symbolic):
-                return Fit(values, buffers, lacking, counts.total() - matched)
+            if matched.total() == needed.total() + len(symbolic):
+                return Fit(values, buffers, lacking, counts.total() - matched.total())
     return None
 
 

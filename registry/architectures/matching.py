@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from registry.architectures.layout_fit import Fit, LayoutShapes, Values, best_values, fitted, without_head
+from registry.architectures.layout_fit import Fit, LayoutShapes, Values, best_values, fitted, matrices, without_head
 from registry.architectures.name_prefixes import NamePrefixes
 from registry.architectures.shape_alignment import Tensor, differences, paired_by_name, paired_by_shape
 from registry.types import ArchitectureMatch, Recognised, TensorDifference
@@ -30,8 +30,9 @@ __all__ = ["NEAR", "recognise"]
 
 Shape = tuple[int, ...]
 
-NEAR = 0.5
-"""Dice coefficient from which the nearest architecture is near enough to be called so (``docs/benchmarks.md``)."""
+NEAR = 0.6
+"""Dice coefficient, of all shapes and of those of matrices alone, from which an architecture is near enough to be so
+called. Vectors of common lengths are in any network: alone they would make strangers near (``docs/benchmarks.md``)."""
 
 _MOST_DIMENSIONS = 16
 _MOST_EXTENT = 2**62
@@ -64,6 +65,10 @@ class _File:
         return [tensor.name for tensor in self.floating]
 
     @cached_property
+    def matrices(self) -> int:
+        return matrices(self.counts.elements())
+
+    @cached_property
     def prefixes(self) -> NamePrefixes:
         return NamePrefixes(self.names)
 
@@ -87,12 +92,13 @@ def _is_floating(dtype: str) -> bool:
 
 
 class _Candidate(NamedTuple):
-    """A layout, its tensors by kind, how the file fits it, and the Dice coefficient."""
+    """A layout, its tensors by kind, how the file fits it, and the Dice coefficients: of all shapes, of matrices."""
 
     layout: Layout
     shapes: LayoutShapes
     fit: Fit
     share: float
+    of_matrices: float = 1.0
 
 
 def recognise(
@@ -128,7 +134,8 @@ def recognise(
         return Recognised("exact", _in_order(catalogue, file, exact), headless)
     nearest = _nearest(catalogue, file, ids, dice, k)
     matches = tuple(_near_match(catalogue, file, one) for one in nearest)
-    return Recognised("near" if nearest and nearest[0].share >= NEAR else "unknown", matches)
+    near = bool(nearest) and min(nearest[0].share, nearest[0].of_matrices) >= NEAR
+    return Recognised("near" if near else "unknown", matches)
 
 
 def _common(catalogue: Catalogue, ids: NDArray[np.int64], counts: Counter[Shape]) -> NDArray[np.int64]:
@@ -168,16 +175,9 @@ def _exact(
     for layout, shapes in read:
         fit = without_head(layout, shapes, file.counts)
         if fit is not None and not fit.extra:
-            whole = _size(shapes, fit.buffers)
+            whole = len(shapes.kept(fit.buffers))
             found.append(_Candidate(layout, shapes, fit, 2 * len(file.floating) / (len(file.floating) + whole)))
     return found, bool(found)
-
-
-def _size(shapes: LayoutShapes, buffers: bool) -> int:
-    """Number of distinct tensors, with the buffers or without them."""
-    if buffers:
-        return shapes.distinct
-    return shapes.parameters.total() + sum(not tensor.buffer for tensor in shapes.symbolic)
 
 
 def _nearest(
@@ -212,7 +212,10 @@ def _nearest(
 
 def _judged(layout: Layout, shapes: LayoutShapes, file: _File, *, buffers: bool) -> _Candidate:
     values, matched = best_values(shapes, file.counts, buffers)
-    return _Candidate(layout, shapes, Fit(values, buffers), 2 * matched / (len(file.floating) + _size(shapes, buffers)))
+    kept = shapes.kept(buffers)
+    share = 2 * matched.total() / (len(file.floating) + len(kept))
+    of_matrices = 2 * matrices(matched.elements()) / max(1, file.matrices + matrices(kept))
+    return _Candidate(layout, shapes, Fit(values, buffers), share, of_matrices)
 
 
 @dataclass(frozen=True)
