@@ -50,7 +50,10 @@ def identify(
         int, typer.Option("--k", "-k", min=1, metavar="N", help="Nearest architectures and related models, at most.")
     ] = 5,
     key: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Entry of a checkpoint that holds several: ema, model.G.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Entry of a checkpoint that holds several models, which are all shown without it."
+        ),
     ] = None,
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Read the headers and no weights: the architecture alone.")

@@ -25,6 +25,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "AmbiguousError",
     "DatabaseMissingError",
@@ -81,7 +86,14 @@ class NotFoundError(SourceError):
 
 
 class AmbiguousError(SourceError):
-    """A reference or a file has several meanings; none is guessed."""
+    """A reference or a file has several meanings; none is guessed.
+
+    ``choices``: of a file that holds several models, the keys that choose one; else empty.
+    """
+
+    def __init__(self, message: str, remedy: str | None = None, choices: Iterable[str] = ()) -> None:
+        super().__init__(message, remedy)
+        self.choices = tuple(choices)
 
 
 class UnsafeError(SourceError):

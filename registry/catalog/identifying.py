@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry.architectures.catalogue_file import Catalogue
 from registry.catalog.database import Database
 from registry.catalog.file_evidence import RULES_OF_FILES, findings_in, query_of, read_evidence
-from registry.errors import RegistryError, SourceError, StorageError, UsageError, WeightsError
+from registry.errors import AmbiguousError, RegistryError, SourceError, StorageError, UsageError, WeightsError
 from registry.shipped import FOLDER, REINSTALL
 from registry.sources import expand, open_headers, open_module, open_ref, plan_headers, plan_weights
 from registry.sources.adapters import is_adapter_alone
@@ -55,6 +55,8 @@ class Asking:
 def identify(database: Database, references: Sequence[QueryInput], asking: Asking) -> Identified:
     """Identify the models that references name; of several, one that cannot be read does not stop the others.
 
+    Of a file that holds several models, each is identified.
+
     Takes one pass over a file for its hashes, and one over its layers. Raises the error of a single one, and
     ``StorageError`` where the database was named and cannot be read.
     """
@@ -69,9 +71,12 @@ def identify(database: Database, references: Sequence[QueryInput], asking: Askin
             try:
                 found.append(_identified(written, model, asking, known))
             except SourceError as error:
-                if len(asked) == 1:
+                if entries := _entries(written, model, error):
+                    asked += entries  # which are taken up by this loop
+                elif len(asked) == 1:
                     raise
-                failed.append(NotIdentified(written, error.message, error.remedy or ""))
+                else:
+                    failed.append(NotIdentified(written, error.message, error.remedy or ""))
     return Identified(tuple(found), tuple(failed), tuple(dict.fromkeys(known.damaged)))
 
 
@@ -83,6 +88,13 @@ def _expanded(reference: QueryInput, asking: Asking) -> list[tuple[str, QueryInp
         return [(type(reference).__name__, reference)]
     refs = expand(reference, key=asking.key)
     return [(str(reference) if len(refs) == 1 else location_of(ref), ref) for ref in refs]
+
+
+def _entries(written: str, model: QueryInput | ModelRef, error: SourceError) -> list[tuple[str, QueryInput | ModelRef]]:
+    """Each of the models in one file that holds several, if that is the error, and how each is chosen."""
+    if not isinstance(model, ModelRef) or not isinstance(error, AmbiguousError):
+        return []
+    return [(f"{written} --key {key}", replace(model, key=key)) for key in error.choices if key != model.key]
 
 
 class _Known:
@@ -146,7 +158,7 @@ def _identified(written: str, model: QueryInput | ModelRef, asking: Asking, know
             raise
         return alone
     with checkpoint:
-        return _of_checkpoint(written, checkpoint, asking, known)
+        return _of_checkpoint(written, checkpoint, asking, known, whole=model.key is None)
 
 
 class _Weights(NamedTuple):
@@ -158,7 +170,10 @@ class _Weights(NamedTuple):
     problem: str = ""
 
 
-def _of_checkpoint(written: str, checkpoint: Checkpoint, asking: Asking, known: _Known) -> Identification:
+def _of_checkpoint(
+    written: str, checkpoint: Checkpoint, asking: Asking, known: _Known, *, whole: bool = True
+) -> Identification:
+    """What an opened model is; ``whole``: no entry of it was asked for, so that an audit finds it by the same words."""
     ref, tensors = checkpoint.ref, checkpoint.tensors
     if not tensors:
         raise WeightsError(f"{ref.target} holds no tensors", "save model.state_dict() of a model with weights")
@@ -178,7 +193,7 @@ def _of_checkpoint(written: str, checkpoint: Checkpoint, asking: Asking, known: 
             "weights not read: training, relations and faults are not known; leave --headers-only out to read them"
         )
     elif evidence is not None:
-        again = f"archreg audit {written}" if asking.key is None else "ingest the entry, then audit the model"
+        again = f"archreg audit {written}" if whole else "ingest the entry, then audit the model"
         left = [rule for rule, lack in lacks if "spectra" in lack.reason]
         without = f", and faults by the rules {' and '.join(left)}" if left else ""
         not_known.append(f"rank and spectra were not computed{without}: {again}")

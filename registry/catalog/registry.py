@@ -836,7 +836,8 @@ class Registry:
         Nothing is stored, and no database is needed: the catalogue of architectures and the published models that ship
         with the package are asked, and this registry where it was named or the default one exists. No spectra are
         computed: the training class is that of spectra, or not told. ``k``: nearest architectures and related models
-        that are shown; ``key``: entry of a wrapped checkpoint; ``headers_only``: read no weights.
+        that are shown; ``key``: entry of a wrapped checkpoint, by default each of several models that it holds;
+        ``headers_only``: read no weights.
 
         Raises the error of a reference that cannot be read, if it is the only one; of several it is listed in
         ``failed``. Raises ``StorageError`` where a database was named that cannot be read.

@@ -286,8 +286,9 @@ class Content:
                 if len(distinct) < _NAMED and not any(self._same(pair[1], other) for _, other in distinct):
                     distinct.append(pair)
             if len(distinct) > 1:
-                words = ", ".join(".".join((*entry, word)) for word, _ in distinct)
-                raise AmbiguousError(f"{self._where} holds several state dicts: {words}", "choose with --key NAME")
+                keys = [".".join((*entry, word)) for word, _ in distinct]
+                message = f"{self._where} holds several state dicts: {', '.join(keys)}"
+                raise AmbiguousError(message, "choose with --key NAME", keys)
             if distinct:
                 return distinct[0][0]
         return None

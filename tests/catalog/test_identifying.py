@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from registry import Registry
 from registry.catalog import identifying
-from registry.errors import AmbiguousError, DatabaseMissingError, NotFoundError, SourceError, UsageError, WeightsError
+from registry.errors import DatabaseMissingError, NotFoundError, SourceError, UsageError, WeightsError
 from tests.catalog.small_catalogue import network, tuned, write_small_catalogue
+from tests.sources.webserver import serving_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -284,18 +285,37 @@ def test_a_folder_of_several_models(reg: Registry, tmp_path: Path) -> None:
     assert (len(found.files), len(found.failed)) == (1, 1)
 
 
-def test_two_models_in_one_file_need_a_key(reg: Registry, tmp_path: Path) -> None:
+def test_each_of_two_models_in_one_file(reg: Registry, tmp_path: Path) -> None:
     import torch
 
     states = {
         key: {name: torch.from_numpy(np.asarray(W)) for name, W in network(layout).items()}
         for key, layout in (("G", 1), ("D", 3))
     }
-    torch.save(states, tmp_path / "gan.pt")
-    with pytest.raises(AmbiguousError, match="G, D"):
-        reg.identify(tmp_path / "gan.pt")
-    assert labels(one(reg, tmp_path / "gan.pt", key="D"))[0] == "torchvision/convnet_deep"
-    assert one(reg, tmp_path / "gan.pt", key="G").entry == "G"
+    path = tmp_path / "gan.pt"
+    torch.save(states, path)
+    found = reg.identify(path)
+    assert found.failed == ()
+    assert [(file.asked, file.entry, labels(file)[0]) for file in found.files] == [
+        (f"{path} --key G", "G", "torchvision/convnet"),
+        (f"{path} --key D", "D", "torchvision/convnet_deep"),
+    ]
+    assert one(reg, path, key="D").entry == "D"
+    torch.save({"a": {"G": states["G"], "D": states["D"]}, "b": states["G"]}, path)
+    assert {file.entry for file in reg.identify(path).files} >= {"b"}
+    with pytest.raises(NotFoundError):
+        reg.identify(path, key="nothing")
+
+
+def test_a_header_at_an_address(reg: Registry) -> None:
+    whole = save(network(trained=True) | {"last": np.zeros(2**20, np.float32)})
+    with serving_files() as web:
+        web.files["/net.safetensors"] = whole
+        file = one(reg, f"{web.url}/net.safetensors", headers_only=True)
+    assert file.architecture is not None
+    assert (file.architecture.verdict, labels(file)[0]) == ("near", "torchvision/convnet")
+    assert not file.weights_read
+    assert web.sent < len(whole) / 4
 
 
 def test_a_network_without_matrices_is_identified_by_its_shapes(reg: Registry, tmp_path: Path) -> None:
