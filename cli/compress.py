@@ -9,7 +9,20 @@ import typer
 from registry.cli import json_output, tables, verdict_text
 from registry.cli.empty_answers import show_removals
 from registry.cli.option_values import parse_ratio
-from registry.cli.options import AsJson, Database, Limit, Query, filters, open_registry, question, with_options
+from registry.cli.options import (
+    AmongRegistries,
+    AsJson,
+    Database,
+    Limit,
+    Query,
+    filters,
+    note_on_registries,
+    open_among,
+    open_registry,
+    question,
+    several_registries,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +44,7 @@ def compress(
         bool, typer.Option("--explain", help="Show where each candidate differs: part of the spectrum, depth, layers.")
     ] = False,
     db: Database = None,
+    among: AmongRegistries = None,
     as_json: AsJson = False,
     *,
     question: dict[str, Any],
@@ -45,17 +59,29 @@ def compress(
 
     A metric change is shown if both models have the metric on the same dataset and split. Else the change to expect is
     shown with its 90 % interval, learned from pairs of stored models that have the metric, where they carry it.
+
+    With --among, at most -k rows rest on weights and at most -k on shapes alone. Without any registry of your own,
+    those that ship answer.
     """
-    with open_registry(db) as registry:
-        found = registry.compress(
-            query, max_ratio=max_ratio, k=k, explain=explain, relations=True, **question, **filters
-        )
+    names = several_registries(db, among)
+    asked = {"max_ratio": max_ratio, "k": k, "explain": explain, "relations": True, **question, **filters}
+    if names:
+        with open_among(names) as several:
+            both = several.compress(query, **asked)
+        answers = [one for one in (both.by_weights, both.by_shapes) if one is not None]
+        document = json_output.among_compression(both)
+    else:
+        with open_registry(db) as registry:
+            answers = [registry.compress(query, **asked)]
+        document = json_output.compression(answers[0])
     if as_json:
-        json_output.write(json_output.compression(found))
-        return
-    _show_compression(found)
-    if explain:
-        tables.say(*_explanations(found))
+        json_output.write(document)
+    else:
+        for found in answers:
+            _show_compression(found)
+            if explain:
+                tables.say(*_explanations(found))
+    tables.hint(*note_on_registries(db, among))
 
 
 def _show_compression(found: Compression) -> None:
@@ -74,7 +100,7 @@ def _show_compression(found: Compression) -> None:
         return
     tables.say(_headline(found))
     columns = (
-        "name", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "reason",
+        "name", "registry", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "reason",
         "relation", "metric changes",
     )  # fmt: skip
     known = bool(model.metrics)
@@ -111,6 +137,7 @@ def _candidate(candidate: Candidate, *, equivalent: bool, known: bool) -> tuple[
     cost, saved = model.gflops, candidate.gflops_saved
     return (
         tables.named(model),
+        ", ".join(model.registries),
         tables.whole(model.parameters),
         tables.percent(candidate.params_saved),
         tables.size(model.bytes),

@@ -15,11 +15,14 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from registry.types import Candidate, FingerprintSpec, MetricChange, ModelSummary, Neighbour
+from registry.types.verdicts import ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.types import (
+        AmongCompression,
+        AmongSearch,
         AskedRegistry,
         Calibrated,
         Calibration,
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "among_compression",
+    "among_search",
     "calibrated",
     "calibration",
     "classes",
@@ -106,8 +111,10 @@ def _record(value: Any) -> dict[str, Any]:
         field.name: plain(dict(getattr(value, field.name)) if field.name in pairs else getattr(value, field.name))
         for field in fields(value)
     }
-    if isinstance(value, ModelSummary) and value.catalogue is None:  # a stored model: a key of the catalogue alone
-        del record["catalogue"]
+    if isinstance(value, ModelSummary):  # keys of the catalogue, and of questions to several registries, alone
+        for key in ("catalogue", "registries"):
+            if not record[key]:
+                del record[key]
     if isinstance(value, MetricChange):
         record |= {"change": plain(value.change), "better": value.better}
     if isinstance(value, Candidate):
@@ -155,6 +162,43 @@ def search(query: str, found: Search) -> dict[str, Any]:
         "note": found.note,
         "older": found.older,
         "neighbours": found.neighbours,
+    }
+
+
+def among_search(query: str, found: AmongSearch) -> dict[str, Any]:
+    """Document of one query of ``nearest --among``: all rows by ratio, and the answers that they are from."""
+    answers = {"weights": found.by_weights, "shapes": found.by_shapes}
+    kept = {basis: search(query, answer) for basis, answer in answers.items() if answer is not None}
+    for answer in kept.values():
+        del answer["query"], answer["model"], answer["neighbours"]
+    return {
+        "query": query,
+        "model": found.model,
+        "registries": found.registries,
+        "answers": [{"rests_on": basis, **answer} for basis, answer in kept.items()],
+        "neighbours": [{**_record(near), **_basis(near)} for near in found.neighbours],
+    }
+
+
+def among_compression(found: AmongCompression) -> dict[str, Any]:
+    """Document of ``compress --among``: one answer for each basis, each with its candidates."""
+    answers = []
+    for basis, answer in (("weights", found.by_weights), ("shapes", found.by_shapes)):
+        if answer is not None:
+            rows = [{**_record(each), **_basis(each)} for each in answer.candidates]
+            document = {**compression(answer), "candidates": rows}
+            del document["model"]
+            answers.append({"rests_on": basis, **document})
+    return {"model": found.model, "registries": found.registries, "answers": answers}
+
+
+def _basis(row: Neighbour | Candidate) -> dict[str, Any]:
+    """Which registry a row is from, what it rests on, and its distance as a fraction of the tolerance."""
+    by_shapes = row.verdict.by_shapes
+    return {
+        "registry": row.model.registries[0],
+        "rests_on": "shapes" if by_shapes else "weights",
+        "ratio": plain(ratio(row.verdict)),
     }
 
 

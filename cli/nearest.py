@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,12 +12,24 @@ from registry.cli import json_output, tables, verdict_text
 from registry.cli.empty_answers import unmatched_texts
 from registry.cli.error_output import report
 from registry.cli.option_values import parse_amount
-from registry.cli.options import AsJson, Database, filters, open_registry, question, with_options
+from registry.cli.options import (
+    AmongRegistries,
+    AsJson,
+    Database,
+    filters,
+    note_on_registries,
+    open_among,
+    open_registry,
+    question,
+    several_registries,
+    with_options,
+)
 from registry.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
+    from registry import Among, Registry
     from registry.types import Neighbour, Search
 
 __all__ = ["nearest"]
@@ -47,6 +60,7 @@ def nearest(
         bool, typer.Option("--exact", help="Search all models, even if the database has an index.")
     ] = False,
     db: Database = None,
+    among: AmongRegistries = None,
     as_json: AsJson = False,
     *,
     question: dict[str, Any],
@@ -55,6 +69,10 @@ def nearest(
     """Find the models nearest to a stored model, a file or a reference, and show which are equivalent to it.
 
     With several queries, a query that fails does not stop the others; the exit code is then 3.
+
+    With --among, at most -k rows rest on weights and at most -k on shapes alone; the two are on different scales. In
+    JSON all rows are ranked by ratio, the distance over the tolerance of its fingerprint, and say what they rest on.
+    Without any registry of your own, those that ship answer.
     """
     asked = _expanded(queries)
     several = len(asked) > 1 or "-" in queries
@@ -68,11 +86,14 @@ def nearest(
         **filters,
     }
     documents: list[dict[str, Any]] = []
-    failed, unmatched = False, None
-    with open_registry(db) as registry:
+    failed, unmatched = False, dict[str, Sequence[str]]()
+    names = several_registries(db, among)
+    if names:
+        wanted.pop("exact")
+    with open_among(names) if names else open_registry(db) as registry:
         for query in asked:
             try:
-                found = registry.search(query, **wanted)
+                answers, document, without = _answer(registry, query, wanted, filters)
             except UsageError:
                 raise  # the options are wrong for all queries
             except RegistryError as error:
@@ -82,20 +103,32 @@ def nearest(
                 report(error, about=query)
                 documents.append({"query": query, "error": error.message, "remedy": error.remedy})
                 continue
-            if not found.searched and unmatched is None:
-                unmatched = registry.unmatched(**filters)
-            if as_json:
-                documents.append(json_output.search(query, found))
-            else:
-                _show(query, found, equivalent=equivalent)
+            unmatched = unmatched or dict(without)
+            documents.append(document)
+            if not as_json:
+                for found in answers:
+                    _show(query, found, equivalent=equivalent)
+    tables.hint(*note_on_registries(db, among))
     if as_json:
-        json_output.write(
-            {**({"queries": documents} if several else documents[0]), **json_output.unmatched(unmatched or {})}
-        )
+        json_output.write({**({"queries": documents} if several else documents[0]), **json_output.unmatched(unmatched)})
     else:
-        tables.say(*unmatched_texts(filters, unmatched or {}))
+        tables.say(*unmatched_texts(filters, unmatched))
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _answer(
+    asked: Registry | Among, query: str, wanted: dict[str, Any], filters: dict[str, Any]
+) -> tuple[list[Search], dict[str, Any], Mapping[str, Sequence[str]]]:
+    """The answers to a query by what they rest on, their document, and filter texts that no model of a registry has."""
+    from registry import Among
+
+    if isinstance(asked, Among):
+        several = asked.nearest(query, **wanted)
+        found = [one for one in (several.by_weights, several.by_shapes) if one is not None]
+        return found, json_output.among_search(query, several), {}
+    one = asked.search(query, **wanted)
+    return [one], json_output.search(query, one), {} if one.searched else asked.unmatched(**filters)
 
 
 def _expanded(queries: Sequence[str]) -> list[str]:
@@ -130,7 +163,17 @@ def _show_neighbours(found: Search, *, equivalent: bool) -> None:
     if not found.neighbours:
         tables.say(_empty(found, equivalent=equivalent))
         return
-    columns = ("name", "family", ">parameters", ">distance", ">closer than", "verdict", "relation", "metrics")
+    columns = (
+        "name",
+        "registry",
+        "family",
+        ">parameters",
+        ">distance",
+        ">closer than",
+        "verdict",
+        "relation",
+        "metrics",
+    )
     tables.table(columns, map(_neighbour, found.neighbours))
 
 
@@ -146,6 +189,7 @@ def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:
     model, verdict = neighbour.model, neighbour.verdict
     return (
         tables.named(model),
+        ", ".join(model.registries),
         model.family,
         tables.whole(model.parameters),
         tables.number(verdict.distance),

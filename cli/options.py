@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,13 +25,19 @@ from registry.cli.option_values import (
     parse_pair,
     parse_params,
 )
+from registry.defaults import default_database, no_file
+from registry.errors import UsageError
 from registry.extensions import DISTANCES, FINGERPRINTS
+from registry.shipped import SHIPPED
 from registry.types import REQUIREMENTS, Metric, MetricBound, ModelCard
 
 if TYPE_CHECKING:
-    from registry import Registry
+    from collections.abc import Sequence
+
+    from registry import Among, Registry
 
 __all__ = [
+    "AmongRegistries",
     "AsJson",
     "Database",
     "Fingerprint",
@@ -40,6 +47,9 @@ __all__ = [
     "filters",
     "is_given",
     "measure",
+    "note_on_registries",
+    "open_among",
+    "several_registries",
     "named_fingerprint",
     "open_registry",
     "question",
@@ -48,6 +58,10 @@ __all__ = [
     "requirements",
     "with_options",
 ]
+
+
+SHIPPED_WORDS = tuple(f"{word}:" for word in SHIPPED)
+"""The registries that ship, as they are named."""
 
 
 def _inherited(context: typer.Context, value: str | None) -> str | None:
@@ -62,6 +76,15 @@ Database = Annotated[
         metavar="URL",
         callback=_inherited,
         help="Database: a path, a URL, or published: (what ships, read-only). Default: ARCHREG_DB, else archreg.db.",
+    ),
+]
+AmongRegistries = Annotated[
+    str | None,
+    typer.Option(
+        "--among",
+        metavar="LIST",
+        help="Ask several registries at once, in place of --db: published:,catalogue:,team.db. Rows that rest on "
+        "weights and rows that rest on shapes alone are kept apart, and each names its registry.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -279,6 +302,39 @@ def is_given(context: typer.Context, option: str) -> bool:
     """Whether an option was given on the command line, even with its default value."""
     source = context.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def several_registries(db: str | None, among: str | None) -> tuple[str, ...]:
+    """The registries of ``--among``; what ships, where nothing is named and there is no default file; else none.
+
+    Raises ``UsageError`` for ``--among`` beside ``--db``, or an empty name in it.
+    """
+    if among is None:
+        alone = db is None and not os.environ.get("ARCHREG_DB") and no_file(default_database())
+        return SHIPPED_WORDS if alone else ()
+    if db is not None:
+        raise UsageError("--db and --among both say what is asked", "name every registry in --among")
+    names = tuple(name.strip() for name in among.split(","))
+    if not all(names):
+        raise UsageError(f"--among {among!r} has an empty name", "write --among published:,catalogue:,team.db")
+    return names
+
+
+def open_among(names: Sequence[str]) -> Among:
+    """Several registries as one. The library is imported here and not earlier; nothing is opened yet."""
+    from registry import Among
+
+    return Among(*names)
+
+
+def note_on_registries(db: str | None, among: str | None) -> tuple[str, ...]:
+    """Sentences on who answered and how to add a registry of one's own, where nothing was named; else none."""
+    if among is not None or not several_registries(db, among):
+        return ()
+    return (
+        f"There is no registry of your own yet: {' and '.join(SHIPPED_WORDS)} answered. Add yours: archreg ingest "
+        f"FILE_OR_FOLDER, then --among {','.join(SHIPPED_WORDS)},{default_database()}.",
+    )
 
 
 def open_registry(url: str | None) -> Registry:

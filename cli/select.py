@@ -8,7 +8,19 @@ import typer
 
 from registry.cli import json_output, tables, verdict_text
 from registry.cli.empty_answers import show_removals
-from registry.cli.options import AsJson, Database, Limit, filters, open_registry, question, with_options
+from registry.cli.options import (
+    AmongRegistries,
+    AsJson,
+    Database,
+    Limit,
+    filters,
+    note_on_registries,
+    open_among,
+    open_registry,
+    question,
+    several_registries,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +52,7 @@ def select(
     ] = None,
     k: Limit = 20,
     db: Database = None,
+    among: AmongRegistries = None,
     as_json: AsJson = False,
     *,
     question: dict[str, Any],
@@ -54,12 +67,14 @@ def select(
     With --db catalogue: each row is an architecture at an image size, with the published weights that are the best by
     the first metric that is an aim or bounded. A metric without a data set is then one on that of --dataset.
     """
-    with open_registry(db) as registry:
+    names = several_registries(db, among)
+    with open_among(names) if names else open_registry(db) as registry:
         found = registry.select(aims=tuple(aim or ()), like=like, k=k, **question, **filters)
     if as_json:
         json_output.write(json_output.selection(found))
-        return
-    _show(found)
+    else:
+        _show(found)
+    tables.hint(*note_on_registries(db, among))
 
 
 def _show(found: Selection) -> None:
@@ -85,6 +100,7 @@ def _show(found: Selection) -> None:
     by = _deciding(found, [aim.place for _, aim in shown])
     columns = (
         "name",
+        "registry",
         ">pixels",
         *(f">{aim.place}" for _, aim in shown),
         *(f">{place}" for place in by),
@@ -171,6 +187,7 @@ def _row(choice: Choice, metrics: list[int], by: list[str], like: ModelSummary |
     model, entry = choice.model, choice.model.catalogue
     return (
         model.name,
+        ", ".join(model.registries),
         str(entry.image_size) if entry and entry.image_size else "",
         *(f"{choice.values[number]:g}" for number in metrics),
         *(_score(model, place) for place in by),

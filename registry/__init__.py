@@ -19,12 +19,14 @@ from registry.version import __version__
 
 if TYPE_CHECKING:
     from registry.catalog import Registry
+    from registry.catalog.several_registries import Among
     from registry.errors import RegistryError
     from registry.types import Filter, Metric, MetricBound, ModelCard
 
-__all__ = ["Filter", "Metric", "MetricBound", "ModelCard", "Registry", "RegistryError", "__version__"]
+__all__ = ["Among", "Filter", "Metric", "MetricBound", "ModelCard", "Registry", "RegistryError", "__version__"]
 
 _HOMES = {
+    "Among": "registry.catalog.several_registries",
     "Filter": "registry.types",
     "Metric": "registry.types",
     "MetricBound": "registry.types",

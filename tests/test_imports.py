@@ -60,7 +60,7 @@ def imported(source: str, package: str) -> set[str]:
 def forbidden(part: str, source: str) -> set[str]:
     """What a file of that part imports and may not."""
     allowed = MAY_IMPORT[part] | {part}
-    public = {"__version__", "Registry", "Filter", "Metric", "MetricBound", "ModelCard", "RegistryError"}
+    public = {"__version__", "Among", "Registry", "Filter", "Metric", "MetricBound", "ModelCard", "RegistryError"}
     return {
         name
         for name in imported(source, f"registry.{part}")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Likeness",
+    "count_classes",
     "compress_to_architectures",
     "like_in_catalogue",
     "nearest_architectures",
@@ -201,6 +202,11 @@ def compress_to_architectures(
         calibration=settings.calibration,
         removals=() if found else row_removals(classes.every, asked, than=(model.name, below(model, asked))),
     )
+
+
+def count_classes(catalogue: Catalogue, query: Query, where: Filter) -> int:
+    """How many classes of architectures match a filter, without that of the query."""
+    return len(_classes(catalogue, query, where)[1].members)
 
 
 def like_in_catalogue(catalogue: Catalogue, query: Query, settings: SearchSettings) -> Likeness:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from registry.types import Filter, Metric
 
-__all__ = ["Figures", "default_aims", "distinct", "front", "parse_aim", "resolved"]
+__all__ = ["Figures", "UnknownValueError", "default_aims", "distinct", "front", "parse_aim", "resolved"]
 
 SIZES = {
     "params": "parameters",
@@ -61,6 +61,10 @@ def parse_aim(text: str) -> Aim:
     if size and match[3]:
         raise UsageError(f"{text!r}: {size} has no dataset", f"write {match[1]}:{what}")
     return Aim(size or what, match[1] == "max", (match[3] or "").strip(), (match[4] or "").strip())
+
+
+class UnknownValueError(UsageError):
+    """No model that passes has a value for an aim."""
 
 
 class Sized(Protocol):
@@ -113,7 +117,7 @@ def resolved(aim: Aim, figures: Figures) -> Aim:
         raise UsageError(*OPERATIONS[aim.what])
     if aim.what == DISTANCE or aim.what in SIZES.values():
         if np.isnan(figures.of(aim)).all():
-            raise UsageError(
+            raise UnknownValueError(
                 f"no model that passes has known {aim.what}", f"archreg set NAME --{aim.what} X, or drop the aim"
             )
         return aim
@@ -126,7 +130,7 @@ def resolved(aim: Aim, figures: Figures) -> Aim:
     places = sorted(one.place for one in found.values())
     if not found:
         known = sorted({Aim(m.name, True, m.dataset, m.split).place for _, m in figures.metrics})
-        raise UsageError(
+        raise UnknownValueError(
             f"no model that passes has the metric {aim.place}",
             f"known metrics: {_some(known)}"
             if known

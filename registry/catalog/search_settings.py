@@ -53,7 +53,7 @@ class SearchSettings:
     ``calibration``: None if the fingerprint is not calibrated; ``tolerance``: None if it is not given either;
     ``fixed``: whether the caller gave the tolerance; then it is not adapted to the number of models; ``by_shapes``:
     whether shapes alone are compared: then no training class counts; ``assume_trained``: undetermined models are judged
-    as trained.
+    as trained. ``besides``: how many models other registries search for the same question.
     """
 
     spec: FingerprintSpec
@@ -63,6 +63,7 @@ class SearchSettings:
     fixed: bool = False
     by_shapes: bool = False
     assume_trained: bool = False
+    besides: int = 0
 
     @property
     def rate(self) -> float | None:
@@ -91,7 +92,8 @@ class SearchSettings:
         """
         if self.fixed or self.calibration is None or self.tolerance is None:
             return self
-        return replace(self, tolerance=min(self.tolerance, tolerance_for(self.calibration, 1.0 / max(searched, 1))))
+        among = max(searched + self.besides, 1)
+        return replace(self, tolerance=min(self.tolerance, tolerance_for(self.calibration, 1.0 / among)))
 
 
 def settings_for(
@@ -135,7 +137,7 @@ def verdicts_on(
         tolerance=settings.tolerance,
         rate=settings.rate,
         calibration=settings.calibration,
-        searched=searched,
+        searched=searched + settings.besides,
         by_shapes=settings.by_shapes,
         seeds=SEED_DISTANCES.get((settings.spec.name, settings.distance.name)),
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Found = tuple[NDArray[np.int64], NDArray[np.float64]]
 
-__all__ = ["Gallery", "SearchLimits", "gallery_of", "look_up", "with_relations"]
+__all__ = ["Gallery", "SearchLimits", "answered", "gallery_of", "look_up", "with_relations"]
 
 DEFAULT_K = 10
 INDEXED_K = 200  # largest k of an index search, whose candidates end at 1,000; larger k are searched exactly
@@ -116,12 +116,13 @@ def _found(
     found, note = (None, "") if limits.exact else _indexed(store, query, settings, ids, limits, probe)
     if found is None:
         gallery = _gallery(store, query, settings, ids)
-        found = _answer(gallery, gallery.nearest(limits.k, limits.radius, equivalent=limits.equivalent), limits)
+        found = answered(gallery, gallery.nearest(limits.k, limits.radius, equivalent=limits.equivalent), limits)
     older = store.read(count_older, settings.spec.matrix_rule, ids)
     return replace(found, unknown=unknown, note=note, older=older) if unknown or note or older else found
 
 
-def _answer(gallery: Gallery, found: Found, limits: SearchLimits, *, indexed: bool = False) -> Search:
+def answered(gallery: Gallery, found: Found, limits: SearchLimits, *, indexed: bool = False) -> Search:
+    """The answer of ids and distances that were found in a gallery."""
     from registry.storage.models.summaries import read_summaries
 
     settings, query = gallery.settings, gallery.query
@@ -186,7 +187,7 @@ def _indexed(
     found = gallery.nearest(k, radius)
     if short and len(found[0]) == np.count_nonzero(near != query.id):
         return None, ""  # the scan stopped before enough models matched, or was past the radius
-    return _answer(gallery, found, limits, indexed=True), ""
+    return answered(gallery, found, limits, indexed=True), ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +11,7 @@ from registry.errors import AmbiguousError, SourceError, SpecMismatchError, Unkn
 from registry.types import ModelSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import torch
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 __all__ = [
     "Query",
+    "asked_once",
     "names_a_source",
     "or_shapes",
     "resolve",
@@ -240,21 +241,25 @@ def _read(store: Store | None, reference: str | Path, spec: FingerprintSpec) -> 
 def _measured(store: Store | None, checkpoint: Checkpoint, spec: FingerprintSpec) -> Query:
     """The query of a checkpoint: read from the database if its weights are stored, else measured."""
     from registry.catalog.measuring import measure
-    from registry.equivalence.relations import sketched
     from registry.sources import plan_weights
-    from registry.spectral import fingerprint
     from registry.storage.models.summaries import find_content
 
     plan = plan_weights(checkpoint)
     if store is not None and (known := store.read(find_content, plan.content_hash)) is not None:
         return _stored(store, known, spec)
-    measured = measure(checkpoint, plan)
+    return _of_measured(checkpoint.ref, plan, measure(checkpoint, plan), spec)
+
+
+def _of_measured(ref: ModelRef, plan: WeightsPlan, measured: Measured, spec: FingerprintSpec) -> Query:
+    from registry.equivalence.relations import sketched
+    from registry.spectral import fingerprint
+
     vector = next((each.vector for each in measured.fingerprints if each.spec == spec), None)
     if vector is None:  # another package's, which is computed of what is asked about alone
         if spec.matrix_rule != plan.rule:
             raise SpecMismatchError(f"{spec.label} is of matrices by {spec.matrix_rule}, not by {plan.rule}")
         vector = fingerprint(measured.spectra, spec).vector
-    model = _summary(checkpoint.ref, plan, measured)
+    model = _summary(ref, plan, measured)
     return Query(
         0,
         model.training_class,
@@ -264,6 +269,54 @@ def _measured(store: Store | None, checkpoint: Checkpoint, spec: FingerprintSpec
         lambda: measured.spectra,
         lambda: None if measured.sketches is None else sketched(plan.layers, measured.sketches),
     )
+
+
+def asked_once(stores: Sequence[Store], reference: QueryInput) -> Callable[[FingerprintSpec], Query]:
+    """The query model of a question to several registries, by spec: a file is read and measured once for all.
+
+    A stored name is that of the first of them that has it, and so is content that any of them holds. The function that
+    is returned raises `WeightsNotReadError` for a spec that needs weights which were not read.
+
+    Raises as `resolve`.
+    """
+    from registry.sources import expand, open_module, open_ref
+    from registry.storage.models.summaries import find_model
+
+    if isinstance(reference, str):
+        for store in stores:
+            try:
+                model = store.read(find_model, reference)
+            except UnknownModelError:
+                continue
+            _refuse_other_weights(reference, partial(store.read, find_model, reference))
+            return partial(_stored, store, model)
+        if not names_a_source(reference):
+            raise UnknownModelError(
+                f"{reference!r} is neither a model that these registries hold nor a file",
+                "archreg list --db REGISTRY shows the names",
+            )
+    if not isinstance(reference, str | Path):
+        with open_module(reference) as checkpoint:
+            return _measured_once(stores, checkpoint)
+    refs = expand(reference)
+    if len(refs) != 1:
+        raise AmbiguousError(f"{reference} is {len(refs)} models, but one is needed", "name one of them")
+    with open_ref(refs[0]) as checkpoint:
+        return _measured_once(stores, checkpoint)
+
+
+def _measured_once(stores: Sequence[Store], checkpoint: Checkpoint) -> Callable[[FingerprintSpec], Query]:
+    from registry.catalog.measuring import measure
+    from registry.sources import plan_weights
+    from registry.storage.models.summaries import find_content
+
+    plan = plan_weights(checkpoint)
+    for store in stores:
+        known = store.read(find_content, plan.content_hash)
+        if known is not None and known.matrix_rule == plan.rule:
+            return partial(_stored, store, known)
+    measured = measure(checkpoint, plan)
+    return lambda spec: _of_measured(checkpoint.ref, plan, measured, spec)
 
 
 def shapes_query(reference: QueryInput) -> Query:

@@ -26,6 +26,7 @@ from registry.types.audits import SEVERITIES, Audit, Finding, NotAudited, Severi
 from registry.types.calibrations import Calibrated, Calibration, LabelledPairs
 from registry.types.choices import (
     Aim,
+    AmongCompression,
     Candidate,
     Choice,
     Compression,
@@ -50,7 +51,7 @@ from registry.types.outcomes import Ingested, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
 from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
 from registry.types.runs import DONE, Run, RunItem
-from registry.types.searches import IndexCheck, Neighbour, Search, SearchOptions
+from registry.types.searches import AmongSearch, IndexCheck, Neighbour, Search, SearchOptions
 from registry.types.spectra import Conjugacy, Decay, Fingerprint, FingerprintSpec, Spectrum
 from registry.types.verdicts import Comparison, Contrast, LayerContrast, Verdict
 from registry.types.weight_figures import (
@@ -91,6 +92,8 @@ from registry.types.weights import (
 __all__ = [
     "AdapterFacts",
     "Aim",
+    "AmongCompression",
+    "AmongSearch",
     "Alignments",
     "Architecture",
     "ArchitectureMatch",

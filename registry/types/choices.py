@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from registry.types.verdicts import Contrast, Verdict
     from registry.types.weight_relations import Relation
 
-__all__ = ["Aim", "Candidate", "Choice", "Compression", "ExpectedChange", "Removal", "Selected", "Selection"]
+__all__ = [
+    "Aim",
+    "AmongCompression",
+    "Candidate",
+    "Choice",
+    "Compression",
+    "ExpectedChange",
+    "Removal",
+    "Selected",
+    "Selection",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,16 @@ class Compression:
         from registry.frames import of_compression
 
         return of_compression(self)
+
+
+@dataclass(frozen=True, slots=True)
+class AmongCompression:
+    """Smaller stand-ins in several ``registries``, apart by what they rest on; see `AmongSearch`."""
+
+    model: ModelSummary
+    registries: tuple[str, ...]
+    by_weights: Compression | None
+    by_shapes: Compression | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class ModelSummary(Shown):
     all architectures that the answer cannot tell apart; ``bytes`` is the size of the published file, or of the
     parameters in float32 where no weights are named or their size is not known; ``location`` is what ``archreg ingest``
     takes; and ``content_hash``, ``topology`` and ``created`` are empty, ``layers`` 0.
+
+    ``registries``: where several registries were asked, those that hold it, the one that the other fields are of first.
     """
 
     id: int
@@ -62,6 +64,7 @@ class ModelSummary(Shown):
     nonfinite: int = 0
     weights_read: bool = True
     catalogue: CatalogueEntry | None = None
+    registries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

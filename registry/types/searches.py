@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.types.filters import Filters
+from registry.types.verdicts import ratio
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from registry.types.verdicts import Verdict
     from registry.types.weight_relations import Relation
 
-__all__ = ["IndexCheck", "Neighbour", "Search", "SearchOptions"]
+__all__ = ["AmongSearch", "IndexCheck", "Neighbour", "Search", "SearchOptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,27 @@ class Search:
         from registry.frames import of_search
 
         return of_search(self)
+
+
+@dataclass(frozen=True, slots=True)
+class AmongSearch:
+    """Result of a search in several ``registries``, apart by what it rests on.
+
+    ``model``: the model of the question. ``by_weights``: the answer of the registries that compare weights;
+    ``by_shapes``: of those that compare shapes alone, as the catalogue does; None where no registry is of that kind.
+    The two are on different scales: compare their rows by `ratio` alone.
+    """
+
+    model: ModelSummary
+    registries: tuple[str, ...]
+    by_weights: Search | None
+    by_shapes: Search | None
+
+    @property
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        """The neighbours of both kinds, by distance over the tolerance of the fingerprint, the smallest first."""
+        found = [near for one in (self.by_weights, self.by_shapes) if one for near in one.neighbours]
+        return tuple(sorted(found, key=lambda near: ratio(near.verdict)))
 
 
 class SearchOptions(Filters, total=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from registry.types.spectra import Conjugacy, FingerprintSpec
     from registry.types.weight_relations import Relation
 
-__all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict"]
+__all__ = ["Comparison", "Contrast", "LayerContrast", "Verdict", "ratio"]
 
 CONTRADICTING = 0.1
 """Part of the larger value by which a metric of equivalent models differs where it contradicts the verdict."""
@@ -45,6 +46,17 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     by_shapes: bool = False
     seeds: float | None = None
+
+
+def ratio(verdict: Verdict) -> float:
+    """Distance over tolerance, at most 1 for what may be equivalent; infinite without a tolerance.
+
+    It makes verdicts by different fingerprints comparable: their tolerances let the same fraction of unrelated pairs
+    pass.
+    """
+    if not verdict.tolerance:
+        return 0.0 if verdict.tolerance == 0.0 == verdict.distance else inf
+    return verdict.distance / verdict.tolerance
 
 
 @dataclass(frozen=True, slots=True)
