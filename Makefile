@@ -10,7 +10,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help install demo test test-kernels test-lowest mutate stress fuzz lint bench bench-retrieval bench-speed \
-	bench-training bench-scale bench-relations bench-advice bench-audit published docs constraints clean
+	bench-training bench-scale bench-relations bench-advice bench-audit bench-identify published docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
@@ -112,6 +112,10 @@ bench-scale: .venv/.dev
 # Some ten minutes the first time, when networks are trained. Takes BENCH=--write, too.
 bench-relations: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.relations $(BENCH)
+
+# Some fifteen minutes the first time, when networks are built without data. Takes BENCH=--write, too.
+bench-identify: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.identify $(BENCH)
 
 # Some ten minutes: every finding in the zoo, and planted faults. BENCH=--write puts the tables into docs/audit.md.
 bench-audit: .venv/.dev

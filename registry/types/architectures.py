@@ -191,13 +191,16 @@ class TensorDifference(NamedTuple):
 class ArchitectureMatch:
     """How the tensors of a file and of an architecture agree.
 
-    ``share``: Dice coefficient over the shapes of distinct floating-point tensors, 2 c / (a + b) for c in common.
-    ``exact``: all of them agree, with ``classes`` and ``channels`` for the symbolic extents (None where the
-    architecture takes no such number). ``prefix``: what stands before the file's names and not before the
-    architecture's. ``named``: the names agree, too, without that prefix. ``strict``: the file, without that prefix,
-    loads by ``load_state_dict`` with ``strict=True`` into what ``architecture.line(classes, channels)`` builds.
-    ``head``, ``stem``: the file's tensors whose shape follows from the number of classes, and of input channels.
-    ``differences``: where they differ, empty for an exact one.
+    ``share``: Dice coefficient over the shapes of distinct floating-point tensors, 2 c / (a + b) for c in common; where
+    the file has none of the architecture's buffers (running statistics), these are not counted. ``exact``: all of them
+    agree, but for the head of a headless file. ``classes``, ``channels``: numbers that symbolic extents follow from;
+    None where the architecture takes no such number, or the file does not tell it. ``prefix``: what stands before the
+    file's names and not before the architecture's. ``named``: the names agree, too, without that prefix. ``strict``:
+    the file, without that prefix, loads by ``load_state_dict`` with ``strict=True`` into what
+    ``architecture.line(classes, channels)`` builds: names and shapes of all tensors agree, those of integers included.
+    ``head``, ``stem``: the file's tensors whose shape follows from the number of classes, and of input channels, in the
+    file's order; of a near one with another head, the tensors in its place, with their last number of outputs as
+    ``classes``. ``differences``: where they differ: nothing for an exact one, the head for a headless one.
     """
 
     architecture: Architecture
@@ -218,8 +221,9 @@ class Recognised:
     """Which architectures of a catalogue the tensors of a file are.
 
     ``verdict``: ``exact`` (``matches`` are the class of architectures with equal shapes, the best tie first), ``near``
-    (the nearest ones, the nearest first) or ``unknown`` (nothing is near enough; ``matches`` are the nearest
-    nevertheless, to be shown as such, and may be empty). ``headless``: exact but for the head, which the file lacks.
+    (the nearest ones, the nearest first, one of each that have equal shapes) or ``unknown`` (nothing is near enough;
+    ``matches`` are the nearest nevertheless, to be shown as such, and may be empty). ``headless``: exact but for the
+    head, which the file lacks.
     """
 
     verdict: Literal["exact", "near", "unknown"]
