@@ -9,11 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from registry.architectures.catalogue_file import Catalogue
 from registry.catalog.database import Database
 from registry.catalog.file_evidence import RULES_OF_FILES, findings_in, query_of, read_evidence
 from registry.errors import AmbiguousError, RegistryError, SourceError, StorageError, UsageError, WeightsError
-from registry.shipped import FOLDER, REINSTALL
+from registry.shipped import CATALOGUE
 from registry.sources import expand, open_headers, open_module, open_ref, plan_headers, plan_weights
 from registry.sources.adapters import is_adapter_alone
 from registry.sources.base import SOURCES, location_of
@@ -24,6 +23,7 @@ from registry.types import AdapterFacts, AskedRegistry, Filter, Identification, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from registry.architectures.catalogue_file import Catalogue
     from registry.audit import Judgement
     from registry.catalog.file_evidence import FileEvidence
     from registry.catalog.subjects import QueryInput
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Asking", "identify"]
 
 PUBLISHED = "published:"
-CATALOGUE = "catalogue.db"
 SIZE_WITHIN = 1e-3
 """Relative difference of a file's size from that of a published one up to which the file is hashed: some sizes are
 stated in rounded megabytes."""
@@ -65,7 +64,7 @@ def identify(database: Database, references: Sequence[QueryInput], asking: Askin
     failed: list[NotIdentified] = []
     with ExitStack() as stack:
         known = _Known(database, stack)
-        if database.named:
+        if database.named and database.catalogue() is None:
             database.readable()
         for written, model in asked:
             try:
@@ -112,12 +111,10 @@ class _Known:
     @cached_property
     def catalogue(self) -> Catalogue | None:
         """The catalogue; None where it is not there or damaged."""
-        path = FOLDER / CATALOGUE
-        if not path.is_file():
-            self.damage(StorageError("catalogue: is not part of this installation", REINSTALL))
-            return None
+        shipped = Database(f"{CATALOGUE}:")
+        self._stack.callback(shipped.close)
         try:
-            return self._stack.enter_context(Catalogue(path))
+            return shipped.catalogue()
         except StorageError as error:
             self.damage(error)
             return None
@@ -138,7 +135,7 @@ class _Known:
             except StorageError as error:
                 self.damage(error)
         try:
-            store = self._own.readable_if_any()
+            store = None if self._own.label == f"{CATALOGUE}:" else self._own.readable_if_any()
         except StorageError as error:
             found.append((self._own.label, None, f"{error.message}; {error.remedy}" if error.remedy else error.message))
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.architectures.catalogue_file import write_catalogue
+from registry.shipped import checksum_file, checksum_of
 from registry.types import Architecture, ArchitectureTensor, Layout, PublishedWeights, Symbolic, WeightsMetric
 
 if TYPE_CHECKING:
@@ -59,6 +60,19 @@ def write_small_catalogue(path: Path, sha256: str = "", size: int | None = None)
         facts={"versions": {"torchvision": "0.29.0", "timm": "1.0.22"}},
     )
     return path
+
+
+def ship(folder: Path, sha256: str = "", size: int | None = None) -> Path:
+    """A folder in place of that of the files that ship: the small catalogue, and the published models."""
+    import registry.shipped
+
+    folder.mkdir(exist_ok=True)
+    for path in registry.shipped.FOLDER.glob("published.db*") if not any(folder.iterdir()) else ():
+        (folder / path.name).symlink_to(path)
+    (folder / "catalogue.db").unlink(missing_ok=True)
+    path = write_small_catalogue(folder / "catalogue.db", sha256, size)
+    checksum_file(path).write_text(checksum_of(path))
+    return folder
 
 
 def network(

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
+import registry.shipped
 from registry import Registry
-from registry.catalog import identifying
 from registry.errors import DatabaseMissingError, NotFoundError, SourceError, UsageError, WeightsError
-from tests.catalog.small_catalogue import network, tuned, write_small_catalogue
+from registry.shipped import checksum_file, checksum_of
+from tests.catalog.small_catalogue import network, ship, tuned
 from tests.sources.webserver import serving_files
 
 if TYPE_CHECKING:
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The catalogue that ships, replaced by a small one; no registry is named, and the folder holds none."""
-    folder = tmp_path / "shipped"
-    folder.mkdir()
-    write_small_catalogue(folder / "catalogue.db")
-    monkeypatch.setattr(identifying, "FOLDER", folder)
+    folder = ship(tmp_path / "shipped")
+    monkeypatch.setattr(registry.shipped, "FOLDER", folder)
     monkeypatch.delenv("ARCHREG_DB", raising=False)
     monkeypatch.chdir(tmp_path)
     return folder
@@ -143,21 +142,16 @@ def test_without_its_head(reg: Registry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", ["whole", "start", "another"])
-def test_the_published_file_is_known_by_its_hash(
-    reg: Registry, tmp_path: Path, shipped: Path, known: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_published_file_is_known_by_its_hash(reg: Registry, tmp_path: Path, shipped: Path, known: str) -> None:
     path = saved(tmp_path / "net.safetensors", network())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sha256 = {"whole": digest, "start": digest[:10], "another": "0" * 64}[known]
-    (shipped / "catalogue.db").unlink()
-    write_small_catalogue(shipped / "catalogue.db", sha256, path.stat().st_size)
+    ship(shipped, sha256, path.stat().st_size)
     file = one(reg, path)
     assert file.file_sha256 == digest
     assert [each.reference for each in file.published] == [] if known == "another" else ["torchvision:convnet.V1"]
-    (shipped / "catalogue.db").unlink()
-    write_small_catalogue(shipped / "catalogue.db", digest, 10**9)
-    monkeypatch.setattr(hashlib, "file_digest", lambda *_given: pytest.fail("hashed"))
-    assert one(reg, path).file_sha256 == ""
+    ship(shipped, digest, 10**9)
+    assert one(reg, path).file_sha256 == ""  # of another size, and not hashed
 
 
 def test_relations_to_an_own_registry_and_the_published_one(database_url: str, tmp_path: Path) -> None:
@@ -196,15 +190,15 @@ def test_an_own_registry_is_asked_where_one_is_named_or_there(tmp_path: Path) ->
     assert own.problem
     with Registry("published:") as reg:
         assert [each.label for each in one(reg, path).registries] == ["published:"]
+    with Registry("catalogue:") as reg:
+        assert [each.label for each in one(reg, path).registries] == ["published:"]
 
 
-def test_what_ships_is_damaged(reg: Registry, tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import registry.shipped
-
+def test_what_ships_is_damaged(reg: Registry, tmp_path: Path, shipped: Path) -> None:
     path = saved(tmp_path / "net.safetensors", network(trained=True))
     held = (shipped / "catalogue.db").read_bytes()
     (shipped / "catalogue.db").write_bytes(held[: len(held) // 2])
-    monkeypatch.setattr(registry.shipped, "FOLDER", shipped)  # without published.db
+    (shipped / "published.db").unlink()
     found = reg.identify(path)
     [file] = found.files
     assert file.architecture is None
@@ -215,6 +209,10 @@ def test_what_ships_is_damaged(reg: Registry, tmp_path: Path, shipped: Path, mon
     assert all("install the package again" in each for each in found.damaged)
     (shipped / "catalogue.db").unlink()
     assert any("catalogue" in each for each in reg.identify(path).damaged)
+    path = shipped / "catalogue.db"  # whose checksum is right, and which is none
+    path.write_bytes(b"SQLite format 3\0" + bytes(5000))
+    checksum_file(path).write_text(checksum_of(path))
+    assert any("missing or damaged" in each for each in reg.identify(tmp_path / "net.safetensors").damaged)
 
 
 def test_values_that_are_not_finite_are_a_finding(reg: Registry, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import registry.shipped
 from registry.types import (
     AdapterFacts,
     AskedRegistry,
@@ -22,7 +23,7 @@ from registry.types import (
     TensorDifference,
     WeightsMetric,
 )
-from tests.catalog.small_catalogue import network, tuned, write_small_catalogue
+from tests.catalog.small_catalogue import network, ship, tuned
 from tests.cli.identifications import exactly, identification, related_to
 
 if TYPE_CHECKING:
@@ -217,11 +218,7 @@ def test_json(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
 def test_from_end_to_end(
     archreg: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    from registry.catalog import identifying
-
-    (tmp_path / "shipped").mkdir()
-    write_small_catalogue(tmp_path / "shipped" / "catalogue.db")
-    monkeypatch.setattr(identifying, "FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr(registry.shipped, "FOLDER", ship(tmp_path / "shipped"))
     monkeypatch.chdir(tmp_path)
     start = network(trained=True)
     save_file(start, "base.safetensors")
