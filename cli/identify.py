@@ -9,7 +9,7 @@ import typer
 
 from registry.cli import json_output, tables
 from registry.cli.error_output import report
-from registry.cli.options import AsJson, Database, open_registry
+from registry.cli.options import AmongRegistries, AsJson, Database, open_among, open_registry, several_registries
 from registry.errors import RegistryError
 from registry.types import SEVERITIES
 
@@ -59,17 +59,20 @@ def identify(
         bool, typer.Option("--headers-only", help="Read the headers and no weights: the architecture alone.")
     ] = False,
     db: Database = None,
+    among: AmongRegistries = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what a checkpoint is: architecture, published weights, trained or not, related to what, sound or not.
 
     Nothing has to be prepared, and nothing is stored. The architecture is looked up among those that torchvision, timm
     and transformers build, and the weights among the published models that ship with the package; a registry is asked,
-    too, where one is named or archreg.db exists. No spectra are computed: archreg audit does that.
+    too, where one is named or archreg.db exists. With --among, those that it names are asked and no others. No spectra
+    are computed: archreg audit does that.
 
     With several files, one that cannot be read does not stop the others; the exit code is then 3.
     """
-    with open_registry(db) as registry:
+    names = several_registries(db, among) if among is not None else ()
+    with open_among(names) if names else open_registry(db) as registry:
         found = registry.identify(references, k=k, key=key, headers_only=headers_only)
     if as_json:
         json_output.write(json_output.identified(found))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from registry.catalog.arguments import several, text, whole
 from registry.catalog.database import Database
 from registry.catalog.file_evidence import RULES_OF_FILES, findings_in, query_of, read_evidence
 from registry.errors import AmbiguousError, RegistryError, SourceError, StorageError, UsageError, WeightsError
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Checkpoint, ModelFacts, PublishedWeights, Recognised, TensorInfo, WeightsPlan
 
-__all__ = ["Asking", "identify"]
+__all__ = ["ARCHITECTURES", "PUBLISHED", "Asking", "asking_of", "identify"]
 
 PUBLISHED = "published:"
+ARCHITECTURES = f"{CATALOGUE}:"
+NOT_ASKED = f"architecture: {ARCHITECTURES} was not asked"
 SIZE_WITHIN = 1e-3
 """Relative difference of a file's size from that of a published one up to which the file is hashed: some sizes are
 stated in rounded megabytes."""
@@ -51,21 +55,25 @@ class Asking:
     headers_only: bool = False
 
 
-def identify(database: Database, references: Sequence[QueryInput], asking: Asking) -> Identified:
+def identify(
+    databases: Sequence[Database], references: Sequence[QueryInput], asking: Asking, *, catalogued: bool = True
+) -> Identified:
     """Identify the models that references name; of several, one that cannot be read does not stop the others.
 
-    Of a file that holds several models, each is identified.
+    Of a file that holds several models, each is identified. ``databases``: registries that are asked, of which the
+    default one need not exist; ``catalogued``: look architectures up.
 
     Takes one pass over a file for its hashes, and one over its layers. Raises the error of a single one, and
-    ``StorageError`` where the database was named and cannot be read.
+    ``StorageError`` where a database was named that cannot be read, and does not ship with the package.
     """
     asked = [each for reference in references for each in _expanded(reference, asking)]
     found: list[Identification] = []
     failed: list[NotIdentified] = []
     with ExitStack() as stack:
-        known = _Known(database, stack)
-        if database.named and database.catalogue() is None:
-            database.readable()
+        known = _Known(databases, stack, catalogued=catalogued)
+        for database in databases:
+            if database.named and database.label not in (PUBLISHED, ARCHITECTURES):
+                database.readable()
         for written, model in asked:
             try:
                 found.append(_identified(written, model, asking, known))
@@ -77,6 +85,17 @@ def identify(database: Database, references: Sequence[QueryInput], asking: Askin
                 else:
                     failed.append(NotIdentified(written, error.message, error.remedy or ""))
     return Identified(tuple(found), tuple(failed), tuple(dict.fromkeys(known.damaged)))
+
+
+def asking_of(
+    references: QueryInput | Sequence[QueryInput], *, k: int, key: str | None, headers_only: bool
+) -> tuple[tuple[QueryInput, ...], Asking]:
+    """The references of a question, and how they are asked about. Raises ``UsageError`` for wrong arguments."""
+    alone = isinstance(references, str | Path | Mapping) or hasattr(references, "state_dict")
+    asked = (references,) if alone else several(references, "references")
+    if not asked:
+        raise UsageError("nothing to identify", "give a file or a reference")
+    return asked, Asking(whole(k, "k", 1), None if key is None else text(key, "key"), headers_only)
 
 
 def _expanded(reference: QueryInput, asking: Asking) -> list[tuple[str, QueryInput | ModelRef]]:
@@ -97,21 +116,21 @@ def _entries(written: str, model: QueryInput | ModelRef, error: SourceError) -> 
 
 
 class _Known:
-    """What is asked about files, opened when first needed: the catalogue, the published registry and an own one.
-
-    The own one is left out where none was named and there is no default one.
+    """What is asked about files, opened when first needed: the catalogue, if ``catalogued``, and registries.
 
     ``damaged``: parts of the package that could not be read.
     """
 
-    def __init__(self, database: Database, stack: ExitStack) -> None:
-        self._own, self._stack = database, stack
+    def __init__(self, databases: Sequence[Database], stack: ExitStack, *, catalogued: bool) -> None:
+        self._databases, self._stack, self.catalogued = databases, stack, catalogued
         self.damaged: list[str] = []
 
     @cached_property
     def catalogue(self) -> Catalogue | None:
-        """The catalogue; None where it is not there or damaged."""
-        shipped = Database(f"{CATALOGUE}:")
+        """The catalogue; None where it is not asked, not there or damaged."""
+        if not self.catalogued:
+            return None
+        shipped = Database(ARCHITECTURES)
         self._stack.callback(shipped.close)
         try:
             return shipped.catalogue()
@@ -125,21 +144,21 @@ class _Known:
 
     @cached_property
     def registries(self) -> tuple[tuple[str, Store | None, str], ...]:
-        """Label, store and problem of the published registry and of the own one, where there is one."""
+        """Label, store and problem of each registry of models; a default one that does not exist is left out."""
         found: list[tuple[str, Store | None, str]] = []
-        if self._own.label != PUBLISHED:
-            published = Database(PUBLISHED)
-            self._stack.callback(published.close)
+        for database in self._databases:
+            if database.label == ARCHITECTURES:
+                continue
             try:
-                found.append((PUBLISHED, published.readable(), ""))
+                store = database.readable_if_any()
             except StorageError as error:
-                self.damage(error)
-        try:
-            store = None if self._own.label == f"{CATALOGUE}:" else self._own.readable_if_any()
-        except StorageError as error:
-            found.append((self._own.label, None, f"{error.message}; {error.remedy}" if error.remedy else error.message))
-        else:
-            found += [] if store is None else [(self._own.label, store, "")]
+                if database.label == PUBLISHED:
+                    self.damage(error)
+                else:
+                    problem = f"{error.message}; {error.remedy}" if error.remedy else error.message
+                    found.append((database.label, None, problem))
+            else:
+                found += [] if store is None else [(database.label, store, "")]
         return tuple(found)
 
 
@@ -277,7 +296,7 @@ def _share(recognised: Recognised) -> tuple[bool, float]:
 def _unsaid(checkpoint: Checkpoint, recognised: Recognised | None, known: _Known) -> list[str]:
     """What the catalogue could not tell of a file."""
     if recognised is None:
-        return ["architecture: there is no catalogue to look it up in"]
+        return ["architecture: there is no catalogue to look it up in" if known.catalogued else NOT_ASKED]
     if recognised.verdict == "exact":
         return []
     versions = ", ".join(f"{name} {version}" for name, version in _libraries(known.catalogue))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -842,16 +843,14 @@ class Registry:
         Raises the error of a reference that cannot be read, if it is the only one; of several it is listed in
         ``failed``. Raises ``StorageError`` where a database was named that cannot be read.
         """
-        from registry.catalog.identifying import Asking, identify
+        from registry.catalog.identifying import PUBLISHED, asking_of, identify
 
         refuse_unknown(unknown)
-        alone = isinstance(references, str | Path | Mapping) or hasattr(references, "state_dict")
-        asked = (references,) if alone else several(references, "references")
-        if not asked:
-            raise UsageError("nothing to identify", "give a file or a reference")
-        asking = Asking(whole(k, "k", 1), None if key is None else text(key, "key"), headers_only)
-        with self._lock:
-            return identify(self._database, asked, asking)
+        asked, asking = asking_of(references, k=k, key=key, headers_only=headers_only)
+        published = Database(PUBLISHED)
+        alone = self._database.label == published.label
+        with self._lock, contextlib.closing(published):
+            return identify([self._database] if alone else [published, self._database], asked, asking)
 
     # What is stored.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from registry.catalog.arguments import filter_of, metric_bounds, several, text, whole
+from registry.catalog.arguments import filter_of, metric_bounds, refuse_unknown, several, text, whole
 from registry.catalog.bounds import smaller, with_max_ratio
 from registry.catalog.database import Database
 from registry.catalog.objectives import DISTANCE, UnknownValueError, front, parse_aim
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
-    from typing import Unpack
+    from typing import Never, Unpack
 
     from registry.architectures.catalogue_file import Catalogue
     from registry.catalog.search_settings import SearchSettings
     from registry.catalog.subjects import Query, QueryInput
     from registry.storage import Store
-    from registry.types import Aim, Choice, Compression, Filters, FingerprintSpec, ModelSummary, Search
+    from registry.types import Aim, Choice, Compression, Filters, FingerprintSpec, Identified, ModelSummary, Search
 
 __all__ = ["Among"]
 
@@ -130,6 +130,26 @@ class Among:
         model, kinds = self._asked(query, fingerprint, distance, tolerance, filters, lambda _, where: where)
         found = [_joined_search([(each, ask(each)) for each in kind], limits) for kind in kinds]
         return AmongSearch(model, self.registries, *found)
+
+    def identify(
+        self,
+        references: QueryInput | Sequence[QueryInput],
+        *,
+        k: int = 5,
+        key: str | None = None,
+        headers_only: bool = False,
+        **unknown: Never,
+    ) -> Identified:
+        """Tell what models are: the arguments, answer and errors of ``Registry.identify``.
+
+        Registries of models say which models have related or the same weights; architectures are looked up where
+        ``catalogue:`` is among those named. ``published:`` is asked only if it is named.
+        """
+        from registry.catalog.identifying import ARCHITECTURES, asking_of, identify
+
+        refuse_unknown(unknown)
+        asked, asking = asking_of(references, k=k, key=key, headers_only=headers_only)
+        return identify(self._databases, asked, asking, catalogued=ARCHITECTURES in self.registries)
 
     def compress(
         self,

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save, save_file
 
 import registry.shipped
-from registry import Registry
+from registry import Among, Registry
 from registry.errors import DatabaseMissingError, NotFoundError, SourceError, UsageError, WeightsError
 from registry.shipped import checksum_file, checksum_of
 from tests.catalog.small_catalogue import network, ship, tuned
@@ -171,6 +171,31 @@ def test_relations_to_an_own_registry_and_the_published_one(database_url: str, t
         same = one(reg, tmp_path / "base.safetensors").registries[1]
         assert same.stored is not None
         assert (same.stored.name, len(reg)) == ("base", 1)
+
+
+def test_those_that_are_named_are_asked_and_no_others(database_url: str, tmp_path: Path) -> None:
+    start = network(trained=True)
+    with Registry(database_url) as reg:
+        reg.ingest(saved(tmp_path / "base.safetensors", start), name="base")
+        label = one(reg, tmp_path / "base.safetensors").registries[-1].label
+    path = saved(tmp_path / "tuned.safetensors", tuned(start))
+    with Among(database_url) as alone:
+        [file] = alone.identify(path).files
+        assert file.architecture is None
+        assert [each.label for each in file.registries] == [label]
+        assert any("catalogue: was not asked" in each for each in file.not_known)
+    with Among("published:", "catalogue:", database_url) as every:
+        found = every.identify(path)
+        assert (found.failed, found.damaged) == ((), ())
+        assert labels(found.files[0])[0] == "torchvision/convnet"
+        published, own = found.files[0].registries
+        assert (published.label, own.label) == ("published:", label)
+        assert own.related is not None
+        assert own.related.found == 1
+    with Among("catalogue:") as catalogue:
+        assert catalogue.identify(path).files[0].registries == ()
+    with Among("nowhere.db") as missing, pytest.raises(DatabaseMissingError):
+        missing.identify(path)
 
 
 def test_published_models_are_known_by_their_content(reg: Registry, zoo: Path) -> None:

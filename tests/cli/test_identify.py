@@ -230,6 +230,11 @@ def test_from_end_to_end(
     assert done.out.startswith("tuned.safetensors is torchvision/convnet, or 1 architecture equal to it in shapes.")
     assert re.search(r"loads\? +strictly +torchvision.models.convnet\(num_classes=10\)", done.out)
     assert re.search(r"related\? +yes +base \(r 0\.\d+, 5 layers with 100 % of the weights\)", done.out)
+    among = archreg("identify", "tuned.safetensors", "--among", f"catalogue:,{database_url}")
+    assert among.code == 0, among.err
+    assert "published:" not in among.out
+    assert re.search(r"related\? +yes +base", among.out)
+    assert archreg("identify", "tuned.safetensors", "--among", "published:", "--db", database_url).code == 2
     missing = archreg("identify", "tuned.safetensors", "nothing.pt", "--db", database_url)
     assert missing.code == 1
     assert missing.err.splitlines()[0] == "archreg: no file or folder nothing.pt"
