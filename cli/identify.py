@@ -113,7 +113,8 @@ def _headline(file: Identification) -> str:
     label = best.architecture.label
     if recognised.verdict == "exact":
         others = len(recognised.matches) - 1
-        equal = f", or {tables.counted(others, 'architecture')} equal to it in shapes" if others else ""
+        have = "has" if others == 1 else "have"
+        equal = f" ({tables.counted(others, 'other architecture')} {have} equal shapes)" if others else ""
         head = " without its head" if recognised.headless else ""
         return f"is {label}{head}{equal}"
     shares = f"{tables.percent(best.share, 0)} of the shapes are those of {label}"
@@ -206,7 +207,7 @@ def _published(file: Identification) -> tuple[str, str] | None:
     if not file.registries:
         return None
     models = sum(each.models for each in file.registries)
-    hashed = " nor its file" if file.file_sha256 else ""
+    hashed = ", and its sha256 that of no published file of the architecture" if file.file_sha256 else ""
     return "not known", f"the content is that of none of {tables.counted(models, 'model')}{hashed}"
 
 

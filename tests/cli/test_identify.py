@@ -43,7 +43,7 @@ def screen(archreg: Callable[..., Any], fake: Any, **known: Any) -> dict[str, tu
 
 def test_the_screen_of_one_of_equals(archreg: Callable[..., Any], fake: Any) -> None:
     told = screen(archreg, fake)
-    assert told[""][0] == "net.pt is timm/resnet50, or 1 architecture equal to it in shapes."
+    assert told[""][0] == "net.pt is timm/resnet50 (1 other architecture has equal shapes)."
     assert told["architecture?"] == ("timm/resnet50", "exact; equal in shapes: torchvision/resnet50")
     assert told["classes?"] == ("10", "head fc.weight, fc.bias")
     assert told["input?"] == ("3 channels", "stem conv1.weight")
@@ -227,7 +227,7 @@ def test_from_end_to_end(
     assert archreg("ingest", "base.safetensors", "--db", database_url).code == 0
     done = archreg("identify", "tuned.safetensors", "--db", database_url)
     assert done.code == 0, done.err
-    assert done.out.startswith("tuned.safetensors is torchvision/convnet, or 1 architecture equal to it in shapes.")
+    assert done.out.startswith("tuned.safetensors is torchvision/convnet (1 other architecture has equal shapes).")
     assert re.search(r"loads\? +strictly +torchvision.models.convnet\(num_classes=10\)", done.out)
     assert re.search(r"related\? +yes +base \(r 0\.\d+, 5 layers with 100 % of the weights\)", done.out)
     among = archreg("identify", "tuned.safetensors", "--among", f"catalogue:,{database_url}")
