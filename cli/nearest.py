@@ -108,7 +108,8 @@ def nearest(
             if not as_json:
                 for found in answers:
                     _show(query, found, equivalent=equivalent)
-    tables.hint(*note_on_registries(db, among))
+    if not failed:
+        tables.hint(*note_on_registries(db, among))
     if as_json:
         json_output.write({**({"queries": documents} if several else documents[0]), **json_output.unmatched(unmatched)})
     else:

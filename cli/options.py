@@ -75,7 +75,8 @@ Database = Annotated[
         "--db",
         metavar="URL",
         callback=_inherited,
-        help="Database: a path, a URL, or published: (what ships, read-only). Default: ARCHREG_DB, else archreg.db.",
+        help="Database: a path, a URL, or what ships, read-only: published:, catalogue:. Default: ARCHREG_DB, else "
+        "archreg.db.",
     ),
 ]
 AmongRegistries = Annotated[

@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import Registry, errors, frames, types
+from registry import Among, Registry, errors, frames, types
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 MARK = "<!-- reference: written by scripts/python_docs.py -->\n"
@@ -80,7 +80,7 @@ def values() -> list[type]:
     known = {name: getattr(types, name) for name in types.__all__ if is_dataclass(getattr(types, name))}
     found: set[str] = set()
     with tempfile.TemporaryDirectory() as folder, Registry(Path(folder) / "none.db") as registry:
-        owners: list[type] = [Registry, *(type(value) for _, value in attributes(registry))]
+        owners: list[type] = [Registry, Among, *(type(value) for _, value in attributes(registry))]
     waiting = ["Filter ModelCard", *(str(inspect.signature(one)) for owner in owners for _, one in methods(owner))]
     while waiting:
         named = set(re.findall(r"\w+", waiting.pop())) & known.keys() - found
@@ -121,6 +121,8 @@ def reference() -> str:
             parts.append(f"### reg.{name}\n\n{markdown(type(held).__doc__)}\n")
             calls = methods(type(held))
             parts += [f"#### {name}.{call}\n\n{described(f'reg.{name}.{call}', one)}" for call, one in calls]
+    parts.append(f"### Among\n\n```text\n{signature('Among', Among.__init__)}\n```\n\n{markdown(Among.__doc__)}\n")
+    parts += [f"#### among.{name}\n\n{described(f'among.{name}', method)}" for name, method in methods(Among)]
     parts.append("### Values\n\nFrozen dataclasses of `registry.types`.\n")
     parts += [value(kind) for kind in values()]
     parts.append(f"### Frames\n\n`registry.frames`: {markdown(frames.__doc__)}\n")

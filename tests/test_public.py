@@ -98,6 +98,7 @@ PROTOCOL = ("__bool__", "__contains__", "__enter__", "__exit__", "__getitem__", 
 
 def test_names_of_the_package() -> None:
     assert registry.__all__ == [
+        "Among",
         "Filter",
         "Metric",
         "MetricBound",

@@ -471,6 +471,8 @@ SAMPLES: dict[str, Any] = {
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
     """The registry that every command opens."""
     opened = FakeRegistry()
+    # It stands for a registry that is there: without one, those that ship are asked.
+    monkeypatch.setattr("registry.cli.options.no_file", lambda _: False)
 
     def opening(url: str | None) -> FakeRegistry:
         opened.url = url

@@ -54,7 +54,8 @@ def test_nearest_as_json(archreg: Callable[..., Any], fake: Any, samples: Any) -
     assert first["metrics"][0]["name"] == "top1"
     assert second["equivalent"] is False
     assert second["reasons"] == ["distance 0.5 exceeds 0.035"]
-    assert set(first) >= set(ModelSummary.__slots__) | set(Verdict.__slots__)
+    assert set(first) >= set(ModelSummary.__slots__) - {"catalogue", "registries"} | set(Verdict.__slots__)
+    assert not {"catalogue", "registries"} & set(first)  # of other questions alone
 
 
 def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: Any) -> None:
