@@ -4,9 +4,9 @@ It is written once, with a release, and only read afterwards: it is opened as im
 may read it wherever it is installed.
 
 The table ``layouts`` holds state dicts: names and shapes as compressed text, some with another layout as the
-dictionary, and the vector of the fingerprint ``shapes``. The table ``shapes`` is the inverted index: of each shape, the
-layouts that have it and how often. ``architectures``, ``costs``, ``weights`` and ``metrics`` are what libraries and
-published tables state.
+dictionary, and which of the ``vectors`` is their fingerprint ``shapes``. The table ``shapes`` is the inverted index: of
+each shape, the layouts that have it and how often. ``architectures``, ``costs``, ``weights`` and ``metrics`` are what
+libraries and published tables state; ``sources`` are these tables.
 """
 
 from __future__ import annotations
@@ -36,14 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "Catalogue", "Cost", "Posting", "write_catalogue"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables. A change of them, or of what they mean, takes a new number."""
+
+_PAGE = 1024
+"""Bytes of a page of the file: most values are shorter than this, and a longer one wastes half a page on average."""
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sources (id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE);
 CREATE TABLE layouts (
-    id INTEGER PRIMARY KEY, tensors INTEGER NOT NULL, similar INTEGER, data BLOB NOT NULL, vector BLOB NOT NULL
+    id INTEGER PRIMARY KEY, tensors INTEGER NOT NULL, similar INTEGER, data BLOB NOT NULL, vector INTEGER
 );
+CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE shapes (shape TEXT PRIMARY KEY, postings BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE architectures (
     id INTEGER PRIMARY KEY, library TEXT NOT NULL, name TEXT NOT NULL, layout INTEGER NOT NULL, code TEXT NOT NULL,
@@ -52,20 +57,29 @@ CREATE TABLE architectures (
 );
 CREATE INDEX architectures_layout ON architectures (layout);
 CREATE TABLE costs (
-    architecture INTEGER NOT NULL, image_size INTEGER NOT NULL, gmacs REAL NOT NULL, source TEXT NOT NULL,
+    architecture INTEGER NOT NULL, image_size INTEGER NOT NULL, gmacs REAL NOT NULL, source INTEGER NOT NULL,
     PRIMARY KEY (architecture, image_size)
 ) WITHOUT ROWID;
 CREATE TABLE weights (
     id INTEGER PRIMARY KEY, architecture INTEGER NOT NULL, tag TEXT NOT NULL, reference TEXT NOT NULL,
-    dataset TEXT NOT NULL, licence TEXT NOT NULL, licence_source TEXT NOT NULL, classes INTEGER, bytes INTEGER,
+    dataset TEXT NOT NULL, licence TEXT NOT NULL, licence_source INTEGER NOT NULL, classes INTEGER, bytes INTEGER,
     sha256 TEXT NOT NULL, url TEXT NOT NULL
 );
 CREATE INDEX weights_architecture ON weights (architecture);
 CREATE INDEX weights_sha256 ON weights (sha256) WHERE sha256 <> '';
 CREATE TABLE metrics (
     weights INTEGER NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, dataset TEXT NOT NULL,
-    split TEXT NOT NULL, image_size INTEGER, value REAL NOT NULL, source TEXT NOT NULL, PRIMARY KEY (weights, position)
+    split TEXT NOT NULL, image_size INTEGER, value REAL NOT NULL, source INTEGER NOT NULL,
+    PRIMARY KEY (weights, position)
 ) WITHOUT ROWID;
+CREATE VIEW stated_costs AS
+    SELECT architecture, image_size, gmacs, sources.source FROM costs JOIN sources ON sources.id = costs.source;
+CREATE VIEW stated_weights AS
+    SELECT weights.id, architecture, tag, reference, dataset, licence, sources.source, classes, bytes, sha256, url
+    FROM weights JOIN sources ON sources.id = licence_source;
+CREATE VIEW stated_metrics AS
+    SELECT weights, position, name, dataset, split, image_size, value, sources.source
+    FROM metrics JOIN sources ON sources.id = metrics.source;
 """
 
 _KEPT_LAYOUTS = 256  # of some 300 tensors each
@@ -221,33 +235,39 @@ class Catalogue:
 
         They are stored in half precision: a distance between two of them is right within 0.1 %.
         """
-        rows = self._rows("SELECT id, vector FROM layouts WHERE length(vector) > 0 ORDER BY id")
+        rows = self._rows(
+            "SELECT layouts.id, vectors.vector FROM layouts JOIN vectors ON vectors.id = layouts.vector "
+            "ORDER BY layouts.id"
+        )
         with self._guarded():
             vectors = np.frombuffer(b"".join(data for _, data in rows), "<f2").astype(np.float32)
             return np.array([id_ for id_, _ in rows], np.int64), vectors.reshape(len(rows), -1)
 
     def costs(self) -> tuple[Cost, ...]:
         """Multiply-adds by architecture and image size."""
-        return tuple(Cost(*row) for row in self._rows("SELECT * FROM costs ORDER BY architecture, image_size"))
+        statement = "SELECT * FROM stated_costs ORDER BY architecture, image_size"
+        return tuple(Cost(*row) for row in self._rows(statement))
 
     def weights(self, architectures: Iterable[int] | None = None) -> tuple[PublishedWeights, ...]:
         """The weights published for these architectures, for all if None, by id, with their metrics."""
         if architectures is None:
-            return self._with_metrics(self._rows("SELECT * FROM weights ORDER BY id"))
-        statement = "SELECT * FROM weights WHERE architecture IN (SELECT value FROM json_each(?)) ORDER BY id"
+            return self._with_metrics(self._rows("SELECT * FROM stated_weights ORDER BY id"))
+        statement = "SELECT * FROM stated_weights WHERE architecture IN (SELECT value FROM json_each(?)) ORDER BY id"
         return self._with_metrics(self._rows(statement, [json.dumps([int(one) for one in architectures])]))
 
     def weights_of_file(self, sha256: str) -> tuple[PublishedWeights, ...]:
         """The weights whose published file has that hash, given whole, as far as its digits are known."""
         starts = json.dumps([sha256[:length] for length in range(_FEWEST_DIGITS, len(sha256) + 1)])
-        among = "SELECT * FROM weights WHERE sha256 <> '' AND sha256 IN (SELECT value FROM json_each(?)) ORDER BY id"
-        return self._with_metrics(self._rows(among, [starts]))
+        statement = (
+            "SELECT * FROM stated_weights WHERE sha256 <> '' AND sha256 IN (SELECT value FROM json_each(?)) ORDER BY id"
+        )
+        return self._with_metrics(self._rows(statement, [starts]))
 
     def _with_metrics(self, rows: Sequence[tuple[Any, ...]]) -> tuple[PublishedWeights, ...]:
         asked = json.dumps([row[0] for row in rows])
         held: dict[int, list[WeightsMetric]] = {}
         for weights, *cells in self._rows(
-            "SELECT weights, name, dataset, split, image_size, value, source FROM metrics "
+            "SELECT weights, name, dataset, split, image_size, value, source FROM stated_metrics "
             "WHERE weights IN (SELECT value FROM json_each(?)) ORDER BY weights, position",
             [asked],
         ):
@@ -289,6 +309,12 @@ def write_catalogue(
         raise ValueError("a layout's id is above 65,535, or a similar layout has a similar one")
     held: dict[str, dict[int, int]] = {}
     rows = []
+    distinct_vectors: dict[bytes, int] = {}
+    stated_by = _numbered(
+        [one.licence_source for one in weights],
+        [m.source for one in weights for m in one.metrics],
+        [cost.source for cost in costs],
+    )
     for layout in layouts:
         distinct = [tensor for tensor in layout.tensors if tensor.floating and not tensor.tied]
         for tensor in distinct:
@@ -297,32 +323,45 @@ def write_catalogue(
                 counts[layout.id] = counts.get(layout.id, 0) + 1
         other = similar.get(layout.id)
         data = packed(texts[layout.id], texts[other] if other is not None else "")
-        vector = np.asarray(vectors.get(layout.id, ()), "<f2").tobytes()
+        found = vectors.get(layout.id)
+        stored = None if found is None else np.asarray(found, "<f2").tobytes()
+        vector = None if stored is None else distinct_vectors.setdefault(stored, len(distinct_vectors) + 1)
         rows.append((layout.id, len(distinct), other, data, vector))
     postings = [
         (shape, np.array(sorted(counts.items()), np.int64).clip(0, 2**16 - 1).astype("<u2").tobytes())
         for shape, counts in sorted(held.items())
     ]
     with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA page_size = {_PAGE}")
         connection.executescript(_SCHEMA)
         put = connection.executemany
         stated = {**facts, "format": FORMAT}
         put("INSERT INTO facts VALUES (?, ?)", sorted((name, json.dumps(value)) for name, value in stated.items()))
+        put("INSERT INTO sources VALUES (?, ?)", [(id_, source) for source, id_ in stated_by.items()])
         put("INSERT INTO layouts VALUES (?, ?, ?, ?, ?)", rows)
+        put("INSERT INTO vectors VALUES (?, ?)", [(id_, vector) for vector, id_ in distinct_vectors.items()])
         put("INSERT INTO shapes VALUES (?, ?)", postings)
         put("INSERT INTO architectures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_cells, architectures))
-        put("INSERT INTO costs VALUES (?, ?, ?, ?)", costs)
-        put("INSERT INTO weights VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_cells, weights))
+        put("INSERT INTO costs VALUES (?, ?, ?, ?)", [(*cost[:-1], stated_by[cost.source]) for cost in costs])
+        put(
+            "INSERT INTO weights VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [_cells(replace(one, licence_source=stated_by[one.licence_source])) for one in weights],  # type: ignore[arg-type]
+        )
         put(
             "INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (one.id, position, m.name, m.dataset, m.split, m.image_size, m.value, m.source)
+                (one.id, position, m.name, m.dataset, m.split, m.image_size, m.value, stated_by[m.source])
                 for one in weights
                 for position, m in enumerate(one.metrics)
             ],
         )
         connection.commit()
         connection.execute("VACUUM")
+
+
+def _numbered(*columns: Iterable[str]) -> dict[str, int]:
+    """Each of the texts once, numbered from one in the order of the alphabet."""
+    return {text: number for number, text in enumerate(sorted(set().union(*columns)), 1)}
 
 
 def _cells(value: Architecture | PublishedWeights) -> tuple[Any, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,6 +121,45 @@ def test_packed_text_is_refused_where_it_is_cut_or_made_with_another_dictionary(
     for wrong in (data[:-3], b"\xff" + data):
         with pytest.raises(ValueError, match="layout"):
             unpacked(wrong, "stem.weight body.weight")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.0.b", "a.007.b", "0", "a1b22.c", "9" * 40, "", "layer1.0.conv1", "layer1.0.conv2.0.1", "layer2.11.conv1"],
+)
+def test_numbers_in_names_are_packed_as_steps_and_come_back(name: str) -> None:
+    text = f"layer3.12.conv1\t8,8\n{name}\t8\t\tlayer3.12.conv1\nend.3"
+    assert unpacked(packed(text, "layer3.1.conv2\t8"), "layer3.1.conv2\t8") == text
+
+
+def test_a_repeated_block_of_four_tensors_takes_less_than_a_byte() -> None:
+    block = ["attn.qkv.weight\t96,32", "attn.qkv.bias\t96", "mlp.fc1.weight\t128,32", "mlp.fc2.weight\t32,128"]
+    few, many = ("\n".join(f"blocks.{n}.{line}" for n in range(count) for line in block) for count in (8, 80))
+    assert len(packed(many)) < len(packed(few)) + 72
+
+
+@pytest.mark.parametrize("name", ["a#b", "a\fb"])
+def test_a_name_with_a_sign_of_the_columns_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="sign"):
+        packed(f"{name}\t8")
+
+
+@pytest.mark.parametrize("columns", ["a", "a\f\f\fb", "a\nb\f\f\n", "a#\f\f", "a#\f1,2\f", "a#\fx\f"])
+def test_columns_that_do_not_agree_are_refused(columns: str) -> None:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    with pytest.raises(ValueError, match=r"agree|invalid literal"):
+        unpacked(compressor.compress(columns.encode()) + compressor.flush())
+
+
+def test_layouts_of_equal_fingerprints_share_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    vectors = dict.fromkeys([1, 2], VECTOR)
+    write_catalogue(path, LAYOUTS, ARCHITECTURES, WEIGHTS, COSTS, vectors=vectors, similar={}, facts={})
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM vectors").fetchall() == [(1,)]
+    with Catalogue(path) as opened:
+        ids, found = opened.vectors()
+        assert (ids.tolist(), found.tolist()) == ([1, 2], [VECTOR.tolist()] * 2)
 
 
 def read(path: Path) -> None:
