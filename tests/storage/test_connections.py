@@ -196,13 +196,14 @@ import logging, sys
 import registry.storage.engine.connections
 if sys.argv[1] == "heard":
     logging.basicConfig()
-logging.getLogger("psycopg").warning("pipeline aborted")
+logging.getLogger(sys.argv[2]).error("it failed")
 """
 
 
 @pytest.mark.parametrize("heard", [False, True])
-def test_what_the_driver_logs_beside_a_refusal_is_for_those_who_listen(heard: bool) -> None:
-    # When psycopg says so hangs on when the server answers; the refusal is raised in any case.
-    command = [sys.executable, "-c", LOGGED, "heard" if heard else ""]
+@pytest.mark.parametrize("logger", ["psycopg", "sqlalchemy.pool.impl.QueuePool"])
+def test_what_is_logged_beside_an_error_is_for_those_who_listen(logger: str, heard: bool) -> None:
+    # When they say so hangs on the moment of a refusal or an interrupt, which is raised in any case.
+    command = [sys.executable, "-c", LOGGED, "heard" if heard else "", logger]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stderr == ("WARNING:psycopg:pipeline aborted\n" if heard else "")
+    assert done.stderr == (f"ERROR:{logger}:it failed\n" if heard else "")

@@ -44,6 +44,8 @@ LIVELINESS = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_coun
 # Of many rows of which one is refused, psycopg logs that the rest was not sent. The refusal itself is raised, and met;
 # where nobody has set logging up, Python would print the rest.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
+# Of a connection that an interrupt has left in a transaction, the pool logs that it could not be reset, and closes it.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 
 def make_engine(address: Address, access: Access) -> Engine:
