@@ -91,6 +91,8 @@ def check_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         raise SpectrumError(f"shapes must be a list of pairs (p, q), one a layer, not {shapes!r}") from None
     if not layers:
         raise SpectrumError("no layers: the ensemble of a network without layers is undefined")
+    if all(type(p) is int and type(q) is int and p > 0 < q for p, q in pairs):
+        return pairs
     return [(check_whole(p, "p"), check_whole(q, "q")) for p, q in pairs]
 
 

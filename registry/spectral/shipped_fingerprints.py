@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -303,7 +304,7 @@ def layers_of(layers: Sequence[LayerMatrix]) -> Layers:
             (
                 layer.p,
                 layer.q,
-                np.prod(layer.kernel, dtype=np.float64),
+                prod(layer.kernel),
                 layer.shape[1],
                 len(layer.shape),
                 len(layer.shape) > 2 and layer.shape[1] == 1,
