@@ -4,10 +4,15 @@ Ingest of the zoo from the command line on one process and on two, a second time
 of 2,000 tiny models into SQLite and Postgres. For whole commands the fastest time counts, because disturbances only
 add. For the run alone the median counts, with one and two processes in turn: the first run on two also starts the fork
 server.
+
+With ``--against CHECKOUT`` only the processor time of whole commands on one process is compared, with that of another
+checkout of the project with its own ``.venv`` (``git worktree add CHECKOUT COMMIT``, ``make .venv/.dev`` in it), in
+turn; medians count. References in place of the zoo can follow.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import multiprocessing
 import os
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+HERE = Path(__file__).resolve().parents[1]
 RUNS = 3
 ROUNDS = 7
 TINY = 2_000
@@ -168,8 +174,41 @@ def _tiny(folder: str) -> None:
                 print(f"{TINY:,} tiny models into {kind} on {processes}: {seconds:.1f} s, {each:.1f} ms a model")
 
 
-def main() -> None:
-    """Run all measurements and print the results."""
+def _against(other: Path, references: Sequence[str], rounds: int) -> None:
+    """Compare the processor time of an ingest here with that in another checkout."""
+    given = references or ("--manifest", str(zoo_folder() / "manifest.jsonl"))
+    taken: dict[Path, list[float]] = {other.resolve(): [], HERE: []}
+    for each in range(rounds):
+        for checkout in sorted(taken, reverse=bool(each % 2)):  # in turn, so that a disturbance affects both
+            with tempfile.TemporaryDirectory() as folder:
+                command = [f"{checkout}/.venv/bin/python", "-m", "registry.cli.app", "ingest", "--quiet", *given]
+                before = _processor()
+                subprocess.run(
+                    [*command, "--workers", "1", "--db", f"{folder}/new.db"],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                    cwd=checkout,
+                )
+                taken[checkout].append(_processor() - before)
+    theirs, ours = map(median, taken.values())
+    print(
+        f"processor time of a whole ingest on one process, medians of {rounds}: {theirs:.2f} s there, {ours:.2f} s "
+        f"here, {ours / theirs:.3f} times; load {os.getloadavg()[0]:.1f} at the end"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run all measurements, or the comparison with another checkout, and print the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
+    parser.add_argument("references", nargs="*", metavar="REF", help="what is ingested for --against")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of the project")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of --against")
+    options = parser.parse_args(arguments)
+    if options.against is not None:
+        _against(options.against, options.references, options.rounds)
+        return
+    if options.references:
+        parser.error("references are for --against")
     with tempfile.TemporaryDirectory() as folder:
         _zoo(folder)
         _inner(folder)
