@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import combinations, permutations
 from math import isnan
 
@@ -108,6 +110,22 @@ def test_a_mean_far_above_the_scatter_does_not_drown_the_norms():
         z = ((squares.sum(axis=axis) ** 2).sum() - (squares**2).sum() - moments.mean) / np.sqrt(moments.variance)
         expected = normal_scale(z, np.sqrt(8 / (np.array([groups]) - 1)))[0]
         assert getattr(each, name) == pytest.approx(expected, abs=1e-4)
+
+
+def test_coefficients_of_expectations_are_worked_out_once():
+    """Each process that measures imports them: the recursion without memory took two seconds."""
+    code = (
+        "import sys, numpy, registry.types\n"
+        "calls = [0]\n"
+        "def count(frame, event, _):\n"
+        "    calls[0] += event == 'call' and frame.f_code.co_name == '_augmented'\n"
+        "sys.setprofile(count)\n"
+        "import registry.spectral.permutation_moments\n"
+        "sys.setprofile(None)\n"
+        "print(calls[0])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert 0 < int(found.stdout) < 200
 
 
 def test_kernels_are_a_matrix_of_their_own():
