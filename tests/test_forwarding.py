@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
+    "registry.architectures.catalogue_file.Catalogue.close": "the file's connection is its own",
     "registry.catalog.registry.Registry.close": "waits for the question at work, as all methods do",
     "registry.catalog.registry.Registry.current": "asks an address: a database of another version is not opened",
     "registry.ingest.executors.inprocess.InProcess.close": "every executor has it",

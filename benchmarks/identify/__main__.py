@@ -25,6 +25,7 @@ from benchmarks.identify.unknown_networks import TRUE_FAMILIES, Unknown, made, p
 from benchmarks.speed.harness import rewrite
 from registry.architectures.catalogue_file import Catalogue
 from registry.architectures.matching import recognise
+from registry.shipped import CATALOGUE, shipped_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from registry.types import ArchitectureMatch, Recognised, TensorInfo
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-SHIPPED = Path(__file__).resolve().parents[2] / "registry" / "architectures" / "catalogue.db"
 MARKER = "identify"
 MOST = 5  # names in a class that still tell which architecture it is
 COLD = 5  # files that are recognised in a process of their own
@@ -258,13 +258,14 @@ def times(rows: Iterable[Row], catalogue: Path, network: Network) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and with ``--write`` put the tables into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--catalogue", type=Path, default=SHIPPED)
+    parser.add_argument("--catalogue", type=Path, help="instead of the one that ships")
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES))
     parser.add_argument("--every", type=int, default=1, help="take one network of N")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    with Catalogue(asked.catalogue) as catalogue:
+    path = asked.catalogue or shipped_file(CATALOGUE)
+    with Catalogue(path) as catalogue:
         architectures = catalogue.architectures()
         layouts = {one.label: one.layout for one in architectures}
         families = {one.label: one.family for one in architectures}
@@ -291,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if not (row.right and row.listed and row.first and row.strict and row.classes):
                     print(f"not as it should be: {row.network.label}, {'names' if kept else 'numbers'}: {outcome(row)}")
         flat = [row for found in rows.values() for row in found]
-        parts = [rates(rows, families), *unknown(catalogue), times(flat, asked.catalogue, built[asked.libraries[0]][0])]
+        parts = [rates(rows, families), *unknown(catalogue), times(flat, path, built[asked.libraries[0]][0])]
         if missing:
             parts.append(f"Not in the catalogue: {', '.join(missing)}.")
         print("\n\n".join(parts))

@@ -135,7 +135,7 @@ class Catalogue:
             )
         self._layout = cache(self._read_layout)
         self._tensors = lru_cache(_KEPT_LAYOUTS)(self._read_tensors)
-        self._plain_sizes = cache(self._read_plain_sizes)
+        self._plain_sizes: NDArray[np.int64] | None = None
 
     def close(self) -> None:
         """Close the file. Closing twice has no effect."""
@@ -208,14 +208,14 @@ class Catalogue:
 
         The whole index is read for it, some hundred kilobytes, and the array is kept.
         """
-        return self._plain_sizes()
-
-    def _read_plain_sizes(self) -> NDArray[np.int64]:
-        ids, _ = self.sizes()
-        postings = b"".join(data for (data,) in self._rows("SELECT postings FROM shapes"))
-        with self._guarded():
-            pairs = np.frombuffer(postings, "<u2").astype(np.int64).reshape(-1, 2)
-        return np.bincount(pairs[:, 0], weights=pairs[:, 1], minlength=2**16)[ids].astype(np.int64)
+        if self._plain_sizes is None:
+            ids, _ = self.sizes()
+            postings = b"".join(data for (data,) in self._rows("SELECT postings FROM shapes"))
+            with self._guarded():
+                pairs = np.frombuffer(postings, "<u2").astype(np.int64).reshape(-1, 2)
+            counts = np.bincount(pairs[:, 0], weights=pairs[:, 1], minlength=2**16)
+            self._plain_sizes = counts[ids].astype(np.int64)
+        return self._plain_sizes
 
     def postings(self, shapes: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], Posting]:
         """Of each of the shapes that any layout has: the layouts and counts, over distinct floating-point tensors.

@@ -46,11 +46,12 @@ _MOST_RANKED = 32
 
 @dataclass(frozen=True)
 class _File:
-    """The tensors of a file: the floating-point ones in order, and the shapes of those, counted."""
+    """The tensors of a file: the floating-point ones in order, their shapes counted, and the starts of their names."""
 
     tensors: Sequence[TensorInfo]
     floating: list[Tensor]
     counts: Counter[Shape]
+    prefixes: NamePrefixes
 
     @classmethod
     def of(cls, tensors: Sequence[TensorInfo], most: int) -> _File | None:
@@ -58,7 +59,8 @@ class _File:
         floating = [Tensor(one.name, tuple(one.shape)) for one in tensors if _is_floating(one.dtype)]
         if not floating or len(floating) > most:
             return None
-        return cls(tensors, floating, Counter(tensor.shape for tensor in floating))
+        prefixes = NamePrefixes(tensor.name for tensor in floating)
+        return cls(tensors, floating, Counter(tensor.shape for tensor in floating), prefixes)
 
     @cached_property
     def names(self) -> list[str]:
@@ -67,10 +69,6 @@ class _File:
     @cached_property
     def matrices(self) -> int:
         return matrices(self.counts.elements())
-
-    @cached_property
-    def prefixes(self) -> NamePrefixes:
-        return NamePrefixes(self.names)
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
