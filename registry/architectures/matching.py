@@ -157,25 +157,37 @@ def _exact(
     """The layouts whose shapes are the file's; else those of which it has all but the head, and that it is these."""
     # Tensors of the file beyond what has a plain shape in the layout or may have a symbolic one: none but tied ones.
     beyond = len(file.floating) - common - (sizes - plain)
-    possible = (beyond <= 0) | (common == plain)
     order = np.lexsort((ids, -dice))
-    chosen = list(order[possible[order]][:_MOST_TRIED])
-    chosen += [at for at in order[:_MOST_TIED] if not possible[at]]  # tied ones there, and the buffers not
-    layouts = [catalogue.layout(int(ids[at])) for at in chosen]
-    read = [(layout, LayoutShapes.of(layout.tensors)) for layout in layouts]
-    found = []
-    for layout, shapes in read:
-        fit = fitted(shapes, file.counts)
-        if fit is not None:
-            found.append(_Candidate(layout, shapes, fit, 1.0))
+    whole = (common == plain) & (beyond >= 0)
+    first = order[whole[order]][:_MOST_TRIED]
+    read = [_with_shapes(catalogue, int(ids[at])) for at in first]
+    found = _fitting(read, file.counts)
+    if any(one.fit.buffers and one.shapes.buffers for one in found):
+        return found, False  # it has its statistics: it is not the parameters alone of another
+    possible = (beyond <= 0) & ~whole
+    others = list(order[possible[order]][:_MOST_TRIED])
+    others += [at for at in order[:_MOST_TIED] if not possible[at] and not whole[at]]
+    read += [_with_shapes(catalogue, int(ids[at])) for at in others]
+    found += _fitting(read[len(first) :], file.counts)
     if found:
         return found, False
     for layout, shapes in read:
         fit = without_head(layout, shapes, file.counts)
         if fit is not None and not fit.extra:
-            whole = len(shapes.kept(fit.buffers))
-            found.append(_Candidate(layout, shapes, fit, 2 * len(file.floating) / (len(file.floating) + whole)))
+            total = len(file.floating) + len(shapes.kept(fit.buffers))
+            found.append(_Candidate(layout, shapes, fit, 2 * len(file.floating) / total))
     return found, bool(found)
+
+
+def _with_shapes(catalogue: Catalogue, id_: int) -> tuple[Layout, LayoutShapes]:
+    layout = catalogue.layout(id_)
+    return layout, LayoutShapes.of(layout.tensors)
+
+
+def _fitting(read: Iterable[tuple[Layout, LayoutShapes]], counts: Counter[Shape]) -> list[_Candidate]:
+    """The layouts whose shapes are the file's."""
+    fits = ((layout, shapes, fitted(shapes, counts)) for layout, shapes in read)
+    return [_Candidate(layout, shapes, fit, 1.0) for layout, shapes, fit in fits if fit is not None]
 
 
 def _nearest(
