@@ -204,6 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of the project")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of --against")
     options = parser.parse_args(arguments)
+    if options.against is not None and not (options.against / ".venv/bin/python").exists():
+        parser.error(f"{options.against} has no .venv: make .venv/.dev in it")
+    if options.against is not None and options.against.resolve() == HERE:
+        parser.error("the other checkout is this one")
     if options.against is not None:
         _against(options.against, options.references, options.rounds)
         return
