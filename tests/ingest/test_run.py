@@ -10,7 +10,7 @@ import pytest
 from registry.errors import NameTakenError, ReadOnlyError, StorageError
 from registry.ingest import Silent, run
 from registry.ingest.executors.inprocess import InProcess
-from registry.ingest.runner import TOGETHER
+from registry.ingest.runner import HOLD, TOGETHER
 from tests.ingest.factory import Keeper, tasks, work
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def test_an_interruption_stores_what_waits_to_be_stored() -> None:
 def test_what_comes_back_is_stored_together_but_not_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Keeper()
     names = [f"a{n}" for n in range(TOGETHER + 3)]
-    results = outcomes([*names, "bug", "slow:0.3", "last"], keeper)
+    results = outcomes([*names, "bug", f"slow:{HOLD + 0.05}", "last"], keeper)
     assert keeper.writes == [TOGETHER, 4, 1]
     assert [results[at].status for at in range(len(results))] == ["added"] * len(names) + ["failed", "added", "added"]
     monkeypatch.setattr(sys.modules["registry.ingest.runner"], "HOLD", 1e9)
