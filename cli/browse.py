@@ -199,6 +199,7 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "metrics": tables.metrics(model.metrics),
         "training class": verdict_text.training(conjugacy, details.evidence) if conjugacy else model.training_class,
         "training evidence": verdict_text.training_evidence(details.evidence) if details.evidence else "",
+        "sound": _soundness(details),
         "tail class": verdict_text.tail(conjugacy) if conjugacy else model.tail_class,
         "conjugate from": verdict_text.conjugate(conjugacy) if conjugacy else "",
         "tail decays as": verdict_text.decay(conjugacy.decay) if conjugacy and conjugacy.decay else "",
@@ -220,6 +221,15 @@ def _facts(details: ModelDetails) -> Iterator[tuple[str, str]]:
         "stored": _stored(details),
     }
     return ((fact, value) for fact, value in facts.items() if value)
+
+
+def _soundness(details: ModelDetails) -> str:
+    """What the rules of an audit found that look at the model alone; empty where none could be applied."""
+    if not details.rules:
+        return ""
+    answer, told = verdict_text.found(details.findings)
+    again = f"; archreg audit {shlex.quote(details.summary.name)}" if details.findings else ""
+    return f"{answer}: {told} by {tables.counted(len(details.rules), 'rule')}{again}"
 
 
 def _weights(model: ModelSummary) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +9,6 @@ import typer
 from registry.cli import json_output, tables, verdict_text
 from registry.cli.gate import require_all, show_requirements
 from registry.cli.options import AsJson, Database, open_registry, question_of_two, requirements, with_options
-from registry.types.audits import SEVERITIES
 
 if TYPE_CHECKING:
     from registry.types import Comparison, Conjugacy, ModelSummary, Verdict
@@ -111,19 +109,15 @@ def _questions(compared: Comparison) -> list[tuple[str, str, str]]:
 def _soundness(compared: Comparison) -> tuple[str, str]:
     """Whether an audit finds anything in the two, worst first."""
     sides = ((compared.a, compared.findings_a), (compared.b, compared.findings_b))
-    told, counts = [], Counter[str]()
-    for model, findings in sides:
-        if findings is None:
-            told.append(f"{model.name} was not audited")
-            continue
-        of_model = Counter(finding.severity for finding in findings)
-        counts += of_model
-        parts = ", ".join(tables.counted(of_model[each], each) for each in SEVERITIES if of_model[each])
-        told.append(f"{model.name}: {parts or 'nothing found'}")
-    answer = "not known" if any(findings is None for _, findings in sides) else "yes"
-    if counts["error"] or counts["warning"]:
-        answer = "no" if counts["error"] else "look"
-    return answer, "; ".join(told) + (" (archreg audit shows them)" if counts else "")
+    told = [
+        f"{model.name} was not audited" if findings is None else f"{model.name}: {verdict_text.found(findings)[1]}"
+        for model, findings in sides
+    ]
+    every = [finding for _, findings in sides for finding in findings or ()]
+    answer, _ = verdict_text.found(every)
+    if answer == "yes" and any(findings is None for _, findings in sides):
+        answer = "not known"
+    return answer, "; ".join(told) + (" (archreg audit shows them)" if every else "")
 
 
 def _show_sides(compared: Comparison) -> None:

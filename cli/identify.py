@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from registry.cli import json_output, tables
+from registry.cli import json_output, tables, verdict_text
 from registry.cli.error_output import report
 from registry.cli.options import AmongRegistries, AsJson, Database, open_among, open_registry, several_registries
 from registry.errors import RegistryError
-from registry.types import SEVERITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -258,9 +256,7 @@ def _relative(each: Relative) -> str:
 
 
 def _soundness(file: Identification) -> tuple[str, str]:
-    counts = Counter(each.severity for each in file.findings)
-    told = ", ".join(tables.counted(counts[each], each) for each in SEVERITIES if counts[each]) or "nothing found"
-    answer = "no" if counts["error"] else "look" if counts["warning"] else "yes"
+    answer, told = verdict_text.found(file.findings)
     return answer, f"{told} by {tables.counted(len(file.rules), 'rule')}: {', '.join(file.rules)}"
 
 

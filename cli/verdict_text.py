@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from registry.cli.tables import counted, number, percent, sentence, whole
+from registry.types.audits import SEVERITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from registry.types import (
         Calibration,
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
         Contrast,
         Decay,
         ExpectedChange,
+        Finding,
         FingerprintSpec,
         LayerContrast,
         MetricChange,
@@ -43,6 +46,7 @@ __all__ = [
     "evidence",
     "expectation",
     "expected",
+    "found",
     "incomplete",
     "learned",
     "older",
@@ -60,6 +64,13 @@ __all__ = [
 UNCALIBRATED = "not calibrated"
 NAMED = 3
 """Maximum number of models that a sentence names."""
+
+
+def found(findings: Iterable[Finding]) -> tuple[str, str]:
+    """Whether a model is sound (yes, look, no), and the numbers of findings by severity, the worst first."""
+    counts = Counter(finding.severity for finding in findings)
+    told = ", ".join(counted(counts[each], each) for each in SEVERITIES if counts[each])
+    return "no" if counts["error"] else "look" if counts["warning"] else "yes", told or "nothing found"
 
 
 def evidence(verdict: Verdict, calibration: Calibration | None, searched: int | None = None) -> str:

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Checkpoint, Filter, Finding, ModelFacts, ModelRef, ModelSummary, WeightsPlan
 
-__all__ = ["audit_references", "audit_stored", "equal_values", "rules_named"]
+__all__ = ["audit_references", "audit_stored", "equal_values", "findings_alone", "findings_of", "rules_named"]
+
+WITH_OTHERS = ("labels", "family")
+"""Rules that compare a model with all others of its registry."""
 
 SCALES_WITHIN = 1e-3
 """Relative difference of the sums of mean eigenvalues up to which the weights of two models may be the same."""
@@ -216,6 +219,14 @@ def findings_of(store: Store, model: ModelSummary) -> tuple[Finding, ...] | None
     return answer.findings if answer.audited else None
 
 
+def findings_alone(store: Store, model: ModelSummary) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """What the rules that look at a model alone find in a stored one, and the names of those that could be applied."""
+    rules = [rule for rule in RULES if rule not in WITH_OTHERS]
+    found = judged(_stored(store, model, None), rules)
+    lacking = {rule for rule, _ in found.lacks}
+    return found.findings, tuple(rule for rule in rules if rule not in lacking)
+
+
 def audit_references(
     database: Database,
     references: Sequence[QueryInput],
@@ -284,8 +295,11 @@ def _add(
         gathered.add(checkpoint.ref.name, judged(_measured(store, others, checkpoint), gathered.rules))
 
 
-def _stored(store: Store, model: ModelSummary, others: _Others) -> AuditSubject:
-    """The evidence on a stored model; its file is opened only for the configuration beside it."""
+def _stored(store: Store, model: ModelSummary, others: _Others | None) -> AuditSubject:
+    """The evidence on a stored model; its file is opened only for the configuration beside it.
+
+    ``others``: None where the others of its registry are not to be read.
+    """
     from registry.equivalence.sketches import SKETCH_VERSION
     from registry.spectral.training import FIGURES_VERSION
     from registry.storage.models.model_queries import header_hash_of, read_details
@@ -299,6 +313,7 @@ def _stored(store: Store, model: ModelSummary, others: _Others) -> AuditSubject:
         header = store.read(header_hash_of, model.id)
     sketches = drawn.values if drawn is not None and drawn.version == SKETCH_VERSION else None
     facts = _facts_at(model, header)
+    scale = sum(row.mean for row in rows.layers)
     return AuditSubject(
         name=model.name,
         layers=tuple(row.layer for row in rows.layers),
@@ -315,8 +330,8 @@ def _stored(store: Store, model: ModelSummary, others: _Others) -> AuditSubject:
         sketches=sketches,
         config=None if facts is None else facts.config,
         quantised=facts is not None and bool(facts.quantisation),
-        twins=others.twins(model.topology, sum(row.mean for row in rows.layers), sketches, model.id),
-        kin=others.kin(model.family, others.vector(model.id), model.id),
+        twins=None if others is None else others.twins(model.topology, scale, sketches, model.id),
+        kin=None if others is None else others.kin(model.family, others.vector(model.id), model.id),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from registry.catalog.auditing import findings_alone
 from registry.errors import SpecMismatchError, WeightsNotReadError
 from registry.spectral.summary_statistics import figures
 from registry.spectral.training import FIGURES_VERSION, training
@@ -21,13 +22,14 @@ __all__ = ["details", "stored_spectra"]
 
 
 def details(store: Store, name: str) -> ModelDetails:
-    """Return a model with its layer figures, skipped tensors, conjugacy, tags, provenance and equivalence classes."""
+    """Return a model with its layer figures, skipped tensors, conjugacy, tags, provenance, classes and findings."""
     summary = store.read(find_model, name)
     rows = store.read(read_details, summary.id)
     spectra = store.read(read_spectra, summary.id) if rows.has_spectra else None
     of_weights = store.read(read_weight_figures, summary.id)
     known = of_weights is not None and of_weights.version == FIGURES_VERSION
     labels = {spec.hash: spec.label for spec in store.read(all_specs)}
+    findings, rules = findings_alone(store, summary)
     return ModelDetails(
         summary=summary,
         layers=tuple(
@@ -52,6 +54,8 @@ def details(store: Store, name: str) -> ModelDetails:
             )
             for key, identity, members in store.read(classes_with, summary.id)
         ),
+        findings=findings,
+        rules=rules,
     )
 
 

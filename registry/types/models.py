@@ -9,6 +9,7 @@ from registry.types.reprs import Shown
 
 if TYPE_CHECKING:
     from registry.types.architectures import CatalogueEntry, PublishedWeights
+    from registry.types.audits import Finding
     from registry.types.spectra import Conjugacy
     from registry.types.weight_figures import Training
     from registry.types.weights import Metric, SkippedTensor
@@ -109,6 +110,8 @@ class ModelDetails:
     ``memberships``: the stored equivalence classes that contain it, newest partition first. ``notes``: sentences on
     choices that the reader of the weights made. ``evidence``: what the training class rests on, None where figures of
     the weights are not stored. ``published``: of an architecture of the catalogue, the weights published for it.
+    ``findings``: what the rules of an audit that look at the model alone find; ``rules``: the names of those that could
+    be applied.
     """
 
     summary: ModelSummary
@@ -127,6 +130,8 @@ class ModelDetails:
     notes: tuple[str, ...] = ()
     evidence: Training | None = None
     published: tuple[PublishedWeights, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

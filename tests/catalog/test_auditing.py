@@ -41,6 +41,23 @@ def faulty(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_details_tell_what_is_found_in_a_model_alone(database_url: str, faulty: Path) -> None:
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([faulty]), workers=1)
+        audit = reg.audit()
+        for name in ("sound", "faulty"):
+            details = reg.show(name)
+            assert details.findings == tuple(each for each in audit.findings if each.model == name)
+            assert set(details.rules) == set(AUDIT_RULES) - {"labels", "family"}
+        assert {each.rule for each in reg.show("faulty").findings} == {"untrained", "scale"}
+
+
+def test_details_of_a_header_tell_of_no_rule_that_needs_weights(database_url: str, faulty: Path) -> None:
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([faulty / "sound.safetensors"]), workers=1, headers_only=True)
+        assert (reg.show("sound").findings, reg.show("sound").rules) == ((), ("config",))
+
+
 def test_stored_models(database_url: str, faulty: Path) -> None:
     with Registry(database_url) as reg:
         for name in ("sound", "faulty"):
