@@ -157,7 +157,8 @@ def _show(query: str, found: Search, *, equivalent: bool) -> None:
     if found.indexed:
         tables.say("The index was used, which can miss models; --exact searches all.")
     if found.note:
-        tables.hint(found.note)
+        of_catalogue = any(neighbour.model.catalogue for neighbour in found.neighbours)
+        (tables.say if of_catalogue else tables.hint)(found.note)
 
 
 def _show_neighbours(found: Search, *, equivalent: bool) -> None:

@@ -68,13 +68,17 @@ class Likeness:
 class _Classes:
     """Classes of architectures that the fingerprint ``shapes`` and the number of parameters do not tell apart.
 
-    ``vectors``: (n, d), of each class; ``members``: its architectures, by id; ``rows``: of its first, those that pass.
+    ``vectors``: (n, d), of each class; ``members``: its architectures, by id, first those that a file is; ``rows``: of
+    its first, those that pass. ``searched``: how many classes there are for the default numbers of classes and input
+    channels; ``note``: how they were sized to those of a file.
     """
 
     vectors: NDArray[np.float32]
     members: list[list[Architecture]]
     rows: dict[int, Row]
     every: Sequence[Row]
+    searched: int
+    note: str
 
     def summary(self, at: int, where: Filter) -> ModelSummary:
         """A class as one model, of the first of its architectures; with weights where the filter chose among them."""
@@ -151,8 +155,8 @@ def nearest_architectures(
     catalogue: Catalogue, query: Query, settings: SearchSettings, where: Filter, limits: SearchLimits
 ) -> Search:
     """Find the classes of architectures nearest to a network by shapes; that of the query itself is left out."""
-    where, classes = _classes(catalogue, query, where)
-    searched = len(classes.members)
+    where, classes = _classes(catalogue, query, settings, where)
+    searched = classes.searched
     settings = settings.among(searched)
     radius = limits.radius
     if limits.equivalent:
@@ -168,6 +172,7 @@ def nearest_architectures(
         neighbours=_neighbours(classes, query, settings, where, at, distances),
         calibration=settings.calibration,
         radius=limits.radius,
+        note=classes.note,
     )
 
 
@@ -180,8 +185,8 @@ def compress_to_architectures(
     whole(k, "k", 1)
     model = query.model()
     asked = with_max_ratio(model, placed(where, ()), max_ratio)
-    where, classes = _classes(catalogue, query, smaller(model, asked))
-    searched = len(classes.members)
+    where, classes = _classes(catalogue, query, settings, smaller(model, asked))
+    searched = classes.searched
     settings = settings.among(searched)
     at, distances = _nearest(classes, query, settings, None, settings.limit)
     equivalent = bool(len(at))
@@ -201,18 +206,19 @@ def compress_to_architectures(
         candidates=tuple(candidate_of(model, each, None) for each in found),
         calibration=settings.calibration,
         removals=() if found else row_removals(classes.every, asked, than=(model.name, below(model, asked))),
+        note=classes.note,
     )
 
 
 def count_classes(catalogue: Catalogue, query: Query, where: Filter) -> int:
     """How many classes of architectures match a filter, without that of the query."""
-    return len(_classes(catalogue, query, where)[1].members)
+    return _classes(catalogue, query, None, where)[1].searched
 
 
 def like_in_catalogue(catalogue: Catalogue, query: Query, settings: SearchSettings) -> Likeness:
     """Find the layouts equivalent to a network by shapes; with its own, if it is an architecture of the catalogue."""
-    _, classes = _classes(catalogue, query, Filter())
-    settings = settings.among(len(classes.members))
+    _, classes = _classes(catalogue, query, settings, Filter())
+    settings = settings.among(classes.searched)
     at, distances = _nearest(classes, query, settings, None, settings.limit)
     found = {
         one.layout: distance
@@ -221,13 +227,16 @@ def like_in_catalogue(catalogue: Catalogue, query: Query, settings: SearchSettin
     }
     if query.id:
         found |= dict.fromkeys((one.layout for one in catalogue.architectures() if one.id == query.id), 0.0)
-    return Likeness(settings, query.model(), found, len(classes.members))
+    return Likeness(settings, query.model(), found, classes.searched)
 
 
-def _classes(catalogue: Catalogue, query: Query, where: Filter) -> tuple[Filter, _Classes]:
+def _classes(
+    catalogue: Catalogue, query: Query, settings: SearchSettings | None, where: Filter
+) -> tuple[Filter, _Classes]:
     """The classes of the architectures that match a filter, without that of the query; and the filter as it was read.
 
-    Only with a filter are the weights and their metrics read.
+    Only with a filter are the weights and their metrics read. ``settings``: with them, the layouts nearest to a file
+    are sized as the file is; without, all are as the libraries build them by default.
     """
     every: Sequence[Row] = ()
     rows: dict[int, Row] = {}
@@ -239,13 +248,36 @@ def _classes(catalogue: Catalogue, query: Query, where: Filter) -> tuple[Filter,
     ids, vectors = catalogue.vectors()
     at = {layout: number for number, layout in enumerate(ids.tolist())}
     own = set(query.model().names) if query.id else set()
+    passing = [one for one in catalogue.architectures() if one.layout in at and (where == Filter() or one.id in rows)]
+    asked = [one for one in passing if one.label not in own]
+    members = _grouped(asked, vectors, at)
+    searched, note = len(members), ""
+    if settings is not None and query.stored is not None:
+        from registry.catalog.layout_vectors import sized_vectors
+
+        chosen = np.array(sorted({at[one.layout] for one in asked}), np.intp)
+        sized = sized_vectors(catalogue, query.stored, query.vector, ids[chosen], vectors[chosen], settings.distance)
+        if sized is not None:
+            vectors, note = vectors.copy(), sized.note
+            for layout, vector in sized.vectors.items():
+                if layout in at:
+                    vectors[at[layout]] = vector
+            first = {known: number for number, known in enumerate(sized.recognised)}
+            asked.sort(key=lambda one: (first.get(one.id, len(first)), one.id))
+            members = _grouped(asked, vectors, at)
+    kept = list(members.values())
+    those = vectors[[at[each[0].layout] for each in kept]] if kept else vectors[:0]
+    return where, _Classes(those, kept, rows, every, searched, note)
+
+
+def _grouped(
+    architectures: Sequence[Architecture], vectors: NDArray[np.float32], at: dict[int, int]
+) -> dict[tuple[bytes, int], list[Architecture]]:
+    """Architectures by vector and number of parameters, in their order. ``at``: the row of each layout's vector."""
     members: dict[tuple[bytes, int], list[Architecture]] = {}
-    for one in catalogue.architectures():
-        if one.layout in at and (where == Filter() or one.id in rows):
-            members.setdefault((vectors[at[one.layout]].tobytes(), one.parameters), []).append(one)
-    kept = [each for each in members.values() if not own.intersection(one.label for one in each)]
-    chosen = vectors[[at[each[0].layout] for each in kept]] if kept else vectors[:0]
-    return where, _Classes(chosen, kept, rows, every)
+    for one in architectures:
+        members.setdefault((vectors[at[one.layout]].tobytes(), one.parameters), []).append(one)
+    return members
 
 
 def _nearest(
@@ -253,7 +285,7 @@ def _nearest(
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     if not len(classes.members):
         return np.empty(0, np.intp), np.empty(0)
-    ids = np.array([each[0].id for each in classes.members], np.int64)
+    ids = np.arange(len(classes.members))  # at equal distance the first, which the file is
 
     def squares() -> NDArray[np.float64]:
         found: NDArray[np.float64] = np.square(classes.vectors, dtype=np.float64).sum(axis=1)
@@ -271,4 +303,4 @@ def _neighbours(
     distances: NDArray[np.float64],
 ) -> tuple[Neighbour, ...]:
     models = [classes.summary(number, where) for number in at.tolist()]
-    return tuple(map(Neighbour, models, verdicts_on(query, models, distances, settings, len(classes.members))))
+    return tuple(map(Neighbour, models, verdicts_on(query, models, distances, settings, classes.searched)))

@@ -418,8 +418,13 @@ def _joined_search(answers: Sequence[tuple[_Asked, Search]], limits: SearchLimit
         searched=sum(found.searched for _, found in answers),
         neighbours=tuple(sorted(rows, key=lambda near: near.distance)[: limits.k]),
         unknown=sum(found.unknown for _, found in answers),
+        note=_notes(found.note for _, found in answers),
         older=sum(found.older for _, found in answers),
     )
+
+
+def _notes(notes: Iterable[str]) -> str:
+    return " ".join(dict.fromkeys(filter(None, notes)))
 
 
 def _joined_compression(answers: Sequence[tuple[_Asked, Compression]], k: int) -> Compression | None:
@@ -446,6 +451,7 @@ def _joined_compression(answers: Sequence[tuple[_Asked, Compression]], k: int) -
         equivalent=equivalent,
         candidates=tuple(rows[:k]),
         removals=() if rows else _summed(found.removals for _, found in answers),
+        note=_notes(found.note for _, found in answers),
         older=sum(found.older for _, found in answers),
     )
 

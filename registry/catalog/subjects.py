@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from registry.errors import AmbiguousError, SourceError, SpecMismatchError, UnknownModelError, WeightsNotReadError
 from registry.types import ModelSummary
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from registry.catalog.measuring import Measured
     from registry.equivalence.relations import SketchedLayers
     from registry.storage import Store
-    from registry.types import Checkpoint, Conjugacy, FingerprintSpec, ModelRef, Spectrum, WeightsPlan
+    from registry.types import Checkpoint, Conjugacy, FingerprintSpec, ModelRef, Spectrum, TensorInfo, WeightsPlan
 
     QueryInput = str | Path | torch.nn.Module | Mapping[str, torch.Tensor]
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 __all__ = [
     "Query",
+    "StoredShapes",
     "asked_once",
     "names_a_source",
     "or_shapes",
@@ -39,6 +40,13 @@ __all__ = [
 ]
 
 
+class StoredShapes(NamedTuple):
+    """The tensors of a file as they are stored, in its order, and what ``config.json`` beside it says."""
+
+    tensors: tuple[TensorInfo, ...]
+    config: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
     """A query model. ``id``: 0 if it is not stored; ``vector``: float32 array of shape (spec.length,).
@@ -46,6 +54,7 @@ class Query:
     ``training``: its training class, empty where it is not known. The other fields are functions that read on demand:
     ``model`` returns the summary and raises ``UnknownModelError`` if the model has been removed; ``conjugacy``,
     ``spectra`` and ``sketches`` return None if they are not stored; sketches also if they are of another version.
+    ``stored``: the tensors of a file that was opened, None of a stored model.
     """
 
     id: int
@@ -55,6 +64,7 @@ class Query:
     conjugacy: Callable[[], Conjugacy | None]
     spectra: Callable[[], tuple[Spectrum, ...] | None]
     sketches: Callable[[], SketchedLayers | None]
+    stored: StoredShapes | None = None
 
 
 def or_shapes(spec: FingerprintSpec, ask: Callable[[FingerprintSpec], T]) -> T:
@@ -247,10 +257,12 @@ def _measured(store: Store | None, checkpoint: Checkpoint, spec: FingerprintSpec
     plan = plan_weights(checkpoint)
     if store is not None and (known := store.read(find_content, plan.content_hash)) is not None:
         return _stored(store, known, spec)
-    return _of_measured(checkpoint.ref, plan, measure(checkpoint, plan), spec)
+    return _of_measured(checkpoint.ref, plan, measure(checkpoint, plan), spec, _stored_shapes(checkpoint))
 
 
-def _of_measured(ref: ModelRef, plan: WeightsPlan, measured: Measured, spec: FingerprintSpec) -> Query:
+def _of_measured(
+    ref: ModelRef, plan: WeightsPlan, measured: Measured, spec: FingerprintSpec, stored: StoredShapes
+) -> Query:
     from registry.equivalence.relations import sketched
     from registry.spectral import fingerprint
 
@@ -268,6 +280,7 @@ def _of_measured(ref: ModelRef, plan: WeightsPlan, measured: Measured, spec: Fin
         lambda: measured.conjugacy,
         lambda: measured.spectra,
         lambda: None if measured.sketches is None else sketched(plan.layers, measured.sketches),
+        stored,
     )
 
 
@@ -310,13 +323,14 @@ def _measured_once(stores: Sequence[Store], checkpoint: Checkpoint) -> Callable[
     from registry.sources import plan_weights
     from registry.storage.models.summaries import find_content
 
-    plan = plan_weights(checkpoint)
+    plan, shapes = plan_weights(checkpoint), _stored_shapes(checkpoint)
     for store in stores:
         known = store.read(find_content, plan.content_hash)
         if known is not None and known.matrix_rule == plan.rule:
-            return partial(_stored, store, known)
+            held, model = store, known
+            return lambda spec: replace(_stored(held, model, spec), stored=shapes)
     measured = measure(checkpoint, plan)
-    return lambda spec: _of_measured(checkpoint.ref, plan, measured, spec)
+    return lambda spec: _of_measured(checkpoint.ref, plan, measured, spec, shapes)
 
 
 def shapes_query(reference: QueryInput) -> Query:
@@ -347,7 +361,11 @@ def _shaped(checkpoint: Checkpoint, plan: WeightsPlan) -> Query:
     measured = measure_headers(plan)
     [vector] = (each.vector for each in measured.fingerprints if each.spec == SHAPES)
     model = replace(_summary(checkpoint.ref, plan, measured), weights_read=False)
-    return Query(0, "", vector, lambda: model, lambda: None, lambda: None, lambda: None)
+    return Query(0, "", vector, lambda: model, lambda: None, lambda: None, lambda: None, _stored_shapes(checkpoint))
+
+
+def _stored_shapes(checkpoint: Checkpoint) -> StoredShapes:
+    return StoredShapes(tuple(checkpoint.tensors), checkpoint.facts.config)
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:

@@ -97,8 +97,9 @@ class Compression:
     """Smaller stand-ins, best first. If ``equivalent`` is False none is equivalent, and the candidates are the nearest.
 
     ``removals``: models removed by each constraint, if there is no candidate. ``note``: the measure of size, if it is
-    not the bounded gigaflops because those of ``model`` are unknown. ``calibration`` and ``rate``: None if the
-    fingerprint is not calibrated. ``older``: number of models left out because they are of an older matrix rule.
+    not the bounded gigaflops because those of ``model`` are unknown; of the catalogue, how heads were sized to that of
+    the file. ``calibration`` and ``rate``: None if the fingerprint is not calibrated. ``older``: number of models left
+    out because they are of an older matrix rule.
     """
 
     model: ModelSummary

@@ -44,8 +44,9 @@ class Search:
     ``model``: the model of the question, with ``id`` 0 if it is not stored. ``radius``: largest distance of a result,
     None if only ``k`` was given. ``unknown``: number of models left out because a value bounded by the filter is
     unknown. ``indexed``: whether an index was used, which can miss some models. ``note``: why an existing index was not
-    used. ``calibration`` and ``rate``: None if the fingerprint is not calibrated. ``tolerance``: then None unless
-    given. ``older``: number of models left out because they are of an older matrix rule.
+    used; of the catalogue, how heads were sized to that of the file. ``calibration`` and ``rate``: None if the
+    fingerprint is not calibrated. ``tolerance``: then None unless given. ``older``: number of models left out because
+    they are of an older matrix rule.
     """
 
     model: ModelSummary
