@@ -66,7 +66,8 @@ def classes(
     ways = {"--kept": kept, "--forget": forget is not None, "--class": identity is not None}
     [*others, way] = [name for name, asked in ways.items() if asked] or [""]
     given = [f"--{name.replace('_', '-')}" for name in filters] + ["--rule"] * (rule is not None) + others
-    given += [f"--{name}" for name in ("fingerprint", "distance", "tolerance") if is_given(context, name)]
+    terms = ("fingerprint", "distance", "tolerance", "assume_trained")
+    given += [f"--{name.replace('_', '-')}" for name in terms if is_given(context, name)]
     given += ["--keep/--no-keep"] * is_given(context, "keep")
     if way and given:
         raise UsageError(f"{given[0]} cannot be combined with {way}")
@@ -98,6 +99,7 @@ def _show(partition: Partition) -> None:
         f"models, {tables.counted(alone, 'model')} alone.",
         f"Compared by {verdict_text.basis(partition.spec, partition.distance, partition.tolerance)}.",
         f"Linkage rule: {_rule(partition)}.{_widest(partition)}",
+        *verdict_text.assumed(partition),
         *verdict_text.older(partition.older),
     )
     if several:
@@ -165,6 +167,7 @@ def _show_class(partition: Partition, *, as_json: bool) -> None:
         **dict(group.shared),
         "compared by": verdict_text.basis(partition.spec, partition.distance, partition.tolerance),
         "linkage rule": _rule(partition),
+        "undetermined": "judged as trained" if partition.assume_trained else "",
         "created": tables.moment(partition.created),
     }
     tables.table((group.identity, ""), [(fact, value) for fact, value in facts.items() if value])

@@ -26,9 +26,6 @@ def compare(
             "--strict", help="Also require spectra by depth as near as those of trainings that differ only in the seed."
         ),
     ] = False,
-    assume_trained: Annotated[
-        bool, typer.Option("--assume-trained", help="Judge a model of undetermined training class as trained.")
-    ] = False,
     db: Database = None,
     as_json: AsJson = False,
     *,
@@ -44,9 +41,7 @@ def compare(
     The tolerance separates families. --strict separates different trainings of one topology.
     """
     with open_registry(db) as registry:
-        compared = registry.compare(
-            a, b, strict=strict, assume_trained=assume_trained, audited=True, **required, **question
-        )
+        compared = registry.compare(a, b, strict=strict, audited=True, **required, **question)
     if as_json:
         json_output.write(json_output.comparison(compared))
         require_all(compared)

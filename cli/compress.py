@@ -93,7 +93,7 @@ def _show_compression(found: Compression) -> None:
     )
     if found.note:
         tables.say(found.note)
-    tables.say(*verdict_text.older(found.older))
+    tables.say(*verdict_text.assumed(found), *verdict_text.older(found.older))
     if not found.candidates:
         tables.say("No smaller model passes the constraints.")
         show_removals(found.removals)

@@ -31,9 +31,6 @@ def check(
             parser=parse_metric, metavar="METRIC=VALUE", help="Metric of FILE: 'top1@cifar10/test=92.6'. Repeatable."
         ),
     ] = None,
-    assume_trained: Annotated[
-        bool, typer.Option("--assume-trained", help="Judge a model of undetermined training class as trained.")
-    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Equivalent also means near by depth; see archreg compare.")
     ] = False,
@@ -48,15 +45,7 @@ def check(
     The file is measured and not stored. Against another file no database is needed.
     """
     with open_registry(db) as registry:
-        compared = registry.gate(
-            file,
-            against,
-            metrics=metric or (),
-            strict=strict,
-            assume_trained=assume_trained,
-            **required,
-            **question,
-        )
+        compared = registry.gate(file, against, metrics=metric or (), strict=strict, **required, **question)
     if as_json:
         json_output.write(json_output.gate(compared))
     else:

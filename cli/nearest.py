@@ -150,7 +150,7 @@ def _show(query: str, found: Search, *, equivalent: bool) -> None:
         tables.say(verdict_text.expected(found, found.searched))
     tables.say(*verdict_text.approximate(found.model, *(neighbour.model for neighbour in found.neighbours)))
     tables.say(*verdict_text.incomplete(found.model, *(neighbour.model for neighbour in found.neighbours)))
-    tables.say(*verdict_text.older(found.older), *verdict_text.equals(found.model))
+    tables.say(*verdict_text.assumed(found), *verdict_text.older(found.older), *verdict_text.equals(found.model))
     if found.unknown:
         were = "was" if found.unknown == 1 else "were"
         tables.say(f"{tables.counted(found.unknown, 'model')} {were} left out: a filtered value is unknown.")

@@ -1,7 +1,8 @@
 """Options that several commands share.
 
-`with_options` passes a group of options to a command as one argument: ``question`` (fingerprint, distance, tolerance),
-``measure`` (the same without the tolerance), ``filters`` (which models are used) or ``card`` (metadata of a model).
+`with_options` passes a group of options to a command as one argument: ``question`` (fingerprint, distance, tolerance,
+training classes), ``measure`` (fingerprint and distance), ``filters`` (which models are used) or ``card`` (metadata of
+a model).
 """
 
 from __future__ import annotations
@@ -125,6 +126,15 @@ _tolerance = functools.partial(
 )
 
 
+AssumeTrained = Annotated[
+    bool,
+    typer.Option(
+        "--assume-trained",
+        help="Judge models of undetermined training class as trained; else each is equivalent to itself alone.",
+    ),
+]
+
+
 def question(
     fingerprint: Fingerprint = "layered",
     distance: Distance = None,
@@ -132,9 +142,10 @@ def question(
         float | None,
         _tolerance(show_default="calibrated; smaller for many models, so that at most one false pass is expected"),
     ] = None,
+    assume_trained: AssumeTrained = False,
 ) -> dict[str, Any]:
-    """Fingerprint, distance and tolerance of a search, as keyword arguments of `Registry` methods."""
-    return {**measure(fingerprint, distance), "tolerance": tolerance}
+    """Fingerprint, distance, tolerance and `AssumeTrained` of a search, as keyword arguments of `Registry` methods."""
+    return {**measure(fingerprint, distance), "tolerance": tolerance, "assume_trained": assume_trained}
 
 
 def question_of_two(
@@ -143,9 +154,10 @@ def question_of_two(
     tolerance: Annotated[
         float | None, _tolerance(show_default="calibrated for one pair: 1 in 100 unrelated pairs pass")
     ] = None,
+    assume_trained: AssumeTrained = False,
 ) -> dict[str, Any]:
     """As `question`, with the default tolerance for two models."""
-    return question(fingerprint, distance, tolerance)
+    return question(fingerprint, distance, tolerance, assume_trained)
 
 
 def question_of_all(
@@ -154,9 +166,10 @@ def question_of_all(
     tolerance: Annotated[
         float | None, _tolerance(show_default="calibrated, for any number of models: 1 in 100 unrelated pairs pass")
     ] = None,
+    assume_trained: AssumeTrained = False,
 ) -> dict[str, Any]:
     """As `question`, with a default tolerance that does not change as models are added."""
-    return question(fingerprint, distance, tolerance)
+    return question(fingerprint, distance, tolerance, assume_trained)
 
 
 def requirements(

@@ -83,7 +83,7 @@ def _show(found: Selection) -> None:
     tables.say(
         f"{tables.whole(found.passed)} of {tables.counted(found.models, found.unit)} {passes} the constraints{of}."
     )
-    tables.say(*verdict_text.older(found.older, alone=not found.like))
+    tables.say(*verdict_text.assumed(found), *verdict_text.older(found.older, alone=not found.like))
     if not found.classes:
         show_removals(found.removals, found.unit)
         return

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Calibration,
         Candidate,
         Comparison,
+        Compression,
         Conjugacy,
         Contrast,
         Decay,
@@ -233,6 +234,11 @@ def equals(model: ModelSummary) -> tuple[str, ...]:
     others = model.names[1:]
     more = f" and {whole(len(others) - NAMED)} more" if len(others) > NAMED else ""
     return (f"Equal to {model.name} by shapes and parameters: {', '.join(others[:NAMED])}{more}.",)
+
+
+def assumed(found: Search | Selection | Partition | Compression) -> tuple[str, ...]:
+    """A sentence that says that undetermined models were judged as trained, where they were; else nothing."""
+    return ("Models of undetermined training class were judged as trained.",) if found.assume_trained else ()
 
 
 def older(count: int, *, alone: bool = False) -> tuple[str, ...]:

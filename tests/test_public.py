@@ -16,18 +16,19 @@ import registry
 from registry import ModelCard, Registry, errors, types, version
 
 TERMS = "fingerprint='layered', distance=None, tolerance=None"
+JUDGED = f"{TERMS}, assume_trained=False"
 SEARCH = "radius=None, equivalent=False, exact=False"
 METHODS = {
     "audit": "(references=(), *, rules=(), resume=None, progress=None, **filters)",
     "calibrate": "(*, fingerprint='layered', distance=None, rate=0.01, seed=0, dry_run=False, **unknown)",
     "calibration": "(*, fingerprint='layered', distance=None, **unknown)",
     "check": "()",
-    "classes": f"(*, {TERMS}, rule=None, keep=True, **filters)",
+    "classes": f"(*, {JUDGED}, rule=None, keep=True, **filters)",
     "close": "()",
     "compare": (
         f"(a, b, *, {TERMS}, strict=False, assume_trained=False, require=(), max_drop=None, audited=False, **unknown)"
     ),
-    "compress": f"(query, *, max_ratio=None, k=10, explain=False, relations=False, {TERMS}, **filters)",
+    "compress": f"(query, *, max_ratio=None, k=10, explain=False, relations=False, {JUDGED}, **filters)",
     "current": "()",
     "distances": "(*, fingerprint='layered', distance=None, **filters)",
     "duplicates": "(**filters)",
@@ -50,7 +51,7 @@ METHODS = {
         "command='', progress=None)"
     ),
     "models": "(**filters)",
-    "nearest": f"(query, k=None, *, {SEARCH}, {TERMS}, **filters)",
+    "nearest": f"(query, k=None, *, {SEARCH}, {JUDGED}, **filters)",
     "older": "()",
     "outdated": "()",
     "plan": "(references=(), *, manifest=None, key=None, seed=0, name=None, base=None, card=ModelCard())",
@@ -63,9 +64,9 @@ METHODS = {
     "remove": "(name)",
     "rename": "(old, new)",
     "reset_calibration": "(*, fingerprint='layered', distance=None, **unknown)",
-    "search": f"(query, k=None, *, {SEARCH}, relations=False, {TERMS}, **filters)",
+    "search": f"(query, k=None, *, {SEARCH}, relations=False, {JUDGED}, **filters)",
     "search_all": "(queries, **options)",
-    "select": (f"(*, aims=(), like=None, min_metric=None, max_metric=None, k=20, {TERMS}, **filters)"),
+    "select": (f"(*, aims=(), like=None, min_metric=None, max_metric=None, k=20, {JUDGED}, **filters)"),
     "set": "(name, **changes)",
     "set_metric": "(name, metric)",
     "show": "(name)",

@@ -70,6 +70,7 @@ def compress(
         removals=() if found else removals(store, settings, where, than=query.model()),
         note=_note(query.model(), where),
         older=older_among(store, settings.spec, passing(store, where)),
+        assume_trained=settings.assume_trained,
     )
 
 

@@ -40,7 +40,7 @@ class KeptClasses:
         models removed since are left out. Raises ``UnknownClassError``, or ``AmbiguousError`` if several identities
         begin with it.
         """
-        from registry.catalog.partitioning import model_class
+        from registry.catalog.partitioning import ASSUMED, model_class
         from registry.catalog.search_settings import settings_for
         from registry.storage.equivalence.stored_partitions import find_class
         from registry.storage.models.summaries import read_summaries
@@ -69,6 +69,7 @@ class KeptClasses:
             calibration=settings.calibration,
             kept=True,
             created=row.created.isoformat(timespec="seconds"),
+            assume_trained=ASSUMED in json.loads(row.key.scope),
         )
 
     def forget(self, partition_id: int) -> KeptPartition:

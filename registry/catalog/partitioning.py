@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from registry.storage import Store, StoredPartition
     from registry.types import ModelSummary
 
-__all__ = ["classes_of", "model_class"]
+__all__ = ["ASSUMED", "classes_of", "model_class"]
+
+ASSUMED = "assume_trained"  # key of a scope, beside the fields of the filter
 
 DIGITS = 12  # hexadecimal digits of an identity
 # Summary fields that members can have in common.
@@ -44,7 +46,8 @@ def classes_of(
     subject = _subject(store, settings, where)
     older = older_among(store, settings.spec, passing(store, where))
     by_rule = rule_for(rule, len(subject.ids))
-    key = PartitionKey(settings.spec.hash, settings.distance.name, by_rule.name, settings.limit, _scope(where))
+    scope = _scope(where, settings)
+    key = PartitionKey(settings.spec.hash, settings.distance.name, by_rule.name, settings.limit, scope)
     mark, note = subject.mark(), ""
     stored = store.read(find_partition, key)
     if stored is not None and stored.mark == mark:
@@ -67,12 +70,13 @@ def classes_of(
         created="" if stored is None else stored.created.isoformat(timespec="seconds"),
         note=note,
         older=older,
+        assume_trained=settings.assume_trained,
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Subject:
-    """The models to partition: ids (n,), vectors (n, d), training classes (n,), and summaries by id."""
+    """The models to partition: ids (n,), vectors (n, d), training classes (n,) as judged, and summaries by id."""
 
     ids: NDArray[np.int64]
     vectors: NDArray[np.float32]
@@ -110,7 +114,7 @@ class _Subject:
 def _subject(store: Store, settings: SearchSettings, where: Filter) -> _Subject:
     ids, vectors = vectors_of(store, settings.spec, where)
     models = {model.id: model for model in summaries_of(store, ids.tolist())}
-    trainings = ["" if settings.by_shapes else models[model].training_class for model in ids.tolist()]
+    trainings = ["" if settings.by_shapes else settings.judged(models[model].training_class) for model in ids.tolist()]
     return _Subject(ids, vectors, trainings, models)
 
 
@@ -120,11 +124,13 @@ def _tail(members: Sequence[ModelSummary]) -> str:
     return tails.pop() if len(tails) == 1 else "mixed"
 
 
-def _scope(where: Filter) -> str:
+def _scope(where: Filter, settings: SearchSettings) -> str:
+    """The filter, and how training classes were judged where that is not the default, as canonical JSON."""
     named = {name: str(kin) for name in ("related_to", "unrelated_to") if (kin := getattr(where, name)) is not None}
     rest = asdict(replace(where, related_to=None, unrelated_to=None))
     given = {name: value for name, value in rest.items() if value != getattr(Filter(), name)}
-    return json.dumps(given | named, sort_keys=True)
+    judged = {ASSUMED: "yes"} if settings.assume_trained else {}
+    return json.dumps(given | named | judged, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -391,6 +391,7 @@ class Registry:
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
+        assume_trained: bool = False,
         **filters: Unpack[Filters],
     ) -> tuple[Neighbour, ...]:
         """Return the neighbours that ``search`` finds."""
@@ -403,6 +404,7 @@ class Registry:
             fingerprint=fingerprint,
             distance=distance,
             tolerance=tolerance,
+            assume_trained=assume_trained,
             **filters,
         ).neighbours
 
@@ -418,6 +420,7 @@ class Registry:
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
+        assume_trained: bool = False,
         **filters: Unpack[Filters],
     ) -> Search:
         """Find the stored models nearest to a query model, which is left out.
@@ -427,7 +430,8 @@ class Registry:
         the query. All n models that match the filters are searched in memory, O(n d); later searches read only changed
         vectors. A current index of the database (``index.build``) is used instead, unless ``exact``; it can miss
         models, and ``Search.indexed`` is then True. The default tolerance is the largest at which at most one false
-        pass is expected among the models searched, and at most the calibrated one.
+        pass is expected among the models searched, and at most the calibrated one. ``assume_trained``: as in
+        ``equivalent``.
         """
         from registry.catalog.searching import SearchLimits, look_up
         from registry.spectral.specs import spec_named
@@ -443,7 +447,8 @@ class Registry:
                 )
             where = self._where(filters)
             store = self._database.readable()
-            return look_up(store, query, spec_named(fingerprint), distance, tolerance, where, wanted)
+            spec = spec_named(fingerprint)
+            return look_up(store, query, spec, distance, tolerance, where, wanted, assume_trained=assume_trained)
 
     def search_all(self, queries: Iterable[QueryInput], **options: Unpack[SearchOptions]) -> tuple[Search, ...]:
         """Run ``search`` for several queries with the same options, in order. Raises the first error."""
@@ -622,6 +627,7 @@ class Registry:
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
+        assume_trained: bool = False,
         rule: str | None = None,
         keep: bool = True,
         **filters: Unpack[Filters],
@@ -633,6 +639,7 @@ class Registry:
         within the tolerance. With ``single``, each member is within the tolerance of at least one other. If nothing has
         changed, the kept partition is read back. Else it is computed, O(n^2) at worst, and kept with the identities of
         its equivalence classes, unless ``keep`` is False. If the database is read-only, ``note`` says so.
+        ``assume_trained``: as in ``equivalent``; partitions of either setting are kept apart.
 
         Raises ``UsageError`` for an unknown rule, or for more than 20,000 connected models with ``complete``.
         """
@@ -640,7 +647,7 @@ class Registry:
 
         where = self._where(filters)
         with self._lock:
-            _, settings = self._settings(fingerprint, distance, tolerance)
+            _, settings = self._settings(fingerprint, distance, tolerance, assume_trained=assume_trained)
             return classes_of(self._database, settings, where, rule=rule, keep=keep)
 
     def compress(
@@ -654,6 +661,7 @@ class Registry:
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
+        assume_trained: bool = False,
         **filters: Unpack[Filters],
     ) -> Compression:
         """Find smaller stored models that are equivalent to the query model, the best first; O(n d).
@@ -664,6 +672,7 @@ class Registry:
         is the smallest: by gigaflops or bytes if only those are bounded, else by parameters; at equal size, the
         nearest. If none is equivalent, returns the nearest smaller models, with ``equivalent`` False. ``explain``: add
         where each candidate differs from the query; ``relations``: and how its weights are related.
+        ``assume_trained``: as in ``equivalent``.
         """
         from registry.catalog.compressing import compress
 
@@ -675,7 +684,9 @@ class Registry:
                 model = query_of(catalogue, query)
                 return compress_to_architectures(catalogue, model, settings, asked, k, max_ratio=max_ratio)
             where = self._where(filters)
-            store, subject, settings = self._question(query, fingerprint, distance, tolerance, among=True)
+            store, subject, settings = self._question(
+                query, fingerprint, distance, tolerance, among=True, assume_trained=assume_trained
+            )
             return compress(
                 store, subject, settings, where, k, max_ratio=max_ratio, explain=explain, relations=relations
             )
@@ -691,6 +702,7 @@ class Registry:
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
+        assume_trained: bool = False,
         **filters: Unpack[Filters],
     ) -> Selection:
         """Find the Pareto front of the aims among the stored models that match the filters.
@@ -699,6 +711,7 @@ class Registry:
         metrics that the filters bound, else the most common metric, and fewest parameters. Models with an unknown value
         for an aim are left out and counted. ``like``: only models equivalent to this one, including itself.
         ``min_metric``, ``max_metric``: bounds by ``top1`` or ``top1@cifar10``, in addition to the filter ``metrics``.
+        ``assume_trained``: as in ``equivalent``.
 
         The front is grouped into at most ``k`` equivalence classes, each with its smallest model first. If no model is
         left, ``removals`` gives the effect of each constraint. O(n) to read, O(n f a + f^2 d) for f models on the
@@ -723,9 +736,11 @@ class Registry:
 
             where = self._where(filters)
             if like is None:
-                store, settings = self._settings(fingerprint, distance, tolerance)
+                store, settings = self._settings(fingerprint, distance, tolerance, assume_trained=assume_trained)
                 return select(store, settings, where, wanted, None, k)
-            store, subject, settings = self._question(like, fingerprint, distance, tolerance, among=True)
+            store, subject, settings = self._question(
+                like, fingerprint, distance, tolerance, among=True, assume_trained=assume_trained
+            )
             return select(store, settings, where, wanted, subject, k)
 
     # Calibration.
@@ -1120,13 +1135,14 @@ class Registry:
             return with_kin(self._database.readable(), where)
 
     def _settings(
-        self, fingerprint: str, distance: str | None, tolerance: float | None
+        self, fingerprint: str, distance: str | None, tolerance: float | None, *, assume_trained: bool = False
     ) -> tuple[Store, SearchSettings]:
         from registry.catalog.search_settings import settings_for
         from registry.spectral.specs import spec_named
 
         store = self._database.readable()
-        return store, settings_for(store, spec_named(fingerprint), distance, tolerance)
+        spec = spec_named(fingerprint)
+        return store, settings_for(store, spec, distance, tolerance, assume_trained=assume_trained)
 
     def _question(
         self,
@@ -1136,18 +1152,19 @@ class Registry:
         tolerance: float | None,
         *,
         among: bool = False,
+        assume_trained: bool = False,
     ) -> tuple[Store, Query, SearchSettings]:
         """Settings and query model. ``among``: first require stored models, before weights are read or downloaded."""
         from registry.catalog.search_settings import settings_for
         from registry.catalog.subjects import or_shapes, resolve
         from registry.storage.models.model_queries import require_models
 
-        store, settings = self._settings(fingerprint, distance, tolerance)
+        store, settings = self._settings(fingerprint, distance, tolerance, assume_trained=assume_trained)
         if among:
             store.read(require_models)
         spec, subject = or_shapes(settings.spec, lambda spec: (spec, resolve(store, query, spec)))
         if spec != settings.spec:
-            settings = settings_for(store, spec, distance, tolerance)
+            settings = settings_for(store, spec, distance, tolerance, assume_trained=assume_trained)
         return store, subject, settings
 
     def _both(
@@ -1171,14 +1188,14 @@ class Registry:
 
         named = [each for each in ((a,) if read else (a, b)) if isinstance(each, str) and not names_a_source(each)]
         store = self._database.readable() if named else self._database.readable_if_any()
-        settings = settings_for(store, spec_named(fingerprint), distance, tolerance)
+        settings = settings_for(store, spec_named(fingerprint), distance, tolerance, assume_trained=assume_trained)
         second = unnamed if read else resolve
         spec, one, other = or_shapes(
             settings.spec, lambda spec: (spec, resolve(store, a, spec), second(store, b, spec))
         )
         if spec != settings.spec:
-            settings = settings_for(store, spec, distance, tolerance)
-        return one, other, dataclasses.replace(settings, assume_trained=assume_trained)
+            settings = settings_for(store, spec, distance, tolerance, assume_trained=assume_trained)
+        return one, other, settings
 
 
 def _planned(refs: Sequence[ModelRef]) -> tuple[ModelRef, ...]:

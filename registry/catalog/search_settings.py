@@ -9,7 +9,9 @@ from registry.catalog.arguments import number
 from registry.equivalence import (
     DEFAULT_DISTANCE,
     SEED_DISTANCES,
+    TRAINED,
     UNDETERMINED,
+    assumed,
     distance_named,
     judge,
     rate_bound,
@@ -53,7 +55,8 @@ class SearchSettings:
     ``calibration``: None if the fingerprint is not calibrated; ``tolerance``: None if it is not given either;
     ``fixed``: whether the caller gave the tolerance; then it is not adapted to the number of models; ``by_shapes``:
     whether shapes alone are compared: then no training class counts; ``assume_trained``: undetermined models are judged
-    as trained. ``besides``: how many models other registries search for the same question.
+    as trained, False where no training class counts. ``besides``: how many models other registries search for the same
+    question.
     """
 
     spec: FingerprintSpec
@@ -83,6 +86,17 @@ class SearchSettings:
             )
         return self.tolerance
 
+    def judged(self, training: str) -> str:
+        """The training class that a model of this one is judged by."""
+        return assumed(training) if self.assume_trained else training
+
+    def alike(self, training: str) -> tuple[str, ...]:
+        """The training classes of the models that may be equivalent to another of this one; none if undetermined."""
+        judged = self.judged(training)
+        if judged == UNDETERMINED:
+            return ()
+        return (judged, UNDETERMINED) if self.assume_trained and judged == TRAINED else (judged,)
+
     def among(self, searched: int) -> Self:
         """The settings for a search among that many models.
 
@@ -97,7 +111,12 @@ class SearchSettings:
 
 
 def settings_for(
-    store: Store | None, spec: FingerprintSpec, distance: str | None, tolerance: float | None
+    store: Store | None,
+    spec: FingerprintSpec,
+    distance: str | None,
+    tolerance: float | None,
+    *,
+    assume_trained: bool = False,
 ) -> SearchSettings:
     """Return settings with the calibration of the registry, else the shipped one, if any; its tolerance by default.
 
@@ -116,7 +135,10 @@ def settings_for(
         tolerance = calibration.tolerance
     if tolerance is not None and not 0.0 <= tolerance < float("inf"):
         raise UsageError(f"tolerance must be finite and not negative, not {tolerance}")
-    return SearchSettings(spec, measure, tolerance, calibration, fixed, by_shapes=not needs_spectra(spec))
+    by_shapes = not needs_spectra(spec)
+    return SearchSettings(
+        spec, measure, tolerance, calibration, fixed, by_shapes, assume_trained=assume_trained and not by_shapes
+    )
 
 
 def verdicts_on(
@@ -127,13 +149,10 @@ def verdicts_on(
     searched: int,
 ) -> list[Verdict]:
     """Verdicts on the query and each of n models at distances (n,), searched among ``searched`` models."""
-    training, others = query.training, [model.training_class for model in models]
-    if settings.assume_trained:
-        training, *others = ("trained" if each == UNDETERMINED else each for each in (training, *others))
     return judge(
         distances,
-        training,
-        others,
+        settings.judged(query.training),
+        [settings.judged(model.training_class) for model in models],
         tolerance=settings.tolerance,
         rate=settings.rate,
         calibration=settings.calibration,

@@ -10,7 +10,7 @@ import numpy as np
 from registry.catalog.arguments import number, whole
 from registry.catalog.search_settings import Candidates, candidates, passing, settings_for, summaries_of, verdicts_on
 from registry.catalog.subjects import resolve, shapes_for, stored
-from registry.equivalence import UNDETERMINED, nearest, search
+from registry.equivalence import nearest, search
 from registry.errors import UsageError, WeightsNotReadError
 from registry.types import Neighbour, Search
 
@@ -66,16 +66,18 @@ def look_up(
     tolerance: float | None,
     where: Filter,
     limits: SearchLimits,
+    *,
+    assume_trained: bool = False,
 ) -> Search:
     """Find the stored models nearest to the query, which is left out; O(n d), or by a current index.
 
     By shapes alone, where the default fingerprint is asked for and the weights of the query were not read.
     """
     try:
-        return _looked_up(store, reference, spec, distance, tolerance, where, limits)
+        return _looked_up(store, reference, spec, distance, tolerance, where, limits, assume_trained)
     except WeightsNotReadError as error:
         spec = shapes_for(spec, error)
-    return _looked_up(store, reference, spec, distance, tolerance, where, limits)
+    return _looked_up(store, reference, spec, distance, tolerance, where, limits, assume_trained)
 
 
 def _looked_up(
@@ -86,11 +88,12 @@ def _looked_up(
     tolerance: float | None,
     where: Filter,
     limits: SearchLimits,
+    assume_trained: bool,
 ) -> Search:
     from registry.storage.models.model_queries import require_models
 
     with store.snapshot():  # one snapshot for a stored model; weights are read outside of transactions
-        settings = settings_for(store, spec, distance, tolerance)
+        settings = settings_for(store, spec, distance, tolerance, assume_trained=assume_trained)
         query = stored(store, reference, spec)
         if query is not None:
             return _found(store, query, settings, where, limits, query.id)
@@ -142,6 +145,7 @@ def answered(gallery: Gallery, found: Found, limits: SearchLimits, *, indexed: b
         calibration=settings.calibration,
         radius=limits.radius,
         indexed=indexed,
+        assume_trained=settings.assume_trained,
     )
 
 
@@ -167,17 +171,17 @@ def _indexed(
         return None, ""
     if ids is not None and VISIT * (k + 1) * count > len(ids) ** 2:
         return None, ""  # about (k + 1) count / len(ids) index steps, against reading the models that match
-    training = query.training if limits.equivalent and not settings.by_shapes else None
-    if training == UNDETERMINED:
+    trainings = settings.alike(query.training) if limits.equivalent and not settings.by_shapes else None
+    if trainings == ():
         return None, ""
     own = bool(query.id) and (ids is None or query.id in ids)
     probe = probe if own else query.vector
-    near, vectors = store.read(find_near, index, probe, k + 1, ids=ids, training=training)
+    near, vectors = store.read(find_near, index, probe, k + 1, ids=ids, trainings=trainings)
     searched = count if ids is None else store.read(count_vectors, index.state.id, ids)
     short = len(near) < min(k + 1, searched)
     # Skipped if the result can be complete. With a filter, the scan may have stopped before enough models matched.
     gone = isinstance(probe, int) and probe not in near and store.read(index_lacks, index, probe)
-    if gone or (short and not (len(near) and (ids or training)) and store.read(index_lacks, index)):
+    if gone or (short and not (len(near) and (ids or trainings)) and store.read(index_lacks, index)):
         return None, f"All models were searched: the index lacks some vectors; {index.opened.remedy}"
     settings = settings.among(searched - own)
     radius = limits.radius
@@ -226,16 +230,18 @@ class Gallery:
         return ids[others], distances[others]
 
     def _alike(self) -> NDArray[np.bool_]:
-        """Mask of the rows with the training class of the query; of none where it is undetermined."""
+        """Mask of the rows whose training class the query may be equivalent to; of none where it is undetermined."""
         from registry.storage.models.vectors import read_training_classes
 
-        training = self.query.training
-        if training == UNDETERMINED:
-            return np.zeros(len(self.among.ids), np.bool_)
-        if self.among.cached:
-            return self.store.of_training(self.settings.spec.hash, training)
-        known = self.store.read(read_training_classes, self.among.ids.tolist())
-        return np.array([known.get(model, "") == training for model in self.among.ids.tolist()], np.bool_)
+        trainings = self.settings.alike(self.query.training)
+        found = np.zeros(len(self.among.ids), np.bool_)
+        if trainings and self.among.cached:
+            for training in trainings:
+                found |= self.store.of_training(self.settings.spec.hash, training)
+        elif trainings:
+            known = self.store.read(read_training_classes, self.among.ids.tolist())
+            found[:] = [known.get(model, "") in trainings for model in self.among.ids.tolist()]
+        return found
 
     def equivalent(self) -> Found:
         """Ids and distances of the equivalent models, nearest first."""

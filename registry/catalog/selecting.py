@@ -91,6 +91,7 @@ def select(
         classes=tuple(classes[:k]),
         removals=() if classes else removals(store, settings, where, like=like, figures=figures, aims=chosen),
         older=older,
+        assume_trained=settings.assume_trained,
     )
 
 
@@ -116,7 +117,7 @@ def _classes(store: Store, settings: SearchSettings, front: _Front, like: Query 
     if settings.tolerance is None:  # nothing is known to be equivalent
         return [Selected(choices[model], ()) for model in front.ids]
     ids, vectors = store.read(read_fingerprints, settings.spec.hash, ids=front.ids)
-    trainings = ["" if settings.by_shapes else models[model].training_class for model in ids.tolist()]
+    trainings = ["" if settings.by_shapes else settings.judged(models[model].training_class) for model in ids.tolist()]
     rule = rule_for(None, len(ids))
     groups = sorted_into_groups(vectors, trainings, settings.distance, settings.tolerance, rule) if len(ids) else ()
     members = [[int(ids[row]) for row in group.members] for group in groups]

@@ -109,6 +109,7 @@ class Among:
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
+        assume_trained: bool = False,
         **filters: Unpack[Filters],
     ) -> AmongSearch:
         """Find the models and architectures nearest to a query model: at most ``k`` by weights and ``k`` by shapes.
@@ -127,7 +128,9 @@ class Among:
             gallery = gallery_of(asked.part.models, asked.query, asked.settings, asked.where)
             return answered(gallery, gallery.nearest(limits.k, radius, equivalent=equivalent), limits)
 
-        model, kinds = self._asked(query, fingerprint, distance, tolerance, filters, lambda _, where: where)
+        model, kinds = self._asked(
+            query, fingerprint, distance, tolerance, assume_trained, filters, lambda _, where: where
+        )
         found = [_joined_search([(each, ask(each)) for each in kind], limits) for kind in kinds]
         return AmongSearch(model, self.registries, *found)
 
@@ -162,6 +165,7 @@ class Among:
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
+        assume_trained: bool = False,
         **filters: Unpack[Filters],
     ) -> AmongCompression:
         """Find smaller models and architectures that are equivalent to a query model, apart by weights and by shapes.
@@ -193,7 +197,7 @@ class Among:
         def searched(model: ModelSummary, where: Filter) -> Filter:
             return smaller(model, with_max_ratio(model, where, max_ratio))
 
-        model, kinds = self._asked(query, fingerprint, distance, tolerance, filters, searched)
+        model, kinds = self._asked(query, fingerprint, distance, tolerance, assume_trained, filters, searched)
         found = [_joined_compression([(each, ask(each)) for each in kind], k) for kind in kinds]
         return AmongCompression(model, self.registries, *found)
 
@@ -208,6 +212,7 @@ class Among:
         fingerprint: str = "layered",
         distance: str | None = None,
         tolerance: float | None = None,
+        assume_trained: bool = False,
         **filters: Unpack[Filters],
     ) -> Selection:
         """Find the Pareto front of the aims over all the registries, as ``Registry.select`` does in one.
@@ -222,7 +227,7 @@ class Among:
         if bounds := metric_bounds(min_metric or {}, max_metric or {}):
             filters["metrics"] = (*several(filters.get("metrics") or (), "metrics"), *bounds)
         whole(k, "k", 1)
-        asked, model = self._selected(like, fingerprint, distance, tolerance, filters)
+        asked, model = self._selected(like, fingerprint, distance, tolerance, assume_trained, filters)
         if any(aim.what == DISTANCE for aim in wanted) and len({each.settings.by_shapes for each in asked}) > 1:
             raise UsageError(
                 "distances by weights and by shapes are on different scales and cannot be one aim",
@@ -261,6 +266,7 @@ class Among:
         fingerprint: str,
         distance: str | None,
         tolerance: float | None,
+        assume_trained: bool,
         filters: Filters,
         searched: Callable[[ModelSummary, Filter], Filter],
     ) -> tuple[ModelSummary, tuple[list[_Asked], list[_Asked]]]:
@@ -274,7 +280,7 @@ class Among:
         by_kind: tuple[list[_Asked], list[_Asked]] = ([], [])
         for part in parts:
             own, query = _for_part(part, spec, subject)
-            settings = settings_for(None, own, distance, tolerance)
+            settings = settings_for(None, own, distance, tolerance, assume_trained=assume_trained)
             by_kind[settings.by_shapes].append(_Asked(part, query, settings, where))
         for kind in by_kind:
             counts = [_count(each, searched(each.query.model(), each.where)) for each in kind]
@@ -290,16 +296,20 @@ class Among:
         fingerprint: str,
         distance: str | None,
         tolerance: float | None,
+        assume_trained: bool,
         filters: Filters,
     ) -> tuple[list[_Asked], ModelSummary | None]:
         if like is not None:
-            model, kinds = self._asked(like, fingerprint, distance, tolerance, filters, lambda _, where: where)
+            model, kinds = self._asked(
+                like, fingerprint, distance, tolerance, assume_trained, filters, lambda _, where: where
+            )
             return [*kinds[0], *kinds[1]], model
         where, spec = _filter(filters), spec_named(fingerprint)
         found = []
         for part in self._opened():
             own = SHAPES if part.catalogue is not None and spec == LAYERED else spec
-            settings = settings_for(None, own, distance, None if part.catalogue is not None else tolerance)
+            limit = None if part.catalogue is not None else tolerance
+            settings = settings_for(None, own, distance, limit, assume_trained=assume_trained)
             found.append(_Asked(part, _NOBODY, settings, where))
         return found, None
 
@@ -517,6 +527,7 @@ def _joined_selection(answers: Sequence[tuple[_Asked, Selection]], like: ModelSu
         classes=tuple(classes[:k]),
         removals=() if classes else _summed(found.removals for _, found in answers),
         older=sum(found.older for _, found in answers),
+        assume_trained=any(found.assume_trained for _, found in answers),
         unit="row" if any(found.unit == "row" for _, found in answers) else "model",
     )
 

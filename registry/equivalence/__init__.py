@@ -20,7 +20,16 @@ from registry.equivalence.classes import (
     sorted_into_groups,
 )
 from registry.equivalence.distances import DEFAULT_DISTANCE, DISTANCES, Distance, distance_named, nearest, search
-from registry.equivalence.judging import OTHER_SEEDS, SEED_DISTANCES, UNDETERMINED, comparable, judge, strictly
+from registry.equivalence.judging import (
+    OTHER_SEEDS,
+    SEED_DISTANCES,
+    TRAINED,
+    UNDETERMINED,
+    assumed,
+    comparable,
+    judge,
+    strictly,
+)
 from registry.equivalence.metrics import changes, direction
 from registry.equivalence.pareto import pareto
 
@@ -32,7 +41,9 @@ __all__ = [
     "MAX_COMPLETE",
     "OTHER_SEEDS",
     "SEED_DISTANCES",
+    "TRAINED",
     "UNDETERMINED",
+    "assumed",
     "comparable",
     "RULES",
     "Distance",

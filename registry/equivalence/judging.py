@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from registry.types import Calibration
 
-__all__ = ["OTHER_SEEDS", "SEED_DISTANCES", "UNDETERMINED", "comparable", "judge", "strictly"]
+__all__ = ["OTHER_SEEDS", "SEED_DISTANCES", "TRAINED", "UNDETERMINED", "assumed", "comparable", "judge", "strictly"]
 
 OTHER_SEEDS = 0.0141
 """The L1 distance in the block ``depths`` of ``layered`` within which 95 % of trainings with other seeds lie.
@@ -33,6 +33,14 @@ Small networks of nine families; the largest of the limits that were chosen with
 
 UNDETERMINED = "undetermined"
 """Training class of a model whose file holds too little to tell: it is equivalent to itself alone."""
+
+TRAINED = "trained"
+"""Training class that an undetermined model is judged by where that is asked for."""
+
+
+def assumed(training: str) -> str:
+    """The training class where undetermined models are assumed to be trained."""
+    return TRAINED if training == UNDETERMINED else training
 
 
 def comparable(training: str, own: int) -> str:

@@ -100,6 +100,7 @@ class Compression:
     not the bounded gigaflops because those of ``model`` are unknown; of the catalogue, how heads were sized to that of
     the file. ``calibration`` and ``rate``: None if the fingerprint is not calibrated. ``older``: number of models left
     out because they are of an older matrix rule.
+    ``assume_trained``: whether models of undetermined training class were judged as trained.
     """
 
     model: ModelSummary
@@ -114,6 +115,7 @@ class Compression:
     removals: tuple[Removal, ...] = ()
     note: str = ""
     older: int = 0
+    assume_trained: bool = False
 
     def to_frame(self) -> DataFrame:
         """One row for each candidate, the best first: see ``registry.frames.of_compression``."""
@@ -192,7 +194,8 @@ class Selection:
 
     ``unit``: what ``models`` and the other numbers count: a ``model``, or in the catalogue a ``row``, an architecture
     at an image size with, of the published weights that pass, the best by the first metric that is an aim or bounded.
-    A row is a class of its own, and ``spec`` is then ``shapes``.
+    A row is a class of its own, and ``spec`` is then ``shapes``. ``assume_trained``: whether models of undetermined
+    training class were judged as trained.
     """
 
     spec: FingerprintSpec
@@ -212,6 +215,7 @@ class Selection:
     removals: tuple[Removal, ...]
     older: int = 0
     unit: Literal["model", "row"] = "model"
+    assume_trained: bool = False
 
     def to_frame(self) -> DataFrame:
         """One row for each model of the front that is shown: see ``registry.frames.of_selection``."""

@@ -42,7 +42,8 @@ class Partition:
     ``rule``: ``complete`` or ``cover``, where all pairs within a class are within the tolerance, or ``single``, where
     each member is within the tolerance of another. ``kept``: whether the database stores it, since ``created`` (UTC,
     ISO 8601). ``note``: why it is not stored, if it was to be. ``calibration`` and ``rate``: None if the fingerprint is
-    not calibrated. ``older``: number of models left out because they are of an older matrix rule.
+    not calibrated. ``older``: number of models left out because they are of an older matrix rule. ``assume_trained``:
+    whether models of undetermined training class were judged as trained.
     """
 
     spec: FingerprintSpec
@@ -57,6 +58,7 @@ class Partition:
     created: str = ""
     note: str = ""
     older: int = 0
+    assume_trained: bool = False
 
     def to_frame(self) -> DataFrame:
         """One row for each model, class by class: see ``registry.frames.of_partition``."""
@@ -68,6 +70,8 @@ class Partition:
 @dataclass(frozen=True, slots=True)
 class KeptPartition:
     """A stored partition without its classes. ``scope``: the fields of the filter that selected its models.
+
+    It has ``assume_trained``, too, where models of undetermined training class were judged as trained.
 
     ``id``: its number, by which it can be forgotten. A partition computed anew with the same terms gets another number.
     """

@@ -46,7 +46,8 @@ class Search:
     unknown. ``indexed``: whether an index was used, which can miss some models. ``note``: why an existing index was not
     used; of the catalogue, how heads were sized to that of the file. ``calibration`` and ``rate``: None if the
     fingerprint is not calibrated. ``tolerance``: then None unless given. ``older``: number of models left out because
-    they are of an older matrix rule.
+    they are of an older matrix rule. ``assume_trained``: whether models of undetermined training class were judged as
+    trained.
     """
 
     model: ModelSummary
@@ -62,6 +63,7 @@ class Search:
     indexed: bool = False
     note: str = ""
     older: int = 0
+    assume_trained: bool = False
 
     def to_frame(self) -> DataFrame:
         """One row for each neighbour, the nearest first: see ``registry.frames.of_search``."""
@@ -102,6 +104,7 @@ class SearchOptions(Filters, total=False):
     fingerprint: str
     distance: str | None
     tolerance: float | None
+    assume_trained: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,9 +57,9 @@ class StandIn:
         k: int,
         *,
         ids: Sequence[int] | None = None,
-        training: str | None = None,
+        trainings: Sequence[str] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        self.asked.append({"query": query, "k": k, "ids": ids, "training": training})
+        self.asked.append({"query": query, "k": k, "ids": ids, "trainings": trainings})
         known, vectors = read_fingerprints(connection, index.state.hash)
         place = {int(model): row for row, model in enumerate(known)}
         if isinstance(query, int):
@@ -74,7 +74,7 @@ class StandIn:
         passing = [
             row
             for row in order.tolist()
-            if (ids is None or int(known[row]) in ids) and (training is None or classed[int(known[row])] == training)
+            if (ids is None or int(known[row]) in ids) and (trainings is None or classed[int(known[row])] in trainings)
         ]
         found = sorted(passing[: k + 2])  # some more, in no order
         return known[found], vectors[found]
@@ -131,9 +131,11 @@ def test_it_answers_as_the_exact_search(reg: Registry, index: StandIn, monkeypat
     # One more than asked for, as the model itself is there, too.
     reg.search("m4", 3, family="a", equivalent=True)
     own, passing = reg.show("m4").summary, sorted(model.id for model in reg.models(family="a"))
-    assert index.asked[-1] == {"query": own.id, "k": 4, "ids": passing, "training": own.training_class}
+    assert index.asked[-1] == {"query": own.id, "k": 4, "ids": passing, "trainings": (own.training_class,)}
     reg.search("m4", 3)
-    assert index.asked[-1] == {"query": own.id, "k": 4, "ids": None, "training": None}
+    assert index.asked[-1] == {"query": own.id, "k": 4, "ids": None, "trainings": None}
+    assert reg.search("m4", 3, equivalent=True, assume_trained=True).indexed
+    assert index.asked[-1]["trainings"] == ("trained", "undetermined")
 
 
 def test_it_is_asked_where_that_is_cheaper(reg: Registry) -> None:

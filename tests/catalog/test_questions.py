@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from registry import Metric, MetricBound, Registry
+from registry import Among, Metric, MetricBound, Registry
 from registry.catalog import comparing, measuring
 from registry.equivalence import DISTANCES, OTHER_SEEDS, closer_than, judging, rate_at, shipped
 from registry.errors import (
@@ -26,7 +26,7 @@ from registry.types import Calibration, Fingerprint, Recomputed
 from tests.catalog.factory import NETWORKS, made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.catalog.conftest import Filled
@@ -522,16 +522,94 @@ def test_texts_that_no_model_has_are_offered_near_ones(filled: Filled) -> None:
     assert not (filled.files / "none.db").exists()
 
 
-def test_an_undetermined_model_is_equivalent_to_another_where_it_is_asked(tmp_path: Path) -> None:
-    with Registry(tmp_path / "a.db") as reg, Store.open(str(tmp_path / "a.db"), mode="create") as store:
-        for name, place in (("a", 0.0), ("b", 1e-4), ("c", 2e-4)):
-            new = made(name, place)
+@pytest.fixture
+def undetermined(database_url: str) -> Iterator[Registry]:
+    """On a line: ``a`` and ``b`` are undetermined, ``c`` is trained, ``u`` is not; ``c`` is the largest."""
+    with Store.open(database_url, mode="create") as store:
+        for number, (name, training) in enumerate(
+            (("a", "undetermined"), ("b", "undetermined"), ("c", "trained"), ("u", "untrained"))
+        ):
+            new = made(name, number * 1e-4, parameters=900 + 100 * number - 500 * (name == "u"))
             assert new.conjugacy is not None
-            training = "undetermined" if name != "c" else "trained"
             store.add(replace(new, conjugacy=replace(new.conjugacy, training_class=training)))
-        assert [reg.equivalent("a", name, tolerance=1e-3).equivalent for name in "abc"] == [True, False, False]
-        assumed = [reg.equivalent("a", name, tolerance=1e-3, assume_trained=True).equivalent for name in "abc"]
-        assert assumed == [True, True, True]
-        assert not reg.equivalent("a", "c", tolerance=1e-5, assume_trained=True).equivalent  # too far all the same
-        assert [found.model.name for found in reg.nearest("a", equivalent=True, tolerance=1e-3)] == []
-        assert len(reg.classes(tolerance=1e-3).classes) == 3
+    with Registry(database_url) as reg:
+        yield reg
+
+
+def test_an_undetermined_model_is_equivalent_to_another_where_it_is_asked(undetermined: Registry) -> None:
+    reg = undetermined
+    assert [reg.equivalent("a", name, tolerance=1e-3).equivalent for name in "abc"] == [True, False, False]
+    assumed = [reg.equivalent("a", name, tolerance=1e-3, assume_trained=True).equivalent for name in "abcu"]
+    assert assumed == [True, True, True, False]
+    assert not reg.equivalent("a", "c", tolerance=1e-5, assume_trained=True).equivalent  # too far all the same
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_searches_judge_undetermined_models_as_trained_where_it_is_asked(undetermined: Registry, warm: bool) -> None:
+    reg = undetermined
+    if warm:  # all vectors in memory, else few are read
+        reg.search("a")
+    where: dict[str, Any] = {} if warm else {"max_params": 10_000}
+    for asked, strictly, assumed in (("a", [], ["b", "c"]), ("c", [], ["b", "a"]), ("u", [], [])):
+        terms = {"equivalent": True, "tolerance": 1e-3, **where}
+        plain, judged = reg.search(asked, **terms), reg.search(asked, assume_trained=True, **terms)
+        assert (names(plain.neighbours), plain.assume_trained) == (strictly, False)
+        assert (names(judged.neighbours), judged.assume_trained) == (assumed, True)
+        told = reg.search(asked, tolerance=1e-3, assume_trained=True, **where).neighbours
+        assert sorted(near.model.name for near in told if near.verdict.equivalent) == sorted(assumed)
+        assert names(reg.nearest(asked, assume_trained=True, **terms)) == assumed
+    assert not reg.search("a", fingerprint="layered", tolerance=0.0, equivalent=True, assume_trained=True).neighbours
+
+
+def test_smaller_models_judge_undetermined_ones_as_trained_where_it_is_asked(undetermined: Registry) -> None:
+    reg = undetermined
+    plain = reg.compress("c", tolerance=1e-3)
+    assert (plain.equivalent, plain.assume_trained, len(plain.candidates)) == (False, False, 3)
+    judged = reg.compress("c", tolerance=1e-3, assume_trained=True)
+    assert (names(judged.candidates), judged.equivalent, judged.assume_trained) == (["a", "b"], True, True)
+    [own] = reg.select(aims=["min:params"], like="c", tolerance=1e-3).classes
+    assert own.best.model.name == "c"
+    like = reg.select(aims=["min:params"], like="c", tolerance=1e-3, assume_trained=True)
+    assert ([each.best.model.name for each in like.classes], like.passed, like.assume_trained) == (["a"], 3, True)
+    # Without a model to be like, the front is sorted into classes: here by two aims that none beats the other in.
+    for name, value in zip("abc", (1.0, 2.0, 3.0), strict=True):
+        reg.set_metric(name, Metric("top1", value, "digits"))
+    aims = ["min:params", "max:top1"]
+    assert reg.select(aims=aims, tolerance=1e-3).count == 3
+    [one] = reg.select(aims=aims, tolerance=1e-3, assume_trained=True).classes
+    assert (one.best.model.name, names(one.others)) == ("a", ["b", "c"])
+
+
+def test_kept_classes_of_both_settings_are_apart(undetermined: Registry) -> None:
+    reg = undetermined
+
+    def members(**terms: Any) -> list[list[str]]:
+        return sorted(sorted(model.name for model in each.members) for each in reg.classes(**terms).classes)
+
+    strictly, assumed = [["a"], ["b"], ["c"], ["u"]], [["a", "b", "c"], ["u"]]
+    for _ in range(2):  # the second time what is kept is read back
+        assert members(tolerance=1e-3) == strictly
+        assert members(tolerance=1e-3, assume_trained=True) == assumed
+    kept = reg.partitions.list()
+    assert sorted(each.scope for each in kept) == [(), (("assume_trained", "yes"),)]
+    judged = reg.classes(tolerance=1e-3, assume_trained=True)
+    assert (judged.kept, judged.assume_trained) == (True, True)
+    assert reg.partitions.get(judged.classes[0].identity).assume_trained
+    plain = reg.classes(tolerance=1e-3)
+    assert (plain.kept, plain.assume_trained) == (True, False)
+    assert not reg.partitions.get(plain.classes[0].identity).assume_trained
+    assert not {each.identity for each in plain.classes} & {each.identity for each in judged.classes}
+
+
+def test_by_shapes_nothing_is_assumed(filled: Filled) -> None:
+    terms = {"fingerprint": "shapes", "assume_trained": True}
+    assert not filled.reg.search("wide", **terms).assume_trained
+    assert not filled.reg.classes(**terms, keep=False).assume_trained
+    with Among(filled.url) as several:
+        found = several.nearest("wide", assume_trained=True)
+        assert found.by_weights is not None
+        assert found.by_weights.assume_trained
+        smaller = several.compress("wide", assume_trained=True).by_weights
+        assert smaller is not None
+        assert smaller.assume_trained
+        assert several.select(aims=["min:params"], assume_trained=True).assume_trained

@@ -109,8 +109,8 @@ def test_every_filter_reaches_the_registry(archreg: Callable[..., Any], fake: An
         "related_to": "resnet32",
         "unrelated_to": "./new.pt",
     }
-    question = {"fingerprint": "mme", "distance": "l2", "tolerance": 0.1}
-    asked = ("--fingerprint", "mme", "--distance", "l2", "--tolerance", "0.1")
+    question = {"fingerprint": "mme", "distance": "l2", "tolerance": 0.1, "assume_trained": True}
+    asked = ("--fingerprint", "mme", "--distance", "l2", "--tolerance", "0.1", "--assume-trained")
     archreg("list", *words)
     assert fake.called("models")[1] == expected
     archreg("nearest", "x", "-k", "3", "--equivalent", *asked, *words)
@@ -139,6 +139,28 @@ def test_compare_strictly(archreg: Callable[..., Any], fake: Any) -> None:
     archreg("compare", "a", "b", "--strict", "--assume-trained")
     assert fake.called("compare")[1]["strict"] is True
     assert fake.called("compare")[1]["assume_trained"] is True
+
+
+@pytest.mark.parametrize("assumed", [False, True])
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("nearest", "x"), "search"),
+        (("compress", "x"), "compress"),
+        (("select",), "select"),
+        (("classes",), "classes"),
+    ],
+)
+def test_undetermined_models_are_assumed_to_be_trained_where_it_is_asked(
+    words: tuple[str, ...], asked: str, assumed: bool, archreg: Callable[..., Any], fake: Any, samples: Any
+) -> None:
+    sample = samples.answers[asked]
+    fake.answers[asked] = replace(sample("x") if callable(sample) else sample, assume_trained=assumed)
+    option = ("--assume-trained",) if assumed else ()
+    told = archreg(*words, *option).out
+    assert ("Models of undetermined training class were judged as trained." in told) is assumed
+    assert fake.called(asked)[1]["assume_trained"] is assumed
+    assert archreg(*words, *option, "--json").document["assume_trained"] is assumed
 
 
 def test_nothing_found_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
@@ -304,6 +326,7 @@ def test_select(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
             "fingerprint": "layered",
             "distance": None,
             "tolerance": 0.1,
+            "assume_trained": False,
             "licence": "MIT",
         },
     )

@@ -77,8 +77,10 @@ def test_it_finds_what_is_near_and_follows_every_writer(url: str) -> None:
         assert sorted(few.tolist()) == ids[10:14]
         classes = reader.read(read_training_classes)
         training = next(iter(classes.values()))
-        alike, _ = reader.read(find_near, index, vectors[0], 100, training=training)
+        alike, _ = reader.read(find_near, index, vectors[0], 100, trainings=[training])
         assert sorted(alike.tolist()) == sorted(model for model, of in classes.items() if of == training)
+        both, _ = reader.read(find_near, index, vectors[0], 100, trainings=[training, "none of these"])
+        assert sorted(both.tolist()) == sorted(alike.tolist())
 
 
 def test_an_index_of_another_distance_or_spec_is_no_index(url: str) -> None:

@@ -167,12 +167,12 @@ def find_near(
     k: int,
     *,
     ids: Sequence[int] | None = None,
-    training: str | None = None,
+    trainings: Sequence[str] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return ids (m,) and vectors (m, d) of slightly more than ``k`` near models, unordered.
 
-    ``query``: a vector, or the id of a model that has one in the index; ``ids``: only among these; ``training``:
-    only of that training class. Under either the index is scanned on until enough pass, or some 20,000 did not;
+    ``query``: a vector, or the id of a model that has one in the index; ``ids``: only among these; ``trainings``:
+    only of these training classes. Under either the index is scanned on until enough pass, or some 20,000 did not;
     there can be fewer than ``k`` then.
     """
     wanted = 2 * k + 12  # those whose order float32 cannot tell, and the model itself
@@ -190,10 +190,10 @@ def find_near(
     if ids is not None:
         conditions.append(f"{table}.model_id = ANY(%(ids)s)")
         values["ids"] = list(ids)
-    if training is not None:
+    if trainings is not None:
         joined = f"JOIN conjugacy ON conjugacy.model_id = {table}.model_id"
-        conditions.append("conjugacy.training_class = %(training)s")
-        values["training"] = training
+        conditions.append("conjugacy.training_class = ANY(%(trainings)s)")
+        values["trainings"] = list(trainings)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     statement = f"""
         SELECT {table}.model_id, {table}.vector FROM {table} {joined} {where}
