@@ -4,9 +4,9 @@ It is written once, with a release, and only read afterwards: it is opened as im
 may read it wherever it is installed.
 
 The table ``layouts`` holds state dicts: names and shapes as compressed text, some with another layout as the
-dictionary, and which of the ``vectors`` is their fingerprint ``shapes``. The table ``shapes`` is the inverted index: of
-each shape, the layouts that have it and how often. ``architectures``, ``costs``, ``weights`` and ``metrics`` are what
-libraries and published tables state; ``sources`` are these tables.
+dictionary, and which of the ``vectors``, all in one row, is their fingerprint ``shapes``. The table ``shapes`` is the
+inverted index: of each shape, the layouts that have it and how often. ``architectures``, ``costs``, ``weights`` and
+``metrics`` are what libraries and published tables state; ``sources`` are these tables.
 """
 
 from __future__ import annotations
@@ -36,11 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "Catalogue", "Cost", "Posting", "write_catalogue"]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the tables. A change of them, or of what they mean, takes a new number."""
-
-_PAGE = 1024
-"""Bytes of a page of the file: most values are shorter than this, and a longer one wastes half a page on average."""
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -48,7 +45,7 @@ CREATE TABLE sources (id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE);
 CREATE TABLE layouts (
     id INTEGER PRIMARY KEY, tensors INTEGER NOT NULL, similar INTEGER, data BLOB NOT NULL, vector INTEGER
 );
-CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE vectors (count INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE shapes (shape TEXT PRIMARY KEY, postings BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE architectures (
     id INTEGER PRIMARY KEY, library TEXT NOT NULL, name TEXT NOT NULL, layout INTEGER NOT NULL, code TEXT NOT NULL,
@@ -235,13 +232,12 @@ class Catalogue:
 
         They are stored in half precision: a distance between two of them is right within 0.1 %.
         """
-        rows = self._rows(
-            "SELECT layouts.id, vectors.vector FROM layouts JOIN vectors ON vectors.id = layouts.vector "
-            "ORDER BY layouts.id"
-        )
+        rows = self._rows("SELECT id, vector FROM layouts WHERE vector IS NOT NULL ORDER BY id")
+        [(count, data)] = self._rows("SELECT count, data FROM vectors")
         with self._guarded():
-            vectors = np.frombuffer(b"".join(data for _, data in rows), "<f2").astype(np.float32)
-            return np.array([id_ for id_, _ in rows], np.int64), vectors.reshape(len(rows), -1)
+            vectors = np.frombuffer(data, "<f2").astype(np.float32).reshape(count, -1 if count else 0)
+            ids, at = np.array(rows, np.int64).reshape(-1, 2).T
+            return ids, vectors[at]
 
     def costs(self) -> tuple[Cost, ...]:
         """Multiply-adds by architecture and image size."""
@@ -325,21 +321,20 @@ def write_catalogue(
         data = packed(texts[layout.id], texts[other] if other is not None else "")
         found = vectors.get(layout.id)
         stored = None if found is None else np.asarray(found, "<f2").tobytes()
-        vector = None if stored is None else distinct_vectors.setdefault(stored, len(distinct_vectors) + 1)
+        vector = None if stored is None else distinct_vectors.setdefault(stored, len(distinct_vectors))
         rows.append((layout.id, len(distinct), other, data, vector))
     postings = [
         (shape, np.array(sorted(counts.items()), np.int64).clip(0, 2**16 - 1).astype("<u2").tobytes())
         for shape, counts in sorted(held.items())
     ]
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA page_size = {_PAGE}")
         connection.executescript(_SCHEMA)
         put = connection.executemany
         stated = {**facts, "format": FORMAT}
         put("INSERT INTO facts VALUES (?, ?)", sorted((name, json.dumps(value)) for name, value in stated.items()))
         put("INSERT INTO sources VALUES (?, ?)", [(id_, source) for source, id_ in stated_by.items()])
         put("INSERT INTO layouts VALUES (?, ?, ?, ?, ?)", rows)
-        put("INSERT INTO vectors VALUES (?, ?)", [(id_, vector) for vector, id_ in distinct_vectors.items()])
+        put("INSERT INTO vectors VALUES (?, ?)", [(len(distinct_vectors), b"".join(distinct_vectors))])
         put("INSERT INTO shapes VALUES (?, ?)", postings)
         put("INSERT INTO architectures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_cells, architectures))
         put("INSERT INTO costs VALUES (?, ?, ?, ?)", [(*cost[:-1], stated_by[cost.source]) for cost in costs])

@@ -156,7 +156,7 @@ def test_layouts_of_equal_fingerprints_share_one(tmp_path: Path) -> None:
     vectors = dict.fromkeys([1, 2], VECTOR)
     write_catalogue(path, LAYOUTS, ARCHITECTURES, WEIGHTS, COSTS, vectors=vectors, similar={}, facts={})
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM vectors").fetchall() == [(1,)]
+        assert connection.execute("SELECT count, length(data) FROM vectors").fetchall() == [(1, 6)]
     with Catalogue(path) as opened:
         ids, found = opened.vectors()
         assert (ids.tolist(), found.tolist()) == ([1, 2], [VECTOR.tolist()] * 2)
