@@ -10,7 +10,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help install demo test test-kernels test-lowest mutate stress fuzz lint bench bench-retrieval bench-speed \
-	bench-training bench-scale bench-relations bench-advice bench-audit bench-identify published docs constraints clean
+	bench-training bench-scale bench-relations bench-advice bench-audit bench-identify published catalogue docs constraints clean
 
 help:
 	@echo "make demo    train small networks, register them, ask for equivalents and smaller ones"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the figures of the README, measured again; make bench-speed: the method's speed alone"
 	@echo "make published  the registry that ships as published:, built again from the zoo"
+	@echo "make catalogue  the architectures that ship as catalogue:, built again from the installed libraries"
 	@echo "make docs    check that links, commands, docs/cli.md and docs/python.md are true"
 	@echo "make clean   remove what the others made, .venv too"
 
@@ -125,6 +126,11 @@ bench-audit: .venv/.dev
 # Then: python -m benchmarks.calibrate.
 published: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python scripts/published.py
+
+# The architectures that ship as catalogue:, from the installed libraries; after a change of their versions, of the matrix
+# rule or of the fingerprint shapes. Some twenty minutes of two cores the first time; what was built is kept in build/catalogue.
+catalogue: .venv/.dev
+	$(ONE_THREAD) $(BIN)/python -m scripts.catalogue
 
 docs: .venv/.dev
 	$(BIN)/python scripts/cli_docs.py --check

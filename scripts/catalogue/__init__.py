@@ -1,0 +1,1 @@
+"""Build the catalogue of architectures: ``python -m scripts.catalogue``."""
