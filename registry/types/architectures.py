@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 Symbol = Literal["classes", "channels"]
+
+_CHANNELS = re.compile(r"(, )?\w+=\{channels\}")
 
 
 class Symbolic(NamedTuple):
@@ -113,9 +116,12 @@ class Architecture:
         return f"{self.library}/{self.name}"
 
     def line(self, classes: int | None = None, channels: int | None = None) -> str:
-        """The line of code that builds it; with the default numbers where None is given."""
-        values = {"classes": classes or self.classes, "channels": channels or self.channels}
-        return self.code.format(**values)
+        """The line of code that builds it; with the default numbers where None is given.
+
+        An argument for the input channels is left out where their number is the default.
+        """
+        code = _CHANNELS.sub("", self.code) if channels in (None, self.channels) else self.code
+        return code.format(classes=classes or self.classes, channels=channels or self.channels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,20 @@ def test_layouts_of_equal_fingerprints_share_one(tmp_path: Path) -> None:
         assert (ids.tolist(), found.tolist()) == ([1, 2], [VECTOR.tolist()] * 2)
 
 
+@pytest.mark.parametrize(
+    ("code", "plain", "full"),
+    [
+        ("net({classes}, in_chans={channels})", "net(7)", "net(7, in_chans=5)"),
+        ("Net(Config(num_channels={channels}))", "Net(Config())", "Net(Config(num_channels=5))"),
+        ("net({classes}, {channels})", "net(7, 3)", "net(7, 5)"),
+    ],
+)
+def test_a_line_names_the_channels_that_are_not_the_default(code: str, plain: str, full: str) -> None:
+    net = Architecture(1, "timm", "net", 1, code, "timm", classes=10, channels=3)
+    assert (net.line(7), net.line(7, 3), net.line(7, 5)) == (plain, plain, full)
+    assert net.line() == plain.replace("7", "10")
+
+
 def read(path: Path) -> None:
     with Catalogue(path) as opened:
         opened.layout(1)

@@ -47,7 +47,7 @@ def test_the_screen_of_one_of_equals(archreg: Callable[..., Any], fake: Any) -> 
     assert told["architecture?"] == ("timm/resnet50", "exact; equal in shapes: torchvision/resnet50")
     assert told["classes?"] == ("10", "head fc.weight, fc.bias")
     assert told["input?"] == ("3 channels", "stem conv1.weight")
-    assert told["loads?"] == ("strictly", 'timm.create_model("resnet50", num_classes=10, in_chans=3)')
+    assert told["loads?"] == ("strictly", 'timm.create_model("resnet50", num_classes=10)')
     assert told["published?"][0] == "not known"
     assert told["trained?"][0] == "trained"
     assert "by gains of normalisation" in told["trained?"][1]
