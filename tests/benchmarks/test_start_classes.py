@@ -55,21 +55,33 @@ def test_initialisations_are_not_trained_and_trained_ones_are_not_untrained(fold
 
 
 def test_the_table_counts_errors() -> None:
-    def network(kind: str, class_: str, *, trained: bool) -> Network:
+    def network(kind: str, class_: str, *, trained: bool, seed: int = 0) -> Network:
         found = Training(class_, "", 5.0 if trained else 1.0, (("rectangles", 4.0),), "", None, VectorCounts())
-        return Network(kind, "torch", trained, found, 0.5)
+        return Network(kind, "torch", trained, found, 0.5, seed)
 
-    some = [network(kind, "untrained", trained=False) for kind in KINDS for _ in range(10)]
-    some += [network(kind, "trained", trained=True) for kind in KINDS for _ in range(10)]
-    some += [network("mlp48", "trained", trained=False), network("mlp48", "undetermined", trained=True)]
+    some = [network(kind, "untrained", trained=False, seed=seed) for kind in KINDS for seed in range(10)]
+    some += [network(kind, "trained", trained=True, seed=seed) for kind in KINDS for seed in range(10)]
+    some += [
+        network("mlp48", "trained", trained=False, seed=10),
+        network("mlp48", "undetermined", trained=True, seed=10),
+    ]
     text = "\n".join(classes_table(some))
     assert "| mlp48 | 10 | 0 | 1 | 10 | 1 | 0 | 100% |" in text
     others = sum(not kind.tuning for kind in KINDS.values())
     assert f"1 of {10 * others + 1} initialisations are called trained" in text
     assert f"0 of {10 * others + 1} trained networks are called untrained" in text
     assert "| all matrices together | " in text
+    # On one set of pairs: z tells all, the band nothing, and of the class one pair in the wrong order.
+    pairs = 10 * others + 1
+    assert f"on one set, {pairs} trained networks and their own initialisations" in text
+    assert "| all matrices together | 100% | 1.000 | 1.000-1.000 | 100.0% | 100.0% |" in text
+    assert "| band of the whole network | 100% | 0.500 | 0.500-0.500 | 0.0% | 0.0% |" in text
+    assert "| chain | 0% | 0.500 | 0.500-0.500 | 0.0% | 0.0% |" in text
+    wrong = (0.5 * (pairs - 1) + 1) / pairs**2  # ties count half
+    assert f"| **training class** | 100% | {1 - wrong:.3f} | " in text
 
 
 def test_the_page_has_the_table() -> None:
     table = PAGE.read_text(encoding="utf-8").partition("<!-- starts -->")[2].partition("<!-- /starts -->")[0]
     assert all(f"\n| {kind} |" in table for kind in KINDS)
+    assert "| **training class** | 100% |" in table
