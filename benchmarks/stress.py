@@ -26,7 +26,14 @@ from safetensors.numpy import save_file
 
 from registry.storage.models.model_queries import candidate_ids, read_details
 from registry.storage.models.summaries import read_summaries
-from registry.storage.models.vectors import all_specs, read_conjugacy, read_fingerprints, read_spectra
+from registry.storage.models.vectors import (
+    all_specs,
+    read_conjugacy,
+    read_fingerprints,
+    read_sketches,
+    read_spectra,
+    read_weight_figures,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -83,6 +90,7 @@ def content(url: str) -> dict[str, Any]:
         conjugacy = store.read(read_conjugacy, store.read(candidate_ids))
         for model in store.read(read_summaries):
             spectra = store.read(read_spectra, model.id)
+            sketches, figures = store.read(read_sketches, model.id), store.read(read_weight_figures, model.id)
             found[model.content_hash] = (
                 tuple(sorted(model.names)),
                 (model.topology, model.parameters, model.bytes, model.layers, model.matrix_rule, model.family),
@@ -90,6 +98,8 @@ def content(url: str) -> dict[str, Any]:
                 store.read(read_details, model.id).skipped,
                 conjugacy[model.id],
                 [vectors[one].get(model.id) for one in sorted(hashes)],
+                None if sketches is None else (sketches.version, sketches.values.tobytes()),
+                None if figures is None else repr(figures),  # NaN is equal to itself as text alone
             )
     return found
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from benchmarks.stress import content, ingest, kill_and_resume, make_models, write_at_once
 from registry import Registry
@@ -27,6 +31,7 @@ from registry.storage.models.changes import remove
 from registry.types import ModelCard
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from registry.types import ModelRef
@@ -215,6 +220,172 @@ def test_a_full_disk_is_a_clean_stop(
         again = sorted(result.status for result in reg.ingest_all(refs, workers=workers))
         assert again == ["added"] * (6 - done) + ["known"] * done
         assert reg.check() == ()
+
+
+@contextmanager
+def no_space(url: str, table: str, rows: int) -> Iterator[None]:
+    """The database itself refuses what a full disk would refuse, from that row of a table on.
+
+    SQLite may grow no more from the statement on that would store this row; Postgres raises the error that it has for a
+    full disk, of this statement.
+    """
+    if "sqlite" not in url:
+        run(
+            url,
+            """
+            CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS $$
+            DECLARE held integer;
+            BEGIN
+                EXECUTE format('SELECT count(*) FROM %%I', TG_TABLE_NAME) INTO held;
+                IF held >= TG_ARGV[0]::integer THEN
+                    RAISE EXCEPTION USING ERRCODE = 'disk_full',
+                        MESSAGE = 'could not extend file: No space left on device';
+                END IF;
+                RETURN NEW;
+            END $$
+            """,
+            f"CREATE TRIGGER no_space BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION no_space({rows - 1})",
+        )
+        yield
+        run(url, f"DROP TRIGGER no_space ON {table}", "DROP FUNCTION no_space")
+        return
+    left = rows
+
+    def limit(_connection: Any, cursor: Any, statement: str, *_rest: Any) -> None:
+        nonlocal left
+        left -= statement.startswith(f"INSERT INTO {table} ")
+        if not left:
+            cursor.execute("PRAGMA max_page_count=1")  # as many as there are, where these are more
+
+    event.listen(Engine, "before_cursor_execute", limit)
+    yield
+    event.remove(Engine, "before_cursor_execute", limit)
+
+
+def run(url: str, *statements: str) -> None:
+    with Store.open(url, mode="write") as store:
+        for statement in statements:
+            store.write(lambda connection, statement=statement: connection.exec_driver_sql(statement))
+
+
+LIMITED = """
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from registry.cli.app import main
+
+@event.listens_for(Engine, "before_cursor_execute")
+def limit(_connection, cursor, statement, *_rest):
+    if statement.startswith("INSERT INTO sketches "):
+        cursor.execute("PRAGMA max_page_count=1")
+
+"""
+
+
+def started(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", program], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+TABLES_OF_WEIGHTS = ("sketches", "weight_figures")
+AS_OF_OLD = ("DELETE FROM sketches", "DELETE FROM weight_figures", "DELETE FROM items", "DELETE FROM runs")
+"""Leave what a version kept that knew neither of these tables, and no run that has stored the models."""
+
+
+def whole_content(models: Path, file: Path) -> dict[str, Any]:
+    """What an ingest that nothing disturbs stores of the models."""
+    with Registry(file) as reg:
+        reg.ingest_all(reg.plan([models]), workers=1)
+    stored = content(str(file))
+    assert not any(None in row for row in stored.values())
+    return stored
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("table", TABLES_OF_WEIGHTS)
+def test_a_disk_full_of_what_only_weights_tell_leaves_whole_models(
+    table: str, database_url: str, models: Path, tmp_path: Path
+) -> None:
+    whole = whole_content(models, tmp_path / "whole.db")
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([models])[:1])
+    with Registry(database_url) as reg, no_space(database_url, table, 3):
+        with pytest.raises(StorageError, match=r"full|No space left") as stopped:
+            reg.ingest_all(reg.plan([models]), workers=1)
+        assert "\n" not in stopped.value.message
+        assert (stopped.value.remedy or "").startswith("free some disk space and run it again; ")
+        stored = content(database_url)
+        assert 2 <= len(stored) < 6
+        assert stored.items() <= whole.items()
+    with Registry(database_url) as reg:
+        assert reg.check() == ()
+        again = [result.status for result in reg.ingest_all(reg.plan([models]), workers=1)]
+        assert sorted(again) == ["added"] * (6 - len(stored)) + ["known"] * len(stored)
+        assert reg.check() == ()
+    assert content(database_url) == whole
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("table", TABLES_OF_WEIGHTS)
+def test_a_disk_that_is_full_while_old_models_are_completed_leaves_them_as_they_were(
+    table: str, database_url: str, models: Path, tmp_path: Path
+) -> None:
+    """Models of a version that kept neither sketches nor figures of weights."""
+    whole = whole_content(models, tmp_path / "whole.db")
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([models]), workers=1)
+    run(database_url, *AS_OF_OLD)
+    if "sqlite" in database_url:
+        with sqlite3.connect(database_url.removeprefix("sqlite:///")) as connection:
+            connection.execute("VACUUM")  # no page is free
+        connection.close()
+    with Registry(database_url) as reg, no_space(database_url, table, 3):
+        with pytest.raises(StorageError, match=r"full|No space left"):
+            reg.ingest_all(reg.plan([models]), workers=1)
+        stored = content(database_url)
+        parts = [row[-2:] for row in stored.values()]
+        complete = sum(part != (None, None) for part in parts)
+        assert 2 <= complete < 6
+        assert all(row in (whole[key], (*whole[key][:-2], None, None)) for key, row in stored.items())
+        assert len(reg.to_read_again()) == 6 - complete
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([models]), workers=1)
+        assert reg.to_read_again() == ()
+        assert reg.check() == ()
+    assert content(database_url) == whole
+
+
+def test_the_command_tells_of_a_full_disk_in_two_lines(database_url: str, models: Path) -> None:
+    with Registry(database_url) as reg:
+        reg.ingest_all(reg.plan([models])[:1])
+    if "sqlite" in database_url:
+        path = database_url.removeprefix("sqlite:///")
+        code = f"import sys; sys.argv = ['archreg', 'ingest', {str(models)!r}, '--db', {path!r}, '--workers', '1']"
+        process = started(LIMITED + code + "; main()")
+        with process:
+            out, err = process.communicate(timeout=60)
+    else:
+        with no_space(database_url, "sketches", 2):
+            process = ingest(database_url, models, "--workers", "1")
+            out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, out + err
+    assert "Traceback" not in out + err
+    [told] = [line for line in err.splitlines() if line.startswith("archreg: ")]
+    assert "full" in told or "No space left" in told
+    assert "free some disk space and run it again" in err
+
+
+def test_two_commands_at_once_store_what_only_weights_tell_once(database_url: str, tmp_path: Path) -> None:
+    models = make_models(tmp_path / "models", {f"t{n}": n for n in range(16)})
+    whole = whole_content(models, tmp_path / "whole.db")
+    for _ in range(2):
+        processes = [ingest(database_url, models, "--quiet", "--workers", "1") for _ in range(2)]
+        told = [process.communicate(timeout=120) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], told
+        assert content(database_url) == whole
+        with Registry(database_url) as reg:
+            assert reg.to_read_again() == ()
+            assert reg.check() == ()
+        # The second time as if an older version had stored them: both complete the same models.
+        run(database_url, *AS_OF_OLD)
 
 
 class Cutting(Silent):
