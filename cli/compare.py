@@ -11,7 +11,7 @@ from registry.cli.gate import require_all, show_requirements
 from registry.cli.options import AsJson, Database, open_registry, question_of_two, requirements, with_options
 
 if TYPE_CHECKING:
-    from registry.types import Comparison, Conjugacy, ModelSummary, Verdict
+    from registry.types import Comparison, Conjugacy, ModelSummary
 
 __all__ = ["compare"]
 
@@ -47,7 +47,7 @@ def compare(
         require_all(compared)
         return
     a, b = _label(compared.a, compared.asked_a), _label(compared.b, compared.asked_b)
-    tables.say(f"{a} and {b} {_judgement(compared.verdict)}.")
+    tables.say(f"{a} and {b} {_judgement(compared)}.")
     tables.table(("question", "answer", "evidence"), _questions(compared))
     tables.say(
         *verdict_text.contradiction(compared),
@@ -70,11 +70,12 @@ def _label(model: ModelSummary, asked: str) -> str:
     return f"{model.name} ({asked})" if asked else model.name
 
 
-def _judgement(verdict: Verdict) -> str:
+def _judgement(compared: Comparison) -> str:
+    verdict = compared.verdict
     if verdict.equivalent is None:
         return f"cannot be judged: {verdict_text.why(verdict)}"
-    if verdict.equivalent and verdict.by_shapes:
-        return "are equivalent by shapes alone: weights are not compared"
+    if verdict.by_shapes:
+        return f"are {verdict_text.why(verdict, compared.a, compared.b)}"
     return "are equivalent" if verdict.equivalent else f"are not equivalent: {verdict_text.unlike(verdict)}"
 
 
@@ -91,11 +92,13 @@ def _questions(compared: Comparison) -> list[tuple[str, str, str]]:
     if found is not None:
         rows.append(("related?", *verdict_text.relation(found)))
     answer = "not known" if verdict.equivalent is None else "yes" if verdict.equivalent else "no"
+    if verdict.by_shapes and verdict.equivalent:
+        answer = "not known"
     sides = ((compared.a, compared.conjugacy_a), (compared.b, compared.conjugacy_b))
     trainings = [(figures.training_class if figures else model.training_class) or "unknown" for model, figures in sides]
     classes = f"both {trainings[0]}" if len(set(trainings)) == 1 else " and ".join(trainings)
     tolerance = "no tolerance" if verdict.tolerance is None else f"tolerance {tables.number(verdict.tolerance)}"
-    basis = "shapes alone" if verdict.by_shapes else classes
+    basis = verdict_text.why(verdict, compared.a, compared.b) if verdict.by_shapes else classes
     rows.append(("equivalent?", answer, f"distance {tables.number(verdict.distance)}, {tolerance}; {basis}"))
     rows.append(("sound?", *_soundness(compared)))
     return rows

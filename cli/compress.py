@@ -27,7 +27,7 @@ from registry.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from registry.types import Candidate, Compression
+    from registry.types import Candidate, Compression, ModelSummary
 
 __all__ = ["compress"]
 
@@ -100,11 +100,11 @@ def _show_compression(found: Compression) -> None:
         return
     tables.say(_headline(found))
     columns = (
-        "name", "registry", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance", "reason",
-        "relation", "metric changes",
+        "name", "registry", ">parameters", ">saved", ">size", ">saved", ">gigaflops", ">saved", ">distance",
+        "verdict" if _by_shapes(found) else "reason", "relation", "metric changes",
     )  # fmt: skip
     known = bool(model.metrics)
-    rows = (_candidate(each, equivalent=found.equivalent, known=known) for each in found.candidates)
+    rows = (_candidate(each, model, equivalent=found.equivalent, known=known) for each in found.candidates)
     tables.table(columns, rows)
     best = found.candidates[0]
     tables.say(
@@ -117,22 +117,41 @@ def _show_compression(found: Compression) -> None:
     tables.say(*verdict_text.learned(*expected))
     tables.say(*verdict_text.equals(model))
     scored = any(expected) or any(candidate.changes for candidate in found.candidates)
-    if not scored and not all(candidate.model.catalogue for candidate in found.candidates):
+    if _by_shapes(found):
+        told = verdict_text.alike([model, best.model], equivalent=found.equivalent)
+        tables.say(f"{best.model.name} and {model.name} are {told}: what it loses is not known.")
+    elif not scored and not all(candidate.model.catalogue for candidate in found.candidates):
         tables.say("The models share no stored metric, so the loss is unknown. Set one: archreg set NAME --metric ...")
 
 
 def _headline(found: Compression) -> str:
     """The line above the table: the number of smaller models, and whether those shown are equivalent."""
+    noun = "architecture" if all(candidate.model.catalogue for candidate in found.candidates) else "model"
+    told = "equivalent"
+    if _by_shapes(found):
+        told = verdict_text.alike([found.model, *(candidate.model for candidate in found.candidates)])
     if found.searched == 1:
-        return f"The only smaller model is {'' if found.equivalent else 'not '}equivalent:"
-    among = tables.counted(found.searched, "smaller model")
+        return f"The only smaller {noun} is {'' if found.equivalent else 'not '}{told}:"
+    among = tables.counted(found.searched, f"smaller {noun}")
     if not found.equivalent:
-        return f"None of the {among} is equivalent. The nearest are:"
-    several = len(found.candidates) > 1
-    return f"Of the {among}, {'these are equivalent, the best first' if several else 'this one is equivalent'}:"
+        return f"None of the {among} is {told}. The nearest are:"
+    these = "these are" if len(found.candidates) > 1 else "this one is"
+    order = "" if len(found.candidates) == 1 else "; the best first" if _by_shapes(found) else ", the best first"
+    return f"Of the {among}, {these} {told}{order}:"
 
 
-def _candidate(candidate: Candidate, *, equivalent: bool, known: bool) -> tuple[str, ...]:
+def _by_shapes(found: Compression) -> bool:
+    return any(candidate.verdict.by_shapes for candidate in found.candidates)
+
+
+def _reason(candidate: Candidate, asked: ModelSummary, *, equivalent: bool) -> str:
+    """Why a candidate is not equivalent; of one that is by shapes alone, that."""
+    if candidate.verdict.by_shapes:
+        return verdict_text.alike((asked, candidate.model), equivalent=equivalent)
+    return "" if equivalent else verdict_text.unlike(candidate.verdict)
+
+
+def _candidate(candidate: Candidate, asked: ModelSummary, *, equivalent: bool, known: bool) -> tuple[str, ...]:
     model = candidate.model
     cost, saved = model.gflops, candidate.gflops_saved
     return (
@@ -145,7 +164,7 @@ def _candidate(candidate: Candidate, *, equivalent: bool, known: bool) -> tuple[
         "" if cost is None else tables.number(cost),
         "" if saved is None else tables.percent(saved),
         tables.number(candidate.verdict.distance),
-        "" if equivalent else verdict_text.unlike(candidate.verdict),
+        _reason(candidate, asked, equivalent=equivalent),
         tables.relation(candidate.relation),
         _changes(candidate, known=known),
     )

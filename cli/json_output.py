@@ -14,6 +14,7 @@ from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from registry.cli import verdict_text
 from registry.types import Candidate, FingerprintSpec, MetricChange, ModelSummary, Neighbour
 from registry.types.verdicts import ratio
 
@@ -162,6 +163,7 @@ def search(query: str, found: Search) -> dict[str, Any]:
         "indexed": found.indexed,
         "note": found.note,
         "older": found.older,
+        **_of_shapes(found.model, found.neighbours),
         "neighbours": found.neighbours,
     }
 
@@ -193,6 +195,14 @@ def among_compression(found: AmongCompression) -> dict[str, Any]:
     return {"model": found.model, "registries": found.registries, "answers": answers}
 
 
+def _of_shapes(asked: ModelSummary, rows: Sequence[Neighbour | Candidate]) -> dict[str, str]:
+    """Addition to an answer by shapes alone: that ``equivalent`` means alike in shapes."""
+    if not any(row.verdict.by_shapes for row in rows):
+        return {}
+    told = verdict_text.alike([asked, *(row.model for row in rows)])
+    return {"rests_on": "shapes", "equivalent_means": told}
+
+
 def _basis(row: Neighbour | Candidate) -> dict[str, Any]:
     """Which registry a row is from, what it rests on, and its distance as a fraction of the tolerance."""
     by_shapes = row.verdict.by_shapes
@@ -215,8 +225,10 @@ def unmatched(texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 
 def comparison(compared: Comparison) -> dict[str, Any]:
     """Document of ``compare``: verdict, relation, both models with their classes, and where they differ."""
+    means = verdict_text.alike((compared.a, compared.b))
     return {
         **plain(compared.verdict),
+        **({"rests_on": "shapes", "equivalent_means": means} if compared.verdict.by_shapes else {}),
         "same_weights": compared.same_weights,
         "relation": compared.relation,
         "findings": {"a": compared.findings_a, "b": compared.findings_b},
@@ -357,6 +369,7 @@ def compression(found: Compression) -> dict[str, Any]:
         "searched": found.searched,
         "calibration": calibration(found.calibration),
         "equivalent": found.equivalent,
+        **_of_shapes(found.model, found.candidates),
         "candidates": found.candidates,
         "removals": found.removals,
         "note": found.note,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from registry import Among, Registry
-    from registry.types import Neighbour, Search
+    from registry.types import ModelSummary, Neighbour, Search
 
 __all__ = ["nearest"]
 
@@ -176,7 +176,7 @@ def _show_neighbours(found: Search, *, equivalent: bool) -> None:
         "relation",
         "metrics",
     )
-    tables.table(columns, map(_neighbour, found.neighbours))
+    tables.table(columns, (_neighbour(found.model, neighbour) for neighbour in found.neighbours))
 
 
 def _empty(found: Search, *, equivalent: bool) -> str:
@@ -187,7 +187,7 @@ def _empty(found: Search, *, equivalent: bool) -> str:
     return f"No model is within the radius {tables.number(found.radius)}."
 
 
-def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:
+def _neighbour(asked: ModelSummary, neighbour: Neighbour) -> tuple[str, ...]:
     model, verdict = neighbour.model, neighbour.verdict
     return (
         tables.named(model),
@@ -196,7 +196,7 @@ def _neighbour(neighbour: Neighbour) -> tuple[str, ...]:
         tables.whole(model.parameters),
         tables.number(verdict.distance),
         verdict_text.closer(verdict),
-        verdict_text.why(verdict),
+        verdict_text.why(verdict, asked, model),
         tables.relation(neighbour.relation),
         tables.metrics(model.metrics),
     )

@@ -78,7 +78,12 @@ def select(
 
 
 def _show(found: Selection) -> None:
-    of = f" and are equivalent to {found.like.name}" if found.like else ""
+    of = ""
+    if found.like:
+        models = [found.like, *(group.best.model for group in found.classes)]
+        of = f" and are equivalent to {found.like.name}"
+        if not all(model.weights_read for model in models):
+            of = f" and compare with {found.like.name} as {verdict_text.alike(models)}"
     passes = "passes" if found.passed == 1 else "pass"
     tables.say(
         f"{tables.whole(found.passed)} of {tables.counted(found.models, found.unit)} {passes} the constraints{of}."

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "alike",
     "approximate",
     "basis",
     "calibrated",
@@ -178,12 +179,22 @@ def expected(found: Search | Selection | Partition, searched: int, noun: str = "
     )
 
 
-def why(verdict: Verdict) -> str:
-    """``equivalent``, or why not; ``not calibrated`` where there is no tolerance to tell."""
+def alike(models: Iterable[ModelSummary], *, equivalent: bool = True) -> str:
+    """What a verdict by shapes alone says of these models: ``alike in shapes; weights were not read``."""
+    read = all(model.weights_read for model in models)
+    return f"{'' if equivalent else 'not '}alike in shapes; weights were not {'compared' if read else 'read'}"
+
+
+def why(verdict: Verdict, *models: ModelSummary) -> str:
+    """``equivalent``, or why not; ``not calibrated`` where there is no tolerance to tell.
+
+    ``models``: the two that it is of, where it may rest on shapes alone.
+    """
     if verdict.equivalent is None:
         return UNCALIBRATED
-    if verdict.by_shapes and verdict.equivalent:
-        return "equivalent by shapes alone"
+    if verdict.by_shapes:
+        told = alike(models, equivalent=verdict.equivalent)
+        return told if verdict.equivalent else f"{told}: {'; '.join(verdict.reasons) or 'too far'}"
     return "equivalent" if verdict.equivalent else "not equivalent: " + ("; ".join(verdict.reasons) or "too far")
 
 

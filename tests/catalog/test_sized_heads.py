@@ -129,3 +129,36 @@ def test_the_command_says_so(catalogue: Registry, tmp_path: Path, archreg: Any) 
     done = archreg("nearest", "--db", "catalogue:", file)
     assert NOTE in done.out
     assert NOTE in archreg("nearest", "--db", "catalogue:", file, "--json").document["note"]
+
+
+def test_no_answer_reads_as_if_weights_had_been_compared(catalogue: Registry, tmp_path: Path, archreg: Any) -> None:
+    file = str(saved(tmp_path, network(3, classes=2000)))
+    told = "alike in shapes; weights were not read"
+    done = archreg("compress", "--db", "catalogue:", file)
+    lines = done.out.splitlines()
+    assert sum(told in line for line in lines) >= 3  # above the table, in it, and last
+    assert lines[-1] == f"torchvision/convnet and mine are {told}: what it loses is not known."
+    assert "architectures, these are alike" in done.out
+    assert "equivalent" not in done.out
+    document = archreg("compress", "--db", "catalogue:", file, "--json").document
+    assert (document["rests_on"], document["equivalent_means"]) == ("shapes", told)
+    near = archreg("nearest", "--db", "catalogue:", file)
+    assert told in near.out
+    assert "equivalent" not in near.out
+    assert archreg("nearest", "--db", "catalogue:", file, "--json").document["equivalent_means"] == told
+    chosen = archreg("select", "--db", "catalogue:", "--like", file, "--aim", "min:distance")
+    assert f"compare with mine as {told}" in chosen.out
+
+
+def test_models_by_headers_alone_are_alike_in_shapes(tmp_path: Path, database_url: str, archreg: Any) -> None:
+    saved(tmp_path, network(1, trained=True), "one")
+    saved(tmp_path, network(3, trained=True), "two")
+    with Registry(database_url) as own:
+        for name in ("one", "two"):
+            own.ingest(tmp_path / f"{name}.safetensors", headers_only=True)
+    asked = ("--db", database_url, "--tolerance", "9")
+    for command in (("nearest", "one"), ("compare", "one", "two"), ("compress", "two")):
+        done = archreg(*command, *asked)
+        assert "alike in shapes; weights were not read" in done.out, command
+        assert "are equivalent" not in done.out, command
+        assert archreg(*command, *asked, "--json").document["rests_on"] == "shapes"
