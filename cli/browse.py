@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from registry import Registry
-    from registry.types import Duplicates, LayerFigures, Membership, ModelDetails, ModelSummary, PublishedWeights
+    from registry.types import (
+        Duplicates,
+        LayerFigures,
+        Membership,
+        ModelDetails,
+        ModelSummary,
+        PublishedWeights,
+        WeightsMetric,
+    )
 
 __all__ = ["list_models", "show", "spectra", "stats"]
 
@@ -153,6 +163,10 @@ def show(
         json_output.write(json_output.plain(details))
         return
     tables.table((details.summary.name, ""), _facts(details))
+    if details.summary.catalogue:
+        if details.published:
+            _show_published(details.published)
+        return
     if not layers:
         tables.hint("Add --layers to show each layer.")
         return
@@ -246,19 +260,53 @@ def _entry(details: ModelDetails) -> dict[str, str]:
     return {
         "built by": entry.code,
         "image size": f"{entry.image_size} pixels" if entry.image_size else "",
-        "published weights": "; ".join(map(_published, details.published)) or "none known",
+        "published weights": f"{tables.whole(len(details.published))}, below" if details.published else "none known",
     }
 
 
-def _published(weights: PublishedWeights) -> str:
-    """Published weights in one line: ``timm:resnet50.a1_in1k (imagenet-1k, apache-2.0, 102 MB; top1 80.2 (...))``."""
-    facts = [weights.dataset, weights.licence, "" if weights.bytes is None else tables.size(weights.bytes)]
-    scores = [
-        f"{m.name} {m.value:g} ({' '.join(filter(None, [m.dataset, m.split, str(m.image_size or '')]))})"
-        for m in weights.metrics
-    ]
-    told = "; ".join(filter(None, [", ".join(filter(None, facts)), ", ".join(scores)]))
-    return f"{weights.reference} ({told})" if told else weights.reference
+def _show_published(published: Sequence[PublishedWeights]) -> None:
+    """A table of published weights, one row for each image size, the best first, on the data set of most metrics."""
+    counts = Counter(m.dataset for weights in published for m in weights.metrics)
+    [(place, _)] = counts.most_common(1) or [("", 0)]
+    rows = []
+    for weights in published:
+        scored: dict[int | None, list[WeightsMetric]] = {}
+        for metric in weights.metrics:
+            if metric.dataset == place:
+                scored.setdefault(metric.image_size, []).append(metric)
+        rows += [(weights, size, metrics) for size, metrics in (scored or {None: []}).items()]
+    rows.sort(key=lambda row: -_first(row[2], "top1", *(m.name for m in row[2])))
+    columns = ("published weights", "data set", "licence", ">pixels", ">top1", ">top5", "other metrics", ">size")
+    tables.table(columns, (_published(*row) for row in rows))
+    told = {
+        f"metrics on {place}": {m.source for weights in published for m in weights.metrics if m.dataset == place},
+        "licences": {weights.licence_source for weights in published},
+    }
+    said = [f"{what} from {', '.join(sorted(names - {''}))}" for what, names in told.items() if names - {""}]
+    if said:
+        tables.say(tables.sentence("; ".join(said)))
+    if len(counts) > 1:
+        others = ", ".join(sorted(counts.keys() - {place}))
+        tables.hint(f"Metrics on {others}: --json.")
+
+
+def _first(metrics: Sequence[WeightsMetric], *names: str) -> float:
+    """The value of the first of these metrics that is there; below all others where none is."""
+    return next((m.value for name in names for m in metrics if m.name == name), -math.inf)
+
+
+def _published(weights: PublishedWeights, size: int | None, metrics: Sequence[WeightsMetric]) -> tuple[str, ...]:
+    values = {m.name: f"{m.value:g}" for m in metrics}
+    return (
+        weights.reference,
+        weights.dataset,
+        weights.licence,
+        "" if size is None else str(size),
+        values.pop("top1", ""),
+        values.pop("top5", ""),
+        ", ".join(f"{name} {value}" for name, value in values.items()),
+        "" if weights.bytes is None else tables.size(weights.bytes),
+    )
 
 
 def _stored(details: ModelDetails) -> str:

@@ -85,7 +85,10 @@ def architecture_details(catalogue: Catalogue, name: str) -> ModelDetails:
     others = [other for other in catalogue.of_layouts([one.layout]) if other.id != one.id]
     weights = catalogue.weights([one.id])
     costs = [cost for cost in catalogue.costs() if cost.architecture == one.id]
-    notes = [f"{cost.gmacs:g} giga multiply-adds at {cost.image_size} pixels, by {cost.source}" for cost in costs]
+    by_source: dict[str, list[str]] = {}
+    for cost in costs:
+        by_source.setdefault(cost.source, []).append(f"{cost.gmacs:g} at {cost.image_size} pixels")
+    notes = [f"giga multiply-adds: {', '.join(told)}; by {source}" for source, told in by_source.items()]
     if others:
         notes.append(f"the same tensors: {', '.join(other.label for other in others)}")
     return ModelDetails(

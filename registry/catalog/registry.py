@@ -23,7 +23,7 @@ from registry.catalog.database import Database
 from registry.catalog.ingest_runs import IngestRuns
 from registry.catalog.kept_classes import KeptClasses
 from registry.catalog.vector_index import VectorIndex
-from registry.errors import EmptyRegistryError, ReadOnlyError, UnknownModelError, UsageError
+from registry.errors import DatabaseMissingError, EmptyRegistryError, ReadOnlyError, UnknownModelError, UsageError
 from registry.types import Filter, ModelCard, ModelRef
 
 if TYPE_CHECKING:
@@ -912,15 +912,27 @@ class Registry:
             return unmatched(self._database.readable(), where)
 
     def show(self, name: str) -> ModelDetails:
-        """Return everything stored about one model. Raises ``UnknownModelError`` with similar names."""
+        """Return everything stored about one model.
+
+        Raises ``UnknownModelError`` with similar names, or with the registry that ships and knows the name; that is
+        said of a database that is missing, too.
+        """
         from registry.catalog.model_details import details
 
         with self._lock:
-            if (catalogue := self._database.catalogue()) is not None:
-                from registry.catalog.catalogue_listing import architecture_details
+            try:
+                if (catalogue := self._database.catalogue()) is not None:
+                    from registry.catalog.catalogue_listing import architecture_details
 
-                return architecture_details(catalogue, name)
-            return details(self._database.readable(), name)
+                    return architecture_details(catalogue, name)
+                return details(self._database.readable(), name)
+            except (UnknownModelError, DatabaseMissingError, EmptyRegistryError) as error:
+                from registry.catalog.shipped_names import shipped_that_know
+
+                if known := shipped_that_know(name, self._database.url):
+                    remedy = f"{' and '.join(known)} {'know' if len(known) > 1 else 'knows'} {name!r}: --db {known[0]}"
+                    raise type(error)(error.message, remedy) from error
+                raise
 
     def spectrum(self, name: str) -> tuple[Spectrum, ...]:
         """Return the stored spectra of one model, by layer in depth order.

@@ -278,11 +278,36 @@ class TestCommands:
         assert "Weights not read, compared by shapes alone" in done.out
         assert "Equal to timm/tiny by shapes and parameters: transformers/words." in done.out
 
-    def test_show_and_list(self, archreg: Any) -> None:
-        assert (
-            "4.1 giga multiply-adds at 224 pixels, by a table"
-            in archreg("show", "--db", "catalogue:", "timm/large").out
-        )
+    def test_show_has_a_table_of_weights(self, archreg: Any) -> None:
+        done = archreg("show", "--db", "catalogue:", "timm/large")
+        assert "giga multiply-adds: 4.1 at 224 pixels, 6.8 at 288 pixels; by a table" in done.out
+        rows = [line.split() for line in done.out.splitlines() if line.startswith("timm:large.")]
+        assert rows == [
+            ["timm:large.a2_in1k", "imagenet-1k", "cc-by-nc-4.0", "224", "82", "1", "kB"],
+            ["timm:large.a1_in1k", "imagenet-1k", "apache-2.0", "288", "81.5", "1", "kB"],
+            ["timm:large.a1_in1k", "imagenet-1k", "apache-2.0", "224", "80.5", "1", "kB"],
+        ]
+        assert "Metrics on imagenet-1k from a table; licences from a package." in done.out
+        assert "imagenet-real: --json" in done.err
+        assert max(map(len, done.out.splitlines())) < 200
+        bare = archreg("show", "--db", "catalogue:", "words")
+        assert "none known" in bare.out
+        assert "licences" not in bare.out
+
+    def test_show_names_what_ships_and_knows_a_name(self, archreg: Any, tmp_path: Path, database_url: str) -> None:
+        missing = archreg("show", "tiny", "--db", str(tmp_path / "none.db"))
+        assert (missing.code, missing.out) == (1, "")
+        assert "catalogue: knows 'tiny': --db catalogue:" in missing.err
+        with Registry(database_url) as stored:
+            stored.ingest(network(WIDTHS[3]), name="mine")
+            with pytest.raises(UnknownModelError) as caught:
+                stored.show("timm/tiny")
+            assert caught.value.remedy == "catalogue: knows 'timm/tiny': --db catalogue:"
+            with pytest.raises(UnknownModelError) as caught:
+                stored.show("nothing")
+            assert "catalogue:" not in (caught.value.remedy or "")
+
+    def test_list(self, archreg: Any) -> None:
         assert archreg("list", "--db", "catalogue:").out.count("not read") == 5
 
     def test_a_refusal_is_one_line_and_a_remedy(self, archreg: Any) -> None:
