@@ -13,23 +13,28 @@ import typer
 from registry.cli import array_files, json_output, tables, verdict_text
 from registry.cli.empty_answers import unmatched_texts
 from registry.cli.options import AsJson, Database, filters, open_registry, with_options
-from registry.errors import EmptyRegistryError
+from registry.errors import EmptyRegistryError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from registry import Registry
     from registry.types import (
+        CatalogueStats,
         Duplicates,
         LayerFigures,
         Membership,
         ModelDetails,
         ModelSummary,
         PublishedWeights,
+        Stats,
         WeightsMetric,
     )
 
 __all__ = ["list_models", "show", "spectra", "stats"]
+
+PAGE = 50
+"""Rows of the catalogue that are listed where no other number is asked for."""
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a stored model.")]
 
@@ -43,26 +48,41 @@ def list_models(
             help="Only models that are there several times: identical, permuted or related, with their places.",
         ),
     ] = False,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k", "-k", min=1, metavar="N", help="Maximum number of rows.", show_default="all; of the catalogue 50"
+        ),
+    ] = None,
+    skip: Annotated[int, typer.Option("--skip", min=0, metavar="N", help="Leave out the first N rows.")] = 0,
     db: Database = None,
     as_json: AsJson = False,
     *,
     filters: dict[str, Any],
 ) -> None:
-    """List the stored models that match the filters.
+    """List the stored models that match the filters, or the architectures of the catalogue.
 
     --duplicates groups them. identical: one model of several names or places; permuted: the same weights with units in
     another order; related: of a common start, which is no waste. Places are those of ingests; no file is looked at.
+
+    -k and --skip show a part of the list. Of the catalogue 50 rows are shown, unless -k or --json asks for others.
     """
+    if duplicates and (skip or k is not None):
+        raise UsageError("--duplicates lists groups whole", "leave -k and --skip out")
     if duplicates:
         _list_duplicates(db, filters, as_json=as_json)
         return
     with open_registry(db) as registry:
         models = registry.models(**filters)
         unmatched, why = ({}, []) if models else _none(registry, filters)
+    noun = "architecture" if models and all(model.catalogue for model in models) else "model"
+    most = PAGE if k is None and noun == "architecture" and not as_json else k
+    shown = models[skip:] if most is None else models[skip : skip + most]
     if as_json:
-        json_output.write({"models": models, **json_output.unmatched(unmatched)})
+        part = {} if len(shown) == len(models) else {"total": len(models), "skipped": skip}
+        json_output.write({"models": shown, **part, **json_output.unmatched(unmatched)})
         return
-    if models:
+    if shown:
         columns = (
             "name",
             "family",
@@ -77,10 +97,23 @@ def list_models(
             "format",
             "location",
         )
-        tables.table(columns, map(_row, models))
-        tables.hint(f"{tables.counted(len(models), 'model')}.")
+        tables.table(columns, map(_row, shown))
+    if len(shown) < len(models):
+        tables.hint(_page(shown, models, noun, skip))
+    elif models:
+        tables.hint(f"{tables.counted(len(models), noun)}.")
     for sentence in why:
         tables.hint(sentence)
+
+
+def _page(shown: Sequence[ModelSummary], models: Sequence[ModelSummary], noun: str, skip: int) -> str:
+    """Which rows of how many are shown, and how the next are."""
+    told = tables.counted(len(models), noun)
+    if not shown:
+        return f"There are {told}: --skip {skip} leaves out all."
+    after = skip + len(shown)
+    rest = f"; the next: --skip {after}" if after < len(models) else ""
+    return f"{tables.whole(skip + 1)} to {tables.whole(after)} of {told}{rest}."
 
 
 def _list_duplicates(db: str | None, filters: dict[str, Any], *, as_json: bool) -> None:
@@ -330,11 +363,17 @@ def _approximate(count: int) -> str:
 
 
 def stats(db: Database = None, as_json: AsJson = False) -> None:
-    """Show counts of models, layers, families, training and tail classes, fingerprints, and the size."""
+    """Show counts of models, layers, families, training and tail classes, fingerprints, and the size.
+
+    Of the catalogue: architectures, layouts, published weights, metrics, versions of libraries, and what built it.
+    """
     with open_registry(db) as registry:
         held = registry.stats()
     if as_json:
         json_output.write(json_output.plain(held))
+        return
+    if held.catalogue is not None:
+        tables.table(("catalogue", ""), _of_catalogue(held, held.catalogue))
         return
     counts = {
         "families": held.families,
@@ -354,6 +393,24 @@ def stats(db: Database = None, as_json: AsJson = False) -> None:
         ("size", tables.size(held.bytes)),
     ]
     tables.table(("registry", ""), rows)
+
+
+def _of_catalogue(held: Stats, found: CatalogueStats) -> list[tuple[str, str]]:
+    libraries = ", ".join(f"{name} {tables.whole(count)}" for name, count in found.libraries)
+    rows = [
+        ("architectures", f"{tables.whole(found.architectures)}: {libraries}"),
+        ("layouts", f"{tables.whole(found.layouts)} distinct state dicts"),
+        ("families", tables.whole(len(held.families))),
+        ("published weights", tables.whole(found.weights)),
+        ("metrics", tables.whole(found.metrics)),
+        ("multiply-adds", f"{tables.whole(found.costs)}, each of an architecture at an image size"),
+        ("fingerprints", ", ".join(f"{name} {tables.whole(count)}" for name, count in held.fingerprints)),
+        ("built with", ", ".join(f"{name} {version}" for name, version in found.versions)),
+        ("built by", found.command),
+        ("format", held.schema_version),
+        ("size", tables.size(held.bytes)),
+    ]
+    return [(fact, value) for fact, value in rows if value]
 
 
 def spectra(

@@ -21,7 +21,7 @@ from registry.errors import AmbiguousError, UnknownModelError
 from registry.shipped import CATALOGUE, shipped_file
 from registry.spectral.specs import SHAPES
 from registry.spelling import near_spellings
-from registry.types import Filter, ModelDetails, Stats
+from registry.types import CatalogueStats, Filter, ModelDetails, Stats
 
 if TYPE_CHECKING:
     from registry.architectures.catalogue_file import Catalogue
@@ -105,10 +105,23 @@ def architecture_details(catalogue: Catalogue, name: str) -> ModelDetails:
 
 
 def catalogue_stats(catalogue: Catalogue) -> Stats:
-    """Counts of the catalogue: ``models`` are architectures, ``names`` the published weights; ``bytes``: ``size``."""
+    """Counts of the catalogue, in ``models`` and ``names`` those of architectures."""
     every = catalogue.architectures()
     families = Counter(one.family for one in every)
     ids, _ = catalogue.vectors()
+    layouts, _ = catalogue.sizes()
+    weights = catalogue.weights()
+    facts = catalogue.facts
+    held = CatalogueStats(
+        architectures=len(every),
+        libraries=tuple(Counter(one.library for one in every).most_common()),
+        layouts=len(layouts),
+        weights=len(weights),
+        metrics=sum(len(one.metrics) for one in weights),
+        costs=len(catalogue.costs()),
+        versions=tuple((str(name), str(version)) for name, version in facts.get("versions", {}).items()),
+        command=str(facts.get("command", "")),
+    )
     return Stats(
         models=len(every),
         names=len(every),
@@ -119,4 +132,5 @@ def catalogue_stats(catalogue: Catalogue) -> Stats:
         tail_classes=(),
         schema_version=f"catalogue {catalogue.facts['format']}",
         bytes=shipped_file(CATALOGUE).stat().st_size,
+        catalogue=held,
     )

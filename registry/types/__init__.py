@@ -46,7 +46,15 @@ from registry.types.identifications import (
     NotIdentified,
 )
 from registry.types.model_facts import NO_FACTS, ModelFacts
-from registry.types.models import LayerFigures, Membership, ModelDetails, ModelSummary, OlderModels, Stats
+from registry.types.models import (
+    CatalogueStats,
+    LayerFigures,
+    Membership,
+    ModelDetails,
+    ModelSummary,
+    OlderModels,
+    Stats,
+)
 from registry.types.outcomes import Ingested, Recomputed, Transfer
 from registry.types.partitions import KeptPartition, ModelClass, Partition
 from registry.types.requirements import REQUIREMENTS, MetricChange, Requirement, RequirementName
@@ -100,6 +108,7 @@ __all__ = [
     "ArchitectureTensor",
     "AskedRegistry",
     "CatalogueEntry",
+    "CatalogueStats",
     "Audit",
     "Calibrated",
     "Calibration",

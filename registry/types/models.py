@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from registry.types.weight_figures import Training
     from registry.types.weights import Metric, SkippedTensor
 
-__all__ = ["LayerFigures", "Membership", "ModelDetails", "ModelSummary", "OlderModels", "Stats"]
+__all__ = ["CatalogueStats", "LayerFigures", "Membership", "ModelDetails", "ModelSummary", "OlderModels", "Stats"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -146,8 +146,30 @@ class OlderModels:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueStats:
+    """Totals of the catalogue of architectures.
+
+    ``libraries``: pairs of a library and its number of architectures; ``layouts``: distinct state dicts; ``weights``,
+    ``metrics``: published ones; ``costs``: stated multiply-adds. ``versions``: pairs of a package and the version that
+    built them; ``command``: what built the file, empty if it does not say.
+    """
+
+    architectures: int
+    libraries: tuple[tuple[str, int], ...]
+    layouts: int
+    weights: int
+    metrics: int
+    costs: int
+    versions: tuple[tuple[str, str], ...]
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
-    """Totals of a registry. ``bytes``: size of the database, if known."""
+    """Totals of a registry. ``bytes``: size of the database, if known.
+
+    ``catalogue``: of the catalogue alone, in which ``models`` are architectures and ``layers`` is 0.
+    """
 
     models: int
     names: int
@@ -158,3 +180,4 @@ class Stats:
     tail_classes: tuple[tuple[str, int], ...]
     schema_version: str
     bytes: int | None
+    catalogue: CatalogueStats | None = None

@@ -307,6 +307,34 @@ class TestCommands:
                 stored.show("nothing")
             assert "catalogue:" not in (caught.value.remedy or "")
 
+    def test_stats_are_of_architectures(self, archreg: Any) -> None:
+        done = archreg("stats", "--db", "catalogue:")
+        facts = dict(line.split(None, 1) for line in done.out.splitlines() if len(line.split(None, 1)) == 2)
+        assert facts["architectures"] == "5: timm 3, torchvision 1, transformers 1"
+        assert (facts["layouts"], facts["metrics"]) == ("3 distinct state dicts", "9")
+        assert "models" not in facts
+        assert "layers" not in facts
+        document = archreg("stats", "--db", "catalogue:", "--json").document["catalogue"]
+        assert (document["weights"], document["costs"], document["command"]) == (5, 4, "")
+
+    def test_list_shows_a_part(self, archreg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = ("list", "--db", "catalogue:")
+        whole = archreg(*asked, "--json").document
+        assert len(whole["models"]) == 5
+        assert "total" not in whole
+        part = archreg(*asked, "-k", "2", "--skip", "1", "--json").document
+        assert part["models"] == whole["models"][1:3]
+        assert (part["total"], part["skipped"]) == (5, 1)
+        monkeypatch.setattr("registry.cli.browse.PAGE", 2)
+        first = archreg(*asked)
+        assert first.out.count("not read") == 2
+        assert first.err == "1 to 2 of 5 architectures; the next: --skip 2.\n"
+        assert archreg(*asked, "--skip", "4").err == "5 to 5 of 5 architectures.\n"
+        past = archreg(*asked, "--skip", "9")
+        assert (past.out, past.err) == ("", "There are 5 architectures: --skip 9 leaves out all.\n")
+        assert archreg(*asked, "-k", "9").err == "5 architectures.\n"
+        assert archreg(*asked, "--duplicates", "-k", "2").code == 2
+
     def test_list(self, archreg: Any) -> None:
         assert archreg("list", "--db", "catalogue:").out.count("not read") == 5
 
