@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _FLOAT32 = 4  # bytes
+_NAMED = 6  # data sets named in an error
 _OF_WEIGHTS = ("dataset", "licence", "min_bytes", "max_bytes", "metrics")
 _UNANSWERED = {
     "tags": ("tags", "leave the tags out"),
@@ -122,25 +124,41 @@ def read_rows(catalogue: Catalogue) -> tuple[Row, ...]:
 def placed(where: Filter, rows: Iterable[Row]) -> Filter:
     """The filter, refused if the catalogue cannot answer it; a bound on a metric without a data set is given one.
 
-    That is the data set that is asked for, where any of the rows has the metric on it: weights are scored on several.
+    Weights are scored on several data sets. The bound is on the one that is asked for, where any of the rows has the
+    metric on it; else on the only one on which any has it; else it is refused.
 
     Raises
     ------
     UsageError
-        It asks for tags, relations or gigaflops.
+        It asks for tags, relations or gigaflops, or bounds a metric that is known on several data sets.
     """
     for field, (what, remedy) in _UNANSWERED.items():
         if getattr(where, field) != getattr(Filter(), field):
             raise UsageError(f"the catalogue has no {what}", remedy)
-    if not where.dataset or not where.metrics:
+    if all(bound.dataset for bound in where.metrics):
         return where
-    asked = folded(where.dataset)
-    known = {folded(m.name) for row in rows for m in row.metrics if folded(m.dataset) == asked}
-    bounds = (
-        bound if bound.dataset or folded(bound.name) not in known else replace(bound, dataset=where.dataset)
-        for bound in where.metrics
-    )
+    known: dict[str, Counter[str]] = {}
+    for row in rows:
+        for metric in row.metrics:
+            known.setdefault(_fold(metric.name), Counter())[metric.dataset] += 1
+    bounds = (bound if bound.dataset else _on_a_data_set(bound, where.dataset, known) for bound in where.metrics)
     return replace(where, metrics=tuple(bounds))
+
+
+def _on_a_data_set(bound: MetricBound, asked: str, known: Mapping[str, Counter[str]]) -> MetricBound:
+    """The bound on one data set. ``known``: of each metric, on which it is known, and how often."""
+    counts = known.get(_fold(bound.name), Counter())
+    if asked and any(_fold(dataset) == _fold(asked) for dataset in counts):
+        return replace(bound, dataset=asked)
+    if len(counts) > 1:
+        most = [dataset for dataset, _ in counts.most_common()]
+        side = f">={bound.minimum:g}" if bound.minimum is not None else f"<={bound.maximum:g}"
+        raise UsageError(
+            f"{bound.name} is known on {len(most)} data sets: {', '.join(most[:_NAMED])}"
+            + (f" and {len(most) - _NAMED} more" if len(most) > _NAMED else ""),
+            f"name one: --metric '{bound.name}@{most[0]}{side}', or --dataset {most[0]}",
+        )
+    return replace(bound, dataset=next(iter(counts), ""))
 
 
 def passing_rows(rows: Iterable[Row], where: Filter) -> list[Row]:

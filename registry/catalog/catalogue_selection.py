@@ -106,12 +106,13 @@ def _figures(rows: Sequence[Row], distances: dict[int, float] | None) -> Figures
 
 
 def _placed_aim(aim: Aim, where: Filter, figures: Figures) -> Aim:
-    """A metric without a data set as one on the data set that is asked for, where it is known on it."""
-    if aim.dataset or not where.dataset or aim.what in (DISTANCE, *OPERATIONS, *SIZES.values()):
+    """A metric without a data set as one on that of the first bound on it, else on that of the filter, if known."""
+    if aim.dataset or aim.what in (DISTANCE, *OPERATIONS, *SIZES.values()):
         return aim
-    asked = (folded(aim.what), folded(where.dataset))
-    known = any((folded(m.name), folded(m.dataset)) == asked for _, m in figures.metrics)
-    return replace(aim, dataset=where.dataset) if known else aim
+    bounded = (bound.dataset for bound in where.metrics if folded(bound.name) == folded(aim.what))
+    dataset = next(bounded, where.dataset)
+    known = any((folded(m.name), folded(m.dataset)) == (folded(aim.what), folded(dataset)) for _, m in figures.metrics)
+    return replace(aim, dataset=dataset) if dataset and known else aim
 
 
 def _resolved(aim: Aim | None, figures: Figures) -> Aim | None:

@@ -74,8 +74,24 @@ class TestSelect:
         assert found.passed == 0
         texts = {removal.constraint: (removal.removes, removal.without) for removal in found.removals}
         assert texts["top1@imagenet-1k at least 85"] == (6, 5)  # tiny was scored on it
-        either = catalogue.select(aims=["min:params"], metrics=[MetricBound("top1", minimum=85.0)])
-        assert [row[0] for row in rows(either)] == ["timm/middle"]
+        with pytest.raises(UsageError, match="top1 is known on 2 data sets: imagenet-1k, imagenet-real") as caught:
+            catalogue.select(aims=["min:params"], metrics=[MetricBound("top1", minimum=85.0)])
+        assert caught.value.remedy == "name one: --metric 'top1@imagenet-1k>=85', or --dataset imagenet-1k"
+        for refused in (catalogue.models, catalogue.unmatched):
+            with pytest.raises(UsageError, match="2 data sets"):
+                refused(metrics=[MetricBound("top1", maximum=85.0)])
+        real = catalogue.select(
+            aims=["min:params"], metrics=[MetricBound("top1", minimum=85.0, dataset="imagenet-real")]
+        )
+        assert [row[0] for row in rows(real)] == ["timm/middle"]
+
+    def test_an_aim_without_data_set_is_on_that_of_the_bound(self, catalogue: Registry) -> None:
+        real = [MetricBound("top1", minimum=85.0, dataset="imagenet-real")]
+        asked = catalogue.select(aims=["max:top1"], metrics=real)
+        assert [aim.place for aim in asked.aims] == ["top1@imagenet-real/val"]
+        by_default = catalogue.select(metrics=real)
+        assert [aim.place for aim in by_default.aims] == ["top1@imagenet-real/val", "parameters"]
+        assert [row[3][0] for row in rows(asked)] == [88.0]
 
     def test_unknown_values_are_left_out_and_counted(self, catalogue: Registry) -> None:
         found = catalogue.select(aims=["max:params", "min:gmacs"])
