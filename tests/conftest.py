@@ -8,6 +8,7 @@ import signal
 import tempfile
 import uuid
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -81,16 +82,22 @@ class Postgres:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}".encode())
         return name
 
-    def replace(self, name: str, like: str) -> None:
-        """Put a copy of a database that nobody is connected to in the place of another."""
+    def put(self, name: str, like: str) -> None:
+        """Put a copy of a database that nobody is connected to under a name, in the place of one that has it."""
         self.drop(name)
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}".encode())
 
-    def drop(self, name: str) -> None:
-        """Drop a database, with whoever is connected to it."""
+    def has(self, name: str) -> bool:
+        """Whether there is a database of that name."""
         with self.connect() as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name])
+            return found.rowcount == 1
+
+    def drop(self, name: str) -> None:
+        """Drop a database if there is one, with whoever is connected to it."""
+        with self.connect() as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
 @pytest.fixture(scope="session")
@@ -126,12 +133,43 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     postgres.drop(name)
 
 
+@dataclass
+class Place:
+    """Where a test has its database: a SQLite file, or a database of the server. Either may not be there yet."""
+
+    url: str
+    path: Path | None = None
+    server: Postgres | None = None
+
+    def make_from(self, original: str | None) -> None:
+        """Put a copy of another file or database here; without one, an empty database, unless there is one already."""
+        if self.path is not None:
+            if original is not None:
+                shutil.copyfile(original, self.path)
+            return
+        assert self.server is not None
+        name = self.server.name_in(self.url)
+        if original is not None or not self.server.has(name):
+            self.server.put(name, original or "template1")
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of a place for a registry where nothing is yet: a SQLite file to be, or an empty Postgres database."""
+def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'registry.db'}"
-    return str(request.getfixturevalue("postgres_url"))
+        path = tmp_path / "registry.db"
+        yield Place(f"sqlite:///{path}", path)
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    name = f"t{uuid.uuid4().hex}"
+    yield Place(server.url(name), server=server)
+    server.drop(name)
+
+
+@pytest.fixture
+def database_url(_place: Place) -> str:
+    """URL of a place for a registry where nothing is yet: a SQLite file to be, or an empty Postgres database."""
+    _place.make_from(None)
+    return _place.url
 
 
 @pytest.fixture(scope="session")
@@ -142,10 +180,7 @@ def _originals_of_copies() -> dict[tuple[Any, ...], str]:
 
 @pytest.fixture
 def copied(
-    request: pytest.FixtureRequest,
-    database_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    _originals_of_copies: dict[tuple[Any, ...], str],
+    _place: Place, tmp_path_factory: pytest.TempPathFactory, _originals_of_copies: dict[tuple[Any, ...], str]
 ) -> Callable[..., str]:
     """``copied(make, *given)``: the ``database_url``, with what ``make(url, *given)`` has stored at another.
 
@@ -153,21 +188,30 @@ def copied(
     """
 
     def copy(make: Callable[..., None], *given: Any) -> str:
-        known, place = _originals_of_copies, database_url.removeprefix("sqlite:///")
-        key = (place == database_url, make, *given)
-        if place != database_url:
-            if key not in known:
-                path = str(tmp_path_factory.mktemp("original") / "registry.db")
-                make(f"sqlite:///{path}", *given)
-                known[key] = path
-            shutil.copyfile(known[key], place)
-            return database_url
-        server: Postgres = request.getfixturevalue("postgres")
+        known, server = _originals_of_copies, _place.server
+        key = (server is None, make, *given)
         if key not in known:
-            name = server.new_database()
-            make(server.url(name), *given)
-            known[key] = name
-        server.replace(server.name_in(database_url), known[key])
-        return database_url
+            if server is None:
+                original = str(tmp_path_factory.mktemp("original") / "registry.db")
+                make(f"sqlite:///{original}", *given)
+            else:
+                original = server.new_database()
+                make(server.url(original), *given)
+            known[key] = original
+        _place.make_from(known[key])
+        return _place.url
 
     return copy
+
+
+def make_empty(url: str) -> None:
+    """Make a registry of no models."""
+    from registry.storage import Store
+
+    Store.open(url, mode="create").close()
+
+
+@pytest.fixture
+def registry_url(copied: Callable[..., str]) -> str:
+    """The ``database_url``, with an empty registry: most tests are not about making one, which runs all migrations."""
+    return copied(make_empty)

@@ -43,19 +43,19 @@ def top1(value: float) -> tuple[Metric, ...]:
 
 
 @pytest.fixture
-def places(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, str]:
+def places(registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, str]:
     """A registry of either kind, a SQLite file that shares a model with it, and the catalogue."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "shipped"
     folder.mkdir()
     write_scored(folder)
     monkeypatch.setattr(shipped, "FOLDER", folder)
-    with Registry(database_url) as one, Registry("team.db") as two:
+    with Registry(registry_url) as one, Registry("team.db") as two:
         one.ingest(trained(WIDTHS[1], 1), name="shared", metrics=top1(70.0), licence="MIT")
         one.ingest(trained(MIDDLE, 2), name="middle", metrics=top1(71.0))
         two.ingest(trained(WIDTHS[1], 1), name="shared too", metrics=top1(70.0))
         two.ingest(trained(WIDTHS[3], 3), name="tiny", metrics=top1(90.0))
-    return database_url, "team.db", "catalogue:"
+    return registry_url, "team.db", "catalogue:"
 
 
 @pytest.fixture

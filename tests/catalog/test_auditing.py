@@ -41,8 +41,8 @@ def faulty(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_details_tell_what_is_found_in_a_model_alone(database_url: str, faulty: Path) -> None:
-    with Registry(database_url) as reg:
+def test_details_tell_what_is_found_in_a_model_alone(registry_url: str, faulty: Path) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest_all(reg.plan([faulty]), workers=1)
         audit = reg.audit()
         for name in ("sound", "faulty"):
@@ -52,14 +52,14 @@ def test_details_tell_what_is_found_in_a_model_alone(database_url: str, faulty: 
         assert {each.rule for each in reg.show("faulty").findings} == {"untrained", "scale"}
 
 
-def test_details_of_a_header_tell_of_no_rule_that_needs_weights(database_url: str, faulty: Path) -> None:
-    with Registry(database_url) as reg:
+def test_details_of_a_header_tell_of_no_rule_that_needs_weights(registry_url: str, faulty: Path) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest_all(reg.plan([faulty / "sound.safetensors"]), workers=1, headers_only=True)
         assert (reg.show("sound").findings, reg.show("sound").rules) == ((), ("config",))
 
 
-def test_stored_models(database_url: str, faulty: Path) -> None:
-    with Registry(database_url) as reg:
+def test_stored_models(registry_url: str, faulty: Path) -> None:
+    with Registry(registry_url) as reg:
         for name in ("sound", "faulty"):
             reg.ingest(faulty / f"{name}.safetensors")
         told: list[tuple[int, int]] = []
@@ -77,9 +77,9 @@ def test_stored_models(database_url: str, faulty: Path) -> None:
         assert len(found.to_frame()) == len(found.findings) == 2
 
 
-def test_an_audit_continues_where_it_was_interrupted(database_url: str, faulty: Path, tmp_path: Path) -> None:
+def test_an_audit_continues_where_it_was_interrupted(registry_url: str, faulty: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         for name in ("faulty", "sound"):
             reg.ingest(faulty / f"{name}.safetensors")
         whole = reg.audit()
@@ -111,8 +111,8 @@ def test_an_audit_continues_where_it_was_interrupted(database_url: str, faulty: 
             reg.audit("sound", resume=state)
 
 
-def test_files_say_the_same_and_nothing_is_stored(database_url: str, faulty: Path) -> None:
-    with Registry(database_url) as reg:
+def test_files_say_the_same_and_nothing_is_stored(registry_url: str, faulty: Path) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest(faulty / "sound.safetensors")
         of_files = reg.audit([faulty / "sound.safetensors", faulty / "faulty.safetensors"])
         assert rules_of(of_files) == {("faulty", "untrained"), ("faulty", "scale")}
@@ -140,18 +140,18 @@ def test_values_that_are_not_finite_are_found_in_a_file(tmp_path: Path) -> None:
     assert (finding.layer, finding.value, finding.severity) == ("b.weight", 3, "error")
 
 
-def test_one_tensor_under_two_names(database_url: str, tmp_path: Path) -> None:
+def test_one_tensor_under_two_names(registry_url: str, tmp_path: Path) -> None:
     weights = network()
     path = file(tmp_path, "copied", weights | {"e.weight": weights["b.weight"].copy()})
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest(path)
         for found in (reg.audit("copied"), reg.audit(path)):
             [finding] = found.findings
             assert (finding.rule, finding.layer, finding.severity) == ("duplicate", "b.weight", "warning")
 
 
-def test_missing_evidence_is_said_once(database_url: str, faulty: Path) -> None:
-    with Registry(database_url) as reg:
+def test_missing_evidence_is_said_once(registry_url: str, faulty: Path) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest(faulty / "sound.safetensors", family="a")
         reg.ingest(faulty / "faulty.safetensors", family="a")
         for table in (schema.weight_figures, schema.sketches):
@@ -165,11 +165,11 @@ def test_missing_evidence_is_said_once(database_url: str, faulty: Path) -> None:
         assert lacking["family"].reason.startswith("fewer than 2 other models")
 
 
-def test_the_same_weights_under_two_labels(database_url: str, tmp_path: Path) -> None:
+def test_the_same_weights_under_two_labels(registry_url: str, tmp_path: Path) -> None:
     weights = network()
     half = {name: W.astype(np.float16) for name, W in weights.items()}
     path = file(tmp_path, "one", weights)
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest(path, family="resnet", metrics=(Metric("top1", 92.0, "cifar10"),))
         reg.ingest(file(tmp_path, "half", half), family="vgg", metrics=(Metric("top1", 91.0, "cifar10"),))
         reg.ingest(file(tmp_path, "other", network(5)), family="vgg")
@@ -180,12 +180,12 @@ def test_the_same_weights_under_two_labels(database_url: str, tmp_path: Path) ->
         assert {each.value for each in reg.audit(rules=["labels"]).findings} == {1.0}
 
 
-def test_a_wrong_family(database_url: str, tmp_path: Path) -> None:
+def test_a_wrong_family(registry_url: str, tmp_path: Path) -> None:
     def deep(seed: int) -> dict[str, Any]:
         rng = np.random.default_rng(seed)
         return {f"l{at}.weight": rng.standard_normal((16, 16)).astype(np.float32) for at in range(12)}
 
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         for seed in range(3):
             reg.ingest(file(tmp_path, f"wide{seed}", network(seed)), family="wide")
             reg.ingest(file(tmp_path, f"deep{seed}", deep(seed)), family="deep")
@@ -197,12 +197,12 @@ def test_a_wrong_family(database_url: str, tmp_path: Path) -> None:
         assert "deep" in finding.message
 
 
-def test_a_configuration_beside_the_weights(database_url: str, tmp_path: Path) -> None:
+def test_a_configuration_beside_the_weights(registry_url: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     path = file(folder, "model", network())
     (folder / "config.json").write_text(json.dumps({"torch_dtype": "float16", "model_type": "made"}))
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest(path, name="made")
         for found in (reg.audit("made", rules=["config"]), reg.audit(path, rules=["config"])):
             [finding] = found.findings
@@ -214,17 +214,17 @@ def test_a_configuration_beside_the_weights(database_url: str, tmp_path: Path) -
         assert (gone.findings, [each.rule for each in gone.not_audited]) == ((), ["config"])
 
 
-def test_a_header_alone_is_not_called_sound(database_url: str, tmp_path: Path) -> None:
-    with Registry(database_url) as reg:
+def test_a_header_alone_is_not_called_sound(registry_url: str, tmp_path: Path) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest(file(tmp_path, "header", network()), headers_only=True)
         found = reg.audit("header")
     assert found.findings == ()
     assert {each.rule for each in found.not_audited} >= {"nonfinite", "untrained", "rank", "duplicate", "labels"}
 
 
-def test_of_several_one_that_fails_is_listed(database_url: str, faulty: Path) -> None:
+def test_of_several_one_that_fails_is_listed(registry_url: str, faulty: Path) -> None:
     (faulty / "broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{notjson")
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest(faulty / "sound.safetensors")
         found = reg.audit([faulty / "broken.safetensors", "sound"])
         assert found.audited == 1
@@ -234,8 +234,8 @@ def test_of_several_one_that_fails_is_listed(database_url: str, faulty: Path) ->
             reg.audit("soud")
 
 
-def test_wrong_questions(database_url: str, faulty: Path) -> None:
-    with Registry(database_url) as reg:
+def test_wrong_questions(registry_url: str, faulty: Path) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest(faulty / "sound.safetensors")
         with pytest.raises(UsageError, match="unknown rule 'none'"):
             reg.audit("sound", rules=["none"])
@@ -247,8 +247,8 @@ def test_wrong_questions(database_url: str, faulty: Path) -> None:
             reg.audit()
 
 
-def test_a_comparison_tells_what_is_found_in_both(database_url: str, faulty: Path) -> None:
-    with Registry(database_url) as reg:
+def test_a_comparison_tells_what_is_found_in_both(registry_url: str, faulty: Path) -> None:
+    with Registry(registry_url) as reg:
         for name in ("sound", "faulty"):
             reg.ingest(faulty / f"{name}.safetensors")
         found = reg.compare("faulty", "sound", audited=True)

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def fill(database_url: str) -> Any:
+def fill(registry_url: str) -> Any:
     """A registry of the models given, on both databases."""
     opened: list[Registry] = []
 
     def filled(*models: Any) -> Registry:
-        with Store.open(database_url, mode="create") as store:
+        with Store.open(registry_url, mode="create") as store:
             for model in models:
                 store.add(model)
-        opened.append(Registry(database_url))
+        opened.append(Registry(registry_url))
         return opened[-1]
 
     yield filled
@@ -168,23 +168,23 @@ def test_a_role_that_may_only_read(postgres: Postgres) -> None:
         postgres.drop(name)
 
 
-def test_a_calibration_of_another_spec_never_applies(fill: Any, database_url: str) -> None:
+def test_a_calibration_of_another_spec_never_applies(fill: Any, registry_url: str) -> None:
     reg = fill(*families(0.0, 0.1, 0.4, 1.1, 2.6, 5.7))
     found = reg.calibrate(rate=0.1).calibration
     reg.close()
-    with Store.open(database_url, mode="write") as store:
+    with Store.open(registry_url, mode="write") as store:
         store.write(put_calibration, replace(found, spec_hash="0123456789abcdef", tolerance=99.0))
     assert reg.calibration().tolerance == found.tolerance
     reg.close()
-    with Store.open(database_url, mode="write") as store:
+    with Store.open(registry_url, mode="write") as store:
         store.write(drop_calibration, LAYERED.hash, "l1")
     assert reg.calibration() == shipped(LAYERED, "l1")
 
 
-def test_nothing_to_learn_from(fill: Any, database_url: str) -> None:
+def test_nothing_to_learn_from(fill: Any, registry_url: str) -> None:
     reg = fill(made("a", 0.0, family="x"))
     reg.close()
-    with Store.open(database_url, mode="write") as store:
+    with Store.open(registry_url, mode="write") as store:
         store.write(drop_spec, LAYERED.hash)
     with pytest.raises(SpecMismatchError, match="archreg refingerprint"):
         reg.calibrate()

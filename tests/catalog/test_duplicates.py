@@ -59,9 +59,9 @@ def ingest(reg: Registry, *paths: Path) -> None:
     assert [each.message for each in done if each.status == "failed"] == []
 
 
-def test_groups_with_their_places_and_what_could_be_freed(runs: Path, database_url: str) -> None:
+def test_groups_with_their_places_and_what_could_be_freed(runs: Path, registry_url: str) -> None:
     size = (runs / "one/start.safetensors").stat().st_size
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         ingest(reg, runs / "one", runs / "two")
         found = reg.duplicates()
         kinds = groups(found)
@@ -84,8 +84,8 @@ def test_groups_with_their_places_and_what_could_be_freed(runs: Path, database_u
         assert groups(reg.duplicates(family="nothing")) == []
 
 
-def test_a_file_that_was_replaced_is_no_place_of_its_former_weights(runs: Path, database_url: str) -> None:
-    with Registry(database_url) as reg:
+def test_a_file_that_was_replaced_is_no_place_of_its_former_weights(runs: Path, registry_url: str) -> None:
+    with Registry(registry_url) as reg:
         ingest(reg, runs / "one/start.safetensors")
         ingest(reg, runs / "two/copy.safetensors")
         assert [places(group) for group in reg.duplicates().groups] == [["start.safetensors", "copy.safetensors"]]
@@ -95,8 +95,8 @@ def test_a_file_that_was_replaced_is_no_place_of_its_former_weights(runs: Path, 
         assert (group.kind, places(group), group.freeable) == ("identical", ["start.safetensors"], 0)
 
 
-def test_names_without_another_place_free_nothing(runs: Path, database_url: str) -> None:
-    with Registry(database_url) as reg:
+def test_names_without_another_place_free_nothing(runs: Path, registry_url: str) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest(runs / "one/start.safetensors")
         assert reg.duplicates().groups == ()
         reg.ingest(runs / "one/start.safetensors", name="other")
@@ -104,11 +104,11 @@ def test_names_without_another_place_free_nothing(runs: Path, database_url: str)
         assert (group.kind, group.freeable, group.members[0].model.names) == ("identical", 0, ("start", "other"))
 
 
-def test_references_are_places_and_free_nothing(runs: Path, database_url: str) -> None:
-    with Registry(database_url) as reg:
+def test_references_are_places_and_free_nothing(runs: Path, registry_url: str) -> None:
+    with Registry(registry_url) as reg:
         ingest(reg, runs / "one/start.safetensors", runs / "two/copy.safetensors")
         before = reg.duplicates()
-    with Store.open(database_url, mode="write") as store:
+    with Store.open(registry_url, mode="write") as store:
         from sqlalchemy import select, update
 
         from registry.storage.engine.schema import items
@@ -124,14 +124,14 @@ def test_references_are_places_and_free_nothing(runs: Path, database_url: str) -
                     connection.execute(update(items).where(here).values(reference=json.dumps(record)))
 
         store.write(moved)
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         [group] = reg.duplicates().groups
         assert sorted(place.location for place in group.members[0].places)[1] == "hf:ORG/NAME"
         assert (before.freeable > 0, group.freeable) == (True, 0)
 
 
-def test_weights_that_were_not_read_are_no_duplicates(runs: Path, database_url: str) -> None:
-    with Registry(database_url) as reg:
+def test_weights_that_were_not_read_are_no_duplicates(runs: Path, registry_url: str) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest(runs / "one/start.safetensors", headers_only=True)
         reg.ingest(runs / "one/start.safetensors", headers_only=True, name="other")
         found = reg.duplicates()
@@ -139,9 +139,9 @@ def test_weights_that_were_not_read_are_no_duplicates(runs: Path, database_url: 
 
 
 def test_what_the_command_says(
-    runs: Path, database_url: str, archreg: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    runs: Path, registry_url: str, archreg: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ARCHREG_DB", database_url)
+    monkeypatch.setenv("ARCHREG_DB", registry_url)
     assert archreg("ingest", str(runs / "one"), str(runs / "two"), "-q").code == 0
     done = archreg("list", "--duplicates")
     assert done.code == 0
@@ -172,7 +172,7 @@ def drawn(name: str, values: np.ndarray, topology: str) -> NewModel:
     return NewModel(name, plan, spectra=spectra, sketches=sketches, location=f"/runs/{name}.pt")
 
 
-def test_two_thousand_models(database_url: str) -> None:
+def test_two_thousand_models(registry_url: str) -> None:
     """In each of 40 topologies three starts of ten descendants each, and twenty strangers."""
     rng, made, expected = np.random.default_rng(0), [], set()
     for topology in range(40):
@@ -185,12 +185,12 @@ def test_two_thousand_models(database_url: str) -> None:
                 made.append(drawn(name, values, f"t{topology}"))
             if start < 3:
                 expected.add(frozenset(names))
-    with Store.open(database_url, mode="create") as store:
+    with Store.open(registry_url, mode="create") as store:
         assert len(store.write(add_models, made)) == 2_000
         store.write(
             add_models, [replace(made[0], name="copied", spectra=(), sketches=None, location="/else/copied.pt")]
         )
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         found = reg.duplicates()
     assert {frozenset(names) for kind, names in groups(found) if kind == "related"} == expected
     assert [names for kind, names in groups(found) if kind != "related"] == [["t0-0-0"]]

@@ -73,14 +73,14 @@ KNOWN = {"asked", "other spelling", "by its own metric"}
 
 
 @pytest.fixture
-def fill(database_url: str) -> Iterator[Callable[..., Registry]]:
+def fill(registry_url: str) -> Iterator[Callable[..., Registry]]:
     """A registry of the models given, on both databases."""
     opened: list[Registry] = []
 
     def filled(models: Iterable[Any]) -> Registry:
-        with Store.open(database_url, mode="create") as store:
+        with Store.open(registry_url, mode="create") as store:
             store.write(lambda connection: add_models(connection, [*models]))
-        opened.append(Registry(database_url))
+        opened.append(Registry(registry_url))
         return opened[-1]
 
     yield filled
@@ -161,10 +161,10 @@ def test_a_metric_of_no_data_set(fill: Any) -> None:
     assert expected(fill([*models, UNSCORED["no data"]]))["no data"] is None
 
 
-def test_shapes_alone_tell_nothing(fill: Any, database_url: str) -> None:
+def test_shapes_alone_tell_nothing(fill: Any, registry_url: str) -> None:
     reg = fill([*scored(), UNSCORED["asked"]])
     distances: dict[Any, float | None] = {reg["asked"]: 0.078}
-    with Store.open(database_url, mode="read") as store:
+    with Store.open(registry_url, mode="read") as store:
         settings = settings_for(store, LAYERED, None, None)
         assert set(expecting.expected_changes(store, settings, reg[QUERY], distances)) == {reg["asked"].id}
         assert expecting.expected_changes(store, settings, reg[QUERY], {reg["asked"]: None}) == {}
@@ -180,11 +180,11 @@ def test_a_metric_on_another_split_is_another_metric(fill: Any) -> None:
     assert found["both"] is None  # its change is stored
 
 
-def test_few_models_of_a_large_family_are_read(fill: Any, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_models_of_a_large_family_are_read(fill: Any, registry_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     crowd = [made(f"crowd-{n}", 0.05, parameters=3_000 + n, family="F0", metrics=top1(float(n))) for n in range(100)]
     others = [made(name, 0.0, family=name, metrics=(Metric("top1", 1.0, *place),)) for name, place in OTHERS.items()]
     fill([*scored(families=3), *crowd, *others, made("no family", 0.0, metrics=top1(1.0))])
-    with Store.open(database_url, mode="read") as store:
+    with Store.open(registry_url, mode="read") as store:
         read = store.read(read_scored, top1(0.0)[0], 5)
         assert Counter(row.family for row in read) == {"F0": 5, "F1": 5, "F2": 5}
         assert store.read(read_scored, top1(0.0)[0], 5) == read
@@ -243,9 +243,9 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return out
 
 
-def test_the_command_line(fill: Any, database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(fill: Any, registry_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     reg = fill([*scored(), UNSCORED["asked"], UNSCORED["other family"]])
-    settings = ("--tolerance", "100", "-k", "100", "--db", database_url)
+    settings = ("--tolerance", "100", "-k", "100", "--db", registry_url)
     change = expected(reg)["asked"]
     assert change is not None
     text = f"top1 {change.value:+.3g} expected (90 %: {change.low:+.3g} to {change.high:+.3g})"

@@ -123,14 +123,14 @@ def test_a_device_that_is_not_at_hand(
         assert reg.ingest(files / "slim.safetensors", device="auto").status == "added"
 
 
-def test_what_a_device_computes_is_stored(database_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_device_computes_is_stored(registry_url: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
     def solver(device: str, precision: Precision) -> tuple[Solver, bool]:
         used.append(device)
         return devices.TorchSolver(precision, "cpu"), True
 
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest(files / "slim.safetensors")
         before = reg.spectrum("slim"), reg.show("slim").conjugacy
         reg.remove("slim")
@@ -148,10 +148,10 @@ def test_what_a_device_computes_is_stored(database_url: str, files: Path, monkey
 
 
 def test_approximate_layers_are_marked_and_found_anew(
-    database_url: str, files: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registry_url: str, files: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(eigenvalues, "LARGE", 40)
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         [done] = reg.ingest_all(reg.plan([files / "wide.safetensors"]), approximate=True)
         assert done.status == "added"
         orders = [min(layer.p, layer.q) for layer in reg.show("wide").layers]
@@ -182,7 +182,7 @@ def test_approximate_layers_are_marked_and_found_anew(
         assert measured == ["wide", "wide"]
 
 
-def test_live_modules(database_url: str, tmp_path: Path) -> None:
+def test_live_modules(registry_url: str, tmp_path: Path) -> None:
     import torch
     from torch import nn
 
@@ -190,7 +190,7 @@ def test_live_modules(database_url: str, tmp_path: Path) -> None:
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 8))
     torch.save({"state_dict": nn.DataParallel(module).state_dict()}, tmp_path / "saved.pt")
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         assert reg.ingest(module, name="live", family="mlp").status == "added"
         assert reg.ingest(tmp_path / "saved.pt").message.startswith("another name for live")
         assert reg.show("saved").summary.family == "mlp"
@@ -204,7 +204,7 @@ def test_live_modules(database_url: str, tmp_path: Path) -> None:
             reg.ingest(nn.LazyLinear(4), name="lazy")
 
 
-def test_weights_are_taken_as_the_forward_pass_uses_them(database_url: str) -> None:
+def test_weights_are_taken_as_the_forward_pass_uses_them(registry_url: str) -> None:
     """A mask of pruning beside them counts, whether it has been folded in or not."""
     import torch
     from torch import nn
@@ -213,7 +213,7 @@ def test_weights_are_taken_as_the_forward_pass_uses_them(database_url: str) -> N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = nn.Linear(40, 40)
-        with Registry(database_url) as reg:
+        with Registry(registry_url) as reg:
             reg.ingest(layer, name="whole")
             prune.random_unstructured(layer, "weight", 0.9)
             reg.ingest(layer, name="masked")
@@ -260,8 +260,8 @@ def test_a_failing_first_ingest_leaves_no_file(source: str, broken: Path, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.safetensors"]
 
 
-def test_one_failure_among_several(database_url: str, broken: Path, files: Path) -> None:
-    with Registry(database_url) as reg:
+def test_one_failure_among_several(registry_url: str, broken: Path, files: Path) -> None:
+    with Registry(registry_url) as reg:
         results = reg.ingest_all(reg.plan([files / "slim.safetensors", broken, files / "dense.safetensors"]))
         assert [result.status for result in results] == ["added", "failed", "added"]
         assert results[1].name == "broken"
@@ -285,10 +285,10 @@ class Interrupting(Silent):
 
 
 def test_an_interrupted_run_keeps_what_it_stored_and_goes_on(
-    database_url: str, files: Path, measured: list[str]
+    registry_url: str, files: Path, measured: list[str]
 ) -> None:
     watch = Interrupting()
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         refs = reg.plan([files])
         assert [ref.name for ref in refs] == ["dense", "slim", "twin", "wide"]
         with pytest.raises(KeyboardInterrupt):
@@ -450,8 +450,8 @@ def test_an_earlier_version_is_brought_to_this_one(filled: Filled) -> None:
     assert filled.reg.refingerprint() == Recomputed(0, 0)
 
 
-def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: Path, measured: list[str]) -> None:
-    with Registry(database_url) as reg:
+def test_without_spectra_nothing_can_be_computed_anew(registry_url: str, files: Path, measured: list[str]) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest(files / "wide.safetensors")
         reg.ingest(files / "slim.safetensors", keep_spectra=False)
         assert (reg.show("wide").has_spectra, reg.show("slim").has_spectra) == (True, False)
@@ -461,7 +461,7 @@ def test_without_spectra_nothing_can_be_computed_anew(database_url: str, files: 
         assert "--no-spectra" in (missing.value.remedy or "")
         assert reg.ingest(files / "slim.safetensors", keep_spectra=False).message == "already stored; nothing added"
         reg.close()
-        forget(database_url, MME.hash)
+        forget(registry_url, MME.hash)
         with pytest.raises(SpecMismatchError, match="1 model has no stored spectra of this matrix rule: slim") as stuck:
             reg.refingerprint()
         assert stuck.value.remedy == "ingest their weights again, without --no-spectra"

@@ -18,7 +18,7 @@ from registry.storage.models.vectors import read_fingerprints
 from tests.catalog.factory import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from registry.types import ModelSummary
@@ -28,8 +28,8 @@ SAME = ("topology", "parameters", "bytes", "layers", "precision", "format", "loc
 
 
 @pytest.fixture
-def reg(database_url: str) -> Iterator[Registry]:
-    with Registry(database_url) as opened:
+def reg(registry_url: str) -> Iterator[Registry]:
+    with Registry(registry_url) as opened:
         yield opened
 
 
@@ -228,14 +228,19 @@ class TestCompleted:
         assert reg["wide"].weights_read
 
 
-class TestAsked:
-    @pytest.fixture
-    def mixed(self, reg: Registry, files: Path) -> Registry:
-        """Two models by their headers, two with their weights."""
+def store_mixed(url: str, files: Path) -> None:
+    with Registry(url) as reg:
         headers(reg, files / "wide.safetensors", files / "slim.safetensors")
         for name in ("twin", "dense"):
             reg.ingest(files / f"{name}.safetensors", family=name)
-        return reg
+
+
+class TestAsked:
+    @pytest.fixture
+    def mixed(self, copied: Callable[..., str], files: Path) -> Iterator[Registry]:
+        """Two models by their headers, two with their weights."""
+        with Registry(copied(store_mixed, files)) as opened:
+            yield opened
 
     def test_the_default_fingerprint_leaves_it_out(self, mixed: Registry) -> None:
         found = mixed.search("twin")

@@ -154,10 +154,10 @@ def test_the_published_file_is_known_by_its_hash(reg: Registry, tmp_path: Path, 
     assert one(reg, path).file_sha256 == ""  # of another size, and not hashed
 
 
-def test_relations_to_an_own_registry_and_the_published_one(database_url: str, tmp_path: Path) -> None:
+def test_relations_to_an_own_registry_and_the_published_one(registry_url: str, tmp_path: Path) -> None:
     start = network(trained=True)
     saved(tmp_path / "base.safetensors", start)
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest(tmp_path / "base.safetensors", name="base")
         file = one(reg, saved(tmp_path / "tuned.safetensors", tuned(start)))
         published, own = file.registries
@@ -173,18 +173,18 @@ def test_relations_to_an_own_registry_and_the_published_one(database_url: str, t
         assert (same.stored.name, len(reg)) == ("base", 1)
 
 
-def test_those_that_are_named_are_asked_and_no_others(database_url: str, tmp_path: Path) -> None:
+def test_those_that_are_named_are_asked_and_no_others(registry_url: str, tmp_path: Path) -> None:
     start = network(trained=True)
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest(saved(tmp_path / "base.safetensors", start), name="base")
         label = one(reg, tmp_path / "base.safetensors").registries[-1].label
     path = saved(tmp_path / "tuned.safetensors", tuned(start))
-    with Among(database_url) as alone:
+    with Among(registry_url) as alone:
         [file] = alone.identify(path).files
         assert file.architecture is None
         assert [each.label for each in file.registries] == [label]
         assert any("catalogue: was not asked" in each for each in file.not_known)
-    with Among("published:", "catalogue:", database_url) as every:
+    with Among("published:", "catalogue:", registry_url) as every:
         found = every.identify(path)
         assert (found.failed, found.damaged) == ((), ())
         assert labels(found.files[0])[0] == "torchvision/convnet"

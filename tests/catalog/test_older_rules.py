@@ -225,7 +225,7 @@ def test_statistics_tell_rules_apart(mixed: Filled) -> None:
     assert dict(mixed.reg.stats().fingerprints) == {"layered v3": 4, "mme v1": 4, "shapes v1": 4}
 
 
-def test_what_is_known_of_the_origin_survives_an_export(database_url: str, tmp_path: Path) -> None:
+def test_what_is_known_of_the_origin_survives_an_export(registry_url: str, tmp_path: Path) -> None:
     first = made("first", 0.0)
     layer = replace(first.plan.layers[0], period=6, start=2, stop=4)
     plan = replace(
@@ -239,7 +239,7 @@ def test_what_is_known_of_the_origin_survives_an_export(database_url: str, tmp_p
     )
     spectra = (replace(first.spectra[0], layer=layer),)
     new = replace(first, plan=plan, spectra=spectra, format="torch", location="/runs/a.pt", entry="ema.model")
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg._database.created().write(add_models, [new])
         reg.export(tmp_path / "out.db")
         with Registry(tmp_path / "new.db") as other:

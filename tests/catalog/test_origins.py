@@ -66,8 +66,8 @@ def test_very_many_files_cost_little_and_few_reasons_are_told_apart(tmp_path: Pa
     assert all(len(each.names) == 3 for each in left_out)
 
 
-def test_what_is_stored_of_the_origin(database_url: str, folder: Path) -> None:
-    with Registry(database_url) as reg:
+def test_what_is_stored_of_the_origin(registry_url: str, folder: Path) -> None:
+    with Registry(registry_url) as reg:
         done = reg.ingest(folder / "last.pt")
         assert (done.status, done.notes) == ("added", ("entry ema was read; --key chooses another: model",))
         model = reg["last"]
@@ -87,9 +87,9 @@ def test_what_is_stored_of_the_origin(database_url: str, folder: Path) -> None:
         assert (reg["module"].format, reg["module"].location) == ("module", "")
 
 
-def test_a_note_of_the_reader_is_kept_and_told(database_url: str, folder: Path) -> None:
+def test_a_note_of_the_reader_is_kept_and_told(registry_url: str, folder: Path) -> None:
     (folder / "config.json").write_text("{")
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         [note] = reg.ingest(folder / "last.pt", key="model").notes
         assert note.startswith("config.json is ignored: it is no valid JSON")
         assert reg.show("last").notes == (note,)

@@ -200,7 +200,7 @@ def test_pythons_collector_rests_meanwhile_and_is_left_as_it_was(asked: Filled, 
 
 
 def test_an_import_goes_on_after_an_interruption(
-    asked: Filled, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+    asked: Filled, tmp_path: Path, registry_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked.reg.export(tmp_path / "out.db")
     monkeypatch.setattr("registry.storage.portable.model_assembly.BATCH", 1)
@@ -209,7 +209,7 @@ def test_an_import_goes_on_after_an_interruption(
         if done == 2:
             raise KeyboardInterrupt
 
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         with pytest.raises(KeyboardInterrupt):
             reg.import_from(tmp_path / "out.db", progress=stop)
         assert reg.stats().models == 2

@@ -212,9 +212,9 @@ def test_sketches_that_are_imported_later_are_seen(reg: Registry, tmp_path: Path
         assert bare.related("start").found == 4
 
 
-def test_one_and_two_layers_are_related_only_by_high_correlations(database_url: str, tmp_path: Path) -> None:
+def test_one_and_two_layers_are_related_only_by_high_correlations(registry_url: str, tmp_path: Path) -> None:
     start = network(1, ((40, 40), (20, 40)))
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         add(reg, tmp_path, "start", start)
         add(reg, tmp_path, "near", tuned(start, 1, 0.2))
         add(reg, tmp_path, "far", tuned(start, 2, 4.0))

@@ -106,10 +106,10 @@ def test_filters_and_limits(reg: Registry, monkeypatch: pytest.MonkeyPatch) -> N
         reg.tree()
 
 
-def test_layers_without_a_sketch_do_not_dilute(database_url: str, tmp_path: Path) -> None:
+def test_layers_without_a_sketch_do_not_dilute(registry_url: str, tmp_path: Path) -> None:
     start = network(1)
     frozen = {**start, "l1.weight": np.zeros((32, 32), np.float32), "l2.weight": np.zeros((32, 32), np.float32)}
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         add(reg, tmp_path, "start", start)
         add(reg, tmp_path, "frozen", frozen)
         add(reg, tmp_path, "other", tuned(frozen, 1, 0.2) | {"l1.weight": frozen["l1.weight"]})

@@ -102,8 +102,8 @@ def test_an_interrupted_run_goes_on_and_reads_nothing_twice(
     assert measured == NAMES
 
 
-def test_what_changed_or_went_is_done_again(database_url: str, models: Path, measured: list[str]) -> None:
-    with Registry(database_url) as reg:
+def test_what_changed_or_went_is_done_again(registry_url: str, models: Path, measured: list[str]) -> None:
+    with Registry(registry_url) as reg:
         refs = reg.plan([models])
         reg.ingest_all(refs, replace=True)
         measured.clear()
@@ -117,8 +117,8 @@ def test_what_changed_or_went_is_done_again(database_url: str, models: Path, mea
         assert reg.show("m4").summary.names == ("other", "m4")
 
 
-def test_another_plan_is_another_run(database_url: str, models: Path) -> None:
-    with Registry(database_url) as reg:
+def test_another_plan_is_another_run(registry_url: str, models: Path) -> None:
+    with Registry(registry_url) as reg:
         refs = reg.plan([models])
         reg.ingest_all(refs[:4])
         results = reg.ingest_all(refs)
@@ -129,10 +129,10 @@ def test_another_plan_is_another_run(database_url: str, models: Path) -> None:
         assert [run.items for run in reg.runs.list()] == [6, 6, 6, 4]
 
 
-def test_failures_are_told_and_tried_again(database_url: str, models: Path, measured: list[str]) -> None:
+def test_failures_are_told_and_tried_again(registry_url: str, models: Path, measured: list[str]) -> None:
     save_file({"w": np.full((4, 4), np.nan, np.float32)}, models / "a.safetensors")  # before any success
     save_file({"w": np.full((4, 4), np.nan, np.float32)}, models / "m9.safetensors")
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         refs = reg.plan([models], card=ModelCard(family="tiny", tags=(("k", "v"),)))
         reg.ingest_all(refs, keep_spectra=False)
         failed = reg.runs.items(1, states=["failed"])
@@ -162,10 +162,10 @@ def test_no_success_no_database_and_no_journal(tmp_path: Path) -> None:
             reg.runs.list()
 
 
-def test_odd_names_and_paths(database_url: str, tmp_path: Path) -> None:
+def test_odd_names_and_paths(registry_url: str, tmp_path: Path) -> None:
     folder = make_models(tmp_path / "odd", {"ok": 1})
     (folder / os.fsdecode(b"bad\xff\x1b.safetensors")).write_bytes((folder / "ok.safetensors").read_bytes())
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest_all(reg.plan([folder / "ok.safetensors"]))
         results = reg.ingest_all(reg.plan([folder]))
         assert sorted(result.status for result in results) == ["failed", "known"]
@@ -177,7 +177,7 @@ def test_odd_names_and_paths(database_url: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_is_a_clean_stop(
-    workers: int, database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, registry_url: str, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As SQLite and Postgres report it, at the fourth model, once; what comes with it is not stored either."""
     fit = 3
@@ -187,7 +187,7 @@ def test_a_full_disk_is_a_clean_stop(
         nonlocal fit
         if len(given) > fit:
             fit = 1_000
-            if "sqlite" in database_url:
+            if "sqlite" in registry_url:
                 error: Exception = sqlite3.OperationalError("database or disk is full")
                 error.sqlite_errorcode = sqlite3.SQLITE_FULL  # type: ignore[attr-defined]
             else:
@@ -205,7 +205,7 @@ def test_a_full_disk_is_a_clean_stop(
         return real(store, given, *rest, **settings)
 
     monkeypatch.setattr(Store, "add_all", full)
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         refs = reg.plan([models])
         with pytest.raises(StorageError, match=r"full|No space left") as stopped:
             reg.ingest_all(refs, workers=workers)
@@ -441,7 +441,7 @@ def test_a_lost_connection_is_made_again(
 
 @pytest.mark.usefixtures("one_by_one")
 def test_a_database_that_stays_away_is_a_clean_stop(
-    database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    registry_url: str, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store_module, "PATIENCE", (0.01, 0.01))
     monkeypatch.setattr("registry.storage.engine.connections.BUSY_SECONDS", 0.01)
@@ -463,7 +463,7 @@ def test_a_database_that_stays_away_is_a_clean_stop(
 
         return store.patiently(store.write, refuse)
 
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         refs = reg.plan([models])
         with monkeypatch.context() as patch:
             patch.setattr(Store, "add_all", busy)
@@ -474,56 +474,56 @@ def test_a_database_that_stays_away_is_a_clean_stop(
         assert [result.status for result in reg.ingest_all(refs)] == ["known"] * 2 + ["added"] * 4
 
 
-def test_two_runs_of_one_plan_share_it(database_url: str, models: Path, measured: list[str]) -> None:
+def test_two_runs_of_one_plan_share_it(registry_url: str, models: Path, measured: list[str]) -> None:
     """One at work by its heart and its process; the other starts at the other end and leaves out what it has done."""
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         refs = reg.plan([models])
         with pytest.raises(KeyboardInterrupt):
             reg.ingest_all(refs, progress=Stopping(2, KeyboardInterrupt()))
         assert measured == ["m0", "m1"]
-        as_if(database_url, state="running", worker=f"{os.uname().nodename}:{os.getppid()}")
+        as_if(registry_url, state="running", worker=f"{os.uname().nodename}:{os.getppid()}")
         assert reg.runs.list()[0].state == "running"
         measured.clear()
         results = reg.ingest_all(refs)
         assert measured == ["m5", "m4", "m3", "m2"]
         assert [result.status for result in results] == ["known"] * 2 + ["added"] * 4
         assert [(run.state, run.done) for run in reg.runs.list()] == [("done", 6), ("running", 2)]
-        with Store.open(database_url, mode="write") as store:
+        with Store.open(registry_url, mode="write") as store:
             assert store.adopt(1) == [2, 3, 4, 5]
             assert store.adopt(1) == []
         assert states(reg) == ["added"] * 2 + ["known"] * 4
         assert reg.stats().models == 6
 
 
-def test_a_run_is_dead_without_a_process_or_a_heartbeat(database_url: str, models: Path) -> None:
-    with Registry(database_url) as reg:
+def test_a_run_is_dead_without_a_process_or_a_heartbeat(registry_url: str, models: Path) -> None:
+    with Registry(registry_url) as reg:
         reg.ingest_all(reg.plan([models]))
-        as_if(database_url, state="running", worker=f"{os.uname().nodename}:999999999")
+        as_if(registry_url, state="running", worker=f"{os.uname().nodename}:999999999")
         assert reg.runs.list()[0].state == "died"
-        as_if(database_url, worker="elsewhere:1")
+        as_if(registry_url, worker="elsewhere:1")
         assert reg.runs.list()[0].state == "running"
-        as_if(database_url, heartbeat=datetime.now(UTC) - timedelta(minutes=2))
+        as_if(registry_url, heartbeat=datetime.now(UTC) - timedelta(minutes=2))
         assert reg.runs.list()[0].state == "died"
 
 
-def test_runs_are_forgotten_and_their_models_stay(database_url: str, models: Path) -> None:
-    with Registry(database_url) as reg:
+def test_runs_are_forgotten_and_their_models_stay(registry_url: str, models: Path) -> None:
+    with Registry(registry_url) as reg:
         refs = reg.plan([models])
         for count in (1, 2, 3, 6):
             reg.ingest_all(refs[:count])
         assert [run.id for run in reg.runs.list(limit=2)] == [4, 3]
         assert [(run.id, run.items) for run in reg.runs.list(limit=9)] == [(4, 6), (3, 3), (2, 2), (1, 1)]
-        as_if(database_url, state="running", worker=f"{os.uname().nodename}:{os.getppid()}")
+        as_if(registry_url, state="running", worker=f"{os.uname().nodename}:{os.getppid()}")
         with pytest.raises(UsageError, match="run 1 is at work"):
             reg.runs.forget(1)
         assert reg.runs.forget(older_than=1) == 0
         assert reg.runs.forget(3) == 1
         assert reg.runs.forget(older_than=0) == 2
         assert [(run.id, run.state) for run in reg.runs.list()] == [(1, "running")]
-        as_if(database_url, worker=f"{os.uname().nodename}:999999999", heartbeat=datetime.now(UTC) - timedelta(days=3))
+        as_if(registry_url, worker=f"{os.uname().nodename}:999999999", heartbeat=datetime.now(UTC) - timedelta(days=3))
         assert reg.runs.forget(older_than=3.5) == 0
         assert reg.runs.forget(older_than=2.5) == 1
-        with Store.open(database_url, mode="read") as store:
+        with Store.open(registry_url, mode="read") as store:
             assert store.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM items").scalar()) == 0
         assert (reg.runs.list(), reg.stats().models) == ((), 6)
         assert [result.message for result in reg.ingest_all(refs)] == ["already stored; nothing added"] * 6
@@ -545,7 +545,7 @@ def as_if(url: str, **values: Any) -> None:
         store.write(lambda connection: connection.execute(update(runs).where(runs.c.id == 1).values(values)))
 
 
-def test_a_run_gives_signs_of_life(database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_gives_signs_of_life(registry_url: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry.catalog.ingest_journal.BEAT", 0.02)
     beats: list[int] = []
     real = Store.write
@@ -560,14 +560,14 @@ def test_a_run_gives_signs_of_life(database_url: str, models: Path, monkeypatch:
         def start(self, ref: ModelRef) -> None:  # noqa: ARG002
             time.sleep(0.1)
 
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         reg.ingest_all(reg.plan([models]), progress=Slow())
     assert len(beats) >= 3
     assert set(beats) == {1}
 
 
-def test_workers_and_one_process_store_the_same(database_url: str, models: Path, tmp_path: Path) -> None:
-    with Registry(database_url) as reg:
+def test_workers_and_one_process_store_the_same(registry_url: str, models: Path, tmp_path: Path) -> None:
+    with Registry(registry_url) as reg:
         first = reg.ingest_all(reg.plan([models])[:2])
         results = reg.ingest_all(reg.plan([models]), workers=2)
         assert [result.status for result in results] == ["known"] * 2 + ["added"] * 4
@@ -576,21 +576,21 @@ def test_workers_and_one_process_store_the_same(database_url: str, models: Path,
         assert len(first) == 2
     with Registry(tmp_path / "one.db") as reg:
         reg.ingest_all(reg.plan([models]), workers=1)
-    assert content(database_url) == content(str(tmp_path / "one.db"))
+    assert content(registry_url) == content(str(tmp_path / "one.db"))
 
 
 def test_weights_taken_for_stored_are_measured_after_all(
-    database_url: str, models: Path, monkeypatch: pytest.MonkeyPatch
+    registry_url: str, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Removed by somebody else after the workers were told what is there."""
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         refs = reg.plan([models])
         reg.ingest_all(refs[:1])
         real = adding.whole_hashes
 
         def then_removed(*arguments: Any, **settings: Any) -> list[str]:
             hashes = real(*arguments, **settings)
-            with Store.open(database_url, mode="write") as other:
+            with Store.open(registry_url, mode="write") as other:
                 other.write(remove, "m0")
             return hashes
 

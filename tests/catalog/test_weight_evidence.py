@@ -34,7 +34,7 @@ def normalised(seed: int, *, moved: bool) -> nn.Module:
     return model
 
 
-def test_the_class_and_what_decided_it(database_url: str, tmp_path: Path) -> None:
+def test_the_class_and_what_decided_it(registry_url: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = {
         "moved": normalised(1, moved=True),
@@ -42,7 +42,7 @@ def test_the_class_and_what_decided_it(database_url: str, tmp_path: Path) -> Non
         "small": nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)),
         "large": nn.Sequential(nn.Linear(64, 48), nn.Linear(48, 40)),
     }
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         for name, model in made.items():
             reg.ingest(save(model, tmp_path / f"{name}.safetensors"), name=name)
         found = {name: reg.show(name).evidence for name in made}
@@ -62,7 +62,7 @@ def test_the_class_and_what_decided_it(database_url: str, tmp_path: Path) -> Non
 
 
 def test_models_without_figures_keep_the_class_of_their_spectra_until_they_are_read_again(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = save(normalised(3, moved=True), tmp_path / "model.safetensors")
     new_model = storing._new_model
@@ -73,7 +73,7 @@ def test_models_without_figures_keep_the_class_of_their_spectra_until_they_are_r
         judged = replace(new.conjugacy, training_class="untrained")
         return replace(new, weight_figures=None, conjugacy=judged, conjugacy_rule=3)
 
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         with monkeypatch.context() as patch:
             patch.setattr(storing, "_new_model", without)
             reg.ingest(file, name="model")
@@ -90,7 +90,7 @@ def test_models_without_figures_keep_the_class_of_their_spectra_until_they_are_r
         assert reg.ingest(file, name="model").message == "already stored; nothing added"
 
 
-def test_stored_figures_judge_again(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_figures_judge_again(registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = save(normalised(4, moved=True), tmp_path / "model.safetensors")
     new_model = storing._new_model
 
@@ -99,7 +99,7 @@ def test_stored_figures_judge_again(database_url: str, tmp_path: Path, monkeypat
         assert new.conjugacy is not None
         return replace(new, conjugacy=replace(new.conjugacy, training_class="untrained"), conjugacy_rule=3)
 
-    with Registry(database_url) as reg:
+    with Registry(registry_url) as reg:
         with monkeypatch.context() as patch:
             patch.setattr(storing, "_new_model", older)
             reg.ingest(file, name="model")
