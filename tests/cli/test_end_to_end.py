@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import itertools
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from safetensors.numpy import save_file
 from sqlalchemy import text
 
 from registry import Registry
+from registry.cli.app import main
 from registry.storage.engine.address import Address
 from registry.storage.engine.connections import make_engine, writing
 
@@ -43,10 +47,9 @@ WIDE = (3, 32, 32, 48, 48, 64)
 SLIM = (3, 16, 16, 24, 24, 32)
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """Files of four models: wide, its twin (hardly retrained), slim of the same build, and another architecture."""
-    folder = tmp_path / "weights"
+@pytest.fixture(scope="session")
+def _weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("four") / "weights"
     folder.mkdir()
     save_file(network(1, WIDE), folder / "wide.safetensors")
     save_file(network(1, WIDE, noise=1e-4), folder / "twin.safetensors")
@@ -58,19 +61,33 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def filled(archreg: Archreg, weights: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Archreg:
-    """The command line over a registry of those four."""
-    monkeypatch.setenv("ARCHREG_DB", database_url)
+def weights(_weights: Path, tmp_path: Path) -> Path:
+    """Files of four models: wide, its twin (hardly retrained), slim of the same build, and another architecture."""
+    return shutil.copytree(_weights, tmp_path / "weights")
+
+
+def ingest_all(url: str, folder: Path) -> None:
+    """Ingest the four by a manifest, as the command line does."""
     models: list[dict[str, Any]] = [
         {"path": "wide.safetensors", "name": "wide", "metrics": [{"name": "top1", "dataset": "digits", "value": 98.5}]},
         {"path": "twin.safetensors", "name": "twin", "stage": "production"},
         {"path": "slim.safetensors", "name": "slim", "metrics": [{"name": "top1", "dataset": "digits", "value": 97.0}]},
         {"path": "dense.safetensors", "name": "dense", "family": "mlp"},
     ]
-    lines = [json.dumps({"family": "conv"} | model) for model in models]
-    (weights / "manifest.jsonl").write_text("\n".join(lines))
-    done = archreg("ingest", "--manifest", str(weights / "manifest.jsonl"), "--quiet", "--json")
-    assert (done.code, done.document["added"], done.document["failed"]) == (0, 4, 0)
+    lines = [{"family": "conv"} | model | {"path": f"{folder.name}/{model['path']}"} for model in models]
+    manifest = folder.parent / "manifest.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as left:
+        main(("ingest", "--manifest", str(manifest), "--quiet", "--json", "--db", url))
+    done = json.loads(out.getvalue())
+    assert (left.value.code or 0, done["added"], done["failed"]) == (0, 4, 0)
+
+
+@pytest.fixture
+def filled(archreg: Archreg, _weights: Path, copied: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Archreg:
+    """The command line over a registry of those four."""
+    monkeypatch.setenv("ARCHREG_DB", copied(ingest_all, _weights))
     return archreg
 
 
