@@ -113,6 +113,7 @@ bench-scale: .venv/.dev
 # Some ten minutes the first time, when networks are trained. Takes BENCH=--write, too.
 bench-relations: .venv/.dev
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.relations $(BENCH)
+	$(BIN)/python -m benchmarks.relations.stored_bytes $(filter --write,$(BENCH))
 
 # Some fifteen minutes the first time, when networks are built without data. Takes BENCH=--write, too.
 bench-identify: .venv/.dev

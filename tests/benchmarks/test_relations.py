@@ -9,8 +9,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from benchmarks.relations import __main__ as relations
+from benchmarks.relations import stored_bytes
 from benchmarks.relations.networks import Network, cosines, read
 from benchmarks.speed import harness
+from registry import Registry
+from registry.shipped import shipped_file
 from registry.sources import expand
 
 if TYPE_CHECKING:
@@ -78,3 +81,29 @@ def test_upper_bounds() -> None:
 
 def test_the_page_has_the_markers() -> None:
     assert "new" in harness.between_markers(relations.PAGE.read_text(encoding="utf-8"), relations.MARKER, "new")
+
+
+def test_bytes_that_are_stored_are_counted(tmp_path: Path) -> None:
+    shapes = {"two": ((24, 16), (9, 24)), "three": ((24, 16), (24, 24), (9, 24))}
+    for name, layers in shapes.items():
+        weights = {
+            f"l{at}": np.ones(shape, np.float32) + np.eye(*shape, dtype=np.float32) for at, shape in enumerate(layers)
+        }
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    with Registry(tmp_path / "a.db") as reg:
+        reg.ingest_all(reg.plan([tmp_path]), workers=1)
+    two, three = sorted(stored_bytes.stored(tmp_path / "a.db"), key=lambda each: each.layers)
+    assert (two.sketches, three.sketches) == (2 * 2 * 1024, 3 * 2 * 512)
+    assert two.figures / 2 == three.figures / 3
+    text = stored_bytes.table([two, three])
+    assert text[0] == "2 models of 2 to 3 layers, 5 in all."
+    assert "| sketches | 3,584 | 3,584 | 4,096 | 1,434 | 32 |" in text
+    both = [each.sketches + each.figures + each.statistics for each in (two, three)]
+    assert text[-1].startswith(f"| both | {sum(both) / 2:,.0f} | {sum(both) / 2:,.0f} | {max(both):,} | ")
+
+
+def test_the_page_has_the_bytes() -> None:
+    page = relations.PAGE.read_text(encoding="utf-8")
+    text = harness.between_markers(page, "stored-bytes", "")
+    assert text != page
+    assert "\n".join(stored_bytes.table(stored_bytes.stored(shipped_file("published")))) in page
