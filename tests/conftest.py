@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all test processes of this run, whose parent this is, share files that take seconds to make."""
+    from tests.sources.pickle_files import FOLDER
+
+    if FOLDER not in os.environ:  # else that parent, or whoever calls, has named it
+        folder = tempfile.mkdtemp(prefix="archreg-files-")
+        os.environ[FOLDER] = str(Path(folder) / "pickles")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        config.add_cleanup(lambda: os.environ.pop(FOLDER, None))
+
+
 def missing(what: str) -> NoReturn:
     """Skip for want of something, which continuous integration must not do unnoticed."""
     if os.environ.get("CI"):

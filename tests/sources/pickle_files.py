@@ -19,21 +19,36 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 __all__ = ["FOLDER", "contents"]
 
 FOLDER = "ARCHREG_PICKLE_FILES"
-"""Environment variable that names a folder of these files, for a process whose parent has them."""
+"""Environment variable that names a folder of these files: made by the first process that needs it, if need be."""
 
 
 @cache
 def contents() -> dict[str, bytes]:
     """The files by name."""
-    if given := os.environ.get(FOLDER):
-        return {path.name: path.read_bytes() for path in Path(given).iterdir()}
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "tests.sources.pickle_files", folder], check=True)
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+    if not (given := os.environ.get(FOLDER)):
+        with tempfile.TemporaryDirectory() as folder:
+            return _read(_made(Path(folder)))
+    shared = Path(given)
+    if not shared.exists():
+        with FileLock(f"{shared}.lock"):
+            if not shared.exists():
+                # Under another name first: whoever sees the folder sees all of it.
+                _made(Path(tempfile.mkdtemp(dir=shared.parent))).rename(shared)
+    return _read(shared)
+
+
+def _made(folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "tests.sources.pickle_files", folder], check=True)
+    return folder
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def write(folder: Path) -> None:
