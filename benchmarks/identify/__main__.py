@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.identify.networks import CLASSES, LIBRARIES, Network, networks
+from benchmarks.identify.networks import CLASSES, LIBRARIES, Network, catalogue_names, networks
 from benchmarks.identify.unknown_networks import TRUE_FAMILIES, Unknown, made, published
 from benchmarks.speed.harness import rewrite
 from registry.architectures.catalogue_file import Catalogue
@@ -255,6 +255,12 @@ def times(rows: Iterable[Row], catalogue: Path, network: Network) -> str:
     )
 
 
+def _as_in_catalogue(network: Network, layouts: Mapping[str, int]) -> Network:
+    """The network of a model type under the name of its class, if the catalogue has one."""
+    names = (replace(network, name=name) for name in catalogue_names(network.name))
+    return next((one for one in names if one.label in layouts), network)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and with ``--write`` put the tables into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -274,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             of_module[one.family].add(one.layout)
         modules = {one.label: of_module[one.family] for one in architectures}
         built = {library: networks(library) for library in asked.libraries}
+        if "transformers" in built:
+            built["transformers"] = [_as_in_catalogue(one, layouts) for one in built["transformers"]]
         gc.collect()
         gc.freeze()  # a process with one file has not all these tensors to look through
         truth = Truth(one for library in built.values() for one in library)
@@ -294,7 +302,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flat = [row for found in rows.values() for row in found]
         parts = [rates(rows, families), *unknown(catalogue), times(flat, path, built[asked.libraries[0]][0])]
         if missing:
-            parts.append(f"Not in the catalogue: {', '.join(missing)}.")
+            known = sum(len(found) for (_, kept), found in rows.items() if kept)
+            parts.append(f"{len(missing)} of {known + len(missing):,} are not in the catalogue: {', '.join(missing)}.")
         print("\n\n".join(parts))
         if asked.write:
             rewrite(PAGE, MARKER, parts)

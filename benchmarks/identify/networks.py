@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["CLASSES", "LIBRARIES", "Network", "networks"]
+__all__ = ["CLASSES", "LIBRARIES", "Network", "catalogue_names", "networks"]
 
 CLASSES = 10
 CACHE = Path(__file__).resolve().parents[2] / "build" / "identify"
@@ -204,6 +204,15 @@ def _transformers() -> tuple[list[str], Callable[[str], tuple[nn.Module, str, st
         return model, type(model).__module__.split(".")[2], "bare"
 
     return sorted(name for name in CONFIG_MAPPING if name in kinds), build
+
+
+def catalogue_names(type_: str) -> tuple[str, ...]:
+    """The names that the catalogue may have for the class that transformers builds for a model type, the best first."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    built = MODEL_MAPPING[CONFIG_MAPPING[type_]]
+    first: type = built[0] if isinstance(built, list | tuple) else built  # type: ignore[assignment]
+    return f"{first.__name__}@{type_}", first.__name__
 
 
 LIBRARIES = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}

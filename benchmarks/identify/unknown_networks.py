@@ -21,7 +21,7 @@ _FLOATING = {"F64", "F32", "F16", "BF16"}
 
 TRUE_FAMILIES: dict[str, frozenset[str]] = {
     # Stacks of 3x3 depthwise and 1x1 convolutions with batch norms: PP-LCNet is MobileNetV1 with squeezes.
-    "mobilenetv1-reg": frozenset({"mobilenetv3"}),
+    "mobilenetv1-reg": frozenset({"mobilenetv3", "pp_lcnet"}),
     "resnet-cifar": frozenset({"resnet"}),
     "densenet-reg": frozenset({"densenet"}),
     "waifu2x-vgg7": frozenset({"vgg"}),
