@@ -9,14 +9,13 @@ import numpy as np
 
 from registry.audit import AuditSubject, judged
 from registry.catalog.auditing import equal_values
-from registry.catalog.subjects import Query
+from registry.catalog.subjects import Query, summary_of
 from registry.equivalence.relations import sketched
 from registry.equivalence.sketches import SKETCH_VERSION, buckets_for, sketch_of
 from registry.sources import layer_matrix
-from registry.sources.base import location_of
 from registry.sources.matrix_rule import stored_dtypes
 from registry.spectral.training_by_traces import judged_by_traces
-from registry.types import ModelSummary, Sketches
+from registry.types import Sketches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from registry.spectral.training_by_traces import ByTraces
     from registry.types import Checkpoint, LayerMatrix, ModelRef, WeightsPlan
 
-__all__ = ["RULES_OF_FILES", "FileEvidence", "findings_in", "query_of", "read_evidence", "summary_of"]
+__all__ = ["RULES_OF_FILES", "FileEvidence", "findings_in", "query_of", "read_evidence"]
 
 RULES_OF_FILES = ("nonfinite", "saturated", "scale", "duplicate", "rows", "statistics", "config", "rank", "untrained")
 """Rules of the audit that say something of one file; ``rank`` and ``untrained`` need spectra. The others compare
@@ -93,7 +92,8 @@ def findings_in(checkpoint: Checkpoint, plan: WeightsPlan, evidence: FileEvidenc
 
 def query_of(ref: ModelRef, plan: WeightsPlan, evidence: FileEvidence) -> Query:
     """The model of a question about relations: it has sketches, and neither fingerprint nor spectra."""
-    model = summary_of(ref, plan, evidence)
+    told = evidence.training.training
+    model = summary_of(ref, plan, training_class="" if told is None else told.training_class)
     layers = sketched(plan.layers, evidence.sketches)
     return Query(
         0,
@@ -103,38 +103,4 @@ def query_of(ref: ModelRef, plan: WeightsPlan, evidence: FileEvidence) -> Query:
         lambda: None,
         lambda: None,
         lambda: layers,
-    )
-
-
-def summary_of(ref: ModelRef, plan: WeightsPlan, evidence: FileEvidence | None) -> ModelSummary:
-    """The file as a model that is not stored; its training class is empty where it could not be told."""
-    card = ref.card
-    told = None if evidence is None else evidence.training.training
-    return ModelSummary(
-        id=0,
-        name=ref.name,
-        names=(),
-        content_hash=plan.content_hash,
-        topology=plan.topology,
-        parameters=plan.parameters,
-        bytes=plan.bytes,
-        layers=len(plan.layers),
-        matrix_rule=plan.rule,
-        created="",
-        family=card.family,
-        architecture=card.architecture,
-        task=card.task,
-        dataset=card.dataset,
-        licence=card.licence,
-        source=card.source,
-        gflops=card.gflops,
-        training_class="" if told is None else told.training_class,
-        metrics=card.metrics,
-        precision=plan.precision,
-        format=ref.source,
-        location=location_of(ref),
-        entry=ref.key or "",
-        unread=plan.unread,
-        nonfinite=plan.nonfinite,
-        weights_read=plan.weights_read,
     )

@@ -36,6 +36,7 @@ __all__ = [
     "shapes_for",
     "shapes_query",
     "stored",
+    "summary_of",
     "unnamed",
 ]
 
@@ -369,10 +370,23 @@ def _stored_shapes(checkpoint: Checkpoint) -> StoredShapes:
 
 
 def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSummary:
+    judged = measured.conjugacy
+    return summary_of(
+        ref,
+        plan,
+        tail_class=judged.tail_class if judged else "",
+        training_class=judged.training_class if judged else "",
+        approximate=sum(bool(spectrum.method) for spectrum in measured.spectra),
+    )
+
+
+def summary_of(
+    ref: ModelRef, plan: WeightsPlan, *, tail_class: str = "", training_class: str = "", approximate: int = 0
+) -> ModelSummary:
+    """An opened model that is not stored; the classes are empty where they are not known."""
     from registry.sources.base import location_of
 
-    card, conjugacy = ref.card, measured.conjugacy
-    classes = ("", "") if conjugacy is None else (conjugacy.tail_class, conjugacy.training_class)
+    card = ref.card
     return ModelSummary(
         id=0,
         name=ref.name,
@@ -391,9 +405,9 @@ def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSumma
         licence=card.licence,
         source=card.source,
         gflops=card.gflops,
-        tail_class=classes[0],
-        training_class=classes[1],
-        approximate=sum(bool(spectrum.method) for spectrum in measured.spectra),
+        tail_class=tail_class,
+        training_class=training_class,
+        approximate=approximate,
         metrics=card.metrics,
         precision=plan.precision,
         format=ref.source,
@@ -401,4 +415,5 @@ def _summary(ref: ModelRef, plan: WeightsPlan, measured: Measured) -> ModelSumma
         entry=ref.key or "",
         unread=plan.unread,
         nonfinite=plan.nonfinite,
+        weights_read=plan.weights_read,
     )
