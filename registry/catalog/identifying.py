@@ -20,6 +20,7 @@ from registry.sources.adapters import is_adapter_alone
 from registry.sources.base import SOURCES, location_of
 from registry.sources.dtypes import is_float
 from registry.sources.effective_weights import effective
+from registry.spelling import without_secrets
 from registry.types import AdapterFacts, AskedRegistry, Filter, Identification, Identified, ModelRef, NotIdentified
 
 if TYPE_CHECKING:
@@ -63,12 +64,20 @@ def identify(
     Of a file that holds several models, each is identified. ``databases``: registries that are asked, of which the
     default one need not exist; ``catalogued``: look architectures up.
 
-    Takes one pass over a file for its hashes, and one over its layers. Raises the error of a single one, and
-    ``StorageError`` where a database was named that cannot be read, and does not ship with the package.
+    Takes one pass over a file for its hashes, and one over its layers. Of those that failed, references that name no
+    model come first. Raises the error of a single one, and ``StorageError`` where a database was named that cannot be
+    read, and does not ship with the package.
     """
-    asked = [each for reference in references for each in _expanded(reference, asking)]
+    asked: list[tuple[str, QueryInput | ModelRef]] = []
     found: list[Identification] = []
     failed: list[NotIdentified] = []
+    for reference in references:
+        try:
+            asked += _expanded(reference, asking)
+        except SourceError as error:
+            if len(references) == 1:
+                raise
+            failed.append(NotIdentified(without_secrets(str(reference)), error.message, error.remedy or ""))
     with ExitStack() as stack:
         known = _Known(databases, stack, catalogued=catalogued)
         for database in databases:
@@ -80,7 +89,7 @@ def identify(
             except SourceError as error:
                 if entries := _entries(written, model, error):
                     asked += entries  # which are taken up by this loop
-                elif len(asked) == 1:
+                elif len(asked) == len(references) == 1:
                     raise
                 else:
                     failed.append(NotIdentified(written, error.message, error.remedy or ""))

@@ -236,11 +236,34 @@ def test_from_end_to_end(
     assert re.search(r"related\? +yes +base", among.out)
     assert archreg("identify", "tuned.safetensors", "--among", "published:", "--db", database_url).code == 2
     missing = archreg("identify", "tuned.safetensors", "nothing.pt", "--db", database_url)
-    assert missing.code == 1
+    assert missing.code == 3
     assert missing.err.splitlines()[0] == "archreg: no file or folder nothing.pt"
+    assert missing.out.splitlines()[1].startswith("tuned.safetensors  torchvision/convnet")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "base.safetensors").read_bytes()[:-9])
     part = archreg("identify", "tuned.safetensors", "cut.safetensors", "--db", database_url)
     assert part.code == 3
     assert "cut.safetensors is incomplete" in part.err
     assert archreg("identify", "cut.safetensors").code == 1
     assert archreg("identify").code == 2
+
+
+def test_one_of_several_that_is_no_model_does_not_stop_the_others(
+    archreg: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.shipped, "FOLDER", ship(tmp_path / "shipped"))
+    monkeypatch.chdir(tmp_path)
+    save_file(network(), "net.safetensors")
+    (tmp_path / "notes.txt").write_text("no weights at all")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    bad = ("notes.txt", "nofile.pth", "nosource:resnet5o", "empty.pth")
+    done = archreg("identify", bad[0], "net.safetensors", *bad[1:], "--json")
+    assert done.code == 3
+    told = json.loads(done.out)
+    assert [file["asked"] for file in told["files"]] == ["net.safetensors"]
+    assert [failed["asked"] for failed in told["failed"]] == list(bad)
+    assert all(name in done.err for name in bad)
+    alone = archreg("identify", "notes.txt")
+    assert (alone.code, alone.out) == (1, "")
+    none = archreg("identify", *bad, "--json")
+    assert none.code == 3
+    assert [failed["asked"] for failed in json.loads(none.out)["failed"]] == list(bad)
