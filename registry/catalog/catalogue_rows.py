@@ -125,7 +125,8 @@ def placed(where: Filter, rows: Iterable[Row]) -> Filter:
     """The filter, refused if the catalogue cannot answer it; a bound on a metric without a data set is given one.
 
     Weights are scored on several data sets. The bound is on the one that is asked for, where any of the rows has the
-    metric on it; else on the only one on which any has it; else it is refused.
+    metric on it; else on the only one on which any has it; else it is refused. A data set that no row is of matches
+    none, whatever is bounded: the bound is on it.
 
     Raises
     ------
@@ -138,10 +139,15 @@ def placed(where: Filter, rows: Iterable[Row]) -> Filter:
     if all(bound.dataset for bound in where.metrics):
         return where
     known: dict[str, Counter[str]] = {}
+    held: set[str] = set()
     for row in rows:
+        held.update(map(_fold, _texts(row, "dataset")))
         for metric in row.metrics:
             known.setdefault(_fold(metric.name), Counter())[metric.dataset] += 1
-    bounds = (bound if bound.dataset else _on_a_data_set(bound, where.dataset, known) for bound in where.metrics)
+    if where.dataset and held and _fold(where.dataset) not in held:
+        bounds = (bound if bound.dataset else replace(bound, dataset=where.dataset) for bound in where.metrics)
+    else:
+        bounds = (bound if bound.dataset else _on_a_data_set(bound, where.dataset, known) for bound in where.metrics)
     return replace(where, metrics=tuple(bounds))
 
 

@@ -303,6 +303,16 @@ class TestCommands:
         assert archreg("nearest", str(file), "--db", "archreg.db").code == 1
 
 
+def test_a_data_set_of_one_registry_leaves_the_others_without_an_answer(among: Among, places: tuple[str, ...]) -> None:
+    with Registry(places[0]) as one:
+        one.ingest(
+            trained(MIDDLE, 8), name="small images", dataset="cifar10", metrics=(Metric("top1", 93.0, "cifar10"),)
+        )
+    found = among.select(dataset="cifar10", min_metric={"top1": 92.0})
+    assert [group.best.model.name for group in found.classes] == ["small images"]
+    assert found.passed == 1
+
+
 def test_a_bound_selects_published_weights(among: Among, file: Path) -> None:
     found = among.nearest(file, metrics=[MetricBound("top1", minimum=81.0, dataset="imagenet-1k")])
     assert found.by_shapes is not None

@@ -85,6 +85,14 @@ class TestSelect:
         )
         assert [row[0] for row in rows(real)] == ["timm/middle"]
 
+    def test_a_data_set_that_no_row_is_of_is_the_one_bounded(self, catalogue: Registry) -> None:
+        found = catalogue.select(dataset="cifar10", min_metric={"top1": 92.0})
+        assert (found.passed, found.classes) == (0, ())
+        texts = {removal.constraint: (removal.removes, removal.without) for removal in found.removals}
+        assert texts == {"dataset cifar10": (6, 0), "top1@cifar10 at least 92": (6, 0)}
+        with pytest.raises(UsageError, match="2 data sets"):  # rows are of it, and none is scored on it
+            catalogue.select(dataset="imagenet-12k", min_metric={"top1": 50.0})
+
     def test_an_aim_without_data_set_is_on_that_of_the_bound(self, catalogue: Registry) -> None:
         real = [MetricBound("top1", minimum=85.0, dataset="imagenet-real")]
         asked = catalogue.select(aims=["max:top1"], metrics=real)
