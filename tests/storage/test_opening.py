@@ -220,6 +220,10 @@ class TestFiles:
     def test_folders(self, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="is a folder"):
             Store.open(str(tmp_path), mode="create")
+        modes: tuple[Mode, ...] = ("read", "write", "create")
+        for mode in modes:
+            with pytest.raises(StorageError, match="^/ is a folder$"):
+                Store.open("/", mode=mode)
         with pytest.raises(StorageError, match="does not exist") as caught:
             Store.open(str(tmp_path / "none" / "a.db"), mode="create")
         assert (caught.value.remedy or "").startswith("mkdir -p")

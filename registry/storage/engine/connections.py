@@ -79,7 +79,7 @@ def sqlite_uri(path: Path, *, frozen: bool, shipped: bool = False) -> tuple[str,
     write it.
     """
     query = {"uri": "true", "mode": "ro" if frozen or shipped else "rw"}
-    log = path.with_name(path.name + "-wal")
+    log = path.parent / f"{path.name}-wal"  # the root has no name to replace
     if shipped or (frozen and not (log.exists() and log.stat().st_size)):
         query["immutable"] = "1"
     return f"file:{quote(str(path.absolute()))}", query
