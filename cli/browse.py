@@ -275,6 +275,8 @@ def _soundness(details: ModelDetails) -> str:
     if not details.rules:
         return ""
     answer, told = verdict_text.found(details.findings)
+    if answer == "yes" and not details.summary.weights_read:
+        answer, told = "not known", f"the weights were not read; {told}"
     again = f"; archreg audit {shlex.quote(details.summary.name)}" if details.findings else ""
     return f"{answer}: {told} by {tables.counted(len(details.rules), 'rule')}{again}"
 

@@ -11,7 +11,9 @@ from registry.cli.gate import require_all, show_requirements
 from registry.cli.options import AsJson, Database, open_registry, question_of_two, requirements, with_options
 
 if TYPE_CHECKING:
-    from registry.types import Comparison, Conjugacy, ModelSummary
+    from collections.abc import Sequence
+
+    from registry.types import Comparison, Conjugacy, Finding, ModelSummary
 
 __all__ = ["compare"]
 
@@ -107,15 +109,19 @@ def _questions(compared: Comparison) -> list[tuple[str, str, str]]:
 def _soundness(compared: Comparison) -> tuple[str, str]:
     """Whether an audit finds anything in the two, worst first."""
     sides = ((compared.a, compared.findings_a), (compared.b, compared.findings_b))
-    told = [
-        f"{model.name} was not audited" if findings is None else f"{model.name}: {verdict_text.found(findings)[1]}"
-        for model, findings in sides
-    ]
+    told = [_audited(model, findings) for model, findings in sides]
     every = [finding for _, findings in sides for finding in findings or ()]
     answer, _ = verdict_text.found(every)
-    if answer == "yes" and any(findings is None for _, findings in sides):
+    if answer == "yes" and any(findings is None or not model.weights_read for model, findings in sides):
         answer = "not known"
     return answer, "; ".join(told) + (" (archreg audit shows them)" if every else "")
+
+
+def _audited(model: ModelSummary, findings: Sequence[Finding] | None) -> str:
+    if findings is None:
+        return f"{model.name} was not audited"
+    told = verdict_text.found(findings)[1]
+    return f"{model.name}: {told}" if model.weights_read else f"{model.name}: weights not read, {told}"
 
 
 def _show_sides(compared: Comparison) -> None:

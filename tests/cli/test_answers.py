@@ -284,6 +284,29 @@ def test_show_says_what_the_classes_mean(archreg: Callable[..., Any], fake: Any,
     assert "Gaussian" not in archreg("show", "x").out
 
 
+def test_weights_that_were_not_read_are_not_called_sound(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    shown, compared = samples.answers["show"]("x"), samples.answers["compare"]("x", "y")
+    fault, header = compared.findings_a[0], replace(shown.summary, weights_read=False)
+
+    def told(command: str, *asked: str) -> str:
+        [line] = [" ".join(row.split()) for row in archreg(command, *asked).out.splitlines() if row.startswith("sound")]
+        return line
+
+    fake.answers["show"] = replace(shown, rules=("config",))
+    assert told("show", "x") == "sound yes: nothing found by 1 rule"
+    fake.answers["show"] = replace(shown, summary=header, rules=("config",))
+    assert told("show", "x") == "sound not known: the weights were not read; nothing found by 1 rule"
+    fake.answers["show"] = replace(shown, summary=header, rules=("config",), findings=(fault,))
+    assert told("show", "x") == "sound no: 1 error by 1 rule; archreg audit x"
+
+    fake.answers["compare"] = replace(compared, findings_a=())
+    assert told("compare", "x", "y").startswith("sound? yes")
+    fake.answers["compare"] = replace(compared, b=replace(compared.b, weights_read=False), findings_a=())
+    assert told("compare", "x", "y") == "sound? not known x: nothing found; y: weights not read, nothing found"
+    fake.answers["compare"] = replace(compared, b=replace(compared.b, weights_read=False))
+    assert told("compare", "x", "y").startswith("sound? no x: 1 error; y: weights not read")
+
+
 def test_compare_of_unequal_models_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     equal = samples.answers["compare"]("a", "b")
     why = ("one is trained, the other untrained",)
