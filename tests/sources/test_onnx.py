@@ -557,6 +557,17 @@ def test_names_that_quantisers_and_fusions_change() -> None:
     assert own_name("ConvBnFusion_BN_B_stem.bn.bias") == own_name("Conv__30_weights_fused_bn") == ""
 
 
+def test_convolutions_with_a_folded_batch_norm_are_counted(tmp_path: Path) -> None:
+    """As torch exports ``Sequential(Conv2d, BatchNorm2d, Conv2d)``: parameters of the second keep their names."""
+    nodes = [node("Conv", ["x", "onnx::Conv_19", "onnx::Conv_20"], ["a"], "/0/Conv")]
+    nodes.append(node("Conv", ["a", "2.weight", "2.bias"], ["y"], "/2/Conv"))
+    tensors = {"onnx::Conv_19": values(4, 3, 3, 3), "onnx::Conv_20": values(4)}
+    tensors |= {"2.weight": values(5, 4, 3, 3), "2.bias": values(5)}
+    path = saved(tmp_path, model_of(nodes, tensors, producer="pytorch"))
+    with open_ref(expand(path)[0]) as checkpoint:
+        assert plan_weights(checkpoint).notes == ("batch norm was folded into 1 convolution by the exporter",)
+
+
 def test_names_of_biases_and_of_scopes_tell(tmp_path: Path) -> None:
     one = node("MatMul", ["x", "1"], ["a"], "/attn/MatMul")
     two = node("MatMul", ["c", "2"], ["y"], "node_linear")

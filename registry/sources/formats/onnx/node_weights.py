@@ -465,7 +465,11 @@ class _Finder:
         """Whether torch's exporter folded a batch norm: its scopes say so, or both tensors have names made up."""
         if "batch_norm" in node.scopes:
             return True
-        return not node.scopes and biased is not None and not self._own(value) and not self._own(biased)
+        return not node.scopes and biased is not None and self._is_made_up(value) and self._is_made_up(biased)
+
+    def _is_made_up(self, value: Constant) -> bool:
+        """Whether an exporter made a tensor's name up: parameters of nameless modules are ``3.weight``, with a dot."""
+        return not self._own(value) and "." not in value.name
 
     def product(self, scope: Scope, node: Node) -> None:
         """MatMul and Gemm: a constant at the right is (in, out), one at the left (out, in), or turned by a setting."""
