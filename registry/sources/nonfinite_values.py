@@ -43,7 +43,8 @@ def refusal(where: str, bad: Mapping[str, int], sizes: Mapping[str, int]) -> Wei
     more = f", and {counted(others, 'other tensor')} {'has' if others == 1 else 'have'} some" if others else ""
     return WeightsError(
         f"{where}: tensor {first} holds {bad[first]} of {sizes[first]} values that are NaN or infinite{more}",
-        "take another checkpoint: this one diverged or is damaged; --allow-nonfinite stores it without these layers",
+        "take another checkpoint: this one diverged or is damaged; archreg ingest FILE --allow-nonfinite stores it "
+        "without these layers",
     )
 
 

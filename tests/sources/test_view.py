@@ -383,7 +383,8 @@ def test_the_tensor_with_most_values_that_are_not_finite_is_named() -> None:
     sizes = {"a": 10, "b": 20, "c": 30}
     first = "model: tensor b holds 3 of 20 values that are NaN or infinite"
     remedy = (
-        "take another checkpoint: this one diverged or is damaged; --allow-nonfinite stores it without these layers"
+        "take another checkpoint: this one diverged or is damaged; archreg ingest FILE --allow-nonfinite stores it "
+        "without these layers"
     )
     for bad, more in (
         ({"b": 3}, ""),
