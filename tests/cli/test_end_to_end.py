@@ -334,13 +334,8 @@ def test_bad_references_fail_in_one_line(
         "list",
         "show x",
         "stats",
-        "nearest x",
         "compare x y",
         "classes",
-        "compress x",
-        "compress torchvision:resnet50 --max-ratio 0.5",
-        "select",
-        "select --like torchvision:resnet50",
         "calibrate",
         "calibrate --reset",
         "set x --family f",
@@ -361,6 +356,27 @@ def test_without_a_database_nothing_is_created(
     assert done.code == 1
     assert "archreg ingest" in done.err
     assert "unexpected" not in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("nearest x", 1, "'x' is neither a model that these registries hold nor a file"),
+        ("compress x", 1, "'x' is neither a model that these registries hold nor a file"),
+        ("compress fsrcnn/FSRCNN_x4", 0, "Add yours: archreg ingest"),
+        ("nearest fsrcnn/FSRCNN_x4", 0, "Add yours: archreg ingest"),
+        ("select", 0, "Add yours: archreg ingest"),
+    ],
+)
+def test_without_a_database_what_ships_answers_and_nothing_is_created(
+    words: str, code: int, said: str, archreg: Archreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARCHREG_DB", raising=False)
+    done = archreg(*words.split())
+    assert done.code == code
+    assert said in done.err
     assert list(tmp_path.iterdir()) == []
 
 
