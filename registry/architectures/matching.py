@@ -7,7 +7,7 @@ order of the tensors tell architectures of equal shapes apart.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -107,14 +107,44 @@ def recognise(
     Exact are all architectures with the file's shapes, for one number of classes and one of input channels. The shapes
     are those of the floating-point tensors, as a multiset: tied ones once or by each name, the buffers all or none. The
     first of them are those whose names are the file's, then those with the file's buffers, other tensors, and order.
-    Where none is exact, the file may be one but for its head. Otherwise the ``k`` nearest by the Dice coefficient of
-    the shapes follow, one of each that have equal shapes.
+    Where none is exact, or none of them has the file's names, the file may be one but for its head. Otherwise the ``k``
+    nearest by the Dice coefficient of the shapes follow, one of each that have equal shapes.
+
+    Counters are integers in the libraries, and floating-point numbers in averages of state dicts: by their names they
+    are taken for the integers that they stand for.
 
     ``tensors``: of the file, in its order. ``without``: ids of layouts that are passed over.
 
     Time: one lookup a distinct shape, and O(n m / 64) for each of the ``k`` shown, of n tensors of the file and m of
     the architecture. A file of so many tensors that none can be near is unknown without any lookup.
     """
+    found = _recognised(tensors, catalogue, k, without)
+    if found.verdict == "exact" or not found.matches:
+        return found
+    restored = _with_integers(tensors, catalogue, found.matches[0])
+    if restored is None:
+        return found
+    again = _recognised(restored, catalogue, k, without)
+    better = again.verdict == "exact" or (bool(again.matches) and again.matches[0].share > found.matches[0].share)
+    return again if better else found
+
+
+def _with_integers(
+    tensors: Sequence[TensorInfo], catalogue: Catalogue, nearest: ArchitectureMatch
+) -> list[TensorInfo] | None:
+    """The file's tensors, those as integers that the nearest layout has as such by name; None where there are none."""
+    layout = catalogue.layout(nearest.architecture.layout)
+    known = {nearest.prefix + one.name: one.shape for one in layout.tensors if not one.floating}
+    counters = {
+        at for at, one in enumerate(tensors) if _is_floating(one.dtype) and known.get(one.name) == tuple(one.shape)
+    }
+    if not counters:
+        return None
+    return [replace(one, dtype="int64") if at in counters else one for at, one in enumerate(tensors)]
+
+
+def _recognised(tensors: Sequence[TensorInfo], catalogue: Catalogue, k: int, without: Collection[int]) -> Recognised:
+    """`recognise`, for the kinds of the tensors as they are."""
     ids, sizes = catalogue.sizes()
     plain = catalogue.plain_sizes()
     if without:
@@ -154,7 +184,10 @@ def _exact(
     common: NDArray[np.int64],
     dice: NDArray[np.float64],
 ) -> tuple[list[_Candidate], bool]:
-    """The layouts whose shapes are the file's; else those of which it has all but the head, and that it is these."""
+    """The layouts whose shapes are the file's; else those of which it has all but the head, and that it is these.
+
+    Where none of the former has the file's names, and of the latter some have, it is these.
+    """
     # Tensors of the file beyond what has a plain shape in the layout or may have a symbolic one: none but tied ones.
     beyond = len(file.floating) - common - (sizes - plain)
     order = np.lexsort((ids, -dice))
@@ -162,21 +195,32 @@ def _exact(
     first = order[whole[order]][:_MOST_TRIED]
     read = [_with_shapes(catalogue, int(ids[at])) for at in first]
     found = _fitting(read, file.counts)
-    if any(one.fit.buffers and one.shapes.buffers for one in found):
-        return found, False  # it has its statistics: it is not the parameters alone of another
+    statistics = any(one.fit.buffers and one.shapes.buffers for one in found)
+    if statistics and any(_has_names(one.layout, file) for one in found):
+        return found, False
     possible = (beyond <= 0) & ~whole
     others = list(order[possible[order]][:_MOST_TRIED])
     others += [at for at in order[:_MOST_TIED] if not possible[at] and not whole[at]]
     read += [_with_shapes(catalogue, int(ids[at])) for at in others]
-    found += _fitting(read[len(first) :], file.counts)
-    if found:
+    if not statistics:  # with its statistics it is not the parameters alone of another
+        found += _fitting(read[len(first) :], file.counts)
+    if any(_has_names(one.layout, file) for one in found):
         return found, False
+    headless = []
     for layout, shapes in read:
+        if found and not _has_names(layout, file):
+            continue  # of a file that is another by its shapes, its names alone make it this one without its head
         fit = without_head(layout, shapes, file.counts)
         if fit is not None and not fit.extra:
             total = len(file.floating) + len(shapes.kept(fit.buffers))
-            found.append(_Candidate(layout, shapes, fit, 2 * len(file.floating) / total))
-    return found, bool(found)
+            headless.append(_Candidate(layout, shapes, fit, 2 * len(file.floating) / total))
+    return (headless, True) if headless else (found, False)
+
+
+def _has_names(layout: Layout, file: _File) -> bool:
+    """Whether each floating-point tensor of the file has a name of the layout, behind one prefix."""
+    _, agreeing = file.prefixes.before(tensor.name for tensor in layout.tensors if tensor.floating)
+    return agreeing == len(file.floating)
 
 
 def _with_shapes(catalogue: Catalogue, id_: int) -> tuple[Layout, LayoutShapes]:
@@ -198,7 +242,7 @@ def _nearest(
     The index leaves out symbolic shapes, and a file may lack the buffers: the coefficients of the first ones by the
     index are computed anew with the best values, with the buffers and without them.
     """
-    ranked: list[tuple[float, int, int, _Candidate]] = []
+    ranked: list[tuple[float, int, _Candidate]] = []
     for at in np.lexsort((ids, -dice))[:_MOST_RANKED]:
         if not dice[at]:
             break
@@ -208,8 +252,9 @@ def _nearest(
             (_judged(layout, shapes, file, buffers=buffers) for buffers in (True, False)), key=lambda one: one.share
         )
         _, agreeing = file.prefixes.before(tensor.name for tensor in layout.tensors)
-        ranked.append((-candidate.share, -agreeing, layout.id, candidate))
-    ranked.sort(key=lambda row: row[:3])
+        ranked.append((-candidate.share, -agreeing, candidate))
+    plainest = _plainest(catalogue, (candidate.layout.id for *_, candidate in ranked))
+    ranked.sort(key=lambda row: (*row[:2], len(plainest[row[2].layout.id].name), row[2].layout.id))
     chosen: dict[tuple[object, ...], _Candidate] = {}
     for *_, candidate in ranked:
         alike = (
@@ -218,6 +263,14 @@ def _nearest(
         )
         chosen.setdefault(alike, candidate)
     return list(chosen.values())[:k]
+
+
+def _plainest(catalogue: Catalogue, layouts: Iterable[int]) -> dict[int, Architecture]:
+    """Of each layout the architecture with the plainest name: resnet50 before quantized_resnet50."""
+    found: dict[int, Architecture] = {}
+    for one in sorted(catalogue.of_layouts(set(layouts)), key=lambda one: (len(one.name), one.id)):
+        found.setdefault(one.layout, one)
+    return found
 
 
 def _judged(layout: Layout, shapes: LayoutShapes, file: _File, *, buffers: bool) -> _Candidate:
@@ -382,7 +435,7 @@ def _in_order(catalogue: Catalogue, file: _File, found: Iterable[_Candidate]) ->
             stem=beside.anywhere("channels"),
             differences=lacking,
         )
-        # Of those that nothing tells apart, the plainest name: resnet50 before quantized_resnet50.
+        # Of those that nothing tells apart, the plainest name, as of near ones.
         rows.append((beside.standing(), len(architecture.name), architecture.id, match))
     return tuple(match for *_, match in sorted(rows, key=lambda row: row[:3]))
 
@@ -398,8 +451,8 @@ def _lacking(candidate: _Candidate, architecture: Architecture) -> tuple[TensorD
 
 
 def _near_match(catalogue: Catalogue, file: _File, candidate: _Candidate) -> ArchitectureMatch:
-    """The match of a layout with other shapes, for the first architecture that has it."""
-    architecture = catalogue.of_layouts([candidate.layout.id])[0]
+    """The match of a layout with other shapes, for the architecture with the plainest name that has it."""
+    architecture = _plainest(catalogue, [candidate.layout.id])[candidate.layout.id]
     beside = _Comparison.of(file, candidate, architecture)
     head, classes = beside.of_symbol("classes"), candidate.fit.values.classes
     replaced = without_head(candidate.layout, candidate.shapes, file.counts)

@@ -86,6 +86,8 @@ NETS = {
     "wide": residual((24, 48, 96)),
     "stacked": stacked((16, 16, 32, 32, 64, 64, 64, 64)),
     "attending": attending(),
+    "headed": residual((20, 40)),
+    "trunk": renamed(residual((20, 40))[:-2], "layer", "stage"),
     "odd": (conv("body", 40, CHANNELS), *linear("head", Symbolic("classes", 4, 4), 40)),
 }
 IDS = {name: at for at, name in enumerate(NETS, 1)}
@@ -273,6 +275,43 @@ def test_a_file_without_its_head(catalogue: Catalogue, name: str, head: str, as_
     }
     assert best.named != as_numbers
     assert best.prefix == ("" if as_numbers else "backbone.")
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_names_without_a_head_outrank_equal_shapes_of_other_names(catalogue: Catalogue, prefix: str) -> None:
+    tensors = without_classifier("headed", "fc")
+    found = recognise(prefixed(tensors, prefix), catalogue)
+    assert (found.verdict, found.headless, names(found)) == ("exact", True, ["headed"])
+    assert (found.matches[0].named, found.matches[0].prefix) == (True, prefix)
+    other = recognise(prefixed(sized("trunk"), prefix), catalogue)
+    assert (other.headless, names(other), other.matches[0].named) == (False, ["trunk"], True)
+    bare = recognise(numbered(tensors), catalogue)  # of which names tell nothing
+    assert (bare.headless, names(bare)) == (False, ["trunk"])
+
+
+@pytest.mark.parametrize("prefix", ["", "ema."])
+def test_counters_as_floating_point_numbers_are_the_integers_of_the_layout(catalogue: Catalogue, prefix: str) -> None:
+    averaged = [replace(one, dtype="float32") for one in prefixed(sized("wide"), prefix)]
+    best = recognise(averaged, catalogue).matches[0]
+    assert (best.architecture.name, best.exact, best.named, best.strict) == ("wide", True, True, True)
+    changed = recognise([*averaged, TensorInfo("loss.weight", "float32", (5, 7))], catalogue)
+    assert changed.verdict == "near"
+    assert [one.name for one in changed.matches[0].differences] == ["loss.weight"]
+    more = recognise([*averaged, TensorInfo("step", "float32", ())], catalogue)
+    assert [one.name for one in more.matches[0].differences] == ["step"]
+
+
+def test_the_plainest_of_near_ones_with_equal_names_is_named(tmp_path: Path) -> None:
+    layouts = [Layout(1, NETS["wide"]), Layout(2, NETS["wide"][::-1])]
+    architectures = [
+        Architecture(at, "lib", name, layout, f"lib.{name}()", "lib", family="wide", classes=1000, channels=3)
+        for at, (name, layout) in enumerate((("quantized_wide", 1), ("widened", 2), ("wide", 2)), 1)
+    ]
+    path = tmp_path / "c.db"
+    write_catalogue(path, layouts, architectures, [], [], vectors={}, similar={}, facts={})
+    with Catalogue(path) as opened:
+        found = recognise([*sized("wide"), TensorInfo("more.weight", "float32", (5, 7))], opened)
+    assert (found.verdict, names(found)) == ("near", ["wide"])
 
 
 def test_a_file_without_more_than_its_head_is_not_headless(catalogue: Catalogue) -> None:
