@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["identify"]
 
 SOME_FAILED = 3
+PUBLISHED = "published:"
 NAMED = 5
 """Architectures or models that a cell names at most."""
 TRAINED_BEYOND = 3.3
@@ -131,6 +132,8 @@ def _questions(file: Identification) -> Iterator[tuple[str, str, str]]:
             yield from _fit(file, recognised.matches[0], headless=recognised.headless)
     if (known := _published(file)) is not None:
         yield ("published?", *known)
+    if (stored := _stored(file)) is not None:
+        yield ("stored?", *stored)
     if file.training is not None:
         yield ("trained?", file.training.training_class, "; ".join(_training(file.training)))
     yield from (("related?", *_relatives(each)) for each in file.registries)
@@ -193,20 +196,36 @@ def _loads(file: Identification, match: ArchitectureMatch, *, headless: bool) ->
 
 
 def _published(file: Identification) -> tuple[str, str] | None:
-    """Weights whose published file this is, and models of registries with the same content."""
+    """Weights whose published file this is, and published models with the same content."""
+    asked = [each for each in file.registries if each.label == PUBLISHED and not each.problem]
     told = [
         (each.reference, f"the file's sha256 is that of the published one{_described(each)}") for each in file.published
     ]
-    told += [
-        (each.stored.name, f"the same content, in {each.label}") for each in file.registries if each.stored is not None
-    ]
+    told += [(each.stored.name, f"the same content, in {each.label}") for each in asked if each.stored is not None]
     if told:
-        return ", ".join(name for name, _ in told[:NAMED]), "; ".join(evidence for _, evidence in told[:NAMED])
-    if not file.registries:
+        return _listed(told)
+    if not asked:
         return None
-    models = sum(each.models for each in file.registries)
-    hashed = ", and its sha256 that of no published file of the architecture" if file.file_sha256 else ""
-    return "not known", f"the content is that of none of {tables.counted(models, 'model')}{hashed}"
+    exact = file.architecture is not None and file.architecture.verdict == "exact"
+    hashed = ", and its sha256 that of no published file of the architecture" if file.file_sha256 and exact else ""
+    return "not known", f"{_of_none(asked[0])}{hashed}"
+
+
+def _stored(file: Identification) -> tuple[str, str] | None:
+    """Models of one's own registries with the same content."""
+    asked = [each for each in file.registries if each.label != PUBLISHED and each.models]
+    told = [(each.stored.name, f"the same content, in {each.label}") for each in asked if each.stored is not None]
+    if told:
+        return _listed(told)
+    return ("no", "; ".join(map(_of_none, asked))) if asked else None
+
+
+def _listed(told: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    return ", ".join(name for name, _ in told[:NAMED]), "; ".join(evidence for _, evidence in told[:NAMED])
+
+
+def _of_none(asked: AskedRegistry) -> str:
+    return f"the content is that of none of {tables.counted(asked.models, 'model')} in {asked.label}"
 
 
 def _described(weights: PublishedWeights) -> str:

@@ -108,8 +108,26 @@ def test_published_weights(archreg: Callable[..., Any], fake: Any, samples: Any)
     assert told["published?"][0] == "timm:resnet50.a1_in1k"
     assert "Apache-2.0, top1 80.86 (imagenet-1k val)" in told["published?"][1]
     stored = AskedRegistry("team.db", 3, samples.summary("ours"))
-    told = screen(archreg, fake, registries=(stored,))
-    assert told["published?"] == ("ours", "the same content, in team.db")
+    published = AskedRegistry("published:", 163)
+    told = screen(archreg, fake, registries=(published, stored))
+    assert told["published?"] == ("not known", "the content is that of none of 163 models in published:")
+    assert told["stored?"] == ("ours", "the same content, in team.db")
+    told = screen(archreg, fake, registries=(AskedRegistry("published:", 163, samples.summary("fsrcnn/x2")),))
+    assert told["published?"] == ("fsrcnn/x2", "the same content, in published:")
+    assert "stored?" not in told
+    own = AskedRegistry("team.db", 3), AskedRegistry("bad.db", 0, problem="it is older")
+    told = screen(archreg, fake, registries=(published, *own))
+    assert told["stored?"] == ("no", "the content is that of none of 3 models in team.db")
+    assert told["published?"][0] == "not known"
+
+
+def test_a_hash_is_that_of_no_published_file_of_an_architecture_that_was_found(
+    archreg: Callable[..., Any], fake: Any
+) -> None:
+    clause = "sha256 that of no published file of the architecture"
+    assert clause in screen(archreg, fake, file_sha256="ab" * 32)["published?"][1]
+    near = Recognised("near", exactly(share=0.9, exact=False).matches)
+    assert clause not in screen(archreg, fake, file_sha256="ab" * 32, architecture=near)["published?"][1]
 
 
 def test_relations(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
