@@ -22,7 +22,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class InterruptionError(RegistryError):
-    """The work was interrupted or terminated; finished models are stored."""
+    """The work was interrupted or terminated; what noted how far it came keeps its finished models."""
 
     exit_code = 130
 
@@ -31,7 +31,7 @@ class InterruptionError(RegistryError):
         reached = "".join(f": {note}" for note in getattr(cause, "__notes__", ()))
         super().__init__(
             ("terminated" if terminated else "interrupted") + reached,
-            "finished work is kept; run the same command again to continue",
+            "finished work is kept; run the same command again to continue" if reached else None,
         )
         if terminated:
             self.exit_code = 143

@@ -285,3 +285,9 @@ def test_one_of_several_that_is_no_model_does_not_stop_the_others(
     none = archreg("identify", *bad, "--json")
     assert none.code == 3
     assert [failed["asked"] for failed in json.loads(none.out)["failed"]] == list(bad)
+
+
+def test_an_interruption_promises_nothing(archreg: Callable[..., Any], fake: Any) -> None:
+    fake.answers["identify"] = KeyboardInterrupt()
+    done = archreg("identify", "net.pt")
+    assert (done.code, done.err) == (130, "archreg: interrupted\n")
