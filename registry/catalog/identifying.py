@@ -15,13 +15,22 @@ from registry.catalog.database import Database
 from registry.catalog.file_evidence import RULES_OF_FILES, findings_in, query_of, read_evidence
 from registry.errors import AmbiguousError, RegistryError, SourceError, StorageError, UsageError, WeightsError
 from registry.shipped import CATALOGUE
-from registry.sources import expand, open_headers, open_module, open_ref, plan_headers, plan_weights
+from registry.sources import expand, layer_matrix, open_headers, open_module, open_ref, plan_headers, plan_weights
 from registry.sources.adapters import is_adapter_alone
 from registry.sources.base import SOURCES, location_of
 from registry.sources.dtypes import is_float
 from registry.sources.effective_weights import effective
 from registry.spelling import without_secrets
-from registry.types import AdapterFacts, AskedRegistry, Filter, Identification, Identified, ModelRef, NotIdentified
+from registry.types import (
+    AdapterFacts,
+    AskedRegistry,
+    Filter,
+    Finding,
+    Identification,
+    Identified,
+    ModelRef,
+    NotIdentified,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +50,8 @@ NOT_ASKED = f"architecture: {ARCHITECTURES} was not asked"
 SIZE_WITHIN = 1e-3
 """Relative difference of a file's size from that of a published one up to which the file is hashed: some sizes are
 stated in rounded megabytes."""
+ROWS = "rows"
+"""The rule by which a file of zeros is not sound."""
 PLAIN = frozenset({"torch", "safetensors", "shards", "hf", "torchvision", "timm", "pickle", "npz", "module", "dcp"})
 """Sources whose files hold a state dict as the library gives it; others may fold, fuse or rename its tensors."""
 MODULES_NAMED = 8
@@ -246,11 +257,19 @@ def _of_checkpoint(
         training=None if told is None else told.training,
         registries=() if plan is None or evidence is None else _asked(ref, plan, evidence, asking.k, known),
         findings=() if weights.found is None else weights.found.findings,
-        rules=tuple(rule for rule in RULES_OF_FILES if rule not in dict(lacks)) if evidence is not None else (),
+        rules=_rules(weights),
         adapter=_adapter_facts(checkpoint.facts) if checkpoint.facts.adapter else None,
         notes=checkpoint.facts.notes if plan is None else plan.notes,
         not_known=tuple(not_known),
     )
+
+
+def _rules(weights: _Weights) -> tuple[str, ...]:
+    """The rules that were applied."""
+    if weights.evidence is None:
+        return () if weights.found is None else (ROWS,)
+    lacks = () if weights.found is None else weights.found.lacks
+    return tuple(rule for rule in RULES_OF_FILES if rule not in dict(lacks))
 
 
 def _weights_of(checkpoint: Checkpoint, asking: Asking) -> _Weights:
@@ -262,15 +281,32 @@ def _weights_of(checkpoint: Checkpoint, asking: Asking) -> _Weights:
     except WeightsError as error:
         if not asking.headers_only:
             try:
-                plan_headers(checkpoint)
+                plan = plan_headers(checkpoint)
             except WeightsError:
                 pass  # it is the layout of the file, not damage
             else:
-                raise
+                if not _is_zero(checkpoint, plan):
+                    raise
+                return _Weights(plan, None, _zeros(checkpoint), "training and relations: weights of zeros have none")
         remedy = f"; {error.remedy}" if error.remedy else ""
         return _Weights(None, None, None, f"weights: {error.message}{remedy}")
     evidence = read_evidence(checkpoint, plan)
     return _Weights(plan, evidence, findings_in(checkpoint, plan, evidence))
+
+
+def _is_zero(checkpoint: Checkpoint, plan: WeightsPlan) -> bool:
+    """Whether the layers hold nothing but zeros; reads up to the first that does, in memory of one layer."""
+    return not any(layer_matrix(checkpoint, layer).any() for layer in plan.layers)
+
+
+def _zeros(checkpoint: Checkpoint) -> Judgement:
+    """What the rule ``rows`` would find in each layer, in one finding."""
+    from registry.audit import RULES, Judgement
+
+    message = "the weights of all layers are zero"
+    remedy = "the weights were not loaded before the file was saved: load them, then save it again"
+    alarms = RULES[ROWS].false_alarms["warning"]
+    return Judgement((Finding(checkpoint.ref.name, "", ROWS, "error", 1.0, 0.0, message, remedy, alarms),), ())
 
 
 def _recognised(checkpoint: Checkpoint, k: int, known: _Known) -> tuple[Recognised | None, bool]:

@@ -248,6 +248,18 @@ def test_values_that_are_not_finite_are_a_finding(reg: Registry, tmp_path: Path)
     assert [(each.rule, each.severity) for each in file.findings] == [("nonfinite", "error")]
 
 
+def test_weights_of_zeros_are_a_finding(reg: Registry, tmp_path: Path) -> None:
+    zeros = {name: np.zeros_like(W) for name, W in network().items()}
+    file = one(reg, saved(tmp_path / "net.safetensors", zeros))
+    assert labels(file)[0] == "torchvision/convnet"
+    assert [(each.rule, each.severity, each.message) for each in file.findings] == [
+        ("rows", "error", "the weights of all layers are zero")
+    ]
+    assert (file.rules, file.training, file.content_hash, file.registries) == (("rows",), None, "", ())
+    assert file.layers == 5
+    assert any("training and relations" in each for each in file.not_known)
+
+
 def test_headers_alone_tell_the_architecture(reg: Registry, tmp_path: Path) -> None:
     file = one(reg, saved(tmp_path / "net.safetensors", network(trained=True)), headers_only=True)
     assert labels(file)[0] == "torchvision/convnet"
