@@ -66,9 +66,9 @@ class Row:
     metrics: tuple[Metric, ...]
 
     @property
-    def parameters(self) -> int:
-        """Number of trainable values."""
-        return self.architecture.parameters
+    def parameters(self) -> int | None:
+        """Number of trainable values; None where the library has frozen them all, for these are not counted."""
+        return self.architecture.parameters or None
 
     @property
     def bytes(self) -> int | None:
@@ -308,6 +308,8 @@ def _with_value(every: Sequence[Row], field: str, alone: Filter) -> NDArray[np.b
     """Mask of the rows with a known value of what a filter of one constraint bounds; None if every row has one."""
     if field == "metrics":
         return _mask(every, Filter(metrics=(replace(alone.metrics[0], minimum=None, maximum=None),)))
+    if field in ("min_params", "max_params"):
+        return np.array([row.parameters is not None for row in every], np.bool_)
     if field in ("min_bytes", "max_bytes"):
         return np.array([row.bytes is not None for row in every], np.bool_)
     return None
@@ -378,8 +380,8 @@ def _is_within(row: Row, bounds: Iterable[MetricBound]) -> bool:
 _TESTS: Mapping[str, Callable[[Row, Any], bool]] = {
     **{field: _has_text(field) for field in FILTER_TEXTS},
     "architecture": _is_called,
-    "min_params": lambda row, least: row.parameters >= least,
-    "max_params": lambda row, most: row.parameters <= most,
+    "min_params": lambda row, least: row.parameters is not None and row.parameters >= least,
+    "max_params": lambda row, most: row.parameters is not None and row.parameters <= most,
     "min_bytes": lambda row, least: row.bytes is not None and row.bytes >= least,
     "max_bytes": lambda row, most: row.bytes is not None and row.bytes <= most,
     "metrics": _is_within,

@@ -206,8 +206,18 @@ def compress_to_architectures(
         candidates=tuple(candidate_of(model, each, None) for each in found),
         calibration=settings.calibration,
         removals=() if found else row_removals(classes.every, asked, than=(model.name, below(model, asked))),
-        note=classes.note,
+        note=" ".join(filter(None, (classes.note, _uncounted(classes.every, where)))),
     )
+
+
+def _uncounted(every: Sequence[Row], where: Filter) -> str:
+    """A sentence on the architectures left out because their parameters are unknown; empty where there are none."""
+    others = passing_rows(every, replace(where, min_params=None, max_params=None))
+    names = sorted({row.architecture.label for row in others if row.parameters is None})
+    if where.max_params is None or not names:
+        return ""
+    end = "is not known to the catalogue: it was" if len(names) == 1 else "is not known to the catalogue: they were"
+    return f"The number of parameters of {', '.join(names)} {end} left out."
 
 
 def count_classes(catalogue: Catalogue, query: Query, where: Filter) -> int:

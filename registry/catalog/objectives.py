@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
     from registry.types import Filter, Metric
 
-__all__ = ["Figures", "UnknownValueError", "default_aims", "distinct", "front", "parse_aim", "resolved"]
+__all__ = [
+    "DISTANCE",
+    "OPERATIONS",
+    "SIZES",
+    "Figures",
+    "UnknownValueError",
+    "default_aims",
+    "distinct",
+    "front",
+    "parse_aim",
+    "resolved",
+]
 
 SIZES = {
     "params": "parameters",
@@ -73,7 +84,7 @@ class Sized(Protocol):
     @property
     def model_id(self) -> int: ...
     @property
-    def parameters(self) -> int: ...
+    def parameters(self) -> int | None: ...
     @property
     def bytes(self) -> int | None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from registry import MetricBound, Registry, shipped
 from registry.errors import AmbiguousError, RegistryError, StorageError, UnknownModelError, UsageError
 from registry.types import Kin
-from tests.catalog.scored_catalogue import WIDTHS, network, write_scored
+from tests.catalog import scored_catalogue
+from tests.catalog.scored_catalogue import ARCHITECTURES, WIDTHS, network, write_scored
 from tests.cli.conftest import archreg
 
 if TYPE_CHECKING:
@@ -239,6 +241,23 @@ class TestShapes:
         assert [(removal.constraint, removal.removes) for removal in smallest.removals] == [
             ("smaller than timm/tiny", 6)
         ]
+
+
+def test_parameters_that_are_not_counted_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    frozen = replace(ARCHITECTURES[3], id=6, name="frozen", parameters=0)
+    monkeypatch.setattr(scored_catalogue, "ARCHITECTURES", (*ARCHITECTURES, frozen))
+    write_scored(tmp_path)
+    with Registry("catalogue:") as catalogue:
+        found = catalogue.compress("timm/middle", tolerance=10.0)
+        assert [each.model.name for each in found.candidates] == ["timm/tiny"]
+        assert found.note == "The number of parameters of timm/frozen is not known to the catalogue: it was left out."
+        assert catalogue.compress("timm/middle", tolerance=10.0, family="stack").note == ""
+        least = catalogue.select(aims=["min:params"])
+        assert {row[0] for row in rows(least)} == {"timm/tiny", "transformers/words"}
+        assert least.unknown == (("min parameters", 1),)
+        few = catalogue.select(aims=["min:params"], architecture="frozen", max_params=10)
+        assert {(each.constraint, each.unknown) for each in few.removals} >= {("at most 10 parameters", 1)}
 
 
 ELSEWHERE = {
