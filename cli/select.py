@@ -160,7 +160,8 @@ def _deciding(found: Selection, aims: list[str]) -> list[str]:
 def _sources(choices: Sequence[Choice]) -> Iterator[str]:
     """What a row is, and who states its numbers."""
     entries = [choice.model.catalogue for choice in choices if choice.model.catalogue]
-    yield "A row is an architecture at an image size with its best weights that pass: archreg ingest WEIGHTS."
+    if entries:
+        yield "A row is an architecture at an image size with its best weights that pass: archreg ingest WEIGHTS."
     metrics = {metric.source for choice in choices for metric in choice.model.metrics if metric.source}
     stated = {
         "metrics": sorted(metrics),

@@ -11,7 +11,7 @@ import numpy as np
 from registry.catalog.arguments import filter_of, metric_bounds, refuse_unknown, several, text, whole
 from registry.catalog.bounds import smaller, with_max_ratio
 from registry.catalog.database import Database
-from registry.catalog.objectives import DISTANCE, UnknownValueError, front, parse_aim
+from registry.catalog.objectives import DISTANCE, OPERATIONS, UnknownValueError, front, parse_aim
 from registry.catalog.search_settings import settings_for
 from registry.catalog.searching import SearchLimits
 from registry.catalog.subjects import asked_once, shapes_for
@@ -233,6 +233,12 @@ class Among:
                 "distances by weights and by shapes are on different scales and cannot be one aim",
                 "drop the aim distance, or ask registries of one kind",
             )
+        if len({each.part.catalogue is None for each in asked}) > 1:
+            for aim in wanted:
+                if aim.what in OPERATIONS:
+                    why, _ = OPERATIONS[aim.what]
+                    alone = "the catalogue" if aim.what == "gmacs" else "registries of models"
+                    raise UsageError(why, f"drop the aim {aim.what}, or ask {alone} alone")
         found: list[tuple[_Asked, Selection]] = []
         lacking: UnknownValueError | None = None
         for each in asked:

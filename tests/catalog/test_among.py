@@ -202,12 +202,14 @@ class TestSelect:
         assert (group.best.model.name, group.best.model.registries) == ("shared", among.registries[:2])
 
     def test_no_aims_of_two_meanings(self, among: Among, places: tuple[str, str, str]) -> None:
-        with pytest.raises(UsageError, match="what its source stated"):
+        with pytest.raises(UsageError, match="what its source stated") as caught:
             among.select(aims=["min:gmacs"])
+        assert caught.value.remedy == "drop the aim gmacs, or ask the catalogue alone"
         with Registry(places[0]) as one:
             one.set("shared", gflops=1.0)
-        with pytest.raises(UsageError, match="no gigaflops"), Among(places[0], places[2]) as several:
+        with pytest.raises(UsageError, match="no gigaflops") as caught, Among(places[0], places[2]) as several:
             several.select(aims=["min:gflops"])
+        assert caught.value.remedy == "drop the aim gflops, or ask registries of models alone"
         with Registry(places[1]) as two:
             two.set_metric("tiny", Metric("f1", 1.0, "other"))
         with Registry(places[0]) as one:
@@ -276,6 +278,7 @@ class TestCommands:
         ]
         done = archreg("select", *both, "--aim", "max:top1@imagenet-1k/val")
         assert (done.code, "team.db" in done.out) == (0, True)
+        assert "A row is" not in done.out  # none is of the catalogue
 
     @pytest.mark.usefixtures("places")
     def test_db_beside_among(self, archreg: Any) -> None:
