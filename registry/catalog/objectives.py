@@ -25,6 +25,7 @@ __all__ = [
     "DISTANCE",
     "OPERATIONS",
     "SIZES",
+    "SMALL",
     "Figures",
     "UnknownValueError",
     "default_aims",
@@ -76,6 +77,10 @@ def parse_aim(text: str) -> Aim:
 
 class UnknownValueError(UsageError):
     """No model that passes has a value for an aim."""
+
+    def __init__(self, aim: Aim, message: str, remedy: str) -> None:
+        super().__init__(message, remedy)
+        self.aim = aim
 
 
 class Sized(Protocol):
@@ -129,7 +134,7 @@ def resolved(aim: Aim, figures: Figures) -> Aim:
     if aim.what == DISTANCE or aim.what in SIZES.values():
         if np.isnan(figures.of(aim)).all():
             raise UnknownValueError(
-                f"no model that passes has known {aim.what}", f"archreg set NAME --{aim.what} X, or drop the aim"
+                aim, f"no model that passes has known {aim.what}", f"archreg set NAME --{aim.what} X, or drop the aim"
             )
         return aim
     wanted = _key(aim.what, aim.dataset, aim.split)
@@ -142,6 +147,7 @@ def resolved(aim: Aim, figures: Figures) -> Aim:
     if not found:
         known = sorted({Aim(m.name, True, m.dataset, m.split).place for _, m in figures.metrics})
         raise UnknownValueError(
+            aim,
             f"no model that passes has the metric {aim.place}",
             f"known metrics: {_some(known)}"
             if known

@@ -11,12 +11,13 @@ import numpy as np
 from registry.catalog.arguments import filter_of, metric_bounds, refuse_unknown, several, text, whole
 from registry.catalog.bounds import smaller, with_max_ratio
 from registry.catalog.database import Database
-from registry.catalog.objectives import DISTANCE, OPERATIONS, UnknownValueError, front, parse_aim
+from registry.catalog.objectives import DISTANCE, OPERATIONS, SIZES, SMALL, UnknownValueError, front, parse_aim
 from registry.catalog.search_settings import settings_for
 from registry.catalog.searching import SearchLimits
 from registry.catalog.subjects import asked_once, shapes_for
 from registry.errors import UsageError, WeightsNotReadError
 from registry.spectral.specs import LAYERED, SHAPES, spec_named
+from registry.spelling import folded
 from registry.types import AmongCompression, AmongSearch, Filter, Removal, Selected, Selection
 
 if TYPE_CHECKING:
@@ -218,8 +219,9 @@ class Among:
         """Find the Pareto front of the aims over all the registries, as ``Registry.select`` does in one.
 
         An aim is one quantity in all of them: a metric of one data set and split; and neither ``gflops`` nor ``gmacs``
-        where models and the catalogue are asked. Without aims, those that the first registry chooses. A registry in
-        which no model that passes has a value for an aim adds none. Equivalence classes are those within a registry.
+        where models and the catalogue are asked. Without aims and bounds on metrics, those of the registry whose most
+        common metric is known for the most models that pass. A registry in which no model that passes has a value for
+        an aim adds none, and all of them are counted as unknown. Equivalence classes are those within a registry.
 
         Raises as ``Registry.select``, and ``UsageError`` where the registries would mean different things by an aim.
         """
@@ -239,18 +241,22 @@ class Among:
                     why, _ = OPERATIONS[aim.what]
                     alone = "the catalogue" if aim.what == "gmacs" else "registries of models"
                     raise UsageError(why, f"drop the aim {aim.what}, or ask {alone} alone")
+        if not wanted and not asked[0].where.metrics:
+            wanted = _commonest(asked, like is not None)
         found: list[tuple[_Asked, Selection]] = []
-        lacking: UnknownValueError | None = None
+        lacking: list[tuple[_Asked, UnknownValueError]] = []
         for each in asked:
             try:
                 answer = _select_in(each, wanted, like is not None)
             except UnknownValueError as error:
-                lacking = error
+                lacking.append((each, error))
                 continue
             wanted = wanted or list(answer.aims)
             found.append((each, answer))
-        if not found and lacking is not None:
-            raise lacking
+        chosen = next((answer.aims for _, answer in found if answer.aims), ())
+        if lacking and not chosen:
+            raise lacking[0][1]
+        found += [(each, _left_out(each, error.aim, chosen, like is not None)) for each, error in lacking]
         return _joined_selection(found, model, k)
 
     def _opened(self) -> list[_Part]:
@@ -406,6 +412,32 @@ def _select_in(asked: _Asked, aims: Sequence[Aim], like: bool) -> Selection:
     from registry.catalog.selecting import select
 
     return select(part.models, settings, asked.where, aims, asked.query if like else None, _ALL)
+
+
+def _commonest(asked: Sequence[_Asked], like: bool) -> list[Aim]:
+    """The default aims of the registry whose first is known for the most models that pass; metrics come first.
+
+    Without the distance where it is of two kinds.
+    """
+    found: list[tuple[bool, int, Sequence[Aim]]] = []
+    for each in asked:
+        answer = _select_in(each, (), like)
+        if answer.aims:
+            first = answer.aims[0]
+            known = answer.passed - dict(answer.unknown).get(first.label, 0)
+            found.append((first.what not in (DISTANCE, *SIZES.values()), known, answer.aims))
+    if not found:
+        return []
+    _, _, aims = max(found, key=lambda one: one[:2])
+    several = len({each.settings.by_shapes for each in asked}) > 1
+    return [aim for aim in aims if not (several and aim.what == DISTANCE)]
+
+
+def _left_out(asked: _Asked, lacking: Aim, aims: Sequence[Aim], like: bool) -> Selection:
+    """The answer of a registry in which no model that passes has a value for an aim: all are counted as unknown."""
+    found = _select_in(asked, [SMALL], like)
+    label = next((aim.label for aim in aims if folded(aim.what) == folded(lacking.what)), aims[0].label)
+    return replace(found, aims=(), unknown=((label, found.passed),), on_front=0, count=0, classes=())
 
 
 def _labelled(model: ModelSummary, labels: Iterable[str]) -> ModelSummary:

@@ -228,8 +228,31 @@ class TestSelect:
     def test_a_registry_without_a_value_adds_none(self, among: Among) -> None:
         found = among.select(aims=["max:top1@imagenet-real/val"])
         assert [group.best.model.name for group in found.classes] == ["timm/large"]
+        assert (found.models, found.passed) == (10, 10)
+        assert found.unknown == (("max top1@imagenet-real/val", 8),)  # 2 rows of the catalogue have it
         with pytest.raises(UsageError, match="no model that passes has the metric top9"):
             among.select(aims=["max:top9"])
+
+    @pytest.mark.usefixtures("places")
+    def test_without_aims_the_metric_known_for_the_most(self) -> None:
+        with Registry("faces.db") as faces:
+            faces.ingest(trained(MIDDLE, 5), name="face", metrics=(Metric("accuracy", 0.6, "faces", "val"),))
+        with Among("faces.db", "catalogue:") as several:
+            found = several.select()
+        assert [aim.place for aim in found.aims] == ["top1@imagenet-1k/val", "parameters"]
+        assert (found.models, found.passed) == (7, 7)
+        assert found.unknown == (("max top1@imagenet-1k/val", 2),)  # the face, and words
+        with Among("faces.db") as alone:
+            assert [aim.place for aim in alone.select().aims] == ["accuracy@faces/val", "parameters"]
+
+    @pytest.mark.usefixtures("places")
+    def test_distances_of_two_kinds_are_no_aims_by_default(self, file: Path) -> None:
+        with Registry("plain.db") as plain:
+            plain.ingest(trained(MIDDLE, 5), name="plain", task="fill-mask")
+        with Among("plain.db", "catalogue:") as several:
+            found = several.select(like=file, tolerance=10.0, task="fill-mask")
+        assert [aim.place for aim in found.aims] == ["parameters"]
+        assert [group.best.model.name for group in found.classes] == ["transformers/words"]
 
 
 class TestOpening:
