@@ -95,6 +95,10 @@ def _show_compression(found: Compression) -> None:
         tables.say(found.note)
     tables.say(*verdict_text.assumed(found), *verdict_text.older(found.older))
     if not found.candidates:
+        if [removal.constraint for removal in found.removals] == [f"smaller than {model.name}"]:
+            rows = tables.counted(found.removals[0].removes, "row" if found.spec.name == "shapes" else "model")
+            tables.say(f"Of {rows}, none is smaller.")
+            return
         tables.say("No smaller model passes the constraints.")
         show_removals(found.removals)
         return
@@ -136,7 +140,9 @@ def _headline(found: Compression) -> str:
     if not found.equivalent:
         return f"None of the {among} is {told}. The nearest are:"
     these = "these are" if len(found.candidates) > 1 else "this one is"
-    order = "" if len(found.candidates) == 1 else "; the best first" if _by_shapes(found) else ", the best first"
+    order = (
+        "" if len(found.candidates) == 1 else "; the smallest first" if _by_shapes(found) else ", the smallest first"
+    )
     return f"Of the {among}, {these} {told}{order}:"
 
 

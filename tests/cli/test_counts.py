@@ -64,7 +64,7 @@ def test_one_or_several_smaller_models(archreg: Callable[..., Any], fake: Any, s
         ({"searched": 139}, "Of the 139 smaller models, this one is equivalent:"),
         (
             {"searched": 139, "candidates": found.candidates * 2},
-            "Of the 139 smaller models, these are equivalent, the best first:",
+            "Of the 139 smaller models, these are equivalent, the smallest first:",
         ),
         ({"searched": 139, "equivalent": False}, "None of the 139 smaller models is equivalent. The nearest are:"),
     ):
