@@ -73,21 +73,17 @@ def select(
     if as_json:
         json_output.write(json_output.selection(found))
     else:
-        _show(found)
+        _show(found, like)
     tables.hint(*note_on_registries(db, among))
 
 
-def _show(found: Selection) -> None:
-    of = ""
+def _show(found: Selection, like: str | None) -> None:
+    passes, are = ("passes", "is") if found.passed == 1 else ("pass", "are")
+    told = f"{passes} the constraints"
     if found.like:
         models = [found.like, *(group.best.model for group in found.classes)]
-        of = f" and are equivalent to {found.like.name}"
-        if not all(model.weights_read for model in models):
-            of = f" and compare with {found.like.name} as {verdict_text.alike(models)}"
-    passes = "passes" if found.passed == 1 else "pass"
-    tables.say(
-        f"{tables.whole(found.passed)} of {tables.counted(found.models, found.unit)} {passes} the constraints{of}."
-    )
+        told = f"{passes} and {are} {verdict_text.alike_to(models, _named(found.like, like))}"
+    tables.say(f"{tables.whole(found.passed)} of {tables.counted(found.models, found.unit)} {told}.")
     tables.say(*verdict_text.assumed(found), *verdict_text.older(found.older, alone=not found.like))
     if not found.classes:
         show_removals(found.removals, found.unit)
@@ -139,6 +135,13 @@ def _show(found: Selection) -> None:
             f"Compared by {verdict_text.basis(found.spec, found.distance, found.tolerance)}, "
             f"{verdict_text.calibrated(found.calibration)}."
         )
+
+
+def _named(model: ModelSummary, asked: str | None) -> str:
+    """The model as it was asked for, with its name where it is stored under another."""
+    if not asked or not model.created or asked in (model.name, *model.names):
+        return model.name
+    return f"{asked} (stored as {model.name})"
 
 
 def _goal(aim: Aim) -> str:

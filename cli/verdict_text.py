@@ -185,6 +185,14 @@ def alike(models: Iterable[ModelSummary], *, equivalent: bool = True) -> str:
     return f"{'' if equivalent else 'not '}alike in shapes; weights were not {'compared' if read else 'read'}"
 
 
+def alike_to(models: Sequence[ModelSummary], name: str) -> str:
+    """What a verdict says of models and the one of that name: ``equivalent to NAME``, or that it rests on shapes."""
+    if all(model.weights_read for model in models):
+        return f"equivalent to {name}"
+    told, weights = alike(models).split("; weights were ")
+    return f"{told} to {name} (weights {weights})"
+
+
 def why(verdict: Verdict, *models: ModelSummary) -> str:
     """``equivalent``, or why not; ``not calibrated`` where there is no tolerance to tell.
 

@@ -374,7 +374,15 @@ def test_select(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     found = replace(samples.answers["select"], like=samples.summary("resnet56"), searched=162, count=1)
     fake.answers["select"] = found
     done = archreg("select", "--like", "resnet56")
-    assert "9 of 163 models pass the constraints and are equivalent to resnet56." in done.out
+    assert "9 of 163 models pass and are equivalent to resnet56." in done.out
+    fake.answers["select"] = replace(found, passed=1)
+    done = archreg("select", "--like", "runs/cnn.pth")
+    assert done.out.startswith("1 of 163 models passes and is equivalent to runs/cnn.pth (stored as resnet56).\n")
+    unread = replace(samples.summary("resnet56"), weights_read=False, created="")
+    fake.answers["select"] = replace(found, like=unread)
+    done = archreg("select", "--like", "runs/cnn.pth")
+    assert "9 of 163 models pass and are alike in shapes to resnet56 (weights not compared)." not in done.out
+    assert "9 of 163 models pass and are alike in shapes to resnet56 (weights not read)." in done.out
     assert "0.599 false passes are expected among the 162 models searched" in done.out
 
 
@@ -505,6 +513,10 @@ def test_compress_where_none_is_equivalent(archreg: Callable[..., Any], fake: An
     assert lines[5] == "Without 'at most 1 gigaflops', 7 models would pass."
     document = archreg("compress", "resnet20", "--json").document
     assert (document["candidates"], document["note"]) == ([], "")
+    fake.answers["compress"] = replace(
+        fake.answers["compress"], removals=(Removal(f"smaller than {fake.answers['compress'].model.name}", 163, 0),)
+    )
+    assert archreg("compress", "resnet20").out.splitlines()[2:] == ["Of 163 models, none is smaller."]
     note = "The gigaflops of resnet20 are unknown: smaller refers to parameters."
     fake.answers["compress"] = replace(samples.answers["compress"]("resnet20"), note=note)
     assert archreg("compress", "resnet20", "--max-gflops", "1").out.splitlines()[2] == note
