@@ -14,6 +14,7 @@ import numpy as np
 from registry.architectures.catalogue_file import Cost
 from registry.catalog.arguments import FILTER_TEXTS
 from registry.catalog.constraint_report import constraints
+from registry.catalog.objectives import SIZES
 from registry.errors import UsageError
 from registry.spelling import folded, near_spellings
 from registry.types import Aim, CatalogueEntry, Filter, Metric, ModelSummary, Removal
@@ -48,6 +49,13 @@ _UNANSWERED = {
     "related_to": ("weights that could be related", "ask a registry of models: --db FILE"),
     "unrelated_to": ("weights that could be related", "ask a registry of models: --db FILE"),
     "max_gflops": ("gigaflops as a source states them, but multiply-adds", "use the aim min:gmacs"),
+}
+
+_OF_SIZES = {
+    "parameters": "bound the parameters: --max-params N",
+    "bytes": "bound the bytes: --max-bytes N",
+    "gflops": "use the aim min:gmacs",
+    "gmacs": "use the aim min:gmacs",
 }
 
 
@@ -131,7 +139,7 @@ def placed(where: Filter, rows: Iterable[Row]) -> Filter:
     Raises
     ------
     UsageError
-        It asks for tags, relations or gigaflops, or bounds a metric that is known on several data sets.
+        It asks for tags, relations or gigaflops, or bounds a metric that is known on several data sets or is a size.
     """
     for field, (what, remedy) in _UNANSWERED.items():
         if getattr(where, field) != getattr(Filter(), field):
@@ -144,6 +152,10 @@ def placed(where: Filter, rows: Iterable[Row]) -> Filter:
         held.update(map(_fold, _texts(row, "dataset")))
         for metric in row.metrics:
             known.setdefault(_fold(metric.name), Counter())[metric.dataset] += 1
+    for bound in where.metrics:
+        size = SIZES.get(_fold(bound.name))
+        if size is not None and held and _fold(bound.name) not in known:
+            raise UsageError(f"{bound.name} is a size and no metric", _OF_SIZES[size])
     if where.dataset and held and _fold(where.dataset) not in held:
         bounds = (bound if bound.dataset else replace(bound, dataset=where.dataset) for bound in where.metrics)
     else:
