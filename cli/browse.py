@@ -295,7 +295,9 @@ def _entry(details: ModelDetails) -> dict[str, str]:
     return {
         "built by": entry.code,
         "image size": f"{entry.image_size} pixels" if entry.image_size else "",
-        "published weights": f"{tables.whole(len(details.published))}, below" if details.published else "none known",
+        "published weights": f"{tables.whole(len(details.published))}, at their image sizes: below"
+        if details.published
+        else "none known",
     }
 
 

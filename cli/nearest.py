@@ -108,7 +108,7 @@ def nearest(
             if not as_json:
                 for found in answers:
                     _show(query, found, equivalent=equivalent)
-    if not failed:
+    if any("error" not in document for document in documents):
         tables.hint(*note_on_registries(db, among))
     if as_json:
         json_output.write({**({"queries": documents} if several else documents[0]), **json_output.unmatched(unmatched)})
@@ -144,7 +144,8 @@ def _expanded(queries: Sequence[str]) -> list[str]:
 
 def _show(query: str, found: Search, *, equivalent: bool) -> None:
     basis = verdict_text.basis(found.spec, found.distance, found.tolerance)
-    tables.say(f"Models nearest to {query}, compared by {basis}:")
+    taken = f" (taken as {found.model.name})" if found.model.catalogue and query != found.model.name else ""
+    tables.say(f"Models nearest to {query}{taken}, compared by {basis}:")
     _show_neighbours(found, equivalent=equivalent)
     if found.searched:
         tables.say(verdict_text.expected(found, found.searched))

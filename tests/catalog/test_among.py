@@ -324,6 +324,10 @@ class TestCommands:
             assert done.err.startswith(
                 "There is no registry of your own yet: team.db and catalogue: answered. Add yours"
             )
+        done = archreg("nearest", str(file), "none.pth")
+        assert done.code == 3
+        assert "There is no registry of your own yet" in done.err
+        assert "There is no registry of your own yet" not in archreg("nearest", "no.pth", "none.pth").err
         monkeypatch.setenv("ARCHREG_DB", "other.db")
         assert archreg("nearest", str(file)).err.startswith("archreg: other.db holds no registry yet")
         assert archreg("nearest", str(file), "--db", "archreg.db").code == 1

@@ -95,6 +95,14 @@ class TestSelect:
         with pytest.raises(UsageError, match="2 data sets"):  # rows are of it, and none is scored on it
             catalogue.select(dataset="imagenet-12k", min_metric={"top1": 50.0})
 
+    @pytest.mark.parametrize(
+        ("name", "remedy"), [("gmacs", "use the aim min:gmacs"), ("params", "bound the parameters: --max-params N")]
+    )
+    def test_a_size_is_no_metric(self, catalogue: Registry, name: str, remedy: str) -> None:
+        with pytest.raises(UsageError, match=f"{name} is a size and no metric") as caught:
+            catalogue.select(aims=["max:top1"], max_metric={name: 1.0})
+        assert caught.value.remedy == remedy
+
     def test_an_aim_without_data_set_is_on_that_of_the_bound(self, catalogue: Registry) -> None:
         real = [MetricBound("top1", minimum=85.0, dataset="imagenet-real")]
         asked = catalogue.select(aims=["max:top1"], metrics=real)
@@ -320,9 +328,13 @@ class TestCommands:
         assert "torchvision/large and 1 equal" in done.out
         assert "Weights not read, compared by shapes alone" in done.out
         assert "Equal to timm/tiny by shapes and parameters: transformers/words." in done.out
+        assert done.out.startswith("Models nearest to timm/tiny, compared by")
+        done = archreg("nearest", "--db", "catalogue:", "large")  # two have that name
+        assert done.out.startswith("Models nearest to large (taken as torchvision/large), compared by")
 
     def test_show_has_a_table_of_weights(self, archreg: Any) -> None:
         done = archreg("show", "--db", "catalogue:", "timm/large")
+        assert "2, at their image sizes: below" in done.out
         assert "giga multiply-adds: 4.1 at 224 pixels, 6.8 at 288 pixels; by a table" in done.out
         rows = [line.split() for line in done.out.splitlines() if line.startswith("timm:large.")]
         assert rows == [
