@@ -153,4 +153,7 @@ def _ingested(read: Read, added: Added, seconds: float) -> Ingested:
         message = f"measured anew by {read.plan.rule}; its names, metadata, metrics and tags stay"
     kept = read.plan.weights_read or added.weights == "kept"
     notes = _notes(read.plan) if kept == read.plan.weights_read else ()
+    if added.taken_from:
+        other = ", which had no other name" if added.only_name else ", which has others"
+        notes = (*notes, f"its name was taken from {added.taken_from}{other}")
     return Ingested(read.ref.target, read.ref.name, added.status, seconds, message, notes=notes, weights_read=kept)

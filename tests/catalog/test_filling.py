@@ -75,6 +75,9 @@ def test_what_becomes_of_weights_and_names(filled: Filled, measured: list[str]) 
     assert reg.show("large").summary.name == "wide"
     moved = reg.ingest(filled.files / "slim.safetensors", name="large", replace=True)
     assert moved.status == "named"
+    wide_hash = reg.show("wide").summary.content_hash[:12]
+    assert moved.notes == (f"its name was taken from sha256:{wide_hash}, which has others",)
+    assert reg.ingest(filled.files / "slim.safetensors", name="large", replace=True).notes == ()
     assert reg.show("large").summary.names == ("slim", "large")
     assert reg.show("wide").summary.names == ("wide",)
     assert reg.stats().models == 4
@@ -83,9 +86,10 @@ def test_what_becomes_of_weights_and_names(filled: Filled, measured: list[str]) 
 
 def test_the_last_name_can_move_and_the_model_stays(filled: Filled) -> None:
     reg = filled.reg
-    reg.ingest(filled.files / "slim.safetensors", name="dense", replace=True)
+    moved = reg.ingest(filled.files / "slim.safetensors", name="dense", replace=True)
     nameless = next(model for model in reg.models() if model.name.startswith("sha256:"))
     assert reg.show(nameless.name).summary == nameless
+    assert moved.notes == (f"its name was taken from {nameless.name}, which had no other name",)
     back = reg.ingest(filled.files / "dense.safetensors", name="mlp")
     assert back.message == "another name for a model without a name, which has the same weights"
 

@@ -6,7 +6,7 @@ from math import isclose
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from registry.errors import NameTakenError, UsageError
 from registry.storage.engine import schema
@@ -231,7 +231,9 @@ def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bo
     elif known is None:
         known = read = _of_that_header(connection, new)
     measured_anew = older is not None or completed is not None
-    named = claim_name(connection, new.name, None if known is None else known.id, replace=replace)
+    known_id = None if known is None else known.id
+    taken_from, only_name = _other_holder(connection, new.name, known_id) if replace else ("", False)
+    named = claim_name(connection, new.name, known_id, replace=replace)
     if known is None:
         [model_id] = insert_models(connection, [new])
     else:
@@ -244,7 +246,21 @@ def _place(connection: Connection, new: NewModel, gone: set[int], *, replace: bo
         status = "added" if known is None else "named"
     all_names = connection.scalars(select(names.c.name).where(names.c.model_id == model_id).order_by(names.c.id))
     weights: Literal["", "completed", "kept"] = "kept" if read is not None else "" if completed is None else "completed"
-    return Added(model_id, status, new.name, tuple(all_names), weights)
+    return Added(model_id, status, new.name, tuple(all_names), weights, taken_from, only_name)
+
+
+def _other_holder(connection: Connection, name: str, model_id: int | None) -> tuple[str, bool]:
+    """The short hash of another model that has the name, empty if none has, and whether it is its only name."""
+    of_holder = names.alias()
+    count = select(func.count()).where(of_holder.c.model_id == names.c.model_id).scalar_subquery()
+    held = connection.execute(
+        select(names.c.model_id, models.c.content_hash, count.label("held"))
+        .join(models, models.c.id == names.c.model_id)
+        .where(names.c.name == name)
+    ).first()
+    if held is None or held.model_id == model_id:
+        return "", False
+    return short_hash(held.content_hash), held.held == 1
 
 
 def _header_alone(connection: Connection, new: NewModel) -> Row[Any, Any, Any] | None:

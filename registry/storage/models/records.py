@@ -81,7 +81,8 @@ class Added:
     ``renewed``: a model of an older matrix rule, measured anew under this one, or one of which the header alone was
     known; then ``weights`` is ``completed``. It is ``kept`` of a header whose weights had been read before.
 
-    ``name`` is the one given, ``names`` all that the model has now, the oldest first.
+    ``name`` is the one given, ``names`` all that the model has now, the oldest first. ``taken_from``: the short hash of
+    the other weights that had the name, empty if none had; ``only_name``: it was their only one.
     """
 
     model_id: int
@@ -89,6 +90,8 @@ class Added:
     name: str
     names: tuple[str, ...]
     weights: Literal["", "completed", "kept"] = ""
+    taken_from: str = ""
+    only_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
