@@ -163,6 +163,9 @@ def _metric_value(text: object, number: str) -> float:
 
 def parse_drop(text: str) -> Metric:
     """Parse the largest drop of a metric: ``top1=0.5``, ``top1@cifar10=0.5``, ``top1@cifar10/test=0.5``."""
+    place, separator, _ = str(text).rpartition("=")
+    if not separator or not _split_place(place)[0]:
+        raise _refuse(text, "not a drop of a metric; write 'top1=0.5' or 'top1@cifar10=0.5'")
     drop = parse_metric(text)
     if drop.value < 0:
         raise _refuse(text, "out of range; a drop is not negative")

@@ -7,7 +7,15 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.cli.option_values import parse_bound, parse_bytes, parse_metric, parse_pair, parse_params, parse_ratio
+from registry.cli.option_values import (
+    parse_bound,
+    parse_bytes,
+    parse_drop,
+    parse_metric,
+    parse_pair,
+    parse_params,
+    parse_ratio,
+)
 from registry.types import Metric, MetricBound
 
 
@@ -93,6 +101,13 @@ def test_metrics(text: str, expected: Metric) -> None:
 def test_bad_metrics_are_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="not a metric"):
         parse_metric(text)
+
+
+@pytest.mark.parametrize("text", ["top1", "=3", "@cifar10=3"])
+def test_a_bad_drop_is_refused_with_a_drop(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"not a drop of a metric; write 'top1=0\.5' or 'top1@cifar10=0\.5'"):
+        parse_drop(text)
+    assert parse_drop("top1@cifar10/test=0.5") == Metric("top1", 0.5, "cifar10", "test")
 
 
 def test_pairs() -> None:
