@@ -119,10 +119,11 @@ def sentence(text: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number with three significant digits; a dash if there is none."""
+    """A number with three significant digits: ``0.151``, ``1,910``, ``1.91e+07``; a dash if there is none."""
     if value is None or not math.isfinite(value):
         return "-"
-    return f"{value:.3g}"
+    text = f"{value:.3g}"
+    return f"{float(text):,.0f}" if 1e3 <= abs(float(text)) < 1e6 else text
 
 
 def whole(value: int) -> str:

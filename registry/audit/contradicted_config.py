@@ -94,7 +94,7 @@ def _bits(dtype: str) -> int:
 def _lacks(subject: AuditSubject) -> Lack | None:
     if subject.config is None:
         return Lack(
-            "its files are not at hand, so that config.json cannot be read", "audit the file: archreg audit PATH"
+            "the files are not at hand, so that config.json cannot be read", "audit the file: archreg audit PATH"
         )
     return None
 

@@ -62,8 +62,8 @@ def open_module(
     )
     state = {str(k): value for k, value in unpacked(given, name or called).items() if isinstance(value, torch.Tensor)}
     if given is module and not state:
-        holds = ", ".join(map(str, given)) or "nothing"
-        raise UsageError(f"the mapping holds no tensors, only: {holds[:200]}", "give the state dict itself")
+        holds = f"holds no tensors, only: {', '.join(map(str, given))[:200]}" if given else "is empty"
+        raise UsageError(f"the mapping {holds}", "give the state dict itself")
     if lazy := [key for key, value in state.items() if torch.nn.parameter.is_lazy(value)]:
         raise WeightsError(
             f"tensor {lazy[0]} of a lazy module has no shape yet", "pass a batch through the module first"

@@ -351,11 +351,11 @@ class Content:
             why = "a tensor under a name that is too long" if long else "tensors under keys that are no names"
             raise UnsafeError(f"{self._where} holds {why}", _REMEDY)
         if not state:
-            keys = ", ".join(sorted(map(_word, view))[:_NAMED]) or "nothing"
+            keys = ", ".join(sorted(map(_word, view))[:_NAMED])
             training = bool(view) and all(isinstance(key, str) and _never(key) for key in view)
             training = training or is_training_state(Path(self._where))
             raise WeightsError(
-                f"{self._where} holds no tensors, only: {keys}",
+                f"{self._where} holds no tensors, only: {keys}" if keys else f"{self._where} is an empty dictionary",
                 "it is training state: give the file of the model's weights"
                 if training
                 else "give a file with weights",

@@ -359,7 +359,7 @@ SAMPLES: dict[str, Any] = {
     "audit": Audit(
         (Finding("resnet20", "fc.weight", "rows", "note", 3.0, 0.0, "3 of 10 rows of zeros", "repair the file", 0.01),),
         1,
-        (NotAudited("config", "its files are not at hand", "audit the file", ("resnet20",)),),
+        (NotAudited("config", "the files are not at hand", "audit the file", ("resnet20",)),),
         ("rows", "config"),
     ),
     "identify": lambda references, **_settings: Identified(tuple(map(identification, references))),

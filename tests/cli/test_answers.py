@@ -683,6 +683,15 @@ def test_sizes(count: int | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "-"), (0.15123, "0.151"), (999.4, "999"), (999.6, "1,000"), (1913.2, "1,910"), (-1913.2, "-1,910"),
+     (999_600.0, "1e+06"), (math.inf, "-")],
+)  # fmt: skip
+def test_numbers(value: float | None, expected: str) -> None:
+    assert tables.number(value) == expected
+
+
+@pytest.mark.parametrize(
     ("fraction", "expected"),
     [(0.0, "0.0 %"), (1e-5, "<0.1 %"), (0.996, "99.6 %"), (0.9994, "99.9 %"), (0.9996, ">99.9 %"), (1.0, "100.0 %")],
 )

@@ -383,7 +383,7 @@ HOSTILE = (
             "a header of 4096 MiB"),
     Hostile("header-deep", "x.safetensors", header(b"[" * 10_000), WeightsError, "is not a valid safetensors"),
     Hostile("data-short", "x.safetensors", header({"a": F32}, bytes(15)), WeightsError,
-            r"is incomplete: 1 of its \d+ bytes are missing"),
+            r"is incomplete: 1 of its [\d,]+ bytes are missing"),
     Hostile("data-long", "x.safetensors", header({"a": F32}, bytes(17)), WeightsError, "is not a valid safetensors"),
     Hostile("data-overlap", "x.safetensors", header({"a": F32, "b": F32}, bytes(16)), WeightsError,
             "is not a valid safetensors"),

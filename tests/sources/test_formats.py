@@ -182,7 +182,7 @@ def test_keys_reach_into_entries(tmp_path: Path) -> None:
         (torch.eye(3), "a single tensor without a name"),
         (["a", 3], "a list without weights"),
         ({"epoch": 3}, "no tensors, only: epoch"),
-        ({}, "no tensors, only: nothing"),
+        ({}, "is an empty dictionary"),
         (3, "a int without weights"),
         ({"a.weight": torch.eye(3).to_sparse()}, "is sparse"),
         ({"a.weight": torch.eye(3, device="meta")}, "meta device"),

@@ -262,7 +262,7 @@ def test_a_safetensors_file_that_was_cut_says_how_much_is_missing(lost: int, tmp
     save_file(STATE, path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-lost])
-    remedy = refused(path, rf"is incomplete: {lost} of its {len(whole)} bytes are missing")
+    remedy = refused(path, rf"is incomplete: {lost:,} of its {len(whole):,} bytes are missing")
     assert remedy == "download it again"
     path.write_bytes(whole[:50])
     refused(path, "its header reaches beyond its end")

@@ -139,7 +139,7 @@ def read_header(file: ByteSource) -> Header:
         raise WeightsError(f"{file.name} is not a valid safetensors file: {reason}", _REMEDY) from error
     if file.size < end < _LARGEST:
         raise WeightsError(
-            f"{file.name} is incomplete: {end - file.size} of its {end} bytes are missing", "download it again"
+            f"{file.name} is incomplete: {end - file.size:,} of its {end:,} bytes are missing", "download it again"
         )
     if file.size != end:
         said = "too few" if file.size < end else f"{file.size - end} more"
