@@ -44,6 +44,7 @@ _NEVER = re.compile(
 )
 _MAX_DEPTH = 3
 _NAMED = 8  # state dicts listed in the message
+_OFFERED = 10  # entries listed where there is none of a name
 _MAX_ELEMENTS = 10_000  # of a list of tensors or state dicts
 _ENTRIES = (StoredTensor, dict, list, tuple, Instance)
 _OTHER = "give the file of the model's weights"
@@ -130,6 +131,11 @@ class Content:
             entry.append(chosen)
             value = view[self._key_of(view, chosen)]
         if isinstance(value, StoredTensor):
+            if entry:
+                raise WeightsError(
+                    f"entry {'.'.join(entry)!r} of {self._where} is a single tensor, not a state dict",
+                    "name an entry that holds a state dict, or leave the key out",
+                )
             raise WeightsError(f"{self._where} holds a single tensor without a name, not a state dict", _REMEDY)
         kind = value.class_name if isinstance(value, Instance) else type(value).__name__
         raise WeightsError(f"{self._where} holds a {kind[:100]} without weights, not a state dict", _REMEDY)
@@ -223,11 +229,20 @@ class Content:
             words = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
             word = None if view is None else next((w for w in words if self._key_of(view, w) is not None), None)
             if view is None or word is None:
-                offered = ", ".join(sorted(_word(name) for name in view)[:10]) if view else "none"
-                raise NotFoundError(f"{self._where} has no entry {key!r}", f"available entries: {offered}")
+                raise NotFoundError(f"{self._where} has no entry {key!r}", self._offered(view or {}))
             value = view[self._key_of(view, word)]
             parts = parts[word.count(".") + 1 :]
         return value
+
+    def _offered(self, view: Mapping[object, object]) -> str:
+        """The entries that may be named: of a state dict the tensors are none."""
+        if any(isinstance(value, StoredTensor) for value in view.values()):
+            view = dict(self._candidates(view))
+            if not view:
+                return "its tensors are those of one model: leave the key out"
+        names = sorted(_word(name) for name in view)
+        more = f" and {len(names) - _OFFERED} more" if len(names) > _OFFERED else ""
+        return f"available entries: {', '.join(names[:_OFFERED]) or 'none'}{more}"
 
     def _entries(self, value: object) -> Mapping[object, object] | None:
         """As `_view`; of a module, the modules in it."""

@@ -176,6 +176,23 @@ def test_keys_reach_into_entries(tmp_path: Path) -> None:
         opened(tmp_path / "x.safetensors", "model")
 
 
+def test_the_tensors_of_a_state_dict_are_no_entries(tmp_path: Path) -> None:
+    path = saved(tmp_path, A)
+    with pytest.raises(NotFoundError, match="no entry 'x'") as caught:
+        opened(path, "x")
+    assert caught.value.remedy == "its tensors are those of one model: leave the key out"
+    with pytest.raises(WeightsError, match=f"^entry '{next(iter(A))}' of .* is a single tensor, not a state dict"):
+        opened(path, next(iter(A)))
+    path = saved(tmp_path, {"ema": A, "scale": torch.eye(3)})
+    with pytest.raises(NotFoundError) as caught:
+        opened(path, "x")
+    assert caught.value.remedy == "available entries: ema"
+    path = saved(tmp_path, {f"part{at:02}": A for at in range(12)})
+    with pytest.raises(NotFoundError) as caught:
+        opened(path, "x")
+    assert str(caught.value.remedy).endswith("part09 and 2 more")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
