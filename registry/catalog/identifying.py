@@ -103,7 +103,7 @@ def identify(
                 elif len(asked) == len(references) == 1:
                     raise
                 else:
-                    failed.append(NotIdentified(written, error.message, error.remedy or ""))
+                    failed.append(_not_identified(written, model, error))
     return Identified(tuple(found), tuple(failed), tuple(dict.fromkeys(known.damaged)))
 
 
@@ -125,7 +125,23 @@ def _expanded(reference: QueryInput, asking: Asking) -> list[tuple[str, QueryInp
             raise UsageError("a live module has no header", "leave headers_only out")
         return [(type(reference).__name__, reference)]
     refs = expand(reference, key=asking.key)
-    return [(str(reference) if len(refs) == 1 else location_of(ref), ref) for ref in refs]
+    return [(str(reference) if len(refs) == 1 else _as_written(reference, location_of(ref)), ref) for ref in refs]
+
+
+def _as_written(reference: str | Path, location: str) -> str:
+    """Where a model of several lies: within the working directory as the reference is, from there or from the root."""
+    path, here = Path(location), Path.cwd()
+    if Path(reference).is_absolute() or not path.is_absolute() or not path.is_relative_to(here):
+        return location
+    return str(path.relative_to(here))
+
+
+def _not_identified(written: str, model: QueryInput | ModelRef, error: SourceError) -> NotIdentified:
+    """The failure of a model, whose file is named as it was written."""
+    message = error.message
+    if isinstance(model, ModelRef) and Path(model.target).is_absolute() and not Path(written).is_absolute():
+        message = message.replace(model.target, written)
+    return NotIdentified(written, message, error.remedy or "")
 
 
 def _entries(written: str, model: QueryInput | ModelRef, error: SourceError) -> list[tuple[str, QueryInput | ModelRef]]:

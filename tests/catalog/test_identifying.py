@@ -320,6 +320,24 @@ def test_a_folder_of_several_models(reg: Registry, tmp_path: Path) -> None:
     assert (len(found.files), len(found.failed)) == (1, 1)
 
 
+def test_files_are_named_as_the_reference_is(reg: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    saved(tmp_path / "runs" / "a.safetensors", network())
+    (tmp_path / "runs" / "b.pth").write_bytes(b"")
+    for reference in (".", "runs", "runs/*"):
+        found = reg.identify(reference)
+        assert [file.asked for file in found.files] == ["runs/a.safetensors"]
+        [failed] = found.failed
+        assert failed.asked == "runs/b.pth"
+        assert "runs/b.pth" in failed.error
+        assert str(tmp_path) not in failed.error
+    found = reg.identify(tmp_path / "runs")
+    assert [file.asked for file in found.files] == [str(tmp_path / "runs" / "a.safetensors")]
+    [failed] = reg.identify(["runs/a.safetensors", "runs/b.pth"]).failed
+    assert failed.error.startswith("runs/b.pth")
+
+
 def test_each_of_two_models_in_one_file(reg: Registry, tmp_path: Path) -> None:
     import torch
 
