@@ -178,6 +178,10 @@ def settled(path: Path, root: Path | None) -> Path:
     folder.
     """
     absolute = path.absolute()
+    if ".." in absolute.parts:
+        plain = Path(os.path.normpath(absolute))
+        if os.path.realpath(plain) == os.path.realpath(absolute):  # which differ where a link stands before the dots
+            absolute = plain
     if not _leaves(absolute):
         return absolute
     real = Path(os.path.realpath(absolute))

@@ -176,6 +176,18 @@ def test_keys_reach_into_entries(tmp_path: Path) -> None:
         opened(tmp_path / "x.safetensors", "model")
 
 
+def test_dots_in_a_path_are_left_out_where_no_link_stands_before_them(tmp_path: Path) -> None:
+    (tmp_path / "b" / "within").mkdir(parents=True)
+    (tmp_path / "a").mkdir()
+    path = saved(tmp_path, A)
+    [ref] = expand(tmp_path / "a" / ".." / path.name)
+    assert ref.target == str(path)
+    (tmp_path / "link").symlink_to(tmp_path / "b" / "within")
+    (tmp_path / "b" / path.name).write_bytes(path.read_bytes())
+    [ref] = expand(tmp_path / "link" / ".." / path.name)
+    assert ref.target == str(tmp_path / "link" / ".." / path.name)
+
+
 def test_the_tensors_of_a_state_dict_are_no_entries(tmp_path: Path) -> None:
     path = saved(tmp_path, A)
     with pytest.raises(NotFoundError, match="no entry 'x'") as caught:
