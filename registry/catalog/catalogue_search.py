@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from registry.spelling import near_spellings
 from registry.types import Compression, Filter, Neighbour, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,6 +50,8 @@ __all__ = [
     "query_of",
     "shapes_settings",
 ]
+
+_OF_A_LAYER = 2  # tensors: a weight and a bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +209,36 @@ def compress_to_architectures(
         candidates=tuple(candidate_of(model, each, None) for each in found),
         calibration=settings.calibration,
         removals=() if found else row_removals(classes.every, asked, than=(model.name, below(model, asked))),
-        note=" ".join(filter(None, (classes.note, _uncounted(classes.every, where)))),
+        note=" ".join(
+            filter(None, (classes.note, _uncounted(classes.every, where), *_cut_off(catalogue, query, found[:k])))
+        ),
     )
+
+
+def _cut_off(catalogue: Catalogue, query: Query, found: Sequence[Neighbour]) -> Iterator[str]:
+    """A sentence on each architecture with the shapes of all the network's tensors but those of one layer of it."""
+    built = {one.id: one for one in catalogue.architectures()}
+    if query.stored is not None:
+        held = [(tensor.name, tuple(tensor.shape)) for tensor in query.stored.tensors]
+    elif query.id in built:
+        held = _tensors(catalogue, built[query.id])
+    else:
+        return
+    for near in found:
+        its = Counter(shape for _, shape in _tensors(catalogue, built[near.model.id]) if shape)
+        rest = []
+        for name, shape in held:
+            if its[shape]:
+                its[shape] -= 1
+            elif shape:  # scalars are counters
+                rest.append(name)
+        if not its.total() and 0 < len(rest) <= _OF_A_LAYER:
+            yield f"{near.model.name} has the shapes of all tensors of {query.model().name} but {' and '.join(rest)}."
+
+
+def _tensors(catalogue: Catalogue, one: Architecture) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of an architecture's tensors for its default numbers."""
+    return [(tensor.name, tensor.sized(one.classes, one.channels)) for tensor in catalogue.layout(one.layout).tensors]
 
 
 def _uncounted(every: Sequence[Row], where: Filter) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from registry import MetricBound, Registry, shipped
@@ -249,6 +250,15 @@ class TestShapes:
         assert [(removal.constraint, removal.removes) for removal in smallest.removals] == [
             ("smaller than timm/tiny", 6)
         ]
+
+
+def test_a_smaller_network_that_lacks_one_layer_is_told(catalogue: Registry, tmp_path: Path) -> None:
+    more = {"last.weight": torch.randn(7, 10), "last.bias": torch.randn(7)}
+    save_file({**network(WIDTHS[3]), **more}, tmp_path / "mine.safetensors")
+    found = catalogue.compress(tmp_path / "mine.safetensors", tolerance=10.0)
+    assert [each.model.name for each in found.candidates] == ["timm/tiny"]
+    assert found.note.endswith("timm/tiny has the shapes of all tensors of mine but last.bias and last.weight.")
+    assert catalogue.compress("timm/large", tolerance=10.0).note == ""  # of these, one has other shapes
 
 
 def test_parameters_that_are_not_counted_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
