@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,8 @@ from registry.cli.options import (
     several_registries,
     with_options,
 )
+from registry.defaults import default_database
+from registry.shipped import is_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,13 +81,14 @@ def compress(
         json_output.write(document)
     else:
         for found in answers:
-            _show_compression(found)
+            _show_compression(found, address="" if names else db or default_database())
             if explain:
                 tables.say(*_explanations(found))
     tables.hint(*note_on_registries(db, among))
 
 
-def _show_compression(found: Compression) -> None:
+def _show_compression(found: Compression, *, address: str) -> None:
+    """Print one answer. ``address``: the registry that was asked, empty of several."""
     model = found.model
     cost = "" if model.gflops is None else f", {tables.number(model.gflops)} gigaflops"
     tables.say(
@@ -125,7 +129,16 @@ def _show_compression(found: Compression) -> None:
         told = verdict_text.alike([model, best.model], equivalent=found.equivalent)
         tables.say(f"{best.model.name} and {model.name} are {told}: what it loses is not known.")
     elif not scored and not all(candidate.model.catalogue for candidate in found.candidates):
-        tables.say("The models share no stored metric, so the loss is unknown. Set one: archreg set NAME --metric ...")
+        tables.say("The models share no stored metric, so the loss is unknown." + _how_to_set(model, address))
+
+
+def _how_to_set(model: ModelSummary, address: str) -> str:
+    """How to state a metric of a model: empty where nothing can be stored, as in a registry that ships."""
+    if not address or is_word(address):
+        return ""
+    if not model.id:
+        return " Store the model and set one: archreg ingest FILE, archreg set NAME --metric top1=92.6"
+    return f" Set one: archreg set {shlex.quote(model.name)} --metric top1=92.6"
 
 
 def _headline(found: Compression) -> str:

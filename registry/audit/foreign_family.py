@@ -40,7 +40,10 @@ def _lacks(subject: AuditSubject) -> Lack | None:
     if not subject.registry:
         return NO_REGISTRY
     if not subject.family:
-        return Lack("the family is not known", "archreg set NAME --family FAMILY")
+        return Lack(
+            "the family is not known",
+            "archreg set NAME --family FAMILY; of a file: archreg ingest FILE --family FAMILY",
+        )
     if subject.kin is None:
         return Lack("its shapes are not known under this version", "archreg refingerprint")
     if subject.kin.others < OTHERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
@@ -80,7 +81,8 @@ def require_sketches(query: Weighed) -> SketchedLayers:
     model = query.model()
     found = query.sketches() if model.weights_read else None
     if found is None:
-        raise SpecMismatchError(f"{model.name}: {_without(model)}", _REMEDY)
+        again = f": archreg ingest {shlex.quote(model.location)}" if model.location else ""
+        raise SpecMismatchError(f"{model.name}: {_without(model)}", f"{_REMEDY}{again}")
     return found
 
 

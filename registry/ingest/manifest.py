@@ -21,6 +21,9 @@ _CARD_TEXTS = ("family", "architecture", "task", "dataset", "licence", "source",
 _SPELLINGS = {"license": "licence", "reference": "ref"}
 # Properties of the weights that a manifest may contain; the registry computes and stores its own values.
 _COMPUTED = frozenset({"params", "sha", "topology", "matrices"})
+_METRICS = 'write [{"name": "top1", "dataset": "cifar10", "split": "test", "value": 92.6}]'
+_NUMBER = "write a number such as 92.6, or leave the field out"
+_SEED = "write a whole number such as 7, or leave the field out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +134,17 @@ def _metrics(where: str, records: Any) -> tuple[Metric, ...]:
         try:
             records = json.loads(records)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f'{where}: "metrics" is not a JSON list of records') from error
+            raise UsageError(f'{where}: "metrics" is not a JSON list of records', _METRICS) from error
     if not isinstance(records, list | tuple) or not all(isinstance(record, dict) for record in records):
-        raise UsageError(f'{where}: "metrics" is not a list of records of name, dataset, split, value')
+        raise UsageError(f'{where}: "metrics" is not a list of records of name, dataset, split, value', _METRICS)
     metrics = []
     for record in records:
         value = _number(where, "a metric's value", record.get("value"))
         if not record.get("name") or value is None:
-            raise UsageError(f"{where}: a metric needs a name and a value")
+            raise UsageError(f"{where}: a metric needs a name and a value", _METRICS)
         better = record.get("higher_is_better")
         if better not in (None, True, False):
-            raise UsageError(f"{where}: higher_is_better is neither true nor false: {better!r}")
+            raise UsageError(f"{where}: higher_is_better is neither true nor false: {better!r}", "write one of them")
         metrics.append(
             Metric(
                 str(record["name"]),
@@ -161,18 +164,18 @@ def _number(where: str, what: str, value: Any) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{where}: {what} is not a number: {value!r}") from error
+        raise UsageError(f"{where}: {what} is not a number: {value!r}", _NUMBER) from error
     except OverflowError as error:
-        raise UsageError(f"{where}: {what} is too large a number") from error
+        raise UsageError(f"{where}: {what} is too large a number", _NUMBER) from error
     if not math.isfinite(number):
-        raise UsageError(f"{where}: {what} is not finite")
+        raise UsageError(f"{where}: {what} is not finite", _NUMBER)
     return number
 
 
 def _gflops(where: str, value: Any) -> float | None:
     number = _number(where, "gflops", value)
     if number is not None and number < 0:
-        raise UsageError(f"{where}: gflops is negative: {value!r}")
+        raise UsageError(f"{where}: gflops is negative: {value!r}", _NUMBER)
     return number
 
 
@@ -184,10 +187,10 @@ def _seed(where: str, value: Any) -> int | None:
         seed = int(str(value))  # not converted through float, which is inexact beyond 2^53
     except ValueError as error:
         if not number.is_integer():
-            raise UsageError(f"{where}: seed is not an integer: {value!r}") from error
+            raise UsageError(f"{where}: seed is not an integer: {value!r}", _SEED) from error
         seed = int(number)
     if not -(2**63) <= seed < 2**63:
-        raise UsageError(f"{where}: seed does not fit in 64 bits: {value!r}")
+        raise UsageError(f"{where}: seed does not fit in 64 bits: {value!r}", _SEED)
     return seed
 
 

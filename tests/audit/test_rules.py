@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from registry.audit import RULES, AuditSubject, FamilyShapes, Twin, judged
+from registry.audit import RULES, AuditSubject, FamilyShapes, Twin, foreign_family, judged
 from registry.types import Metric, SkippedTensor, VectorCounts
 from tests.audit.factory import subject
 
@@ -201,6 +201,13 @@ def test_labels_of_the_same_weights() -> None:
 def test_a_foreign_family(own: float, other: float, expected: float | None) -> None:
     asked = replace(subject(network()), family="resnet", kin=FamilyShapes(4, own, other, "near", "vgg"))
     assert [each.value for each in found(asked, "family")] == ([] if expected is None else [pytest.approx(expected)])
+
+
+def test_a_family_can_be_stated_of_a_file() -> None:
+    lack = foreign_family.RULE.lacks(replace(subject(network()), registry=True, family=""))
+    assert lack is not None
+    assert lack.reason == "the family is not known"
+    assert lack.remedy == "archreg set NAME --family FAMILY; of a file: archreg ingest FILE --family FAMILY"
 
 
 CONFIGS = [

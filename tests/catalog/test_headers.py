@@ -77,6 +77,12 @@ class TestStored:
         assert reg.refingerprint().fingerprints == 0
         assert len(reg.older().models) == 0
 
+    def test_what_needs_its_weights_says_how_to_read_them(self, reg: Registry, files: Path) -> None:
+        headers(reg, files / "wide.safetensors")
+        with pytest.raises(SpecMismatchError, match="wide: its weights were not read") as refused:
+            reg.related("wide")
+        assert refused.value.remedy == f"ingest its weights: archreg ingest {files / 'wide.safetensors'}"
+
     def test_its_fingerprint_is_that_of_the_weights(self, reg: Registry, files: Path, asked: Filled) -> None:
         headers(reg, *(files / f"{name}.safetensors" for name in NETWORKS))
         alone, whole = vectors(reg, SHAPES.hash), vectors(asked.reg, SHAPES.hash)

@@ -495,6 +495,28 @@ def test_compress(archreg: Callable[..., Any], fake: Any) -> None:
     assert (candidate["changes"][0]["better"], candidate["gflops_saved"], candidate["contrast"]) == (False, None, None)
 
 
+def test_compress_says_how_a_metric_is_stored_where_one_can_be(
+    archreg: Callable[..., Any], fake: Any, samples: Any
+) -> None:
+    found = samples.answers["compress"]("my net")
+    [candidate] = found.candidates
+    found = replace(found, candidates=(replace(candidate, changes=(), expected_change=None),))
+    unknown = "The models share no stored metric, so the loss is unknown."
+
+    def told(*options: str) -> str:
+        [line] = [line for line in archreg("compress", "x", *options).out.splitlines() if line.startswith(unknown)]
+        return line.removeprefix(unknown)
+
+    fake.answers["compress"] = found
+    assert told("--db", "own.db") == " Set one: archreg set 'my net' --metric top1=92.6"
+    assert told("--db", "published:") == ""
+    fake.answers["compress"] = replace(found, model=replace(found.model, id=0))
+    assert (
+        told("--db", "own.db")
+        == " Store the model and set one: archreg ingest FILE, archreg set NAME --metric top1=92.6"
+    )
+
+
 def test_compress_where_none_is_equivalent(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     near = replace(samples.candidate, verdict=samples.verdict(0.3, reasons=("too far",)))
     fake.answers["compress"] = replace(samples.answers["compress"]("x"), equivalent=False, candidates=(near,))

@@ -147,6 +147,8 @@ def test_bad_lines_are_named(folder: Path, line: str, words: str) -> None:
     error = refused(jsonl(folder, {"path": "a.pt", "name": "first"}, "", line))
     assert words in error.message
     assert str(folder / "manifest.jsonl") in error.message
+    if any(word in line for word in ("metrics", "gflops", "seed")):
+        assert error.remedy
 
 
 @pytest.mark.parametrize(
