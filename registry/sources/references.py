@@ -240,13 +240,20 @@ def _expand_path(path: Path, key: str | None) -> tuple[ModelRef, ...]:
     index = path.with_name(f"{path.name}.index") if path.name else path
     if index.is_file():  # TensorFlow calls a checkpoint by what its files have in common
         return (_named_file(index, key),)
-    near = _near_files(path)
+    near = _near_files(path) or _published(path)
     raise NotFoundError(
         f"no file or folder {path}",
         f"did you mean {near}?"
         if near
         else "check the path; published models are written torchvision:NAME, timm:NAME, hf:ORG/NAME",
     )
+
+
+def _published(path: Path) -> str | None:
+    """The reference that a path without a file stands for: ``torchvision/resnet18``, as architectures are called."""
+    head, *rest = path.parts or ("",)
+    source = SOURCES.find(head) if rest else None
+    return f"{head}:{'/'.join(rest)}" if source is not None and source.prefix and source.expand is not None else None
 
 
 def _near_files(path: Path) -> str | None:

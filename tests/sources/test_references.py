@@ -49,6 +49,21 @@ def test_a_folder_means_all_weights_below_it(folder: Path) -> None:
     assert [ref.name for ref in refs] == ["a/x", "a/y", "b", "c/model.ckpt", "c/model.pth", "zoo"]
 
 
+def test_an_architecture_is_told_as_the_reference_to_its_weights(folder: Path) -> None:
+    for path, remedy in (
+        ("torchvision/resnet18", "did you mean torchvision:resnet18?"),
+        ("timm/resnet18.a1_in1k", "did you mean timm:resnet18.a1_in1k?"),
+        ("hf/ORG/NAME", "did you mean hf:ORG/NAME?"),
+    ):
+        with pytest.raises(NotFoundError, match=f"no file or folder {path}") as refused:
+            expand(path)
+        assert refused.value.remedy == remedy
+    for path in ("torchvision", "numpy/resnet18", str(folder / "torchvision" / "resnet18")):
+        with pytest.raises(NotFoundError, match="no file or folder") as refused:
+            expand(path)
+        assert "check the path" in (refused.value.remedy or "")
+
+
 def test_links_that_leave_the_folder_are_not_followed(folder: Path) -> None:
     touch(folder / "out" / "secret.pt", folder / "zoo" / "in.pt", folder / "zoo" / "sub" / "x")
     (folder / "zoo" / "link.pt").symlink_to(folder / "out" / "secret.pt")
