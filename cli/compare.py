@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -119,7 +120,8 @@ def _soundness(compared: Comparison) -> tuple[str, str]:
 
 def _audited(model: ModelSummary, findings: Sequence[Finding] | None) -> str:
     if findings is None:
-        return f"{model.name} was not audited"
+        is_file = not model.id and model.catalogue is None and model.location
+        return f"{model.name} was not audited" + (f": archreg audit {shlex.quote(model.location)}" if is_file else "")
     told = verdict_text.found(findings)[1]
     return f"{model.name}: {told}" if model.weights_read else f"{model.name}: weights not read, {told}"
 

@@ -307,6 +307,15 @@ def test_weights_that_were_not_read_are_not_called_sound(archreg: Callable[..., 
     assert told("compare", "x", "y").startswith("sound? no x: 1 error; y: weights not read")
 
 
+def test_compare_says_how_a_file_is_audited(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
+    compared = samples.answers["compare"]("x", "y")
+    file = replace(compared.b, id=0, location="/runs/my net.pt")
+    for b, told in ((file, "y was not audited: archreg audit '/runs/my net.pt'"), (compared.b, "y was not audited")):
+        fake.answers["compare"] = replace(compared, b=b, findings_a=(), findings_b=None)
+        [line] = [line for line in archreg("compare", "x", "y").out.splitlines() if line.startswith("sound?")]
+        assert line.endswith(f"x: nothing found; {told}")
+
+
 def test_compare_of_unequal_models_is_no_error(archreg: Callable[..., Any], fake: Any, samples: Any) -> None:
     equal = samples.answers["compare"]("a", "b")
     why = ("one is trained, the other untrained",)
