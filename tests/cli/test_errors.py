@@ -58,11 +58,15 @@ def test_debug_shows_the_traceback(
     assert done.code == 1
 
 
-def test_interruption_says_how_to_go_on(archreg: Callable[..., Any], fake: Any) -> None:
-    fake.answers["stats"] = KeyboardInterrupt()
+@pytest.mark.parametrize("note", ["", "3 of 4 models are stored"])
+def test_interruption_says_how_to_go_on_where_work_was_kept(note: str, archreg: Callable[..., Any], fake: Any) -> None:
+    interruption = KeyboardInterrupt()
+    if note:
+        interruption.add_note(note)
+    fake.answers["stats"] = interruption
     done = archreg("stats")
     assert done.code == 130
-    assert "run the same command again" in done.err
+    assert ("run the same command again" in done.err) == bool(note)
     assert "Traceback" not in done.err
 
 
