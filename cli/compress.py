@@ -100,8 +100,8 @@ def _show_compression(found: Compression, *, address: str) -> None:
     tables.say(*verdict_text.assumed(found), *verdict_text.older(found.older))
     if not found.candidates:
         if [removal.constraint for removal in found.removals] == [f"smaller than {model.name}"]:
-            rows = tables.counted(found.removals[0].removes, "row" if found.spec.name == "shapes" else "model")
-            tables.say(f"Of {rows}, none is smaller.")
+            asked = tables.counted(found.removals[0].removes, "row" if found.spec.name == "shapes" else "model")
+            tables.say(f"Of {asked}, none is smaller.")
             return
         tables.say("No smaller model passes the constraints.")
         show_removals(found.removals)
