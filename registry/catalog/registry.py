@@ -863,8 +863,8 @@ class Registry:
         refuse_unknown(unknown)
         asked, asking = asking_of(references, k=k, key=key, headers_only=headers_only)
         published = Database(PUBLISHED)
-        alone = self._database.label == published.label
         with self._lock, contextlib.closing(published):
+            alone = self._database.label == published.label
             return identify([self._database] if alone else [published, self._database], asked, asking)
 
     # What is stored.

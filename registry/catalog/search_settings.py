@@ -149,10 +149,11 @@ def verdicts_on(
     searched: int,
 ) -> list[Verdict]:
     """Verdicts on the query and each of n models at distances (n,), searched among ``searched`` models."""
+    judged = settings.judged if settings.assume_trained else str  # by the class that each has
     return judge(
         distances,
-        settings.judged(query.training),
-        [settings.judged(model.training_class) for model in models],
+        judged(query.training),
+        [judged(model.training_class) for model in models],
         tolerance=settings.tolerance,
         rate=settings.rate,
         calibration=settings.calibration,
