@@ -147,7 +147,7 @@ def test_no_answer_reads_as_if_weights_had_been_compared(catalogue: Registry, tm
     assert "equivalent" not in near.out
     assert archreg("nearest", "--db", "catalogue:", file, "--json").document["equivalent_means"] == told
     chosen = archreg("select", "--db", "catalogue:", "--like", file, "--aim", "min:distance")
-    assert f"compare with mine as {told}" in chosen.out
+    assert "alike in shapes to mine (weights not read)" in chosen.out
 
 
 def test_models_by_headers_alone_are_alike_in_shapes(tmp_path: Path, database_url: str, archreg: Any) -> None:
