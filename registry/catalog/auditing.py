@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from registry.storage import Store
     from registry.types import Checkpoint, Filter, Finding, ModelFacts, ModelRef, ModelSummary, WeightsPlan
 
-__all__ = ["audit_references", "audit_stored", "equal_values", "findings_alone", "findings_of", "rules_named"]
+__all__ = [
+    "WITH_OTHERS",
+    "audit_references",
+    "audit_stored",
+    "equal_values",
+    "findings_alone",
+    "findings_of",
+    "rules_named",
+]
 
 WITH_OTHERS = ("labels", "family")
 """Rules that compare a model with all others of its registry."""

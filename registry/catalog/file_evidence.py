@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.audit import AuditSubject, judged
-from registry.catalog.auditing import equal_values
+from registry.audit import RULES, AuditSubject, judged
+from registry.catalog.auditing import WITH_OTHERS, equal_values
 from registry.catalog.subjects import Query, summary_of
 from registry.equivalence.relations import sketched
 from registry.equivalence.sketches import SKETCH_VERSION, buckets_for, sketch_of
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES_OF_FILES", "FileEvidence", "findings_in", "query_of", "read_evidence"]
 
-RULES_OF_FILES = ("nonfinite", "saturated", "scale", "duplicate", "rows", "statistics", "config", "rank", "untrained")
-"""Rules of the audit that say something of one file; ``rank`` and ``untrained`` need spectra. The others compare
-labels with those of stored models."""
+RULES_OF_FILES = tuple(rule for rule in RULES if rule not in WITH_OTHERS)
+"""Rules of the audit that say something of one file; ``rank`` and ``untrained`` need spectra."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -85,6 +86,7 @@ class Among:
         if twice := [label for label, count in Counter(labels).items() if count > 1]:
             raise UsageError(f"{twice[0]} is named twice", "name each registry once")
         self.registries = tuple(labels)
+        self._lock = RLock()  # threads share the connections
 
     def __enter__(self) -> Self:
         return self
@@ -96,8 +98,9 @@ class Among:
 
     def close(self) -> None:
         """Close all registries; the next question opens them again."""
-        for database in self._databases:
-            database.close()
+        with self._lock:
+            for database in self._databases:
+                database.close()
 
     def nearest(
         self,
@@ -129,10 +132,11 @@ class Among:
             gallery = gallery_of(asked.part.models, asked.query, asked.settings, asked.where)
             return answered(gallery, gallery.nearest(limits.k, radius, equivalent=equivalent), limits)
 
-        model, kinds = self._asked(
-            query, fingerprint, distance, tolerance, assume_trained, filters, lambda _, where: where
-        )
-        found = [_joined_search([(each, ask(each)) for each in kind], limits) for kind in kinds]
+        with self._lock:
+            model, kinds = self._asked(
+                query, fingerprint, distance, tolerance, assume_trained, filters, lambda _, where: where
+            )
+            found = [_joined_search([(each, ask(each)) for each in kind], limits) for kind in kinds]
         return AmongSearch(model, self.registries, *found)
 
     def identify(
@@ -153,7 +157,8 @@ class Among:
 
         refuse_unknown(unknown)
         asked, asking = asking_of(references, k=k, key=key, headers_only=headers_only)
-        return identify(self._databases, asked, asking, catalogued=ARCHITECTURES in self.registries)
+        with self._lock:
+            return identify(self._databases, asked, asking, catalogued=ARCHITECTURES in self.registries)
 
     def compress(
         self,
@@ -198,8 +203,9 @@ class Among:
         def searched(model: ModelSummary, where: Filter) -> Filter:
             return smaller(model, with_max_ratio(model, where, max_ratio))
 
-        model, kinds = self._asked(query, fingerprint, distance, tolerance, assume_trained, filters, searched)
-        found = [_joined_compression([(each, ask(each)) for each in kind], k) for kind in kinds]
+        with self._lock:
+            model, kinds = self._asked(query, fingerprint, distance, tolerance, assume_trained, filters, searched)
+            found = [_joined_compression([(each, ask(each)) for each in kind], k) for kind in kinds]
         return AmongCompression(model, self.registries, *found)
 
     def select(
@@ -229,35 +235,9 @@ class Among:
         if bounds := metric_bounds(min_metric or {}, max_metric or {}):
             filters["metrics"] = (*several(filters.get("metrics") or (), "metrics"), *bounds)
         whole(k, "k", 1)
-        asked, model = self._selected(like, fingerprint, distance, tolerance, assume_trained, filters)
-        if any(aim.what == DISTANCE for aim in wanted) and len({each.settings.by_shapes for each in asked}) > 1:
-            raise UsageError(
-                "distances by weights and by shapes are on different scales and cannot be one aim",
-                "drop the aim distance, or ask registries of one kind",
-            )
-        if len({each.part.catalogue is None for each in asked}) > 1:
-            for aim in wanted:
-                if aim.what in OPERATIONS:
-                    why, _ = OPERATIONS[aim.what]
-                    alone = "the catalogue" if aim.what == "gmacs" else "registries of models"
-                    raise UsageError(why, f"drop the aim {aim.what}, or ask {alone} alone")
-        if not wanted and not asked[0].where.metrics:
-            wanted = _commonest(asked, like is not None)
-        found: list[tuple[_Asked, Selection]] = []
-        lacking: list[tuple[_Asked, UnknownValueError]] = []
-        for each in asked:
-            try:
-                answer = _select_in(each, wanted, like is not None)
-            except UnknownValueError as error:
-                lacking.append((each, error))
-                continue
-            wanted = wanted or list(answer.aims)
-            found.append((each, answer))
-        chosen = next((answer.aims for _, answer in found if answer.aims), ())
-        if lacking and not chosen:
-            raise lacking[0][1]
-        found += [(each, _left_out(each, error.aim, chosen, like is not None)) for each, error in lacking]
-        return _joined_selection(found, model, k)
+        with self._lock:
+            asked, model = self._selected(like, fingerprint, distance, tolerance, assume_trained, filters)
+            return _selected_among(asked, model, wanted, k)
 
     def _opened(self) -> list[_Part]:
         """All registries, opened. Raises the error of the first that cannot be, or that holds nothing."""
@@ -399,6 +379,38 @@ def _count(asked: _Asked, where: Filter) -> int:
     from registry.catalog.searching import gallery_of
 
     return gallery_of(asked.part.models, asked.query, asked.settings, where).searched
+
+
+def _selected_among(asked: Sequence[_Asked], model: ModelSummary | None, wanted: list[Aim], k: int) -> Selection:
+    """The front of the aims over the registries; ``model``: that of ``like``, None without one."""
+    if any(aim.what == DISTANCE for aim in wanted) and len({each.settings.by_shapes for each in asked}) > 1:
+        raise UsageError(
+            "distances by weights and by shapes are on different scales and cannot be one aim",
+            "drop the aim distance, or ask registries of one kind",
+        )
+    if len({each.part.catalogue is None for each in asked}) > 1:
+        for aim in wanted:
+            if aim.what in OPERATIONS:
+                why, _ = OPERATIONS[aim.what]
+                alone = "the catalogue" if aim.what == "gmacs" else "registries of models"
+                raise UsageError(why, f"drop the aim {aim.what}, or ask {alone} alone")
+    if not wanted and not asked[0].where.metrics:
+        wanted = _commonest(asked, model is not None)
+    found: list[tuple[_Asked, Selection]] = []
+    lacking: list[tuple[_Asked, UnknownValueError]] = []
+    for each in asked:
+        try:
+            answer = _select_in(each, wanted, model is not None)
+        except UnknownValueError as error:
+            lacking.append((each, error))
+            continue
+        wanted = wanted or list(answer.aims)
+        found.append((each, answer))
+    chosen = next((answer.aims for _, answer in found if answer.aims), ())
+    if lacking and not chosen:
+        raise lacking[0][1]
+    found += [(each, _left_out(each, error.aim, chosen, model is not None)) for each, error in lacking]
+    return _joined_selection(found, model, k)
 
 
 def _select_in(asked: _Asked, aims: Sequence[Aim], like: bool) -> Selection:

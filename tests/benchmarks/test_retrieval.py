@@ -31,6 +31,7 @@ from registry.errors import NotFoundError
 from registry.spectral.learned_transform import transform
 from registry.spectral.shipped_fingerprints import LAYERED_BLOCKS
 from registry.spectral.specs import LAYERED, MME, SPECS
+from tests.conftest import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,7 +190,7 @@ def test_what_is_stored_is_what_is_measured(stored: Zoo) -> None:
 def test_scores_are_those_of_the_script_beside_the_zoo(stored: Zoo, zoo: Path) -> None:
     path = zoo.parent / "bench" / "retrieval.py"
     if not path.is_file():
-        pytest.skip(f"no script at {path}")
+        missing(f"no script at {path}")
     found = importlib.util.spec_from_file_location("retrieval_beside_the_zoo", path)
     assert found is not None
     assert found.loader is not None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from registry import Registry
+from registry import Among, Registry
 from registry.catalog.ingest_runs import IngestRuns
 from registry.catalog.kept_classes import KeptClasses
 from registry.catalog.vector_index import VectorIndex
@@ -87,12 +87,15 @@ def test_every_question_waits(asked: Filled, question: str) -> None:
     other.join()
 
 
+OPENING = ("_database", "_databases", "_settings", "_question", "_both", "_opened", "_asked", "_selected")
+
+
 def test_every_method_that_opens_the_database_holds_the_lock() -> None:
     """What is done by its store, or by the database handed on, is done within ``with ...lock``."""
     unlocked: list[str] = []
-    for group in (Registry, IngestRuns, VectorIndex, KeptClasses):
+    for group in (Registry, Among, IngestRuns, VectorIndex, KeptClasses):
         for name, method in inspect.getmembers(group, inspect.isfunction):
-            if name in ("__init__", "__repr__", "_settings", "_question", "_both"):
+            if name in ("__init__", "__repr__", "_settings", "_question", "_both", "_opened", "_asked", "_selected"):
                 continue
             tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
             locked = {
@@ -104,7 +107,7 @@ def test_every_method_that_opens_the_database_holds_the_lock() -> None:
             unlocked += [
                 f"{group.__name__}.{name}"
                 for node in ast.walk(tree)
-                if isinstance(node, ast.Attribute) and node.attr in ("_database", "_settings", "_question", "_both")
+                if isinstance(node, ast.Attribute) and node.attr in OPENING
                 if id(node) not in locked
             ]
     assert unlocked == []

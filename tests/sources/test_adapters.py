@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +20,10 @@ from tests.sources.layouts import required
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from registry.types import Checkpoint, WeightsPlan
 
-PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "originals" / "lora"
 # peft multiplies and adds in float32; here the sum is rounded once.
 BOUND = 3e-6
 
@@ -542,11 +541,9 @@ def test_diffusers_old_names_and_variants_are_refused(key: str, tmp_path: Path) 
     assert "fuse_lora()" in str(refused.value)
 
 
-def test_a_published_adapter_of_fused_outputs(tmp_path: Path) -> None:
+def test_a_published_adapter_of_fused_outputs(tmp_path: Path, originals: Path) -> None:
     """A LoRA of peft before 0.3, two of three parts of the outputs adapted, against its forward pass."""
-    source = PUBLISHED / "bloom-lora"
-    if not source.is_dir():
-        pytest.skip("the published adapters are not here")
+    source = originals / "lora" / "bloom-lora"
     state = torch.load(source / "adapter_model.bin", map_location="cpu")
     base = {
         f"{name.removeprefix('base_model.model.').removesuffix('lora_A.weight')}weight": torch.randn(3072, 1024) / 32
@@ -569,10 +566,8 @@ def test_a_published_adapter_of_fused_outputs(tmp_path: Path) -> None:
             assert (found - x @ weight.T).abs().max() > 1e-2  # negative control
 
 
-def test_a_published_adapter_of_one_rank(tmp_path: Path) -> None:
-    source = PUBLISHED / "deltacompression-poc"
-    if not source.is_dir():
-        pytest.skip("the published adapters are not here")
+def test_a_published_adapter_of_one_rank(tmp_path: Path, originals: Path) -> None:
+    source = originals / "lora" / "deltacompression-poc"
     state = load_file(source / "adapter_model.safetensors")
     names = [name for name in state if name.endswith("lora_A.weight")]
     base = {
